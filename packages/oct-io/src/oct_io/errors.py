@@ -1,0 +1,31 @@
+"""What can go wrong with one scan, and at which stage."""
+
+from typing import Literal, get_args
+
+Stage = Literal["fetch", "parse", "geometry", "decode", "content"]
+"""fetch: bytes did not arrive; parse: not a readable file of its format; geometry: no spacing, or not a raster;
+decode: pixel data damaged or too large; content: decoded, but not an image of a retina (all equal, wrong shape)."""
+
+STAGES: tuple[str, ...] = get_args(Stage)
+
+
+class OctIoError(Exception):
+    """Base of every error that oct_io raises on purpose; its text is one line for the user."""
+
+
+class ScanError(OctIoError):
+    """One scan that cannot be used: where it lies, at which stage it failed, and why.
+
+    Attributes:
+        path: path or URL as the caller gave it.
+        stage: one of `STAGES`.
+        reason: one line, without names, dates or identifiers of a patient.
+    """
+
+    def __init__(self, path: str, stage: Stage, reason: str) -> None:
+        self.path, self.stage, self.reason = path, stage, reason
+        super().__init__(f"{path}: {stage}: {reason}")
+
+
+class TreeError(OctIoError):
+    """A folder, manifest or label table that cannot be used as a whole; the text says what to do."""

@@ -1,0 +1,1 @@
+"""V-JEPA 2 for any 3-D volume."""

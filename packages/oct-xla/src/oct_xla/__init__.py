@@ -1,0 +1,1 @@
+"""Train one objective on a CPU, CUDA GPUs or TPUs."""
