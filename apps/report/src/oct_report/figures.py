@@ -1,0 +1,150 @@
+"""The figures of a report, each a function from arrays to the bytes of a PNG."""
+
+import io
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+INK, SOFT, LINE, ACCENT = "#1c2430", "#5d6878", "#dfe4ea", "#0b6e8f"
+COLOURS = (ACCENT, "#d1702c", "#7d8794", "#7a5ea8", "#3f8f5a")
+"""Told apart with the common forms of colour blindness; the first is what the page is about."""
+
+
+class Curve(NamedTuple):
+    """One quantity over the steps of a run."""
+
+    title: str
+    steps: Sequence[float]
+    values: Sequence[float]
+    hint: str  # how to read it, in a few words
+
+
+class BScan(NamedTuple):
+    """One B-scan to draw on: grey values (rows, columns), and its size in millimetres."""
+
+    grey: NDArray[np.uint8]
+    depth_mm: float
+    width_mm: float
+
+
+class Score(NamedTuple):
+    """One point of a comparison with its interval."""
+
+    group: str  # what was asked, such as a label
+    name: str  # who answered, such as an encoder
+    value: float
+    low: float
+    high: float
+
+
+def plot_curves(curves: Sequence[Curve]) -> bytes:
+    """Draw one small panel a curve, all over the same steps."""
+    columns = min(3, len(curves))
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(10.4, 2.75 * rows), layout="constrained")
+    for number, curve in enumerate(curves):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        _quiet(axes)
+        marker = "o" if len(curve.steps) < 16 else None
+        axes.plot(curve.steps, curve.values, color=ACCENT, linewidth=1.6, marker=marker, ms=3.5)
+        axes.set_title(curve.title, loc="left", fontsize=11, color=INK, pad=18)
+        axes.text(0, 1.03, curve.hint, transform=axes.transAxes, fontsize=8.5, color=SOFT)
+        axes.set_xlabel("step", fontsize=9, color=SOFT)
+    return _png(figure)
+
+
+def draw_masks(bscan: BScan, hidden: Sequence[NDArray[np.bool_]], titles: Sequence[str]) -> bytes:
+    """Draw a B-scan, and beside it what each mask hides from the context encoder.
+
+    Args:
+        bscan: the B-scan.
+        hidden: for each mask, (patch rows, patch columns), true where the patch is a target.
+        titles: a few words for each mask.
+    """
+    figure = Figure(figsize=(10.4, 3.1), layout="constrained")
+    panels = figure.subplots(1, 1 + len(hidden), squeeze=False)[0]
+    _show(panels[0], bscan, "input")
+    for axes, targets, title in zip(panels[1:], hidden, titles, strict=True):
+        _show(axes, bscan, title)
+        veil = np.zeros((*targets.shape, 4))
+        veil[targets] = (0.043, 0.43, 0.56, 0.86)
+        extent = (0.0, bscan.width_mm, bscan.depth_mm, 0.0)
+        axes.imshow(veil, extent=extent, interpolation="nearest", aspect="auto")
+    return _png(figure)
+
+
+def draw_features(bscan: BScan, maps: Sequence[tuple[str, NDArray[np.float64]]]) -> bytes:
+    """Draw a B-scan beside colour maps of its tokens, (patch rows, patch columns, 3) in 0..1."""
+    figure = Figure(figsize=(10.4, 3.1), layout="constrained")
+    panels = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
+    _show(panels[0], bscan, "input")
+    extent = (0.0, bscan.width_mm, bscan.depth_mm, 0.0)
+    for axes, (title, colours) in zip(panels[1:], maps, strict=True):
+        _show(axes, bscan, title)
+        axes.imshow(colours, extent=extent, interpolation="nearest", aspect="auto")
+    return _png(figure)
+
+
+def plot_scores(scores: Sequence[Score], *, label: str, chance: float) -> bytes:
+    """Draw values with their intervals, grouped; the first name of a group is set in the accent."""
+    groups = list(dict.fromkeys(score.group for score in scores))
+    names = list(dict.fromkeys(score.name for score in scores))
+    height = 0.9 + len(groups) * (0.24 * len(names) + 0.28)
+    figure = Figure(figsize=(10.4, height), layout="constrained")
+    axes = figure.add_subplot()
+    _quiet(axes)
+    places = {}
+    for row, group in enumerate(groups):
+        for number, name in enumerate(names):
+            places[group, name] = row * (len(names) + 1.2) + number
+    for number, name in enumerate(names):
+        own = [score for score in scores if score.name == name]
+        axes.errorbar(
+            [score.value for score in own],
+            [places[score.group, name] for score in own],
+            xerr=[
+                [score.value - score.low for score in own],
+                [score.high - score.value for score in own],
+            ],
+            fmt="o",
+            ms=6,
+            color=COLOURS[number % len(COLOURS)],
+            elinewidth=2,
+            label=name,
+        )
+    centres = [places[group, names[0]] + (len(names) - 1) / 2 for group in groups]
+    axes.set_yticks(centres, groups, fontsize=11, color=INK)
+    axes.invert_yaxis()
+    axes.axvline(chance, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xlabel(f"{label}; dashed: chance; bars: 95 % interval", fontsize=9, color=SOFT)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=10)
+    return _png(figure)
+
+
+def _show(axes: Axes, bscan: BScan, title: str) -> None:
+    """Show a B-scan upright, in millimetres, stretched in depth as clinicians see it."""
+    extent = (0.0, bscan.width_mm, bscan.depth_mm, 0.0)
+    axes.imshow(bscan.grey, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
+    axes.set_title(title, loc="left", fontsize=11, color=INK)
+    axes.set_xlabel("mm", fontsize=9, color=SOFT)
+    axes.tick_params(labelsize=8, colors=SOFT, length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _quiet(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(LINE)
+    axes.tick_params(labelsize=9, colors=SOFT, length=0)
+    axes.grid(color=LINE, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=140, facecolor="white")
+    return stream.getvalue()
