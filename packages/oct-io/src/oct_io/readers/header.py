@@ -1,0 +1,221 @@
+"""What a scan says about itself, read without its pixels and without asking for much of the file."""
+
+import struct
+import warnings
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
+
+from oct_io.errors import ScanError
+from oct_io.geometry import place_frames
+from oct_io.protocols import device_name, find_protocol, protocol_token
+from oct_io.readers.groups import Groups, frame_geometry, laterality, region, text
+from oct_io.storage import read_head, redact
+from oct_io.volume import Laterality, Pattern, Spacing, SpacingSource
+
+OPT = "1.2.840.10008.5.1.4.1.1.77.1.5.4"  # Ophthalmic Tomography Image Storage
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+FIRST_PIXEL_TAG = 0x7FE00001
+HEAD_BYTES = 256 << 10  # the header of 512 frames takes 208 kB
+MAX_HEAD_BYTES = 16 << 20
+MAX_FRAMES = 8192
+
+PARSE_ERRORS = (
+    InvalidDicomError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What pydicom raises on bytes that are not what they claim; their texts may quote patient data."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScanHeader:
+    """Metadata of one scan; nothing here names a patient but the two fields left out of its repr.
+
+    Attributes:
+        shape: (bscans, rows, columns).
+        bits: bits stored per voxel.
+        allocated: bits a voxel takes in the file, 8 or 16.
+        row_mm: millimetres between voxels along the beam.
+        column_mm: millimetres between A-scans.
+        spacing: millimetres in array order; None where the distance between B-scans is unknown.
+        spacing_source: where that distance comes from.
+        pattern: how the B-scans lie.
+        pattern_note: what was seen, if not a raster.
+        order: frame indices from superior to inferior.
+        transfer_syntax: UID of the pixel encoding.
+        participant_id: PatientID of the file.
+        sop_instance_uid: unique name of the file's content.
+    """
+
+    shape: tuple[int, int, int]
+    bits: int
+    allocated: int
+    row_mm: float
+    column_mm: float
+    spacing: Spacing | None
+    spacing_source: SpacingSource | None
+    pattern: Pattern
+    pattern_note: str
+    order: tuple[int, ...]
+    laterality: Laterality
+    device: str
+    protocol: str
+    region: str
+    transfer_syntax: str
+    participant_id: str = field(default="", repr=False)
+    sop_instance_uid: str = field(default="", repr=False)
+
+
+def read_header(url: str | Path) -> ScanHeader:
+    """Read what the scan at `url` says about itself: geometry, device, eye; no pixels.
+
+    Fetches 256 kB, and more only while the header has not ended, never above 16 MB.
+
+    Raises:
+        ScanError: stage `fetch` or `parse`. Radial and circle scans are described, not refused.
+    """
+    where, size = redact(url), HEAD_BYTES
+    while True:
+        head = read_head(url, size)
+        whole = len(head) < size
+        dataset, ended = parse_dataset(head, where, patient=not whole)
+        if dataset is not None and (ended or whole):
+            return describe(dataset, where)
+        if size >= MAX_HEAD_BYTES:
+            raise ScanError(where, "parse", f"the header does not end within {size:,} bytes")
+        size *= 4
+
+
+def parse_dataset(
+    content: bytes, where: str, *, patient: bool = False
+) -> tuple[FileDataset | None, bool]:
+    """Parse all elements before the pixel data; also whether pixel data follows.
+
+    With `patient`, None stands for a parse that failed and may do better with more bytes.
+
+    Raises:
+        ScanError: stage `parse`.
+    """
+    check_magic(content, where)
+    met = False
+
+    def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        nonlocal met
+        met = met or tag >= FIRST_PIXEL_TAG
+        return met
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = read_partial(BytesIO(content), stop_when=at_pixels)
+    except PARSE_ERRORS as error:
+        if patient:
+            return None, False
+        reason = f"the DICOM header is damaged or cut off ({type(error).__name__})"
+        raise ScanError(where, "parse", reason) from None
+    return dataset, met  # type: ignore[return-value]
+
+
+def check_magic(content: bytes, where: str) -> None:
+    """Refuse what is not DICOM, or would grow when parsed.
+
+    Raises:
+        ScanError: stage `parse`.
+    """
+    if not content:
+        raise ScanError(where, "parse", "the file is empty (0 bytes); copy it again")
+    if content[128:132] != b"DICM":
+        raise ScanError(where, "parse", "not a DICOM file: no DICM mark at byte 128")
+    if DEFLATED in content[:2048]:
+        reason = "deflated DICOM is not read, because its size is unknown before unpacking"
+        raise ScanError(where, "parse", reason)
+
+
+def describe(dataset: Dataset, where: str) -> ScanHeader:
+    """Turn a parsed dataset into a `ScanHeader`.
+
+    Raises:
+        ScanError: stage `parse`: not an Ophthalmic Tomography image, or a damaged header;
+            stage `geometry`: no PixelSpacing.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _check_class(dataset, where)
+            return _describe(dataset, where)
+    except PARSE_ERRORS as error:
+        reason = f"a header value is damaged ({type(error).__name__})"
+        raise ScanError(where, "parse", reason) from None
+
+
+def _check_class(dataset: Dataset, where: str) -> None:
+    uid = dataset.get("SOPClassUID")
+    if uid is None:
+        raise ScanError(where, "parse", "the DICOM header has no SOPClassUID; it may be cut off")
+    if str(uid) != OPT:
+        name = getattr(uid, "name", "")
+        named = text(name if name != str(uid) else "an unknown class")
+        reason = f"holds {named}, not Ophthalmic Tomography Image Storage"
+        raise ScanError(where, "parse", reason)
+
+
+def _sizes(dataset: Dataset, where: str) -> tuple[int, int, int]:
+    rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if min(rows, columns, frames) < 1:
+        reason = f"frames x rows x columns is {frames} x {rows} x {columns}"
+        raise ScanError(where, "parse", reason)
+    if frames > MAX_FRAMES:
+        reason = f"NumberOfFrames is {frames:,}, above {MAX_FRAMES:,}: the header is wrong"
+        raise ScanError(where, "decode", reason)
+    return frames, rows, columns
+
+
+def _describe(dataset: Dataset, where: str) -> ScanHeader:
+    frames, rows, columns = _sizes(dataset, where)
+    groups = Groups(dataset)
+    if groups.described not in (0, frames):
+        reason = f"NumberOfFrames is {frames}, but {groups.described} frames are described"
+        raise ScanError(where, "parse", reason)
+    pitch = groups.numbers("PixelMeasuresSequence", "PixelSpacing", 0, 2)
+    if pitch is None or min(pitch) <= 0:
+        raise ScanError(where, "geometry", "no PixelSpacing, shared or per frame")
+    names = (where, text(dataset.get("ProtocolName")))
+    protocol = next((found for name in names if (found := find_protocol(name))), None)
+    placed = place_frames(frame_geometry(groups, frames, columns, pitch[1], protocol))
+    step = placed.bscan_mm
+    return ScanHeader(
+        shape=(frames, rows, columns),
+        bits=int(dataset.get("BitsStored") or dataset.get("BitsAllocated") or 0),
+        allocated=int(dataset.get("BitsAllocated") or 0),
+        row_mm=pitch[0],
+        column_mm=pitch[1],
+        spacing=None if step is None else Spacing(step, pitch[0], pitch[1]),
+        spacing_source=placed.source,
+        pattern=placed.pattern,
+        pattern_note=placed.note,
+        order=placed.order,
+        laterality=laterality(groups),
+        device=device_name(
+            text(dataset.get("Manufacturer")), text(dataset.get("ManufacturerModelName"))
+        ),
+        protocol=protocol_token(*(name.rsplit("/", 1)[-1] for name in names)),
+        region=region(groups, protocol),
+        transfer_syntax=text(dataset.file_meta.get("TransferSyntaxUID")),
+        participant_id=text(dataset.get("PatientID")),
+        sop_instance_uid=text(dataset.get("SOPInstanceUID")),
+    )

@@ -1,0 +1,148 @@
+"""Bytes from local disks and buckets: whole files in one request, heads of files, and folder walks."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from fsspec.core import url_to_fs
+
+from oct_io.errors import ScanError, TreeError
+
+T = TypeVar("T")
+
+LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""Errors that the next try would meet again."""
+
+MAX_FILE_BYTES = 2 << 30
+"""Largest legitimate scan is about 260 MB of voxels; twice the voxel limit leaves room for headers."""
+
+
+def redact(url: str | Path) -> str:
+    """Take user, password and query (signed tokens) out of a URL; local paths stay as they are."""
+    text = str(url)
+    if "://" not in text:
+        return text
+    parts = urlsplit(text)
+    return f"{parts.scheme}://{parts.netloc.rsplit('@', 1)[-1]}{parts.path}"
+
+
+def with_retries(call: Callable[[], T], *, tries: int = 3, wait_s: float = 0.5) -> T:
+    """Repeat `call` after a transport error, waiting twice as long each time.
+
+    Raises:
+        OSError: the last one, or at once one that would come again (no such file, no permission).
+    """
+    for attempt in range(tries):
+        try:
+            return call()
+        except LASTING:
+            raise
+        except (OSError, TimeoutError):
+            if attempt == tries - 1:
+                raise
+            time.sleep(wait_s * 2**attempt)
+    raise ValueError(f"tries ({tries}) must be at least 1")
+
+
+def open_filesystem(url: str | Path) -> tuple[Any, str]:
+    """Filesystem of `url` and the path within it.
+
+    Raises:
+        TreeError: nothing installed reads this scheme.
+    """
+    try:
+        filesystem, path = url_to_fs(str(url))
+    except (ImportError, ValueError) as error:
+        scheme = str(url).split("://", 1)[0]
+        raise TreeError(
+            f"{redact(url)}: nothing installed reads '{scheme}://'; for s3:// install s3fs, "
+            "for gs:// install gcsfs"
+        ) from error
+    return filesystem, str(path)
+
+
+def read_bytes(url: str | Path) -> bytes:
+    """Whole content of `url`, fetched as one request.
+
+    Raises:
+        ScanError: stage `fetch`.
+    """
+    return _fetch(url, None)
+
+
+def read_head(url: str | Path, size: int) -> bytes:
+    """First `size` bytes of `url`, or fewer when it is shorter.
+
+    Raises:
+        ScanError: stage `fetch`.
+    """
+    return _fetch(url, size)
+
+
+def _fetch(url: str | Path, size: int | None) -> bytes:
+    where = redact(url)
+    try:
+        filesystem, path = open_filesystem(url)
+        if size is None:
+            known = with_retries(lambda: filesystem.info(path)).get("size") or 0
+            if known > MAX_FILE_BYTES:
+                raise ScanError(where, "fetch", f"{known:,} bytes, more than {MAX_FILE_BYTES:,}")
+            return bytes(with_retries(lambda: filesystem.cat_file(path)))
+        return bytes(with_retries(lambda: filesystem.cat_file(path, start=0, end=size)))
+    except TreeError as error:
+        raise ScanError(where, "fetch", str(error).removeprefix(f"{where}: ")) from error
+    except FileNotFoundError as error:
+        raise ScanError(where, "fetch", "no such file") from error
+    except PermissionError as error:
+        raise ScanError(where, "fetch", "no permission to read it") from error
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise ScanError(where, "fetch", "not a file") from error
+    except (OSError, TimeoutError) as error:
+        raise ScanError(where, "fetch", f"transport failed ({type(error).__name__})") from error
+
+
+def join(root: str | Path, relative: str) -> str:
+    """Address of `relative` under `root`; `relative` must have passed `safe_relative`."""
+    return f"{str(root).rstrip('/')}/{relative}"
+
+
+def safe_relative(text: str) -> str | None:
+    """Path below a root that `text` names, without its leading slash; None if it would leave the root."""
+    if not text or "\\" in text or "\0" in text or ":" in text:
+        return None
+    path = PurePosixPath(text.lstrip("/"))
+    if text.startswith("//") or ".." in path.parts or not path.parts:
+        return None
+    return str(path)
+
+
+def exists(url: str | Path) -> bool:
+    """Whether a file or folder lies at `url`."""
+    filesystem, path = open_filesystem(url)
+    return bool(with_retries(lambda: filesystem.exists(path)))
+
+
+def change_token(url: str | Path) -> str:
+    """What changes when the file does: size, and modification time or entity tag; "absent" if none."""
+    filesystem, path = open_filesystem(url)
+    try:
+        info = with_retries(lambda: filesystem.info(path))
+    except (OSError, TimeoutError):
+        return "absent"
+    changed = next(
+        (info[key] for key in ("ETag", "etag", "mtime", "LastModified", "updated") if info.get(key)),
+        "",
+    )
+    return f"{info.get('size')}:{changed}"
+
+
+def walk_files(root: str | Path, suffix: str) -> Iterator[str]:
+    """Sorted paths, relative to `root`, of all files whose name ends in `suffix`."""
+    filesystem, base = open_filesystem(root)
+    base = base.rstrip("/")
+    for path in sorted(with_retries(lambda: filesystem.find(base))):
+        if str(path).lower().endswith(suffix):
+            yield str(path)[len(base) :].lstrip("/")
+
