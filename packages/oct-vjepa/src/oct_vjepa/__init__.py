@@ -1,1 +1,34 @@
-"""V-JEPA 2 for any 3-D volume."""
+"""V-JEPA 2 for any 3-D volume: encoder, masks, predictor, teacher, loss, probes.
+
+Tensors carry their shape in the name: B batch, C channels, Z Y X voxels or patches along the axes,
+N patches of a volume, K context patches, M target patches, D features.
+"""
+
+from oct_vjepa.encoder import Encoder, EncoderConfig, encoder_config
+from oct_vjepa.jepa import Jepa, JepaBatch, JepaConfig
+from oct_vjepa.masks import MaskingConfig, Masks, MaskSetConfig, sample_masks
+from oct_vjepa.pooling import POOLS, pool_tokens
+from oct_vjepa.predictor import Predictor, PredictorConfig
+from oct_vjepa.schedules import ScheduleConfig
+from oct_vjepa.teacher import Teacher
+from oct_vjepa.weights import WeightsError
+
+__all__ = [
+    "POOLS",
+    "Encoder",
+    "EncoderConfig",
+    "Jepa",
+    "JepaBatch",
+    "JepaConfig",
+    "MaskSetConfig",
+    "MaskingConfig",
+    "Masks",
+    "Predictor",
+    "PredictorConfig",
+    "ScheduleConfig",
+    "Teacher",
+    "WeightsError",
+    "encoder_config",
+    "pool_tokens",
+    "sample_masks",
+]

@@ -1,0 +1,61 @@
+"""Signs of collapse: numbers that say whether features still tell things apart.
+
+A falling loss with a falling spread is collapse, not progress. None of these is an alarm alone: the
+effective rank falls in healthy runs too. Watch the trend, and the spread with it.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def feature_spread(features_ND: Tensor) -> Tensor:
+    """Standard deviation over rows, averaged over features, 0-dim; near 0 means collapse."""
+    return features_ND.to(torch.float32).flatten(0, -2).std(dim=0, correction=0).mean()
+
+
+def prediction_cosine(prediction_BMD: Tensor, target_BMD: Tensor) -> Tensor:
+    """Mean cosine between each prediction and its target, 0-dim."""
+    prediction, target = prediction_BMD.to(torch.float32), target_BMD.to(torch.float32)
+    return functional.cosine_similarity(prediction, target, dim=-1).mean()
+
+
+def variance_ratio(prediction_BMD: Tensor, target_BMD: Tensor) -> Tensor:
+    """Variance of the predictions over that of the targets, 0-dim; near 0 means all alike."""
+    prediction = prediction_BMD.to(torch.float32).flatten(0, -2).var(dim=0, correction=0).mean()
+    target = target_BMD.to(torch.float32).flatten(0, -2).var(dim=0, correction=0).mean()
+    return prediction / target.clamp_min(1e-12)
+
+
+def baseline_loss(target_BND: Tensor) -> Tensor:
+    """L1 loss of always predicting the mean target, 0-dim; a loss near it has learned nothing."""
+    target = target_BND.to(torch.float32).flatten(0, -2)
+    return (target - target.mean(dim=0)).abs().mean()
+
+
+def effective_rank(features_ND: Tensor) -> float:
+    """Exponential of the entropy of the singular values' shares, for centred rows (RankMe).
+
+    Lies between 1 and min(N - 1, D); 0 when all rows are equal. Runs on the CPU in float64: a
+    decomposition does not lower well to a TPU, so call it when logging, not in the step.
+    """
+    features = features_ND.detach().cpu().to(torch.float64)
+    values = torch.linalg.svdvals(features - features.mean(dim=0))
+    total = values.sum()
+    if total <= 1e-12 * max(features.abs().max().item(), 1e-300) * features.numel():
+        return 0.0
+    share = values / total
+    return float(torch.special.entr(share).sum().exp())
+
+
+def pairwise_cosine(features_ND: Tensor) -> Tensor:
+    """Mean cosine over all pairs of different rows, 0-dim; near 1 means every volume looks alike.
+
+    Raises:
+        ValueError: fewer than two rows.
+    """
+    rows = features_ND.shape[0]
+    if rows < 2:
+        raise ValueError(f"pairwise_cosine needs at least two rows, not {rows}")
+    unit = functional.normalize(features_ND.to(torch.float32), dim=-1)
+    return (unit.sum(dim=0).square().sum() - rows) / (rows * (rows - 1))

@@ -1,0 +1,83 @@
+"""Fill in the features of the target patches from those of the context patches."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from oct_vjepa.blocks import INIT_STD, Block, initialise
+from oct_vjepa.encoder import EncoderConfig
+from oct_vjepa.masks import Masks
+from oct_vjepa.positions import check_head_width, grid_positions, make_rotary
+
+
+@dataclass(kw_only=True, slots=True)
+class PredictorConfig:
+    """Shape of the predictor; narrower than the encoder, so that the encoder does the work."""
+
+    width: int = 48
+    """Features inside; half of the default encoder. V-JEPA 2 has 384."""
+    depth: int = 3
+    """Number of blocks; V-JEPA 2 has 12. It attends to context and targets, so it costs much."""
+    heads: int = 3
+    """Attention heads; V-JEPA 2 has 12."""
+    mlp_ratio: float = 4.0
+    """Hidden width of a block's MLP over its width, as in V-JEPA 2."""
+
+    def __post_init__(self) -> None:
+        check_head_width("predictor", width=self.width, heads=self.heads)
+        for name in ("depth", "mlp_ratio"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"predictor.{name} ({getattr(self, name)}) must be positive")
+
+
+class Predictor(nn.Module):
+    """A narrow transformer over context tokens and mask tokens.
+
+    Attention with rotary positions does not care in which order tokens stand, because each brings
+    its own position. V-JEPA 2 sorts them; leaving that out changes nothing but the time it takes.
+
+    Args:
+        config: shape of the predictor.
+        encoder: configuration of the encoder whose tokens come in and go out.
+        mask_tokens: how many mask sets there are; each learns its own mask token.
+    """
+
+    def __init__(self, config: PredictorConfig, encoder: EncoderConfig, mask_tokens: int) -> None:
+        super().__init__()
+        self.config, self.grid, self.rotary = config, encoder.grid, encoder.rotary
+        self.embed = nn.Linear(encoder.width, config.width)
+        self.mask_tokens = nn.Parameter(torch.empty(mask_tokens, config.width))
+        self.blocks = nn.ModuleList(
+            Block(
+                width=config.width,
+                heads=config.heads,
+                mlp_ratio=config.mlp_ratio,
+                layer_norm_eps=encoder.layer_norm_eps,
+            )
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(config.width, eps=encoder.layer_norm_eps)
+        self.proj = nn.Linear(config.width, encoder.width)
+        initialise(self)
+        # Not zero as in V-JEPA 2: the first block's queries would be zero, and positions unused.
+        nn.init.trunc_normal_(self.mask_tokens, std=INIT_STD)
+
+    def forward(self, context_BKD: Tensor, masks: Masks, mask_index: int) -> Tensor:
+        """Predicted features of the target patches, (B, M, D), in the order of `masks.target_BM`.
+
+        Args:
+            context_BKD: encoder tokens of `masks.context_BK`.
+            masks: patch ids of one mask set.
+            mask_index: which mask set, and so which mask token.
+        """
+        context = self.embed(context_BKD)
+        batch, targets = masks.target_BM.shape
+        token = self.mask_tokens[mask_index].to(context.dtype).expand(batch, targets, -1)
+        tokens = torch.cat([context, token], dim=1)
+        ids = torch.cat([masks.context_BK, masks.target_BM], dim=1)
+        positions = grid_positions(self.grid, ids, ids.device)
+        rotary = make_rotary(positions, self.config.width // self.config.heads, self.rotary)
+        for block in self.blocks:
+            tokens = block(tokens, rotary)
+        return self.proj(self.norm(tokens[:, masks.context_BK.shape[1] :]))

@@ -1,0 +1,138 @@
+"""A folder with config.json and model.safetensors: written whole, read strictly, never a pickle."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+FORMAT_VERSION = 1
+
+
+class WeightsError(Exception):
+    """Weights that cannot be read or do not fit; the text is one line that names the file."""
+
+
+def write_weights(folder: str | Path, kind: str, config: dict[str, Any], module: nn.Module) -> None:
+    """Write `config` and the state of `module` to `folder`.
+
+    A new folder appears whole or not at all. In an existing folder the two files are replaced
+    one by one; the weights carry a fingerprint of their configuration, so that a mixed pair is refused.
+
+    Args:
+        folder: where to write; its parents are made.
+        kind: what the weights are, such as "encoder".
+        config: JSON values that rebuild the module.
+        module: whose parameters and buffers to write.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"kind": kind, "format_version": FORMAT_VERSION, kind: config}, indent=2)
+    state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        save_file(state, staging / WEIGHTS_NAME, metadata={"config": _fingerprint(text)})
+        (staging / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+        for name in (WEIGHTS_NAME, CONFIG_NAME):
+            _flush(staging / name)
+        if folder.exists():
+            for name in (WEIGHTS_NAME, CONFIG_NAME):
+                os.replace(staging / name, folder / name)
+        else:
+            staging.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+            os.replace(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def read_config(folder: str | Path, kind: str) -> dict[str, Any]:
+    """The configuration in `folder`, checked for its kind and format version.
+
+    Raises:
+        WeightsError: no such file, not JSON, another kind, or a newer format.
+    """
+    path = Path(folder) / CONFIG_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise WeightsError(
+            f"{path}: cannot be read ({error.strerror}); is it a saved {kind}?"
+        ) from error
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise WeightsError(f"{path}: not JSON ({error})") from error
+    if not isinstance(document, dict) or not isinstance(document.get(kind), dict):
+        raise WeightsError(f'{path}: has no section "{kind}", so it is not a saved {kind}')
+    version = document.get("format_version")
+    if version != FORMAT_VERSION:
+        raise WeightsError(
+            f"{path}: format_version is {version!r}, this oct-vjepa reads {FORMAT_VERSION}; "
+            "upgrade oct-vjepa if the file is newer"
+        )
+    return document[kind]
+
+
+def load_weights(module: nn.Module, folder: str | Path) -> None:
+    """Copy the weights in `folder` into `module`; every key and shape must agree.
+
+    Raises:
+        WeightsError: an unreadable file, missing or unexpected keys, other shapes, or weights that
+            were not written together with the configuration beside them.
+    """
+    path = Path(folder) / WEIGHTS_NAME
+    state, fingerprint = _read_tensors(path)
+    _check_keys(path, state, module.state_dict())
+    text = (path.parent / CONFIG_NAME).read_text(encoding="utf-8").rstrip("\n")
+    if fingerprint is not None and fingerprint != _fingerprint(text):
+        raise WeightsError(
+            f"{path}: was not written together with {CONFIG_NAME} beside it; one of the two was "
+            "edited or a save was cut short: save both again"
+        )
+    module.load_state_dict(state)
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            names, metadata = file.keys(), file.metadata() or {}
+            return {name: file.get_tensor(name) for name in names}, metadata.get("config")
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be read as safetensors ({error})") from error
+
+
+def _check_keys(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+    problems = []
+    if missing := sorted(wanted.keys() - found.keys()):
+        problems.append(f"missing {missing}")
+    if unexpected := sorted(found.keys() - wanted.keys()):
+        problems.append(f"unexpected {unexpected}")
+    for name in sorted(wanted.keys() & found.keys()):
+        if wanted[name].shape != found[name].shape:
+            shapes = f"{tuple(found[name].shape)} in the file, {tuple(wanted[name].shape)} wanted"
+            problems.append(f"{name} is {shapes}")
+    if problems:
+        raise WeightsError(f"{path}: does not fit its {CONFIG_NAME}: {'; '.join(problems)}")
+
+
+def _fingerprint(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
