@@ -25,7 +25,7 @@ def write_weights(folder: str | Path, kind: str, config: dict[str, Any], module:
     """Write `config` and the state of `module` to `folder`.
 
     A new folder appears whole or not at all. In an existing folder the two files are replaced
-    one by one; the weights carry a fingerprint of their configuration, so that a mixed pair is refused.
+    one by one; the weights carry a fingerprint of their configuration, and a mixed pair is refused.
 
     Args:
         folder: where to write; its parents are made.
