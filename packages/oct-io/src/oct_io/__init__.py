@@ -1,6 +1,71 @@
-"""Read, audit, resample and cache retinal OCT scans, in millimetres."""
+"""Read, audit, resample and cache retinal OCT scans, in millimetres.
 
+`read_volume(url)` reads one scan; `read_manifest(root)` lists those of a data set, `build_cache`
+decodes each once, and `open_cache` gives arrays of one shape. Every error that bad data causes is
+an `OctIoError` of one line.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from oct_io.audit import audit
+from oct_io.cache import build_cache
+from oct_io.dataset import CachedVolumes, open_cache
 from oct_io.errors import OctIoError, ScanError, TreeError
+from oct_io.labels import load_labels
+from oct_io.manifest import ScanRecord, hash_participant, read_manifest
+from oct_io.participants import read_participants
+from oct_io.readers import read_header, read_volume
+from oct_io.resample import WINDOWS, Window, resample
 from oct_io.volume import OctVolume, Spacing
 
-__all__ = ["OctIoError", "OctVolume", "ScanError", "Spacing", "TreeError"]
+if TYPE_CHECKING:
+    from oct_io.phantom import PhantomTree, draw_phantom, write_phantom_tree
+    from oct_io.source import SourceConfig, open_source
+    from oct_io.writer import write_dicom
+
+_LATER = {
+    "PhantomTree": "oct_io.phantom",
+    "draw_phantom": "oct_io.phantom",
+    "write_phantom_tree": "oct_io.phantom",
+    "SourceConfig": "oct_io.source",
+    "open_source": "oct_io.source",
+    "write_dicom": "oct_io.writer",
+}
+"""Imported at first use: who reads scans does not wait for the code that draws them."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'oct_io' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(_LATER[name]), name)
+
+
+__all__ = [
+    "WINDOWS",
+    "CachedVolumes",
+    "OctIoError",
+    "OctVolume",
+    "PhantomTree",
+    "ScanError",
+    "ScanRecord",
+    "SourceConfig",
+    "Spacing",
+    "TreeError",
+    "Window",
+    "audit",
+    "build_cache",
+    "draw_phantom",
+    "hash_participant",
+    "load_labels",
+    "open_cache",
+    "open_source",
+    "read_header",
+    "read_manifest",
+    "read_participants",
+    "read_volume",
+    "resample",
+    "write_dicom",
+    "write_phantom_tree",
+]

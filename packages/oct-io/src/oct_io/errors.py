@@ -3,8 +3,9 @@
 from typing import Literal, get_args
 
 Stage = Literal["fetch", "parse", "geometry", "decode", "content"]
-"""fetch: bytes did not arrive; parse: not a readable file of its format; geometry: no spacing, or not a raster;
-decode: pixel data damaged or too large; content: decoded, but not an image of a retina (all equal, wrong shape)."""
+"""fetch: bytes did not arrive; parse: not a readable file of its format; geometry: no spacing, or
+not a raster; decode: pixel data damaged or too large; content: decoded, but not an image of a
+retina (all equal), or of someone else than the manifest says."""
 
 STAGES: tuple[str, ...] = get_args(Stage)
 
@@ -28,4 +29,4 @@ class ScanError(OctIoError):
 
 
 class TreeError(OctIoError):
-    """A folder, manifest or label table that cannot be used as a whole; the text says what to do."""
+    """A folder, manifest or table that cannot be used as a whole; the text says what to do."""

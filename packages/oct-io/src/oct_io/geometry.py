@@ -1,4 +1,4 @@
-"""Where the B-scans of a volume lie: the scan pattern, their order, and the distance between them."""
+"""Where the B-scans of a volume lie: scan pattern, order, and the distance between them."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameGeometry:
-    """What a file says about its frames, before anything is derived. Missing values are None or NaN.
+    """What a file says about its frames, before anything is derived; None or NaN where silent.
 
     Attributes:
         frames: number of B-scans.
@@ -70,7 +70,10 @@ def place_frames(frames: FrameGeometry) -> Placement:
     if not_raster:
         return Placement(not_raster[0], in_order, None, None, not_raster[1])
     pattern: Pattern = "line" if frames.frames == 1 else "raster"
-    for offsets, source in ((_by_position(frames), "frame_positions"), (_by_lines(frames), "localizer")):
+    for offsets, source in (
+        (_by_position(frames), "frame_positions"),
+        (_by_lines(frames), "localizer"),
+    ):
         if offsets is None or frames.frames == 1:
             continue
         order, steps = np.argsort(offsets, kind="stable"), np.diff(np.sort(offsets))
@@ -79,8 +82,8 @@ def place_frames(frames: FrameGeometry) -> Placement:
             note = f"B-scans lie unevenly, {steps.min():.4f} to {steps.max():.4f} mm apart"
             return Placement("unknown", in_order, None, None, note)
         return Placement(pattern, tuple(map(int, order)), step, source, "")  # type: ignore[arg-type]
-    step, found = _by_header(frames)
-    return Placement(pattern, in_order, step, found, "")
+    stated, found = _by_header(frames)
+    return Placement(pattern, in_order, stated, found, "")
 
 
 def _not_raster(frames: FrameGeometry) -> tuple[Pattern, str] | None:
@@ -110,7 +113,7 @@ def _line_directions(frames: FrameGeometry) -> Floats | None:
 
 
 def _spread(directions: Floats | None) -> int:
-    """How many directions differ from the first, either way round; rows without one do not count."""
+    """How many directions differ from the first, either way round; rows of NaN do not count."""
     if directions is None:
         return 0
     length = np.linalg.norm(directions, axis=1)
@@ -137,10 +140,8 @@ def _by_position(frames: FrameGeometry) -> Floats | None:
         return None
     normal = normal / length
     main = int(np.abs(normal).argmax())
-    if normal[main] > 0 and main == 2:  # the third patient axis points to the head
-        normal = -normal
-    elif normal[main] < 0 and main != 2:
-        normal = -normal
+    wanted = -1 if main == 2 else 1  # the third patient axis points to the head
+    normal = normal * wanted * np.sign(normal[main])
     offsets: Floats = positions @ normal
     return offsets if np.ptp(offsets) > 1e-6 else None
 

@@ -21,8 +21,8 @@ _SPECTRALIS, _MAESTRO = "heidelberg_spectralis", "topcon_maestro2"
 _TRITON, _CIRRUS = "topcon_triton", "zeiss_cirrus"
 _DISC, _MACULA, _MACULA6 = "Optic Disc", "Macula", "Macula, 6 x 6"
 
-# Spectralis fields are given in degrees; 7.3 x 8.8 mm for 25 x 30 degrees is the usual figure for an
-# emmetropic eye, as is 5.8 mm for 20 degrees. The others are documented in millimetres.
+# Spectralis fields are given in degrees; 7.3 x 8.8 mm for 25 x 30 degrees is the usual figure for
+# an emmetropic eye, as is 5.8 mm for 20 degrees. The others are documented in millimetres.
 PROTOCOLS: tuple[Protocol, ...] = (
     Protocol("spectralis_onh_rc_hr_oct", _SPECTRALIS, (27, 496, 768), None, _DISC, "radial"),
     Protocol("spectralis_ppol_mac_hr_oct", _SPECTRALIS, (61, 496, 1536), (7.3, 8.8), _MACULA),
@@ -32,11 +32,15 @@ PROTOCOLS: tuple[Protocol, ...] = (
     Protocol("maestro2_macula_6x6_octa_oct", _MAESTRO, (360, 885, 360), (6.0, 6.0), _MACULA6),
     Protocol("triton_3d_radial_oct", _TRITON, (256, 992, 512), (9.0, 12.0), _DISC),
     Protocol("triton_macula_6x6_octa_oct", _TRITON, (320, 992, 320), (6.0, 6.0), _MACULA6),
-    Protocol("triton_macula_12x12_octa_oct", _TRITON, (512, 992, 512), (12.0, 12.0), "Macula, 12 x 12"),
+    Protocol(
+        "triton_macula_12x12_octa_oct", _TRITON, (512, 992, 512), (12.0, 12.0), "Macula, 12 x 12"
+    ),
     Protocol("cirrus_mac_oct", _CIRRUS, (128, 1024, 512), (6.0, 6.0), _MACULA),
     Protocol("cirrus_disc_oct", _CIRRUS, (200, 1024, 200), (6.0, 6.0), _DISC),
     Protocol("cirrus_macula_6x6_octa_oct", _CIRRUS, (350, 1024, 350), (6.0, 6.0), _MACULA6),
-    Protocol("cirrus_disc_6x6_octa_oct", _CIRRUS, (350, 1024, 350), (6.0, 6.0), "Optic Disc, 6 x 6"),
+    Protocol(
+        "cirrus_disc_6x6_octa_oct", _CIRRUS, (350, 1024, 350), (6.0, 6.0), "Optic Disc, 6 x 6"
+    ),
 )
 
 DEVICES: tuple[str, ...] = (_SPECTRALIS, _MAESTRO, _TRITON, _CIRRUS)

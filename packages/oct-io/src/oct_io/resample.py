@@ -75,8 +75,13 @@ def resample(volume: OctVolume, window: Window) -> Resampled:
     spacing = window.spacing
     voxels, scale = volume.voxels, _scale(volume.voxels)
     matrices = [
-        _weights(voxels.shape[axis], volume.spacing[axis], window.shape[axis], spacing[axis],
-                 round(origin[axis], 9))
+        _weights(
+            voxels.shape[axis],
+            volume.spacing[axis],
+            window.shape[axis],
+            spacing[axis],
+            round(origin[axis], 9),
+        )
         for axis in range(3)
     ]
     result = _apply(voxels, matrices)
@@ -116,13 +121,16 @@ def find_retina(voxels: NDArray[np.uint8] | NDArray[np.uint16]) -> float:
 def _weights(n_in: int, step_in: float, n_out: int, step_out: float, origin: float) -> Floats:
     """Matrix (n_out, n_in) that takes samples of one axis to those of the window.
 
-    Both axes are counted in input voxels from the outer edge; centres lie at +0.5.
+    Both axes are counted in input voxels from the outer edge; centres lie at +0.5. An output voxel
+    is filled if half of it lies in the scan, or half of the scan in it; the others are 0.
     """
     centres = (origin + (np.arange(n_out) + 0.5) * step_out) / step_in
     reach = max(1.0, step_out / step_in)
     distance = np.abs(centres[:, None] - (np.arange(n_in) + 0.5)[None, :])
     weights = np.clip(1 - distance / reach, 0, None)
-    inside = (centres >= -1e-6) & (centres <= n_in + 1e-6)
+    half = step_out / step_in / 2
+    overlap = np.minimum(centres + half, n_in) - np.maximum(centres - half, 0)
+    inside = overlap >= min(half, n_in / 2) - 1e-6
     total = weights.sum(axis=1, keepdims=True)
     weights = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
     weights[~inside] = 0
@@ -142,7 +150,8 @@ def _apply(voxels: NDArray[np.uint8] | NDArray[np.uint16], matrices: list[Floats
     for at, bscan in enumerate(used):
         plane = voxels[bscan, rows, columns].astype(np.float32)
         planes[at] = (down @ plane) @ along
-    flat = across[:, used] @ planes.reshape(len(used), -1)
+    size = planes.shape[1] * planes.shape[2]
+    flat = across[:, used] @ planes.reshape(len(used), size)
     return flat.reshape(across.shape[0], *planes.shape[1:])
 
 

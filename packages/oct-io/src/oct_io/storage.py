@@ -1,7 +1,8 @@
-"""Bytes from local disks and buckets: whole files in one request, heads of files, and folder walks."""
+"""Bytes from local disks and buckets: whole files in one request, heads, and folder walks."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryE
 """Errors that the next try would meet again."""
 
 MAX_FILE_BYTES = 2 << 30
-"""Largest legitimate scan is about 260 MB of voxels; twice the voxel limit leaves room for headers."""
+"""The largest legitimate scan has about 260 MB of voxels; 1 GB of voxels is the limit elsewhere."""
 
 
 def redact(url: str | Path) -> str:
@@ -109,7 +110,7 @@ def join(root: str | Path, relative: str) -> str:
 
 
 def safe_relative(text: str) -> str | None:
-    """Path below a root that `text` names, without its leading slash; None if it would leave the root."""
+    """Path below a root that `text` names, without leading slash; None if it leaves the root."""
     if not text or "\\" in text or "\0" in text or ":" in text:
         return None
     path = PurePosixPath(text.lstrip("/"))
@@ -124,17 +125,30 @@ def exists(url: str | Path) -> bool:
     return bool(with_retries(lambda: filesystem.exists(path)))
 
 
-def change_token(url: str | Path) -> str:
-    """What changes when the file does: size, and modification time or entity tag; "absent" if none."""
-    filesystem, path = open_filesystem(url)
-    try:
-        info = with_retries(lambda: filesystem.info(path))
-    except (OSError, TimeoutError):
-        return "absent"
-    changed = next(
-        (info[key] for key in ("ETag", "etag", "mtime", "LastModified", "updated") if info.get(key)),
-        "",
-    )
+def change_tokens(root: str | Path, relatives: Sequence[str]) -> dict[str, str]:
+    """What changes when a file below `root` does, by relative path; "absent" for missing files.
+
+    Size and modification time or entity tag. In a bucket, one listing serves all files.
+    """
+    filesystem, base = open_filesystem(root)
+    base = base.rstrip("/")
+    protocols = filesystem.protocol
+    local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
+    listed = {} if local else with_retries(lambda: filesystem.find(base, detail=True))
+    tokens = {}
+    for relative in relatives:
+        path = f"{base}/{relative}"
+        if local:
+            with suppress(OSError):
+                listed = {path: filesystem.info(path)}
+        info = listed.get(path)
+        tokens[relative] = _change_token(info) if info else "absent"
+    return tokens
+
+
+def _change_token(info: Mapping[str, Any]) -> str:
+    names = ("ETag", "etag", "mtime", "LastModified", "updated")
+    changed = next((info[name] for name in names if info.get(name)), "")
     return f"{info.get('size')}:{changed}"
 
 
@@ -145,4 +159,3 @@ def walk_files(root: str | Path, suffix: str) -> Iterator[str]:
     for path in sorted(with_retries(lambda: filesystem.find(base))):
         if str(path).lower().endswith(suffix):
             yield str(path)[len(base) :].lstrip("/")
-

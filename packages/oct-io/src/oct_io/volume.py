@@ -29,7 +29,7 @@ class Spacing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OctVolume:
-    """A retinal OCT volume with its geometry; holds nothing that names a patient but `participant_id`.
+    """A retinal OCT volume with its geometry; only `participant_id` says whose eye it is.
 
     Axes are `(bscan, row, column)`: rows run into the eye and are never flipped.
 
@@ -38,7 +38,7 @@ class OctVolume:
         spacing: millimetres between voxel centres, same order.
         spacing_source: what the distance between B-scans was derived from.
         laterality: right eye "R" (OD), left eye "L" (OS).
-        device: normalised device name, such as "heidelberg_spectralis"; "unknown" if not recognised.
+        device: normalised name, such as "heidelberg_spectralis"; "unknown" if not recognised.
         protocol: normalised protocol token, such as "maestro2_3d_macula_oct"; "unknown" likewise.
         region: anatomic region as the file or manifest gives it.
         pattern: how the B-scans lie; only rasters are volumes.

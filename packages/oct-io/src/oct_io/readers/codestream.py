@@ -8,7 +8,7 @@ MAX_SEGMENTS = 1000
 
 
 def frame_size(codestream: bytes) -> tuple[int, int] | None:
-    """(rows, columns) that a JPEG 2000, JPEG or JPEG-LS frame declares; None if it is none of them."""
+    """(rows, columns) that a JPEG 2000, JPEG or JPEG-LS frame declares; None if it is neither."""
     try:
         if codestream[:4] == b"\xff\x4f\xff\x51":
             return _size_of_jpeg2000(codestream, 4)

@@ -15,7 +15,7 @@ def read_dicom(content: bytes, where: str) -> OctVolume:
     Depth is never flipped: row 0 is the end of the A-scan nearest to the scanner, as stored.
 
     Raises:
-        ScanError: the cheapest check that fails speaks first: parse, size, geometry, decode, content.
+        ScanError: the cheapest checks come first: parse, size, geometry, decode, content.
     """
     dataset, _ = parse_dataset(content, where)
     assert dataset is not None  # only a patient parse gives None

@@ -1,4 +1,4 @@
-"""Look-ups in the functional groups of a multi-frame DICOM: per frame, then shared, then top level."""
+"""Look-ups in the functional groups of a multi-frame DICOM: per frame, shared, top level."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +8,14 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from oct_io.geometry import FrameGeometry
-from oct_io.protocols import Protocol
+from oct_io.protocols import PROTOCOLS, Protocol
 from oct_io.volume import Laterality
 
 REGIONS = {"5665001": "Retina", "81016008": "Optic Disc", "82859000": "Macula"}
-"""SNOMED CT and SRT codes of AnatomicRegionSequence, as AI-READI's files use them."""
+"""SNOMED CT codes of AnatomicRegionSequence, as AI-READI's files use them."""
+
+REGION_NAMES = frozenset(protocol.region for protocol in PROTOCOLS) | {"Macula, 20 x 20"}
+"""Regions of AI-READI; a series description is free text, and believed only if it is one."""
 
 
 def text(value: object, limit: int = 64) -> str:
@@ -116,7 +119,10 @@ def laterality(groups: Groups) -> Laterality:
 
 
 def region(groups: Groups, protocol: Protocol | None) -> str:
-    """Anatomic region: the file's word, or the protocol's where the file says no more than retina."""
+    """Anatomic region: the file's word, or the protocol's where that says no more than retina."""
+    series = text(groups.find("", "SeriesDescription"))
+    if series in REGION_NAMES:
+        return series
     items = groups.find("FrameAnatomySequence", "AnatomicRegionSequence")
     item = items[0] if items else None
     named = "unknown"

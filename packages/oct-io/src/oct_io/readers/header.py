@@ -1,4 +1,4 @@
-"""What a scan says about itself, read without its pixels and without asking for much of the file."""
+"""What a scan says about itself, read without its pixels and from few bytes of the file."""
 
 import struct
 import warnings
@@ -127,7 +127,7 @@ def parse_dataset(
             return None, False
         reason = f"the DICOM header is damaged or cut off ({type(error).__name__})"
         raise ScanError(where, "parse", reason) from None
-    return dataset, met  # type: ignore[return-value]
+    return dataset, met
 
 
 def check_magic(content: bytes, where: str) -> None:

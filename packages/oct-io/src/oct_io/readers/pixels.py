@@ -1,4 +1,4 @@
-"""Pixel data of a multi-frame DICOM, checked for size and wholeness before anything is allocated."""
+"""Pixel data of a multi-frame DICOM, checked for size and wholeness before it is decoded."""
 
 import warnings
 from io import BytesIO
@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.encaps import generate_frames, generate_fragments
-from pydicom.pixels import pixel_array
+from pydicom.encaps import generate_fragments, generate_frames
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, RLELossless
 
 from oct_io.errors import ScanError

@@ -1,0 +1,139 @@
+"""Reading a cache: resampled volumes by number, from memory-mapped files of raw voxels."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from operator import index as to_int
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_io.errors import ScanError, TreeError
+from oct_io.index import CacheEntry, CacheIndex, fingerprint, read_index, shard_name
+from oct_io.quarantine import QUARANTINE, Refusal, read_quarantine
+from oct_io.resample import Window
+from oct_io.volume import Spacing
+
+
+def open_cache(path: str | Path) -> "CachedVolumes":
+    """Open the cache that `build_cache` wrote to the folder `path`; no voxel is read yet.
+
+    Raises:
+        TreeError: no cache there, or a shard that is missing or not as long as the index says.
+    """
+    folder = Path(path)
+    index = read_index(folder)
+    for number, records in enumerate(index.shards):
+        shard = folder / shard_name(number)
+        size = shard.stat().st_size if shard.exists() else -1
+        if size != records * index.record_bytes:
+            seen = "is missing" if size < 0 else f"has {size:,} bytes"
+            raise TreeError(
+                f"{shard}: {seen}, the index says {records * index.record_bytes:,}; "
+                "delete the cache folder and build it again"
+            )
+    return CachedVolumes(folder, index)
+
+
+class CachedVolumes:
+    """Volumes of a cache, all of one shape; `volumes[i]` is a fresh uint8 array (Z, Y, X).
+
+    Holds no open file when pickled: each process maps the shards for itself, so that it can be
+    sent to workers started in any way.
+
+    Attributes:
+        folder: where the cache lies.
+        index: entries and statistics; `entries[i]` describes `volumes[i]`.
+    """
+
+    def __init__(self, folder: Path, index: CacheIndex) -> None:
+        self.folder, self.index = folder, index
+        self._maps: dict[int, NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        return len(self.index.entries)
+
+    def __getitem__(self, number: int) -> NDArray[np.uint8]:
+        entry = self.index.entries[to_int(number)]
+        return np.array(self._shard(entry.shard)[entry.slot])
+
+    def _shard(self, number: int) -> NDArray[np.uint8]:
+        if number not in self._maps:
+            path = self.folder / shard_name(number)
+            shape = (self.index.shards[number], *self.shape)
+            try:
+                self._maps[number] = np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
+            except (OSError, ValueError) as error:
+                reason = f"the shard is missing or too short ({type(error).__name__}); build again"
+                raise ScanError(str(path), "fetch", reason) from error
+        return self._maps[number]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "index": self.index, "_maps": {}}
+
+    @property
+    def entries(self) -> tuple[CacheEntry, ...]:
+        """What each volume is."""
+        return self.index.entries
+
+    @property
+    def window(self) -> Window:
+        """What was cut out of each scan."""
+        return self.index.window
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(Z, Y, X) of every volume."""
+        return self.index.window.shape
+
+    @property
+    def spacing(self) -> Spacing:
+        """Millimetres between voxel centres of every volume."""
+        return self.index.window.spacing
+
+    @property
+    def mean(self) -> float:
+        """Mean of all voxels of the cache, 0 to 255; not of a selection."""
+        return self.index.mean
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of all voxels of the cache; not of a selection."""
+        return self.index.std
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of window and records; equal for equal volumes, whatever their order."""
+        return self.index.fingerprint
+
+    @property
+    def quarantined(self) -> tuple[Refusal, ...]:
+        """Scans that were left out when the cache was built."""
+        path = self.folder / QUARANTINE
+        return read_quarantine(path) if path.exists() else ()
+
+    def select(self, which: Callable[[CacheEntry], bool] | Iterable[int]) -> "CachedVolumes":
+        """Volumes for which `which(entry)` is true, or those with the given numbers, in that order.
+
+        Statistics stay those of the whole cache, so that a selection is normalised alike.
+        """
+        if callable(which):
+            chosen = tuple(entry for entry in self.entries if which(entry))
+        else:
+            chosen = tuple(self.entries[to_int(number)] for number in which)
+        name = fingerprint(self.window, (entry.sha256 for entry in chosen))
+        return CachedVolumes(self.folder, replace(self.index, entries=chosen, fingerprint=name))
+
+    def verify(self) -> None:
+        """Read every volume and compare it with its hash.
+
+        Raises:
+            ScanError: stage `content`, for the first record that has changed.
+        """
+        for number, entry in enumerate(self.entries):
+            if hashlib.sha256(self[number].tobytes()).hexdigest() != entry.sha256:
+                path = str(self.folder / shard_name(entry.shard))
+                reason = f"record {entry.slot} is not what was written; build the cache again"
+                raise ScanError(path, "content", reason)

@@ -1,0 +1,79 @@
+"""Scans that could not be used: one line each, and a limit on how many are too many."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+
+from oct_io.errors import TreeError
+
+QUARANTINE = "quarantine.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One scan that was left out.
+
+    Attributes:
+        key: hashed path, as in `ScanRecord.key`.
+        suffix: ending of the file's name.
+        stage: one of `oct_io.errors.STAGES`.
+        reason: one line without identity.
+        path: relative path. In AI-READI's layout it names the participant, so it stands in the
+            local quarantine file only and never in a log, a report or this object's repr.
+    """
+
+    key: str
+    suffix: str
+    stage: str
+    reason: str
+    path: str = field(repr=False)
+
+
+def refuse(key: str, path: str, stage: str, reason: str) -> Refusal:
+    """Describe a scan that is left out."""
+    return Refusal(key, PurePosixPath(path).suffix[:10], stage, reason, path)
+
+
+def write_quarantine(path: Path, refusals: Sequence[Refusal]) -> None:
+    """Write one JSON object a line; an empty file says that nothing was refused."""
+    lines = (json.dumps(asdict(refusal), sort_keys=True) + "\n" for refusal in refusals)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def read_quarantine(path: Path) -> tuple[Refusal, ...]:
+    """Refusals of a quarantine file, in order.
+
+    Raises:
+        TreeError: a line that is not a refusal.
+    """
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            found.append(Refusal(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise TreeError(f"{path}: line {number} is not a quarantine line") from error
+    return tuple(found)
+
+
+def count_stages(refusals: Sequence[Refusal]) -> str:
+    """Counts by stage in words, such as "3 parse, 1 decode"."""
+    counts = Counter(refusal.stage for refusal in refusals).most_common()
+    return ", ".join(f"{number} {stage}" for stage, number in counts)
+
+
+def check_share(refusals: Sequence[Refusal], total: int, max_bad_fraction: float) -> None:
+    """Stop when too many scans are bad, because then it is the data set or its address that is.
+
+    Raises:
+        TreeError: more than `max_bad_fraction` of `total` are refused, or all of them.
+    """
+    bad = len(refusals)
+    if not bad or (bad < total and bad <= max_bad_fraction * total):
+        return
+    first = refusals[0]
+    raise TreeError(
+        f"{bad} of {total} scans cannot be used ({count_stages(refusals)}), above the limit of "
+        f"{max_bad_fraction:.0%}; the first: {first.stage}: {first.reason}"
+    )

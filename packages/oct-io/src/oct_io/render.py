@@ -1,0 +1,62 @@
+"""B-scans as PNG files, so that a person can look at what was read."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_io.volume import OctVolume
+
+PNG_MARK = b"\x89PNG\r\n\x1a\n"
+
+
+def write_png(image: NDArray[np.uint8], path: str | Path) -> None:
+    """Write a grey image (rows, columns) as an 8-bit PNG.
+
+    Raises:
+        ValueError: not a two-dimensional uint8 array, or an empty one.
+    """
+    if image.ndim != 2 or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"image must be uint8 (rows, columns), not {image.dtype} {image.shape}")
+    rows, columns = image.shape
+    lines = np.zeros((rows, columns + 1), dtype=np.uint8)  # each line opens with filter 0, none
+    lines[:, 1:] = image
+    header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
+    chunks = (
+        (b"IHDR", header),
+        (b"IDAT", zlib.compress(lines.tobytes(), 6)),
+        (b"IEND", b""),
+    )
+    Path(path).write_bytes(PNG_MARK + b"".join(_chunk(name, data) for name, data in chunks))
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def draw_montage(
+    volume: OctVolume, *, tiles: int = 9, across: int = 3, tile_columns: int = 384
+) -> NDArray[np.uint8]:
+    """Evenly chosen B-scans side by side, each drawn in true proportions, (rows, columns)."""
+    bscans, rows, columns = volume.voxels.shape
+    chosen = np.unique(np.linspace(0, bscans - 1, min(tiles, bscans)).round().astype(int))
+    width = min(tile_columns, columns * 4)
+    height = max(1, round(width * rows * volume.spacing.row / (columns * volume.spacing.column)))
+    down = np.minimum(np.arange(height) * rows // height, rows - 1)
+    along = np.minimum(np.arange(width) * columns // width, columns - 1)
+    across = min(across, len(chosen))
+    lines = -(-len(chosen) // across)
+    sheet = np.zeros((lines * (height + 2) - 2, across * (width + 2) - 2), dtype=np.uint8)
+    for number, bscan in enumerate(chosen):
+        top, left = (number // across) * (height + 2), (number % across) * (width + 2)
+        tile = _to_bytes(volume.voxels[bscan][np.ix_(down, along)], int(volume.voxels.max()))
+        sheet[top : top + height, left : left + width] = tile
+    return sheet
+
+
+def _to_bytes(tile: NDArray[np.uint8] | NDArray[np.uint16], highest: int) -> NDArray[np.uint8]:
+    if tile.dtype == np.uint8:
+        return tile.astype(np.uint8)
+    return (tile.astype(np.float32) * (255 / max(highest, 1))).astype(np.uint8)
