@@ -98,7 +98,7 @@ def test_training_on_one_batch_brings_its_loss_down(jepa, batch):
         optimiser.zero_grad()
         out["loss"].backward()
         optimiser.step()
-    assert out["loss"].detach() < 0.6 * out["baseline_loss"]  # far below saying the mean
+    assert out["loss"].detach() < 0.7 * out["baseline_loss"]  # far below saying the mean
 
 
 def test_gradients_of_four_batches_of_two_equal_those_of_one_batch_of_eight(jepa, generator):

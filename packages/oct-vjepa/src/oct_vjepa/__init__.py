@@ -9,6 +9,7 @@ from oct_vjepa.jepa import Jepa, JepaBatch, JepaConfig
 from oct_vjepa.masks import MaskingConfig, Masks, MaskSetConfig, sample_masks
 from oct_vjepa.pooling import POOLS, pool_tokens
 from oct_vjepa.predictor import Predictor, PredictorConfig
+from oct_vjepa.probes import ProbeResult, axial_profile, embed_volumes, paired_difference, probe
 from oct_vjepa.schedules import ScheduleConfig
 from oct_vjepa.teacher import Teacher
 from oct_vjepa.weights import WeightsError
@@ -25,10 +26,15 @@ __all__ = [
     "Masks",
     "Predictor",
     "PredictorConfig",
+    "ProbeResult",
     "ScheduleConfig",
     "Teacher",
     "WeightsError",
+    "axial_profile",
+    "embed_volumes",
     "encoder_config",
+    "paired_difference",
     "pool_tokens",
+    "probe",
     "sample_masks",
 ]

@@ -1,0 +1,252 @@
+"""What frozen features know: pooled embeddings, a logistic regression, honest intervals.
+
+Scikit-learn fits the regression and is loaded on first use: install `oct-vjepa[probes]`.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from oct_vjepa.encoder import Encoder
+from oct_vjepa.metrics import (
+    Interval,
+    Units,
+    auroc,
+    average_units,
+    balanced_accuracy,
+    interval_of,
+    resample_weights,
+)
+from oct_vjepa.pooling import POOLS, pool_tokens
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C: large means little shrinkage
+FOLDS = 5
+BOOTSTRAP = 1000
+
+
+@dataclass(kw_only=True, slots=True)
+class ProbeResult:
+    """How well a linear probe does on the test participants; intervals are 95 % bootstrap."""
+
+    auroc: float
+    auroc_low: float
+    auroc_high: float
+    balanced_accuracy: float
+    balanced_accuracy_low: float
+    balanced_accuracy_high: float
+    classes: list[str]
+    """Labels in the order of the score columns."""
+    strength: float
+    """The C that cross-validation on the training participants chose."""
+    participants_test: int
+    units: Units = field(repr=False)
+    """The averaged scores behind the numbers; `paired_difference` takes them up."""
+
+
+def embed_volumes(
+    encoder: Encoder,
+    volumes: Iterable[NDArray[Any]],
+    *,
+    batch_size: int = 32,
+    device: torch.device | str | None = None,
+) -> dict[str, NDArray[np.float32]]:
+    """Pooled features of each volume for every pool, in one pass: pool -> (N, D) or (N, 2D).
+
+    Args:
+        encoder: moved to `device` if one is given.
+        volumes: (Z, Y, X) or (C, Z, Y, X) arrays, or one array of them; uint8 or floating.
+        batch_size: volumes in one pass; the last batch may be smaller.
+        device: where to compute; where the encoder is if left out.
+
+    Raises:
+        ValueError: there are no volumes.
+    """
+    if device is not None:
+        encoder.to(device)
+    place = next(encoder.parameters()).device
+    was_training = encoder.training
+    encoder.eval()
+    parts: dict[str, list[NDArray[np.float32]]] = {pool: [] for pool in POOLS}
+    with torch.no_grad():
+        for x_BCZYX in _batches(volumes, batch_size):
+            tokens = encoder(x_BCZYX.to(place)).float()
+            for pool in POOLS:
+                parts[pool].append(pool_tokens(tokens, pool).cpu().numpy())
+    encoder.train(was_training)
+    if not parts[POOLS[0]]:
+        raise ValueError("embed_volumes got no volumes")
+    return {pool: np.concatenate(rows) for pool, rows in parts.items()}
+
+
+def axial_profile(volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+    """Mean over Z and X of each (Z, Y, X) volume, (N, Y): the trivial baseline beside any probe."""
+    return np.stack(
+        [np.asarray(one).mean(axis=(0, 2), dtype=np.float64) for one in volumes]
+    ).astype(np.float32)
+
+
+def probe(
+    features_train: NDArray[Any],
+    y_train: NDArray[Any],
+    features_test: NDArray[Any],
+    y_test: NDArray[Any],
+    *,
+    groups_train: NDArray[Any] | None = None,
+    groups_test: NDArray[Any] | None = None,
+    seed: int,
+    bootstrap: int = BOOTSTRAP,
+) -> ProbeResult:
+    """Fit on the training participants, score the test participants.
+
+    Features are standardised; the strength of the regression is the one with the least log loss in
+    cross-validation that keeps a participant in one fold. Test scores are averaged within each
+    participant, and participants are resampled within their class.
+
+    Args:
+        features_train: (N, D).
+        y_train: N labels, numbers or strings; two or more classes.
+        features_test: (M, D).
+        y_test: M labels; the same classes.
+        groups_train: participant of each row; each row its own if left out.
+        groups_test: likewise. Must share no participant with the training rows.
+        seed: of the folds and of the bootstrap.
+        bootstrap: number of bootstrap samples.
+
+    Raises:
+        ValueError: classes differ or are too few, sizes differ, a participant is on both sides.
+    """
+    classes, y, y_held = _encode(y_train, y_test)
+    groups, held = _groups(groups_train, groups_test, len(y), len(y_held))
+    if not len(features_train) == len(y) == len(groups):
+        raise ValueError(
+            f"{len(features_train)} rows, {len(y)} labels, {len(groups)} groups differ"
+        )
+    if not (len(features_test) == len(y_held) == len(held)):
+        raise ValueError(
+            f"{len(features_test)} rows, {len(y_held)} labels, {len(held)} groups differ (test)"
+        )
+    strength = _choose_strength(features_train, y, groups, seed)
+    model = _regression(strength).fit(features_train, y)
+    units = average_units(model.predict_proba(features_test), y_held, held)
+    return _score(units, classes, strength, seed=seed, bootstrap=bootstrap)
+
+
+def paired_difference(
+    one: ProbeResult, other: ProbeResult, *, seed: int, bootstrap: int = BOOTSTRAP
+) -> Interval:
+    """AUROC of `one` minus that of `other`, both read on the same resampled participants.
+
+    Raises:
+        ValueError: the two probes were not tested on the same participants and labels.
+    """
+    same = np.array_equal(one.units.labels_N, other.units.labels_N) and np.array_equal(
+        one.units.groups_N, other.units.groups_N
+    )
+    if not same or one.classes != other.classes:
+        raise ValueError("paired_difference needs two probes of the same test participants")
+    weights = resample_weights(one.units, bootstrap=bootstrap, seed=seed)
+    samples = auroc(one.units, weights) - auroc(other.units, weights)
+    return interval_of(one.auroc - other.auroc, samples)
+
+
+def _score(
+    units: Units, classes: list[str], strength: float, *, seed: int, bootstrap: int
+) -> ProbeResult:
+    weights = resample_weights(units, bootstrap=bootstrap, seed=seed)
+    area = interval_of(auroc(units)[0], auroc(units, weights))
+    accuracy = interval_of(balanced_accuracy(units)[0], balanced_accuracy(units, weights))
+    return ProbeResult(
+        auroc=area.value,
+        auroc_low=area.low,
+        auroc_high=area.high,
+        balanced_accuracy=accuracy.value,
+        balanced_accuracy_low=accuracy.low,
+        balanced_accuracy_high=accuracy.high,
+        classes=classes,
+        strength=strength,
+        participants_test=len(np.unique(units.groups_N)),
+        units=units,
+    )
+
+
+def _batches(volumes: Iterable[NDArray[Any]], batch_size: int) -> Iterator[Tensor]:
+    iterator = iter(volumes)
+    while rows := [np.asarray(volume) for volume in islice(iterator, batch_size)]:
+        batch = np.stack(rows)
+        yield torch.from_numpy(batch if batch.ndim == 5 else batch[:, None])
+
+
+def _encode(
+    y_train: NDArray[Any], y_test: NDArray[Any]
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """Class names, and labels as their indices."""
+    classes, held = np.unique(y_train), np.unique(y_test)
+    if len(classes) < 2 or not np.array_equal(classes, held):
+        raise ValueError(
+            f"training has the classes {classes.tolist()} and testing {held.tolist()}: "
+            "both must have the same two or more"
+        )
+    names = [str(one) for one in classes.tolist()]
+    return names, np.searchsorted(classes, y_train), np.searchsorted(classes, y_test)
+
+
+def _groups(
+    train: NDArray[Any] | None, test: NDArray[Any] | None, rows: int, held: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Participants of both sides, numbered by row where none are given."""
+    if train is not None and test is not None and (both := set(train) & set(test)):
+        raise ValueError(f"{len(both)} participants are in both the training and the test rows")
+    ours = np.arange(rows) if train is None else np.asarray(train)
+    return ours, np.arange(held) if test is None else np.asarray(test)
+
+
+def _regression(strength: float) -> Any:
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise RuntimeError("probes need scikit-learn: install oct-vjepa[probes]") from error
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000))
+
+
+def _choose_strength(
+    features: NDArray[Any], y: NDArray[np.int64], groups: NDArray[Any], seed: int
+) -> float:
+    """The C with the least log loss on held-out folds of training participants."""
+    folds = _folds(features, y, groups, seed)
+    losses = []
+    for strength in STRENGTHS:
+        total = 0.0
+        for fit, rest in folds:
+            chances = _regression(strength).fit(features[fit], y[fit]).predict_proba(features[rest])
+            total -= np.log(chances[np.arange(len(rest)), y[rest]].clip(1e-15)).sum()
+        losses.append(total)
+    return STRENGTHS[int(np.argmin(losses))]
+
+
+def _folds(
+    features: NDArray[Any], y: NDArray[np.int64], groups: NDArray[Any], seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Folds whose training part holds every class; a participant is in one fold only."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    fewest = min(len(np.unique(groups[y == one])) for one in np.unique(y))
+    if fewest < 2:
+        raise ValueError("every class needs at least two training participants")
+    splitter = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=seed)
+    folds = [
+        (fit, rest)
+        for fit, rest in splitter.split(features, y, groups)
+        if len(np.unique(y[fit])) == len(np.unique(y))
+    ]
+    if not folds:
+        raise ValueError("too few training participants to keep every class in every fold")
+    return folds
