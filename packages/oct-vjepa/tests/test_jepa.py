@@ -193,3 +193,15 @@ def test_diagnostics_report_rank_and_likeness(jepa, volume):
     assert 1 <= out["effective_rank"] <= 3 + 1e-6
     assert 1 <= out["token_rank"] <= 48
     assert -1 <= out["pairwise_cosine"] <= 1 + 1e-6
+
+
+def test_autocast_gives_nearly_the_same_loss_and_float32_gradients(jepa, batch):
+    exact = jepa.loss(batch)["loss"].detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = jepa.loss(batch)["loss"]
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss.detach(), exact, rtol=0.01, atol=0)
+    loss.backward()
+    grads = [weight.grad for weight in jepa.parameters() if weight.requires_grad]
+    assert {grad.dtype for grad in grads} == {torch.float32}
+    assert all(grad.isfinite().all() for grad in grads)

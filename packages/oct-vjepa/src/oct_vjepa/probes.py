@@ -114,7 +114,7 @@ def probe(
         features_test: (M, D).
         y_test: M labels; the same classes.
         groups_train: participant of each row; each row its own if left out.
-        groups_test: likewise. Must share no participant with the training rows.
+        groups_test: likewise; none may be among the training rows.
         seed: of the folds and of the bootstrap.
         bootstrap: number of bootstrap samples.
 
@@ -123,14 +123,12 @@ def probe(
     """
     classes, y, y_held = _encode(y_train, y_test)
     groups, held = _groups(groups_train, groups_test, len(y), len(y_held))
-    if not len(features_train) == len(y) == len(groups):
-        raise ValueError(
-            f"{len(features_train)} rows, {len(y)} labels, {len(groups)} groups differ"
-        )
-    if not (len(features_test) == len(y_held) == len(held)):
-        raise ValueError(
-            f"{len(features_test)} rows, {len(y_held)} labels, {len(held)} groups differ (test)"
-        )
+    for side, *sizes in (
+        ("train", len(features_train), len(y), len(groups)),
+        ("test", len(features_test), len(y_held), len(held)),
+    ):
+        if len(set(sizes)) > 1:
+            raise ValueError(f"{side}: rows, labels and groups differ in number: {sizes}")
     strength = _choose_strength(features_train, y, groups, seed)
     model = _regression(strength).fit(features_train, y)
     units = average_units(model.predict_proba(features_test), y_held, held)
