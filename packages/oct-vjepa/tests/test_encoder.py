@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from oct_vjepa import Encoder, EncoderConfig, JepaConfig, encoder_config, pool_tokens
+from oct_vjepa import POOLS, Encoder, EncoderConfig, JepaConfig, encoder_config, pool_tokens
 from oct_vjepa.positions import apply_rotary, grid_positions, make_rotary
 
 
@@ -86,6 +86,13 @@ def test_pools_give_one_vector_a_volume(encoder, volume):
     )
     with pytest.raises(ValueError, match=r"'median'.*mean_std"):
         pool_tokens(tokens, "median")
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_pooling_equal_tokens_gives_no_nan_and_no_nan_gradient(pool):
+    tokens = torch.ones(2, 5, 4, requires_grad=True)
+    pool_tokens(tokens, pool).sum().backward()
+    assert tokens.grad.isfinite().all()
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((5, 16, 24), "Z"), ((4, 18, 24), "Y")])

@@ -84,6 +84,18 @@ def test_an_edited_configuration_is_refused(saved):
         Encoder.from_pretrained(saved)
 
 
+def test_the_layout_of_the_configuration_does_not_matter(saved):
+    path = saved / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    Encoder.from_pretrained(saved)
+
+
+def test_a_file_where_the_folder_should_be_is_refused(encoder, tmp_path):
+    (tmp_path / "encoder").write_text("")
+    with pytest.raises(WeightsError, match="is a file"):
+        encoder.save_pretrained(tmp_path / "encoder")
+
+
 def test_unknown_settings_are_listed(saved):
     edit(saved, lambda document: document["encoder"].update(colour="blue"))
     with pytest.raises(WeightsError, match=r"unknown encoder settings \['colour'\]"):

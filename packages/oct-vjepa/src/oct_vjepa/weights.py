@@ -4,9 +4,9 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -32,22 +32,27 @@ def write_weights(folder: str | Path, kind: str, config: dict[str, Any], module:
         kind: what the weights are, such as "encoder".
         config: JSON values that rebuild the module.
         module: whose parameters and buffers to write.
+
+    Raises:
+        WeightsError: `folder` is a file.
     """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"kind": kind, "format_version": FORMAT_VERSION, kind: config}, indent=2)
+    folder = Path(folder).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise WeightsError(f"{folder}: is a file; name a folder to save to")
+    document = {"kind": kind, "format_version": FORMAT_VERSION, kind: config}
+    text = json.dumps(document, indent=2) + "\n"
     state = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
-    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    staging = folder.with_name(f".{folder.name}-{uuid4().hex}")
+    staging.mkdir(parents=True)
     try:
         save_file(state, staging / WEIGHTS_NAME, metadata={"config": _fingerprint(text)})
-        (staging / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+        (staging / CONFIG_NAME).write_text(text, encoding="utf-8")
         for name in (WEIGHTS_NAME, CONFIG_NAME):
             _flush(staging / name)
         if folder.exists():
             for name in (WEIGHTS_NAME, CONFIG_NAME):
                 os.replace(staging / name, folder / name)
         else:
-            staging.chmod(0o777 & ~_umask())  # mkdtemp makes it private
             os.replace(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -91,7 +96,7 @@ def load_weights(module: nn.Module, folder: str | Path) -> None:
     path = Path(folder) / WEIGHTS_NAME
     state, fingerprint = _read_tensors(path)
     _check_keys(path, state, module.state_dict())
-    text = (path.parent / CONFIG_NAME).read_text(encoding="utf-8").rstrip("\n")
+    text = (path.parent / CONFIG_NAME).read_text(encoding="utf-8")
     if fingerprint is not None and fingerprint != _fingerprint(text):
         raise WeightsError(
             f"{path}: was not written together with {CONFIG_NAME} beside it; one of the two was "
@@ -124,15 +129,10 @@ def _check_keys(path: Path, found: dict[str, Tensor], wanted: dict[str, Tensor])
 
 
 def _fingerprint(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Digest of the values in a JSON text; its layout does not matter."""
+    return hashlib.sha256(json.dumps(json.loads(text), sort_keys=True).encode()).hexdigest()
 
 
 def _flush(path: Path) -> None:
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
