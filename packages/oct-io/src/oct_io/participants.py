@@ -56,7 +56,8 @@ def _find_table(root: str | Path) -> str:
     last = text.rsplit("/", 1)[-1]
     candidates = [join(text, name) for name in TABLES]
     candidates += [join(text, f"{last}/{name}") for name in TABLES]
-    candidates += [join(text.rsplit("/", 1)[0], name) for name in TABLES] if "/" in text else []
+    if last == "retinal_oct":  # the folder of one modality: the table lies beside it
+        candidates += [join(text.removesuffix(f"/{last}"), name) for name in TABLES]
     for url in candidates:
         if exists(url):
             return url

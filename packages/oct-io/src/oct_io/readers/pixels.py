@@ -50,8 +50,8 @@ def decode(content: bytes, header: ScanHeader, where: str) -> Voxels:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             dataset = dcmread(BytesIO(content))
-            _check_kind(dataset, where)
             _check_data(dataset, header, where)
+            _check_kind(dataset, where)
             voxels = pixel_array(dataset, raw=True)
     except (*PARSE_ERRORS, RuntimeError, MemoryError) as error:
         reason = f"the pixel data cannot be decoded ({type(error).__name__})"

@@ -1,0 +1,124 @@
+"""Scans that tests write for themselves, and the folder of real ones."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import fsspec
+import imagecodecs
+import numpy as np
+import pydicom
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from oct_io.volume import OctVolume, Spacing
+from oct_io.writer import write_dicom
+from pydicom.encaps import encapsulate, encapsulate_extended
+
+SECRET = "Secret^Person"
+SPACING = Spacing(0.25, 0.004, 0.05)
+
+SYNTAXES = {
+    "jpeg2000": ("1.2.840.10008.1.2.4.90", lambda a: imagecodecs.jpeg2k_encode(a, reversible=True)),
+    "jpegls": ("1.2.840.10008.1.2.4.80", imagecodecs.jpegls_encode),
+    "ljpeg": ("1.2.840.10008.1.2.4.70", lambda a: imagecodecs.ljpeg_encode(a)),
+}
+
+
+def draw_volume(seed=0, shape=(8, 48, 40), dtype=np.uint8, **changes):
+    """A bright band, bent by `seed`, in a dark and noisy box; every frame differs."""
+    rng = np.random.default_rng(seed)
+    bscans, rows, columns = shape
+    top = rows * (0.4 + 0.05 * np.sin(np.arange(columns) / 9 + np.arange(bscans)[:, None] + seed))
+    depth = np.arange(rows)[None, :, None] - top[:, None, :]
+    band = np.exp(-((depth / (rows / 10)) ** 2))
+    full = np.iinfo(dtype).max
+    voxels = (0.1 * rng.random(shape) + 0.85 * band) * full
+    volume = OctVolume(
+        voxels.astype(dtype),
+        SPACING,
+        "drawn",
+        laterality="L",
+        device="topcon_triton",
+        protocol="triton_macula_6x6_octa_oct",
+        region="Macula, 6 x 6",
+        participant_id="4007",
+    )
+    return replace(volume, **changes)
+
+
+def compress(dataset, codec, table):
+    """Encode the frames of a native dataset, with a basic, empty or extended offset table."""
+    uid, encode = SYNTAXES[codec]
+    frames = [bytes(encode(frame)) for frame in dataset.pixel_array]
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(uid)
+    if table == "extended":
+        data, offsets, lengths = encapsulate_extended(frames)
+        dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = offsets, lengths
+    else:
+        data = encapsulate(frames, has_bot=table == "basic")
+    dataset.PixelData = data
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+
+
+@pytest.fixture
+def draw():
+    return draw_volume
+
+
+@pytest.fixture
+def scan_file(tmp_path):
+    """Writes a scan; `edit(dataset)` spoils it, `codec` and `table` compress it."""
+
+    def write(name="scan.dcm", volume=None, edit=None, codec="", table="basic", **changes):
+        volume = replace(volume or draw_volume(), **changes)
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_dicom(volume, path, uid_seed=str(path.relative_to(tmp_path)))
+        dataset = pydicom.dcmread(path)
+        dataset.PatientName = SECRET
+        if codec:
+            compress(dataset, codec, table)
+        if edit:
+            edit(dataset)
+        dataset.save_as(path, enforce_file_format=True)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def samples():
+    folder = os.environ.get("OCT_SAMPLES")
+    if not folder:
+        pytest.skip("set OCT_SAMPLES to the folder of real scans to run this test")
+    return Path(folder)
+
+
+class CountingFileSystem(MemoryFileSystem):
+    """A bucket in memory that counts what is asked of it."""
+
+    protocol = "counting"
+    store: ClassVar[dict] = {}
+    pseudo_dirs: ClassVar[list] = [""]
+    requests: ClassVar[list] = []
+    cachable = False
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return "/" + path.removeprefix("counting://").strip("/")
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        content = super().cat_file(path, start=start, end=end, **kwargs)
+        self.requests.append(len(content))
+        return content
+
+
+@pytest.fixture
+def bucket():
+    """A filesystem that answers to counting:// and lists the sizes of its answers."""
+    fsspec.register_implementation("counting", CountingFileSystem, clobber=True)
+    CountingFileSystem.store.clear()
+    CountingFileSystem.requests.clear()
+    return CountingFileSystem()

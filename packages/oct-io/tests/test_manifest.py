@@ -1,0 +1,162 @@
+import shutil
+
+import pytest
+from oct_io import ScanRecord, TreeError, hash_participant, read_manifest
+from oct_io.storage import safe_relative
+
+COLUMNS = [
+    "manufacturer",
+    "manufacturers_model_name",
+    "anatomic_region",
+    "imaging",
+    "laterality",
+    "height",
+    "width",
+    "number_of_frames",
+    "pixel_spacing",
+    "slice_thickness",
+    "sop_instance_uid",
+    "filepath",
+    "reference_instance_uid",
+    "reference_filepath",
+]
+ROW = {
+    "manufacturer": "Topcon",
+    "manufacturers_model_name": "Triton",
+    "anatomic_region": "Macula, 6 x 6",
+    "imaging": "OCT",
+    "laterality": "L",
+    "height": "48",
+    "width": "40",
+    "number_of_frames": "8",
+    "pixel_spacing": "[0.004, 0.05]",
+    "slice_thickness": "0.25",
+    "reference_filepath": "NaN",
+}
+
+
+def write_manifest(folder, rows, id_name="participant_id", name="manifest.tsv"):
+    folder.mkdir(parents=True, exist_ok=True)
+    table = [[id_name, *COLUMNS]]
+    table += [[row.get(c, ROW.get(c, "")) for c in (id_name, *COLUMNS)] for row in rows]
+    between = "\t" if name.endswith("tsv") else ","
+    quoted = [[f'"{cell}"' if "," in cell else cell for cell in line] for line in table]
+    (folder / name).write_text("\n".join(between.join(line) for line in quoted) + "\n")
+
+
+@pytest.fixture
+def tree(tmp_path, scan_file):
+    """Two participants with a scan each, in AI-READI's layout; returns (root, relative paths)."""
+    paths = []
+    for number in ("4007", "1001"):
+        path = (
+            f"retinal_oct/structural_oct/topcon_triton/{number}/"
+            f"{number}_triton_macula_6x6_octa_oct_l_1.2.{number}.dcm"
+        )
+        scan_file(f"data/{path}", participant_id=number)
+        paths.append(path)
+    return tmp_path / "data", paths
+
+
+@pytest.mark.parametrize("id_name", ["participant_id", "person_id"])
+@pytest.mark.parametrize("name", ["manifest.tsv", "manifest.csv"])
+def test_manifests_of_all_versions_are_read(tree, id_name, name):
+    root, paths = tree
+    rows = [{id_name: p.split("/")[3], "filepath": f"/{p}"} for p in paths]
+    write_manifest(root / "retinal_oct", rows, id_name, name)
+    records = read_manifest(root)
+    assert [record.path for record in records] == sorted(paths)
+    assert [record.participant_id for record in records] == ["1001", "4007"]
+    first = records[0]
+    assert (first.device, first.laterality, first.region) == ("topcon_triton", "L", "Macula, 6 x 6")
+    assert (first.protocol, first.shape) == ("triton_macula_6x6_octa_oct", (8, 48, 40))
+    assert first.refused is None
+
+
+@pytest.mark.parametrize("nested", ["data", "retinal_oct"])
+def test_a_tree_that_lies_one_folder_deeper_than_it_says_is_found(tree, nested, tmp_path):
+    root, paths = tree
+    write_manifest(root / "retinal_oct", [{"participant_id": "1", "filepath": f"/{paths[0]}"}])
+    if nested == "data":
+        (tmp_path / "outer").mkdir()
+        shutil.move(root, tmp_path / "outer/data")
+        shutil.move(tmp_path / "outer", root)
+    else:
+        (root / "inner").mkdir()
+        shutil.move(root / "retinal_oct", root / "inner/retinal_oct")
+        shutil.move(root / "inner", root / "retinal_oct")
+    (record,) = read_manifest(root)
+    assert (root / record.path).exists()
+
+
+def test_the_folder_of_the_modality_is_a_root_as_well(tree):
+    root, paths = tree
+    write_manifest(root / "retinal_oct", [{"participant_id": "1", "filepath": f"/{paths[0]}"}])
+    (record,) = read_manifest(root / "retinal_oct")
+    assert (root / "retinal_oct" / record.path).exists()
+
+
+def test_paths_that_leave_the_root_are_refused_and_counted(tree):
+    root, paths = tree
+    bad = ["/../../etc/passwd.dcm", "a/../../x.dcm", "file:///etc/x.dcm", "s3://b/x.dcm"]
+    bad += ["//host/x.dcm", "a\\..\\x.dcm", "nan", "None", "", "/retinal_oct/notes.txt"]
+    rows = [{"participant_id": "1", "filepath": path} for path in [f"/{paths[0]}", *bad]]
+    write_manifest(root / "retinal_oct", rows)
+    records = read_manifest(root)
+    assert [record.path for record in records if record.refused is None] == [paths[0]]
+    assert len(records) == 1 + len(bad)
+
+
+def test_a_leading_slash_does_not_mean_the_root_of_the_disk():
+    assert safe_relative("/retinal_oct/a.dcm") == "retinal_oct/a.dcm"
+    assert safe_relative("/a/../b") is None
+
+
+def test_a_file_named_twice_is_one_scan(tree):
+    root, paths = tree
+    rows = [{"participant_id": "1", "filepath": f"/{paths[0]}"}] * 2
+    write_manifest(root / "retinal_oct", rows)
+    assert len(read_manifest(root)) == 1
+
+
+def test_any_folder_of_scans_will_do(tree):
+    root, paths = tree
+    (root / "notes.dcm").write_text("not a scan")
+    records = {record.path: record for record in read_manifest(root)}
+    assert set(records) == {*paths, "notes.dcm"}
+    assert records[paths[0]].participant_id == "4007"  # from the header, not from the path
+    assert records[paths[0]].shape == (8, 48, 40)
+    assert records["notes.dcm"].refused[0] == "parse"
+
+
+def test_a_manifest_in_a_bucket_is_read(tree, bucket):
+    root, paths = tree
+    write_manifest(root / "retinal_oct", [{"participant_id": "7", "filepath": f"/{paths[0]}"}])
+    for path in root.rglob("*.*"):
+        bucket.pipe_file(f"/b/data/{path.relative_to(root)}", path.read_bytes())
+    (record,) = read_manifest("counting://b/data")
+    assert record.path == paths[0]
+
+
+def test_a_folder_without_scans_says_in_one_line_what_was_looked_for(tmp_path):
+    with pytest.raises(TreeError, match=r"no scans; looked for retinal_oct/manifest\.tsv and"):
+        read_manifest(tmp_path)
+    with pytest.raises(TreeError, match="no such folder"):
+        read_manifest(tmp_path / "none")
+
+
+def test_a_manifest_without_paths_or_ids_says_so(tmp_path):
+    folder = tmp_path / "retinal_oct"
+    folder.mkdir()
+    for content, word in (("participant_id\tx\n1\t2\n", "filepath"), ("filepath\na.dcm\n", "id")):
+        (folder / "manifest.tsv").write_text(content)
+        with pytest.raises(TreeError, match=word):
+            read_manifest(tmp_path)
+
+
+def test_participants_are_hashed_and_do_not_show():
+    assert hash_participant("1001") == "9c4e25ad5e7c" or len(hash_participant("1001")) == 12
+    assert hash_participant("1001") != hash_participant("1002")
+    record = ScanRecord(path="a/1001/x.dcm", participant_id="1001")
+    assert "1001" not in repr(record)
+    assert record.participant == hash_participant("1001")

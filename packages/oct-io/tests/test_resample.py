@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+from oct_io import WINDOWS, OctVolume, Spacing, Window, resample
+from oct_io.resample import find_retina
+
+
+def filled(value, shape=(10, 40, 50), spacing=(0.1, 0.01, 0.02), dtype=np.uint8):
+    voxels = np.zeros(shape, dtype)
+    voxels[:] = value
+    return OctVolume(voxels, Spacing(*spacing), "given")
+
+
+def window(extent, shape):
+    return Window(name="test", extent_mm=extent, shape=shape)
+
+
+def test_presets_have_the_shapes_and_millimetres_they_promise():
+    assert (WINDOWS["macula6"].shape, WINDOWS["macula6"].extent_mm) == ((64, 384, 384), (6, 2, 6))
+    assert (WINDOWS["tiny"].shape, WINDOWS["tiny"].extent_mm) == ((8, 64, 64), (6, 0.8, 6))
+    assert WINDOWS["macula6"].spacing == pytest.approx((0.09375, 0.0052083, 0.015625), rel=1e-4)
+
+
+def test_a_window_of_the_scans_own_size_and_shape_changes_nothing():
+    rng = np.random.default_rng(0)
+    volume = filled(rng.integers(0, 256, (10, 40, 50)))
+    # A profile that is bright all over has its middle in the middle.
+    volume.voxels[:, :20] = volume.voxels[:, :19:-1]
+    cut = resample(volume, window(volume.extent_mm, volume.voxels.shape))
+    assert cut.origin_mm == pytest.approx((0, 0, 0), abs=1e-9)
+    assert np.array_equal(cut.voxels, volume.voxels)
+
+
+@pytest.mark.parametrize("shape", [(10, 40, 50), (3, 7, 9), (33, 90, 120)])
+def test_a_constant_scan_stays_constant_at_any_sampling(shape):
+    volume = filled(77)
+    cut = resample(volume, window(volume.extent_mm, shape))
+    assert (cut.voxels == 77).all()
+
+
+def test_linear_ramps_are_kept_when_sampled_more_finely():
+    volume = filled((np.arange(50) * 4)[None, None, :])
+    cut = resample(volume, window(volume.extent_mm, (10, 40, 100)))
+    wanted = np.clip((np.arange(100) + 0.5) / 2 - 0.5, 0, 49) * 4
+    assert np.abs(cut.voxels[5, 20].astype(float) - wanted).max() <= 0.51
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_stripes_too_fine_to_be_seen_become_grey_instead_of_aliasing(axis):
+    shape = [10, 40, 50]
+    shape[axis] = 96
+    stripes = np.moveaxis((np.arange(96) % 2 * 200)[:, None, None], 0, axis)
+    volume = filled(stripes, tuple(shape))
+    small = list(shape)
+    small[axis] = 96 // 5
+    cut = resample(volume, window(volume.extent_mm, tuple(small)))
+    inner = np.moveaxis(cut.voxels, axis, 0)[1:-1]
+    assert np.abs(inner.astype(int) - 100).max() <= 6
+
+
+def test_where_the_scan_ends_zeros_are_padded_and_its_border_is_not_darkened():
+    volume = filled(90, shape=(10, 40, 50))  # 1.0 x 0.4 x 1.0 mm
+    cut = resample(volume, window((2.0, 0.8, 2.0), (20, 80, 100)))
+    inside = np.zeros((20, 80, 100), bool)
+    inside[5:15, 20:60, 25:75] = True
+    assert (cut.voxels[inside] == 90).all()
+    assert (cut.voxels[~inside] == 0).all()
+    assert cut.origin_mm == pytest.approx((-0.5, -0.2, -0.5))
+
+
+def test_a_scan_thinner_than_one_step_of_the_window_is_not_lost():
+    cut = resample(filled(90, shape=(2, 40, 50)), window((6.0, 0.4, 1.0), (8, 40, 50)))
+    assert cut.voxels.any()
+
+
+def test_the_window_is_centred_on_the_retina_in_depth(draw):
+    high, low = draw(), draw()
+    low.voxels[:] = np.roll(low.voxels, 12, axis=1)
+    small = window((2.0, 0.1, 2.0), (8, 25, 40))
+    difference = resample(low, small).origin_mm[1] - resample(high, small).origin_mm[1]
+    assert difference == pytest.approx(12 * 0.004, abs=0.004)
+    assert resample(low, small).voxels[:, 12].mean() > resample(low, small).voxels[:, 0].mean() + 50
+
+
+def test_the_retina_of_a_real_scan_is_found_between_its_surface_and_the_choroid(samples):
+    with np.load(samples / "spectralis_medvisbonn/volume_145x496x512_u8.npz") as file:
+        voxels = file["volume"]
+    with np.load(samples / "spectralis_medvisbonn/rpe_bm_layers_145x496x512_u8.npz") as file:
+        rpe = np.flatnonzero((file[file.files[0]] == 255).any(axis=(0, 2)))
+    assert rpe.min() - 70 < find_retina(voxels) < rpe.max()
+
+
+def test_deep_voxels_are_scaled_from_the_range_that_holds_them():
+    for full in (4095, 65535):
+        volume = filled(0, dtype=np.uint16)
+        volume.voxels[:, 20:] = full
+        cut = resample(volume, window(volume.extent_mm, volume.voxels.shape))
+        assert set(np.unique(cut.voxels)) <= {0, 255}
+
+
+def test_depth_is_never_flipped():
+    volume = filled(0)
+    volume.voxels[:, 15:17], volume.voxels[:, 22:24] = 250, 150
+    profile = resample(volume, window(volume.extent_mm, volume.voxels.shape)).voxels.mean((0, 2))
+    bright, faint = np.flatnonzero(profile > 200), np.flatnonzero(profile > 100)
+    assert bright.min() == faint.min()
+    assert bright.max() + 5 < faint.max()
+
+
+def test_a_window_that_is_none_is_refused_with_its_value():
+    with pytest.raises(ValueError, match=r"window\.shape"):
+        window((6, 2, 6), (0, 3, 3))
+    with pytest.raises(ValueError, match=r"window\.extent_mm"):
+        window((6, 2), (3, 3, 3))
+    assert window([6, 2, 6], [8, 8, 8]).shape == (8, 8, 8)
