@@ -1,0 +1,101 @@
+"""Encoders side by side: the same probe on each, with the trivial baseline and paired differences."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_vjepa.metrics import Interval
+from oct_vjepa.pooling import POOLS
+from oct_vjepa.probes import BOOTSTRAP, ProbeResult, paired_difference, probe
+
+UNLABELLED = -1
+"""Label of a volume that takes no part in a probe."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ProbeConfig:
+    """What the frozen features are asked."""
+
+    columns: list[str] = field(default_factory=list)
+    """Label columns; none: no probe."""
+
+    pools: list[str] = field(default_factory=lambda: list(POOLS))
+    """How the tokens of a volume become one vector; small findings want `max`."""
+
+    bootstrap: int = BOOTSTRAP
+    """Resamplings of the test participants behind each interval."""
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.pools) - set(POOLS)):
+            raise ValueError(f"probe.pools ({unknown[0]}) must be among {', '.join(POOLS)}")
+        if self.bootstrap < 100:
+            raise ValueError(f"probe.bootstrap ({self.bootstrap}) must be at least 100")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeRow:
+    """One line of the comparison."""
+
+    column: str
+    features: str
+    """Whose features: an encoder's name, or that of a baseline."""
+    pool: str
+    """Empty for features that are not pooled from tokens."""
+    result: ProbeResult
+    gain: Interval | None = None
+    """AUROC minus that of the reference with the same pool, on the same resampled participants."""
+
+
+def compare_features(
+    features: Mapping[str, Mapping[str, NDArray[np.float32]]],
+    labels: Mapping[str, NDArray[np.int64]],
+    participants: NDArray[np.str_],
+    held_out: NDArray[np.bool_],
+    *,
+    reference: str,
+    seed: int,
+    bootstrap: int = BOOTSTRAP,
+) -> list[ProbeRow]:
+    """Probe every kind of features for every label column.
+
+    Args:
+        features: name to pool to (N, D); a baseline has the single pool "".
+        labels: column to N classes, `UNLABELLED` where unknown.
+        participants: N names; a participant is one unit of the test.
+        held_out: N; true for the volumes of test participants.
+        reference: name of the features that gains are measured against, usually random init.
+        seed: of folds and bootstrap.
+        bootstrap: number of bootstrap samples.
+
+    Raises:
+        ValueError: a column without two classes on both sides, or a participant on both sides.
+    """
+    rows = []
+    for column, y in labels.items():
+        known = y != UNLABELLED
+        fit, test = known & ~held_out, known & held_out
+        results = {
+            (name, pool): probe(
+                values[fit],
+                y[fit],
+                values[test],
+                y[test],
+                groups_train=participants[fit],
+                groups_test=participants[test],
+                seed=seed,
+                bootstrap=bootstrap,
+            )
+            for name, pools in features.items()
+            for pool, values in pools.items()
+        }
+        for (name, pool), result in results.items():
+            other = results.get((reference, pool)) if name != reference else None
+            gain = None
+            if other is not None:
+                gain = paired_difference(result, other, seed=seed, bootstrap=bootstrap)
+            rows.append(
+                ProbeRow(column=column, features=name, pool=pool, result=result, gain=gain)
+            )
+    return rows
