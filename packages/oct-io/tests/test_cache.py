@@ -112,9 +112,8 @@ def test_a_cache_is_built_again_only_if_its_inputs_changed(tree, tmp_path):
 
     def again(**changes):
         seen.clear()
-        return build(
-            tree, tmp_path / "cache", progress=lambda *state: seen.append(state), **changes
-        )
+        changes["progress"] = lambda *state: seen.append(state)
+        return build(tree, tmp_path / "cache", **changes)
 
     first = again()
     assert seen == [(number + 1, 6, 0) for number in range(6)]
@@ -321,7 +320,7 @@ def test_only_the_owner_may_look_into_a_cache(tree, tmp_path):
 
 def test_a_cache_larger_than_the_disk_is_refused_at_once(tree, tmp_path):
     huge = Window(name="huge", extent_mm=(6, 6, 6), shape=(100_000, 100_000, 10_000))
-    with pytest.raises(TreeError, match="bytes free"):
+    with pytest.raises(TreeError, match="bytes, the disk has"):
         build_cache(read_manifest(tree), tree, huge, tmp_path / "cache")
 
 

@@ -11,7 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -19,7 +19,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.decoding import Decoded, decode_in_order
+from oct_io.decoding import Decoded, Outcome, decode_in_order
 from oct_io.errors import TreeError
 from oct_io.index import (
     INDEX,
@@ -83,28 +83,43 @@ def build_cache(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         inputs = _hash_inputs(records, root, window)
-        if (folder / INDEX).exists():
-            try:
-                old = read_index(folder)
-            except TreeError:
-                old = None  # damaged or of another version: what a build is for
-            if old is not None and old.inputs == inputs and _is_whole(folder, old):
-                return old
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise TreeError(f"{folder}: exists and is not a cache; give another place for it")
+        old = _standing(folder)
+        if old is not None and old.inputs == inputs:
+            return old
         _check_room(folder, len(records), window)
         building = folder.with_name(f".{folder.name}.building")
         shutil.rmtree(building, ignore_errors=True)  # left by a build that was killed
         building.mkdir(mode=0o700)
         try:
-            build = _Build(building, window, shard_bytes)
-            build.add_all(records, root, jobs=jobs, progress=progress)
-            check_share(build.refusals, len(records), max_bad_fraction)
-            index = build.finish(inputs)
+            with closing(_Build(building, window, shard_bytes)) as build:
+                outcomes = decode_in_order(records, root, window, jobs=jobs)
+                for done, (record, outcome) in enumerate(zip(records, outcomes, strict=True), 1):
+                    build.add(record, outcome)
+                    if progress is not None:
+                        progress(done, len(records), len(build.refusals))
+                    check_share(build.refusals, len(records), max_bad_fraction)
+                index = build.finish(inputs)
             _put_in_place(building, folder)
         finally:
             shutil.rmtree(building, ignore_errors=True)
         return index
+
+
+def _standing(folder: Path) -> CacheIndex | None:
+    """Index of the whole cache that lies in `folder`; None if there is nothing worth keeping.
+
+    Raises:
+        TreeError: something lies there that is no cache.
+    """
+    if not (folder / INDEX).exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise TreeError(f"{folder}: exists and is not a cache; give another place for it")
+        return None
+    try:
+        old = read_index(folder)
+    except TreeError:
+        return None  # damaged, or of another version: what a build is for
+    return old if _is_whole(folder, old) else None
 
 
 @contextmanager
@@ -170,24 +185,17 @@ class _Build:
         self.shards: list[int] = []
         self.open_shard: _Shard | None = None
 
-    def add_all(
-        self,
-        records: Sequence[ScanRecord],
-        root: str | Path,
-        *,
-        jobs: int,
-        progress: Progress | None,
-    ) -> None:
-        """Decode `records` and append each, in their order."""
-        total = len(records)
-        outcomes = decode_in_order(records, root, self.window, jobs=jobs)
-        for done, (record, outcome) in enumerate(zip(records, outcomes, strict=True), start=1):
-            if isinstance(outcome, Decoded):
-                self._append(outcome)
-            else:
-                self.refusals.append(refuse(record.key, record.path, *outcome))
-            if progress is not None:
-                progress(done, total, len(self.refusals))
+    def add(self, record: ScanRecord, outcome: Outcome) -> None:
+        """Append a decoded scan, or note why it is left out."""
+        if isinstance(outcome, Decoded):
+            self._append(outcome)
+        else:
+            self.refusals.append(refuse(record.key, record.path, *outcome))
+
+    def close(self) -> None:
+        """Let go of the shard that is open, if a build ends early."""
+        if self.open_shard is not None:
+            self.open_shard.file.close()
 
     def _append(self, decoded: Decoded) -> None:
         shard = self.open_shard
