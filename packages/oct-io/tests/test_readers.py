@@ -31,6 +31,30 @@ def test_lossless_codecs_give_the_voxels_that_were_written(scan_file, draw, code
     assert np.array_equal(volume.voxels, draw().voxels)
 
 
+def test_run_length_encoding_is_read(scan_file, draw):
+    rle = pydicom.uid.RLELossless
+    path = scan_file(edit=lambda dataset: dataset.compress(rle, generate_instance_uid=False))
+    assert np.array_equal(read_volume(path).voxels, draw().voxels)
+
+
+def test_the_one_decoder_we_require_reads_all_lossless_codecs(scan_file, draw):
+    """Other packages of a test environment bring decoders of their own; users may have none."""
+    for codec in ("jpeg2000", "jpegls", "ljpeg"):
+        for dtype in (np.uint8, np.uint16):
+            dataset = pydicom.dcmread(scan_file(volume=draw(dtype=dtype), codec=codec))
+            dataset.pixel_array_options(decoding_plugin="gdcm")
+            assert np.array_equal(dataset.pixel_array, draw(dtype=dtype).voxels)
+
+
+def test_a_codec_that_nothing_decodes_is_named(scan_file):
+    def mislabel(dataset):
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.MPEG2MPML
+
+    error = refusal(scan_file(codec="jpeg2000", edit=mislabel))
+    assert error.stage == "decode"
+    assert "MPEG2" in error.reason
+
+
 @pytest.mark.parametrize("codec", ["", "jpeg2000", "jpegls", "ljpeg"])
 def test_sixteen_bits_stay_sixteen_bits(scan_file, draw, codec):
     written = draw(dtype=np.uint16)

@@ -20,13 +20,15 @@ from oct_io.volume import OctVolume, Spacing
 
 if TYPE_CHECKING:
     from oct_io.phantom import PhantomTree, draw_phantom, write_phantom_tree
-    from oct_io.source import SourceConfig, open_source
+    from oct_io.source import LabelledVolumes, Source, SourceConfig, open_source
     from oct_io.writer import write_dicom
 
 _LATER = {
     "PhantomTree": "oct_io.phantom",
     "draw_phantom": "oct_io.phantom",
     "write_phantom_tree": "oct_io.phantom",
+    "LabelledVolumes": "oct_io.source",
+    "Source": "oct_io.source",
     "SourceConfig": "oct_io.source",
     "open_source": "oct_io.source",
     "write_dicom": "oct_io.writer",
@@ -45,11 +47,13 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "WINDOWS",
     "CachedVolumes",
+    "LabelledVolumes",
     "OctIoError",
     "OctVolume",
     "PhantomTree",
     "ScanError",
     "ScanRecord",
+    "Source",
     "SourceConfig",
     "Spacing",
     "TreeError",

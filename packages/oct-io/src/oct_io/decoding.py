@@ -48,12 +48,21 @@ def decode_in_order(
     With more than one job, processes are spawned (filesystems of buckets do not survive a fork),
     and a decoder that crashes its process costs the scan it crashed on and nothing else.
     """
-    jobs = jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else jobs or 1
+    if jobs < 0:
+        raise ValueError(f"jobs ({jobs}) must be 0, for one a CPU, or more")
+    jobs = jobs or _cpus()
     tasks: list[Task] = [(record, str(root), window) for record in records]
     if jobs == 1 or len(tasks) == 1:
         yield from map(decode, tasks)
     else:
         yield from _in_processes(tasks, jobs)
+
+
+def _cpus() -> int:
+    """CPUs this process may use; macOS does not say, and gives those that it has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _in_processes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:

@@ -32,7 +32,10 @@ def read_participants(root_or_file: str | Path) -> Participants:
     Raises:
         TreeError: no table, no id column, a row without an id, or two rows of one participant.
     """
-    url = _find_table(root_or_file)
+    url = find_participants(root_or_file)
+    if url is None:
+        where = redact(root_or_file)
+        raise TreeError(f"{where}: no participants table; looked for {' and '.join(TABLES)}")
     where = redact(url)
     rows = read_table(url)
     if not rows:
@@ -49,7 +52,8 @@ def read_participants(root_or_file: str | Path) -> Participants:
     return found
 
 
-def _find_table(root: str | Path) -> str:
+def find_participants(root: str | Path) -> str | None:
+    """Where the participants table of a data set lies; None if it has none."""
     text = str(root).rstrip("/")
     if text.lower().endswith((".tsv", ".csv", ".txt")):
         return text
@@ -61,7 +65,7 @@ def _find_table(root: str | Path) -> str:
     for url in candidates:
         if exists(url):
             return url
-    raise TreeError(f"{redact(text)}: no participants table; looked for {' and '.join(TABLES)}")
+    return None
 
 
 def study_group(text: str) -> int:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_fragments, generate_frames
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, RLELossless
 
@@ -89,7 +90,17 @@ def _check_data(dataset: Dataset, header: ScanHeader, where: str) -> None:
             )
             raise ScanError(where, "decode", reason)
         return
+    if not _has_decoder(syntax):
+        reason = f"nothing installed decodes {syntax.name}"
+        raise ScanError(where, "decode", reason)
     _check_fragments(dataset, bytes(data), header, where)
+
+
+def _has_decoder(syntax: UID) -> bool:
+    try:
+        return bool(get_decoder(syntax).is_available)
+    except NotImplementedError:  # pydicom knows no decoder for it at all
+        return False
 
 
 def _check_fragments(dataset: Dataset, data: bytes, header: ScanHeader, where: str) -> None:
