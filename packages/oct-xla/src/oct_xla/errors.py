@@ -1,0 +1,25 @@
+"""What can go wrong in a training run; every text is one line that says what, where, why and what to do."""
+
+
+class OctXlaError(Exception):
+    """Base of every error that oct_xla raises on purpose."""
+
+
+class DeviceError(OctXlaError):
+    """A device that is not there, lacks its software, or ran out of memory."""
+
+
+class FeedError(OctXlaError):
+    """A feed that cannot make the batches it was asked for, or a sample that failed."""
+
+
+class CheckpointError(OctXlaError):
+    """A checkpoint that cannot be written, read, or used for this objective."""
+
+
+class RunFolderError(OctXlaError):
+    """A run folder that belongs to another run, or that another process is writing."""
+
+
+class NonFiniteError(OctXlaError):
+    """Too many steps in a row whose loss or gradient was not a finite number."""
