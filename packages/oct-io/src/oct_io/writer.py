@@ -45,6 +45,11 @@ def sop_instance_uid(uid_seed: str) -> str:
     return _uid(uid_seed, "instance")
 
 
+def localizer_uid(uid_seed: str) -> str:
+    """The UID of the photograph that such a file refers to; no such file is written."""
+    return _uid(uid_seed, "localizer")
+
+
 def write_dicom(
     volume: OctVolume,
     path: Path,
@@ -279,7 +284,7 @@ def _localizer(seed: str) -> Dataset:
     """A reference to the photograph that a scanner would have taken."""
     item = Dataset()
     item.ReferencedSOPClassUID = OPHTHALMIC_PHOTOGRAPHY
-    item.ReferencedSOPInstanceUID = _uid(seed, "localizer")
+    item.ReferencedSOPInstanceUID = localizer_uid(seed)
     item.PurposeOfReferenceCodeSequence = [_code(_LOCALIZER)]
     return item
 

@@ -1,0 +1,252 @@
+"""Draw one phantom volume, with or without the truth behind it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_io.phantom.devices import find_device, three_counts, three_sizes
+from oct_io.phantom.grid import Array, Grid, smooth_noise, stream
+from oct_io.phantom.lesions import (
+    Cyst,
+    cyst_half_height,
+    draw_cysts,
+    draw_drusen,
+    draw_foci,
+    thin_layers,
+)
+from oct_io.phantom.retina import LAYERS, SURFACES, Anatomy, Retina, draw_retina, stack_surfaces
+from oct_io.phantom.speckle import decibels, form_image
+from oct_io.phantom.vessels import draw_vessels
+from oct_io.volume import OctVolume, Spacing
+
+
+@dataclass(kw_only=True, slots=True)
+class Phantom:
+    """What to draw. With the same seed, only what a field says differs between two phantoms."""
+
+    device: str = "phantom_a"
+    """One of `devices.DEVICES`."""
+
+    laterality: str = "R"
+    """R or L: the two eyes of the person that the seed names."""
+
+    fluid: bool = False
+    """3 to 6 dark cysts in the inner retina."""
+
+    drusen: bool = False
+    """4 to 7 bumps below the pigment epithelium."""
+
+    thin: bool = False
+    """Thinning of nerve fibre, ganglion cell and inner plexiform layers."""
+
+    study_group: int = 0
+    """0 to 3: thinning by a few micrometres, and more hyper-reflective foci."""
+
+    effect: float = 1.0
+    """Size of all of the above; 0 draws a healthy eye whatever the labels say, for null tests."""
+
+    acquisition: int = 0
+    """Another number, another scan of the same eye: new speckle and noise, same retina."""
+
+    shape: tuple[int, int, int] | None = None
+    """B-scans, rows, columns; None takes the device's own."""
+
+    extent_mm: tuple[float, float, float] | None = None
+    """Field of view in the same order; None takes the device's own."""
+
+    participant_id: str = ""
+    """Copied into the volume."""
+
+    anatomy: Anatomy = field(default_factory=Anatomy)
+    """How much retinas differ."""
+
+    def __post_init__(self) -> None:
+        find_device(self.device)
+        if self.laterality not in ("R", "L"):
+            raise ValueError(f"phantom.laterality ({self.laterality!r}) must be 'R' or 'L'")
+        if self.study_group not in range(4):
+            raise ValueError(f"phantom.study_group ({self.study_group}) must be 0, 1, 2 or 3")
+        if not 0 <= self.effect <= 2:
+            raise ValueError(f"phantom.effect ({self.effect}) must lie between 0 and 2")
+        if self.shape is not None:
+            self.shape = three_counts("phantom.shape", self.shape)
+        if self.extent_mm is not None:
+            self.extent_mm = three_sizes("phantom.extent_mm", self.extent_mm)
+
+    @property
+    def grid(self) -> Grid:
+        """Where the voxels lie."""
+        device = find_device(self.device)
+        return Grid.of(
+            self.shape or device.shape,
+            self.extent_mm or device.extent_mm,
+            nasal_sign=1 if self.laterality == "R" else -1,
+        )
+
+    @property
+    def protocol(self) -> str:
+        """As it stands in the file and its name."""
+        return f"{self.device}_macula_oct"
+
+
+@dataclass(frozen=True, slots=True)
+class PhantomTruth:
+    """What a phantom shows, exactly.
+
+    Attributes:
+        surfaces_um: (len(SURFACES), bscans, columns), depth below the first row's upper edge.
+        thickness_um: layer name -> (bscans, columns).
+        fluid: (bscans, rows, columns), voxels whose centre lies in a cyst.
+        drusen_um: (bscans, columns), height of the drusen.
+        shadow: (bscans, columns), share of light that vessels take from what lies below.
+    """
+
+    surfaces_um: Array
+    thickness_um: dict[str, Array]
+    fluid: NDArray[np.bool_]
+    drusen_um: Array
+    shadow: Array
+
+
+def draw_phantom(spec: Phantom, seed: int) -> OctVolume:
+    """Draw the volume that `spec` and `seed` name; equal arguments give equal voxels."""
+    return draw_phantom_with_truth(spec, seed)[0]
+
+
+def draw_phantom_with_truth(spec: Phantom, seed: int) -> tuple[OctVolume, PhantomTruth]:
+    """Draw the same volume as `draw_phantom`, and say what is where.
+
+    Raises:
+        ValueError: a negative seed.
+    """
+    if seed < 0:
+        raise ValueError(f"seed ({seed}) must be zero or more")
+    device, grid = find_device(spec.device), spec.grid
+    backscatter, truth = _backscatter(spec, grid, seed, device.texture_db)
+    rng = stream(seed, "acquisition", spec.laterality, device.name, spec.acquisition)
+    volume = OctVolume(
+        form_image(backscatter, grid, device, rng),
+        Spacing(*map(float, grid.spacing)),
+        "drawn",
+        laterality="R" if spec.laterality == "R" else "L",
+        device=device.name,
+        protocol=spec.protocol,
+        region="Macula",
+        participant_id=spec.participant_id,
+    )
+    return volume, truth
+
+
+def _backscatter(
+    spec: Phantom, grid: Grid, seed: int, texture_db: float
+) -> tuple[Array, PhantomTruth]:
+    """Mean intensity of every voxel, and the truth."""
+    retina = draw_retina(grid, spec.anatomy, seed, spec.laterality)
+    thickness = thin_layers(
+        retina, thin=spec.thin, study_group=spec.study_group, effect=spec.effect
+    )
+    cysts = draw_cysts(seed, spec.laterality, spec.effect) if spec.fluid else []
+    heights = [cyst_half_height(cyst, retina) for cyst in cysts]
+    if spec.drusen:
+        druse = draw_drusen(retina, seed, spec.laterality, spec.effect)
+        squeezed = np.minimum(0.7 * druse, 0.6 * thickness["onl"])
+        thickness |= {"druse": druse, "onl": thickness["onl"] - squeezed}
+    for height in heights:
+        thickness["inl"] = thickness["inl"] + 1.2 * height
+    surfaces = stack_surfaces(retina.bruch_um, thickness)
+    vessels = draw_vessels(retina, surfaces, seed, spec.laterality)
+    backscatter = _fill(grid, surfaces, retina)
+    _shade_choroid(backscatter, grid, surfaces, seed, spec.laterality)
+    vessels.darken(backscatter, grid)
+    _paint_foci(backscatter, grid, surfaces, retina, spec, seed)
+    fluid = _paint_cysts(backscatter, grid, surfaces, list(zip(cysts, heights, strict=True)))
+    _add_texture(backscatter, grid, texture_db, stream(seed, "texture", spec.laterality))
+    return backscatter, PhantomTruth(
+        surfaces_um=surfaces,
+        thickness_um=thickness,
+        fluid=fluid,
+        drusen_um=thickness["druse"],
+        shadow=vessels.shadow,
+    )
+
+
+def _below(grid: Grid, surface_um: Array) -> Array:
+    """Share of each voxel below a surface, (bscans, rows, columns); 0 above, 1 below."""
+    step_um = np.float32(grid.spacing.row * 1000)
+    share = (grid.row_um[:, None] - surface_um[:, None, :]) / step_um + np.float32(0.5)
+    return np.clip(share, 0, 1, out=share)
+
+
+def _fill(grid: Grid, surfaces_um: Array, retina: Retina) -> Array:
+    """Layers of even backscatter."""
+    level = {name: float(decibels(value)) for name, value in retina.reflectivity_db.items()}
+    out = np.full(grid.shape, level["vitreous"], np.float32)
+    above = level["vitreous"]
+    for name, surface in zip(SURFACES, surfaces_um, strict=True):
+        out += np.float32(level[name] - above) * _below(grid, surface)
+        above = level[name]
+    return out
+
+
+CHOROID_LOSS_DB_PER_MM = 55.0
+"""Decay below Bruch's membrane in a real Spectralis volume: 23 dB in 0.35 mm, less noise."""
+
+
+def _shade_choroid(
+    backscatter: Array, grid: Grid, surfaces_um: Array, seed: int, laterality: str
+) -> None:
+    """Decay below Bruch's membrane, and the dark lumina of choroidal vessels."""
+    bruch, sclera = surfaces_um[LAYERS.index("choroid")], surfaces_um[-1]
+    depth_mm = np.clip(grid.row_um[:, None] - bruch[:, None, :], 0, None) / 1000
+    blobs_mm = (0.4, 0.06, 0.15)
+    width = tuple(b / s for b, s in zip(blobs_mm, grid.spacing, strict=True))
+    noise = smooth_noise(stream(seed, "choroid", laterality), grid.shape, width)
+    lumen = _below(grid, bruch + 25) - _below(grid, sclera)
+    dark_db = 3.5 * np.clip(noise + 0.3, -1.2, 1.5) * lumen
+    backscatter *= decibels(-CHOROID_LOSS_DB_PER_MM * depth_mm - dark_db)
+
+
+def _add_texture(
+    backscatter: Array, grid: Grid, texture_db: float, rng: np.random.Generator
+) -> None:
+    """Grain of the tissue: blobs of some ten micrometres in depth, longer along the layers."""
+    if texture_db > 0:
+        blobs_mm = (0.03, 0.012, 0.04)
+        width = tuple(b / s for b, s in zip(blobs_mm, grid.spacing, strict=True))
+        backscatter *= decibels(texture_db * smooth_noise(rng, grid.shape, width))
+
+
+def _paint_cysts(
+    backscatter: Array, grid: Grid, surfaces_um: Array, cysts: list[tuple[Cyst, Array]]
+) -> NDArray[np.bool_]:
+    """Darken the cysts to a little above the vitreous."""
+    inside = np.zeros(grid.shape, np.float32)
+    top, bottom = surfaces_um[LAYERS.index("inl")], surfaces_um[LAYERS.index("opl")]
+    for cyst, height in cysts:
+        middle = (top + bottom) / 2 + np.float32(cyst.lift * 0.25) * (bottom - top)
+        columns = np.flatnonzero(height.any(axis=0))
+        if not len(columns):
+            continue
+        at = slice(columns[0], columns[-1] + 1)
+        share = _below(grid, (middle - height)[:, at]) - _below(grid, (middle + height)[:, at])
+        np.maximum(inside[:, :, at], share, out=inside[:, :, at])
+    backscatter *= 1 - inside
+    backscatter += np.float32(decibels(-28.0)) * inside
+    return inside > 0.5
+
+
+def _paint_foci(
+    backscatter: Array, grid: Grid, surfaces_um: Array, retina: Retina, spec: Phantom, seed: int
+) -> None:
+    """Small bright dots between the nerve fibre layer and the photoreceptors."""
+    foci = draw_foci(seed, spec.laterality, study_group=spec.study_group, effect=spec.effect)
+    size_mm = [max(0.015, 0.5 * step) for step in grid.spacing]
+    bruch = surfaces_um[LAYERS.index("choroid")]
+    for y_mm, x_mm, fraction in foci:
+        i = int(np.abs(retina.bscan_mm[:, 0] - y_mm).argmin())
+        j = int(np.abs(retina.nasal_mm[0] - x_mm).argmin())
+        depth_um = surfaces_um[0, i, j] + fraction * (bruch[i, j] - surfaces_um[0, i, j])
+        axial = np.exp(-0.5 * ((grid.row_um - depth_um) / 1000 / size_mm[1]) ** 2)
+        along = np.exp(-0.5 * ((retina.nasal_mm[0] - x_mm) / size_mm[2]) ** 2)
+        backscatter[i] += 0.8 * axial[:, None] * along[None, :]
