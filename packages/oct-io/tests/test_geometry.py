@@ -199,6 +199,7 @@ def test_protocols_are_found_by_their_longest_known_token():
             assert find_protocol(f"/a/b/1001_{protocol.token}{behind}") == protocol
     assert protocol_token("scan.dcm", "spectralis ppol mac hr oct") == "spectralis_ppol_mac_hr_oct"
     assert protocol_token("scan.dcm", "Phantom-A macula") == "phantom_a_macula"
+    assert protocol_token("1001_phantom_a_macula_oct_r_1.2.826.dcm") == "phantom_a_macula_oct"
     assert protocol_token("scan.dcm", "Some Name") == "unknown"
 
 

@@ -20,7 +20,9 @@ from oct_io.volume import OctVolume, Spacing
 
 if TYPE_CHECKING:
     from oct_io.phantom import PhantomTree, draw_phantom, write_phantom_tree
-    from oct_io.source import LabelledVolumes, Source, SourceConfig, open_source
+    from oct_io.source import LabelledVolumes as LabelledVolumes
+    from oct_io.source import Source as Source
+    from oct_io.source import SourceConfig, open_source
     from oct_io.writer import write_dicom
 
 _LATER = {
@@ -33,7 +35,8 @@ _LATER = {
     "open_source": "oct_io.source",
     "write_dicom": "oct_io.writer",
 }
-"""Imported at first use: who reads scans does not wait for the code that draws them."""
+"""Imported at first use: who reads scans does not wait for the code that draws them. The two types
+that `open_source` gives are here for annotations and left out of `__all__`."""
 
 
 def __getattr__(name: str) -> Any:
@@ -47,13 +50,11 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "WINDOWS",
     "CachedVolumes",
-    "LabelledVolumes",
     "OctIoError",
     "OctVolume",
     "PhantomTree",
     "ScanError",
     "ScanRecord",
-    "Source",
     "SourceConfig",
     "Spacing",
     "TreeError",

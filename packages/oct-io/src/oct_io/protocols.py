@@ -78,9 +78,9 @@ def protocol_token(*names: str) -> str:
         if found:
             return found.token
     for name in names:
-        slug = _slug(name)
-        if slug.startswith("phantom") and len(slug) <= 64:
-            return slug
+        phantom = re.search(r"(?:^|_)(phantom_[a-z0-9_]*?)(?:_[lr]_\d.*)?$", _slug(name)[:256])
+        if phantom:
+            return phantom[1][:64]
     return "unknown"
 
 
