@@ -1,0 +1,84 @@
+"""What an evaluation leaves behind: results.json, predictions.csv, the head, and a page."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from oct_io import LabelledVolumes
+from oct_report import Page, Score, plot_scores
+from oct_vjepa.comparison import COLUMNS, ProbeRow, as_cells, as_json
+
+
+def write_results(
+    run_dir: Path, rows: Sequence[ProbeRow], examples: LabelledVolumes, *, made_up: bool
+) -> None:
+    """Write everything for one task; the first row is the encoder that was asked.
+
+    Participants appear as hashes.
+    """
+    document = {
+        "made_up_data": made_up,
+        "classes": examples.classes,
+        "split": examples.describe(),
+        "reference": "random init",
+        "results": [as_json(row) for row in rows],
+    }
+    (run_dir / "results.json").write_text(json.dumps(document, indent=2) + "\n")
+    _write_predictions(run_dir / "predictions.csv", rows[0], examples)
+    rows[0].result.head.save_pretrained(run_dir / "head")
+    _write_page(run_dir, rows, examples, made_up)
+
+
+def _write_predictions(path: Path, row: ProbeRow, examples: LabelledVolumes) -> None:
+    """One line a test participant: hash, class, and the probability of each class."""
+    units = row.result.units
+    names = np.unique(examples.participants[examples.held_out])
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["participant", "label", *(f"p_{one}" for one in examples.classes)])
+        for scores, label, group in zip(*units, strict=True):
+            chances = [f"{chance:.6f}" for chance in scores]
+            writer.writerow([names[group], examples.classes[label], *chances])
+
+
+def _write_page(
+    run_dir: Path, rows: Sequence[ProbeRow], examples: LabelledVolumes, made_up: bool
+) -> None:
+    asked = rows[0].result
+    page = Page(
+        f"{rows[0].column}: what the frozen encoder knows",
+        f"Linear probe, {rows[0].pool} pool; {examples.describe()}.",
+    )
+    if made_up:
+        page.note("Phantom: every scan, participant and label of this run is made up by oct-io.")
+    page.tiles(
+        {
+            "AUROC": f"{asked.auroc:.3f}",
+            "95 % interval": f"{asked.auroc_low:.3f} to {asked.auroc_high:.3f}",
+            "balanced accuracy": f"{asked.balanced_accuracy:.3f}",
+            "test participants": str(asked.participants_test),
+        }
+    )
+    page.section(
+        "Beside random init and the axial profile",
+        "Scores are averaged over the scans of a participant; intervals are bootstrapped over "
+        "participants. The axial profile is the mean A-scan: what one gets without any encoder.",
+    )
+    scores = [
+        Score(
+            row.column,
+            row.features,
+            row.result.auroc,
+            row.result.auroc_low,
+            row.result.auroc_high,
+        )
+        for row in rows
+    ]
+    page.figure(plot_scores(scores, label="AUROC", chance=0.5), "AUROC with 95 % intervals.")
+    page.table(COLUMNS, as_cells(rows), best=[0])
+    page.text("The reference of the last column is random init with the same pool.")
+    page.section("Configuration", "config.yaml; feeding it back repeats the evaluation.")
+    page.code((run_dir / "config.yaml").read_text())
+    page.write(run_dir / "report.html")

@@ -1,0 +1,257 @@
+"""Pretrain an encoder on OCT scans: from files to a run folder with weights, curves and a report.
+
+uv run apps/pretrain                                     made-up retinas, no data needed
+uv run apps/pretrain data=folder data.root=DIR           any folder of scans
+uv run apps/pretrain --cfg job                           every setting and its value
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import hydra
+import oct_io
+import oct_vjepa
+import oct_xla
+import torch
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from oct_report import EXIT_STOPPED, Stages, exit_codes, mistakes, print_table
+from oct_vjepa.comparison import COLUMNS, ProbeConfig, ProbeRow, as_cells, compare_features
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from report import write_report
+from samples import PretrainSamples
+
+
+@dataclass(kw_only=True, slots=True)
+class RuntimeConfig:
+    """Where the run computes."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or xla."""
+
+    precision: str = "fp32"
+    """fp32, or bf16 autocast; parameters stay fp32."""
+
+    workers: int = 0
+    """Processes that read the cache; 0 reads in the main process, which suits a local cache."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TrackingConfig:
+    """Who is told besides metrics.jsonl."""
+
+    wandb: bool = False
+    """Log to Weights & Biases; offline when WANDB_API_KEY is not set."""
+
+    project: str = "oct-vjepa"
+    """Weights & Biases project."""
+
+
+@dataclass(kw_only=True, slots=True)
+class PretrainConfig:
+    """One pretraining run."""
+
+    name: str = "${data.name}"
+    """Name of the run."""
+
+    run_dir: str = "runs/${name}"
+    """Where the run is written; the same command again goes on from there."""
+
+    seed: int = 0
+    """Of the weights, the order, the masks and the probes."""
+
+    resume: str = "auto"
+    """auto goes on from the newest whole checkpoint; never refuses to touch an existing run."""
+
+    batch_size: int = 16
+    """Volumes an optimiser step, over all devices and micro-batches."""
+
+    measure_input: bool = True
+    """Set encoder.input_mean and input_std from the training volumes."""
+
+    watched_volumes: int = 128
+    """Volumes whose features are looked at for the effective rank, at each evaluation."""
+
+    data: oct_io.SourceConfig = field(default_factory=oct_io.SourceConfig)
+    encoder: oct_vjepa.EncoderConfig = field(default_factory=oct_vjepa.EncoderConfig)
+    masking: oct_vjepa.MaskingConfig = field(default_factory=oct_vjepa.MaskingConfig)
+    objective: oct_vjepa.JepaConfig = field(default_factory=oct_vjepa.JepaConfig)
+    schedule: oct_vjepa.ScheduleConfig = field(default_factory=oct_vjepa.ScheduleConfig)
+    loop: oct_xla.LoopConfig = field(default_factory=oct_xla.LoopConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+def pretrain(config: PretrainConfig, resolved: DictConfig) -> int:
+    """Run what `config` asks for; returns the exit code."""
+    runtime = oct_xla.pick_runtime(config.runtime.device, precision=config.runtime.precision)
+    tree = cast(dict[str, object], OmegaConf.to_container(resolved))
+    with oct_xla.claim_run_folder(
+        Path(config.run_dir), OmegaConf.to_yaml(resolved), tree, resume=config.resume
+    ) as run:
+        with Stages() as stages:
+            source = oct_io.open_source(config.data, stages)
+        seen = source.outside(config.data.excluded_splits)
+        with mistakes(ValueError):
+            jepa = make_jepa(config, source, seen)
+        samples = PretrainSamples(
+            source.volumes,
+            seen,
+            config.masking,
+            grid=jepa.encoder.config.grid,
+            seed=config.seed,
+        )
+        run.write_provenance(runtime, describe(config, source, seen))
+        result = train(config, jepa, samples, runtime, run.path)
+        if result.reason == "stopped":
+            print(f"stopped at step {result.step}; the same command goes on from there")
+            return EXIT_STOPPED
+        jepa.teacher.encoder.save_pretrained(run.path / "encoder")
+        encoders = {
+            "pretrained": oct_vjepa.Encoder.from_pretrained(run.path / "encoder"),
+            "random init": random_encoder(jepa.encoder.config, config.seed),
+        }
+        rows = probe_encoders(config.probe, encoders, source, seed=config.seed)
+        page = write_report(run.path, source, samples, encoders, rows)
+    if rows:
+        print_table(COLUMNS, as_cells(rows))
+    print(f"report: {page}")
+    return 0
+
+
+def make_jepa(config: PretrainConfig, source: oct_io.Source, seen: Sequence[int]) -> oct_vjepa.Jepa:
+    """Build the objective for volumes of this source.
+
+    Raises:
+        ValueError: the window and the encoder do not fit, or the masks and the grid.
+    """
+    shape = source.volumes.shape
+    if shape != config.encoder.input_shape:
+        raise ValueError(
+            f"data.window={config.data.window} gives volumes of {shape}, but encoder.input_shape "
+            f"is {config.encoder.input_shape}; make them equal"
+        )
+    encoder = config.encoder
+    if config.measure_input:
+        mean, std = source.measure_intensity(seen)
+        encoder = replace(encoder, input_mean=mean, input_std=std)
+    torch.manual_seed(config.seed)
+    return oct_vjepa.Jepa(oct_vjepa.Encoder(encoder), config.objective)
+
+
+def random_encoder(config: oct_vjepa.EncoderConfig, seed: int) -> oct_vjepa.Encoder:
+    """Draw the weights that training began with."""
+    torch.manual_seed(seed)
+    return oct_vjepa.Encoder(config).eval()
+
+
+def train(
+    config: PretrainConfig,
+    jepa: oct_vjepa.Jepa,
+    samples: PretrainSamples,
+    runtime: oct_xla.Runtime,
+    run_dir: Path,
+) -> oct_xla.FitResult:
+    """Train, or go on training, in `run_dir`."""
+    feed_config = oct_xla.FeedConfig(
+        batch_size=config.batch_size, workers=config.runtime.workers, seed=config.seed
+    )
+    stride = max(1, len(samples) // config.watched_volumes)
+    watched_BCZYX = torch.stack(
+        [samples(i, 0).volume_BCZYX for i in range(0, len(samples), stride)]
+    )[: config.watched_volumes]
+    sinks = []
+    if config.tracking.wandb and runtime.rank == 0:
+        sinks.append(oct_xla.WandbSink(run_dir, project=config.tracking.project, name=config.name))
+    return oct_xla.fit(
+        jepa,
+        oct_xla.Feed(samples, len(samples), feed_config),
+        config.loop,
+        runtime=runtime,
+        run_dir=run_dir,
+        learning_rate=lambda step: config.schedule.at(step, config.loop.steps),
+        seed=config.seed,
+        sinks=sinks,
+        evaluate=lambda step: jepa.diagnostics(watched_BCZYX.to(runtime.device)),
+        progress=True,
+    )
+
+
+def probe_encoders(
+    config: ProbeConfig,
+    encoders: Mapping[str, oct_vjepa.Encoder],
+    source: oct_io.Source,
+    *,
+    seed: int,
+) -> list[ProbeRow]:
+    """Probe the encoders and the axial profile for every label column of `config`."""
+    rows = []
+    for column in config.columns:
+        examples = source.labelled(column)
+        features = {
+            name: {
+                pool: values
+                for pool, values in oct_vjepa.embed_volumes(encoder, examples.volumes).items()
+                if pool in config.pools
+            }
+            for name, encoder in encoders.items()
+        }
+        features["axial profile"] = {"": oct_vjepa.axial_profile(examples.volumes)}
+        rows += compare_features(
+            features,
+            {column: examples.labels},
+            examples.participants,
+            examples.held_out,
+            reference="random init",
+            seed=seed,
+            bootstrap=config.bootstrap,
+        )
+    return rows
+
+
+def describe(
+    config: PretrainConfig, source: oct_io.Source, seen: Sequence[int]
+) -> dict[str, object]:
+    """What provenance.json records besides versions and device."""
+    splits = config.data.excluded_splits
+    return {
+        "seed": config.seed,
+        "dataset_fingerprint": source.volumes.fingerprint,
+        "made_up_data": source.made_up,
+        "volumes": len(source.volumes),
+        "volumes_in_training": len(seen),
+        "scans_refused": len(source.volumes.quarantined),
+        "excluded_splits": splits,
+        "excluded_participants": source.excluded_participants(splits),
+    }
+
+
+ConfigStore.instance().store("pretrain_schema", PretrainConfig)
+
+
+@hydra.main(version_base="1.3", config_path="../../configs", config_name="pretrain")
+def main(tree: DictConfig) -> None:
+    """Check the configuration, then run it."""
+    with mistakes(ValueError):
+        config = cast(PretrainConfig, OmegaConf.to_object(tree))
+    OmegaConf.resolve(tree)
+    if code := pretrain(config, tree):
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra else prints several lines and exits 1
+    with exit_codes(
+        HydraException,
+        OmegaConfBaseException,
+        oct_io.OctIoError,
+        oct_vjepa.WeightsError,
+        oct_xla.OctXlaError,
+    ):
+        main()

@@ -1,0 +1,191 @@
+"""The page that a pretraining run leaves behind."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oct_vjepa
+import torch
+from numpy.typing import NDArray
+from oct_io import Source
+from oct_report import (
+    BScan,
+    Curve,
+    Page,
+    Score,
+    draw_features,
+    draw_masks,
+    plot_curves,
+    plot_scores,
+)
+from oct_vjepa.comparison import COLUMNS, ProbeRow, as_cells
+from oct_vjepa.maps import principal_colours
+from samples import PretrainSamples
+
+CURVES = (
+    ("loss", "Loss", "not a measure of quality"),
+    ("target_std", "Target spread", "towards 0: collapse"),
+    ("effective_rank", "Effective rank", "of mean teacher tokens"),
+    ("prediction_cosine", "Prediction cosine", "prediction against target"),
+    ("grad_norm", "Gradient norm", "before clipping"),
+    ("volumes_per_s", "Volumes per second", "whole loop"),
+)
+
+
+def write_report(
+    run_dir: Path,
+    source: Source,
+    samples: PretrainSamples,
+    encoders: Mapping[str, oct_vjepa.Encoder],
+    probes: Sequence[ProbeRow],
+) -> Path:
+    """Write report.html from what the run folder holds, and return its path.
+
+    Args:
+        run_dir: with metrics.jsonl, provenance.json and config.yaml.
+        source: the volumes of the run.
+        samples: what the feed gave, for the masks.
+        encoders: name to encoder, the trained one first.
+        probes: lines of the comparison; may be empty.
+    """
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    facts = json.loads((run_dir / "provenance.json").read_text())
+    page = Page(
+        f"Pretraining run {run_dir.name}",
+        f"V-JEPA 2 on {len(samples)} volumes of {facts['device']}, "
+        f"{int(rows[-1]['step'])} optimiser steps.",
+    )
+    if source.made_up:
+        page.note("Phantom: every scan, participant and label of this run is made up by oct-io.")
+    page.tiles(_tiles(rows, probes))
+    _add_probes(page, probes)
+    page.section("Curves", "How to read them: docs/reading-the-curves.md.")
+    page.figure(plot_curves(_curves(rows)), "Curves over the optimiser steps.")
+    _add_pictures(page, source, samples, encoders)
+    page.section("Provenance")
+    page.table(("what", "value"), [(key, _short(value)) for key, value in facts.items()])
+    page.section("Configuration", "config.yaml; feeding it back repeats the run.")
+    page.code((run_dir / "config.yaml").read_text())
+    page.write(run_dir / "report.html")
+    return run_dir / "report.html"
+
+
+def _tiles(rows: Sequence[Mapping[str, Any]], probes: Sequence[ProbeRow]) -> dict[str, str]:
+    last = rows[-1]
+    tiles = {}
+    trained = [row for row in probes if row.gain is not None]
+    for row in _best_of_each(trained)[:3]:
+        tiles[f"AUROC {row.column} ({row.pool})"] = f"{row.result.auroc:.2f}"
+    tiles["loss at the end"] = f"{last['loss']:.3f}"
+    tiles["target spread at the end"] = f"{last['target_std']:.3f}"
+    rates = [row["volumes_per_s"] for row in rows if "volumes_per_s" in row]
+    tiles["volumes per second, median"] = f"{np.median(rates):.0f}"
+    return tiles
+
+
+def _best_of_each(rows: Sequence[ProbeRow]) -> list[ProbeRow]:
+    best: dict[str, ProbeRow] = {}
+    for row in rows:
+        if row.column not in best or row.result.auroc > best[row.column].result.auroc:
+            best[row.column] = row
+    return list(best.values())
+
+
+def _add_probes(page: Page, probes: Sequence[ProbeRow]) -> None:
+    page.section("What the frozen features know")
+    if not probes:
+        page.text("No labels were named (probe.columns), so nothing was probed.")
+        return
+    page.text(
+        f"Logistic regression on frozen features, {probes[0].result.participants_test} held-out "
+        "participants, 95 % bootstrap intervals over participants. The axial profile is the mean "
+        "A-scan of a volume: what one gets without any encoder."
+    )
+    scores = [
+        Score(
+            row.column,
+            f"{row.features}, {row.pool}" if row.pool else row.features,
+            row.result.auroc,
+            row.result.auroc_low,
+            row.result.auroc_high,
+        )
+        for row in probes
+    ]
+    page.figure(plot_scores(scores, label="AUROC", chance=0.5), "AUROC of each probe.")
+    page.text("The reference of the last column is random init with the same pool.")
+    best = [
+        number
+        for number, row in enumerate(probes)
+        if row.result.auroc
+        == max(other.result.auroc for other in probes if other.column == row.column)
+    ]
+    page.table(COLUMNS, as_cells(probes), best=best)
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    curves = []
+    for key, title, hint in CURVES:
+        points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+        if points:
+            steps, values = zip(*points, strict=True)
+            curves.append(Curve(title, steps, values, hint))
+    return curves
+
+
+def _add_pictures(
+    page: Page,
+    source: Source,
+    samples: PretrainSamples,
+    encoders: Mapping[str, oct_vjepa.Encoder],
+) -> None:
+    batch = samples(0, 0)
+    volume_ZYX = batch.volume_BCZYX[0]
+    config = next(iter(encoders.values())).config
+    spacing = source.volumes.spacing
+    z = volume_ZYX.shape[0] // 2
+    bscan = BScan(
+        volume_ZYX[z].numpy(),
+        depth_mm=spacing.row * volume_ZYX.shape[1],
+        width_mm=spacing.column * volume_ZYX.shape[2],
+    )
+    plane = z // config.patch_size[0]
+    page.section(
+        "What was masked",
+        "Blue patches are targets: the context encoder never sees them. Patches that are neither "
+        "context nor target are left out of that mask; depth is stretched.",
+    )
+    hidden = [_plane_of(one.target_BM, config.grid, plane) for one in batch.masks]
+    titles = [
+        f"mask {number + 1}: {int(m.mean() * 100)} % hidden" for number, m in enumerate(hidden)
+    ]
+    page.figure(draw_masks(bscan, hidden, titles), "The middle B-scan of a volume and its masks.")
+    page.section(
+        "What the features look like",
+        "The first three principal components of the patch tokens of this volume, as red, green "
+        "and blue. Patches of one colour are alike to the encoder.",
+    )
+    maps = [(name, _colours(encoder, volume_ZYX, plane)) for name, encoder in encoders.items()]
+    page.figure(draw_features(bscan, maps), "The same B-scan, and a PCA map of its tokens.")
+
+
+def _plane_of(ids_M: torch.Tensor, grid: tuple[int, int, int], plane: int) -> NDArray[np.bool_]:
+    hidden = np.zeros(grid[0] * grid[1] * grid[2], dtype=bool)
+    hidden[ids_M.numpy()] = True
+    return hidden.reshape(grid)[plane]
+
+
+def _colours(
+    encoder: oct_vjepa.Encoder, volume_ZYX: torch.Tensor, plane: int
+) -> NDArray[np.float64]:
+    with torch.no_grad():
+        tokens_ND = encoder(volume_ZYX[None, None])[0]
+    grid = encoder.config.grid
+    return principal_colours(tokens_ND).reshape(*grid, 3)[plane].numpy()
+
+
+def _short(value: object) -> str:
+    if isinstance(value, list) and len(value) > 6:
+        return f"{len(value)} entries, in provenance.json"
+    return json.dumps(value) if isinstance(value, (dict, list)) else str(value)

@@ -1,0 +1,102 @@
+"""How the apps talk to a terminal: one line for a mistake, bars or plain lines for progress."""
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import TimeRemainingColumn as TimeLeft
+from rich.table import Table
+
+EXIT_MISTAKE, EXIT_STOPPED = 2, 143
+
+
+class Mistake(Exception):
+    """Something only the user can put right; the text is one line that says how."""
+
+
+@contextmanager
+def mistakes(*kinds: type[BaseException]) -> Iterator[None]:
+    """Turn these errors into `Mistake`; for the part of an app that checks what the user asked."""
+    try:
+        yield
+    except kinds as error:
+        raise Mistake(one_line(error)) from error
+
+
+@contextmanager
+def exit_codes(*kinds: type[BaseException]) -> Iterator[None]:
+    """End the process with code 2 and one line on stderr for a `Mistake` or one of `kinds`.
+
+    Any other error keeps its traceback: it is ours, not the user's.
+    """
+    ours: tuple[type[BaseException], ...] = (Mistake, *kinds)
+    try:
+        yield
+    except ours as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(EXIT_MISTAKE)
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error on one line, without the internals that configuration errors append."""
+    text = " ".join(str(error).split())
+    return re.split(r" (?:full_key|object_type)[:=]", text)[0].replace("\x1b", "")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to standard output, as wide as it needs to be."""
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    console.print(table, width=max(console.width, 130))
+
+
+class Stages:
+    """Progress of the steps before training: a bar each on a terminal, a line each in a log."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description:<22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeLeft(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._tenths: dict[str, int] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Say that `done` of `total` are done of the stage called `what`."""
+        if self._console.is_terminal:
+            if what not in self._tasks:
+                self._tasks[what] = self._bars.add_task(what, total=total)
+            self._bars.update(self._tasks[what], completed=done, total=total)
+            return
+        tenth = 5 * done // max(total, 1)
+        if self._tenths.get(what) != tenth:
+            self._tenths[what] = tenth
+            self._console.print(f"{what}: {done} of {total}", highlight=False)
+
+    def say(self, text: str) -> None:
+        """Print a line of its own."""
+        self._console.print(text, highlight=False)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
