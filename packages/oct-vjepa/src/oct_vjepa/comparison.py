@@ -1,6 +1,6 @@
-"""Encoders side by side: the same probe on each, with the trivial baseline and paired differences."""
+"""Encoders side by side: the same probe on each, a trivial baseline, paired differences."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -99,3 +99,49 @@ def compare_features(
                 ProbeRow(column=column, features=name, pool=pool, result=result, gain=gain)
             )
     return rows
+
+
+COLUMNS = ("label", "features", "pool", "AUROC", "balanced accuracy", "AUROC over reference")
+"""Headings of `as_cells`."""
+
+
+def as_cells(rows: Sequence[ProbeRow]) -> list[list[str]]:
+    """The rows as text for a table, each value with its 95 % interval."""
+    return [
+        [
+            row.column,
+            row.features,
+            row.pool or "-",
+            _interval(row.result.auroc, row.result.auroc_low, row.result.auroc_high),
+            _interval(
+                row.result.balanced_accuracy,
+                row.result.balanced_accuracy_low,
+                row.result.balanced_accuracy_high,
+            ),
+            _interval(*row.gain, sign="+") if row.gain else "",
+        ]
+        for row in rows
+    ]
+
+
+def as_json(row: ProbeRow) -> dict[str, object]:
+    """One row as plain values; triples are a value and the ends of its 95 % interval."""
+    result = row.result
+    return {
+        "label": row.column,
+        "features": row.features,
+        "pool": row.pool,
+        "auroc": [result.auroc, result.auroc_low, result.auroc_high],
+        "balanced_accuracy": [
+            result.balanced_accuracy,
+            result.balanced_accuracy_low,
+            result.balanced_accuracy_high,
+        ],
+        "auroc_over_reference": list(row.gain) if row.gain else None,
+        "participants_test": result.participants_test,
+        "strength": result.strength,
+    }
+
+
+def _interval(value: float, low: float, high: float, sign: str = "") -> str:
+    return f"{value:{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
