@@ -1,7 +1,7 @@
 """Reading a cache: resampled volumes by number, from memory-mapped files of raw voxels."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from operator import index as to_int
 from pathlib import Path
@@ -58,6 +58,9 @@ class CachedVolumes:
     def __getitem__(self, number: int) -> NDArray[np.uint8]:
         entry = self.index.entries[to_int(number)]
         return np.array(self._shard(entry.shard)[entry.slot])
+
+    def __iter__(self) -> Iterator[NDArray[np.uint8]]:
+        return (self[number] for number in range(len(self)))
 
     def _shard(self, number: int) -> NDArray[np.uint8]:
         if number not in self._maps:
