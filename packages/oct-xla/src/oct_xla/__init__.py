@@ -1,1 +1,42 @@
-"""Train one objective on a CPU, CUDA GPUs or TPUs."""
+"""Train one objective on a CPU, CUDA GPUs or TPUs: `fit(objective, feed, LoopConfig(...))`."""
+
+from oct_xla.checkpoint import Checkpoint, Checkpoints, read_checkpoint
+from oct_xla.device import Runtime, pick_runtime
+from oct_xla.errors import (
+    CheckpointError,
+    DeviceError,
+    FeedError,
+    NonFiniteError,
+    OctXlaError,
+    RunFolderError,
+)
+from oct_xla.feed import Feed, FeedConfig, sample_seed
+from oct_xla.journal import Journal, Sink, read_rows
+from oct_xla.loop import FitResult, LoopConfig, fit
+from oct_xla.objective import Objective
+from oct_xla.state import objective_tensors
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "Checkpoints",
+    "DeviceError",
+    "Feed",
+    "FeedConfig",
+    "FeedError",
+    "FitResult",
+    "Journal",
+    "LoopConfig",
+    "NonFiniteError",
+    "Objective",
+    "OctXlaError",
+    "RunFolderError",
+    "Runtime",
+    "Sink",
+    "fit",
+    "objective_tensors",
+    "pick_runtime",
+    "read_checkpoint",
+    "read_rows",
+    "sample_seed",
+]

@@ -98,9 +98,7 @@ class Feed:
 
     def order(self, epoch: int) -> list[int]:
         """Return the permutation of one epoch."""
-        generator = torch.Generator().manual_seed(
-            sample_seed(self.config.seed, epoch, _ORDER_SALT)
-        )
+        generator = torch.Generator().manual_seed(sample_seed(self.config.seed, epoch, _ORDER_SALT))
         return torch.randperm(self.length, generator=generator).tolist()
 
     def keys(

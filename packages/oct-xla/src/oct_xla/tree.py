@@ -41,7 +41,9 @@ def stack_samples(samples: Sequence[Any]) -> Any:
         return {key: stack_samples([sample[key] for sample in samples]) for key in first}
     if isinstance(first, tuple | list):
         if any(len(sample) != len(first) for sample in samples):
-            raise FeedError(f"samples of one batch have {_lengths(samples)} parts; all need as many")
+            raise FeedError(
+                f"samples of one batch have {_lengths(samples)} parts; all need as many"
+            )
         return _rebuild(first, [stack_samples(parts) for parts in zip(*samples, strict=True)])
     if isinstance(first, str):
         return list(samples)

@@ -4,9 +4,7 @@ import multiprocessing
 import signal
 
 # A forked child inherits the locks of the parent's threads, of which XLA and CUDA have many.
-WORKER_START = (
-    "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-)
+WORKER_START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 
 
 def start_worker(worker: int) -> None:

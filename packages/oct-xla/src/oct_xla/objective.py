@@ -1,0 +1,52 @@
+"""What `fit` can train."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """A `torch.nn.Module` with a loss. Two more methods are used where they exist.
+
+    - `after_step(step: int, steps: int) -> dict[str, float]`: called after each optimiser step that
+      was not skipped, `step` counted from 0; moves an EMA teacher; returns numbers to log. It
+      must not read from the device.
+    - `parameter_groups(weight_decay: float) -> list[dict]`: groups for AdamW; a group's
+      "lr_scale" multiplies its learning rate. Without it, all trainable parameters form one group.
+
+    The whole state is `state_dict()`. `fit` moves the module to the device first, which on XLA makes
+    new parameter objects: keep no list of parameters made before.
+    """
+
+    def loss(self, batch: Any, generator: torch.Generator | None) -> Mapping[str, Tensor]:
+        """Return "loss", differentiable, and detached metrics; all 0-dim, none read to the host."""
+        ...
+
+
+def parameter_groups(objective: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the objective's own groups, or all trainable parameters as one.
+
+    Raises:
+        ValueError: if nothing is trainable.
+    """
+    own = getattr(objective, "parameter_groups", None)
+    groups: list[dict[str, Any]] = (
+        [{"params": list(objective.parameters()), "weight_decay": weight_decay}]
+        if own is None
+        else list(own(weight_decay))
+    )
+    for group in groups:
+        group["params"] = [p for p in group["params"] if p.requires_grad]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise ValueError("objective: it has no trainable parameter; unfreeze a part of it")
+    return groups
+
+
+def after_step(objective: nn.Module, step: int, steps: int) -> dict[str, float]:
+    """Call the objective's own `after_step`, if it has one."""
+    own = getattr(objective, "after_step", None)
+    return {} if own is None else dict(own(step, steps))

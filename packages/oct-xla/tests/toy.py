@@ -1,0 +1,113 @@
+"""A small objective with a student, a teacher moved by EMA, and a run of it as a program."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from oct_xla import Feed, FeedConfig, LoopConfig, fit, pick_runtime, sample_seed
+from torch import Tensor, nn
+
+
+class Batch(NamedTuple):
+    volume: Tensor
+    masks: tuple[Tensor, ...]
+
+
+class Toy(nn.Module):
+    """Predicts the teacher's view of the whole from a part."""
+
+    def __init__(self, width: int = 16, dropout: float = 0.0) -> None:
+        super().__init__()
+        weights = torch.Generator().manual_seed(5)
+        self.student = nn.Sequential(
+            nn.Linear(12, width), nn.Tanh(), nn.Dropout(dropout), nn.Linear(width, 4)
+        )
+        self.teacher = nn.Linear(12, 4).requires_grad_(False)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=weights) * 0.3)
+        self.slow = nn.Linear(4, 4)
+        with torch.no_grad():
+            self.slow.weight.copy_(torch.eye(4))
+            self.slow.bias.zero_()
+        self.slow_teacher = nn.Linear(4, 4).requires_grad_(False)
+        self.slow_teacher.load_state_dict(self.slow.state_dict())
+
+    def loss(self, batch: Batch, generator: torch.Generator | None) -> dict[str, Tensor]:
+        x = batch.volume.float() / 255
+        keep = batch.masks[0]
+        seen = torch.zeros_like(x).scatter(1, keep, x.gather(1, keep))
+        goal = self.slow_teacher(self.teacher(x)).detach()
+        guess = self.slow(self.student(seen))
+        loss = (guess - goal).pow(2).mean()
+        return {"loss": loss, "target_std": goal.std(dim=0).mean().detach()}
+
+    def after_step(self, step: int, steps: int) -> dict[str, float]:
+        momentum = 0.9 + 0.09 * step / steps
+        with torch.no_grad():
+            for old, new in zip(
+                self.slow_teacher.parameters(), self.slow.parameters(), strict=True
+            ):
+                old.mul_(momentum).add_(new, alpha=1 - momentum)
+        return {"momentum": momentum}
+
+
+def draw(index: int, epoch: int) -> Batch:
+    """One sample: 12 voxels and a mask that depends on the epoch."""
+    voxels = torch.Generator().manual_seed(sample_seed(1, 0, index))
+    masks = torch.Generator().manual_seed(sample_seed(2, epoch, index))
+    volume = torch.randint(0, 256, (12,), generator=voxels, dtype=torch.uint8)
+    return Batch(volume, (torch.randperm(12, generator=masks)[:7],))
+
+
+def warm_up(step: int) -> float:
+    return 5e-3 * min(1.0, (step + 1) / 5)
+
+
+def make_feed(batch_size: int = 8, length: int = 40, workers: int = 0) -> Feed:
+    return Feed(draw, length, FeedConfig(batch_size=batch_size, workers=workers))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("run_dir", type=Path)
+    for name, default in (("steps", 12), ("accumulate", 1), ("every", 4), ("width", 16)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--runtime", default="cpu")
+    parser.add_argument("--term-at", type=int, default=-1)
+    options = parser.parse_args()
+
+    def rate(step: int) -> float:
+        time.sleep(options.pause)
+        if step == options.term_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return warm_up(step)
+
+    runtime = pick_runtime(options.runtime)
+    config = LoopConfig(
+        steps=options.steps,
+        accumulate=options.accumulate,
+        log_every=1,
+        checkpoint_every=options.every,
+    )
+    result = fit(
+        Toy(options.width, dropout=0.1 if options.runtime == "cpu" else 0.0),
+        make_feed(),
+        config,
+        runtime=runtime,
+        run_dir=options.run_dir,
+        learning_rate=rate,
+        seed=3,
+    )
+    runtime.close()
+    sys.exit(143 if result.reason == "stopped" else 0)
+
+
+if __name__ == "__main__":
+    main()
