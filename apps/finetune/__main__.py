@@ -96,41 +96,41 @@ def finetune(config: FinetuneConfig, resolved: DictConfig) -> None:
     with mistakes(ValueError):
         check_window(config, encoder)
     runtime = oct_xla.pick_runtime(config.runtime.device, precision=config.runtime.precision)
-    text = OmegaConf.to_yaml(resolved)
     tree = cast(dict[str, object], OmegaConf.to_container(resolved))
-    with oct_xla.claim_run_folder(Path(config.run_dir), text, tree) as run, Stages() as stages:
+    run = oct_xla.claim_run_folder(
+        Path(config.run_dir), OmegaConf.to_yaml(resolved), tree, may_change=("*",)
+    )
+    with Stages() as stages:
         source = oct_io.open_source(config.data, stages)
         examples = source.labelled(config.task.column, test_split=config.test_split)
-        stages.say(f"{examples.describe()}; label column {config.task.column}")
-        torch.manual_seed(config.seed)
-        encoders = {"pretrained": encoder, "random init": oct_vjepa.Encoder(encoder.config)}
-        features = {
-            name: {config.pool: embed(config, one, examples, runtime)[config.pool]}
-            for name, one in encoders.items()
-        }
-        features["axial profile"] = {"": oct_vjepa.axial_profile(examples.volumes)}
-        rows = compare_features(
-            features,
-            {config.task.column: examples.labels},
-            examples.participants,
-            examples.held_out,
-            reference="random init",
-            seed=config.seed,
-            bootstrap=config.bootstrap,
-        )
-        run.write_provenance(
-            runtime,
-            seeds={"seed": config.seed},
-            extra={
-                "encoder": weights_fingerprint(encoder),
-                "dataset_fingerprint": source.volumes.fingerprint,
-                "made_up_data": source.made_up,
-                "split_rule": examples.split_rule,
-            },
-        )
-        write_results(run.path, rows, examples, made_up=source.made_up)
+        stages.say(f"{config.task.column}: {examples.describe()}")
+    torch.manual_seed(config.seed)
+    encoders = {"pretrained": encoder, "random init": oct_vjepa.Encoder(encoder.config)}
+    features = {
+        name: {config.pool: embed(config, one, examples, runtime)[config.pool]}
+        for name, one in encoders.items()
+    }
+    features["axial profile"] = {"": oct_vjepa.axial_profile(examples.volumes)}
+    rows = compare_features(
+        features,
+        {config.task.column: examples.labels},
+        examples.participants,
+        examples.held_out,
+        reference="random init",
+        seed=config.seed,
+        bootstrap=config.bootstrap,
+    )
+    extra = {
+        "encoder": weights_fingerprint(encoder),
+        "dataset_fingerprint": source.volumes.fingerprint,
+        "made_up_data": source.made_up,
+        "split": examples.split_rule,
+    }
+    oct_xla.write_provenance(run.path, runtime, seed=config.seed, extra=extra)
+    write_results(run.path, rows, examples, made_up=source.made_up)
     print_table(COLUMNS, as_cells(rows))
-    print(f"results: {run.path / 'report.html'}")
+    print(f"report: {run.path / 'report.html'}")
+    run.release()
 
 
 def check_window(config: FinetuneConfig, encoder: oct_vjepa.Encoder) -> None:

@@ -8,7 +8,7 @@ uv run apps/pretrain --cfg job                           every setting and its v
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -36,9 +36,6 @@ class RuntimeConfig:
 
     precision: str = "fp32"
     """fp32, or bf16 autocast; parameters stay fp32."""
-
-    workers: int = 0
-    """Processes that read the cache; 0 reads in the main process, which suits a local cache."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,9 +65,6 @@ class PretrainConfig:
     resume: str = "auto"
     """auto goes on from the newest whole checkpoint; never refuses to touch an existing run."""
 
-    batch_size: int = 16
-    """Volumes an optimiser step, over all devices and micro-batches."""
-
     measure_input: bool = True
     """Set encoder.input_mean and input_std from the training volumes."""
 
@@ -82,47 +76,67 @@ class PretrainConfig:
     masking: oct_vjepa.MaskingConfig = field(default_factory=oct_vjepa.MaskingConfig)
     objective: oct_vjepa.JepaConfig = field(default_factory=oct_vjepa.JepaConfig)
     schedule: oct_vjepa.ScheduleConfig = field(default_factory=oct_vjepa.ScheduleConfig)
+    feed: oct_xla.FeedConfig = field(default_factory=oct_xla.FeedConfig)
     loop: oct_xla.LoopConfig = field(default_factory=oct_xla.LoopConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
+MAY_CHANGE = ("runtime.*", "tracking.*", "resume", "feed.workers", "feed.prefetch", "data.jobs")
+"""Settings that a resumed run may change, because they do not change what it computes."""
+
+
 def pretrain(config: PretrainConfig, resolved: DictConfig) -> int:
     """Run what `config` asks for; returns the exit code."""
     runtime = oct_xla.pick_runtime(config.runtime.device, precision=config.runtime.precision)
     tree = cast(dict[str, object], OmegaConf.to_container(resolved))
-    with oct_xla.claim_run_folder(
-        Path(config.run_dir), OmegaConf.to_yaml(resolved), tree, resume=config.resume
-    ) as run:
-        with Stages() as stages:
-            source = oct_io.open_source(config.data, stages)
-        seen = source.outside(config.data.excluded_splits)
-        with mistakes(ValueError):
-            jepa = make_jepa(config, source, seen)
-        samples = PretrainSamples(
-            source.volumes,
-            seen,
-            config.masking,
-            grid=jepa.encoder.config.grid,
-            seed=config.seed,
-        )
-        run.write_provenance(runtime, describe(config, source, seen))
-        result = train(config, jepa, samples, runtime, run.path)
-        if result.reason == "stopped":
-            print(f"stopped at step {result.step}; the same command goes on from there")
-            return EXIT_STOPPED
+    run = oct_xla.claim_run_folder(
+        Path(config.run_dir),
+        OmegaConf.to_yaml(resolved),
+        tree,
+        resume=config.resume,
+        may_change=MAY_CHANGE,
+        rank=runtime.rank,
+    )
+    with Stages() as stages:
+        source = oct_io.open_source(config.data, stages)
+    seen = source.outside(config.data.excluded_splits)
+    with mistakes(ValueError):
+        jepa = make_jepa(config, source, seen)
+    samples = PretrainSamples(
+        source.volumes, seen, config.masking, grid=jepa.encoder.config.grid, seed=config.seed
+    )
+    if runtime.rank == 0:
+        extra = describe(config, source, seen)
+        oct_xla.write_provenance(run.path, runtime, seed=config.seed, extra=extra)
+        source.write_quarantine(run.path / "quarantine.jsonl")
+    result = train(config, jepa, samples, runtime, run)
+    runtime.close()
+    if result.reason == "stopped":
+        print(f"stopped at step {result.step}; the same command goes on from there")
+        return EXIT_STOPPED
+    if runtime.rank == 0:
         jepa.teacher.encoder.save_pretrained(run.path / "encoder")
-        encoders = {
-            "pretrained": oct_vjepa.Encoder.from_pretrained(run.path / "encoder"),
-            "random init": random_encoder(jepa.encoder.config, config.seed),
-        }
-        rows = probe_encoders(config.probe, encoders, source, seed=config.seed)
-        page = write_report(run.path, source, samples, encoders, rows)
+        conclude(config, run.path, source, samples)
+    run.release()
+    return 0
+
+
+def conclude(
+    config: PretrainConfig, run_dir: Path, source: oct_io.Source, samples: PretrainSamples
+) -> None:
+    """Probe the encoder that the run left behind, and write the report."""
+    pretrained = oct_vjepa.Encoder.from_pretrained(run_dir / "encoder")
+    encoders = {
+        "pretrained": pretrained,
+        "random init": random_encoder(pretrained.config, config.seed),
+    }
+    rows = probe_encoders(config.probe, encoders, source, seed=config.seed)
+    page = write_report(run_dir, source, samples, encoders, rows)
     if rows:
         print_table(COLUMNS, as_cells(rows))
     print(f"report: {page}")
-    return 0
 
 
 def make_jepa(config: PretrainConfig, source: oct_io.Source, seen: Sequence[int]) -> oct_vjepa.Jepa:
@@ -156,25 +170,36 @@ def train(
     jepa: oct_vjepa.Jepa,
     samples: PretrainSamples,
     runtime: oct_xla.Runtime,
-    run_dir: Path,
+    run: oct_xla.RunFolder,
 ) -> oct_xla.FitResult:
-    """Train, or go on training, in `run_dir`."""
-    feed_config = oct_xla.FeedConfig(
-        batch_size=config.batch_size, workers=config.runtime.workers, seed=config.seed
-    )
+    """Train, or go on training, in the run folder."""
+    feed = config.feed
+    if len(samples) < feed.batch_size:
+        print(f"{len(samples)} volumes are fewer than feed.batch_size; batches hold them all")
+        feed = replace(feed, batch_size=len(samples))
     stride = max(1, len(samples) // config.watched_volumes)
     watched_BCZYX = torch.stack(
         [samples(i, 0).volume_BCZYX for i in range(0, len(samples), stride)]
     )[: config.watched_volumes]
     sinks = []
     if config.tracking.wandb and runtime.rank == 0:
-        sinks.append(oct_xla.WandbSink(run_dir, project=config.tracking.project, name=config.name))
+        # Only the science: paths of scans stay here.
+        told = {name: asdict(getattr(config, name)) for name in ("encoder", "objective", "loop")}
+        sinks.append(
+            oct_xla.WandbSink(
+                run_id=run.run_id,
+                project=config.tracking.project,
+                name=config.name,
+                folder=run.path,
+                config=told,
+            )
+        )
     return oct_xla.fit(
         jepa,
-        oct_xla.Feed(samples, len(samples), feed_config),
+        oct_xla.Feed(samples, len(samples), feed),
         config.loop,
         runtime=runtime,
-        run_dir=run_dir,
+        run_dir=run.path,
         learning_rate=lambda step: config.schedule.at(step, config.loop.steps),
         seed=config.seed,
         sinks=sinks,

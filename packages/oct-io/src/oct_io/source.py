@@ -19,6 +19,7 @@ from oct_io.labels import class_names, load_labels
 from oct_io.manifest import hash_participant, read_manifest
 from oct_io.participants import find_participants, read_participants, recommended_split
 from oct_io.phantom.tree import PhantomTree, write_phantom_tree
+from oct_io.quarantine import write_quarantine
 from oct_io.resample import WINDOWS
 from oct_io.tables import Row
 
@@ -47,6 +48,9 @@ class SourceConfig:
 
     labels: str = ""
     """Label table, one participant a row; empty: `participants.tsv` under the root, if there."""
+
+    label_columns: list[str] = field(default_factory=list)
+    """Columns of the label table that are worth a probe."""
 
     excluded_splits: list[str] = field(default_factory=lambda: ["test"])
     """Values of `recommended_split` whose participants pretraining never sees."""
@@ -149,6 +153,10 @@ class Source:
         """Hashed participants that have volumes and that `outside` leaves out, sorted."""
         present = {entry.participant for entry in self.volumes.entries}
         return sorted(present & self._participants_in(splits))
+
+    def write_quarantine(self, path: Path) -> None:
+        """Copy the list of refused scans to `path`: a line each, with path, stage and reason."""
+        write_quarantine(path, self.volumes.quarantined)
 
     def labelled(self, column: str, *, test_split: str = "test") -> LabelledVolumes:
         """Volumes with a label in `column`; all volumes of a participant are on one side.
