@@ -337,6 +337,24 @@ def test_scans_in_a_bucket_are_cached_with_one_request_each(tree, tmp_path, buck
     assert bucket.requests == []
 
 
+def test_a_script_that_forgot_its_main_guard_is_told_so_instead_of_waiting_forever(tree, tmp_path):
+    script = Path(tmp_path / "script.py")
+    script.write_text(
+        "import sys\n"
+        "from oct_io import TreeError, Window, build_cache, read_manifest\n"
+        "root, out = sys.argv[1:]\n"
+        "window = Window(name='test', extent_mm=(2.0, 0.15, 2.0), shape=(4, 16, 12))\n"
+        "try:\n"
+        "    build_cache(read_manifest(root), root, window, out, jobs=2)\n"
+        "except TreeError as error:\n"
+        "    print(error)\n"
+    )
+    command = [sys.executable, str(script), str(tree), str(tmp_path / "cache")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "worker processes do not start" in result.stdout
+    assert "__main__" in result.stdout
+
+
 def test_decoding_beside_the_main_process_needs_no_luck_with_a_crashing_decoder(tree, tmp_path):
     """A decoder that kills its process costs that scan; the others are cached."""
     script = Path(tmp_path / "crash.py")

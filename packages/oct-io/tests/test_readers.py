@@ -268,6 +268,27 @@ def test_one_dark_frame_is_a_blink_and_no_reason_to_refuse(scan_file, draw):
     assert not read_volume(scan_file(volume=volume)).voxels[3].any()
 
 
+def test_a_header_without_pixels_behind_it_is_no_scan(scan_file):
+    def drop(dataset):
+        del dataset.PixelData
+
+    with pytest.raises(ScanError, match="no PixelData"):
+        read_header(scan_file(edit=drop))
+
+
+def test_big_endian_files_are_read(scan_file, draw):
+    written = draw(dtype=np.uint16)
+    path = scan_file(volume=written)
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = written.voxels.astype(">u2").tobytes()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRBigEndian
+    dataset["PixelData"].VR = "OW"
+    pydicom.dcmwrite(path, dataset, little_endian=False, implicit_vr=False, force_encoding=True)
+    volume = read_volume(path)
+    assert volume.voxels.dtype == np.uint16
+    assert np.array_equal(volume.voxels, written.voxels)
+
+
 def test_colour_and_signed_voxels_are_refused(scan_file):
     def signed(dataset):
         dataset.PixelRepresentation = 1

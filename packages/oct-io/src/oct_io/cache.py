@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +20,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.decoding import Decoded, Outcome, decode_in_order
+from oct_io.decoding import NO_GUARD, Decoded, Outcome, decode_in_order
 from oct_io.errors import TreeError
 from oct_io.index import (
     INDEX,
@@ -124,9 +125,23 @@ def _standing(folder: Path) -> CacheIndex | None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`; the system frees it however the process ends."""
-    with (folder.parent / f".{folder.name}.lock").open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Hold the lock of `folder`; the system frees it however the process ends.
+
+    Raises:
+        RuntimeError: the lock is held by the process that started this one as its worker. A script
+            that builds a cache outside of `if __name__ == "__main__":` runs again in each worker.
+    """
+    with (folder.parent / f".{folder.name}.lock").open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            if "__mp_main__" in sys.modules and file.read() == str(os.getppid()).encode():
+                raise RuntimeError(NO_GUARD) from None
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        file.flush()
         yield
 
 

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
-from oct_io.errors import ScanError
+from oct_io.errors import ScanError, TreeError
 from oct_io.index import CacheEntry
 from oct_io.manifest import ScanRecord
 from oct_io.readers import read_volume
@@ -19,6 +19,7 @@ from oct_io.resample import Window, resample
 from oct_io.storage import join
 from oct_io.volume import OctVolume
 
+NO_GUARD = 'put the call under `if __name__ == "__main__":`, or use jobs=1'
 AHEAD = 2  # scans in flight per process: enough to keep all busy, few enough to hold in memory
 
 
@@ -47,6 +48,9 @@ def decode_in_order(
 
     With more than one job, processes are spawned (filesystems of buckets do not survive a fork),
     and a decoder that crashes its process costs the scan it crashed on and nothing else.
+
+    Raises:
+        TreeError: no process can be started.
     """
     if jobs < 0:
         raise ValueError(f"jobs ({jobs}) must be 0, for one a CPU, or more")
@@ -95,7 +99,13 @@ def _alone(task: Task) -> Outcome:
         try:
             return pool.submit(decode, task).result()
         except BrokenProcessPool:
-            return Refused("decode", "the decoder crashed on it")
+            pass
+    with _pool(1) as pool:
+        try:
+            pool.submit(os.getpid).result()
+        except BrokenProcessPool as error:
+            raise TreeError(f"worker processes do not start: {NO_GUARD}") from error
+    return Refused("decode", "the decoder crashed on it")
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:

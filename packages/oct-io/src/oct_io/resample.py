@@ -47,6 +47,7 @@ def _three(name: str, values: Sequence[float], kind: type) -> tuple:  # type: ig
 
 WINDOWS: dict[str, Window] = {
     "macula6": Window(name="macula6"),
+    "wide12x9": Window(name="wide12x9", extent_mm=(9.0, 2.0, 12.0)),
     "tiny": Window(name="tiny", extent_mm=(6.0, 0.8, 6.0), shape=(8, 64, 64)),  # for CPU runs
 }
 

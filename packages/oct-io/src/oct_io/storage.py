@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -100,7 +100,9 @@ def _fetch(url: str | Path, size: int | None) -> bytes:
         raise ScanError(where, "fetch", "no permission to read it") from error
     except (IsADirectoryError, NotADirectoryError) as error:
         raise ScanError(where, "fetch", "not a file") from error
-    except (OSError, TimeoutError) as error:
+    except ScanError:
+        raise
+    except Exception as error:  # each kind of bucket has errors of its own, and not all are OSError
         raise ScanError(where, "fetch", f"transport failed ({type(error).__name__})") from error
 
 
@@ -120,9 +122,23 @@ def safe_relative(text: str) -> str | None:
 
 
 def exists(url: str | Path) -> bool:
-    """Whether a file or folder lies at `url`."""
+    """Whether a file or folder lies at `url`.
+
+    Raises:
+        TreeError: it cannot be asked.
+    """
     filesystem, path = open_filesystem(url)
-    return bool(with_retries(lambda: filesystem.exists(path)))
+    with _reaching(url):
+        return bool(with_retries(lambda: filesystem.exists(path)))
+
+
+@contextmanager
+def _reaching(url: str | Path) -> Iterator[None]:
+    """Turn what a bucket raises, such as missing credentials, into one line."""
+    try:
+        yield
+    except Exception as error:  # each kind of bucket has errors of its own, and not all are OSError
+        raise TreeError(f"{redact(url)}: cannot be reached ({type(error).__name__})") from error
 
 
 def change_tokens(root: str | Path, relatives: Sequence[str]) -> dict[str, str]:
@@ -134,7 +150,8 @@ def change_tokens(root: str | Path, relatives: Sequence[str]) -> dict[str, str]:
     base = base.rstrip("/")
     protocols = filesystem.protocol
     local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
-    listed = {} if local else with_retries(lambda: filesystem.find(base, detail=True))
+    with _reaching(root):
+        listed = {} if local else with_retries(lambda: filesystem.find(base, detail=True))
     tokens = {}
     for relative in relatives:
         path = f"{base}/{relative}"
@@ -156,6 +173,8 @@ def walk_files(root: str | Path, suffix: str) -> Iterator[str]:
     """Sorted paths, relative to `root`, of all files whose name ends in `suffix`."""
     filesystem, base = open_filesystem(root)
     base = base.rstrip("/")
-    for path in sorted(with_retries(lambda: filesystem.find(base))):
+    with _reaching(root):
+        found = with_retries(lambda: filesystem.find(base))
+    for path in sorted(found):
         if str(path).lower().endswith(suffix):
             yield str(path)[len(base) :].lstrip("/")

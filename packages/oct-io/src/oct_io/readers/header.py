@@ -25,6 +25,8 @@ HEAD_BYTES = 256 << 10  # the header of 512 frames takes 208 kB
 MAX_HEAD_BYTES = 16 << 20
 MAX_FRAMES = 8192
 
+NO_PIXELS = "no PixelData: the file is cut off or was written without it; copy it again"
+
 PARSE_ERRORS = (
     InvalidDicomError,
     ArithmeticError,
@@ -86,7 +88,8 @@ def read_header(url: str | Path) -> ScanHeader:
     Fetches 256 kB, and more only while the header has not ended, never above 16 MB.
 
     Raises:
-        ScanError: stage `fetch` or `parse`. Radial and circle scans are described, not refused.
+        ScanError: stage `fetch`, `parse`, or `decode` where no pixel data follows. Radial and
+            circle scans are described, not refused.
     """
     where, size = redact(url), HEAD_BYTES
     while True:
@@ -94,7 +97,10 @@ def read_header(url: str | Path) -> ScanHeader:
         whole = len(head) < size
         dataset, ended = parse_dataset(head, where, patient=not whole)
         if dataset is not None and (ended or whole):
-            return describe(dataset, where)
+            header = describe(dataset, where)
+            if not ended:
+                raise ScanError(where, "decode", NO_PIXELS)
+            return header
         if size >= MAX_HEAD_BYTES:
             raise ScanError(where, "parse", f"the header does not end within {size:,} bytes")
         size *= 4

@@ -14,7 +14,7 @@ from pydicom.uid import UID, RLELossless
 
 from oct_io.errors import ScanError
 from oct_io.readers.codestream import frame_size, is_whole
-from oct_io.readers.header import PARSE_ERRORS, ScanHeader
+from oct_io.readers.header import NO_PIXELS, PARSE_ERRORS, ScanHeader
 
 MAX_VOXEL_BYTES = 1 << 30  # the largest known OCT volumes take 260 MB
 
@@ -60,6 +60,8 @@ def decode(content: bytes, header: ScanHeader, where: str) -> Voxels:
     if voxels.size != np.prod(header.shape):
         reason = f"decoded to {voxels.shape} instead of {header.shape}"
         raise ScanError(where, "decode", reason)
+    kind = np.uint8 if header.allocated == 8 else np.uint16
+    voxels = voxels.astype(kind, copy=False)  # big-endian files keep their byte order in pydicom
     return voxels.reshape(header.shape)  # one frame arrives without its axis
 
 
@@ -76,8 +78,7 @@ def _check_kind(dataset: Dataset, where: str) -> None:
 def _check_data(dataset: Dataset, header: ScanHeader, where: str) -> None:
     data = dataset.get("PixelData")
     if not data:
-        reason = "no PixelData: the file is cut off or was written without it; copy it again"
-        raise ScanError(where, "decode", reason)
+        raise ScanError(where, "decode", NO_PIXELS)
     frames, rows, columns = header.shape
     syntax = UID(header.transfer_syntax)
     if not syntax.is_encapsulated:
