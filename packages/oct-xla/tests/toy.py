@@ -79,6 +79,7 @@ def main() -> None:
     for name, default in (("steps", 12), ("accumulate", 1), ("every", 4), ("width", 16)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--runtime", default="cpu")
     parser.add_argument("--term-at", type=int, default=-1)
     options = parser.parse_args()
@@ -97,7 +98,7 @@ def main() -> None:
         checkpoint_every=options.every,
     )
     result = fit(
-        Toy(options.width, dropout=0.1 if options.runtime == "cpu" else 0.0),
+        Toy(options.width, options.dropout),
         make_feed(),
         config,
         runtime=runtime,

@@ -1,6 +1,6 @@
 """Train one objective on a CPU, CUDA GPUs or TPUs: `fit(objective, feed, LoopConfig(...))`."""
 
-from oct_xla.checkpoint import Checkpoint, Checkpoints, read_checkpoint
+from oct_xla.checkpoint import Checkpoints, read_checkpoint
 from oct_xla.device import Runtime, pick_runtime
 from oct_xla.errors import (
     CheckpointError,
@@ -12,12 +12,14 @@ from oct_xla.errors import (
 )
 from oct_xla.feed import Feed, FeedConfig, sample_seed
 from oct_xla.journal import Journal, Sink, read_rows
-from oct_xla.loop import FitResult, LoopConfig, fit
+from oct_xla.loop import FitResult, fit
 from oct_xla.objective import Objective
+from oct_xla.runfolder import RunFolder, claim_run_folder, write_provenance
+from oct_xla.settings import LoopConfig
 from oct_xla.state import objective_tensors
+from oct_xla.tracking import WandbSink
 
 __all__ = [
-    "Checkpoint",
     "CheckpointError",
     "Checkpoints",
     "DeviceError",
@@ -30,13 +32,17 @@ __all__ = [
     "NonFiniteError",
     "Objective",
     "OctXlaError",
+    "RunFolder",
     "RunFolderError",
     "Runtime",
     "Sink",
+    "WandbSink",
+    "claim_run_folder",
     "fit",
     "objective_tensors",
     "pick_runtime",
     "read_checkpoint",
     "read_rows",
     "sample_seed",
+    "write_provenance",
 ]

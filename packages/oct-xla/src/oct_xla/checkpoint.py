@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from oct_xla.errors import CheckpointError
 from oct_xla.files import fsync_folder, read_json, write_atomically
@@ -156,9 +161,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
                 for name, entry in metadata.items()
                 if isinstance(entry, TensorStorageMetadata)
             }
-            dcp.load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
+            load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
     # A CheckpointException is a BaseException, not an Exception (torch 2.9).
-    except (dcp.CheckpointException, SafetensorError, OSError, ValueError) as error:
+    except (CheckpointException, SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{folder}: cannot be read: {_first_reason(error)}") from error
     return Checkpoint(tensors, state)
 
@@ -168,8 +173,8 @@ def _write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
         with _quiet():
-            dcp.save(whole, storage_writer=writer, no_dist=True)
-    except dcp.CheckpointException as error:
+            save(whole, storage_writer=writer, no_dist=True)
+    except CheckpointException as error:
         raise CheckpointError(
             f"{folder}: cannot be written: {_first_reason(error)}; free space or choose another"
             " run_dir"

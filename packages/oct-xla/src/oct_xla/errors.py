@@ -1,4 +1,4 @@
-"""What can go wrong in a training run; every text is one line that says what, where, why and what to do."""
+"""What can go wrong in a training run; each text is one line that ends with what to do."""
 
 
 class OctXlaError(Exception):

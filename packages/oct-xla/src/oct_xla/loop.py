@@ -17,82 +17,12 @@ from oct_xla.journal import Journal, Sink
 from oct_xla.objective import parameter_groups
 from oct_xla.preemption import StopRequest
 from oct_xla.progress import ProgressSink
+from oct_xla.settings import LoopConfig
 from oct_xla.state import collect_tensors, restore_tensors
 from oct_xla.step import Stepper
 from oct_xla.timing import StepClock
 
 CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
-
-
-@dataclass(kw_only=True, slots=True)
-class LoopConfig:
-    """How long to train, how to step, and how often to tell and to save."""
-
-    steps: int = 1000
-    """Optimiser steps of the whole run; schedules see this number."""
-
-    accumulate: int = 1
-    """Micro-batches of one step: less memory, the same result. The batch is `feed.batch_size`."""
-
-    clip_norm: float | None = 1.0
-    """Largest global norm of the gradient, over all processes; 1.0 as in most ViT recipes."""
-
-    weight_decay: float = 0.04
-    """Passed to the objective's parameter groups; V-JEPA 2 keeps 0.04 throughout."""
-
-    betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's decay rates of the first and second moment; V-JEPA 2 keeps PyTorch's."""
-
-    log_every: int = 10
-    """Steps between two rows of metrics; the first and the last step always make one."""
-
-    checkpoint_every: int = 500
-    """Steps between two checkpoints; 0 saves at the end and on SIGTERM only."""
-
-    keep_last: int = 2
-    """Checkpoints that stay; two, so that a damaged disk block does not cost the run."""
-
-    evaluate_every: int = 0
-    """Steps between two calls of `evaluate`; 0 never calls it."""
-
-    best_metric: str = ""
-    """Key of `evaluate`'s result by which `best.json` is set; empty sets none. Not a loss: a
-    falling self-supervised loss can be a collapse."""
-
-    best_mode: str = "max"
-    """Whether a larger ("max") or a smaller ("min") value of `best_metric` is better."""
-
-    max_skipped: int = 10
-    """Steps in a row that may be skipped for a non-finite loss before the run stops."""
-
-    def __post_init__(self) -> None:
-        low, high = self.betas
-        self.betas = (float(low), float(high))
-        for name, least in (
-            ("steps", 1),
-            ("accumulate", 1),
-            ("log_every", 1),
-            ("keep_last", 1),
-            ("checkpoint_every", 0),
-            ("evaluate_every", 0),
-            ("max_skipped", 1),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"loop.{name} ({getattr(self, name)}) must be at least {least}")
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise ValueError(
-                f"loop.clip_norm ({self.clip_norm}) must be positive, or null for none"
-            )
-        if self.weight_decay < 0:
-            raise ValueError(f"loop.weight_decay ({self.weight_decay}) must not be negative")
-        if not (0 <= low < 1 and 0 <= high < 1):
-            raise ValueError(f"loop.betas ({self.betas}) must each lie in [0, 1)")
-        if self.best_mode not in ("max", "min"):
-            raise ValueError(f"loop.best_mode ({self.best_mode!r}) must be max or min")
-        if self.best_metric and not self.evaluate_every:
-            raise ValueError(
-                f"loop.best_metric ({self.best_metric!r}) needs loop.evaluate_every above 0"
-            )
 
 
 class FitResult(NamedTuple):
@@ -218,8 +148,8 @@ class _Run:
         for name, value in self.order.items():
             if state["order"].get(name) != value:
                 raise CheckpointError(
-                    f"{where}: made with {name} = {state['order'].get(name)}, now it is {value}; set"
-                    " it back or choose another run_dir"
+                    f"{where}: made with {name} = {state['order'].get(name)}, now it is {value};"
+                    " set it back or choose another run_dir"
                 )
         restore_tensors(tensors, self.objective, self.optimizer, where)
         self.runtime.cut()
@@ -297,8 +227,8 @@ class _Run:
         self.skipped_in_a_row = 0 if applied else self.skipped_in_a_row + 1
         if self.skipped_in_a_row >= self.config.max_skipped:
             raise NonFiniteError(
-                f"step {self.step + 1}: loss or gradient was not finite {self.skipped_in_a_row} times"
-                " in a row; lower the learning rate, lengthen the warm-up, or set precision fp32"
+                f"step {self.step + 1}: loss or gradient was not finite {self.skipped_in_a_row}"
+                " times in a row; lower the learning rate, lengthen the warm-up, or set precision fp32"
             )
 
     def _evaluate(self, evaluate: Callable[[int], dict[str, float]] | None) -> dict[str, float]:

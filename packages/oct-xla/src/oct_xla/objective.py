@@ -17,8 +17,8 @@ class Objective(Protocol):
     - `parameter_groups(weight_decay: float) -> list[dict]`: groups for AdamW; a group's
       "lr_scale" multiplies its learning rate. Without it, all trainable parameters form one group.
 
-    The whole state is `state_dict()`. `fit` moves the module to the device first, which on XLA makes
-    new parameter objects: keep no list of parameters made before.
+    The whole state is `state_dict()`. `fit` moves the module to the device first, which on XLA
+    makes new parameter objects: keep no list of parameters made before.
     """
 
     def loss(self, batch: Any, generator: torch.Generator | None) -> Mapping[str, Tensor]:

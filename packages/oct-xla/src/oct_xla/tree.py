@@ -1,4 +1,4 @@
-"""Batches as nested tuples, NamedTuples, lists and dicts of tensors: map over them, stack samples."""
+"""Batches are nested tuples, NamedTuples, lists and dicts of tensors: map over them, stack them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

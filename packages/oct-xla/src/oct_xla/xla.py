@@ -87,7 +87,7 @@ class XlaRuntime:
             # Without minibatch=True every host would have to supply the global batch.
             axes = ("data",) + (None,) * (dimensions - 1)
             spec = xs.ShardingSpec(self._mesh, axes, minibatch=self.world > 1)
-            moved = xm.send_cpu_data_to_device(group, self.device, spec)
+            moved: list[Tensor] = xm.send_cpu_data_to_device(group, self.device, spec)
             sent.update(zip(map(id, group), moved, strict=True))
         return map_tensors(lambda tensor: sent[id(tensor)], batch)
 
@@ -102,7 +102,7 @@ class XlaRuntime:
     def seed(self, seed: int) -> None:
         """Seed the generators of the host and of the devices."""
         torch.manual_seed(seed)
-        torch_xla.manual_seed(seed & 0x7FFFFFFF)
+        torch_xla.manual_seed(seed & 0x7FFFFFFF)  # type: ignore[no-untyped-call]
 
     def reduce_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Do nothing: the gradient of the global batch is one program's result."""
@@ -126,7 +126,7 @@ class XlaRuntime:
 
     def compilations(self) -> int:
         """Return how many graphs were compiled so far."""
-        data = met.metric_data("CompileTime")
+        data = met.metric_data("CompileTime")  # type: ignore[no-untyped-call]
         return int(data[0]) if data else 0
 
     def close(self) -> None:
