@@ -300,6 +300,16 @@ def test_colour_and_signed_voxels_are_refused(scan_file):
     assert "inverted" in refusal(scan_file(edit=inverted)).reason
 
 
+def test_a_value_of_the_wrong_length_is_a_damaged_header_and_is_not_quoted(scan_file):
+    path = scan_file()
+    content = path.read_bytes()
+    at = content.index(b"\x22\x00\x32\x00FL") + 6  # the length of the first ReferenceCoordinates
+    path.write_bytes(content[:at] + b"\x5e" + content[at + 1 :])
+    error = refusal(path)
+    assert error.stage == "parse"
+    assert len(error.reason) < 100
+
+
 @pytest.mark.parametrize("codec", ["", "jpeg2000", "jpegls"])
 def test_damaged_bytes_give_a_volume_or_a_scan_error_and_nothing_else(scan_file, codec):
     path = scan_file(codec=codec)

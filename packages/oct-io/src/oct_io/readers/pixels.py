@@ -14,7 +14,7 @@ from pydicom.uid import UID, RLELossless
 
 from oct_io.errors import ScanError
 from oct_io.readers.codestream import frame_size, is_whole
-from oct_io.readers.header import NO_PIXELS, PARSE_ERRORS, ScanHeader
+from oct_io.readers.header import NO_PIXELS, ScanHeader
 
 MAX_VOXEL_BYTES = 1 << 30  # the largest known OCT volumes take 260 MB
 
@@ -54,7 +54,9 @@ def decode(content: bytes, header: ScanHeader, where: str) -> Voxels:
             _check_data(dataset, header, where)
             _check_kind(dataset, where)
             voxels = pixel_array(dataset, raw=True)
-    except (*PARSE_ERRORS, RuntimeError, MemoryError) as error:
+    except ScanError:
+        raise
+    except Exception as error:  # decoders promise no set of errors; their texts may quote bytes
         reason = f"the pixel data cannot be decoded ({type(error).__name__})"
         raise ScanError(where, "decode", reason) from None
     if voxels.size != np.prod(header.shape):
