@@ -82,7 +82,7 @@ DEVICES: dict[str, Device] = {
         Device(
             name="phantom_a",
             shape=(12, 160, 96),
-            extent_mm=(6.0, 1.12, 6.0),
+            extent_mm=(6.0, 1.28, 6.0),
             axial_sigma_um=5.0,
             lateral_sigma_um=14.0,
             looks=6,
@@ -93,8 +93,8 @@ DEVICES: dict[str, Device] = {
         ),
         Device(
             name="phantom_b",
-            shape=(14, 176, 88),
-            extent_mm=(6.0, 1.144, 6.0),
+            shape=(14, 180, 88),
+            extent_mm=(6.0, 1.26, 6.0),
             axial_sigma_um=6.0,
             lateral_sigma_um=18.0,
             looks=3,
@@ -106,7 +106,7 @@ DEVICES: dict[str, Device] = {
         Device(
             name="phantom_c",
             shape=(16, 144, 80),
-            extent_mm=(6.0, 1.152, 6.0),
+            extent_mm=(6.0, 1.296, 6.0),
             axial_sigma_um=7.5,
             lateral_sigma_um=20.0,
             looks=4,
@@ -121,12 +121,12 @@ DEVICES: dict[str, Device] = {
             shape=(24, 496, 512),
             extent_mm=(0.72, 1.920512, 5.725184),
             axial_sigma_um=5.6,
-            lateral_sigma_um=13.0,
-            looks=16,
+            lateral_sigma_um=11.0,
+            looks=12,
             noise_db=-26.0,
             window_db=(-26.0, 6.0),
             roll_off_db_per_mm=1.0,
-            gain_sd_db=0.4,
+            gain_sd_db=1.6,
         ),
     )
 }

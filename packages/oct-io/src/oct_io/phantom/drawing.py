@@ -13,6 +13,7 @@ from oct_io.phantom.lesions import (
     draw_cysts,
     draw_drusen,
     draw_foci,
+    swelling,
     thin_layers,
 )
 from oct_io.phantom.retina import LAYERS, SURFACES, Anatomy, Retina, draw_retina, stack_surfaces
@@ -152,8 +153,9 @@ def _backscatter(
         druse = draw_drusen(retina, seed, spec.laterality, spec.effect)
         squeezed = np.minimum(0.7 * druse, 0.6 * thickness["onl"])
         thickness |= {"druse": druse, "onl": thickness["onl"] - squeezed}
-    for height in heights:
+    for cyst, height in zip(cysts, heights, strict=True):
         thickness["inl"] = thickness["inl"] + 1.2 * height
+        thickness["opl"] = thickness["opl"] + swelling(cyst, retina)
     surfaces = stack_surfaces(retina.bruch_um, thickness)
     vessels = draw_vessels(retina, surfaces, seed, spec.laterality)
     backscatter = _fill(grid, surfaces, retina)
@@ -199,10 +201,11 @@ def _shade_choroid(
     """Decay below Bruch's membrane, and the dark lumina of choroidal vessels."""
     bruch, sclera = surfaces_um[LAYERS.index("choroid")], surfaces_um[-1]
     depth_mm = np.clip(grid.row_um[:, None] - bruch[:, None, :], 0, None) / 1000
-    blobs_mm = (0.4, 0.06, 0.15)
+    blobs_mm = (0.15, 0.06, 0.10)
     width = tuple(b / s for b, s in zip(blobs_mm, grid.spacing, strict=True))
     noise = smooth_noise(stream(seed, "choroid", laterality), grid.shape, width)
-    lumen = _below(grid, bruch + 25) - _below(grid, sclera)
+    fade = (sclera[:, None, :] - grid.row_um[:, None]) / (sclera - bruch)[:, None, :]
+    lumen = _below(grid, bruch + 25) * np.clip(2 * fade, 0, 1)  # vessels thin out towards sclera
     dark_db = 3.5 * np.clip(noise + 0.3, -1.2, 1.5) * lumen
     backscatter *= decibels(-CHOROID_LOSS_DB_PER_MM * depth_mm - dark_db)
 
@@ -210,9 +213,9 @@ def _shade_choroid(
 def _add_texture(
     backscatter: Array, grid: Grid, texture_db: float, rng: np.random.Generator
 ) -> None:
-    """Grain of the tissue: blobs of some ten micrometres in depth, longer along the layers."""
+    """Grain of the tissue: blobs of some ten micrometres that neighbouring B-scans share."""
     if texture_db > 0:
-        blobs_mm = (0.03, 0.012, 0.04)
+        blobs_mm = (0.02, 0.009, 0.009)
         width = tuple(b / s for b, s in zip(blobs_mm, grid.spacing, strict=True))
         backscatter *= decibels(texture_db * smooth_noise(rng, grid.shape, width))
 

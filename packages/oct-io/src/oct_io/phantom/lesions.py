@@ -59,7 +59,7 @@ def draw_drusen(retina: Retina, seed: int, laterality: str, effect: float) -> Ar
     height = np.zeros_like(retina.bruch_um)
     for _ in range(int(rng.integers(4, 8))):
         y0, x0 = _around_fovea(rng, 0.2, 2.4)
-        peak = 45 + 45 * rng.random()
+        peak = 50 + 45 * rng.random()
         width_y, width_x = 0.30 + 0.15 * rng.random(), 0.12 + 0.13 * rng.random()
         y, x = (retina.bscan_mm - y0) / width_y, (retina.nasal_mm - x0) / width_x
         # A fourth power makes domes: flatter on top and steeper at the sides than a Gaussian.
@@ -74,8 +74,8 @@ def draw_cysts(seed: int, laterality: str, effect: float) -> list[Cyst]:
     for _ in range(int(rng.integers(3, 7))):
         y, x = _around_fovea(rng, 0.3, 1.9)
         size = effect * (0.75 + 0.5 * rng.random())
-        radius = (0.38 * size, 0.24 * size)
-        cysts.append(Cyst(y, x, radius, 30 * size, float(rng.uniform(-0.6, 0.6))))
+        radius = (0.46 * size, 0.32 * size)
+        cysts.append(Cyst(y, x, radius, 40 * size, float(rng.uniform(-0.6, 0.6))))
     return cysts
 
 
@@ -86,6 +86,16 @@ def cyst_half_height(cyst: Cyst, retina: Retina) -> Array:
     y = (retina.bscan_mm - cyst.bscan_mm) / cyst.radius_mm[0]
     x = (retina.nasal_mm - cyst.nasal_mm) / cyst.radius_mm[1]
     height = cyst.half_height_um * np.sqrt(np.clip(1 - x**2 - y**2, 0, None))
+    return np.asarray(height, dtype=np.float32)
+
+
+def swelling(cyst: Cyst, retina: Retina) -> Array:
+    """Oedema around a cyst, wider than the cyst and low: added thickness in micrometres."""
+    if min(cyst.radius_mm) <= 0:
+        return np.zeros_like(retina.bruch_um)
+    y = (retina.bscan_mm - cyst.bscan_mm) / (2 * cyst.radius_mm[0])
+    x = (retina.nasal_mm - cyst.nasal_mm) / (2 * cyst.radius_mm[1])
+    height = 0.7 * cyst.half_height_um * np.exp(-0.5 * (x**2 + y**2))
     return np.asarray(height, dtype=np.float32)
 
 

@@ -41,7 +41,7 @@ REFLECTIVITY_DB = {
     "os": -11.0,
     "rpe": 0.0,
     "druse": -6.0,
-    "choroid": -6.0,
+    "choroid": -7.0,
     "sclera": -5.0,
 }
 """Backscatter relative to the pigment epithelium, read off a mean A-scan of a real Spectralis
