@@ -1,0 +1,114 @@
+"""The feed: exact order under workers, processes and resuming."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from oct_xla import Feed, FeedConfig, FeedError, sample_seed
+from toy import Batch, draw
+
+
+def number(index, epoch):
+    return {"index": index, "draw": torch.tensor(sample_seed(0, epoch, index) % 1000)}
+
+
+def broken(index, epoch):
+    if index == 7:
+        raise OSError("the disk\nis gone")
+    return torch.zeros(2)
+
+
+def feed(sample=number, length=20, **options):
+    return Feed(sample, length, FeedConfig(**{"batch_size": 8, **options}))
+
+
+def indices(batches, count):
+    return [batch["index"].tolist() for batch in islice(batches, count)]
+
+
+def test_an_epoch_shows_each_sample_at_most_once_and_the_next_is_permuted_anew():
+    one, two, three, four = indices(feed(length=16).batches(), 4)
+    assert sorted(one + two) == list(range(16)) == sorted(three + four)
+    assert one + two != three + four
+
+
+def test_a_step_number_is_the_whole_state():
+    whole = indices(feed().batches(), 30)
+    assert indices(feed().batches(17), 13) == whole[17:]
+
+
+def test_processes_and_micro_batches_share_the_global_batch():
+    whole = indices(feed().batches(3), 4)
+    ranks = [indices(feed().batches(3, rank=r, world=2, micro_batches=2), 8) for r in (0, 1)]
+    for step, batch in enumerate(whole):
+        parts = [i for rank in ranks for micro in rank[2 * step : 2 * step + 2] for i in micro]
+        assert sorted(parts) == sorted(batch)
+        assert all(len(micro) == 2 for rank in ranks for micro in rank)
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_batches_that_none_gives():
+    plain, worked = feed().batches(5), feed(workers=2).batches(5)
+    for _ in range(8):
+        one, other = next(plain), next(worked)
+        assert torch.equal(one["index"], other["index"])
+        assert torch.equal(one["draw"], other["draw"])
+    failing = feed(broken, workers=1).batches()
+    with pytest.raises(FeedError, match=r"^feed: sample 7 of epoch 0: OSError: the disk is gone$"):
+        list(islice(failing, 3))
+
+
+def test_a_failing_sample_is_named_in_one_line():
+    with pytest.raises(FeedError, match=r"^feed: sample 7 of epoch \d: OSError: the disk is gone$"):
+        list(islice(feed(broken).batches(), 6))
+
+
+def test_samples_of_two_shapes_are_refused():
+    with pytest.raises(FeedError, match=r"differ in shape: \[\(1,\), \(2,\)\]"):
+        next(feed(lambda index, epoch: torch.zeros(1 + index % 2)).batches())
+
+
+def test_batches_keep_the_structure_of_the_sample_and_its_dtype():
+    batch = next(feed(draw).batches())
+    assert isinstance(batch, Batch)
+    assert batch.volume.shape == (8, 12)
+    assert batch.volume.dtype == torch.uint8
+    assert batch.masks[0].shape == (8, 7)
+
+
+def test_read_only_arrays_of_a_cache_are_copied():
+    array = np.arange(3, dtype=np.uint8)
+    array.setflags(write=False)
+    assert next(feed(lambda index, epoch: array).batches()).shape == (8, 3)
+
+
+def test_fewer_samples_than_a_batch_say_so():
+    with pytest.raises(FeedError, match=r"5 samples are fewer than feed.batch_size \(8\)"):
+        feed(length=5)
+
+
+def test_a_batch_that_does_not_divide_says_so():
+    with pytest.raises(FeedError, match=r"\(8\) must be a multiple .* \(3 x 1\)"):
+        feed().batches(world=3)
+
+
+def test_seeds_are_63_bits_and_do_not_collide_among_neighbours():
+    seeds = {sample_seed(s, e, i) for s in range(5) for e in range(20) for i in range(200)}
+    assert len(seeds) == 20_000
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    bits = [bin(sample_seed(0, 0, i) ^ sample_seed(0, 0, i + 1)).count("1") for i in range(500)]
+    assert 29 < sum(bits) / len(bits) < 34
+
+
+def test_iterating_leaves_the_global_generator_alone():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    next(feed().batches())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("field", "value"), [("batch_size", 0), ("workers", -1), ("prefetch", 0)])
+def test_a_bad_setting_is_named(field, value):
+    with pytest.raises(ValueError, match=rf"feed\.{field} \({value}\)"):
+        FeedConfig(**{field: value})

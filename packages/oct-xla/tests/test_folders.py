@@ -1,0 +1,202 @@
+"""Checkpoints, journals and run folders on disk."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from oct_xla import (
+    CheckpointError,
+    Checkpoints,
+    DeviceError,
+    Journal,
+    RunFolderError,
+    WandbSink,
+    claim_run_folder,
+    pick_runtime,
+    read_checkpoint,
+    read_rows,
+    write_provenance,
+)
+from oct_xla.progress import ProgressSink
+from oct_xla.timing import StepClock
+from oct_xla.tracking import pick_mode
+from rich.console import Console
+
+TENSORS = {"a.b": torch.arange(6.0).view(2, 3), "n": torch.tensor(3), "t": torch.ones(3, 2).T}
+
+
+def test_a_checkpoint_comes_back_bit_for_bit_and_holds_no_pickle(tmp_path):
+    folder = Checkpoints(tmp_path).save(7, TENSORS, {"x": 1})
+    tensors, state = read_checkpoint(folder)
+    assert state == {"x": 1, "step": 7}
+    assert tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(tensors[name], value) for name, value in TENSORS.items())
+    assert {file.suffix for file in folder.iterdir()} == {".safetensors", ".json", ""}
+
+
+def test_half_checkpoints_are_passed_over_and_replaced(tmp_path):
+    store = Checkpoints(tmp_path)
+    for step in (1, 2):
+        store.save(step, TENSORS, {})
+    next(store.path(2).glob("*.safetensors")).write_bytes(b"torn")
+    (store.path(3)).mkdir()
+    (tmp_path / ".tmp-00000004").mkdir()
+    assert store.newest() == 1
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        store.load(2)
+    store.save(2, TENSORS, {})
+    assert store.newest() == 2
+    assert not list(tmp_path.glob(".tmp*"))
+
+
+def test_only_the_newest_and_the_best_stay(tmp_path):
+    store = Checkpoints(tmp_path, keep_last=2)
+    for step in range(1, 6):
+        store.save(step, TENSORS, {})
+        if step == 2:
+            store.mark_best(2, "auroc", 0.7)
+    assert store.steps() == [2, 4, 5]
+
+
+def test_damaged_tensors_of_the_right_size_are_an_error_of_ours(tmp_path):
+    store = Checkpoints(tmp_path)
+    file = next(store.save(1, TENSORS, {}).glob("*.safetensors"))
+    file.write_bytes(b"\xff" * file.stat().st_size)
+    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+        store.load(1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_written_says_so(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        Checkpoints(tmp_path / "checkpoints").save(1, TENSORS, {})
+
+
+def test_a_journal_drops_later_rows_and_a_torn_line_on_resume(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    assert len(read_rows(path)) == 3
+    journal = Journal(path, step=2)
+    journal.write({"step": 3, "loss": float("nan")})
+    journal.close()
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "loss": null}\n'
+
+
+def test_a_line_damaged_in_the_middle_is_named(tmp_path):
+    (tmp_path / "m").write_text('{"step": 1}\nxx\n{"step": 3}\n')
+    with pytest.raises(ValueError, match="line 2 is not a row"):
+        read_rows(tmp_path / "m")
+
+
+CONFIG = {"loop": {"steps": 10, "betas": (0.9, 0.99)}, "tracking": {"mode": "offline"}}
+
+
+def claim(path, config=CONFIG, **options):
+    return claim_run_folder(path, f"text: {json.dumps(config)}\n", config, **options)
+
+
+def test_an_equal_configuration_resumes_with_the_same_id(tmp_path):
+    first = claim(tmp_path / "run")
+    first.release()
+    second = claim(tmp_path / "run")
+    assert (first.resumed, second.resumed) == (False, True)
+    assert first.run_id == second.run_id
+    assert (tmp_path / "run/config.yaml").read_text().startswith("text:")
+
+
+def test_another_configuration_is_refused_with_both_values(tmp_path):
+    claim(tmp_path).release()
+    other = {"loop": {"steps": 20, "betas": (0.9, 0.99)}, "tracking": {"mode": "online"}}
+    with pytest.raises(RunFolderError, match=r"loop.steps was 10, now 20; tracking.mode was"):
+        claim(tmp_path, other)
+    folder = claim(tmp_path, other, may_change=("loop.steps", "tracking.*"))
+    assert folder.changed["loop.steps"] == (10, 20)
+
+
+def test_never_refuses_a_folder_with_a_run(tmp_path):
+    claim(tmp_path, resume="never").release()
+    with pytest.raises(RunFolderError, match="resume=never; set run_dir"):
+        claim(tmp_path, resume="never")
+
+
+def test_checkpoints_without_settings_are_not_taken_over(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(RunFolderError, match="without its settings"):
+        claim(tmp_path)
+
+
+def test_two_processes_cannot_write_one_run(tmp_path):
+    folder = claim(tmp_path)
+    with pytest.raises(RunFolderError, match="another process is writing this run"):
+        claim(tmp_path)
+    assert claim(tmp_path, rank=1).run_id == folder.run_id
+    folder.release()
+    claim(tmp_path).release()
+
+
+def test_provenance_keeps_earlier_starts_and_names_no_host(tmp_path):
+    write_provenance(tmp_path, pick_runtime("cpu"), seed=1, extra={"dataset": "f00"})
+    write_provenance(tmp_path, pick_runtime("cpu"), seed=1, extra={"dataset": "f01"})
+    text = (tmp_path / "provenance.json").read_text()
+    record = json.loads(text)
+    assert record["dataset"] == "f01"
+    assert [start["dataset"] for start in record["earlier"]] == ["f00"]
+    assert record["versions"]["torch"] == torch.__version__.split("+")[0] or "torch" in text
+    assert os.uname().nodename not in text
+    assert str(tmp_path) not in text
+
+
+def test_wandb_is_offline_without_a_key():
+    assert pick_mode({}) == "offline"
+    assert pick_mode({"WANDB_API_KEY": "k"}) == "online"
+    assert pick_mode({"WANDB_API_KEY": "k", "WANDB_MODE": "disabled"}) == "disabled"
+
+
+@pytest.mark.slow
+def test_an_offline_run_lies_in_the_run_folder(tmp_path):
+    pytest.importorskip("wandb")
+    sink = WandbSink(
+        run_id="0123456789ab", project="p", name="n", folder=tmp_path, config={}, mode="offline"
+    )
+    sink.write({"step": 1, "loss": 0.5})
+    sink.close()
+    assert list(tmp_path.glob("wandb/offline-run-*-0123456789ab/*.wandb"))
+
+
+def test_progress_in_a_log_is_plain_lines_with_rate_and_time_left():
+    console = Console(file=(out := __import__("io").StringIO()), force_terminal=False)
+    sink = ProgressSink(100, 0, console)
+    sink.write({"step": 10, "loss": 0.5, "volumes_per_s": 4.0, "seconds": 10.0})
+    sink.write({"step": 20, "loss": 0.25, "volumes_per_s": 4.0, "seconds": 20.0})
+    sink.close()
+    assert (
+        out.getvalue().strip().splitlines()[-1] == "step 20/100  loss 0.25  4 volumes/s  80 s left"
+    )
+
+
+def test_the_clock_tells_rate_and_waiting():
+    ticks = iter([0.0, 0.0, 1.0, 2.0, 4.0, 4.0, 4.0])
+    clock = StepClock(10.0, lambda: next(ticks))
+    clock.waited(clock.now())
+    clock.count(8)
+    assert clock.read() == {"volumes_per_s": 2.0, "data_wait_fraction": 0.25, "seconds": 14.0}
+
+
+def test_a_runtime_that_is_not_there_says_what_to_do(monkeypatch):
+    monkeypatch.delenv("PJRT_DEVICE", raising=False)
+    with pytest.raises(DeviceError, match="set PJRT_DEVICE=TPU"):
+        pick_runtime("xla")
+    with pytest.raises(ValueError, match="'gpu'.* must be one of auto, cpu, cuda, xla"):
+        pick_runtime("gpu")
+    with pytest.raises(ValueError, match="'fp16'"):
+        pick_runtime("cpu", "fp16")
+
+
+def test_importing_does_not_load_torch_xla_or_wandb():
+    code = "import sys, oct_xla; print([m for m in ('torch_xla', 'wandb') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

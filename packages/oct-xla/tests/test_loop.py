@@ -1,0 +1,223 @@
+"""The loop: accumulation, resuming, skipping, stopping, evaluating."""
+
+import json
+import math
+import os
+import signal
+
+import pytest
+import torch
+from oct_xla import (
+    CheckpointError,
+    Checkpoints,
+    Feed,
+    FeedConfig,
+    FeedError,
+    LoopConfig,
+    NonFiniteError,
+    fit,
+    pick_runtime,
+    read_rows,
+)
+from toy import Toy, draw, make_feed, warm_up
+
+
+def train(run_dir=None, *, toy=None, feed=None, steps=10, rate=warm_up, **options):
+    config = {"log_every": 1, "checkpoint_every": 4, **options}
+    evaluate = config.pop("evaluate", None)
+    return fit(
+        toy or Toy(dropout=0.1),
+        feed or make_feed(),
+        LoopConfig(steps=steps, **config),
+        runtime=pick_runtime("cpu"),
+        run_dir=run_dir,
+        learning_rate=rate,
+        seed=3,
+        evaluate=evaluate,
+    )
+
+
+def losses(run_dir):
+    return [(row["step"], row["loss"]) for row in read_rows(run_dir / "metrics.jsonl")]
+
+
+def test_four_micro_batches_of_two_equal_one_batch_of_eight(tmp_path):
+    whole, parts = Toy(), Toy()
+    train(tmp_path / "whole", toy=whole)
+    train(tmp_path / "parts", toy=parts, accumulate=4)
+    for (_, one), (_, other) in zip(
+        losses(tmp_path / "whole"), losses(tmp_path / "parts"), strict=True
+    ):
+        assert one == pytest.approx(other, abs=1e-6)
+    for name, value in whole.state_dict().items():
+        assert torch.allclose(value, parts.state_dict()[name], atol=1e-5), name
+
+
+def test_a_run_in_two_halves_equals_the_run_in_one_bit_for_bit(tmp_path):
+    train(tmp_path / "one", toy=(one := Toy(dropout=0.1)), steps=12)
+    stop = {"at": 5}
+
+    def rate(step):
+        if step == stop["at"]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return warm_up(step)
+
+    first = train(tmp_path / "two", steps=12, rate=rate)
+    assert (first.step, first.reason) == (6, "stopped")
+    second = train(tmp_path / "two", toy=(two := Toy(width=16, dropout=0.1)), steps=12)
+    assert (second.step, second.reason) == (12, "done")
+    assert losses(tmp_path / "two") == losses(tmp_path / "one")
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, two.state_dict()[name]), name
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path):
+    train(tmp_path)
+    before = losses(tmp_path)
+    assert train(tmp_path).reason == "done"
+    assert losses(tmp_path) == before
+
+
+class Spiked(Toy):
+    """Its loss is not a number at the given calls."""
+
+    def __init__(self, bad):
+        super().__init__()
+        self.bad, self.calls, self.after = bad, 0, []
+
+    def loss(self, batch, generator):
+        parts = super().loss(batch, generator)
+        if self.calls in self.bad:
+            parts["loss"] = parts["loss"] * math.nan
+        self.calls += 1
+        return parts
+
+    def after_step(self, step, steps):
+        self.after.append(step)
+        return super().after_step(step, steps)
+
+
+def test_a_step_that_is_not_finite_changes_neither_student_nor_teacher(tmp_path):
+    toy = Spiked({3})
+    seen = {}
+
+    def rate(step):
+        seen[step] = {k: v.clone() for k, v in toy.state_dict().items()}
+        return warm_up(step)
+
+    train(tmp_path, toy=toy, steps=6, rate=rate)
+    assert all(torch.equal(seen[3][name], seen[4][name]) for name in seen[3])
+    assert not all(torch.equal(seen[4][name], seen[5][name]) for name in seen[4])
+    assert toy.after == [0, 1, 2, 4, 5]
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert [row["skipped"] for row in rows] == [0, 0, 0, 1, 1, 1]
+    assert math.isnan(rows[3]["loss"])
+
+
+def test_too_many_bad_steps_in_a_row_stop_the_run_and_say_what_to_do():
+    with pytest.raises(NonFiniteError, match=r"step 5: .* 3 times in a row; lower the learning"):
+        train(toy=Spiked({2, 3, 4}), max_skipped=3)
+
+
+def test_the_best_checkpoint_is_marked_and_kept(tmp_path):
+    scores = {2: 0.5, 4: 0.9, 6: 0.7, 8: 0.6, 10: 0.8}
+    train(
+        tmp_path,
+        evaluate=lambda step: {"auroc": scores[step]},
+        evaluate_every=2,
+        best_metric="auroc",
+        checkpoint_every=2,
+    )
+    kept = Checkpoints(tmp_path / "checkpoints")
+    assert kept.best() == {"step": 4, "metric": "auroc", "value": 0.9}
+    assert kept.steps() == [4, 8, 10]
+    assert read_rows(tmp_path / "metrics.jsonl")[3]["auroc"] == 0.9
+
+
+def test_a_metric_that_evaluate_does_not_give_is_named():
+    with pytest.raises(ValueError, match="best_metric \\('auroc'\\) must be one of .* accuracy"):
+        train(evaluate=lambda step: {"accuracy": 1.0}, evaluate_every=2, best_metric="auroc")
+
+
+def test_each_row_tells_what_a_reader_of_curves_needs(tmp_path):
+    train(tmp_path, log_every=4)
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 4, 8, 10]
+    assert [row["epoch"] for row in rows] == [0, 0, 1, 1]
+    wanted = {"loss", "lr", "momentum", "grad_norm", "target_std", "volumes_per_s", "compilations"}
+    assert wanted | {"skipped", "seconds", "data_wait_fraction"} <= rows[0].keys()
+    assert rows[0]["lr"] == warm_up(0)
+
+
+def test_another_feed_or_objective_is_refused_in_one_line(tmp_path):
+    train(tmp_path)
+    with pytest.raises(CheckpointError, match=r"feed\.length = 40, now it is 32; set it back"):
+        train(tmp_path, feed=make_feed(length=32))
+    with pytest.raises(CheckpointError, match=r"has shape \(16, 12\), .* needs \(8, 12\)"):
+        train(tmp_path, toy=Toy(width=8))
+    bigger = Toy()
+    bigger.extra = torch.nn.Linear(2, 2)
+    with pytest.raises(CheckpointError, match="it lacks extra.bias, extra.weight") as caught:
+        train(tmp_path, toy=bigger)
+    assert "\n" not in str(caught.value)
+
+
+def test_bfloat16_keeps_parameters_and_optimiser_in_float32(tmp_path):
+    toy = Toy()
+    result = fit(
+        toy, make_feed(), LoopConfig(steps=3), runtime=pick_runtime("cpu", "bf16"), run_dir=tmp_path
+    )
+    assert math.isfinite(result.metrics["loss"])
+    tensors, state = Checkpoints(tmp_path / "checkpoints").load(3)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    assert state["step"] == 3
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_training():
+    with pytest.raises(FeedError, match=r"batch_size \(8\) must be a multiple .* \(1 x 3\)"):
+        train(accumulate=3)
+
+
+def test_a_group_may_scale_its_learning_rate():
+    class Slow(Toy):
+        def parameter_groups(self, weight_decay):
+            return [
+                {"params": list(self.student.parameters()), "lr_scale": 0.0, "weight_decay": 0.0},
+                {"params": list(self.slow.parameters()), "weight_decay": weight_decay},
+            ]
+
+    slow, fresh = Slow(), Toy()
+    train(toy=slow)
+    assert torch.equal(slow.student[0].weight, fresh.student[0].weight)
+    assert not torch.equal(slow.slow.weight, fresh.slow.weight)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("steps", 0), ("clip_norm", 0.0), ("betas", (0.9, 1.0)), ("best_mode", "up")],
+)
+def test_a_bad_setting_is_named_with_its_value(field, value):
+    with pytest.raises(ValueError, match=rf"loop\.{field} \("):
+        LoopConfig(**{field: value})
+
+
+def test_running_out_of_memory_says_which_setting_helps():
+    class Hungry(Toy):
+        def loss(self, batch, generator):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(Exception, match=r"raise loop\.accumulate from 2 to 4"):
+        train(toy=Hungry(), accumulate=2)
+
+
+def test_training_draws_nothing_from_the_order_of_samples(tmp_path):
+    feed = Feed(draw, 40, FeedConfig(batch_size=8, seed=1))
+    train(tmp_path / "a", feed=feed)
+    train(tmp_path / "b", feed=make_feed())
+    assert losses(tmp_path / "a") != losses(tmp_path / "b")
+    assert (
+        json.loads((tmp_path / "a/checkpoints/step-00000010/state.json").read_text())["order"][
+            "feed.seed"
+        ]
+        == 1
+    )
