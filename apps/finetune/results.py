@@ -27,7 +27,9 @@ def write_results(
     }
     (run_dir / "results.json").write_text(json.dumps(document, indent=2) + "\n")
     _write_predictions(run_dir / "predictions.csv", rows[0], examples)
-    rows[0].result.head.save_pretrained(run_dir / "head")
+    head = rows[0].result.head
+    head.pool, head.classes = rows[0].pool, list(examples.classes)
+    head.save_pretrained(run_dir / "head")
     _write_page(run_dir, rows, examples, made_up)
 
 

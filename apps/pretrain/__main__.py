@@ -83,6 +83,9 @@ class PretrainConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
+TOLD = ("encoder", "masking", "objective", "schedule", "feed", "loop")
+"""Settings that a tracker is told: the science, not where scans lie."""
+
 MAY_CHANGE = ("runtime.*", "tracking.*", "resume", "feed.workers", "feed.prefetch", "data.jobs")
 """Settings that a resumed run may change, because they do not change what it computes."""
 
@@ -156,7 +159,7 @@ def make_jepa(config: PretrainConfig, source: oct_io.Source, seen: Sequence[int]
         mean, std = source.measure_intensity(seen)
         encoder = replace(encoder, input_mean=mean, input_std=std)
     torch.manual_seed(config.seed)
-    return oct_vjepa.Jepa(oct_vjepa.Encoder(encoder), config.objective)
+    return oct_vjepa.Jepa(oct_vjepa.Encoder(encoder), config.objective, config.masking)
 
 
 def random_encoder(config: oct_vjepa.EncoderConfig, seed: int) -> oct_vjepa.Encoder:
@@ -183,8 +186,7 @@ def train(
     )[: config.watched_volumes]
     sinks = []
     if config.tracking.wandb and runtime.rank == 0:
-        # Only the science: paths of scans stay here.
-        told = {name: asdict(getattr(config, name)) for name in ("encoder", "objective", "loop")}
+        told = {name: asdict(getattr(config, name)) for name in TOLD}
         sinks.append(
             oct_xla.WandbSink(
                 run_id=run.run_id,

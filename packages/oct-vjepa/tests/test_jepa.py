@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from oct_vjepa import EncoderConfig, Jepa, JepaBatch, JepaConfig, sample_masks
+from oct_vjepa import EncoderConfig, Jepa, JepaBatch, JepaConfig, MaskingConfig, sample_masks
 from oct_vjepa.losses import normalise_targets
 
 
 @pytest.fixture
 def batch(jepa, volume, generator):
-    masks = sample_masks(jepa.config.masking, jepa.encoder.config.grid, 4, generator=generator)
+    masks = sample_masks(jepa.masking, jepa.encoder.config.grid, 4, generator=generator)
     return JepaBatch(volume, masks)
 
 
@@ -104,7 +104,7 @@ def test_training_on_one_batch_brings_its_loss_down(jepa, batch):
 def test_gradients_of_four_batches_of_two_equal_those_of_one_batch_of_eight(jepa, generator):
     volume = torch.randint(0, 256, (8, 1, 4, 16, 24), dtype=torch.uint8, generator=generator)
     grid = jepa.encoder.config.grid
-    masks = sample_masks(jepa.config.masking, grid, 8, generator=generator)
+    masks = sample_masks(jepa.masking, grid, 8, generator=generator)
     jepa.loss(JepaBatch(volume, masks))["loss"].backward()
     whole = [weight.grad.clone() for weight in jepa.parameters() if weight.requires_grad]
     jepa.zero_grad()
@@ -176,7 +176,7 @@ def test_the_state_restores_student_predictor_and_teacher(jepa, batch):
 def test_the_default_configuration_fits_the_default_encoder(generator):
     config = EncoderConfig()
     assert config.tokens == 128
-    masks = sample_masks(JepaConfig().masking, config.grid, 1, generator=generator)
+    masks = sample_masks(MaskingConfig(), config.grid, 1, generator=generator)
     assert [one.target_BM.shape[1] for one in masks] == [76, 104]
     assert [one.context_BK.shape[1] for one in masks] == [40, 20]
 

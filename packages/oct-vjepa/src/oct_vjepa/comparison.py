@@ -95,9 +95,7 @@ def compare_features(
             gain = None
             if other is not None:
                 gain = paired_difference(result, other, seed=seed, bootstrap=bootstrap)
-            rows.append(
-                ProbeRow(column=column, features=name, pool=pool, result=result, gain=gain)
-            )
+            rows.append(ProbeRow(column=column, features=name, pool=pool, result=result, gain=gain))
     return rows
 
 

@@ -16,7 +16,8 @@ class LinearHead(nn.Module):
     Args:
         width: features of a volume, D.
         classes: names of the classes, in the order of the outputs.
-        pool: how the tokens became features, so that whoever uses the head does the same.
+        pool: how the tokens became features, so that whoever uses the head does the same; empty
+            if they were not pooled from tokens.
     """
 
     def __init__(self, *, width: int, classes: Sequence[str], pool: str = "") -> None:
@@ -34,7 +35,7 @@ class LinearHead(nn.Module):
         return self.linear((features_BD - self.mean) / self.scale)
 
     @classmethod
-    def from_regression(cls, model: Any, classes: Sequence[str], pool: str = "") -> Self:
+    def from_regression(cls, model: Any, classes: Sequence[str]) -> Self:
         """Take over a fitted scikit-learn pipeline of StandardScaler and LogisticRegression.
 
         With two classes the regression keeps one row of weights, the log-odds of the second class;
@@ -45,7 +46,7 @@ class LinearHead(nn.Module):
         if len(weight) == 1:
             weight = torch.cat([torch.zeros_like(weight), weight])
             bias = torch.cat([torch.zeros_like(bias), bias])
-        head = cls(width=weight.shape[1], classes=classes, pool=pool)
+        head = cls(width=weight.shape[1], classes=classes)
         with torch.no_grad():
             head.mean.copy_(torch.as_tensor(scaler.mean_))
             head.scale.copy_(torch.as_tensor(scaler.scale_))

@@ -36,8 +36,6 @@ class JepaConfig:
 
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     """Shape of the predictor."""
-    masking: MaskingConfig = field(default_factory=MaskingConfig)
-    """Mask sets; every volume goes through each."""
     ema_start: float = 0.996
     """Teacher momentum at the first step (I-JEPA). Runs of about 1,000 steps want 0.99; V-JEPA 2
     holds 0.99925 over 252,000."""
@@ -56,19 +54,23 @@ class Jepa(nn.Module):
     Args:
         encoder: the student; trained in place.
         config: see `JepaConfig`.
+        masking: the mask sets; every volume goes through each. None: those of V-JEPA 2.
 
     Raises:
         ValueError: the masks do not fit the encoder's grid.
     """
 
-    def __init__(self, encoder: Encoder, config: JepaConfig) -> None:
+    def __init__(
+        self, encoder: Encoder, config: JepaConfig, masking: MaskingConfig | None = None
+    ) -> None:
         super().__init__()
         self.config = config
-        for mask_set in config.masking.sets:
+        self.masking = MaskingConfig() if masking is None else masking
+        for mask_set in self.masking.sets:
             mask_set.columns(encoder.config.grid)
         self.encoder = encoder
         self.predictor = Predictor(
-            config.predictor, encoder.config, mask_tokens=len(config.masking.sets)
+            config.predictor, encoder.config, mask_tokens=len(self.masking.sets)
         )
         self.teacher = Teacher(encoder)
 
@@ -173,14 +175,14 @@ class Jepa(nn.Module):
                 f"encoder.input_shape, not {tuple(volume.shape)}"
             )
         if not isinstance(batch, Tensor):
-            if len(batch.masks) != len(self.config.masking.sets):
+            if len(batch.masks) != len(self.masking.sets):
                 raise ValueError(
                     f"the batch has {len(batch.masks)} masks, masking.sets "
-                    f"has {len(self.config.masking.sets)}"
+                    f"has {len(self.masking.sets)}"
                 )
             return volume, batch.masks
         if generator is None:
             raise ValueError("give loss() a JepaBatch, or volumes and a generator for the masks")
         grid = self.encoder.config.grid
-        drawn = sample_masks(self.config.masking, grid, volume.shape[0], generator=generator)
+        drawn = sample_masks(self.masking, grid, volume.shape[0], generator=generator)
         return volume, tuple(Masks(*(ids.to(volume.device) for ids in one)) for one in drawn)

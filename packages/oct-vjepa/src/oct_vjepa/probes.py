@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oct_vjepa.encoder import Encoder
+from oct_vjepa.heads import LinearHead
 from oct_vjepa.metrics import (
     Interval,
     Units,
@@ -45,6 +46,8 @@ class ProbeResult:
     strength: float
     """The C that cross-validation on the training participants chose."""
     participants_test: int
+    head: LinearHead = field(repr=False)
+    """The fitted classifier."""
     units: Units = field(repr=False)
     """The averaged scores behind the numbers; `paired_difference` takes them up."""
 
@@ -132,7 +135,8 @@ def probe(
     strength = _choose_strength(features_train, y, groups, seed)
     model = _regression(strength).fit(features_train, y)
     units = average_units(model.predict_proba(features_test), y_held, held)
-    return _score(units, classes, strength, seed=seed, bootstrap=bootstrap)
+    head = LinearHead.from_regression(model, classes)
+    return _score(units, head, strength, seed=seed, bootstrap=bootstrap)
 
 
 def paired_difference(
@@ -154,7 +158,7 @@ def paired_difference(
 
 
 def _score(
-    units: Units, classes: list[str], strength: float, *, seed: int, bootstrap: int
+    units: Units, head: LinearHead, strength: float, *, seed: int, bootstrap: int
 ) -> ProbeResult:
     weights = resample_weights(units, bootstrap=bootstrap, seed=seed)
     area = interval_of(auroc(units)[0], auroc(units, weights))
@@ -166,9 +170,10 @@ def _score(
         balanced_accuracy=accuracy.value,
         balanced_accuracy_low=accuracy.low,
         balanced_accuracy_high=accuracy.high,
-        classes=classes,
+        classes=head.classes,
         strength=strength,
         participants_test=len(np.unique(units.groups_N)),
+        head=head,
         units=units,
     )
 

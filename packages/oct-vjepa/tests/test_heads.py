@@ -1,0 +1,66 @@
+"""The linear head, and features that are kept on disk."""
+
+import numpy as np
+import pytest
+import torch
+from oct_vjepa import Encoder, EncoderConfig, WeightsError
+from oct_vjepa.features import load_or_embed, weights_fingerprint
+from oct_vjepa.heads import LinearHead
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_head_gives_the_probabilities_of_the_regression_it_came_from(classes):
+    generator = np.random.default_rng(0)
+    y = np.arange(80) % classes
+    x = generator.normal(3, 2, (80, 6)) + y[:, None] * generator.normal(size=6)
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(x, y)
+    head = LinearHead.from_regression(model, [str(one) for one in range(classes)])
+    with torch.no_grad():
+        mine = head(torch.from_numpy(x).float()).softmax(dim=1)
+    assert np.abs(mine.numpy() - model.predict_proba(x)).max() < 1e-5
+
+
+def test_a_saved_head_comes_back_with_its_classes_and_pool(tmp_path):
+    head = LinearHead(width=5, classes=["no", "yes"], pool="max")
+    head.save_pretrained(tmp_path / "head")
+    back = LinearHead.from_pretrained(tmp_path / "head")
+    assert (back.classes, back.pool) == (["no", "yes"], "max")
+    assert torch.equal(back.linear.weight, head.linear.weight)
+
+
+def test_an_encoder_is_not_taken_for_a_head(tmp_path):
+    Encoder(EncoderConfig()).save_pretrained(tmp_path / "encoder")
+    with pytest.raises(WeightsError, match="linear_head"):
+        LinearHead.from_pretrained(tmp_path / "encoder")
+
+
+class Counted:
+    """Volumes that know how often they were asked for."""
+
+    def __init__(self, volumes):
+        self.volumes, self.passes = volumes, 0
+
+    def __iter__(self):
+        self.passes += 1
+        return iter(self.volumes)
+
+
+def test_features_are_computed_once_for_each_encoder_and_a_damaged_file_again(tmp_path):
+    volumes = Counted(np.random.default_rng(0).integers(0, 255, (5, 8, 64, 64), dtype=np.uint8))
+    torch.manual_seed(0)
+    encoder, other = Encoder(EncoderConfig()), Encoder(EncoderConfig())
+    ask = {"volumes_fingerprint": "abc", "folder": tmp_path}
+    first = load_or_embed(encoder, volumes, **ask)
+    again = load_or_embed(encoder, volumes, **ask)
+    assert volumes.passes == 1
+    assert all(np.array_equal(first[pool], again[pool]) for pool in first)
+    load_or_embed(other, volumes, **ask)
+    assert volumes.passes == 2
+    assert weights_fingerprint(encoder) != weights_fingerprint(other)
+    next(tmp_path.glob(f"{weights_fingerprint(encoder)}-*")).write_bytes(b"torn")
+    mended = load_or_embed(encoder, volumes, **ask)
+    assert volumes.passes == 3
+    assert np.array_equal(mended["mean"], first["mean"])
