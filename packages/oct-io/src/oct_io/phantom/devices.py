@@ -122,11 +122,12 @@ DEVICES: dict[str, Device] = {
             extent_mm=(0.72, 1.920512, 5.725184),
             axial_sigma_um=5.6,
             lateral_sigma_um=11.0,
-            looks=12,
-            noise_db=-26.0,
+            looks=9,
+            noise_db=-25.5,
             window_db=(-26.0, 6.0),
             roll_off_db_per_mm=1.0,
             gain_sd_db=1.6,
+            texture_db=0.7,
         ),
     )
 }

@@ -154,7 +154,7 @@ def _backscatter(
         squeezed = np.minimum(0.7 * druse, 0.6 * thickness["onl"])
         thickness |= {"druse": druse, "onl": thickness["onl"] - squeezed}
     for cyst, height in zip(cysts, heights, strict=True):
-        thickness["inl"] = thickness["inl"] + 1.2 * height
+        thickness["inl"] = thickness["inl"] + 0.9 * height
         thickness["opl"] = thickness["opl"] + swelling(cyst, retina)
     surfaces = stack_surfaces(retina.bruch_um, thickness)
     vessels = draw_vessels(retina, surfaces, seed, spec.laterality)

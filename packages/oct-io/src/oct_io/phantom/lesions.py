@@ -75,7 +75,7 @@ def draw_cysts(seed: int, laterality: str, effect: float) -> list[Cyst]:
         y, x = _around_fovea(rng, 0.3, 1.9)
         size = effect * (0.75 + 0.5 * rng.random())
         radius = (0.46 * size, 0.32 * size)
-        cysts.append(Cyst(y, x, radius, 40 * size, float(rng.uniform(-0.6, 0.6))))
+        cysts.append(Cyst(y, x, radius, 44 * size, float(rng.uniform(-0.6, 0.6))))
     return cysts
 
 
@@ -95,7 +95,7 @@ def swelling(cyst: Cyst, retina: Retina) -> Array:
         return np.zeros_like(retina.bruch_um)
     y = (retina.bscan_mm - cyst.bscan_mm) / (2 * cyst.radius_mm[0])
     x = (retina.nasal_mm - cyst.nasal_mm) / (2 * cyst.radius_mm[1])
-    height = 0.7 * cyst.half_height_um * np.exp(-0.5 * (x**2 + y**2))
+    height = 1.1 * cyst.half_height_um * np.exp(-0.5 * (x**2 + y**2))
     return np.asarray(height, dtype=np.float32)
 
 
