@@ -190,7 +190,7 @@ def test_a_runtime_that_is_not_there_says_what_to_do(monkeypatch):
     monkeypatch.delenv("PJRT_DEVICE", raising=False)
     with pytest.raises(DeviceError, match="set PJRT_DEVICE=TPU"):
         pick_runtime("xla")
-    with pytest.raises(ValueError, match="'gpu'.* must be one of auto, cpu, cuda, xla"):
+    with pytest.raises(ValueError, match=r"'gpu'.* must be one of auto, cpu, cuda, xla"):
         pick_runtime("gpu")
     with pytest.raises(ValueError, match="'fp16'"):
         pick_runtime("cpu", "fp16")

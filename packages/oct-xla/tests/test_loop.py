@@ -135,7 +135,7 @@ def test_the_best_checkpoint_is_marked_and_kept(tmp_path):
 
 
 def test_a_metric_that_evaluate_does_not_give_is_named():
-    with pytest.raises(ValueError, match="best_metric \\('auroc'\\) must be one of .* accuracy"):
+    with pytest.raises(ValueError, match=r"best_metric \('auroc'\) must be one of .* accuracy"):
         train(evaluate=lambda step: {"accuracy": 1.0}, evaluate_every=2, best_metric="auroc")
 
 
@@ -157,7 +157,7 @@ def test_another_feed_or_objective_is_refused_in_one_line(tmp_path):
         train(tmp_path, toy=Toy(width=8))
     bigger = Toy()
     bigger.extra = torch.nn.Linear(2, 2)
-    with pytest.raises(CheckpointError, match="it lacks extra.bias, extra.weight") as caught:
+    with pytest.raises(CheckpointError, match=r"it lacks extra\.bias, extra\.weight") as caught:
         train(tmp_path, toy=bigger)
     assert "\n" not in str(caught.value)
 

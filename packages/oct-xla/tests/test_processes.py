@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oct_xla import Checkpoints, read_rows
+from oct_xla import Checkpoints, LoopConfig, fit, pick_runtime, read_rows
+from toy import Toy, make_feed, warm_up
 
 TOY = str(Path(__file__).parent / "toy.py")
 QUIET = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -44,16 +45,18 @@ def losses(run_dir):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("plain")
-    assert finish(start(run_dir, "--steps", 12)) == (0, "")
+    config = LoopConfig(steps=12, log_every=1)
+    runtime = pick_runtime("cpu")
+    fit(Toy(), make_feed(), config, runtime=runtime, run_dir=run_dir, learning_rate=warm_up, seed=3)
     return run_dir
 
 
 @pytest.mark.slow
 def test_a_run_killed_while_saving_repeats_the_uninterrupted_one_bit_for_bit(tmp_path):
-    options = ("--steps", 150, "--every", 1, "--dropout", 0.1)
-    assert finish(start(tmp_path / "whole", *options))[0] == 0
+    options = ("--steps", 60, "--every", 1, "--dropout", 0.1)
+    whole = start(tmp_path / "whole", *options)
     draws, killed = np.random.default_rng(1), 0
-    for _ in range(4):
+    for _ in range(3):
         process = start(tmp_path / "torn", *options, "--pause", 0.002)
         before = Checkpoints(tmp_path / "torn/checkpoints").newest()
         while (
@@ -64,34 +67,28 @@ def test_a_run_killed_while_saving_repeats_the_uninterrupted_one_bit_for_bit(tmp
         killed += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert killed >= 3
+    assert killed >= 2
+    assert finish(whole)[0] == 0
     assert finish(start(tmp_path / "torn", *options))[0] == 0
     assert losses(tmp_path / "torn") == losses(tmp_path / "whole")
     one, other = (
-        Checkpoints(tmp_path / name / "checkpoints").load(150) for name in ("whole", "torn")
+        Checkpoints(tmp_path / name / "checkpoints").load(60) for name in ("whole", "torn")
     )
     assert all(np.array_equal(one.tensors[n], other.tensors[n]) for n in one.tensors)
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_losses_of_one_and_stop_together(tmp_path, plain):
+def test_two_processes_train_like_one_stop_together_and_resume_as_one(tmp_path, plain):
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     first = start(tmp_path, "--steps", 12, "--accumulate", 2, "--term-at", 5, launcher=torchrun)
     code, errors = finish(first)
     assert code != 0, errors
     assert losses(tmp_path)[-1][0] == 6, errors
     assert Checkpoints(tmp_path / "checkpoints").newest() == 6
-    code, errors = finish(start(tmp_path, "--steps", 12, "--accumulate", 2, launcher=torchrun))
+    code, errors = finish(start(tmp_path, "--steps", 12, "--accumulate", 2))
     assert code == 0, errors
     for (step, one), (_, other) in zip(losses(plain), losses(tmp_path), strict=True):
         assert math.isclose(one, other, abs_tol=1e-6), step
-
-
-@pytest.mark.slow
-def test_sigterm_saves_the_last_finished_step(tmp_path, plain):
-    assert finish(start(tmp_path, "--steps", 12, "--term-at", 6))[0] == 143
-    assert Checkpoints(tmp_path / "checkpoints").newest() == 7
-    assert losses(tmp_path) == losses(plain)[:7]
 
 
 @pytest.mark.slow
@@ -101,6 +98,7 @@ def test_four_xla_devices_train_like_the_cpu_and_their_checkpoint_resumes_on_it(
     options = ("--steps", 12, "--runtime", "xla", "--accumulate", 2, "--term-at", 9)
     code, errors = finish(start(tmp_path, *options, **XLA))
     assert code == 143, errors
+    assert Checkpoints(tmp_path / "checkpoints").newest() == 10
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert len(rows) == 10
     compiled = [row["compilations"] for row in rows]

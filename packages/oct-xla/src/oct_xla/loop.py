@@ -228,7 +228,7 @@ class _Run:
         if self.skipped_in_a_row >= self.config.max_skipped:
             raise NonFiniteError(
                 f"step {self.step + 1}: loss or gradient was not finite {self.skipped_in_a_row}"
-                " times in a row; lower the learning rate, lengthen the warm-up, or set precision fp32"
+                " times in a row; lower the learning rate, lengthen the warm-up or set fp32"
             )
 
     def _evaluate(self, evaluate: Callable[[int], dict[str, float]] | None) -> dict[str, float]:

@@ -87,7 +87,7 @@ class XlaRuntime:
             # Without minibatch=True every host would have to supply the global batch.
             axes = ("data",) + (None,) * (dimensions - 1)
             spec = xs.ShardingSpec(self._mesh, axes, minibatch=self.world > 1)
-            moved: list[Tensor] = xm.send_cpu_data_to_device(group, self.device, spec)
+            moved: Any = xm.send_cpu_data_to_device(group, self.device, spec)
             sent.update(zip(map(id, group), moved, strict=True))
         return map_tensors(lambda tensor: sent[id(tensor)], batch)
 
