@@ -9,7 +9,8 @@ from oct_io.phantom.grid import Array, Grid
 
 def decibels(values: ArrayLike) -> Array:
     """Intensity of a level given in decibels."""
-    return np.power(10.0, np.asarray(values, dtype=np.float32) / 10).astype(np.float32)
+    scale = np.float32(np.log(10) / 10)  # exp is several times faster than a power of ten
+    return np.exp(np.asarray(values, dtype=np.float32) * scale)
 
 
 def _kernel(sigma_px: float) -> Array:
