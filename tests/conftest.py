@@ -1,0 +1,147 @@
+"""Runs the apps: as programs, and inside this process where only a mistake is looked for."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+
+ROOT = Path(__file__).parent.parent
+BESIDE = ("report", "samples", "results")  # modules beside an app's __main__.py
+TIME_LIMIT = 240
+
+
+class Outcome(NamedTuple):
+    """How an app ended."""
+
+    code: int
+    out: str
+    errors: str
+
+    @property
+    def error_lines(self) -> list[str]:
+        return self.errors.splitlines()
+
+
+class Run(NamedTuple):
+    """A finished smoke run with its data."""
+
+    path: Path
+    data: Path
+    outcome: Outcome
+
+    @property
+    def rows(self) -> list[dict]:
+        return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
+
+
+def _environment(**more: str) -> dict[str, str]:
+    """One thread: sums of floats then have one order, whatever else the machine does."""
+    names = ("PJRT_DEVICE", "CPU_NUM_DEVICES", "XLA_FLAGS", "WANDB_API_KEY")
+    kept = {name: value for name, value in os.environ.items() if name not in names}
+    return {**kept, "OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", **more}
+
+
+@contextmanager
+def _loaded(*arguments: str, name: str = "__main__") -> Iterator[None]:
+    """Leave the interpreter's globals as they were before an app ran in it."""
+    before, path, known = list(sys.argv), list(sys.path), os.environ.copy()
+    store = ConfigStore.instance()
+    repo = dict(store.repo)
+    sys.argv[1:] = arguments
+    try:
+        yield
+    finally:
+        sys.argv[:], sys.path[:], store.repo = before, path, repo
+        os.environ.clear()
+        os.environ.update(known)
+        GlobalHydra.instance().clear()
+        for module in BESIDE:
+            sys.modules.pop(module, None)
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory):
+    """Where the programs run: what they name relative to the working folder lands here."""
+    return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="session")
+def start(place):
+    """Starts an app as a program."""
+
+    def start(app, *overrides, **environment):
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "apps" / app), *map(str, overrides)],
+            cwd=place,
+            env=_environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def finish():
+    """Waits for a program."""
+
+    def finish(process):
+        out, errors = process.communicate(timeout=TIME_LIMIT)
+        return Outcome(process.returncode, out, errors)
+
+    return finish
+
+
+@pytest.fixture(scope="session")
+def run_app(start, finish):
+    """Runs an app as a program, to its end."""
+
+    def run(app, *overrides, **environment):
+        return finish(start(app, *overrides, **environment))
+
+    return run
+
+
+@pytest.fixture
+def call_app(place, capfd, monkeypatch):
+    """Runs an app inside this process, which spares ten seconds of imports."""
+
+    def call(app, *overrides):
+        monkeypatch.chdir(place)
+        capfd.readouterr()
+        code = 0
+        with _loaded(*map(str, overrides)):
+            try:
+                runpy.run_path(str(ROOT / "apps" / app), run_name="__main__")
+            except SystemExit as end:
+                code = end.code
+        return Outcome(code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def smoke(place, run_app):
+    """The smoke experiment, run once for all tests that read its folder."""
+    run_dir, data = place / "smoke", place / "data"
+    outcome = run_app("pretrain", "experiment=smoke", f"run_dir={run_dir}", f"data.root={data}")
+    assert outcome.code == 0, outcome.errors
+    return Run(run_dir, data, outcome)
+
+
+@pytest.fixture(scope="session")
+def samples():
+    folder = os.environ.get("OCT_SAMPLES")
+    if not folder:
+        pytest.skip("set OCT_SAMPLES to the folder of real scans to run this test")
+    return Path(folder).resolve()

@@ -1,0 +1,203 @@
+"""One real pretraining run and one real evaluation, from the command line to the last file."""
+
+import csv
+import json
+import re
+
+import oct_io
+import pytest
+from oct_vjepa import Encoder
+from safetensors import safe_open
+
+pytestmark = pytest.mark.slow
+
+COLUMNS = {
+    "step", "epoch", "loss", "lr", "momentum", "grad_norm", "target_std", "volumes_per_s",
+    "compilations",
+}  # fmt: skip
+RUN = {
+    "config.yaml", "provenance.json", "metrics.jsonl", "checkpoints", "encoder",
+    "quarantine.jsonl", "report.html",
+}  # fmt: skip
+EVALUATION = {
+    "config.yaml", "provenance.json", "results.json", "predictions.csv", "head", "report.html",
+}  # fmt: skip
+
+
+def visible(folder):
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def people(data):
+    return oct_io.read_participants(data)
+
+
+def outside_links(page):
+    """Targets of src and href that are not inside the page."""
+    targets = re.findall(r"(?:src|href|action)\s*=\s*[\"']?([^\"' >]*)", page)
+    return [one for one in targets if not one.startswith(("data:", "#"))]
+
+
+@pytest.fixture(scope="module")
+def evaluation(place, smoke, run_app):
+    run_dir = place / "evaluation"
+    command = (
+        "finetune", f"encoder={smoke.path / 'encoder'}", f"data.root={smoke.data}",
+        "data.phantom.participants=24", "data.phantom.split_fractions=[0.5,0.0,0.5]",
+        f"run_dir={run_dir}", "bootstrap=200",
+    )  # fmt: skip
+    outcome = run_app(*command)
+    assert outcome.code == 0, outcome.errors
+    return run_dir, command
+
+
+def test_a_run_leaves_exactly_the_files_that_the_design_lists(smoke):
+    assert visible(smoke.path) == RUN
+    steps = sorted(path.name for path in (smoke.path / "checkpoints").iterdir())
+    assert steps == ["step-00000008", "step-00000012"], "keep_last=2"
+    assert visible(smoke.path / "encoder") == {"config.json", "model.safetensors"}
+    assert (smoke.path / "quarantine.jsonl").read_text() == "", "no phantom is refused"
+
+
+def test_a_run_writes_nowhere_but_in_its_folder_its_data_and_its_cache(place, smoke):
+    assert smoke.path.parent == place
+    assert not [path for path in visible(place) if path in ("outputs", "runs", "multirun")]
+
+
+def test_every_row_of_metrics_says_what_the_design_promises(smoke):
+    assert [row["step"] for row in smoke.rows] == list(range(1, 13))
+    assert all(row.keys() >= COLUMNS for row in smoke.rows)
+    ranked = [row["step"] for row in smoke.rows if "effective_rank" in row]
+    assert ranked == [4, 8, 12], "loop.evaluate_every=4"
+    assert all(row["loss"] > 0 and row["target_std"] > 0.1 for row in smoke.rows)
+    assert {row["epoch"] for row in smoke.rows} == {0, 1, 2, 3}
+    assert smoke.rows[0]["momentum"] < smoke.rows[-1]["momentum"] < 1
+
+
+def test_the_encoder_loads_alone_and_holds_nothing_but_tensors(smoke):
+    encoder = Encoder.from_pretrained(smoke.path / "encoder")
+    assert encoder.config.input_mean != 128, "measured on the training volumes"
+    with safe_open(smoke.path / "encoder" / "model.safetensors", framework="pt") as file:
+        assert set(file.keys()) == set(encoder.state_dict())
+
+
+def test_no_file_of_a_run_is_a_pickle(smoke):
+    files = [path for path in smoke.path.rglob("*") if path.is_file()]
+    assert not [path for path in files if path.suffix in (".pt", ".pth", ".pkl", ".bin", ".ckpt")]
+    assert not [path for path in files if path.read_bytes()[:2] in (b"\x80\x02", b"PK")]
+
+
+def test_the_report_is_one_page_that_needs_nothing_from_outside(smoke):
+    page = (smoke.path / "report.html").read_text()
+    assert not outside_links(page)
+    assert not re.search(r"<script|<link|<iframe|@import|url\(", page)
+    assert page.count("data:image/png;base64,") == 4, "curves, probes, masks and features"
+    assert "made up" in page, "phantom results say phantom"
+    for named in ("pretrained", "random init", "axial profile", "thin", "fluid", "drusen"):
+        assert named in page
+
+
+def test_participants_of_the_test_split_take_no_part_and_are_recorded_as_hashes(smoke):
+    facts = json.loads((smoke.path / "provenance.json").read_text())
+    table = people(smoke.data)
+    test = {key for key, row in table.items() if row["recommended_split"] == "test"}
+    assert set(facts["excluded_participants"]) == {oct_io.hash_participant(key) for key in test}
+    assert facts["excluded_splits"] == ["test"]
+    assert facts["volumes"] == 2 * len(table)
+    assert facts["volumes_in_training"] == 2 * (len(table) - len(test)) > 0
+    assert facts["made_up_data"] is True
+    for key in ("git_commit", "versions", "device", "world_size", "seed", "dataset_fingerprint"):
+        assert key in facts
+
+
+def test_nothing_a_run_tells_names_a_participant_or_the_place_of_a_scan(smoke, evaluation):
+    run_dir, _ = evaluation
+    ids, scans = list(people(smoke.data)), [one.path for one in oct_io.read_manifest(smoke.data)]
+    assert len(ids) == 24
+    told = [smoke.path / name for name in ("metrics.jsonl", "provenance.json", "report.html")]
+    told += [run_dir / name for name in ("results.json", "predictions.csv", "report.html")]
+    texts = {path: re.sub(r"base64,[^\"]*", "", path.read_text()) for path in told}
+    texts["terminal"] = smoke.outcome.out + smoke.outcome.errors
+    for path, text in texts.items():
+        words = set(re.findall(r"\w+", text))
+        assert not words & set(ids), path
+        assert not any(scan in text or scan.rsplit("/", 1)[-1] in text for scan in scans), path
+    for name in ("metrics.jsonl", "provenance.json"):
+        assert str(smoke.data) not in (smoke.path / name).read_text()
+
+
+@pytest.fixture(scope="module")
+def repeated(place, smoke, run_app):
+    """The smoke run, repeated from its own config.yaml in a folder of its own."""
+    command = (
+        "pretrain", "--config-dir", smoke.path, "--config-name", "config",
+        f"run_dir={place / 'repeated'}", "probe.columns=[]",
+    )  # fmt: skip
+    outcome = run_app(*command)
+    assert outcome.code == 0, outcome.errors
+    return place / "repeated", command
+
+
+def test_feeding_the_configuration_back_repeats_the_run(smoke, repeated):
+    run_dir, _ = repeated
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["loss"] for row in rows] == [row["loss"] for row in smoke.rows]
+    weights = [one / "encoder" / "model.safetensors" for one in (smoke.path, run_dir)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def test_a_run_without_label_columns_says_that_nothing_was_probed(repeated):
+    assert "No labels were named" in (repeated[0] / "report.html").read_text()
+
+
+def test_the_same_command_again_has_nothing_left_to_do(repeated, run_app):
+    run_dir, command = repeated
+    files = [run_dir / "metrics.jsonl", run_dir / "encoder" / "model.safetensors"]
+    before = [path.read_bytes() for path in files]
+    outcome = run_app(*command)
+    assert outcome.code == 0, outcome.errors
+    assert [path.read_bytes() for path in files] == before
+    facts = json.loads((run_dir / "provenance.json").read_text())
+    assert len(facts["earlier"]) == 1
+
+
+def test_an_evaluation_leaves_results_predictions_a_head_and_a_page(smoke, evaluation):
+    run_dir, _ = evaluation
+    assert visible(run_dir) == EVALUATION
+    document = json.loads((run_dir / "results.json").read_text())
+    assert document["made_up_data"] is True
+    assert [row["features"] for row in document["results"]] == [
+        "pretrained", "random init", "axial profile",
+    ]  # fmt: skip
+    for row in document["results"]:
+        for metric in ("auroc", "balanced_accuracy"):
+            value, low, high = row[metric]
+            assert 0 <= low <= value <= high <= 1
+    with (run_dir / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    test = [key for key, row in people(smoke.data).items() if row["recommended_split"] == "test"]
+    assert {row["participant"] for row in rows} == {oct_io.hash_participant(key) for key in test}
+    chances = [[float(cell) for name, cell in row.items() if name[:2] == "p_"] for row in rows]
+    assert all(len(one) == 2 and abs(sum(one) - 1) < 1e-5 for one in chances)
+    page = (run_dir / "report.html").read_text()
+    assert not outside_links(page)
+    assert "made up" in page
+
+
+def test_the_same_evaluation_again_gives_the_same_results(evaluation, run_app):
+    run_dir, command = evaluation
+    before = [(run_dir / name).read_bytes() for name in ("results.json", "predictions.csv")]
+    outcome = run_app(*command)
+    assert outcome.code == 0, outcome.errors
+    after = [(run_dir / name).read_bytes() for name in ("results.json", "predictions.csv")]
+    assert after == before
+
+
+def test_an_evaluation_finds_what_pretraining_reported_for_the_same_pool(smoke, evaluation):
+    run_dir, _ = evaluation
+    document = json.loads((run_dir / "results.json").read_text())
+    value = document["results"][0]["auroc"][0]
+    assert document["results"][0]["pool"] == "mean_std"
+    assert re.search(rf"<td>thin</td><td>pretrained</td><td>mean_std</td><td>{value:.3f} ", (
+        (smoke.path / "report.html").read_text().replace('<td class="best">', "<td>")
+    ))  # fmt: skip

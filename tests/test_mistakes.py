@@ -1,0 +1,248 @@
+"""Wrong input: one line that says what to put right, exit code 2, and no traceback."""
+
+import re
+
+import numpy as np
+import oct_io
+import pytest
+import torch
+
+PROGRESS = re.compile(r"(drawing phantoms|resampling scans): \d+ of \d+")
+
+
+@pytest.fixture
+def refused(call_app):
+    """Runs an app that must refuse; gives the line that says why."""
+
+    def refused(app, *overrides, after_progress=False):
+        return the_line(call_app(app, *overrides), after_progress)
+
+    return refused
+
+
+def the_line(outcome, after_progress=False):
+    lines = outcome.error_lines
+    assert outcome.code == 2, outcome.errors
+    if after_progress:
+        lines = [line for line in lines if not PROGRESS.fullmatch(line)]
+    assert len(lines) == 1, outcome.errors
+    assert lines[0].startswith("error: ")
+    assert "Traceback" not in outcome.errors + outcome.out
+    assert "object_type" not in lines[0]
+    return lines[0]
+
+
+def garbage(folder, count=3):
+    folder.mkdir()
+    for number in range(count):
+        noise = np.random.default_rng(number).integers(0, 256, 4000, dtype=np.uint8)
+        (folder / f"scan{number}.dcm").write_bytes(noise.tobytes())
+    return folder
+
+
+@pytest.fixture
+def on_folder(tmp_path):
+    """Overrides that pretrain on a folder and write below the test's own."""
+
+    def overrides(root):
+        run_dir, cache = tmp_path / "run", tmp_path / "cache"
+        return ("data=folder", f"data.root={root}", f"data.cache={cache}", f"run_dir={run_dir}",
+                "data.jobs=1")  # fmt: skip
+
+    return overrides
+
+
+@pytest.mark.slow
+def test_a_misspelt_key_ends_the_program_in_one_line(run_app):
+    line = the_line(run_app("pretrain", "encoder.wdith=3"))
+    assert "wdith" in line
+
+
+@pytest.mark.parametrize(
+    ("override", "culprits"),
+    [
+        ("encoder.wdith=3", ["wdith"]),
+        ("+encoder.wdith=3", ["wdith"]),
+        ("+stray=3", ["stray"]),
+        ("encoder=huge", ["encoder/huge", "cpu_smoke"]),
+        ("experiment=lost", ["experiment/lost", "smoke"]),
+        ("encoder.heads=5", ["heads (5)"]),
+        ("encoder.width=wide", ["wide", "width"]),
+        ("encoder.patch_size=[3,8,16]", ["patch_size"]),
+        ("loop.steps=0", ["loop.steps (0)"]),
+        ("feed.batch_size=0", ["feed.batch_size (0)"]),
+        ("schedule.kind=stairs", ["schedule.kind", "cosine"]),
+        ("data.window=giant", ["data.window (giant)", "macula6"]),
+        ("data.phantom.participants=0", ["participants (0)"]),
+        ("probe.pools=[median]", ["probe.pools (median)", "mean_std"]),
+        ("loop.steps=3=4", ["loop.steps=3=4"]),
+        ("resume=sometimes", ["resume", "sometimes", "never"]),
+        ("runtime.device=tpu9", ["tpu9", "cuda"]),
+        ("runtime.precision=fp4", ["fp4", "bf16"]),
+        ("data=folder", ["root"]),
+    ],
+)
+def test_a_wrong_setting_is_named(refused, tmp_path, override, culprits):
+    line = refused("pretrain", override, f"run_dir={tmp_path / 'run'}")
+    for culprit in culprits:
+        assert culprit in line
+    assert not (tmp_path / "run").exists() or override.startswith(("resume", "runtime"))
+
+
+def test_a_wrong_type_names_its_key_in_full(refused):
+    assert "encoder.width" in refused("pretrain", "encoder.width=wide")
+
+
+def test_a_window_that_does_not_fit_the_encoder_is_refused_before_any_scan_is_read(
+    refused, tmp_path
+):
+    line = refused("pretrain", "encoder=base", f"data.root={tmp_path / 'data'}")
+    assert "data.window=tiny" in line
+    assert "(64, 384, 384)" in line
+    assert not (tmp_path / "data").exists()
+
+
+def test_masks_that_do_not_fit_the_grid_are_refused(refused, smoke, tmp_path):
+    line = refused(
+        "pretrain", "experiment=smoke", f"data.root={smoke.data}", f"run_dir={tmp_path / 'run'}",
+        "masking.sets=[{blocks: 1, scale: 0.1, target_fraction: 0.0, context_fraction: 0.9}]",
+    )  # fmt: skip
+    assert "mask" in line
+
+
+def test_a_missing_folder_is_named(refused, on_folder, tmp_path):
+    line = refused("pretrain", *on_folder(tmp_path / "nowhere"))
+    assert f"{tmp_path / 'nowhere'}: no such folder" in line
+
+
+def test_a_folder_without_scans_is_named_with_what_was_looked_for(refused, on_folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no scans here")
+    line = refused("pretrain", *on_folder(tmp_path / "empty"))
+    assert f"{tmp_path / 'empty'}: no scans" in line
+    assert ".dcm" in line
+
+
+def test_a_folder_where_every_scan_is_broken_says_how_many_and_why(refused, on_folder, tmp_path):
+    overrides = on_folder(garbage(tmp_path / "broken"))
+    line = refused("pretrain", *overrides, after_progress=True)
+    assert re.search(r"\d of 3 scans cannot be used", line)
+    assert "DICOM" in line
+
+
+@pytest.mark.slow
+def test_a_folder_of_broken_scans_ends_the_program_in_one_line(run_app, on_folder, tmp_path):
+    outcome = run_app("pretrain", *on_folder(garbage(tmp_path / "broken")))
+    assert "of 3 scans cannot be used" in the_line(outcome, after_progress=True)
+
+
+def test_a_run_folder_of_another_configuration_is_refused_with_both_values(refused, smoke):
+    line = refused(
+        "pretrain", "experiment=smoke", f"run_dir={smoke.path}", f"data.root={smoke.data}",
+        "schedule.peak=2e-3",
+    )  # fmt: skip
+    assert str(smoke.path) in line
+    assert "schedule.peak was 0.001, now 0.002" in line
+
+
+def test_resume_never_refuses_to_touch_an_existing_run(refused, smoke):
+    before = (smoke.path / "config.yaml").read_bytes()
+    line = refused(
+        "pretrain", "experiment=smoke", f"run_dir={smoke.path}", f"data.root={smoke.data}",
+        "resume=never",
+    )  # fmt: skip
+    assert str(smoke.path) in line
+    assert "resume=never" in line
+    assert (smoke.path / "config.yaml").read_bytes() == before
+
+
+def test_a_run_folder_that_is_a_file_is_named(refused, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert str(tmp_path / "file") in refused("pretrain", f"run_dir={tmp_path / 'file'}")
+
+
+def test_an_unknown_label_column_is_told_before_training(refused, smoke, tmp_path):
+    run_dir = tmp_path / "run"
+    line = refused(
+        "pretrain", "experiment=smoke", f"data.root={smoke.data}", f"run_dir={run_dir}",
+        "probe.columns=[glaucoma]",
+    )  # fmt: skip
+    assert "glaucoma" in line
+    assert "drusen" in line, "the columns that are there"
+    assert not (run_dir / "metrics.jsonl").exists()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() > 0, reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_told_with_the_way_out(refused, tmp_path):
+    line = refused("pretrain", "runtime.device=cuda", f"run_dir={tmp_path / 'run'}")
+    assert "no CUDA GPU" in line
+    assert "runtime=cpu" in line
+
+
+def test_a_split_that_holds_everybody_is_told_with_the_way_out(refused, smoke, tmp_path):
+    line = refused(
+        "pretrain", "experiment=smoke", f"data.root={smoke.data}", f"run_dir={tmp_path / 'run'}",
+        "data.excluded_splits=[train,val,test]",
+    )  # fmt: skip
+    assert "data.excluded_splits=[]" in line
+
+
+def test_a_corrected_mistake_about_the_data_may_use_the_same_run_folder(
+    call_app, refused, on_folder, smoke, tmp_path
+):
+    short = ("loop.steps=1", "feed.batch_size=2", "watched_volumes=2")
+    refused("pretrain", *on_folder(tmp_path / "misspelt"), *short)
+    outcome = call_app("pretrain", *on_folder(smoke.data), *short)
+    assert outcome.code == 0, outcome.errors
+
+
+def ask(smoke, tmp_path, *overrides):
+    return (
+        "finetune", "data.phantom.participants=24", "data.phantom.split_fractions=[0.5,0.0,0.5]",
+        f"data.root={smoke.data}", f"encoder={smoke.path / 'encoder'}",
+        f"run_dir={tmp_path / 'evaluation'}", *overrides,
+    )  # fmt: skip
+
+
+def test_an_evaluation_without_an_encoder_names_the_place(refused, smoke, tmp_path):
+    line = refused(*ask(smoke, tmp_path, f"encoder={tmp_path / 'lost'}"))
+    assert str(tmp_path / "lost") in line
+
+
+def test_an_evaluation_of_an_unknown_column_names_those_there_are(refused, smoke, tmp_path):
+    line = refused(*ask(smoke, tmp_path, "task.column=glaucoma"))
+    assert "glaucoma" in line
+    assert "drusen" in line
+
+
+def test_an_evaluation_at_another_window_is_refused(refused, smoke, tmp_path):
+    line = refused(*ask(smoke, tmp_path, "data.window=macula6"))
+    assert "data.window=macula6" in line
+    assert "(8, 64, 64)" in line
+
+
+@pytest.mark.parametrize(
+    ("override", "culprits"),
+    [
+        ("mode=full", ["mode (full)", "linear"]),
+        ("pool=median", ["median", "mean_std"]),
+        ("runtime.device=tpu9", ["tpu9", "cuda"]),
+        ("task=lost", ["task/lost", "thin"]),
+        ("test_split=exam", ["exam"]),
+    ],
+)
+def test_a_wrong_setting_of_an_evaluation_is_named(refused, smoke, tmp_path, override, culprits):
+    line = refused(*ask(smoke, tmp_path, override))
+    for culprit in culprits:
+        assert culprit in line
+
+
+def test_an_evaluation_of_a_class_that_only_one_side_has_says_so(refused, smoke, tmp_path):
+    table = oct_io.read_participants(smoke.data)
+    rows = [f"{key},{row['recommended_split']}" for key, row in table.items()]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("participant_id,recommended_split,seen\n" + "\n".join(
+        f"{row},{int(number % 2 and row.endswith('train'))}" for number, row in enumerate(rows)
+    ))  # fmt: skip
+    line = refused(*ask(smoke, tmp_path, f"data.labels={labels}", "task.column=seen"))
+    assert "class" in line
