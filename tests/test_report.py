@@ -55,7 +55,7 @@ def test_a_page_escapes_every_text_that_it_is_given(tmp_path):
     text = (tmp_path / "page.html").read_text()
     assert "<script" not in text
     assert "alert('x')" not in text
-    assert text.count("&lt;script&gt;") == 12
+    assert text.count("&lt;script&gt;") == 13
     assert 'alt="&lt;script' in text
 
 
@@ -109,9 +109,10 @@ def test_masks_and_features_become_a_png():
 
 def test_scores_become_a_png_also_where_a_name_has_no_score_in_a_group():
     scores = [
-        Score("thin", "trained", 0.9, 0.8, 0.95),
-        Score("thin", "random", 0.6, 0.5, 0.7),
-        Score("fluid", "trained", 0.7, 0.7, 0.7),
+        Score("thin", "trained", "mean", 0.9, 0.8, 0.95),
+        Score("thin", "trained", "max", 0.8, 0.7, 0.95),
+        Score("thin", "profile", "", 0.6, 0.5, 0.7),
+        Score("fluid", "trained", "mean", 0.7, 0.7, 0.7),
     ]
     assert_is_a_figure(plot_scores(scores, label="AUROC", chance=0.5))
 
@@ -145,6 +146,12 @@ def test_what_checks_the_users_wishes_turns_its_errors_into_mistakes_and_keeps_t
     with pytest.raises(Mistake, match=r"heads \(5\)") as caught, mistakes(ValueError):
         raise ValueError("heads (5) must divide")
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_one_line_names_the_argument_that_could_not_be_read():
+    error = ValueError("mismatched input")
+    error.override = "a=3=4"
+    assert one_line(error) == "a=3=4: mismatched input"
 
 
 def test_one_line_drops_what_configuration_errors_append_and_what_moves_a_cursor():
