@@ -6,6 +6,8 @@ uv run apps/finetune encoder=DIR data=aireadi data.root=PLACE task=diabetes4
 """
 
 import os
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -56,8 +58,9 @@ class FinetuneConfig:
     run_dir: str = "runs/${name}"
     """Where the results are written; the same command again replaces them with equal ones."""
 
-    encoder: str = "runs/${data.name}/encoder"
-    """Folder with config.json and model.safetensors."""
+    weights: str = "runs/${data.name}/encoder"
+    """Folder of the encoder, with config.json and model.safetensors; `encoder=` on the command
+    line means this."""
 
     mode: str = "linear"
     """linear: logistic regression on frozen features."""
@@ -90,15 +93,27 @@ class FinetuneConfig:
         ProbeConfig(pools=[self.pool], bootstrap=self.bootstrap)
 
 
+HEAD = """\
+# Repeats it: uv run apps/finetune --config-dir THIS_FOLDER --config-name config run_dir=OTHER
+defaults:
+- finetune_schema
+- _self_
+- override hydra/job_logging: none
+- override hydra/hydra_logging: none
+hydra: {run: {dir: .}, output_subdir: null}
+"""
+"""Put before the settings in config.yaml: their types, and Hydra without files of its own."""
+
+
 def finetune(config: FinetuneConfig, resolved: DictConfig) -> None:
     """Run what `config` asks for."""
-    encoder = oct_vjepa.Encoder.from_pretrained(config.encoder)
+    encoder = oct_vjepa.Encoder.from_pretrained(config.weights)
     with mistakes(ValueError):
         check_window(config, encoder)
-    runtime = oct_xla.pick_runtime(config.runtime.device, precision=config.runtime.precision)
+        runtime = oct_xla.pick_runtime(config.runtime.device, precision=config.runtime.precision)
     tree = cast(dict[str, object], OmegaConf.to_container(resolved))
     run = oct_xla.claim_run_folder(
-        Path(config.run_dir), OmegaConf.to_yaml(resolved), tree, may_change=("*",)
+        Path(config.run_dir), HEAD + OmegaConf.to_yaml(resolved), tree, may_change=("*",)
     )
     with Stages() as stages:
         source = oct_io.open_source(config.data, stages)
@@ -111,15 +126,16 @@ def finetune(config: FinetuneConfig, resolved: DictConfig) -> None:
         for name, one in encoders.items()
     }
     features["axial profile"] = {"": oct_vjepa.axial_profile(examples.volumes)}
-    rows = compare_features(
-        features,
-        {config.task.column: examples.labels},
-        examples.participants,
-        examples.held_out,
-        reference="random init",
-        seed=config.seed,
-        bootstrap=config.bootstrap,
-    )
+    with mistakes(ValueError):  # such as a class that no test participant has
+        rows = compare_features(
+            features,
+            {config.task.column: examples.labels},
+            examples.participants,
+            examples.held_out,
+            reference="random init",
+            seed=config.seed,
+            bootstrap=config.bootstrap,
+        )
     extra = {
         "encoder": weights_fingerprint(encoder),
         "dataset_fingerprint": source.volumes.fingerprint,
@@ -139,7 +155,7 @@ def check_window(config: FinetuneConfig, encoder: oct_vjepa.Encoder) -> None:
     if shape != encoder.config.input_shape:
         raise ValueError(
             f"data.window={config.data.window} gives volumes of {shape}, but the encoder in "
-            f"{config.encoder} was trained on {encoder.config.input_shape}; choose its window"
+            f"{config.weights} was trained on {encoder.config.input_shape}; choose its window"
         )
 
 
@@ -160,25 +176,35 @@ def embed(
     )
 
 
+def spell_out(arguments: Sequence[str]) -> list[str]:
+    """Turn `encoder=` into `weights=`: Hydra takes `encoder` for pretraining's group of configs."""
+    return [f"weights={one[8:]}" if one.startswith("encoder=") else one for one in arguments]
+
+
+EXPECTED = (
+    HydraException,
+    OmegaConfBaseException,
+    oct_io.OctIoError,
+    oct_vjepa.WeightsError,
+    oct_xla.OctXlaError,
+)
+"""Errors whose text tells the user what to put right."""
+
 ConfigStore.instance().store("finetune_schema", FinetuneConfig)
 
 
 @hydra.main(version_base="1.3", config_path="../../configs", config_name="finetune")
 def main(tree: DictConfig) -> None:
     """Check the configuration, then run it."""
-    with mistakes(ValueError):
-        config = cast(FinetuneConfig, OmegaConf.to_object(tree))
-    OmegaConf.resolve(tree)
-    finetune(config, tree)
+    with exit_codes(*EXPECTED):  # here as well: Hydra adds a line to what passes through it
+        with mistakes(ValueError, AttributeError):  # AttributeError: a key that was added with +
+            config = cast(FinetuneConfig, OmegaConf.to_object(tree))
+        OmegaConf.resolve(tree)
+        finetune(config, tree)
 
 
 if __name__ == "__main__":
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra else prints several lines and exits 1
-    with exit_codes(
-        HydraException,
-        OmegaConfBaseException,
-        oct_io.OctIoError,
-        oct_vjepa.WeightsError,
-        oct_xla.OctXlaError,
-    ):
+    with exit_codes(*EXPECTED):
+        sys.argv[1:] = spell_out(sys.argv[1:])
         main()

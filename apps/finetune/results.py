@@ -72,6 +72,7 @@ def _write_page(
         Score(
             row.column,
             row.features,
+            row.pool,
             row.result.auroc,
             row.result.auroc_low,
             row.result.auroc_high,

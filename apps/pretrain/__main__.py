@@ -90,21 +90,36 @@ MAY_CHANGE = ("runtime.*", "tracking.*", "resume", "feed.workers", "feed.prefetc
 """Settings that a resumed run may change, because they do not change what it computes."""
 
 
+HEAD = """\
+# Repeats the run: uv run apps/pretrain --config-dir THIS_FOLDER --config-name config run_dir=OTHER
+defaults:
+- pretrain_schema
+- _self_
+- override hydra/job_logging: none
+- override hydra/hydra_logging: none
+hydra: {run: {dir: .}, output_subdir: null}
+"""
+"""Put before the settings in config.yaml: their types, and Hydra without files of its own."""
+
+
 def pretrain(config: PretrainConfig, resolved: DictConfig) -> int:
     """Run what `config` asks for; returns the exit code."""
-    runtime = oct_xla.pick_runtime(config.runtime.device, precision=config.runtime.precision)
-    tree = cast(dict[str, object], OmegaConf.to_container(resolved))
-    run = oct_xla.claim_run_folder(
-        Path(config.run_dir),
-        OmegaConf.to_yaml(resolved),
-        tree,
-        resume=config.resume,
-        may_change=MAY_CHANGE,
-        rank=runtime.rank,
-    )
+    with mistakes(ValueError):
+        check_window(config)
+        runtime = oct_xla.pick_runtime(config.runtime.device, precision=config.runtime.precision)
+        run = oct_xla.claim_run_folder(
+            Path(config.run_dir),
+            HEAD + OmegaConf.to_yaml(resolved),
+            cast(dict[str, object], OmegaConf.to_container(resolved)),
+            resume=config.resume,
+            may_change=MAY_CHANGE,
+            rank=runtime.rank,
+        )
     with Stages() as stages:
         source = oct_io.open_source(config.data, stages)
     seen = source.outside(config.data.excluded_splits)
+    for column in config.probe.columns:
+        source.labelled(column)  # a column that cannot be probed is told now, not after training
     with mistakes(ValueError):
         jepa = make_jepa(config, source, seen)
     samples = PretrainSamples(
@@ -135,25 +150,30 @@ def conclude(
         "pretrained": pretrained,
         "random init": random_encoder(pretrained.config, config.seed),
     }
-    rows = probe_encoders(config.probe, encoders, source, seed=config.seed)
+    with mistakes(ValueError):
+        rows = probe_encoders(config.probe, encoders, source, seed=config.seed)
     page = write_report(run_dir, source, samples, encoders, rows)
     if rows:
         print_table(COLUMNS, as_cells(rows))
     print(f"report: {page}")
 
 
-def make_jepa(config: PretrainConfig, source: oct_io.Source, seen: Sequence[int]) -> oct_vjepa.Jepa:
-    """Build the objective for volumes of this source.
-
-    Raises:
-        ValueError: the window and the encoder do not fit, or the masks and the grid.
-    """
-    shape = source.volumes.shape
+def check_window(config: PretrainConfig) -> None:
+    """Refuse a window whose shape is not the encoder's, before any scan is read."""
+    shape = oct_io.WINDOWS[config.data.window].shape
     if shape != config.encoder.input_shape:
         raise ValueError(
             f"data.window={config.data.window} gives volumes of {shape}, but encoder.input_shape "
             f"is {config.encoder.input_shape}; make them equal"
         )
+
+
+def make_jepa(config: PretrainConfig, source: oct_io.Source, seen: Sequence[int]) -> oct_vjepa.Jepa:
+    """Build the objective for volumes of this source.
+
+    Raises:
+        ValueError: the masks and the grid do not fit.
+    """
     encoder = config.encoder
     if config.measure_input:
         mean, std = source.measure_intensity(seen)
@@ -259,26 +279,30 @@ def describe(
     }
 
 
+EXPECTED = (
+    HydraException,
+    OmegaConfBaseException,
+    oct_io.OctIoError,
+    oct_vjepa.WeightsError,
+    oct_xla.OctXlaError,
+)
+"""Errors whose text tells the user what to put right."""
+
 ConfigStore.instance().store("pretrain_schema", PretrainConfig)
 
 
 @hydra.main(version_base="1.3", config_path="../../configs", config_name="pretrain")
 def main(tree: DictConfig) -> None:
     """Check the configuration, then run it."""
-    with mistakes(ValueError):
-        config = cast(PretrainConfig, OmegaConf.to_object(tree))
-    OmegaConf.resolve(tree)
-    if code := pretrain(config, tree):
-        sys.exit(code)
+    with exit_codes(*EXPECTED):  # here as well: Hydra adds a line to what passes through it
+        with mistakes(ValueError, AttributeError):  # AttributeError: a key that was added with +
+            config = cast(PretrainConfig, OmegaConf.to_object(tree))
+        OmegaConf.resolve(tree)
+        if code := pretrain(config, tree):
+            sys.exit(code)
 
 
 if __name__ == "__main__":
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra else prints several lines and exits 1
-    with exit_codes(
-        HydraException,
-        OmegaConfBaseException,
-        oct_io.OctIoError,
-        oct_vjepa.WeightsError,
-        oct_xla.OctXlaError,
-    ):
+    with exit_codes(*EXPECTED):
         main()

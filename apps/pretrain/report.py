@@ -54,8 +54,8 @@ def write_report(
     facts = json.loads((run_dir / "provenance.json").read_text())
     page = Page(
         f"Pretraining run {run_dir.name}",
-        f"V-JEPA 2 on {len(samples)} volumes of {facts['device']}, "
-        f"{int(rows[-1]['step'])} optimiser steps.",
+        f"V-JEPA 2 on {len(samples)} volumes, {int(rows[-1]['step'])} optimiser steps on "
+        f"{facts['runtime']} ({facts['device']}), {facts['precision']}.",
     )
     if source.made_up:
         page.note("Phantom: every scan, participant and label of this run is made up by oct-io.")
@@ -106,7 +106,8 @@ def _add_probes(page: Page, probes: Sequence[ProbeRow]) -> None:
     scores = [
         Score(
             row.column,
-            f"{row.features}, {row.pool}" if row.pool else row.features,
+            row.features,
+            row.pool,
             row.result.auroc,
             row.result.auroc_low,
             row.result.auroc_high,

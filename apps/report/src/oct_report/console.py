@@ -45,6 +45,8 @@ def exit_codes(*kinds: type[BaseException]) -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """The text of an error on one line, without the internals that configuration errors append."""
     text = " ".join(str(error).split())
+    if argument := getattr(error, "override", ""):  # Hydra: what it could not read
+        text = f"{argument}: {text}"
     return re.split(r" (?:full_key|object_type)[:=]", text)[0].replace("\x1b", "")
 
 
@@ -53,8 +55,8 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    console = Console(highlight=False)
-    console.print(table, width=max(console.width, 130))
+    width = max(Console().width, 130)
+    Console(highlight=False, markup=False, width=width).print(table)
 
 
 class Stages:
@@ -83,11 +85,11 @@ class Stages:
         tenth = 5 * done // max(total, 1)
         if self._tenths.get(what) != tenth:
             self._tenths[what] = tenth
-            self._console.print(f"{what}: {done} of {total}", highlight=False)
+            self.say(f"{what}: {done} of {total}")
 
     def say(self, text: str) -> None:
-        """Print a line of its own."""
-        self._console.print(text, highlight=False)
+        """Print a line of its own, unbroken."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._bars.start()

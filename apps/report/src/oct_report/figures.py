@@ -35,7 +35,8 @@ class Score(NamedTuple):
     """One point of a comparison with its interval."""
 
     group: str  # what was asked, such as a label
-    name: str  # who answered, such as an encoder
+    name: str  # who answered, such as an encoder; sets the colour
+    variant: str  # how, such as a pool; sets the marker; "" if there is only one way
     value: float
     low: float
     high: float
@@ -89,34 +90,36 @@ def draw_features(bscan: BScan, maps: Sequence[tuple[str, NDArray[np.float64]]])
     return _png(figure)
 
 
+MARKERS = ("o", "s", "^", "D")
+
+
 def plot_scores(scores: Sequence[Score], *, label: str, chance: float) -> bytes:
-    """Draw values with their intervals, grouped; the first name of a group is set in the accent."""
+    """Draw values with their 95 % intervals, grouped; one colour a name, one marker a variant."""
     groups = list(dict.fromkeys(score.group for score in scores))
     names = list(dict.fromkeys(score.name for score in scores))
-    height = 0.9 + len(groups) * (0.24 * len(names) + 0.28)
+    series = list(dict.fromkeys((score.name, score.variant) for score in scores))
+    variants = list(dict.fromkeys(variant for _, variant in series if variant))
+    height = 0.9 + len(groups) * (0.22 * len(series) + 0.28)
     figure = Figure(figsize=(10.4, height), layout="constrained")
     axes = figure.add_subplot()
     _quiet(axes)
-    places = {}
-    for row, group in enumerate(groups):
-        for number, name in enumerate(names):
-            places[group, name] = row * (len(names) + 1.2) + number
-    for number, name in enumerate(names):
-        own = [score for score in scores if score.name == name]
+    for number, (name, variant) in enumerate(series):
+        own = [score for score in scores if (score.name, score.variant) == (name, variant)]
         axes.errorbar(
             [score.value for score in own],
-            [places[score.group, name] for score in own],
+            [groups.index(score.group) * (len(series) + 1.2) + number for score in own],
             xerr=[
                 [score.value - score.low for score in own],
                 [score.high - score.value for score in own],
             ],
-            fmt="o",
+            fmt=MARKERS[variants.index(variant) % len(MARKERS)] if variant else "X",
             ms=6,
-            color=COLOURS[number % len(COLOURS)],
-            elinewidth=2,
-            label=name,
+            color=COLOURS[names.index(name) % len(COLOURS)],
+            elinewidth=1.6,
+            label=f"{name}, {variant}" if variant else name,
         )
-    centres = [places[group, names[0]] + (len(names) - 1) / 2 for group in groups]
+    middle = (len(series) - 1) / 2
+    centres = [row * (len(series) + 1.2) + middle for row in range(len(groups))]
     axes.set_yticks(centres, groups, fontsize=11, color=INK)
     axes.invert_yaxis()
     axes.axvline(chance, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
