@@ -1,11 +1,18 @@
-"""What a library may import, as it really happens and not only as the sources say."""
+"""What a library may import, and what may stand in no file of this repository."""
 
+import ast
+import importlib
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parent.parent
+LIBRARIES = ("oct_io", "oct_vjepa", "oct_xla")
+SOURCES = sorted([*ROOT.glob("packages/*/src/**/*.py"), *ROOT.glob("apps/**/*.py")])
 LOADED = """
 import json, sys
 import {library}
@@ -24,6 +31,26 @@ def modules_after_importing(library: str) -> set[str]:
     return set(json.loads(out.stdout))
 
 
+def imports_of(path: Path) -> set[str]:
+    """Top-level modules that a file names in an import, at its top or in a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def tracked() -> list[Path]:
+    """Every file that git knows; skips where this is no checkout."""
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in done.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
 @pytest.mark.parametrize(
     ("library", "never"),
     [
@@ -36,3 +63,72 @@ def test_importing_a_library_loads_neither_its_siblings_nor_what_it_may_not_use(
     loaded = modules_after_importing(library)
     assert library in loaded
     assert not loaded & never
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_no_file_of_a_library_imports_a_sibling_or_the_apps_tools(library):
+    others = {*LIBRARIES, "hydra", "omegaconf", "oct_report"} - {library}
+    for path in ROOT.glob(f"packages/*/src/{library}/**/*.py"):
+        assert not imports_of(path) & others, path
+
+
+def test_torch_xla_is_imported_by_one_file():
+    users = [path.name for path in SOURCES if "torch_xla" in imports_of(path)]
+    assert users == ["xla.py"]
+
+
+def test_only_the_apps_join_the_three_libraries():
+    joining = {path.parent.name for path in SOURCES if imports_of(path) >= set(LIBRARIES)}
+    assert joining == {"pretrain", "finetune"}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_library_exports_at_most_25_names_and_each_of_them_is_there(library):
+    module = importlib.import_module(library)
+    assert 0 < len(module.__all__) <= 25
+    assert all(getattr(module, name) is not None for name in module.__all__)
+    assert (Path(module.__file__).parent / "py.typed").exists()
+
+
+def test_the_encoder_library_knows_volumes_and_no_eye():
+    for path in ROOT.glob("packages/oct-vjepa/src/**/*.py"):
+        found = re.search(r"(?i)retina|ophthalm|dicom|macula|\beyes?\b", path.read_text())
+        assert not found, (path, found)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_says_what_it_is_and_stays_short(path):
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)), "no docstring on top"
+    assert len(text.splitlines()) <= 400
+    assert path.stem not in ("utils", "util", "common", "helpers", "misc")
+
+
+def test_nothing_that_we_read_can_run_code():
+    for path in SOURCES:
+        text = path.read_text()
+        assert not imports_of(path) & {"pickle", "dill", "joblib", "shelve", "marshal"}, path
+        assert "allow_pickle=True" not in text, path
+        assert "weights_only=False" not in text, path
+        for call in re.findall(r"torch\.load\((.*)", text):
+            assert "weights_only=True" in call, path
+
+
+def test_no_file_names_a_folder_of_one_machine_or_a_host_of_a_package_registry():
+    # Spelt in parts, so that this file does not name them either.
+    machine = ["/" + "work" + "/", "/" + "home" + "/[a-z]", "/" + "root" + "/"]
+    hosts = ["files." + "pythonhosted", "pypi" + r"\.org/simple", "artifact" + "ory", "devpi"]
+    pattern = re.compile("|".join(machine + hosts))
+    for path in tracked():
+        if path.suffix in (".png", ".npz", ".dcm", ".jpg"):
+            continue
+        found = pattern.search(path.read_text(errors="replace"))
+        assert not found, (path.relative_to(ROOT), found)
+
+
+def test_what_a_run_makes_is_not_in_the_repository():
+    for path in tracked():
+        relative = path.relative_to(ROOT)
+        assert relative.parts[0] != "runs", relative
+        assert path.suffix not in (".safetensors", ".dcm", ".u8", ".pt", ".ckpt"), relative
+        assert path.stat().st_size < 2_000_000, relative

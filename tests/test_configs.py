@@ -1,10 +1,15 @@
 """Every configuration that we ship composes, and every value in it is one the code accepts."""
 
+import re
 import runpy
+import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
+import oct_io
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
@@ -12,6 +17,8 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 GIVEN = {"folder": ["data.root=somewhere"], "aireadi": ["data.root=somewhere"]}
+MEANT_FOR = {"multi_domain": ["data=aireadi", "data.root=somewhere"]}
+BESIDE = ("report", "samples", "results")  # modules beside an app's __main__.py
 
 
 def names(group: str) -> list[str]:
@@ -21,17 +28,17 @@ def names(group: str) -> list[str]:
 @pytest.fixture(scope="module", autouse=True)
 def schemas():
     """Register what the apps register, without running them."""
-    import sys
-
+    store, repo, path = ConfigStore.instance(), dict(ConfigStore.instance().repo), list(sys.path)
     for app in ("pretrain", "finetune"):
         sys.path.insert(0, str(ROOT / "apps" / app))
         runpy.run_path(str(ROOT / "apps" / app / "__main__.py"), run_name=app)
-        sys.path.remove(str(ROOT / "apps" / app))
-        for name in ("report", "samples"):
+        sys.path[:] = path
+        for name in BESIDE:
             sys.modules.pop(name, None)
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         yield
     GlobalHydra.instance().clear()
+    store.repo = repo
 
 
 def build(app: str, *overrides: str):
@@ -45,10 +52,35 @@ def test_an_experiment_is_a_valid_run_and_has_its_own_name(experiment):
     assert config.run_dir == f"runs/{config.name}"
 
 
+@pytest.mark.parametrize("experiment", ["null", *names("experiment")])
+def test_the_window_of_an_experiment_is_what_its_encoder_takes(experiment):
+    config = build("pretrain", f"experiment={experiment}", *MEANT_FOR.get(experiment, []))
+    assert oct_io.WINDOWS[config.data.window].shape == config.encoder.input_shape
+
+
+def test_what_an_experiment_sets_can_still_be_set_on_the_command_line():
+    assert build("pretrain", "experiment=smoke", "loop.steps=7").loop.steps == 7
+    assert build("pretrain", "experiment=smoke").loop.steps == 12
+
+
+def test_the_files_of_several_seeds_lie_apart():
+    one, other = (build("pretrain", "experiment=phantom_lesions", f"seed={n}") for n in (0, 1))
+    assert one.run_dir != other.run_dir
+    assert (one.feed.seed, other.feed.seed) == (0, 1)
+    assert one.data.root == other.data.root, "the same people, other weights"
+
+
 @pytest.mark.parametrize("group", ["data", "masking", "objective", "runtime", "tracking"])
 def test_every_choice_of_a_group_is_valid(group):
+    assert names(group)
     for name in names(group):
         build("pretrain", f"{group}={name}", *(GIVEN.get(name, []) if group == "data" else []))
+
+
+@pytest.mark.parametrize("group", ["data", "runtime", "task"])
+def test_every_choice_of_a_group_is_valid_for_an_evaluation(group):
+    for name in names(group):
+        build("finetune", f"{group}={name}", *(GIVEN.get(name, []) if group == "data" else []))
 
 
 @pytest.mark.parametrize("encoder", names("encoder"))
@@ -61,11 +93,48 @@ def test_every_task_is_valid(task):
     assert build("finetune", f"task={task}").task.column
 
 
+def test_both_apps_read_the_same_volumes_from_a_data_set_and_agree_on_the_encoder():
+    pretrain, finetune = build("pretrain"), build("finetune")
+    assert pretrain.data == finetune.data
+    assert finetune.weights == f"{pretrain.run_dir}/encoder"
+
+
+def test_the_default_phantom_is_drawn_in_three_equal_parts_of_labels():
+    data = build("pretrain").data
+    assert data.label_columns == ["thin", "fluid", "drusen"]
+    assert data.phantom is not None
+    assert data.excluded_splits == ["test"]
+
+
+def test_only_made_up_data_is_drawn_where_real_data_is_read():
+    for name, given in GIVEN.items():
+        assert build("pretrain", f"data={name}", *given).data.phantom is None
+
+
 def test_a_misspelt_key_is_refused_by_name():
     with pytest.raises(ConfigCompositionException, match="wdith"):
         build("pretrain", "encoder.wdith=3")
 
 
 def test_a_stray_key_cannot_be_added_either():
-    with pytest.raises(ConfigCompositionException, match="extra"):
+    with pytest.raises(AttributeError, match="extra"):
         build("pretrain", "+encoder.extra=3")
+
+
+def leaves(config, prefix=""):
+    """Dotted names of all settings below a dataclass."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if is_dataclass(value):
+            yield from leaves(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
+
+
+@pytest.mark.parametrize("app", ["pretrain", "finetune"])
+def test_every_setting_is_read_by_some_code(app):
+    paths = [*ROOT.glob("packages/*/src/**/*.py"), *ROOT.glob("apps/**/*.py")]
+    text = "\n".join(path.read_text() for path in paths)
+    for name in leaves(build(app)):
+        field = name.rsplit(".", 1)[-1]
+        assert re.search(rf"\.{field}\b(?!\s*=[^=])", text), f"nothing reads {name}"

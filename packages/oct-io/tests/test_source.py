@@ -1,0 +1,243 @@
+"""From a folder to volumes with labels: splits by participant, exclusions, and errors that help."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from oct_io import PhantomTree, SourceConfig, TreeError, hash_participant, open_source
+from oct_io.participants import read_participants
+
+TREE = PhantomTree(
+    participants=12, shape=(4, 40, 32), split_fractions=(0.5, 0.0, 0.5), devices=("phantom_a",),
+    jobs=1,
+)  # fmt: skip
+
+
+def people_of(volumes):
+    return {entry.participant for entry in volumes.entries}
+
+
+def scans(scan_file, count, folder="scans"):
+    """A plain folder: two eyes of each participant, and no table beside them."""
+    for number in range(count):
+        for eye in "LR":
+            scan_file(
+                f"{folder}/{number}{eye}.dcm", laterality=eye, participant_id=f"{700 + number}"
+            )
+
+
+def write_table(path, rows, columns="participant_id,seen"):
+    path.write_text("\n".join([columns, *rows]) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def open_folder(tmp_path):
+    """Opens a folder of scans at the tiny window."""
+
+    def open_folder(root="scans", **settings):
+        cache = str(tmp_path / "cache")
+        config = SourceConfig(
+            root=str(tmp_path / root), window="tiny", cache=cache, jobs=1, **settings
+        )
+        return open_source(config)
+
+    return open_folder
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A phantom tree and the source that is opened on it."""
+    place = tmp_path_factory.mktemp("drawn")
+    told = []
+    config = SourceConfig(
+        root=str(place / "tree"), window="tiny", cache=str(place / "cache"), phantom=TREE, jobs=1
+    )
+    source = open_source(config, lambda *what: told.append(what))
+    return place, source, told
+
+
+def test_a_phantom_is_drawn_resampled_and_reported_step_by_step(drawn):
+    _, source, told = drawn
+    assert source.made_up
+    assert len(source.volumes) == 24
+    assert source.volumes.shape == (8, 64, 64)
+    assert told[0][0] == "drawing phantoms"
+    assert told[-1] == ("resampling scans", 24, 24)
+
+
+def test_opening_the_same_source_again_reads_the_same_cache(drawn):
+    place, source, _ = drawn
+    config = SourceConfig(
+        root=str(place / "tree"), window="tiny", cache=str(place / "cache"), phantom=TREE, jobs=1
+    )
+    told = []
+    again = open_source(config, lambda *what: told.append(what))
+    assert told == []
+    assert again.volumes.fingerprint == source.volumes.fingerprint
+
+
+def test_the_recommended_split_divides_participants_and_never_a_participant(drawn):
+    place, source, _ = drawn
+    examples = source.labelled("thin")
+    table = read_participants(place / "tree")
+    test = {hash_participant(k) for k, row in table.items() if row["recommended_split"] == "test"}
+    held_out = set(examples.participants[examples.held_out].tolist())
+    assert held_out == test
+    assert not held_out & set(examples.participants[~examples.held_out].tolist())
+    assert examples.split_rule == "recommended_split test"
+    assert "train 12 volumes of 6 participants, test 12 volumes of 6" in examples.describe()
+    for label, person in zip(examples.labels, examples.participants, strict=True):
+        row = next(row for key, row in table.items() if hash_participant(key) == person)
+        assert examples.classes[label] == row["thin"].lower()
+
+
+def test_pretraining_sees_nobody_of_the_excluded_splits(drawn):
+    _, source, _ = drawn
+    seen = source.outside(["test"])
+    excluded = source.excluded_participants(["test"])
+    assert len(seen) == 12
+    assert len(excluded) == 6
+    assert excluded == sorted(excluded)
+    assert not {source.volumes.entries[i].participant for i in seen} & set(excluded)
+    assert source.outside([]) == list(range(24))
+    assert source.excluded_participants([]) == []
+
+
+def test_excluding_everybody_is_an_error_that_says_what_to_set(drawn):
+    _, source, _ = drawn
+    with pytest.raises(TreeError, match=r"all 24 volumes .* data.excluded_splits=\[\]"):
+        source.outside(["train", "test"])
+
+
+def test_a_test_split_that_nobody_is_in_is_an_error(drawn):
+    _, source, _ = drawn
+    with pytest.raises(TreeError, match="0 of them in the test split 'val'"):
+        source.labelled("thin", test_split="val")
+
+
+def test_an_unknown_column_is_an_error_that_names_those_there_are(drawn):
+    _, source, _ = drawn
+    with pytest.raises(TreeError, match=r"no label column 'glaucoma'.*drusen"):
+        source.labelled("glaucoma")
+
+
+def test_the_measured_intensity_is_that_of_the_voxels_that_were_asked_for(drawn):
+    _, source, _ = drawn
+    mean, std = source.measure_intensity([1, 5])
+    voxels = np.stack([source.volumes[1], source.volumes[5]]).astype(np.float64)
+    assert mean == pytest.approx(voxels.mean())
+    assert std == pytest.approx(voxels.std())
+
+
+def test_the_fingerprint_of_labelled_volumes_tells_other_volumes_and_another_order(drawn):
+    _, source, _ = drawn
+    thin, fluid = source.labelled("thin"), source.labelled("fluid")
+    assert thin.fingerprint == fluid.fingerprint, "the same volumes, another question"
+    turned = replace(thin, volumes=thin.volumes.select([1, 0, *range(2, 24)]))
+    fewer = replace(thin, volumes=thin.volumes.select(range(23)))
+    assert len({thin.fingerprint, turned.fingerprint, fewer.fingerprint}) == 3
+
+
+def test_nothing_a_source_holds_or_writes_names_a_participant_or_a_path(drawn, tmp_path):
+    place, source, _ = drawn
+    source.write_quarantine(tmp_path / "quarantine.jsonl")
+    assert (tmp_path / "quarantine.jsonl").read_text() == ""
+    ids = set(read_participants(place / "tree"))
+    written = [path.read_bytes().decode("latin-1") for path in (place / "cache").glob("*.json*")]
+    texts = [*written, repr(source.volumes.entries), repr(source.labelled("thin").participants)]
+    for text in texts:
+        assert "retinal_oct" not in text
+        assert not any(f'"{one}"' in text or f"/{one}/" in text for one in ids)
+    assert not ids & set(source.table)
+
+
+def test_a_table_without_a_split_holds_out_three_of_ten_participants_of_each_class(
+    scan_file, open_folder, tmp_path
+):
+    scans(scan_file, 20)
+    rows = [f"{700 + number},{'no' if number < 10 else 'yes'}" for number in range(20)]
+    source = open_folder(labels=write_table(tmp_path / "labels.csv", rows))
+    examples = source.labelled("seen")
+    assert examples.held_out.sum() == 2 * 6
+    assert examples.labels[examples.held_out].tolist().count(1) == 6
+    test, train = (
+        set(examples.participants[side].tolist())
+        for side in (examples.held_out, ~examples.held_out)
+    )
+    assert not test & train
+    assert examples.split_rule == "30% of the participants of each class, by hash"
+    assert source.outside(["test"]) == list(range(40)), "no recommended split excludes nobody"
+    again = open_folder(labels=write_table(tmp_path / "labels.csv", rows[::-1])).labelled("seen")
+    assert (again.held_out == examples.held_out).all(), "the order of the table does not matter"
+
+
+def test_participants_without_a_label_take_no_part(scan_file, open_folder, tmp_path):
+    scans(scan_file, 8)
+    rows = [f"{700 + n},{('no', 'yes')[n % 2] if n < 7 else ''}" for n in range(8)]
+    examples = open_folder(labels=write_table(tmp_path / "labels.csv", rows)).labelled("seen")
+    assert len(examples.volumes) == len(examples.labels) == 14
+    assert hash_participant("707") not in examples.participants
+
+
+def test_a_folder_without_a_table_can_be_pretrained_on_but_not_asked(scan_file, open_folder):
+    scans(scan_file, 2)
+    source = open_folder()
+    assert source.outside(["test"]) == [0, 1, 2, 3]
+    assert not source.made_up
+    with pytest.raises(TreeError, match=r"no label table: give data.labels=FILE.*participant_id"):
+        source.labelled("seen")
+
+
+def test_a_broken_scan_costs_one_line_of_the_quarantine(scan_file, open_folder, tmp_path):
+    scans(scan_file, 2)
+    (tmp_path / "scans" / "broken.dcm").write_bytes(b"no scan at all" * 100)
+    source = open_folder()
+    assert len(source.volumes) == 4
+    source.write_quarantine(tmp_path / "quarantine.jsonl")
+    lines = (tmp_path / "quarantine.jsonl").read_text().splitlines()
+    assert len(lines) == 1
+    refusal = json.loads(lines[0])
+    assert refusal["path"] == "broken.dcm"
+    assert refusal["stage"]
+    assert "\n" not in refusal["reason"]
+
+
+def test_too_many_broken_scans_stop_with_their_number_and_no_name(scan_file, open_folder, tmp_path):
+    scans(scan_file, 1)
+    for number in range(3):
+        (tmp_path / "scans" / f"secret{number}.dcm").write_bytes(b"no scan at all" * 100)
+    with pytest.raises(TreeError, match=r"of 5 scans cannot be used") as caught:
+        open_folder()
+    assert "secret" not in str(caught.value)
+    assert len(people_of(open_folder(max_bad_fraction=0.9).volumes)) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"root": ""}, "data.root is not set"),
+        ({"root": "somewhere", "cache": ""}, "data.cache is not set"),
+        ({"root": "nowhere-at-all", "cache": "cache"}, "nowhere-at-all: no such folder"),
+    ],
+)
+def test_a_source_that_is_not_told_where_says_which_setting(
+    tmp_path, monkeypatch, settings, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TreeError, match=message):
+        open_source(SourceConfig(window="tiny", **settings))
+
+
+def test_settings_that_cannot_be_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"data.window \(giant\) must be one of .*macula6"):
+        SourceConfig(window="giant")
+    with pytest.raises(ValueError, match=r"data.max_bad_fraction \(2\)"):
+        SourceConfig(max_bad_fraction=2)
+
+
+def test_equal_defaults_are_not_shared_between_two_settings():
+    one, other = SourceConfig(), SourceConfig()
+    one.excluded_splits.append("val")
+    assert other.excluded_splits == ["test"]
