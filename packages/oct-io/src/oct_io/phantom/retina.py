@@ -56,26 +56,26 @@ class Anatomy:
     eye length, tilt and position do across real scanners.
     """
 
-    thickness_sd: float = 0.11
+    thickness_sd: float = 0.20
     """Common factor on all layers of a participant; hides a thinning of some of them from anyone
     who looks at total thickness alone."""
 
-    layer_sd: float = 0.035
+    layer_sd: float = 0.03
     """Factor on each layer of its own; kept small, so that ratios of layers stay telling."""
 
     undulation_sd: float = 0.05
     """Slow variation of a layer's thickness over the field."""
 
-    reflectivity_sd_db: float = 1.6
+    reflectivity_sd_db: float = 1.0
     """Decibels on each layer of its own."""
 
-    tilt_sd: float = 0.030
-    """Slope of the retina in each lateral direction; 0.03 is 90 micrometres at 3 mm."""
+    tilt_sd: float = 0.05
+    """Slope of the retina in each lateral direction; 0.05 is 150 micrometres at 3 mm."""
 
     curvature_mean: float = 0.012
     """One over the radius as displayed, per millimetre; edges bend towards the vitreous."""
 
-    curvature_sd: float = 0.012
+    curvature_sd: float = 0.02
     """Differs with eye length and pivot of the scanner."""
 
     depth_sd_um: float = 25.0
