@@ -191,7 +191,6 @@ def test_a_split_that_holds_everybody_is_told_with_the_way_out(refused, smoke, t
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="a folder without metrics or checkpoints is held to its first settings")
 def test_a_corrected_mistake_about_the_data_may_use_the_same_run_folder(
     call_app, run_app, on_folder, smoke, tmp_path
 ):

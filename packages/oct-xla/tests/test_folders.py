@@ -99,9 +99,24 @@ def claim(path, config=CONFIG, **options):
     return claim_run_folder(path, f"text: {json.dumps(config)}\n", config, **options)
 
 
+def begin(path, config=CONFIG, **options):
+    """Claim a folder and take a first step there."""
+    folder = claim(path, config, **options)
+    (path / "metrics.jsonl").write_text('{"step": 1}\n')
+    folder.release()
+    return folder
+
+
+def test_a_claim_that_never_took_a_step_does_not_bind_the_next_one(tmp_path):
+    claim(tmp_path).release()
+    other = {"loop": {"steps": 20}}
+    folder = claim(tmp_path, other, resume="never")
+    assert not folder.resumed
+    assert "20" in (tmp_path / "config.yaml").read_text()
+
+
 def test_an_equal_configuration_resumes_with_the_same_id(tmp_path):
-    first = claim(tmp_path / "run")
-    first.release()
+    first = begin(tmp_path / "run")
     second = claim(tmp_path / "run")
     assert (first.resumed, second.resumed) == (False, True)
     assert first.run_id == second.run_id
@@ -109,7 +124,7 @@ def test_an_equal_configuration_resumes_with_the_same_id(tmp_path):
 
 
 def test_another_configuration_is_refused_with_both_values(tmp_path):
-    claim(tmp_path).release()
+    begin(tmp_path)
     other = {"loop": {"steps": 20, "betas": (0.9, 0.99)}, "tracking": {"mode": "online"}}
     with pytest.raises(RunFolderError, match=r"loop.steps was 10, now 20; tracking.mode was"):
         claim(tmp_path, other)
@@ -118,7 +133,7 @@ def test_another_configuration_is_refused_with_both_values(tmp_path):
 
 
 def test_never_refuses_a_folder_with_a_run(tmp_path):
-    claim(tmp_path, resume="never").release()
+    begin(tmp_path, resume="never")
     with pytest.raises(RunFolderError, match="resume=never; set run_dir"):
         claim(tmp_path, resume="never")
 

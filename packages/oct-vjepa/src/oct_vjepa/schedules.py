@@ -4,7 +4,9 @@ import math
 from dataclasses import dataclass
 
 SCHEDULE_KINDS = ("cosine", "wsd", "constant")
-MOMENTUM_CAP = 1.0 - 1e-6  # at 1 the teacher would stand still
+MOMENTUM_CAP = 1.0 - 2e-6
+"""At 1 the teacher would stand still. Not 1 - 1e-6: torch-xla merges equal scalars of a graph, and
+1e-6 is an epsilon of the layer norms, so that the last step would compile once more."""
 
 
 @dataclass(kw_only=True, slots=True)

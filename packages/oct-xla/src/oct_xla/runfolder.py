@@ -103,7 +103,9 @@ def _claim(
     may_change: Sequence[str],
 ) -> RunFolder:
     claim, changed = path / _CLAIM, dict[str, Change]()
-    resumed = claim.exists()
+    begun = any((path / name).exists() for name in _OURS[1:])
+    # A claim without metrics or checkpoints is of a run that a mistake ended before its first step.
+    resumed = claim.exists() and begun
     if resumed and resume == "never":
         raise RunFolderError(
             f"{path}: holds a run already and resume=never; set run_dir to another folder"
@@ -112,7 +114,7 @@ def _claim(
         before = read_json(claim, RunFolderError)
         run_id, changed = before["run_id"], differences(before["config"], flat)
         _refuse(path, {k: c for k, c in changed.items() if not _allowed(k, may_change)})
-    elif any((path / name).exists() for name in _OURS[1:]):
+    elif begun:
         raise RunFolderError(
             f"{path}: holds metrics or checkpoints of a run without its settings; set run_dir to"
             " another folder"

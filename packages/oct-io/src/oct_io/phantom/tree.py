@@ -24,7 +24,7 @@ from oct_io.phantom.tables import (
 )
 from oct_io.writer import localizer_uid, sop_instance_uid, write_dicom
 
-FORMAT = 1
+FORMAT = 2
 """Grows when equal specs would give other voxels; an older tree is then not taken for a new one."""
 
 MARKER = "phantom.json"
