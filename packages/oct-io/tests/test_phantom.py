@@ -14,6 +14,7 @@ from oct_io.phantom import (
     draw_phantom,
     draw_phantom_with_truth,
 )
+from oct_io.phantom.lesions import THIN_FRACTION
 
 SMALL = Phantom(shape=(6, 80, 48))
 LESIONS = ("fluid", "drusen", "thin")
@@ -136,7 +137,7 @@ def test_thin_takes_from_three_layers_and_leaves_the_others():
     healthy, thin = truth(SMALL).thickness_um, truth(replace(SMALL, thin=True)).thickness_um
     for name in LAYERS:
         ratio = thin[name].sum() / max(healthy[name].sum(), 1e-6)
-        expected = 0.76 if name in ("rnfl", "gcl", "ipl") else 1.0
+        expected = 1 - THIN_FRACTION if name in ("rnfl", "gcl", "ipl") else 1.0
         assert name == "druse" or ratio == pytest.approx(expected, abs=1e-3)
 
 
