@@ -6,17 +6,7 @@ import numpy as np
 import pytest
 import torch
 from oct_xla import Feed, FeedConfig, FeedError, sample_seed
-from toy import Batch, draw
-
-
-def number(index, epoch):
-    return {"index": index, "draw": torch.tensor(sample_seed(0, epoch, index) % 1000)}
-
-
-def broken(index, epoch):
-    if index == 7 and epoch > 3:
-        raise OSError("the disk\nis gone")
-    return number(index, epoch)
+from toy import Batch, broken, draw, number
 
 
 def feed(sample=number, length=20, **options):

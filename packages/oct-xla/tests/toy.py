@@ -13,6 +13,18 @@ from oct_xla import Feed, FeedConfig, LoopConfig, fit, pick_runtime, sample_seed
 from torch import Tensor, nn
 
 
+def number(index: int, epoch: int) -> dict[str, object]:
+    """A sample that says who it is; here, because workers import this module by name."""
+    return {"index": index, "draw": torch.tensor(sample_seed(0, epoch, index) % 1000)}
+
+
+def broken(index: int, epoch: int) -> dict[str, object]:
+    """The same, until a disk fails."""
+    if index == 7 and epoch > 3:
+        raise OSError("the disk\nis gone")
+    return number(index, epoch)
+
+
 class Batch(NamedTuple):
     volume: Tensor
     masks: tuple[Tensor, ...]

@@ -56,7 +56,7 @@ class Anatomy:
     eye length, tilt and position do across real scanners.
     """
 
-    thickness_sd: float = 0.22
+    thickness_sd: float = 0.20
     """Common factor on all layers of a participant; hides a thinning of some of them from anyone
     who looks at total thickness alone."""
 
@@ -66,11 +66,11 @@ class Anatomy:
     undulation_sd: float = 0.05
     """Slow variation of a layer's thickness over the field."""
 
-    reflectivity_sd_db: float = 1.2
+    reflectivity_sd_db: float = 1.0
     """Decibels on each layer of its own."""
 
-    tilt_sd: float = 0.06
-    """Slope of the retina in each lateral direction; 0.06 is 180 micrometres at 3 mm."""
+    tilt_sd: float = 0.05
+    """Slope of the retina in each lateral direction; 0.05 is 150 micrometres at 3 mm."""
 
     curvature_mean: float = 0.012
     """One over the radius as displayed, per millimetre; edges bend towards the vitreous."""
