@@ -1,0 +1,42 @@
+"""`oct-io cache ROOT OUT`: decode and resample once."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from oct_io.cache import build_cache
+from oct_io.commands import Commands, add_command
+from oct_io.manifest import read_manifest
+from oct_io.progress import show_progress
+from oct_io.resample import WINDOWS
+
+
+def add(commands: Commands) -> None:
+    """Describe the arguments."""
+    command = add_command(commands, "cache", _run)
+    command.add_argument("root", metavar="ROOT")
+    command.add_argument("out", type=Path, metavar="OUT")
+    command.add_argument("--window", choices=sorted(WINDOWS), default="macula6")
+    command.add_argument("--jobs", type=int, default=0, help="processes; 0 for one a CPU")
+    command.add_argument("--max-bad-fraction", type=float, default=0.5)
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Decode and resample every scan of a data set, once."""
+    records = read_manifest(options.root)
+    with show_progress("scans") as update:
+        index = build_cache(
+            records,
+            options.root,
+            WINDOWS[options.window],
+            options.out,
+            jobs=options.jobs,
+            progress=update,
+            max_bad_fraction=options.max_bad_fraction,
+        )
+    Console().print(
+        f"{len(index.entries)} volumes of {' x '.join(map(str, index.window.shape))}, "
+        f"{index.refused} refused; mean {index.mean:.1f}, std {index.std:.1f}; "
+        f"fingerprint {index.fingerprint[:12]}"
+    )
