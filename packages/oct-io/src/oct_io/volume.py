@@ -1,5 +1,6 @@
 """The one type every reader returns and every later step takes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -13,16 +14,34 @@ SpacingSource = Literal[
     "localizer",  # frame locations on the localizer image, times its PixelSpacing
     "spacing_between_slices",
     "slice_thickness",  # the B-scan pitch in AI-READI's Topcon files
+    "field_of_view",  # width that the file states for the whole scan, over its number of frames
+    "affine",  # of a NIfTI file
     "protocol",  # field of view of a known protocol over its number of frames
-    "given",  # the caller said so
+    "given",  # the caller or a sidecar said so
     "drawn",  # a phantom
+    "none",  # a line, circle or radial scan: its B-scans have no one distance
 ]
+Confidence = Literal["high", "medium", "low", "none"]
+
+CONFIDENCE: Mapping[SpacingSource, Confidence] = {
+    "frame_positions": "high",  # one value a frame, and the frames agree with each other
+    "localizer": "high",  # likewise; the scale is that of the B-scan itself
+    "spacing_between_slices": "medium",  # one number that no frame confirms
+    "field_of_view": "medium",  # likewise
+    "affine": "medium",  # whoever converted the file wrote it
+    "slice_thickness": "low",  # the standard lets it differ from the pitch; some files round it
+    "protocol": "low",  # nominal width for an average eye; nothing in the file said it
+    "given": "high",  # who said it answers for it
+    "drawn": "high",
+    "none": "none",
+}
+"""How far the distance between B-scans can be relied on, by where it came from."""
 
 
 class Spacing(NamedTuple):
     """Distance between voxel centres in millimetres, in array order."""
 
-    bscan: float  # between neighbouring B-scans; the coarse axis, often 0.05 to 0.25
+    bscan: float  # between neighbouring B-scans, often 0.05 to 0.25; NaN if they lie not abreast
     row: float  # along the beam, into the eye; often 0.002 to 0.004
     column: float  # between A-scans of one B-scan; often 0.005 to 0.012
 
@@ -43,6 +62,10 @@ class OctVolume:
         region: anatomic region as the file or manifest gives it.
         pattern: how the B-scans lie; only rasters are volumes.
         participant_id: as in the file; "" if absent. Never logged; see `oct_io.manifest`.
+        spacing_confidence: "high", "medium" or "low"; from `CONFIDENCE` where not given.
+        layers: surfaces by name, each (bscans, columns) float32: the row at which it lies, counted
+            from the centre of row 0; NaN where the file has none.
+        localizer: en-face image that the scanner took along, (height, width) uint8, if it is there.
     """
 
     voxels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -54,14 +77,24 @@ class OctVolume:
     region: str = "unknown"
     pattern: Pattern = "raster"
     participant_id: str = field(default="", repr=False)
+    spacing_confidence: Confidence | None = None
+    layers: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
+    localizer: NDArray[np.uint8] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 3:
             raise ValueError(f"voxels must be (bscan, row, column), not {self.voxels.shape}")
         if self.voxels.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"voxels must be uint8 or uint16, not {self.voxels.dtype}")
-        if not all(np.isfinite(step) and step > 0 for step in self.spacing):
+        apart = self.spacing if self.spacing_source != "none" else self.spacing[1:]
+        if not all(np.isfinite(step) and step > 0 for step in apart):
             raise ValueError(f"spacing must be positive millimetres, not {tuple(self.spacing)}")
+        plane = (self.voxels.shape[0], self.voxels.shape[2])
+        for name, surface in self.layers.items():
+            if surface.shape != plane:
+                raise ValueError(f"layer {name} must be {plane}, not {surface.shape}")
+        if self.spacing_confidence is None:
+            object.__setattr__(self, "spacing_confidence", CONFIDENCE[self.spacing_source])
 
     @property
     def extent_mm(self) -> tuple[float, float, float]:
