@@ -47,14 +47,16 @@ def with_retries(call: Callable[[], T], *, tries: int = 3, wait_s: float = 0.5) 
     raise ValueError(f"tries ({tries}) must be at least 1")
 
 
-def open_filesystem(url: str | Path) -> tuple[Any, str]:
+def open_filesystem(
+    url: str | Path, storage_options: Mapping[str, Any] | None = None
+) -> tuple[Any, str]:
     """Filesystem of `url` and the path within it.
 
     Raises:
         TreeError: nothing installed reads this scheme.
     """
     try:
-        filesystem, path = url_to_fs(str(url))
+        filesystem, path = url_to_fs(str(url), **(storage_options or {}))
     except (ImportError, ValueError) as error:
         scheme = str(url).split("://", 1)[0]
         raise TreeError(
@@ -64,28 +66,30 @@ def open_filesystem(url: str | Path) -> tuple[Any, str]:
     return filesystem, str(path)
 
 
-def read_bytes(url: str | Path) -> bytes:
+def read_bytes(url: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> bytes:
     """Whole content of `url`, fetched as one request.
 
     Raises:
         ScanError: stage `fetch`.
     """
-    return _fetch(url, None)
+    return _fetch(url, None, storage_options)
 
 
-def read_head(url: str | Path, size: int) -> bytes:
+def read_head(
+    url: str | Path, size: int, *, storage_options: Mapping[str, Any] | None = None
+) -> bytes:
     """First `size` bytes of `url`, or fewer when it is shorter.
 
     Raises:
         ScanError: stage `fetch`.
     """
-    return _fetch(url, size)
+    return _fetch(url, size, storage_options)
 
 
-def _fetch(url: str | Path, size: int | None) -> bytes:
+def _fetch(url: str | Path, size: int | None, storage_options: Mapping[str, Any] | None) -> bytes:
     where = redact(url)
     try:
-        filesystem, path = open_filesystem(url)
+        filesystem, path = open_filesystem(url, storage_options)
         if size is None:
             known = with_retries(lambda: filesystem.info(path)).get("size") or 0
             if known > MAX_FILE_BYTES:
@@ -121,15 +125,38 @@ def safe_relative(text: str) -> str | None:
     return str(path)
 
 
-def exists(url: str | Path) -> bool:
+def exists(url: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> bool:
     """Whether a file or folder lies at `url`.
 
     Raises:
         TreeError: it cannot be asked.
     """
-    filesystem, path = open_filesystem(url)
+    filesystem, path = open_filesystem(url, storage_options)
     with _reaching(url):
         return bool(with_retries(lambda: filesystem.exists(path)))
+
+
+def is_folder(url: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> bool:
+    """Whether a folder lies at `url`.
+
+    Raises:
+        TreeError: it cannot be asked.
+    """
+    filesystem, path = open_filesystem(url, storage_options)
+    with _reaching(url):
+        return bool(with_retries(lambda: filesystem.isdir(path)))
+
+
+def list_folder(url: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> list[str]:
+    """Sorted names of the files in the folder `url`; those of its subfolders are left out.
+
+    Raises:
+        TreeError: it cannot be reached.
+    """
+    filesystem, path = open_filesystem(url, storage_options)
+    with _reaching(url):
+        found = with_retries(lambda: filesystem.ls(path, detail=True))
+    return sorted(str(one["name"]).rsplit("/", 1)[-1] for one in found if one["type"] == "file")
 
 
 @contextmanager
