@@ -1,6 +1,7 @@
 """Pixel data of a multi-frame DICOM, checked for size and wholeness before it is decoded."""
 
 import warnings
+from collections.abc import Sequence
 from io import BytesIO
 
 import numpy as np
@@ -9,7 +10,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import generate_fragments, generate_frames
 from pydicom.pixels.decoders.base import get_decoder
-from pydicom.pixels.utils import pixel_array
+from pydicom.pixels.utils import iter_pixels, pixel_array
 from pydicom.uid import UID, RLELossless
 
 from oct_io.errors import ScanError
@@ -17,6 +18,9 @@ from oct_io.readers.codestream import frame_size, is_whole
 from oct_io.readers.header import NO_PIXELS, ScanHeader
 
 MAX_VOXEL_BYTES = 1 << 30  # the largest known OCT volumes take 260 MB
+
+HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
+INSTALL = dict.fromkeys(HTJ2K, "; install pylibjpeg-openjpeg, which does")
 
 Voxels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -40,8 +44,10 @@ def check_size(header: ScanHeader, where: str) -> None:
         raise ScanError(where, "decode", reason)
 
 
-def decode(content: bytes, header: ScanHeader, where: str) -> Voxels:
-    """Decode all frames, in file order, (bscans, rows, columns).
+def decode(
+    content: bytes, header: ScanHeader, where: str, frames: Sequence[int] | None = None
+) -> Voxels:
+    """Decode all frames in file order, or those listed in their order; (bscans, rows, columns).
 
     Raises:
         ScanError: stage `decode`: pixel data missing, cut off, damaged, or not as many frames as
@@ -53,18 +59,22 @@ def decode(content: bytes, header: ScanHeader, where: str) -> Voxels:
             dataset = dcmread(BytesIO(content))
             _check_data(dataset, header, where)
             _check_kind(dataset, where)
-            voxels = pixel_array(dataset, raw=True)
+            if frames is None:
+                voxels = pixel_array(dataset, raw=True)
+            else:
+                voxels = np.stack(list(iter_pixels(dataset, indices=frames, raw=True)))
     except ScanError:
         raise
     except Exception as error:  # decoders promise no set of errors; their texts may quote bytes
         reason = f"the pixel data cannot be decoded ({type(error).__name__})"
         raise ScanError(where, "decode", reason) from None
-    if voxels.size != np.prod(header.shape):
-        reason = f"decoded to {voxels.shape} instead of {header.shape}"
+    shape = header.shape if frames is None else (len(frames), *header.shape[1:])
+    if voxels.size != np.prod(shape):
+        reason = f"decoded to {voxels.shape} instead of {shape}"
         raise ScanError(where, "decode", reason)
     kind = np.uint8 if header.allocated == 8 else np.uint16
     voxels = voxels.astype(kind, copy=False)  # big-endian files keep their byte order in pydicom
-    return voxels.reshape(header.shape)  # one frame arrives without its axis
+    return voxels.reshape(shape)  # one frame arrives without its axis
 
 
 def _check_kind(dataset: Dataset, where: str) -> None:
@@ -94,7 +104,7 @@ def _check_data(dataset: Dataset, header: ScanHeader, where: str) -> None:
             raise ScanError(where, "decode", reason)
         return
     if not _has_decoder(syntax):
-        reason = f"nothing installed decodes {syntax.name}"
+        reason = f"nothing installed decodes {syntax.name}{INSTALL.get(str(syntax), '')}"
         raise ScanError(where, "decode", reason)
     _check_fragments(dataset, bytes(data), header, where)
 
