@@ -1,6 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from oct_io import WINDOWS, OctVolume, Spacing, Window, resample
+from oct_io import (
+    WINDOWS,
+    OctVolume,
+    Spacing,
+    Window,
+    build_cache,
+    open_cache,
+    read_manifest,
+    resample,
+)
 from oct_io.resample import find_retina
 
 
@@ -112,3 +123,114 @@ def test_a_window_that_is_none_is_refused_with_its_value():
     with pytest.raises(ValueError, match=r"window\.extent_mm"):
         window((6, 2), (3, 3, 3))
     assert window([6, 2, 6], [8, 8, 8]).shape == (8, 8, 8)
+
+
+def test_the_predecessors_resize_is_trilinear_interpolation_of_the_whole_field():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(3)
+    volume = filled(rng.integers(0, 256, (30, 70, 90)), (30, 70, 90))
+    small = replace(WINDOWS["predecessor_resize"], shape=(12, 24, 200))
+    cut = resample(volume, small)
+    voxels = torch.from_numpy(volume.voxels.astype(np.float32))[None, None]
+    wanted = torch.nn.functional.interpolate(voxels, size=(12, 24, 200), mode="trilinear")
+    assert np.abs(cut.voxels - wanted[0, 0].numpy()).max() <= 0.51, "rounding to whole levels"
+    assert cut.spacing == pytest.approx((30 * 0.1 / 12, 70 * 0.01 / 24, 90 * 0.02 / 200))
+    assert cut.origin_mm == (0, 0, 0)
+
+
+def test_the_predecessors_spacing_crops_the_middle_and_pads_what_is_missing():
+    preset = WINDOWS["predecessor_spacing"]
+    assert preset.spacing == pytest.approx((0.05, 0.02, 0.02))
+    assert preset.shape == (64, 384, 384)
+    scan = filled(99, shape=(60, 200, 300), spacing=(0.1, 0.01, 0.02))  # 6 x 2 x 6 mm
+    cut = resample(scan, preset)
+    full = (cut.voxels == 99).nonzero()
+    assert [len(np.unique(axis)) for axis in full] == [64, 100, 300], "3.2 of 6 mm; 2 mm; 6 mm"
+    assert (cut.voxels > 0).mean() == pytest.approx(100 * 300 / 384**2), "four fifths are padding"
+    assert cut.origin_mm == pytest.approx((1.4, -2.84, -0.84))
+
+
+def test_native_changes_no_voxel_and_says_the_scans_own_spacing(draw):
+    volume = draw()
+    cut = resample(volume, WINDOWS["native"])
+    assert np.array_equal(cut.voxels, volume.voxels)
+    assert (cut.spacing, cut.origin_mm) == (pytest.approx(volume.spacing), (0, 0, 0))
+
+
+def test_a_cache_refuses_a_window_without_one_shape_in_one_line(tmp_path, scan_file):
+    scan_file("scans/one.dcm")
+    records = read_manifest(tmp_path / "scans")
+    with pytest.raises(ValueError, match="native keeps the shape of each scan") as caught:
+        build_cache(records, tmp_path / "scans", WINDOWS["native"], tmp_path / "cache")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_records_of_a_whole_field_say_their_own_spacing(tmp_path, scan_file):
+    scan_file("scans/one.dcm")
+    records = read_manifest(tmp_path / "scans")
+    small = replace(WINDOWS["predecessor_resize"], shape=(4, 16, 20))
+    build_cache(records, tmp_path / "scans", small, tmp_path / "cache")
+    volumes = open_cache(tmp_path / "cache")
+    assert volumes.window == small
+    assert volumes.entries[0].spacing == pytest.approx((8 * 0.25 / 4, 48 * 0.004 / 16, 0.1))
+    with pytest.raises(ValueError, match="takes the whole field of each scan"):
+        _ = volumes.spacing
+
+
+@pytest.mark.parametrize("name", sorted(WINDOWS))
+def test_spacing_times_shape_is_the_extent_of_every_window(draw, name):
+    volume, preset = draw(), WINDOWS[name]
+    cut = resample(volume, preset)
+    assert cut.voxels.shape == preset.shape_on(volume)
+    assert cut.voxels.flags.c_contiguous
+    size = np.multiply(cut.voxels.shape, cut.spacing)
+    assert size == pytest.approx(preset.extent_on(volume))
+
+
+@pytest.mark.parametrize("name", sorted(WINDOWS))
+def test_a_constant_scan_is_constant_or_empty_in_every_window(name):
+    volume = filled(123, shape=(40, 300, 80), spacing=(0.2, 0.01, 0.1))
+    assert set(np.unique(resample(volume, WINDOWS[name]).voxels)) <= {0, 123}
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("out", [13, 30, 77])
+def test_linear_ramps_are_exact_inside_at_any_sampling(axis, out):
+    line = np.moveaxis((np.arange(40) * 5.0)[:, None, None], 0, axis)
+    shape = [40, 40, 40]
+    volume = filled(line.astype(np.uint8), tuple(shape), spacing=(0.05, 0.05, 0.05))
+    shape[axis] = out
+    sampling = Window(
+        name="test", extent_mm=(2, 2, 2), shape=tuple(shape), retina_centred=False
+    )  # in depth a ramp has no retina
+    cut = np.moveaxis(resample(volume, sampling).voxels, axis, 0)[:, 20, 20].astype(float)
+    centres = (np.arange(out) + 0.5) * 40 / out - 0.5
+    inner = (centres > 3.1) & (centres < 39 - 3.1)
+    assert np.abs(cut - centres * 5)[inner].max() <= 0.51
+
+
+def test_without_antialiasing_fine_stripes_alias_which_is_why_ours_do_not():
+    stripes = (np.arange(96) % 2 * 200)[None, None, :]
+    volume = filled(stripes, (10, 40, 96))
+    plain = window(volume.extent_mm, (10, 40, 28))
+    seen = [resample(volume, one).voxels for one in (plain, replace(plain, antialiased=False))]
+    assert [int(np.ptp(one[5, 20, 2:-2].astype(int))) < 40 for one in seen] == [True, False]
+
+
+def test_left_eyes_are_mirrored_only_if_asked_and_depth_never_is(draw):
+    left, right = draw(laterality="L"), draw(laterality="R")
+    plain = window((2.0, 0.19, 2.0), (8, 40, 36))
+    mirror = replace(plain, mirror_left=True)
+    cut = resample(left, mirror)
+    assert cut.mirrored
+    assert np.array_equal(cut.voxels[:, :, ::-1], resample(left, plain).voxels)
+    assert np.array_equal(resample(right, mirror).voxels, resample(right, plain).voxels)
+    assert not resample(right, mirror).mirrored
+    assert not resample(left, plain).mirrored
+    assert not WINDOWS["macula6"].mirror_left
+
+
+def test_the_scans_own_voxels_in_a_box_are_a_contradiction():
+    with pytest.raises(ValueError, match=r"window\.extent_mm .* must be the whole field"):
+        Window(name="test", extent_mm=(6, 2, 6), shape=(0, 0, 0))

@@ -1,55 +1,18 @@
 """Cut a window in millimetres out of a volume and resample it to a fixed shape."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_io.errors import ScanError
 from oct_io.volume import OctVolume, Spacing
+from oct_io.windows import WHOLE_FIELD, Triple
+from oct_io.windows import WINDOWS as WINDOWS
+from oct_io.windows import Window as Window
 
-Triple = tuple[float, float, float]
 Floats = NDArray[np.float32]
-
-
-@dataclass(kw_only=True, slots=True)
-class Window:
-    """A box in millimetres and the number of voxels it is sampled with, (bscan, row, column)."""
-
-    name: str
-    """Stands in cache indexes and messages."""
-
-    extent_mm: Triple = (6.0, 2.0, 6.0)
-    """Size of the box. 6 mm is the field that all macular protocols share; 2 mm of depth holds the
-    retina and most of the choroid on every device."""
-
-    shape: tuple[int, int, int] = (64, 384, 384)
-    """Voxels along each axis."""
-
-    def __post_init__(self) -> None:
-        self.extent_mm = _three("window.extent_mm", self.extent_mm, float)
-        self.shape = _three("window.shape", self.shape, int)
-
-    @property
-    def spacing(self) -> Spacing:
-        """Millimetres between voxel centres of the result."""
-        return Spacing(*(mm / n for mm, n in zip(self.extent_mm, self.shape, strict=True)))
-
-
-def _three(name: str, values: Sequence[float], kind: type) -> tuple:  # type: ignore[type-arg]
-    found = tuple(kind(value) for value in values)
-    if len(found) != 3 or not all(np.isfinite(value) and value > 0 for value in found):
-        raise ValueError(f"{name} ({values}) must be three positive numbers")
-    return found
-
-
-WINDOWS: dict[str, Window] = {
-    "macula6": Window(name="macula6"),
-    "wide12x9": Window(name="wide12x9", extent_mm=(9.0, 2.0, 12.0)),
-    "tiny": Window(name="tiny", extent_mm=(6.0, 0.8, 6.0), shape=(8, 64, 64)),  # for CPU runs
-}
 
 
 class Resampled(NamedTuple):
@@ -58,6 +21,15 @@ class Resampled(NamedTuple):
     voxels: NDArray[np.uint8]  # window.shape; 0 where the scan does not reach
     spacing: Spacing  # millimetres between voxel centres
     origin_mm: Triple  # from the scan's outer corner to the window's, negative where padded
+    mirrored: bool = False  # columns run from the scan's last to its first; origin_mm alike
+
+
+class Placement(NamedTuple):
+    """Where a window lies on one scan, and the matrices that sample its axes."""
+
+    spacing: Spacing
+    origin_mm: Triple
+    matrices: list[Floats]  # (window's voxels, scan's voxels) of each axis
 
 
 def resample(volume: OctVolume, window: Window) -> Resampled:
@@ -67,30 +39,50 @@ def resample(volume: OctVolume, window: Window) -> Resampled:
     finely than the scan, a triangle as wide as the window's step where more coarsely, so that fine
     detail is averaged and does not alias. Where the scan ends, 0 is padded; border voxels are not
     darkened, because weights are normalised over the voxels that exist. 16-bit voxels are scaled so
-    that the smallest of 4095 and 65535 that holds the largest voxel becomes 255.
+    that the smallest of 4095 and 65535 that holds the largest voxel becomes 255. What a window says
+    otherwise (`antialiased`, `retina_centred`, `mirror_left`) is done.
     """
-    scan_mm = volume.extent_mm
-    origin = [(have - want) / 2 for have, want in zip(scan_mm, window.extent_mm, strict=True)]
-    retina_mm = find_retina(volume.voxels) * volume.spacing.row
-    origin[1] = retina_mm - window.extent_mm[1] / 2
-    spacing = window.spacing
+    spacing, origin, matrices = place(volume, window)
     voxels, scale = volume.voxels, _scale(volume.voxels)
-    matrices = [
-        _weights(
-            voxels.shape[axis],
-            volume.spacing[axis],
-            window.shape[axis],
-            spacing[axis],
-            round(origin[axis], 9),
-        )
-        for axis in range(3)
-    ]
     result = _apply(voxels, matrices)
     if scale != 1:
         result *= np.float32(scale)
     np.rint(result, out=result)
     np.clip(result, 0, 255, out=result)
-    return Resampled(result.astype(np.uint8), spacing, (origin[0], origin[1], origin[2]))
+    mirrored = window.mirrors(volume)
+    if mirrored:
+        result = result[:, :, ::-1]
+    return Resampled(result.astype(np.uint8, order="C"), spacing, origin, mirrored)
+
+
+def place(volume: OctVolume, window: Window) -> Placement:
+    """Find where `window` lies on `volume`; mirroring is left to the caller.
+
+    Raises:
+        ScanError: the distance between the B-scans is not known.
+    """
+    if not all(np.isfinite(step) for step in volume.spacing):
+        raise ScanError("", "geometry", "the distance between its B-scans is not known")
+    scan_mm, extent_mm, shape = volume.extent_mm, window.extent_on(volume), window.shape_on(volume)
+    origin = [(have - want) / 2 for have, want in zip(scan_mm, extent_mm, strict=True)]
+    if window.retina_centred:
+        origin[1] = find_retina(volume.voxels) * volume.spacing.row - extent_mm[1] / 2
+    if window.extent_mm == WHOLE_FIELD:
+        spacing = Spacing(*(mm / n for mm, n in zip(extent_mm, shape, strict=True)))
+    else:
+        spacing = window.spacing
+    matrices = [
+        _weights(
+            volume.voxels.shape[axis],
+            volume.spacing[axis],
+            shape[axis],
+            spacing[axis],
+            round(origin[axis], 9),
+            antialiased=window.antialiased,
+        )
+        for axis in range(3)
+    ]
+    return Placement(spacing, (origin[0], origin[1], origin[2]), matrices)
 
 
 def _scale(voxels: NDArray[np.uint8] | NDArray[np.uint16]) -> float:
@@ -119,14 +111,23 @@ def find_retina(voxels: NDArray[np.uint8] | NDArray[np.uint16]) -> float:
 
 
 @lru_cache(maxsize=64)
-def _weights(n_in: int, step_in: float, n_out: int, step_out: float, origin: float) -> Floats:
+def _weights(
+    n_in: int,
+    step_in: float,
+    n_out: int,
+    step_out: float,
+    origin: float,
+    *,
+    antialiased: bool = True,
+) -> Floats:
     """Matrix (n_out, n_in) that takes samples of one axis to those of the window.
 
     Both axes are counted in input voxels from the outer edge; centres lie at +0.5. An output voxel
-    is filled if half of it lies in the scan, or half of the scan in it; the others are 0.
+    is filled if half of it lies in the scan, or half of the scan in it; the others are 0. Without
+    antialiasing each output voxel is interpolated between its two nearest input voxels.
     """
     centres = (origin + (np.arange(n_out) + 0.5) * step_out) / step_in
-    reach = max(1.0, step_out / step_in)
+    reach = max(1.0, step_out / step_in) if antialiased else 1.0
     distance = np.abs(centres[:, None] - (np.arange(n_in) + 0.5)[None, :])
     weights = np.clip(1 - distance / reach, 0, None)
     half = step_out / step_in / 2
