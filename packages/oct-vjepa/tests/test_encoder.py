@@ -129,8 +129,8 @@ def test_lists_from_a_configuration_file_become_tuples():
 def test_settings_win_over_the_named_size():
     config = encoder_config("base", depth=2, patch_size=(4, 16, 16))
     assert (config.width, config.depth, config.heads) == (768, 2, 12)
-    with pytest.raises(ValueError, match=r"'giant'.*cpu_smoke"):
-        encoder_config("giant")
+    with pytest.raises(ValueError, match=r"'gigantic'.*cpu_smoke"):
+        encoder_config("gigantic")
 
 
 def test_the_maps_into_the_residual_stream_shrink_with_depth():

@@ -1,4 +1,4 @@
-"""Three-dimensional rotary positions for any grid, made once for a set of patch ids.
+"""Three-dimensional rotary positions for any grid and spacing, made once for a set of patch ids.
 
 Each head's features are split in three equal parts, one per axis (Z, Y, X); a remainder is not
 rotated. Positions have no parameters, so weights trained on one grid run on another.
@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 ROTARY_FORMS = ("vjepa2", "interleaved")
+POSITION_UNITS = ("index", "length", "span")
 THETA = 10_000.0  # V-JEPA 2, src/models/utils/modules.py
+
+
+class Placement(NamedTuple):
+    """How the place of a patch becomes a number to rotate by."""
+
+    unit: str = "index"  # one of POSITION_UNITS
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)  # "length": voxel spacing that is index
+    span: int = 16  # "span": rows and columns of the grid whose positions are index
 
 
 class Rotary(NamedTuple):
@@ -44,6 +53,48 @@ def grid_positions(
         ids_BK = torch.arange(grid[0] * rows * columns, device=device).unsqueeze(0)
     z, rest = ids_BK // (rows * columns), ids_BK % (rows * columns)
     return torch.stack([z, rest // columns, rest % columns], dim=-1).to(torch.float32)
+
+
+def patch_positions(
+    placement: Placement,
+    grid: tuple[int, int, int],
+    ids_BK: Tensor | None,
+    device: torch.device,
+    spacing_B3: Tensor | None = None,
+) -> Tensor:
+    """Coordinates (z, y, x) to rotate by, (B or 1, N, 3), float32.
+
+    With the unit "index" patch i lies at i. With "length" its centre lies at (i + 0.5) patches of
+    the volume's own spacing, counted in patches of the reference spacing and moved by half a patch:
+    volumes that begin at the same edge agree on every place, and at the reference spacing the two
+    units are the same to the last bit. With "span" rows and columns are stretched to those of a
+    square grid, the `interpolate_rope` of V-JEPA 2.1 (app/vjepa_2_1/models/utils/modules.py).
+
+    Args:
+        placement: the unit and its numbers.
+        grid: patches along (Z, Y, X).
+        ids_BK: int64 patch ids; None for all.
+        device: where to compute.
+        spacing_B3: distance of neighbouring voxels along (Z, Y, X), in the unit of
+            `placement.scale`; used by "length" only.
+
+    Raises:
+        ValueError: "length" without a spacing, or one that is not (B, 3).
+    """
+    positions = grid_positions(grid, ids_BK, device)
+    if placement.unit == "span":
+        steps = [1.0, *((placement.span - 1) / max(size - 1, 1) for size in grid[1:])]
+        return positions * positions.new_tensor(steps)
+    if placement.unit != "length":
+        return positions
+    if spacing_B3 is None or spacing_B3.ndim != 2 or spacing_B3.shape[1] != 3:
+        got = "nothing" if spacing_B3 is None else str(tuple(spacing_B3.shape))
+        raise ValueError(
+            f'encoder.position_unit is "length": spacing_B3 must be (B, 3) along (Z, Y, X), got '
+            f'{got}; pass the spacing of each volume, or train with position_unit "index"'
+        )
+    ratio_B13 = (spacing_B3.to(torch.float32) / positions.new_tensor(placement.scale)).unsqueeze(1)
+    return (positions + 0.5) * ratio_B13 - 0.5
 
 
 def make_rotary(positions_BN3: Tensor, head_width: int, form: str) -> Rotary:

@@ -1,0 +1,75 @@
+"""Attention and blocks that hold less in memory: fused kernels, and recomputing in the backward."""
+
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+ATTENTION_KERNELS = ("auto", "sdpa")
+FLASH_BLOCK = 1024  # torch_xla.experimental.custom_kernel: the largest of DEFAULT_BLOCK_SIZES
+FLASH_SHORT = (128, 256, 512)  # shorter lengths that the smaller blocks divide
+
+
+def attend(query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor, kernel: str) -> Tensor:
+    """Softmax attention without a matrix of N x N in memory, (B, H, N, D).
+
+    PyTorch's fused attention everywhere. On a TPU it would be taken apart into that matrix, so
+    "auto" takes torch-xla's Pallas kernel there, where its blocks divide N. That path has not been
+    run on a TPU yet; "sdpa" avoids it.
+    """
+    if kernel == "auto" and query_BHND.device.type == "xla" and fits_flash(query_BHND.shape[2]):
+        flash = _tpu_flash()
+        if flash is not None:
+            return flash(query_BHND, key_BHND, value_BHND)
+    return functional.scaled_dot_product_attention(query_BHND, key_BHND, value_BHND)
+
+
+def fits_flash(tokens: int) -> bool:
+    """Whether the blocks of torch-xla's kernel divide `tokens`.
+
+    The kernel pads keys with zeros that its softmax would count, so other lengths are not for it.
+    """
+    return tokens in FLASH_SHORT or (tokens > 0 and tokens % FLASH_BLOCK == 0)
+
+
+@cache
+def _tpu_flash() -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+    """torch-xla's kernel on a TPU with jax installed (it compiles the kernel), else None."""
+    import torch_xla.runtime as xr
+
+    if xr.device_type() != "TPU" or find_spec("jax") is None:
+        return None
+    import torch_xla.distributed.spmd as xs
+    from torch_xla.experimental.custom_kernel import flash_attention
+
+    def flash(query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor) -> Tensor:
+        shared: dict[str, Any] = {"sm_scale": query_BHND.shape[-1] ** -0.5}  # its own default is 1
+        mesh = xs.get_global_mesh() if xr.is_spmd() else None
+        if mesh is not None:  # each device attends within its own part of the batch
+            shared |= {"mesh": mesh, "partition_spec": (mesh.axis_names[0], None, None, None)}
+        return flash_attention(query_BHND, key_BHND, value_BHND, **shared)
+
+    return flash
+
+
+def recompute(part: Callable[..., Tensor], x_BND: Tensor, *others: Tensor | None) -> Tensor:
+    """`part(x_BND, *others)`, keeping only its inputs until the backward pass.
+
+    On XLA torch's own function fails (torch 2.9) and the compiler would merge the recomputation
+    with the first pass, so torch-xla's is used. That one gives no gradient to the weights if the
+    input needs none, and then nothing is recomputed.
+    """
+    if not torch.is_grad_enabled():
+        return part(x_BND, *others)
+    if x_BND.device.type != "xla":
+        return checkpoint(part, x_BND, *others, use_reentrant=False)
+    if not x_BND.requires_grad:
+        return part(x_BND, *others)
+    from torch_xla.utils.checkpoint import checkpoint as xla_checkpoint
+
+    return xla_checkpoint(part, x_BND, *others, use_reentrant=True)
