@@ -7,19 +7,16 @@ from pathlib import Path
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
-from pydicom.valuerep import format_number_as_ds
 
+from oct_io.encoding import check_codec, set_pixels
+from oct_io.layout import FileStyle, code_item, functional_groups, region_item
 from oct_io.volume import OctVolume
 
 OPHTHALMIC_TOMOGRAPHY = UID("1.2.840.10008.5.1.4.1.1.77.1.5.4")
-OPHTHALMIC_PHOTOGRAPHY = UID("1.2.840.10008.5.1.4.1.1.77.1.5.1")
 IMPLEMENTATION_UID = generate_uid(entropy_srcs=["oct-io", "implementation"])
 
 DEFAULT_ACQUIRED = datetime(2000, 1, 1, 12, 0, 0)
 """A date that nobody takes for a visit; a fixed one, so that equal volumes give equal bytes."""
-
-LOCALIZER_PIXEL_MM = 0.0115
-"""Pixel of the imagined localizer photograph: 30 degrees, about 8.8 mm, over 768 pixels."""
 
 _MAKERS = {
     "heidelberg_spectralis": ("Heidelberg Engineering", "Spectralis"),
@@ -29,10 +26,16 @@ _MAKERS = {
 }
 """Device name in oct_io -> what the scanner writes into Manufacturer and ManufacturerModelName."""
 
-_RETINA = ("5665001", "SCT", "Retina")
-_OPTIC_NERVE_HEAD = ("81016008", "SCT", "Optic nerve head")
+_OPTICS = {
+    "heidelberg_spectralis": (7.0, 870.0),
+    "topcon_maestro2": (6.0, 850.0),
+    "topcon_triton": (8.0, 1050.0),
+    "zeiss_cirrus": (5.0, 840.0),
+}
+"""Device -> resolution in depth, micrometres, and wavelength, nanometres. The resolutions of
+Heidelberg and Topcon are those that AI-READI's files state; others get a common spectrometer's."""
+
 _TOMOGRAPH = ("392012008", "SCT", "Optical Coherence Tomography Scanner")
-_LOCALIZER = ("121311", "DCM", "Localizer")
 
 
 def maker_of(device: str) -> tuple[str, str]:
@@ -40,9 +43,9 @@ def maker_of(device: str) -> tuple[str, str]:
     return _MAKERS.get(device, ("oct-io", device))
 
 
-def sop_instance_uid(uid_seed: str) -> str:
+def sop_instance_uid(uid_seed: str, part: tuple[int, int] = (1, 1)) -> str:
     """The SOP Instance UID that `write_dicom` gives to a file written with this seed."""
-    return _uid(uid_seed, "instance")
+    return _uid(uid_seed, "instance" if part == (1, 1) else f"instance {part[0]} of {part[1]}")
 
 
 def localizer_uid(uid_seed: str) -> str:
@@ -57,32 +60,40 @@ def write_dicom(
     uid_seed: str,
     shared_groups: bool = True,
     acquired: datetime | None = None,
+    style: FileStyle | None = None,
 ) -> None:
-    """Write `volume` without compression, so that it reads back voxel for voxel.
+    """Write `volume`; but for the lossy `jpeg` codec, it reads back voxel for voxel.
 
     The geometry is that of PS3.3 C.7.6.16: frames run from superior to inferior, rows into the
     eye. The file appears whole or not at all. Equal arguments give equal bytes.
 
     Args:
-        volume: a raster; its region becomes the series description and the anatomic region code.
+        volume: a raster, or the radial scan of a nerve head; its region becomes the series
+            description and the anatomic region code.
         path: the file to write; its folder must exist.
         uid_seed: what all UIDs are derived from; one seed names one file.
         shared_groups: spacing and orientation once for all frames, as Topcon's files have them;
             otherwise per frame, as in Spectralis files of the optic nerve head.
         acquired: time stamp of the scan; `DEFAULT_ACQUIRED` if None.
+        style: codec, order of frames, what is left out; a plain whole file if None.
 
     Raises:
-        ValueError: not a raster, or a text that does not fit into its DICOM field.
+        ValueError: neither raster nor radial, or a text that does not fit into its DICOM field.
+        OctIoError: the codec's encoder is not installed.
     """
+    style, acquired = style or FileStyle(), acquired or DEFAULT_ACQUIRED
     _check(volume, uid_seed)
-    dataset = _dataset(volume, uid_seed, acquired or DEFAULT_ACQUIRED)
-    shared, frames = _functional_groups(volume, uid_seed, acquired or DEFAULT_ACQUIRED)
-    geometry = _geometry(volume)
-    for group in [shared] if shared_groups else frames:
-        group.update(geometry)
+    dataset = _dataset(volume, uid_seed, acquired, style.part)
+    shared, frames = functional_groups(
+        volume,
+        style,
+        shared_groups=shared_groups,
+        localizer_uid=localizer_uid(uid_seed),
+        acquired=acquired,
+    )
     dataset.SharedFunctionalGroupsSequence = [shared]
     dataset.PerFrameFunctionalGroupsSequence = frames
-    _set_pixels(dataset, volume)
+    _set_pixels(dataset, volume, style)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         dataset.save_as(part, enforce_file_format=True)
@@ -94,8 +105,8 @@ def write_dicom(
 def _check(volume: OctVolume, uid_seed: str) -> None:
     if not uid_seed:
         raise ValueError("uid_seed ('') must name the file: files with equal seeds have equal UIDs")
-    if volume.pattern != "raster":
-        raise ValueError(f"volume.pattern ({volume.pattern!r}) must be 'raster'")
+    if volume.pattern not in ("raster", "radial"):
+        raise ValueError(f"volume.pattern ({volume.pattern!r}) must be 'raster' or 'radial'")
     if volume.voxels.size == 0:
         raise ValueError(
             f"volume.voxels has shape {volume.voxels.shape}, there is nothing to write"
@@ -114,35 +125,23 @@ def _uid(seed: str, role: str) -> str:
     return str(generate_uid(entropy_srcs=["oct-io", role, seed]))
 
 
-def _number(value: float) -> str:
-    """A decimal string of at most 16 characters (PS3.5 6.2, DS), with all digits that fit."""
-    return format_number_as_ds(float(value))
-
-
-def _code(code: tuple[str, str, str]) -> Dataset:
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code
-    return item
-
-
-def _region_code(region: str) -> Dataset:
-    return _code(_OPTIC_NERVE_HEAD if "optic" in region.lower() else _RETINA)
-
-
-def _dataset(volume: OctVolume, seed: str, acquired: datetime) -> FileDataset:
+def _dataset(
+    volume: OctVolume, seed: str, acquired: datetime, part: tuple[int, int]
+) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = OPHTHALMIC_TOMOGRAPHY
-    meta.MediaStorageSOPInstanceUID = UID(_uid(seed, "instance"))
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid(seed, part))
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.ImplementationClassUID = IMPLEMENTATION_UID
     meta.ImplementationVersionName = "OCT-IO"  # or pydicom's own version would change the bytes
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID = OPHTHALMIC_TOMOGRAPHY
-    dataset.SOPInstanceUID = _uid(seed, "instance")
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
     _set_identity(dataset, volume, seed, acquired)
     _set_equipment(dataset, volume)
     _set_image(dataset, volume, seed, acquired)
+    dataset.InstanceNumber = part[0]
     return dataset
 
 
@@ -175,7 +174,7 @@ def _set_equipment(dataset: Dataset, volume: OctVolume) -> None:
     dataset.Manufacturer, dataset.ManufacturerModelName = maker_of(volume.device)
     dataset.DeviceSerialNumber = "0"
     dataset.SoftwareVersions = "oct-io"
-    dataset.AcquisitionDeviceTypeCodeSequence = [_code(_TOMOGRAPH)]
+    dataset.AcquisitionDeviceTypeCodeSequence = [code_item(_TOMOGRAPH)]
     dataset.LightPathFilterTypeStackCodeSequence = []
     dataset.RefractiveStateSequence = []
     for unknown in (
@@ -187,14 +186,14 @@ def _set_equipment(dataset: Dataset, volume: OctVolume) -> None:
         setattr(dataset, unknown, None)
     dataset.PupilDilated = "NO"
     dataset.DetectorType = "CCD"
-    # Optics in micrometres and nanometres; of a common spectrometer, not of the file's scanner.
-    dataset.DepthSpatialResolution = 7.0
+    resolution, wavelength = _OPTICS.get(volume.device, (7.0, 870.0))
+    dataset.DepthSpatialResolution = resolution
     dataset.MaximumDepthDistortion = 1.0
     dataset.AlongScanSpatialResolution = 14.0
     dataset.MaximumAlongScanDistortion = 1.0
     dataset.AcrossScanSpatialResolution = 14.0
     dataset.MaximumAcrossScanDistortion = 1.0
-    dataset.IlluminationWaveLength = 870.0
+    dataset.IlluminationWaveLength = wavelength
     dataset.IlluminationPower = 1200.0
     dataset.IlluminationBandwidth = 50.0
 
@@ -202,20 +201,20 @@ def _set_equipment(dataset: Dataset, volume: OctVolume) -> None:
 def _set_image(dataset: Dataset, volume: OctVolume, seed: str, acquired: datetime) -> None:
     """Image, dimensions and anatomy (PS3.3 C.8.17.7, C.7.6.17, C.8.17.5)."""
     dataset.ImageType = ["ORIGINAL", "PRIMARY"]
-    dataset.InstanceNumber = 1
     dataset.ContentDate = dataset.StudyDate
     dataset.ContentTime = dataset.StudyTime
     dataset.AcquisitionNumber = 1
     dataset.AcquisitionDateTime = f"{acquired:%Y%m%d%H%M%S}"
     dataset.AcquisitionDuration = 1.0
     dataset.AcquisitionContextSequence = []
-    dataset.OphthalmicVolumetricPropertiesFlag = "YES"
+    raster = volume.pattern == "raster"
+    dataset.OphthalmicVolumetricPropertiesFlag = "YES" if raster else "NO"
     dataset.ConcatenationFrameOffsetNumber = 0  # C.8.17.7 wants these three as 0, 1, 1
     dataset.InConcatenationNumber = 1
     dataset.InConcatenationTotalNumber = 1
     if volume.laterality != "unknown":
         dataset.ImageLaterality = volume.laterality
-    dataset.AnatomicRegionSequence = [_region_code(volume.region)]
+    dataset.AnatomicRegionSequence = [region_item(volume.region)]
     dataset.OphthalmicAnatomicReferencePointXCoordinate = None
     dataset.OphthalmicAnatomicReferencePointYCoordinate = None
     organization = Dataset()
@@ -230,68 +229,10 @@ def _set_image(dataset: Dataset, volume: OctVolume, seed: str, acquired: datetim
         dataset.DimensionIndexSequence.append(index)
 
 
-def _geometry(volume: OctVolume) -> Dataset:
-    """PixelMeasures and PlaneOrientation: columns to the patient's left, rows posterior."""
-    measures = Dataset()
-    measures.PixelSpacing = [_number(volume.spacing.row), _number(volume.spacing.column)]
-    measures.SliceThickness = _number(volume.spacing.bscan)  # the pitch, as in Topcon's files
-    orientation = Dataset()
-    orientation.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-    group = Dataset()
-    group.PixelMeasuresSequence = [measures]
-    group.PlaneOrientationSequence = [orientation]
-    return group
-
-
-def _functional_groups(
-    volume: OctVolume, seed: str, acquired: datetime
-) -> tuple[Dataset, list[Dataset]]:
-    """The shared group and one per frame, both without spacing and orientation."""
-    anatomy = Dataset()
-    anatomy.AnatomicRegionSequence = [_region_code(volume.region)]
-    anatomy.FrameLaterality = "U" if volume.laterality == "unknown" else volume.laterality
-    shared = Dataset()
-    shared.FrameAnatomySequence = [anatomy]
-    shared.ReferencedImageSequence = [_localizer(seed)]
-    shared.DerivationImageSequence = []
-    frames = [_frame_group(volume, i, seed, acquired) for i in range(len(volume.voxels))]
-    return shared, frames
-
-
-def _frame_group(volume: OctVolume, i: int, seed: str, acquired: datetime) -> Dataset:
-    content = Dataset()
-    content.FrameAcquisitionDateTime = f"{acquired:%Y%m%d%H%M%S}"
-    content.FrameReferenceDateTime = content.FrameAcquisitionDateTime
-    content.FrameAcquisitionDuration = 20.0  # milliseconds
-    content.StackID = "1"
-    content.InStackPositionNumber = i + 1
-    content.DimensionIndexValues = [1, i + 1]
-    position = Dataset()  # z grows towards the head, and the first frame is the most superior
-    position.ImagePositionPatient = ["0", "0", _number(-i * volume.spacing.bscan) if i else "0"]
-    location = _localizer(seed)
-    row = 1.0 + i * volume.spacing.bscan / LOCALIZER_PIXEL_MM
-    width = volume.voxels.shape[2] * volume.spacing.column / LOCALIZER_PIXEL_MM
-    location.ReferenceCoordinates = [row, 1.0, row, 1.0 + width]
-    location.OphthalmicImageOrientation = "LINEAR"
-    group = Dataset()
-    group.FrameContentSequence = [content]
-    group.PlanePositionSequence = [position]
-    group.OphthalmicFrameLocationSequence = [location]
-    return group
-
-
-def _localizer(seed: str) -> Dataset:
-    """A reference to the photograph that a scanner would have taken."""
-    item = Dataset()
-    item.ReferencedSOPClassUID = OPHTHALMIC_PHOTOGRAPHY
-    item.ReferencedSOPInstanceUID = localizer_uid(seed)
-    item.PurposeOfReferenceCodeSequence = [_code(_LOCALIZER)]
-    return item
-
-
-def _set_pixels(dataset: Dataset, volume: OctVolume) -> None:
-    voxels = volume.voxels
+def _set_pixels(dataset: Dataset, volume: OctVolume, style: FileStyle) -> None:
+    voxels = volume.voxels[style.frames_of(len(volume.voxels))]
     bits = voxels.dtype.itemsize * 8
+    check_codec(style.codec, bits)
     dataset.SamplesPerPixel = 1
     dataset.PhotometricInterpretation = "MONOCHROME2"
     dataset.NumberOfFrames, dataset.Rows, dataset.Columns = voxels.shape
@@ -301,6 +242,9 @@ def _set_pixels(dataset: Dataset, volume: OctVolume) -> None:
     dataset.BurnedInAnnotation = "NO"
     dataset.LossyImageCompression = "00"
     dataset.PresentationLUTShape = "IDENTITY"
+    if style.codec != "native":
+        set_pixels(dataset, voxels, style.codec, style.table)
+        return
     pixels = np.ascontiguousarray(voxels, dtype=voxels.dtype.newbyteorder("<")).tobytes()
     dataset.PixelData = pixels + b"\0" * (len(pixels) % 2)
     dataset["PixelData"].VR = "OB" if bits == 8 else "OW"

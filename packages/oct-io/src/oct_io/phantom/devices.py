@@ -133,14 +133,3 @@ DEVICES: dict[str, Device] = {
 }
 """By name. The depth of the small ones is what a curved, tilted macula needs and no more: a volume
 of 0.18 million voxels is drawn in well under a tenth of a second."""
-
-
-def find_device(name: str) -> Device:
-    """The device called `name`.
-
-    Raises:
-        ValueError: no such device; the text lists those there are.
-    """
-    if name not in DEVICES:
-        raise ValueError(f"device ({name!r}) must be one of {', '.join(sorted(DEVICES))}")
-    return DEVICES[name]

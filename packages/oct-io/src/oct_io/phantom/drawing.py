@@ -1,11 +1,13 @@
 """Draw one phantom volume, with or without the truth behind it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.phantom.devices import find_device, three_counts, three_sizes
+from oct_io.layout import CIRCLE_RADIUS_MM
+from oct_io.phantom.devices import Device, three_counts, three_sizes
+from oct_io.phantom.disc import carve_disc, disc_grid, radial_grid
 from oct_io.phantom.grid import Array, Grid, smooth_noise, stream
 from oct_io.phantom.lesions import (
     Cyst,
@@ -17,9 +19,13 @@ from oct_io.phantom.lesions import (
     thin_layers,
 )
 from oct_io.phantom.retina import LAYERS, SURFACES, Anatomy, Retina, draw_retina, stack_surfaces
+from oct_io.phantom.scanners import find_device, fit_anatomy, is_disc, protocol_of
 from oct_io.phantom.speckle import decibels, form_image
 from oct_io.phantom.vessels import draw_vessels
-from oct_io.volume import OctVolume, Spacing
+from oct_io.volume import OctVolume, Pattern, Spacing
+
+RADIAL_CIRCLES = 3
+"""Spectralis' scan of the nerve head has 24 lines and 3 circles."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -27,7 +33,7 @@ class Phantom:
     """What to draw. With the same seed, only what a field says differs between two phantoms."""
 
     device: str = "phantom_a"
-    """One of `devices.DEVICES`."""
+    """One of `devices.DEVICES`, or a protocol of AI-READI (`scanners.SCANNERS`) at true size."""
 
     laterality: str = "R"
     """R or L: the two eyes of the person that the seed names."""
@@ -56,6 +62,16 @@ class Phantom:
     extent_mm: tuple[float, float, float] | None = None
     """Field of view in the same order; None takes the device's own."""
 
+    scale: float = 1.0
+    """Share of the device's B-scans, rows and columns, over the same field of view; a true-size
+    volume has 20 to 260 million voxels."""
+
+    gain_db: float = 0.0
+    """Brighter by so much than the device usually is; a nuisance that says nothing of the eye."""
+
+    bits: int = 8
+    """8 or 16 a voxel."""
+
     participant_id: str = ""
     """Copied into the volume."""
 
@@ -70,6 +86,12 @@ class Phantom:
             raise ValueError(f"phantom.study_group ({self.study_group}) must be 0, 1, 2 or 3")
         if not 0 <= self.effect <= 2:
             raise ValueError(f"phantom.effect ({self.effect}) must lie between 0 and 2")
+        if not 0 < self.scale <= 1:
+            raise ValueError(f"phantom.scale ({self.scale}) must lie above 0 and be at most 1")
+        if self.bits not in (8, 16):
+            raise ValueError(f"phantom.bits ({self.bits}) must be 8 or 16")
+        if not np.isfinite(self.gain_db):
+            raise ValueError(f"phantom.gain_db ({self.gain_db}) must be a number")
         if self.shape is not None:
             self.shape = three_counts("phantom.shape", self.shape)
         if self.extent_mm is not None:
@@ -78,17 +100,42 @@ class Phantom:
     @property
     def grid(self) -> Grid:
         """Where the voxels lie."""
-        device = find_device(self.device)
-        return Grid.of(
-            self.shape or device.shape,
-            self.extent_mm or device.extent_mm,
-            nasal_sign=1 if self.laterality == "R" else -1,
-        )
+        device, protocol = find_device(self.device), protocol_of(self.device)
+        sign = 1 if self.laterality == "R" else -1
+        shape = self.shape or self._scaled(device, radial=self.pattern == "radial")
+        grid = Grid.of(shape, self.extent_mm or device.extent_mm, nasal_sign=sign)
+        if self.pattern == "radial":
+            grid = radial_grid(grid, self.circles, CIRCLE_RADIUS_MM, sign)
+        return disc_grid(grid) if is_disc(protocol) else grid
+
+    def _scaled(self, device: Device, *, radial: bool) -> tuple[int, int, int]:
+        """The device's shape, smaller, but large enough to show a retina."""
+        if self.scale == 1:
+            return device.shape
+        bscans, rows, columns = (round(count * self.scale) for count in device.shape)
+        return device.shape[0] if radial else max(bscans, 4), max(rows, 32), max(columns, 24)
+
+    @property
+    def pattern(self) -> Pattern:
+        """How the B-scans lie."""
+        protocol = protocol_of(self.device)
+        return protocol.pattern if protocol else "raster"
+
+    @property
+    def circles(self) -> int:
+        """How many of the last frames of a radial scan are circles."""
+        return RADIAL_CIRCLES if self.pattern == "radial" else 0
 
     @property
     def protocol(self) -> str:
         """As it stands in the file and its name."""
-        return f"{self.device}_macula_oct"
+        return self.device if protocol_of(self.device) else f"{self.device}_macula_oct"
+
+    @property
+    def region(self) -> str:
+        """What of the eye it shows, in AI-READI's words."""
+        protocol = protocol_of(self.device)
+        return protocol.region if protocol else "Macula"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +171,19 @@ def draw_phantom_with_truth(spec: Phantom, seed: int) -> tuple[OctVolume, Phanto
     if seed < 0:
         raise ValueError(f"seed ({seed}) must be zero or more")
     device, grid = find_device(spec.device), spec.grid
+    black, white = device.window_db
+    shown = replace(device, window_db=(black - spec.gain_db, white - spec.gain_db))
     backscatter, truth = _backscatter(spec, grid, seed, device.texture_db)
     rng = stream(seed, "acquisition", spec.laterality, device.name, spec.acquisition)
     volume = OctVolume(
-        form_image(backscatter, grid, device, rng),
+        form_image(backscatter, grid, shown, rng, bits=spec.bits),
         Spacing(*map(float, grid.spacing)),
         "drawn",
         laterality="R" if spec.laterality == "R" else "L",
         device=device.name,
         protocol=spec.protocol,
-        region="Macula",
+        region=spec.region,
+        pattern=spec.pattern,
         participant_id=spec.participant_id,
     )
     return volume, truth
@@ -143,7 +193,11 @@ def _backscatter(
     spec: Phantom, grid: Grid, seed: int, texture_db: float
 ) -> tuple[Array, PhantomTruth]:
     """Mean intensity of every voxel, and the truth."""
-    retina = draw_retina(grid, spec.anatomy, seed, spec.laterality)
+    protocol = protocol_of(spec.device)
+    anatomy = fit_anatomy(spec.anatomy, protocol) if protocol else spec.anatomy
+    retina = draw_retina(grid, anatomy, seed, spec.laterality)
+    if is_disc(protocol):
+        retina = carve_disc(retina, seed, spec.laterality)
     thickness = thin_layers(
         retina, thin=spec.thin, study_group=spec.study_group, effect=spec.effect
     )

@@ -37,9 +37,9 @@ def _blur(field: NDArray[np.complex64], kernel: Array, axis: int) -> NDArray[np.
 
 
 def form_image(
-    backscatter: Array, grid: Grid, device: Device, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """What `device` shows of `backscatter`, (bscans, rows, columns) uint8.
+    backscatter: Array, grid: Grid, device: Device, rng: np.random.Generator, *, bits: int = 8
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """What `device` shows of `backscatter`, (bscans, rows, columns).
 
     Each look is the squared magnitude of a circular Gaussian field seen through the point spread
     function; looks are averaged, the noise floor is added, and decibels are cut to the window.
@@ -49,6 +49,7 @@ def form_image(
         grid: where its voxels lie.
         device: optics, noise and window.
         rng: draws speckle and noise.
+        bits: 8 or 16 a voxel; the same picture, in finer steps of grey.
     """
     rows = _kernel(device.axial_sigma_um / (grid.spacing.row * 1000))
     columns = _kernel(device.lateral_sigma_um / (grid.spacing.column * 1000))
@@ -66,4 +67,6 @@ def form_image(
     )
     level_db = 10 * np.log10(intensity / device.looks)
     black, white = device.window_db
-    return np.clip(np.rint((level_db - black) * (255 / (white - black))), 0, 255).astype(np.uint8)
+    kind = np.uint8 if bits == 8 else np.uint16
+    top = int(np.iinfo(kind).max)
+    return np.clip(np.rint((level_db - black) * (top / (white - black))), 0, top).astype(kind)

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from oct_io.errors import TreeError
-from oct_io.phantom.devices import find_device
 from oct_io.phantom.drawing import Phantom, draw_phantom
+from oct_io.phantom.scanners import find_device
 from oct_io.phantom.tables import (
     MANIFEST_COLUMNS,
     PARTICIPANT_COLUMNS,

@@ -1,0 +1,132 @@
+"""Made-up counterparts of the scanners of AI-READI: one device for each of their protocols."""
+
+from dataclasses import replace
+
+from oct_io.phantom.devices import DEVICES, Device
+from oct_io.phantom.retina import Anatomy
+from oct_io.protocols import PROTOCOLS, Protocol
+
+ROW_MM = {
+    "heidelberg_spectralis": 0.003872,  # as its .vol and .xml exports say
+    "topcon_maestro2": 0.0026,  # usual figures, found in no public file
+    "topcon_triton": 0.0026,
+    "zeiss_cirrus": 0.001953,  # 2 mm over 1024 rows
+}
+"""Millimetres between rows."""
+
+RADIAL_MM = 6.0
+"""Length of a radial B-scan through the nerve head."""
+
+_OPTICS: dict[str, Device] = {
+    device.name: device
+    for device in (
+        Device(
+            name="heidelberg_spectralis",  # like `spectralis_like`, tuned on a real volume
+            shape=(61, 496, 768),
+            extent_mm=(7.3, 1.92, 8.8),
+            axial_sigma_um=5.6,
+            lateral_sigma_um=11.0,
+            looks=9,  # its tracker averages B-scans
+            noise_db=-25.5,
+            window_db=(-26.0, 6.0),
+            roll_off_db_per_mm=1.0,
+            gain_sd_db=1.6,
+            texture_db=0.7,
+        ),
+        Device(
+            name="topcon_maestro2",
+            shape=(128, 885, 512),
+            extent_mm=(6.0, 2.3, 6.0),
+            axial_sigma_um=6.0,
+            lateral_sigma_um=17.0,
+            looks=1,  # cubes of one pass
+            noise_db=-21.0,
+            window_db=(-27.0, 5.0),
+            roll_off_db_per_mm=2.0,
+            gain_sd_db=0.5,
+        ),
+        Device(
+            name="topcon_triton",
+            shape=(256, 992, 512),
+            extent_mm=(9.0, 2.58, 12.0),
+            axial_sigma_um=8.0,
+            lateral_sigma_um=20.0,
+            looks=1,
+            noise_db=-23.0,
+            window_db=(-26.0, 4.0),
+            roll_off_db_per_mm=0.3,  # a swept source hardly loses depth
+            gain_sd_db=0.5,
+        ),
+        Device(
+            name="zeiss_cirrus",
+            shape=(128, 1024, 512),
+            extent_mm=(6.0, 2.0, 6.0),
+            axial_sigma_um=5.0,
+            lateral_sigma_um=15.0,
+            looks=1,
+            noise_db=-20.0,
+            window_db=(-28.0, 4.0),
+            roll_off_db_per_mm=2.5,
+            gain_sd_db=0.3,
+        ),
+    )
+}
+"""By device. Chosen by eye to differ; only Spectralis' are tuned on a real scan."""
+
+
+def scanner(protocol: Protocol) -> Device:
+    """The device of `protocol`, sampling as it does."""
+    _, rows, _ = protocol.shape
+    across_mm, along_mm = protocol.extent_mm or (RADIAL_MM, RADIAL_MM)
+    depth_mm = rows * ROW_MM[protocol.device]
+    return replace(
+        _OPTICS[protocol.device],
+        shape=protocol.shape,
+        extent_mm=(across_mm, depth_mm, along_mm),
+        looks=1 if "octa" in protocol.token else _OPTICS[protocol.device].looks,
+    )
+
+
+SCANNERS: dict[str, Device] = {protocol.token: scanner(protocol) for protocol in PROTOCOLS}
+"""By protocol token, at true size."""
+
+
+def find_device(name: str) -> Device:
+    """The made-up device called `name`, or the scanner of the protocol called so.
+
+    Raises:
+        ValueError: no such device; the text lists those there are.
+    """
+    if name in DEVICES:
+        return DEVICES[name]
+    if name in SCANNERS:
+        return SCANNERS[name]
+    raise ValueError(f"device ({name!r}) must be one of {', '.join([*sorted(DEVICES), *SCANNERS])}")
+
+
+def protocol_of(device: str) -> Protocol | None:
+    """The protocol of that token; None for the made-up devices of `DEVICES`."""
+    return next((protocol for protocol in PROTOCOLS if protocol.token == device), None)
+
+
+def is_disc(protocol: Protocol | None) -> bool:
+    """Whether the scan shows the nerve head."""
+    return protocol is not None and protocol.region.startswith("Optic Disc")
+
+
+def fit_anatomy(anatomy: Anatomy, protocol: Protocol) -> Anatomy:
+    """`anatomy` bent and tilted so little that a wide field keeps the retina in its window.
+
+    Depth grows with distance for tilt and with its square for curvature, and the window of a 12 mm
+    scan is hardly deeper than that of a 6 mm one; a photographer would not have kept it either.
+    """
+    across_mm, along_mm = protocol.extent_mm or (RADIAL_MM, RADIAL_MM)
+    wide = max(1.0, across_mm / 6, along_mm / 6)
+    if is_disc(protocol):
+        wide *= 2  # the middle of the curvature is the fovea, and that lies far aside
+    return replace(
+        anatomy,
+        tilt_sd=anatomy.tilt_sd / wide,
+        curvature_mean=anatomy.curvature_mean / wide,
+        curvature_sd=anatomy.curvature_sd / wide**2,
+    )
