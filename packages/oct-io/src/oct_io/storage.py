@@ -1,113 +1,126 @@
 """Bytes from local disks and buckets: whole files in one request, heads, and folder walks."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any
 
-from fsspec.core import url_to_fs
-
+from oct_io.buckets import current_storage, open_filesystem, redact
+from oct_io.content_cache import ContentCache
 from oct_io.errors import ScanError, TreeError
-
-T = TypeVar("T")
-
-LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""Errors that the next try would meet again."""
+from oct_io.transport import Answer, TooLarge, fetch_range, status_of, with_retries
 
 MAX_FILE_BYTES = 2 << 30
 """The largest legitimate scan has about 260 MB of voxels; 1 GB of voxels is the limit elsewhere."""
 
+Options = Mapping[str, Any]
 
-def redact(url: str | Path) -> str:
-    """Take user, password and query (signed tokens) out of a URL; local paths stay as they are."""
-    text = str(url)
-    if "://" not in text:
-        return text
-    parts = urlsplit(text)
-    return f"{parts.scheme}://{parts.netloc.rsplit('@', 1)[-1]}{parts.path}"
-
-
-def with_retries(call: Callable[[], T], *, tries: int = 3, wait_s: float = 0.5) -> T:
-    """Repeat `call` after a transport error, waiting twice as long each time.
-
-    Raises:
-        OSError: the last one, or at once one that would come again (no such file, no permission).
-    """
-    for attempt in range(tries):
-        try:
-            return call()
-        except LASTING:
-            raise
-        except (OSError, TimeoutError):
-            if attempt == tries - 1:
-                raise
-            time.sleep(wait_s * 2**attempt)
-    raise ValueError(f"tries ({tries}) must be at least 1")
+__all__ = [
+    "change_tokens",
+    "exists",
+    "is_folder",
+    "join",
+    "list_folder",
+    "open_filesystem",
+    "read_bytes",
+    "read_head",
+    "read_range",
+    "redact",
+    "safe_relative",
+    "walk_files",
+]
 
 
-def open_filesystem(
-    url: str | Path, storage_options: Mapping[str, Any] | None = None
-) -> tuple[Any, str]:
-    """Filesystem of `url` and the path within it.
+def read_bytes(url: str | Path, *, storage_options: Options | None = None) -> bytes:
+    """Whole content of `url`, fetched as one request, or from the content cache if there is one.
 
-    Raises:
-        TreeError: nothing installed reads this scheme.
-    """
-    try:
-        filesystem, path = url_to_fs(str(url), **(storage_options or {}))
-    except (ImportError, ValueError) as error:
-        scheme = str(url).split("://", 1)[0]
-        raise TreeError(
-            f"{redact(url)}: nothing installed reads '{scheme}://'; for s3:// install s3fs, "
-            "for gs:// install gcsfs"
-        ) from error
-    return filesystem, str(path)
-
-
-def read_bytes(url: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> bytes:
-    """Whole content of `url`, fetched as one request.
+    Args:
+        url: local path or fsspec URL.
+        storage_options: arguments of the fsspec filesystem, above those of the configuration.
 
     Raises:
         ScanError: stage `fetch`.
     """
-    return _fetch(url, None, storage_options)
+    with _fetching(url):
+        filesystem, path = open_filesystem(url, storage_options)
+
+        def fetch() -> Answer:
+            return with_retries(
+                lambda: fetch_range(filesystem, path, 0, MAX_FILE_BYTES, whole=True)
+            )
+
+        cache = _content_cache(url)
+        if cache is None:
+            return fetch().content
+
+        def token() -> str:
+            return _change_token(with_retries(lambda: filesystem.info(path)))
+
+        checked = current_storage().content_cache_checked
+        return cache.read(f"{url} {storage_options or ''}", fetch, token if checked else None)
 
 
-def read_head(
-    url: str | Path, size: int, *, storage_options: Mapping[str, Any] | None = None
+def read_range(
+    url: str | Path, start: int, end: int, *, storage_options: Options | None = None
 ) -> bytes:
+    """Bytes `start` to `end` of `url`, fewer where it ends before, fetched as one request.
+
+    Raises:
+        ScanError: stage `fetch`.
+    """
+    with _fetching(url):
+        filesystem, path = open_filesystem(url, storage_options)
+        return with_retries(lambda: fetch_range(filesystem, path, start, end)).content
+
+
+def read_head(url: str | Path, size: int, *, storage_options: Options | None = None) -> bytes:
     """First `size` bytes of `url`, or fewer when it is shorter.
 
     Raises:
         ScanError: stage `fetch`.
     """
-    return _fetch(url, size, storage_options)
+    return read_range(url, 0, size, storage_options=storage_options)
 
 
-def _fetch(url: str | Path, size: int | None, storage_options: Mapping[str, Any] | None) -> bytes:
+def _content_cache(url: str | Path) -> ContentCache | None:
+    """Where the content of `url` is kept; None for what lies on this machine anyway."""
+    config = current_storage()
+    if not config.content_cache or "://" not in str(url):
+        return None
+    if str(url).startswith(("file:", "local:", "memory:")):
+        return None
+    return ContentCache(config.content_cache, int(config.content_cache_gb * 1e9))
+
+
+@contextmanager
+def _fetching(url: str | Path) -> Iterator[None]:
+    """Turn whatever goes wrong while bytes are fetched into a `ScanError`."""
     where = redact(url)
     try:
-        filesystem, path = open_filesystem(url, storage_options)
-        if size is None:
-            known = with_retries(lambda: filesystem.info(path)).get("size") or 0
-            if known > MAX_FILE_BYTES:
-                raise ScanError(where, "fetch", f"{known:,} bytes, more than {MAX_FILE_BYTES:,}")
-            return bytes(with_retries(lambda: filesystem.cat_file(path)))
-        return bytes(with_retries(lambda: filesystem.cat_file(path, start=0, end=size)))
+        yield
     except TreeError as error:
         raise ScanError(where, "fetch", str(error).removeprefix(f"{where}: ")) from error
-    except FileNotFoundError as error:
-        raise ScanError(where, "fetch", "no such file") from error
-    except PermissionError as error:
-        raise ScanError(where, "fetch", "no permission to read it") from error
-    except (IsADirectoryError, NotADirectoryError) as error:
-        raise ScanError(where, "fetch", "not a file") from error
-    except ScanError:
-        raise
     except Exception as error:  # each kind of bucket has errors of its own, and not all are OSError
-        raise ScanError(where, "fetch", f"transport failed ({type(error).__name__})") from error
+        raise ScanError(where, "fetch", _reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, IsADirectoryError | NotADirectoryError):
+        return "not a file"
+    if isinstance(error, TooLarge):
+        return str(error)
+    if "Credentials" in type(error).__name__:
+        return (
+            "no credentials found; set them in the shell, such as AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or storage.anonymous=true for a public bucket"
+        )
+    status = status_of(error)
+    seen = type(error).__name__ if status is None else f"HTTP status {status}"
+    return f"transport failed ({seen})"
 
 
 def join(root: str | Path, relative: str) -> str:
@@ -165,7 +178,7 @@ def _reaching(url: str | Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # each kind of bucket has errors of its own, and not all are OSError
-        raise TreeError(f"{redact(url)}: cannot be reached ({type(error).__name__})") from error
+        raise TreeError(f"{redact(url)}: cannot be reached: {_reason(error)}") from error
 
 
 def change_tokens(root: str | Path, relatives: Sequence[str]) -> dict[str, str]:

@@ -1,0 +1,244 @@
+"""How buckets are reached: one configuration for the process, and filesystems that survive forks.
+
+`configure_storage(StorageConfig(...))` says once, for this process, where an S3-compatible store
+answers, how long to wait and whether to keep what was fetched; every function of this package that
+takes a URL then follows it. Forked processes inherit it. Spawned ones are given it:
+`ProcessPoolExecutor(..., initializer=configure_storage, initargs=(current_storage(),))`.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fsspec.core import url_to_fs
+from fsspec.registry import get_filesystem_class
+
+from oct_io.errors import TreeError
+
+S3, GCS = frozenset({"s3", "s3a"}), frozenset({"gs", "gcs"})
+SECRETS = frozenset(
+    {"key", "secret", "username", "password", "access_token", "sas_token", "account_key"}
+    | {"connection_string", "aws_access_key_id", "aws_secret_access_key", "aws_session_token"}
+)
+"""Arguments of fsspec filesystems that hold credentials."""
+
+TOKENS = frozenset({"anon", "google_default", "cloud", "cache", "browser"})
+"""Values of `token` that name a way to find credentials; any other value is one itself."""
+
+
+@dataclass(kw_only=True, slots=True)
+class StorageConfig:
+    """How scans in buckets are reached; local files need none of it.
+
+    Credentials are not part of it, because runs write their configuration down. They come from
+    where the store's own tools find them: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or
+    AWS_PROFILE for s3://, GOOGLE_APPLICATION_CREDENTIALS or the machine's account for gs://.
+    """
+
+    endpoint_url: str = ""
+    """Address of a store that is not its inventor's, such as https://s3.us-west-004.backblazeb2.com
+    for s3://; empty: AWS_ENDPOINT_URL or STORAGE_EMULATOR_HOST, else Amazon's and Google's own."""
+
+    region: str = ""
+    """Region of an S3 store, such as us-west-004; empty: AWS_DEFAULT_REGION."""
+
+    anonymous: bool = False
+    """Ask without credentials; for public buckets."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    """More arguments of the fsspec filesystem, such as {requester_pays: true}; no credentials."""
+
+    connections: int = 32
+    """Requests in flight for one process; hides 30 to 100 ms of latency behind each other."""
+
+    connect_timeout_s: float = 10.0
+    """Seconds to wait for a connection."""
+
+    read_timeout_s: float = 30.0
+    """Seconds of silence after which a connection counts as dead."""
+
+    tries: int = 6
+    """How often a request is made before a transport error is final."""
+
+    give_up_s: float = 900.0
+    """Seconds for one file with all its tries; 260 MB, the largest scans, at 0.3 MB/s."""
+
+    content_cache: str = ""
+    """Local folder that keeps fetched files for the next time; empty: nothing is kept."""
+
+    content_cache_gb: float = 100.0
+    """Size that the folder stays below, in 10^9 bytes; what was not used for longest goes first."""
+
+    content_cache_checked: bool = True
+    """Ask the bucket whether a kept file is still the same, one small request each; without it,
+    kept files are read without any network."""
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.endpoint_url)
+        if self.endpoint_url and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("storage.endpoint_url must look like https://s3.example.org")
+        if "@" in parts.netloc or parts.query:
+            raise ValueError("storage.endpoint_url must hold no credentials; set them in the shell")
+        if not 1 <= self.connections <= 1000:
+            raise ValueError(f"storage.connections ({self.connections}) must be 1 to 1000")
+        if self.tries < 1:
+            raise ValueError(f"storage.tries ({self.tries}) must be at least 1")
+        for name in ("connect_timeout_s", "read_timeout_s", "give_up_s", "content_cache_gb"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"storage.{name} ({getattr(self, name)}) must be above 0")
+        _refuse_credentials(self.options, "storage.options")
+
+
+def _refuse_credentials(options: Mapping[str, Any], name: str) -> None:
+    for key, value in options.items():
+        if key in SECRETS or (key == "token" and value not in TOKENS):
+            raise ValueError(
+                f"{name}.{key}: credentials do not belong into a configuration, which runs write "
+                "down; set them in the shell, such as AWS_ACCESS_KEY_ID"
+            )
+        if isinstance(value, Mapping):
+            _refuse_credentials(value, f"{name}.{key}")
+
+
+_CURRENT: list[StorageConfig] = []  # at most one; empty until someone configures
+_OPEN: dict[tuple[int, str, str], Any] = {}  # filesystems by process, scheme and arguments
+
+
+def configure_storage(config: StorageConfig | None) -> None:
+    """Let all later requests of this process follow `config`; None goes back to the defaults."""
+    _CURRENT[:] = [] if config is None else [config]
+
+
+def current_storage() -> StorageConfig:
+    """Return what `configure_storage` was given last, or the defaults; can be sent to workers."""
+    return _CURRENT[0] if _CURRENT else StorageConfig()
+
+
+@contextmanager
+def using_storage(config: StorageConfig) -> Iterator[None]:
+    """Follow `config` within a block, in all threads of this process."""
+    before = list(_CURRENT)
+    configure_storage(config)
+    try:
+        yield
+    finally:
+        _CURRENT[:] = before
+
+
+def redact(url: str | Path) -> str:
+    """Take user, password and query (signed tokens) out of a URL; local paths stay as they are."""
+    text = str(url)
+    if "://" not in text:
+        return text
+    parts = urlsplit(text)
+    return f"{parts.scheme}://{parts.netloc.rsplit('@', 1)[-1]}{parts.path}"
+
+
+def open_filesystem(
+    url: str | Path, storage_options: Mapping[str, Any] | None = None
+) -> tuple[Any, str]:
+    """Filesystem of `url` and the path within it.
+
+    Filesystems of buckets hold sockets and a thread, which a forked process does not get; so each
+    process has its own, shared by its threads.
+
+    Args:
+        url: local path or fsspec URL.
+        storage_options: arguments of the fsspec filesystem, above those of the configuration.
+
+    Raises:
+        TreeError: nothing installed reads this scheme.
+    """
+    text = str(url)
+    scheme = text.split("://", 1)[0] if "://" in text else "file"
+    try:
+        if scheme in S3 | GCS:
+            filesystem = _bucket(scheme, storage_options or {})
+            return filesystem, str(filesystem._strip_protocol(text))
+        filesystem, path = url_to_fs(text, **(storage_options or {}))
+    except (ImportError, ValueError) as error:
+        raise TreeError(
+            f"{redact(url)}: nothing installed reads '{scheme}://'; for s3:// install "
+            "oct-io[s3], for gs:// install oct-io[gcs]"
+        ) from error
+    return filesystem, str(path)
+
+
+def stays_in_process(url: str | Path) -> bool:
+    """Whether only this process sees what lies at `url`, so that workers cannot read it."""
+    return str(url).startswith("memory:")
+
+
+def _bucket(scheme: str, more: Mapping[str, Any]) -> Any:
+    config = current_storage()
+    arguments = _s3_arguments(config) if scheme in S3 else _gcs_arguments(config)
+    arguments = _merged(_merged(arguments, config.options), more)
+    key = (os.getpid(), scheme, json.dumps(arguments, sort_keys=True, default=repr))
+    if key not in _OPEN:
+        # setdefault is atomic. A lock here could be held by a thread that a fork leaves behind.
+        _OPEN.setdefault(key, _make(scheme, arguments))
+    return _OPEN[key]
+
+
+def _make(scheme: str, arguments: Mapping[str, Any]) -> Any:
+    """Make a filesystem that asks once; whoever asks through it repeats, with a limit on time."""
+    if scheme in S3:
+        made = get_filesystem_class("s3")(skip_instance_cache=True, **arguments)
+        made.retries = 1  # of s3fs, on top of botocore's
+        return made
+    get_filesystem_class("gs")  # says in fsspec's words what to install
+    from gcsfs.core import GCSFileSystem
+
+    # Not gcsfs.GCSFileSystem: since 2026 that asks over gRPC what kind of bucket it is, once a
+    # bucket and process, and waits for 60 s where only HTTP gets through.
+    made = GCSFileSystem(skip_instance_cache=True, **arguments)
+    once = getattr(GCSFileSystem._request, "__wrapped__", None)
+    if once is not None:  # gcsfs repeats six times on its own, and logs each address
+        made._request = partial(once, made)
+    return made
+
+
+def _s3_arguments(config: StorageConfig) -> dict[str, Any]:
+    asking: dict[str, Any] = {
+        "max_pool_connections": config.connections,
+        "connect_timeout": config.connect_timeout_s,
+        "read_timeout": config.read_timeout_s,
+        "retries": {"total_max_attempts": 1, "mode": "standard"},
+        # From botocore 1.36 on, checksum headers are sent by default, which Backblaze B2 and other
+        # S3-compatible stores refuse (boto/botocore #3352).
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+    }
+    made: dict[str, Any] = {"config_kwargs": asking, "use_listings_cache": False}
+    if config.anonymous:
+        made["anon"] = True
+    if config.endpoint_url:
+        made["endpoint_url"] = config.endpoint_url
+    if config.region:
+        made["client_kwargs"] = {"region_name": config.region}
+    return made
+
+
+def _gcs_arguments(config: StorageConfig) -> dict[str, Any]:
+    made: dict[str, Any] = {"use_listings_cache": False}
+    if config.anonymous:
+        made["token"] = "anon"
+    if config.endpoint_url:
+        made["endpoint_url"] = config.endpoint_url
+    return made
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with what `above` says; nested mappings are merged alike."""
+    made = dict(below)
+    for name, value in above.items():
+        nested = made.get(name)
+        both = isinstance(nested, Mapping) and isinstance(value, Mapping)
+        made[name] = _merged(nested or {}, value) if both else value
+    return made

@@ -1,0 +1,68 @@
+"""Headers of many scans at a time: one small request a file, many of them in flight."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from oct_io.buckets import current_storage
+from oct_io.errors import ScanError
+from oct_io.readers import ScanHeader, read_header
+from oct_io.storage import join
+
+AHEAD = 4  # files asked for per thread beyond the one that is waited for
+
+
+def read_headers(
+    root: str | Path,
+    paths: Sequence[str],
+    *,
+    concurrency: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[ScanHeader | ScanError]:
+    """Headers of the scans `paths` below `root`, in their order; errors come as values.
+
+    Of each file, one request fetches the first 256 kB; only where the header is longer does a
+    second one fetch as much again.
+
+    Args:
+        root: local folder or fsspec URL.
+        paths: relative paths, as in `ScanRecord.path`.
+        concurrency: requests in flight; None for `StorageConfig.connections` in a bucket, and for
+            one after another on a disk, where parsing takes longer than reading.
+        progress: called with the number of headers read and of all, in the caller's thread.
+    """
+    if concurrency is None:
+        concurrency = current_storage().connections if "://" in str(root) else 1
+    if concurrency < 1:
+        raise ValueError(f"concurrency ({concurrency}) must be at least 1")
+    for done, found in enumerate(_in_order(root, paths, concurrency), start=1):
+        if progress is not None:
+            progress(done, len(paths))
+        yield found
+
+
+def _in_order(
+    root: str | Path, paths: Sequence[str], concurrency: int
+) -> Iterator[ScanHeader | ScanError]:
+    if concurrency == 1:
+        yield from (_read_one(root, path) for path in paths)
+        return
+    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="oct-io-header")
+    waiting: deque[Future[ScanHeader | ScanError]] = deque()
+    try:
+        for path in paths:
+            waiting.append(pool.submit(_read_one, root, path))
+            if len(waiting) > concurrency * AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # also when the caller stops half-way
+
+
+def _read_one(root: str | Path, path: str) -> ScanHeader | ScanError:
+    try:
+        return read_header(join(root, path))
+    except ScanError as error:
+        return error
