@@ -1,4 +1,4 @@
-"""Which patches are context and which are targets: blocks in the plane, tubes along Z, fixed sizes.
+"""Which patches are context and which are targets, in sizes that the configuration fixes.
 
 V-JEPA 2 cuts every batch to its smallest mask, so the sizes change at each step and the last slices
 are seldom context. Here the sizes follow from the configuration: the union of random blocks ranks
@@ -13,6 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from oct_vjepa import samplers
+from oct_vjepa.foreground import ForegroundConfig
+
+MASK_KINDS = ("blocks", "foreground", "patches", "cubes", "vjepa2")
+
 
 class Masks(NamedTuple):
     """Patch ids of one mask set, int64, ascending in each row."""
@@ -23,8 +28,12 @@ class Masks(NamedTuple):
 
 @dataclass(kw_only=True, slots=True)
 class MaskSetConfig:
-    """One way to mask: how many blocks, how large, and how much becomes target and context."""
+    """One way to mask: which sampler, its shapes, and how much becomes target and context."""
 
+    kind: str = "blocks"
+    """"blocks": tubes under rectangles. "foreground": the same, drawn to the foreground.
+    "patches": independent patches, as the predecessor did. "cubes": small cubes, as it said it did.
+    "vjepa2": the sampler of V-JEPA 2, whose sizes change at each step; to compare, not for XLA."""
     blocks: int = 8
     """Rectangles whose union suggests the targets; they may overlap."""
     scale: float = 0.15
@@ -34,11 +43,23 @@ class MaskSetConfig:
     aspect_high: float = 1.5
     """Largest height over width of a block, in patches (V-JEPA 2)."""
     target_fraction: float = 0.60
-    """Share of the columns that become targets; near the mean union of the blocks."""
+    """Share of the patches that become targets; near the mean union of the blocks."""
     context_fraction: float = 0.30
-    """Share of the columns that become context; what is in neither is not used."""
+    """Share of the patches that become context; what is in neither is not used."""
+    max_targets: int | None = None
+    """At most this many target patches a volume, a random part of them. The predictor attends to
+    context and targets together, so this bounds its cost; None predicts all."""
+    cube_size: tuple[int, int, int] = (2, 2, 2)
+    """Patches of a cube along (Z, Y, X); "cubes" only."""
+    foreground_fraction: float = 0.40
+    """Share of the columns that count as foreground; "foreground" only."""
+    context_foreground: float = 0.25
+    """Share of those columns that is never a target but context; "foreground" only. Without it the
+    encoder would seldom be given what it is asked about."""
 
     def __post_init__(self) -> None:
+        if self.kind not in MASK_KINDS:
+            raise ValueError(f"masking.sets.kind ({self.kind!r}) must be one of {MASK_KINDS}")
         if self.blocks < 1:
             raise ValueError(f"masking.sets.blocks ({self.blocks}) must be at least 1")
         if not 0 < self.scale <= 1:
@@ -54,20 +75,61 @@ class MaskSetConfig:
                 f"masking.sets.target_fraction ({target}) and context_fraction ({context}) must be "
                 "positive and add up to at most 1"
             )
+        self._check_options()
+
+    def _check_options(self) -> None:
+        if self.max_targets is not None and self.max_targets < 1:
+            raise ValueError(f"masking.sets.max_targets ({self.max_targets}) must be at least 1")
+        cube = tuple(int(edge) for edge in self.cube_size)  # OmegaConf gives a list
+        if len(cube) != 3 or min(cube) < 1:
+            raise ValueError(f"masking.sets.cube_size ({cube}) must be three positive sizes")
+        self.cube_size = cube
+        for name in ("foreground_fraction", "context_foreground"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(
+                    f"masking.sets.{name} ({getattr(self, name)}) must be between 0 and 1"
+                )
+
+    @property
+    def fixed_size(self) -> bool:
+        """Whether the sizes follow from the configuration, so that XLA compiles once."""
+        return self.kind != "vjepa2"
+
+    def sizes(self, grid: tuple[int, int, int]) -> tuple[int, int]:
+        """Patches of a volume that become (target, context).
+
+        Raises:
+            ValueError: the grid is so small that one of them would be empty, or the kind is
+                "vjepa2", whose sizes are drawn.
+        """
+        if not self.fixed_size:
+            raise ValueError("masking.sets.kind 'vjepa2' draws its sizes; they are not known")
+        targets, contexts = self._split(grid)
+        slices = 1 if self.kind in ("patches", "cubes") else grid[0]
+        return min(targets * slices, self.max_targets or targets * slices), contexts * slices
 
     def columns(self, grid: tuple[int, int, int]) -> tuple[int, int]:
-        """Columns of the (Y, X) plane that become (target, context).
+        """Columns of the (Y, X) plane that become (target, context), before `max_targets`.
 
         Raises:
             ValueError: the grid is so small that one of them would be empty.
         """
         plane = grid[1] * grid[2]
-        targets = round(plane * self.target_fraction)
-        contexts = min(round(plane * self.context_fraction), plane - targets)
+        return self._shares(plane, "columns", grid)
+
+    def _split(self, grid: tuple[int, int, int]) -> tuple[int, int]:
+        """(target, context) in the unit that the sampler ranks: patches or columns."""
+        if self.kind in ("patches", "cubes"):
+            return self._shares(grid[0] * grid[1] * grid[2], "patches", grid)
+        return self.columns(grid)
+
+    def _shares(self, whole: int, unit: str, grid: tuple[int, int, int]) -> tuple[int, int]:
+        targets = round(whole * self.target_fraction)
+        contexts = min(round(whole * self.context_fraction), whole - targets)
         if targets < 1 or contexts < 1:
             raise ValueError(
                 f"masking.sets: a grid of {tuple(grid)} patches leaves {targets} target and "
-                f"{contexts} context columns; use smaller patches or other fractions"
+                f"{contexts} context {unit}; use smaller patches or other fractions"
             )
         return targets, contexts
 
@@ -87,62 +149,92 @@ class MaskingConfig:
     sets: list[MaskSetConfig] = field(default_factory=_vjepa2_sets)
     """Small scattered blocks and a few large ones, as in V-JEPA 2."""
 
+    foreground: ForegroundConfig = field(default_factory=ForegroundConfig)
+    """What counts as foreground, for mask sets of that kind and for diagnostics."""
+
     def __post_init__(self) -> None:
         if not self.sets:
             raise ValueError("masking.sets ([]) must hold at least one mask set")
 
+    @property
+    def needs_foreground(self) -> bool:
+        """Whether `sample_masks` must be given the foreground."""
+        return any(one.kind == "foreground" for one in self.sets)
+
 
 def sample_masks(
-    config: MaskingConfig, grid: tuple[int, int, int], batch: int, *, generator: torch.Generator
+    config: MaskingConfig,
+    grid: tuple[int, int, int],
+    batch: int,
+    *,
+    generator: torch.Generator,
+    foreground_BN: Tensor | None = None,
 ) -> tuple[Masks, ...]:
     """Draw the masks of `batch` volumes, one `Masks` per mask set.
 
-    Sizes depend on `config` and `grid` alone: grid Z times the columns of the set. Drawing one
-    volume at a time is cheap, so that masks can be made in a data worker.
+    Sizes depend on `config` and `grid` alone, except for the kind "vjepa2". Drawing one volume at a
+    time is cheap, so that masks can be made in a data worker.
 
     Args:
         config: the mask sets.
         grid: patches along (Z, Y, X).
         batch: number of volumes.
         generator: on the CPU; equal states give equal masks.
+        foreground_BN: weight of each patch, for sets of the kind "foreground"; see
+            `oct_vjepa.foreground.foreground_patches`.
 
     Raises:
-        ValueError: the grid is too small for a set.
+        ValueError: the grid is too small for a set, or the foreground is missing or of another
+            shape.
     """
-    return tuple(_sample_set(one, grid, batch, generator) for one in config.sets)
+    patches = grid[0] * grid[1] * grid[2]
+    if config.needs_foreground:
+        if foreground_BN is None:
+            raise ValueError(
+                "masking.sets.kind 'foreground' needs foreground_BN, a weight for each patch; make "
+                "it with oct_vjepa.foreground.foreground_patches"
+            )
+        if tuple(foreground_BN.shape) != (batch, patches):
+            raise ValueError(
+                f"foreground_BN must be {(batch, patches)}, not {tuple(foreground_BN.shape)}"
+            )
+    return tuple(_sample_set(one, grid, batch, generator, foreground_BN) for one in config.sets)
 
 
 def _sample_set(
-    config: MaskSetConfig, grid: tuple[int, int, int], batch: int, generator: torch.Generator
+    config: MaskSetConfig,
+    grid: tuple[int, int, int],
+    batch: int,
+    generator: torch.Generator,
+    foreground_BN: Tensor | None,
 ) -> Masks:
+    blocks = samplers.Blocks(config.blocks, config.scale, config.aspect_low, config.aspect_high)
+    if config.kind == "vjepa2":
+        context, target = samplers.draw_vjepa2(blocks, grid, batch, generator)
+    elif config.kind == "patches":
+        context, target = samplers.draw_patches(grid, batch, config._split(grid), generator)
+    elif config.kind == "cubes":
+        counts, cube = config._split(grid), config.cube_size
+        context, target = samplers.draw_cubes(cube, grid, batch, counts, generator)
+    elif config.kind == "foreground" and foreground_BN is not None:
+        columns = _foreground_columns(config, grid)
+        context, target = samplers.draw_foreground_tubes(
+            blocks, grid, foreground_BN, columns, generator
+        )
+    else:
+        context, target = samplers.draw_tubes(blocks, grid, batch, config.columns(grid), generator)
+    limit = config.max_targets
+    if limit is not None and limit < target.shape[1]:
+        target = samplers.thin_out(target, limit, generator)
+    return Masks(context, target)
+
+
+def _foreground_columns(
+    config: MaskSetConfig, grid: tuple[int, int, int]
+) -> tuple[int, int, int, int]:
+    """Columns that are (targets, context, foreground, foreground kept for the context)."""
     targets, contexts = config.columns(grid)
-    union_BYX = _draw_blocks(config, grid[1], grid[2], batch, generator)
-    # Inside the blocks ranks lie above 1, outside below; the noise settles who comes first.
-    rank_BP = union_BYX.flatten(1) + torch.rand(batch, grid[1] * grid[2], generator=generator)
-    order_BP = rank_BP.argsort(dim=1, descending=True)
-    return Masks(
-        context_BK=_tubes(order_BP[:, order_BP.shape[1] - contexts :], grid),
-        target_BM=_tubes(order_BP[:, :targets], grid),
-    )
-
-
-def _draw_blocks(
-    config: MaskSetConfig, rows: int, columns: int, batch: int, generator: torch.Generator
-) -> Tensor:
-    """Union of the blocks as 0 and 1, (B, Y, X), float32."""
-    aspect, top, left = torch.rand(3, batch, config.blocks, 1, generator=generator)
-    aspect = config.aspect_low + aspect * (config.aspect_high - config.aspect_low)
-    area = config.scale * rows * columns
-    height = (area * aspect).sqrt().round().clamp(1, rows)
-    width = (area / aspect).sqrt().round().clamp(1, columns)
-    top, left = (top * (rows - height + 1)).floor(), (left * (columns - width + 1)).floor()
-    y, x = torch.arange(rows), torch.arange(columns)
-    inside_y = (y >= top) & (y < top + height)  # (B, blocks, Y)
-    inside_x = (x >= left) & (x < left + width)  # (B, blocks, X)
-    return (inside_y.unsqueeze(-1) & inside_x.unsqueeze(-2)).any(dim=1).float()
-
-
-def _tubes(columns_BP: Tensor, grid: tuple[int, int, int]) -> Tensor:
-    """Ids of the columns in all slices, ascending, (B, grid Z * P)."""
-    slices = torch.arange(grid[0]).view(1, -1, 1) * (grid[1] * grid[2])
-    return (slices + columns_BP.sort(dim=1).values.unsqueeze(1)).flatten(1)
+    plane = grid[1] * grid[2]
+    bright = max(round(config.foreground_fraction * plane), 1)
+    kept = min(round(config.context_foreground * bright), contexts)
+    return targets, contexts, bright, kept
