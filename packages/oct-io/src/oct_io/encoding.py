@@ -110,6 +110,7 @@ def _encode_rle(frame: Frame) -> bytes:
         bits_stored=bits,
         pixel_representation=0,
         photometric_interpretation="MONOCHROME2",
+        encoding_plugin="pydicom",  # GDCM's aborts the process where a row is of odd length
     )
     return _even(bytes(stream))
 

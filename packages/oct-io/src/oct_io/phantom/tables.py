@@ -130,8 +130,9 @@ def manifest_row(
     *,
     device: str,
     laterality: str,
+    region: str,
     shape: tuple[int, int, int],
-    spacing: Spacing,
+    spacing: Spacing | None,
     uids: tuple[str, str],
     path: str,
 ) -> dict[str, str]:
@@ -140,29 +141,34 @@ def manifest_row(
     Args:
         device: name in oct_io.
         laterality: R or L.
+        region: in AI-READI's words.
         shape: B-scans, rows, columns.
-        spacing: millimetres between voxel centres.
+        spacing: millimetres between voxel centres; None if each frame has its own, as in the radial
+            scans of Spectralis.
         uids: SOP Instance UIDs of the scan and of its localizer.
         path: below the root of the tree, with forward slashes.
     """
     manufacturer, model = maker_of(device)
     frames, rows, columns = shape
     values = {
-        "manufacturer": manufacturer,
+        "manufacturer": manufacturer.removesuffix(" Engineering"),  # AI-READI writes Heidelberg
         "manufacturers_model_name": model,
-        "anatomic_region": "Macula",
+        "anatomic_region": region,
         "imaging": "OCT",
         "laterality": laterality,
         "height": str(rows),
         "width": str(columns),
         "number_of_frames": str(frames),
-        "pixel_spacing": f"[{spacing.row:.7g}, {spacing.column:.7g}]",
-        "slice_thickness": f"{spacing.bscan:.7g}",
+        "pixel_spacing": "Varies by frame",
+        "slice_thickness": "Not reported",
         "sop_instance_uid": uids[0],
         "filepath": f"/{path}",  # with the leading slash that AI-READI writes
         "reference_instance_uid": uids[1],
         "reference_filepath": "Unknown",  # as AI-READI has it where the photograph is missing
     }
+    if spacing is not None:
+        values["pixel_spacing"] = f"[{spacing.row:.7g}, {spacing.column:.7g}]"
+        values["slice_thickness"] = f"{spacing.bscan:.7g}"
     return values
 
 

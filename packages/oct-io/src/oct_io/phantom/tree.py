@@ -7,25 +7,25 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from oct_io.encoding import check_codec
 from oct_io.errors import TreeError
 from oct_io.phantom.drawing import Phantom, draw_phantom
+from oct_io.phantom.faults import EXPECTED, Expected, make_odd, spoil_scans, write_expected
+from oct_io.phantom.nuisance import LABELS, shuffle_lesions, tie_sites
 from oct_io.phantom.scanners import find_device
+from oct_io.phantom.scans import Scan, identify, list_scans
 from oct_io.phantom.tables import (
     MANIFEST_COLUMNS,
     PARTICIPANT_COLUMNS,
     Person,
     draw_people,
-    manifest_row,
     participant_row,
     write_table,
 )
-from oct_io.writer import localizer_uid, sop_instance_uid, write_dicom
-
-FORMAT = 2
-"""Grows when equal specs would give other voxels; an older tree is then not taken for a new one."""
+from oct_io.writer import write_dicom
 
 MARKER = "phantom.json"
 
@@ -56,10 +56,49 @@ class PhantomTree:
     """Size of lesions and of what marks a study group; 0 keeps the labels and draws nothing."""
 
     devices: tuple[str, ...] = ("phantom_a", "phantom_b", "phantom_c")
-    """Scanners that participants are spread over, evenly and independently of the labels."""
+    """Scanners that participants are spread over, evenly and independently of the labels; also
+    protocols of AI-READI, such as `cirrus_mac_oct`."""
 
     devices_per_participant: int = 1
     """More than one gives several scans of the same eyes."""
+
+    scale: float = 1.0
+    """Share of each device's B-scans, rows and columns over the same field; the protocols of
+    AI-READI have 20 to 260 million voxels at 1."""
+
+    bits: int = 8
+    """8 or 16 a voxel."""
+
+    codecs: tuple[str, ...] = ("native",)
+    """Of `oct_io.encoding.CODECS`; scans take turns, and with them basic, empty and extended offset
+    tables."""
+
+    odd_files: bool = False
+    """Scans take turns in leaving out positions, localizer lines or SliceThickness, in storing
+    frames in another order, and in repeating spacing per frame."""
+
+    corrupt: bool = False
+    """Spoil one scan with each of `faults.FAULTS`; `expected.tsv` says which and what follows."""
+
+    odd_manifest: bool = False
+    """Nest the tree, and put the cells and paths of `faults.ODD_CELLS` and `ODD_PATHS` into the
+    manifest; `expected.tsv` says what follows."""
+
+    null: bool = False
+    """Draw each participant with the lesions of another, so that no label can be learnt."""
+
+    confounded: str = "fluid"
+    """Label that device and site are tied to: a lesion, or `study_group`."""
+
+    device_confounding: float = 0.0
+    """Share of participants whose device is decided by that label: a shortcut to learn."""
+
+    site_confounding: float = 0.0
+    """Share of participants whose clinical site is."""
+
+    site_gain_db: float = 0.0
+    """How much darker the first site displays its scans than the second, and the third brighter;
+    without it a site cannot be seen."""
 
     manifest_version: int = 2
     """1 and 2 name the id `participant_id`, 3 names it `person_id`, as AI-READI's releases do."""
@@ -85,61 +124,34 @@ class PhantomTree:
         version = self.manifest_version
         _require(version in (1, 2, 3), "manifest_version", version, "1, 2 or 3")
         _require(self.jobs >= 0, "jobs", self.jobs, "zero or more")
+        self._check_files()
+        _require(self.confounded in LABELS, "confounded", self.confounded, f"one of {LABELS}")
+        for name in ("device_confounding", "site_confounding"):
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
+        largest = self.site_confounding == 0 or self.participants <= 999
+        _require(largest, "participants", self.participants, "at most 999 with site_confounding")
         for device in self.devices:
             find_device(device)
-        checked = Phantom(effect=self.effect, shape=self.shape, extent_mm=self.extent_mm)
+        checked = Phantom(
+            effect=self.effect,
+            shape=self.shape,
+            extent_mm=self.extent_mm,
+            scale=self.scale,
+            gain_db=self.site_gain_db,
+            bits=self.bits,
+        )
         self.shape, self.extent_mm = checked.shape, checked.extent_mm
+
+    def _check_files(self) -> None:
+        self.codecs = tuple(self.codecs)
+        _require(len(self.codecs) > 0, "codecs", self.codecs, "one or more names")
+        for codec in self.codecs:
+            check_codec(codec, self.bits)
 
 
 def _require(holds: bool, field: str, value: object, rule: str) -> None:
     if not holds:
         raise ValueError(f"phantom_tree.{field} ({value}) must be {rule}")
-
-
-@dataclass(frozen=True, slots=True)
-class _Scan:
-    """One file of the tree; small enough to be sent to a process."""
-
-    person: Person
-    spec: Phantom
-    uid_seed: str
-
-    @property
-    def path(self) -> str:
-        """Below the root, as AI-READI names its files."""
-        spec, key = self.spec, self.person.id
-        uid = sop_instance_uid(self.uid_seed)
-        name = f"{key}_{spec.protocol}_{spec.laterality.lower()}_{uid}.dcm"
-        return f"retinal_oct/structural_oct/{spec.device}/{key}/{name}"
-
-
-def _list_scans(tree: PhantomTree, people: list[Person]) -> list[_Scan]:
-    """All scans of a tree, in the order of its manifest."""
-    tree_key = json.dumps(_identity(tree))
-    scans = []
-    for index, person in enumerate(people):
-        for turn in range(tree.devices_per_participant):
-            # People come in random order, so taking turns spreads devices independently of labels.
-            device = tree.devices[(index + turn) % len(tree.devices)]
-            for eye in ("R", "L"):
-                spec = _phantom(tree, person, device, eye)
-                scans.append(_Scan(person, spec, f"{tree_key} {person.id} {device} {eye}"))
-    return scans
-
-
-def _phantom(tree: PhantomTree, person: Person, device: str, laterality: str) -> Phantom:
-    return Phantom(
-        device=device,
-        laterality=laterality,
-        fluid=person.fluid,
-        drusen=person.drusen,
-        thin=person.thin,
-        study_group=person.study_group,
-        effect=tree.effect,
-        shape=tree.shape,
-        extent_mm=tree.extent_mm,
-        participant_id=person.id,
-    )
 
 
 def write_phantom_tree(
@@ -161,18 +173,19 @@ def write_phantom_tree(
     out = Path(os.path.abspath(out))
     if _is_there(out, tree):
         return
-    people = draw_people(
-        tree.participants,
-        seed=tree.seed,
-        prevalence=tree.lesion_prevalence,
-        split_fractions=tree.split_fractions,
-    )
-    scans = _list_scans(tree, people)
+    people = _people(tree)
+    drawn = shuffle_lesions(people, tree.seed) if tree.null else people
+    scans = list_scans(tree, people, drawn)
     out.parent.mkdir(parents=True, exist_ok=True)
     part = _fresh_part(out)
     try:
-        _draw_all(scans, part, tree.jobs or os.cpu_count() or 1, progress)
-        _write_tables(part, tree, people, scans)
+        root = part / out.name if tree.odd_manifest else part
+        _draw_all(scans, root, tree.jobs or os.cpu_count() or 1, progress)
+        found = _spoil(root, tree, scans)
+        found += _write_tables(root, tree, people, scans)
+        if tree.corrupt or tree.odd_manifest:
+            write_expected(part / EXPECTED, found, f"{out.name}/" if tree.odd_manifest else "")
+        (part / MARKER).write_text(_marker(tree), encoding="utf-8")
         try:
             os.rename(part, out)
         except OSError as error:
@@ -182,36 +195,46 @@ def write_phantom_tree(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _identity(tree: PhantomTree) -> dict[str, object]:
-    """All that changes what is written: everything but the number of processes."""
-    spec = {name: value for name, value in asdict(tree).items() if name != "jobs"}
-    return {"format": FORMAT, "tree": spec}
+def _people(tree: PhantomTree) -> list[Person]:
+    people = draw_people(
+        tree.participants,
+        seed=tree.seed,
+        prevalence=tree.lesion_prevalence,
+        split_fractions=tree.split_fractions,
+    )
+    if tree.site_confounding == 0:
+        return people
+    return tie_sites(people, tree.confounded, tree.site_confounding, tree.seed)
 
 
 def _marker(tree: PhantomTree) -> str:
     note = "Made up by oct-io: no scan, participant or label in this folder is real."
-    return json.dumps({"phantom": note, **_identity(tree)}, indent=2) + "\n"
+    return json.dumps({"phantom": note, **identify(tree)}, indent=2) + "\n"
 
 
-def _write_tables(root: Path, tree: PhantomTree, people: list[Person], scans: list[_Scan]) -> None:
+def _spoil(root: Path, tree: PhantomTree, scans: list[Scan]) -> list[Expected]:
+    """What cannot become a volume: radial scans, and those that are spoiled here."""
+    radial = [scan.path for scan in scans if scan.spec.pattern != "raster"]
+    found = [Expected(path, "radial_scan", "geometry") for path in radial]
+    if tree.corrupt:
+        rasters = [scan for scan in scans if scan.spec.pattern == "raster"]
+        compressed = {scan.path for scan in rasters if scan.style.codec != "native"}
+        paths = [scan.path for scan in rasters]
+        found += spoil_scans(root, paths, tree.seed, compressed)
+    return found
+
+
+def _write_tables(
+    root: Path, tree: PhantomTree, people: list[Person], scans: list[Scan]
+) -> list[Expected]:
+    """Write manifest and participants; also what is odd about the manifest."""
     version = tree.manifest_version
-    rows = [(scan.person.id, _manifest_row(scan)) for scan in scans]
+    rows = [(scan.person.id, scan.row) for scan in scans]
+    found = make_odd(rows, tree.seed) if tree.odd_manifest else []
     write_table(root / "retinal_oct" / "manifest.tsv", rows, MANIFEST_COLUMNS, version)
     described = [(person.id, participant_row(person)) for person in people]
     write_table(root / "participants.tsv", described, PARTICIPANT_COLUMNS, version)
-    (root / MARKER).write_text(_marker(tree), encoding="utf-8")
-
-
-def _manifest_row(scan: _Scan) -> dict[str, str]:
-    grid = scan.spec.grid
-    return manifest_row(
-        device=scan.spec.device,
-        laterality=scan.spec.laterality,
-        shape=grid.shape,
-        spacing=grid.spacing,
-        uids=(sop_instance_uid(scan.uid_seed), localizer_uid(scan.uid_seed)),
-        path=scan.path,
-    )
+    return found
 
 
 def _is_there(out: Path, tree: PhantomTree) -> bool:
@@ -254,11 +277,17 @@ def _runs_elsewhere(pid: int) -> bool:
     return True
 
 
-def _write_scan(job: tuple[_Scan, str]) -> None:
+def _write_scan(job: tuple[Scan, str]) -> None:
     scan, root = job
     path = Path(root) / scan.path
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_dicom(draw_phantom(scan.spec, scan.person.seed), path, uid_seed=scan.uid_seed)
+    write_dicom(
+        draw_phantom(scan.spec, scan.person.seed),
+        path,
+        uid_seed=scan.uid_seed,
+        shared_groups=scan.shared_groups,
+        style=scan.style,
+    )
 
 
 @contextmanager
@@ -272,7 +301,7 @@ def _mapper(jobs: int) -> Iterator[Callable[..., Iterator[None]]]:
 
 
 def _draw_all(
-    scans: list[_Scan], root: Path, jobs: int, progress: Callable[[int, int], None] | None
+    scans: list[Scan], root: Path, jobs: int, progress: Callable[[int, int], None] | None
 ) -> None:
     work = [(scan, str(root)) for scan in scans]
     with _mapper(min(jobs, len(work))) as apply:
