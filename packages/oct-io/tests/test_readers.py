@@ -154,11 +154,11 @@ def test_a_long_header_is_fetched_in_growing_steps(scan_file, draw, bucket):
 
 
 def test_unknown_suffix_names_the_formats_we_read(tmp_path):
-    path = tmp_path / "scan.vol"
-    path.write_bytes(b"HSF-OCT-103" + bytes(500))
+    path = tmp_path / "scan.mhd"
+    path.write_bytes(b"ObjectType = Image" + bytes(500))
     error = refusal(path)
     assert error.stage == "parse"
-    assert ".vol" in error.reason
+    assert ".mhd" in error.reason
     assert "DICOM (.dcm)" in error.reason
 
 
@@ -322,14 +322,6 @@ def test_damaged_bytes_give_a_volume_or_a_scan_error_and_nothing_else(scan_file,
         path.write_bytes(damaged.tobytes())
         with suppress(ScanError):
             read_volume(path)
-
-
-def test_a_deflated_file_is_refused_before_it_unfolds(scan_file):
-    path = scan_file()
-    dataset = pydicom.dcmread(path)
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
-    dataset.save_as(path, enforce_file_format=True)
-    assert "deflated" in refusal(path).reason
 
 
 def test_reading_takes_a_path_or_a_string(scan_file):

@@ -1,8 +1,8 @@
 """Read, audit, resample and cache retinal OCT scans, in millimetres.
 
-`read_volume(url)` reads one scan; `read_manifest(root)` lists those of a data set, `build_cache`
-decodes each once, and `open_cache` gives arrays of one shape. Every error that bad data causes is
-an `OctIoError` of one line.
+`read_volume(url)` reads one scan, `open_volume(url)` what it says of itself; `read_manifest(root)`
+lists those of a data set, `build_cache` decodes each once, and `open_cache` gives arrays of one
+shape. Every error that bad data causes is an `OctIoError` of one line.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from oct_io.errors import OctIoError, ScanError, TreeError
 from oct_io.labels import load_labels
 from oct_io.manifest import ScanRecord, hash_participant, read_manifest
 from oct_io.participants import read_participants
-from oct_io.readers import read_header, read_volume
+from oct_io.readers import open_volume, read_volume
+from oct_io.readers import read_header as read_header
 from oct_io.resample import WINDOWS, Window, resample
 from oct_io.volume import OctVolume, Spacing
 
@@ -66,7 +67,7 @@ __all__ = [
     "load_labels",
     "open_cache",
     "open_source",
-    "read_header",
+    "open_volume",
     "read_manifest",
     "read_participants",
     "read_volume",

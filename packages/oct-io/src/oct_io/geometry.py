@@ -1,17 +1,19 @@
 """Where the B-scans of a volume lie: scan pattern, order, and the distance between them."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.protocols import Protocol
-from oct_io.volume import Pattern, SpacingSource
+from oct_io.volume import CONFIDENCE, Confidence, Pattern, SpacingSource
 
 PARALLEL_COSINE = 0.999  # 2.6 degrees; radial scans of 24 lines differ by 7.5
 STEP_TOLERANCE = 0.05  # steps of a raster agree to this share (DICOM PS3.3 C.8.17 gives no figure)
 ROUNDING_MM = 0.0011  # positions are often written with three decimals
+AGREEING = 0.25  # a SliceThickness this near to the protocol's pitch is that pitch, maybe rounded
 PLAUSIBLE_MM = {"bscan": (0.0005, 2.5), "row": (0.0002, 0.1), "column": (0.0005, 1.0)}
 
 Floats = NDArray[np.float64]
@@ -32,6 +34,7 @@ class FrameGeometry:
         localizer_mm: PixelSpacing of the localizer, (row, column), if someone knows it.
         spacing_between_slices: millimetres.
         slice_thickness: millimetres; in AI-READI's Topcon files this is the B-scan pitch.
+        field_of_view_mm: width of the scan across its B-scans.
         protocol: known protocol of the file.
     """
 
@@ -45,6 +48,7 @@ class FrameGeometry:
     localizer_mm: tuple[float, float] | None = None
     spacing_between_slices: float | None = None
     slice_thickness: float | None = None
+    field_of_view_mm: float | None = None
     protocol: Protocol | None = None
 
 
@@ -56,6 +60,34 @@ class Placement(NamedTuple):
     bscan_mm: float | None
     source: SpacingSource | None
     note: str  # one line that says what was seen, for error messages
+    confidence: Confidence = "none"  # how far `bscan_mm` can be relied on
+
+
+def join_frames(parts: Sequence[FrameGeometry]) -> FrameGeometry:
+    """Geometry of a volume whose frames lie in several files; what one file lacks becomes NaN."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def stack(name: str, width: int) -> Floats | None:
+        found = [getattr(part, name) for part in parts]
+        if all(one is None for one in found):
+            return None
+        rows = zip(parts, found, strict=True)
+        return np.concatenate(
+            [np.full((part.frames, width), np.nan) if one is None else one for part, one in rows]
+        )
+
+    flags = [
+        np.zeros(part.frames, np.bool_) if part.curved is None else part.curved for part in parts
+    ]
+    return replace(
+        parts[0],
+        frames=sum(part.frames for part in parts),
+        positions_mm=stack("positions_mm", 3),
+        orientations=stack("orientations", 6),
+        lines=stack("lines", 4),
+        curved=np.concatenate(flags),
+    )
 
 
 def place_frames(frames: FrameGeometry) -> Placement:
@@ -63,27 +95,30 @@ def place_frames(frames: FrameGeometry) -> Placement:
 
     The distance comes from the first of these that the file has: frame positions projected on the
     slice normal; frame locations on the localizer; SpacingBetweenSlices; SliceThickness; the field
-    of view of a known protocol over its number of frames. It is never made up.
+    of view that the file states, or that of a known protocol, over its number of frames. It is
+    never made up. `oct_io.volume.CONFIDENCE` says how good each of these is; a SliceThickness that
+    the protocol confirms counts for more.
     """
     in_order = tuple(range(frames.frames))
     not_raster = _not_raster(frames)
     if not_raster:
         return Placement(not_raster[0], in_order, None, None, not_raster[1])
-    pattern: Pattern = "line" if frames.frames == 1 else "raster"
-    for offsets, source in (
+    seen: tuple[tuple[Floats | None, SpacingSource], ...] = (
         (_by_position(frames), "frame_positions"),
         (_by_lines(frames), "localizer"),
-    ):
-        if offsets is None or frames.frames == 1:
+    )
+    for offsets, source in seen:
+        if offsets is None:
             continue
         order, steps = np.argsort(offsets, kind="stable"), np.diff(np.sort(offsets))
         step = float(steps.mean())
         if np.abs(steps - step).max() > STEP_TOLERANCE * step + ROUNDING_MM:
             note = f"B-scans lie unevenly, {steps.min():.4f} to {steps.max():.4f} mm apart"
             return Placement("unknown", in_order, None, None, note)
-        return Placement(pattern, tuple(map(int, order)), step, source, "")  # type: ignore[arg-type]
+        place = tuple(map(int, order))
+        return Placement("raster", place, step, source, "", CONFIDENCE[source])
     stated, found = _by_header(frames)
-    return Placement(pattern, in_order, stated, found, "")
+    return Placement("raster", in_order, stated, found, "", _confidence(frames, stated, found))
 
 
 def _not_raster(frames: FrameGeometry) -> tuple[Pattern, str] | None:
@@ -98,8 +133,10 @@ def _not_raster(frames: FrameGeometry) -> tuple[Pattern, str] | None:
     if frames.protocol and frames.protocol.pattern != "raster":
         name = frames.protocol
         return name.pattern, f"protocol {name.token} is a {name.pattern} scan, not a volume"
+    if frames.frames == 1:
+        return "line", "one B-scan, not a volume"
     lines = frames.lines
-    if lines is not None and len(lines) > 1 and np.ptp(lines, axis=0).max() < 1e-3:
+    if lines is not None and np.ptp(lines, axis=0).max() < 1e-3:
         return "line", f"{frames.frames} B-scans lie on one line, not a volume"
     return None
 
@@ -175,14 +212,31 @@ def _by_header(frames: FrameGeometry) -> tuple[float | None, SpacingSource | Non
         return abs(frames.spacing_between_slices), "spacing_between_slices"
     if frames.slice_thickness:
         return abs(frames.slice_thickness), "slice_thickness"
+    if frames.field_of_view_mm:
+        return abs(frames.field_of_view_mm) / frames.frames, "field_of_view"
     if frames.protocol and frames.protocol.extent_mm and frames.frames > 1:
         return frames.protocol.extent_mm[0] / frames.frames, "protocol"
     return None, None
 
 
+def _confidence(
+    frames: FrameGeometry, stated: float | None, source: SpacingSource | None
+) -> Confidence:
+    if stated is None or source is None:
+        return "none"
+    wide = frames.protocol.extent_mm if frames.protocol else None
+    if source == "slice_thickness" and wide is not None:
+        pitch = wide[0] / frames.frames
+        if abs(stated - pitch) <= AGREEING * pitch:
+            return "medium"
+    return CONFIDENCE[source]
+
+
 def implausible(bscan: float, row: float, column: float) -> str:
     """What is wrong with these millimetres, in words; "" if an eye scanner could have them."""
     for name, value in (("bscan", bscan), ("row", row), ("column", column)):
+        if name == "bscan" and np.isnan(value):
+            continue  # not a raster
         low, high = PLAUSIBLE_MM[name]
         if not low <= value <= high:
             return f"{name} spacing {value:g} mm is outside {low} to {high} mm"

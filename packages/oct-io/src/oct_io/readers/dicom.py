@@ -1,68 +1,130 @@
 """Ophthalmic Tomography DICOM (PS3.3 A.52) to an `OctVolume`."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from oct_io.errors import ScanError
-from oct_io.geometry import implausible
-from oct_io.readers.header import ScanHeader, describe, parse_dataset
+from oct_io.readers.deflated import is_deflated, unfold
+from oct_io.readers.header import (
+    MAX_HEAD_BYTES,
+    NO_PIXELS,
+    ScanHeader,
+    describe,
+    describe_series,
+    parse_dataset,
+)
+from oct_io.readers.outcome import check_bytes, check_frames, check_geometry, complete, narrowed
 from oct_io.readers.pixels import Voxels, check_size, decode
-from oct_io.volume import OctVolume
+from oct_io.readers.scanfile import RASTER, ScanFile
+from oct_io.volume import OctVolume, Pattern, Spacing
+
+__all__ = ["check_geometry", "read_dicom", "read_dicom_file", "read_instances"]
 
 
-def read_dicom(content: bytes, where: str) -> OctVolume:
+def read_dicom_file(file: ScanFile) -> OctVolume:
+    """Read one DICOM file that is a whole volume.
+
+    Raises:
+        ScanError: as `read_dicom`, or stage `fetch`.
+    """
+    content = file.content()
+    return read_dicom(content, file.where, patterns=file.patterns, spacing=file.spacing)
+
+
+def read_dicom(
+    content: bytes,
+    where: str,
+    *,
+    patterns: Sequence[Pattern] = RASTER,
+    spacing: Spacing | None = None,
+    frames: Sequence[int] | None = None,
+) -> OctVolume:
     """Read a whole file that lies in memory; frames come sorted from superior to inferior.
 
     Depth is never flipped: row 0 is the end of the A-scan nearest to the scanner, as stored.
+
+    Args:
+        content: the file.
+        where: its address, for messages; a protocol in its name counts.
+        patterns: scan patterns that are admitted.
+        spacing: stands above what the file says.
+        frames: decode these B-scans only, numbered from superior to inferior.
 
     Raises:
         ScanError: the cheapest checks come first: parse, size, geometry, decode, content.
     """
     dataset, _ = parse_dataset(content, where)
     assert dataset is not None  # only a patient parse gives None
-    header = describe(dataset, where)
+    header = describe(dataset, where, spacing=spacing)
     check_size(header, where)
-    check_geometry(header, where)
-    voxels = decode(content, header, where)
-    _check_content(voxels, where)
-    assert header.spacing is not None
-    assert header.spacing_source is not None
-    order = np.asarray(header.order)
-    if (np.diff(order) != 1).any():
-        voxels = voxels[order]
-    return OctVolume(
-        voxels=voxels,
-        spacing=header.spacing,
-        spacing_source=header.spacing_source,
-        laterality=header.laterality,
-        device=header.device,
-        protocol=header.protocol,
-        region=header.region,
-        pattern=header.pattern,
-        participant_id=header.participant_id,
-    )
+    check_geometry(header, where, patterns)
+    content = _inflated(content, header, where)
+    if frames is None:
+        voxels = decode(content, header, where)
+        return complete(voxels, header, where, patterns=patterns)
+    chosen = check_frames(frames, header.shape[0])
+    voxels = decode(content, header, where, [header.order[frame] for frame in chosen])
+    part = narrowed(header, chosen)
+    return complete(voxels, part, where, patterns=(part.pattern,))
 
 
-def check_geometry(header: ScanHeader, where: str) -> None:
-    """Refuse what is not a raster, or has no believable distance between its B-scans.
+def read_instances(files: Sequence[ScanFile]) -> OctVolume:
+    """Read one volume whose B-scans lie in several files (PS3.3 C.8.17.16.3), in any order.
 
     Raises:
-        ScanError: stage `geometry`.
+        ScanError: as `read_dicom`; stage `parse` also where the files are of several series or
+            patients, or one comes twice.
     """
-    if header.pattern_note:
-        named = "" if header.pattern == "unknown" else f"{header.pattern} scan: "
-        raise ScanError(where, "geometry", f"{named}{header.pattern_note}")
-    if header.spacing is None:
-        reason = (
-            "nothing tells the distance between B-scans: no frame positions, localizer lines, "
-            "SpacingBetweenSlices or SliceThickness, and no known protocol"
-        )
-        raise ScanError(where, "geometry", reason)
-    wrong = implausible(*header.spacing)
-    if wrong:
-        raise ScanError(where, "geometry", wrong)
+    where = files[0].where
+    contents, datasets, headers = [], [], []
+    for file in files:
+        content = file.content()
+        dataset, _ = parse_dataset(content, file.where)
+        assert dataset is not None
+        contents.append(content)
+        datasets.append(dataset)
+        headers.append(describe(dataset, file.where, spacing=file.spacing))
+    _check_series(headers, where)
+    by_number = sorted(range(len(files)), key=lambda i: (headers[i].instance_number, i))
+    whole = describe_series([datasets[i] for i in by_number], where, spacing=files[0].spacing)
+    check_size(whole, where)
+    check_bytes(whole.shape, whole.allocated // 8, where)
+    check_geometry(whole, where, files[0].patterns)
+    parts = []
+    for i in by_number:
+        check_size(headers[i], files[i].where)
+        content = _inflated(contents[i], headers[i], files[i].where)
+        parts.append(decode(content, headers[i], files[i].where))
+    voxels: Voxels = np.concatenate(parts)  # type: ignore[assignment]  # all of one type
+    return complete(voxels, whole, where, patterns=files[0].patterns)
 
 
-def _check_content(voxels: Voxels, where: str) -> None:
-    if (voxels == voxels[:, :1, :1]).all():
-        reason = f"every one of the {len(voxels)} frames is of one grey level: no image"
-        raise ScanError(where, "content", reason)
+def _check_series(headers: Sequence[ScanHeader], where: str) -> None:
+    """Refuse files that do not belong together."""
+    for name, what in (("series_instance_uid", "series"), ("participant_id", "patients")):
+        values = {getattr(header, name) for header in headers}
+        if len(values) > 1:
+            reason = f"the {len(headers)} files are of {len(values)} {what}; give those of one"
+            raise ScanError(where, "parse", reason)
+    if headers[0].series_instance_uid == "":
+        raise ScanError(where, "parse", "no SeriesInstanceUID says that these belong together")
+    if len({header.allocated for header in headers}) > 1:
+        raise ScanError(where, "parse", "its instances have 8 and 16 bits per voxel")
+    uids = [header.sop_instance_uid for header in headers]
+    if len(set(uids)) < len(uids):
+        reason = f"the same instance is there twice: {len(uids)} files, {len(set(uids))} instances"
+        raise ScanError(where, "parse", reason)
+
+
+def _inflated(content: bytes, header: ScanHeader, where: str) -> bytes:
+    """Unpack a deflated file, to no more bytes than its header promises."""
+    if not is_deflated(content):
+        return content
+    promised = int(np.prod(header.shape)) * header.allocated // 8 + MAX_HEAD_BYTES
+    unpacked, whole = unfold(content, where, promised)
+    if not whole:
+        more = len(unpacked) >= promised
+        reason = "it unpacks to more than its header promises" if more else NO_PIXELS
+        raise ScanError(where, "decode", reason)
+    return unpacked

@@ -1,23 +1,25 @@
 """What a scan says about itself, read without its pixels and from few bytes of the file."""
 
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
 
 from oct_io.errors import ScanError
-from oct_io.geometry import place_frames
+from oct_io.geometry import join_frames, place_frames
 from oct_io.protocols import device_name, find_protocol, protocol_token
+from oct_io.readers.deflated import is_deflated, unfold
 from oct_io.readers.groups import Groups, frame_geometry, laterality, region, text
-from oct_io.storage import read_head, redact
-from oct_io.volume import Laterality, Pattern, Spacing, SpacingSource
+from oct_io.storage import read_range, redact
+from oct_io.volume import Confidence, Laterality, Pattern, Spacing, SpacingSource
 
 OPT = "1.2.840.10008.5.1.4.1.1.77.1.5.4"  # Ophthalmic Tomography Image Storage
-DEFLATED = b"1.2.840.10008.1.2.1.99"
 FIRST_PIXEL_TAG = 0x7FE00001
 HEAD_BYTES = 256 << 10  # the header of 512 frames takes 208 kB
 MAX_HEAD_BYTES = 16 << 20
@@ -44,6 +46,9 @@ class ScanHeader:
         transfer_syntax: UID of the pixel encoding.
         participant_id: PatientID of the file.
         sop_instance_uid: unique name of the file's content.
+        spacing_confidence: how far the distance between B-scans can be relied on.
+        series_instance_uid: what the files of one volume have in common.
+        instance_number: place of the file among them.
     """
 
     shape: tuple[int, int, int]
@@ -63,30 +68,38 @@ class ScanHeader:
     transfer_syntax: str
     participant_id: str = field(default="", repr=False)
     sop_instance_uid: str = field(default="", repr=False)
+    spacing_confidence: Confidence = "none"
+    series_instance_uid: str = field(default="", repr=False)
+    instance_number: int = 0
 
 
-def read_header(url: str | Path) -> ScanHeader:
-    """Read what the scan at `url` says about itself: geometry, device, eye; no pixels.
+def read_dicom_header(
+    url: str | Path,
+    *,
+    spacing: Spacing | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> ScanHeader:
+    """Read what the DICOM file at `url` says about itself: geometry, device, eye; no pixels.
 
-    Fetches 256 kB, and more only while the header has not ended, never above 16 MB.
+    Fetches 256 kB, and as much again only while the header has not ended, never above 16 MB.
 
     Raises:
         ScanError: stage `fetch`, `parse`, or `decode` where no pixel data follows. Radial and
             circle scans are described, not refused.
     """
-    where, size = redact(url), HEAD_BYTES
+    where, head, size = redact(url), b"", HEAD_BYTES
     while True:
-        head = read_head(url, size)
+        head += read_range(url, len(head), size, storage_options=storage_options)
         whole = len(head) < size
         dataset, ended = parse_dataset(head, where, patient=not whole)
         if dataset is not None and (ended or whole):
-            header = describe(dataset, where)
+            header = describe(dataset, where, spacing=spacing)
             if not ended:
                 raise ScanError(where, "decode", NO_PIXELS)
             return header
         if size >= MAX_HEAD_BYTES:
             raise ScanError(where, "parse", f"the header does not end within {size:,} bytes")
-        size *= 4
+        size *= 2
 
 
 def parse_dataset(
@@ -100,6 +113,8 @@ def parse_dataset(
         ScanError: stage `parse`.
     """
     check_magic(content, where)
+    if is_deflated(content):
+        content, _ = unfold(content, where, MAX_HEAD_BYTES)
     met = False
 
     def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
@@ -120,7 +135,7 @@ def parse_dataset(
 
 
 def check_magic(content: bytes, where: str) -> None:
-    """Refuse what is not DICOM, or would grow when parsed.
+    """Refuse what is not DICOM.
 
     Raises:
         ScanError: stage `parse`.
@@ -129,23 +144,32 @@ def check_magic(content: bytes, where: str) -> None:
         raise ScanError(where, "parse", "the file is empty (0 bytes); copy it again")
     if content[128:132] != b"DICM":
         raise ScanError(where, "parse", "not a DICOM file: no DICM mark at byte 128")
-    if DEFLATED in content[:2048]:
-        reason = "deflated DICOM is not read, because its size is unknown before unpacking"
-        raise ScanError(where, "parse", reason)
 
 
-def describe(dataset: Dataset, where: str) -> ScanHeader:
-    """Turn a parsed dataset into a `ScanHeader`.
+def describe(dataset: Dataset, where: str, *, spacing: Spacing | None = None) -> ScanHeader:
+    """Turn a parsed dataset into a `ScanHeader`; `spacing` stands above what the file says.
 
     Raises:
         ScanError: stage `parse`: not an Ophthalmic Tomography image, or a damaged header;
             stage `geometry`: no PixelSpacing.
     """
+    return describe_series([dataset], where, spacing=spacing)
+
+
+def describe_series(
+    datasets: Sequence[Dataset], where: str, *, spacing: Spacing | None = None
+) -> ScanHeader:
+    """Turn the datasets of one volume, in order of InstanceNumber, into one `ScanHeader`.
+
+    Raises:
+        ScanError: as `describe`; also stage `parse` for B-scans of different sizes.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _check_class(dataset, where)
-            return _describe(dataset, where)
+            for dataset in datasets:
+                _check_class(dataset, where)
+            return _describe(datasets, where, spacing)
     except ScanError:
         raise
     except Exception as error:  # and their texts quote the bytes, hence none of it is passed on
@@ -176,37 +200,58 @@ def _sizes(dataset: Dataset, where: str) -> tuple[int, int, int]:
     return frames, rows, columns
 
 
-def _describe(dataset: Dataset, where: str) -> ScanHeader:
-    frames, rows, columns = _sizes(dataset, where)
-    groups = Groups(dataset)
-    if groups.described not in (0, frames):
-        reason = f"NumberOfFrames is {frames}, but {groups.described} frames are described"
-        raise ScanError(where, "parse", reason)
+def _pitch(groups: Groups, where: str, spacing: Spacing | None) -> tuple[float, float]:
+    """Millimetres between rows and between columns."""
+    if spacing is not None:
+        return spacing.row, spacing.column
     pitch = groups.numbers("PixelMeasuresSequence", "PixelSpacing", 0, 2)
     if pitch is None or min(pitch) <= 0:
         raise ScanError(where, "geometry", "no PixelSpacing, shared or per frame")
-    names = (where, text(dataset.get("ProtocolName")))
+    return pitch[0], pitch[1]
+
+
+def _describe(datasets: Sequence[Dataset], where: str, spacing: Spacing | None) -> ScanHeader:
+    sizes = [_sizes(dataset, where) for dataset in datasets]
+    if len({size[1:] for size in sizes}) > 1:
+        raise ScanError(where, "parse", "its instances have B-scans of different sizes")
+    _, rows, columns = sizes[0]
+    first = datasets[0]
+    names = (where, text(first.get("ProtocolName")))
     protocol = next((found for name in names if (found := find_protocol(name))), None)
-    placed = place_frames(frame_geometry(groups, frames, columns, pitch[1], protocol))
+    parts = []
+    for dataset, (frames, _, _) in zip(datasets, sizes, strict=True):
+        groups = Groups(dataset)
+        if groups.described not in (0, frames):
+            reason = f"NumberOfFrames is {frames}, but {groups.described} frames are described"
+            raise ScanError(where, "parse", reason)
+        row_mm, column_mm = _pitch(groups, where, spacing)
+        parts.append(frame_geometry(groups, frames, columns, column_mm, protocol))
+    groups = Groups(first)
+    placed = place_frames(join_frames(parts))
+    if spacing is not None and placed.pattern == "raster":
+        placed = placed._replace(bscan_mm=spacing.bscan, source="given", confidence="high")
     step = placed.bscan_mm
     return ScanHeader(
-        shape=(frames, rows, columns),
-        bits=int(dataset.get("BitsStored") or dataset.get("BitsAllocated") or 0),
-        allocated=int(dataset.get("BitsAllocated") or 0),
-        row_mm=pitch[0],
-        column_mm=pitch[1],
-        spacing=None if step is None else Spacing(step, pitch[0], pitch[1]),
+        shape=(sum(frames for frames, _, _ in sizes), rows, columns),
+        bits=int(first.get("BitsStored") or first.get("BitsAllocated") or 0),
+        allocated=int(first.get("BitsAllocated") or 0),
+        row_mm=row_mm,
+        column_mm=column_mm,
+        spacing=None if step is None else Spacing(step, row_mm, column_mm),
         spacing_source=placed.source,
+        spacing_confidence=placed.confidence,
         pattern=placed.pattern,
         pattern_note=placed.note,
         order=placed.order,
         laterality=laterality(groups),
         device=device_name(
-            text(dataset.get("Manufacturer")), text(dataset.get("ManufacturerModelName"))
+            text(first.get("Manufacturer")), text(first.get("ManufacturerModelName"))
         ),
         protocol=protocol_token(*(name.rsplit("/", 1)[-1] for name in names)),
         region=region(groups, protocol),
-        transfer_syntax=text(dataset.file_meta.get("TransferSyntaxUID")),
-        participant_id=text(dataset.get("PatientID")),
-        sop_instance_uid=text(dataset.get("SOPInstanceUID")),
+        transfer_syntax=text(first.file_meta.get("TransferSyntaxUID")),
+        participant_id=text(first.get("PatientID")),
+        sop_instance_uid=text(first.get("SOPInstanceUID")),
+        series_instance_uid=text(first.get("SeriesInstanceUID")),
+        instance_number=int(first.get("InstanceNumber") or 0),
     )

@@ -1,0 +1,139 @@
+"""NumPy files, .npy and .npz, with a JSON sidecar for what an array does not say."""
+
+import zipfile
+import zlib
+from io import BytesIO
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from oct_io.errors import ScanError
+from oct_io.readers.header import ScanHeader
+from oct_io.readers.outcome import check_bytes, complete
+from oct_io.readers.plain import (
+    Sidecar,
+    arranged,
+    arranged_shape,
+    grey,
+    place,
+    plain_header,
+    read_sidecar,
+    sidecar_name,
+)
+from oct_io.readers.scanfile import ScanFile
+from oct_io.volume import OctVolume
+
+HEAD_BYTES = 16 << 10  # numpy's own limit of a header is 10 kB
+MAX_MEMBERS = 1000
+DAMAGED = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+
+
+def read_npy(file: ScanFile) -> OctVolume:
+    """Read one array of three axes; pickled objects are refused.
+
+    Raises:
+        ScanError: with its stage.
+    """
+    sidecar = read_sidecar(file, sidecar_name(file))
+    content = file.content()
+    header = _describe(file, BytesIO(content), sidecar)
+    try:
+        array = npy.read_array(BytesIO(content), allow_pickle=False)
+    except DAMAGED as error:
+        reason = f"the array is cut off or damaged ({type(error).__name__})"
+        raise ScanError(file.where, "decode", reason) from None
+    return _volume(file, array, sidecar, header)
+
+
+def peek_npy(file: ScanFile) -> ScanHeader:
+    """Shape and spacing of a .npy file from its first 16 kB and its sidecar.
+
+    Raises:
+        ScanError: stage `parse` or `geometry`.
+    """
+    sidecar = read_sidecar(file, sidecar_name(file))
+    return _describe(file, BytesIO(file.head(HEAD_BYTES)), sidecar)
+
+
+def read_npz(file: ScanFile) -> OctVolume:
+    """Read the one array of three axes of an archive, or the one that `file.member` names.
+
+    Raises:
+        ScanError: with its stage.
+    """
+    sidecar = read_sidecar(file, sidecar_name(file))
+    content = file.content()
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            name = _member(archive, file)
+            size = archive.getinfo(name).file_size
+            with archive.open(name) as stream:
+                header = _describe(file, stream, sidecar, size)
+            with archive.open(name) as stream:
+                array = npy.read_array(stream, allow_pickle=False)
+    except DAMAGED as error:
+        reason = f"the archive is cut off or damaged ({type(error).__name__})"
+        raise ScanError(file.where, "decode", reason) from None
+    return _volume(file, array, sidecar, header)
+
+
+def _member(archive: zipfile.ZipFile, file: ScanFile) -> str:
+    """Name of the array to read; headers are read, arrays are not."""
+    names = archive.namelist()
+    if len(names) > MAX_MEMBERS:
+        raise ScanError(file.where, "parse", f"{len(names):,} members, above {MAX_MEMBERS:,}")
+    if file.member is not None:
+        if f"{file.member}.npy" not in names:
+            raise ScanError(file.where, "parse", "it has no array of the name that was asked for")
+        return f"{file.member}.npy"
+    deep = []
+    for name in names:
+        if name.endswith(".npy"):
+            with archive.open(name) as stream:
+                shape, _ = _head(stream, file.where)
+            if len(shape) == 3:
+                deep.append(name)
+    if len(deep) != 1:
+        reason = f"{len(deep)} of its arrays have three axes; name one with member="
+        raise ScanError(file.where, "parse", reason)
+    return deep[0]
+
+
+def _head(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type that the header of an array declares."""
+    try:
+        version = npy.read_magic(stream)
+        reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = reader(stream)
+    except DAMAGED as error:
+        reason = f"no NumPy array starts here ({type(error).__name__})"
+        raise ScanError(where, "parse", reason) from None
+    if dtype.hasobject:
+        raise ScanError(where, "parse", "it holds pickled objects, which are not read")
+    return shape, dtype
+
+
+def _describe(
+    file: ScanFile, stream: IO[bytes], sidecar: Sidecar, size: int | None = None
+) -> ScanHeader:
+    """Header of the array that starts in `stream`; `size` is that of its archive member."""
+    shape, dtype = _head(stream, file.where)
+    if len(shape) != 3:
+        raise ScanError(file.where, "parse", f"an array of shape {shape}, not of three axes")
+    check_bytes(shape, dtype.itemsize, file.where)
+    if size is not None and size < int(np.prod(shape)) * dtype.itemsize:
+        raise ScanError(file.where, "decode", "the member is shorter than its array")
+    bscans, rows, columns = arranged_shape(shape, sidecar.axes)
+    placed = place(file, sidecar, sidecar_name(file), bscans)
+    spacing = file.spacing or sidecar.spacing
+    assert spacing is not None  # `place` refused otherwise
+    return plain_header(
+        (bscans, rows, columns), dtype.itemsize, placed, (spacing.row, spacing.column), sidecar
+    )
+
+
+def _volume(file: ScanFile, array: NDArray[Any], sidecar: Sidecar, header: ScanHeader) -> OctVolume:
+    voxels = grey(arranged(array, sidecar.axes), sidecar.value_range, file.where)
+    return complete(voxels, header, file.where, patterns=file.patterns)

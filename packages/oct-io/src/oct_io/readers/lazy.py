@@ -1,0 +1,126 @@
+"""A scan that is known and not yet decoded."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from oct_io.readers.header import ScanHeader
+from oct_io.readers.outcome import check_frames, check_geometry, complete, narrowed
+from oct_io.readers.scanfile import ScanFile
+from oct_io.volume import Confidence, Laterality, OctVolume, Pattern, Spacing, SpacingSource
+
+
+@dataclass(frozen=True, slots=True)
+class LazyVolume:
+    """What a scan says about itself, and how to get its voxels.
+
+    Attributes:
+        header: everything that is known before decoding.
+        file: where the scan lies.
+    """
+
+    header: ScanHeader
+    file: ScanFile = field(repr=False)
+    _read: Callable[[ScanFile, tuple[int, ...] | None], OctVolume] = field(repr=False)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(bscans, rows, columns)."""
+        return self.header.shape
+
+    @property
+    def spacing(self) -> Spacing | None:
+        """Millimetres in array order; None where the distance between B-scans is unknown."""
+        return self.header.spacing
+
+    @property
+    def spacing_source(self) -> SpacingSource | None:
+        """What the distance between B-scans was derived from."""
+        return self.header.spacing_source
+
+    @property
+    def spacing_confidence(self) -> Confidence:
+        """How far that distance can be relied on."""
+        return self.header.spacing_confidence
+
+    @property
+    def laterality(self) -> Laterality:
+        """Right eye "R", left eye "L"."""
+        return self.header.laterality
+
+    @property
+    def device(self) -> str:
+        """Normalised name of the scanner."""
+        return self.header.device
+
+    @property
+    def protocol(self) -> str:
+        """Normalised protocol token."""
+        return self.header.protocol
+
+    @property
+    def region(self) -> str:
+        """Anatomic region."""
+        return self.header.region
+
+    @property
+    def pattern(self) -> Pattern:
+        """How the B-scans lie."""
+        return self.header.pattern
+
+    def load(self, frames: Sequence[int] | None = None) -> OctVolume:
+        """Decode the scan, or only the B-scans that `frames` lists.
+
+        Args:
+            frames: increasing numbers of B-scans, counted from superior to inferior as in the
+                loaded volume. An even step keeps the pattern, and its spacing grows with the step;
+                otherwise the result has pattern "unknown" (one B-scan alone: "line").
+
+        Raises:
+            ScanError: as `read_volume`.
+            ValueError: `frames` do not increase or lie outside of the scan.
+        """
+        check_geometry(self.header, self.file.where, self.file.patterns)
+        chosen = None if frames is None else check_frames(frames, self.shape[0])
+        return self._read(self.file, chosen)
+
+
+def picked(volume: OctVolume, header: ScanHeader, frames: Sequence[int], where: str) -> OctVolume:
+    """Some B-scans of a volume that was decoded whole."""
+    part = narrowed(header, frames)
+    at = np.asarray(frames)
+    return complete(
+        volume.voxels[at],
+        part,
+        where,
+        patterns=(part.pattern,),
+        layers={name: surface[at] for name, surface in volume.layers.items()},
+        localizer=volume.localizer,
+    )
+
+
+def header_of(volume: OctVolume) -> ScanHeader:
+    """The header of a volume that had to be decoded to be known."""
+    bscans, rows, columns = volume.voxels.shape
+    bits = volume.voxels.dtype.itemsize * 8
+    raster = volume.spacing_source != "none"
+    return ScanHeader(
+        shape=(bscans, rows, columns),
+        bits=bits,
+        allocated=bits,
+        row_mm=volume.spacing.row,
+        column_mm=volume.spacing.column,
+        spacing=volume.spacing if raster else None,
+        spacing_source=volume.spacing_source if raster else None,
+        spacing_confidence=volume.spacing_confidence or "none",
+        pattern=volume.pattern,
+        pattern_note="",
+        order=tuple(range(bscans)),
+        laterality=volume.laterality,
+        device=volume.device,
+        protocol=volume.protocol,
+        region=volume.region,
+        transfer_syntax="",
+        participant_id=volume.participant_id,
+    )

@@ -1,0 +1,126 @@
+"""NIfTI volumes (.nii, .nii.gz), whose affine says which axis is which and how far apart."""
+
+import math
+import zlib
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_io.errors import ScanError
+from oct_io.readers.extras import needed
+from oct_io.readers.header import ScanHeader
+from oct_io.readers.outcome import MAX_VOXEL_BYTES, check_bytes, complete
+from oct_io.readers.plain import (
+    AXES,
+    Sidecar,
+    arranged,
+    arranged_shape,
+    grey,
+    placement,
+    plain_header,
+    read_sidecar,
+    sidecar_name,
+)
+from oct_io.readers.scanfile import ScanFile
+from oct_io.volume import OctVolume, Spacing
+
+HEAD_BYTES = 64 << 10
+MAX_EXTRA_BYTES = 1 << 20
+FORWARDS = {"S": "-bscan", "I": "bscan", "A": "-row", "P": "row", "R": "-column", "L": "column"}
+"""Direction in which an array axis grows -> our axis: B-scans run to inferior, rows into the eye
+(posterior), columns to the patient's left, as in an OPT file of the same scan."""
+UNITS_MM = {"mm": 1.0, "micron": 0.001, "meter": 1000.0, "unknown": 1.0}
+
+
+def read_nifti(file: ScanFile) -> OctVolume:
+    """Read a volume; its axes are put in order by its affine, or by the sidecar's `axes`.
+
+    Raises:
+        ScanError: with its stage; `geometry` also where the affine has rows run out of the eye,
+            because depth is never flipped on a guess.
+    """
+    sidecar = read_sidecar(file, sidecar_name(file))
+    content = _unpacked(file.content(), file.where, MAX_VOXEL_BYTES + MAX_EXTRA_BYTES)
+    image, header, axes = _describe(file, content, sidecar)
+    start = int(image.header.get_data_offset())
+    wanted = math.prod(image.shape) * image.header.get_data_dtype().itemsize
+    if len(content) < start + wanted:
+        reason = f"cut off: {len(content) - start:,} of {wanted:,} bytes of voxels are there"
+        raise ScanError(file.where, "decode", reason)
+    try:
+        array: NDArray[Any] = np.asarray(image.dataobj)  # with the header's slope and intercept
+    except Exception as error:  # nibabel promises no set of errors for damaged bytes
+        reason = f"the voxels cannot be read ({type(error).__name__})"
+        raise ScanError(file.where, "decode", reason) from None
+    voxels = grey(arranged(array.reshape(image.shape[:3]), axes), sidecar.value_range, file.where)
+    return complete(voxels, header, file.where, patterns=file.patterns)
+
+
+def peek_nifti(file: ScanFile) -> ScanHeader:
+    """Shape and spacing from the first 64 kB and the sidecar.
+
+    Raises:
+        ScanError: stage `parse` or `geometry`.
+    """
+    sidecar = read_sidecar(file, sidecar_name(file))
+    head = _unpacked(file.head(HEAD_BYTES), file.where, HEAD_BYTES)
+    return _describe(file, head, sidecar)[1]
+
+
+def _unpacked(content: bytes, where: str, limit: int) -> bytes:
+    """Undo gzip, to at most `limit` bytes."""
+    if content[:2] != b"\x1f\x8b":
+        return content
+    try:
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(content, limit)
+    except zlib.error:
+        raise ScanError(where, "parse", "the gzip stream is damaged") from None
+
+
+def _describe(
+    file: ScanFile, content: bytes, sidecar: Sidecar
+) -> tuple[Any, ScanHeader, tuple[str, ...]]:
+    nibabel = needed("nibabel", "formats", file.where)
+    kind = nibabel.Nifti2Image if content[:4] in (_NII2, _NII2[::-1]) else nibabel.Nifti1Image
+    try:
+        stream = nibabel.FileHolder(fileobj=BytesIO(content))
+        image = kind.from_file_map({"image": stream, "header": stream})
+        shape, dtype = tuple(image.shape), image.header.get_data_dtype()
+        scale = UNITS_MM.get(image.header.get_xyzt_units()[0], 1.0)
+        affine = np.asarray(image.affine, dtype=np.float64)
+        codes = nibabel.aff2axcodes(affine)
+    except Exception as error:  # nibabel promises no set of errors for damaged bytes
+        reason = f"the NIfTI header is damaged or cut off ({type(error).__name__})"
+        raise ScanError(file.where, "parse", reason) from None
+    if len(shape) < 3 or math.prod(shape[3:]) != 1:
+        raise ScanError(file.where, "parse", f"an image of shape {shape}, not of three axes")
+    check_bytes(shape, max(dtype.itemsize, 1), file.where)
+    axes = sidecar.axes or _axes(codes, file.where, sidecar_name(file))
+    names = [axis.removeprefix("-") for axis in axes]
+    lengths = np.linalg.norm(affine[:3, :3], axis=0) * scale
+    derived = Spacing(*(float(lengths[names.index(axis)]) for axis in AXES))
+    known = file.spacing or sidecar.spacing
+    spacing, ordered = known or derived, arranged_shape(shape, axes)
+    source = "given" if known else "affine"
+    placed = placement(spacing, source, sidecar.pattern, ordered[0])  # type: ignore[arg-type]
+    pitch = (spacing.row, spacing.column)
+    return image, plain_header(ordered, dtype.itemsize, placed, pitch, sidecar), axes
+
+
+_NII2 = (540).to_bytes(4, "little")
+
+
+def _axes(codes: tuple[str | None, ...], where: str, sidecar: str) -> tuple[str, ...]:
+    axes = tuple(FORWARDS.get(code or "", "") for code in codes)
+    if sorted(axis.removeprefix("-") for axis in axes) != sorted(AXES):
+        raise ScanError(where, "geometry", "the affine names no direction for each axis")
+    if "-row" in axes:
+        reason = (
+            "the affine has depth run out of the eye; if it is meaningless, say in "
+            f'{sidecar} what the axes are: {{"axes": ["column", "row", "bscan"]}}, "-row" '
+            "where depth is stored backwards"
+        )
+        raise ScanError(where, "geometry", reason)
+    return axes

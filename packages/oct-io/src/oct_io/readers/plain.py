@@ -1,0 +1,239 @@
+"""Arrays that carry no metadata of a scanner: their sidecar, their axes, their grey levels."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_io.errors import ScanError
+from oct_io.geometry import Placement
+from oct_io.protocols import device_name, protocol_token
+from oct_io.readers.groups import text
+from oct_io.readers.header import ScanHeader
+from oct_io.readers.outcome import Voxels
+from oct_io.readers.scanfile import ScanFile
+from oct_io.volume import Laterality, Pattern, Spacing, SpacingSource
+
+AXES = ("bscan", "row", "column")
+FOLDER_SIDECAR = "volume.json"
+FIELDS = {
+    "spacing_mm": list,
+    "axes": list,
+    "laterality": str,
+    "device": str,
+    "protocol": str,
+    "region": str,
+    "pattern": str,
+    "participant_id": str,
+    "value_range": list,
+}
+EXAMPLE = '{"spacing_mm": [0.047, 0.0026, 0.0117], "laterality": "R"}'
+SIDES: dict[str, Laterality] = {"R": "R", "OD": "R", "L": "L", "OS": "L"}
+PATTERNS: tuple[Pattern, ...] = ("raster", "radial", "circle", "line", "unknown")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sidecar:
+    """What a JSON file beside an array says of it; every field may be absent.
+
+    Attributes:
+        spacing: `spacing_mm`, millimetres (between B-scans, along depth, between A-scans).
+        axes: what the axes of the array are, in its order; "-bscan" counts from inferior up, "-row"
+            from the far end of the A-scan, "-column" likewise backwards.
+        laterality: "R", "L", "OD" or "OS".
+        device: name of the scanner.
+        protocol: name of the scan protocol.
+        region: anatomic region.
+        pattern: how the B-scans lie.
+        participant_id: whose eye.
+        value_range: (black, white) of an array of floats.
+    """
+
+    spacing: Spacing | None = None
+    axes: tuple[str, ...] | None = None
+    laterality: Laterality = "unknown"
+    device: str = "unknown"
+    protocol: str = "unknown"
+    region: str = "unknown"
+    pattern: Pattern = "raster"
+    participant_id: str = ""
+    value_range: tuple[float, float] | None = None
+
+
+def sidecar_name(file: ScanFile) -> str:
+    """`scan.json` beside `scan.npy` or `scan.nii.gz`, as BIDS has it."""
+    return PurePosixPath(file.name.removesuffix(".gz")).stem + ".json"
+
+
+def read_sidecar(file: ScanFile, name: str) -> Sidecar:
+    """The sidecar called `name` beside (or in) `file`; an empty one if there is none.
+
+    Raises:
+        ScanError: stage `parse`, for a sidecar that cannot be used.
+    """
+    beside = file.inside(name) if name == FOLDER_SIDECAR else file.beside(name)
+    content = beside.text()
+    return Sidecar() if content is None else parse_sidecar(content, beside.where)
+
+
+def parse_sidecar(content: str, where: str) -> Sidecar:
+    """Turn the text of a sidecar into its fields.
+
+    Raises:
+        ScanError: stage `parse`: not a JSON object, an unknown field, or a value of another kind.
+    """
+
+    def refuse(reason: str) -> ScanError:
+        return ScanError(where, "parse", reason)
+
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError):
+        raise refuse("the sidecar is not JSON") from None
+    if not isinstance(fields, dict):
+        raise refuse("the sidecar must be a JSON object")
+    for name, value in fields.items():
+        if name not in FIELDS:
+            raise refuse(f"unknown field '{text(name)}'; the sidecar has {', '.join(FIELDS)}")
+        if not isinstance(value, FIELDS[name]):
+            kind = "a list" if FIELDS[name] is list else "a text"
+            raise refuse(f"{name} must be {kind}")
+    said: dict[str, Any] = {key: text(fields[key]) for key in ("region",) if key in fields}
+    if "spacing_mm" in fields:
+        said["spacing"] = Spacing(*_numbers(fields["spacing_mm"], 3, "spacing_mm", where))
+    if "value_range" in fields:
+        low, high = _numbers(fields["value_range"], 2, "value_range", where)
+        said["value_range"] = (low, high)
+        if not low < high:
+            raise refuse("value_range must be [black, white] with black below white")
+    if "axes" in fields:
+        said["axes"] = tuple(map(str, fields["axes"]))
+        if sorted(axis.removeprefix("-") for axis in said["axes"]) != sorted(AXES):
+            raise refuse(f"axes must list {', '.join(AXES)}, each once, '-' for backwards")
+    if fields.get("laterality", "R") not in SIDES:
+        raise refuse("laterality must be R, L, OD or OS")
+    if fields.get("pattern", "raster") not in PATTERNS:
+        raise refuse(f"pattern must be one of {', '.join(PATTERNS)}")
+    return Sidecar(
+        laterality=SIDES[fields["laterality"]] if "laterality" in fields else "unknown",
+        device=device_name("", fields.get("device", "")),
+        protocol=protocol_token(fields.get("protocol", "")),
+        pattern=fields.get("pattern", "raster"),
+        participant_id=text(fields.get("participant_id", "")),
+        **said,
+    )
+
+
+def _numbers(values: Sequence[object], count: int, name: str, where: str) -> list[float]:
+    good = [float(one) for one in values if isinstance(one, (int, float))]
+    if len(good) != count or len(values) != count or not np.isfinite(good).all():
+        raise ScanError(where, "parse", f"{name} must be {count} numbers")
+    return good
+
+
+def place(file: ScanFile, sidecar: Sidecar, sidecar_name: str, bscans: int) -> Placement:
+    """Pattern and distance of B-scans that only the caller or the sidecar knows about.
+
+    Raises:
+        ScanError: stage `geometry`, with the sidecar to write, if nobody says the spacing.
+    """
+    spacing = file.spacing or sidecar.spacing
+    if spacing is None:
+        reason = (
+            f"nothing tells its spacing; write {sidecar_name} like {EXAMPLE} with millimetres "
+            "(between B-scans, along depth, between A-scans), or give spacing=Spacing(...)"
+        )
+        raise ScanError(file.where, "geometry", reason)
+    return placement(spacing, "given", sidecar.pattern, bscans)
+
+
+def placement(spacing: Spacing, source: SpacingSource, pattern: Pattern, bscans: int) -> Placement:
+    """B-scans that lie in order, `spacing.bscan` apart if they are a raster."""
+    order = tuple(range(bscans))
+    if bscans == 1 and pattern == "raster":
+        return Placement("line", order, None, None, "one B-scan, not a volume")
+    if pattern != "raster":
+        return Placement(pattern, order, None, None, f"its sidecar calls it a {pattern} scan")
+    confidence = "medium" if source == "affine" else "high"
+    return Placement("raster", order, spacing.bscan, source, "", confidence)  # type: ignore[arg-type]
+
+
+def plain_header(
+    shape: tuple[int, int, int],
+    itemsize: int,
+    placed: Placement,
+    pitch: tuple[float, float],
+    sidecar: Sidecar,
+) -> ScanHeader:
+    """A `ScanHeader` of what has none of its own; `pitch` is millimetres (row, column)."""
+    step = placed.bscan_mm
+    return ScanHeader(
+        shape=shape,
+        bits=8 * min(itemsize, 2),
+        allocated=8 * min(itemsize, 2),
+        row_mm=pitch[0],
+        column_mm=pitch[1],
+        spacing=None if step is None else Spacing(step, *pitch),
+        spacing_source=placed.source,
+        spacing_confidence=placed.confidence,
+        pattern=placed.pattern,
+        pattern_note=placed.note,
+        order=placed.order,
+        laterality=sidecar.laterality,
+        device=sidecar.device,
+        protocol=sidecar.protocol,
+        region=sidecar.region,
+        transfer_syntax="",
+        participant_id=sidecar.participant_id,
+    )
+
+
+def arranged_shape(shape: Sequence[int], axes: Sequence[str] | None) -> tuple[int, int, int]:
+    """(bscans, rows, columns) of an array whose axes are called `axes`."""
+    names = [axis.removeprefix("-") for axis in axes or AXES]
+    bscans, rows, columns = (int(shape[names.index(axis)]) for axis in AXES)
+    return bscans, rows, columns
+
+
+def arranged(array: NDArray[Any], axes: Sequence[str] | None) -> NDArray[Any]:
+    """The array as (bscan, row, column), each axis forwards."""
+    if axes is None:
+        return array
+    names = [axis.removeprefix("-") for axis in axes]
+    array = array[tuple(slice(None, None, -1 if axis[0] == "-" else 1) for axis in axes)]
+    return array.transpose([names.index(axis) for axis in AXES])
+
+
+def grey(array: NDArray[Any], value_range: tuple[float, float] | None, where: str) -> Voxels:
+    """Voxels as uint8 or uint16; nothing is scaled unless a `value_range` says how.
+
+    Whole numbers that fit stay what they are. Other values need a range, because black and white
+    guessed from one scan would differ from the next scan's.
+
+    Raises:
+        ScanError: stage `content`.
+    """
+    if value_range is not None:
+        low, high = value_range
+        with np.errstate(invalid="ignore"):
+            scaled = (array.astype(np.float32) - low) * (255 / (high - low))
+        return np.rint(np.clip(np.nan_to_num(scaled, posinf=255), 0, 255)).astype(np.uint8)
+    if array.dtype in (np.uint8, np.uint16):
+        kind = np.uint8 if array.dtype.itemsize == 1 else np.uint16
+        return np.ascontiguousarray(array.astype(kind, copy=False))
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        raise ScanError(where, "content", f"voxels of type {array.dtype}, or not finite")
+    low, high = float(array.min()), float(array.max())
+    if low < 0 or high > 65535 or (array.dtype.kind == "f" and (array % 1 != 0).any()):
+        reason = (
+            f"voxels of type {array.dtype} between {low:g} and {high:g} are no grey levels; "
+            'say what is black and white in a sidecar: {"value_range": [0.0, 1.0], ...}'
+        )
+        raise ScanError(where, "content", reason)
+    if high <= 255 and array.dtype.itemsize != 2:
+        return array.astype(np.uint8)
+    return array.astype(np.uint16)
