@@ -170,6 +170,17 @@ def open_filesystem(
     return filesystem, str(path)
 
 
+def schemes_of(filesystem: Any) -> frozenset[str]:
+    """Names that stand before :// for a filesystem."""
+    names = filesystem.protocol
+    return frozenset({names} if isinstance(names, str) else names)
+
+
+def is_bucket(filesystem: Any) -> bool:
+    """Whether a filesystem is of S3 or GCS."""
+    return bool(schemes_of(filesystem) & (S3 | GCS))
+
+
 def stays_in_process(url: str | Path) -> bool:
     """Whether only this process sees what lies at `url`, so that workers cannot read it."""
     return str(url).startswith("memory:")
@@ -179,24 +190,28 @@ def _bucket(scheme: str, more: Mapping[str, Any]) -> Any:
     config = current_storage()
     arguments = _s3_arguments(config) if scheme in S3 else _gcs_arguments(config)
     arguments = _merged(_merged(arguments, config.options), more)
-    key = (os.getpid(), scheme, json.dumps(arguments, sort_keys=True, default=repr))
+    waits = [config.connect_timeout_s, config.read_timeout_s]
+    key = (os.getpid(), scheme, json.dumps([arguments, waits], sort_keys=True, default=repr))
     if key not in _OPEN:
         # setdefault is atomic. A lock here could be held by a thread that a fork leaves behind.
-        _OPEN.setdefault(key, _make(scheme, arguments))
+        _OPEN.setdefault(key, _make(scheme, arguments, config))
     return _OPEN[key]
 
 
-def _make(scheme: str, arguments: Mapping[str, Any]) -> Any:
+def _make(scheme: str, arguments: Mapping[str, Any], config: StorageConfig) -> Any:
     """Make a filesystem that asks once; whoever asks through it repeats, with a limit on time."""
     if scheme in S3:
         made = get_filesystem_class("s3")(skip_instance_cache=True, **arguments)
         made.retries = 1  # of s3fs, on top of botocore's
         return made
     get_filesystem_class("gs")  # says in fsspec's words what to install
+    import aiohttp
     from gcsfs.core import GCSFileSystem
 
     # Not gcsfs.GCSFileSystem: since 2026 that asks over gRPC what kind of bucket it is, once a
     # bucket and process, and waits for 60 s where only HTTP gets through.
+    limits = {"sock_connect": config.connect_timeout_s, "sock_read": config.read_timeout_s}
+    arguments = {"requests_timeout": aiohttp.ClientTimeout(total=None, **limits), **arguments}
     made = GCSFileSystem(skip_instance_cache=True, **arguments)
     once = getattr(GCSFileSystem._request, "__wrapped__", None)
     if once is not None:  # gcsfs repeats six times on its own, and logs each address

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from oct_io.buckets import current_storage, open_filesystem, redact
+from oct_io.buckets import current_storage, is_bucket, open_filesystem, redact
 from oct_io.content_cache import ContentCache
 from oct_io.errors import ScanError, TreeError
 from oct_io.transport import Answer, TooLarge, fetch_range, status_of, with_retries
@@ -107,7 +107,7 @@ def _fetching(url: str | Path) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    if isinstance(error, PermissionError):
+    if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):  # gcsfs
         return "no permission to read it"
     if isinstance(error, IsADirectoryError | NotADirectoryError):
         return "not a file"
@@ -146,6 +146,8 @@ def exists(url: str | Path, *, storage_options: Mapping[str, Any] | None = None)
     """
     filesystem, path = open_filesystem(url, storage_options)
     with _reaching(url):
+        if is_bucket(filesystem):
+            return _bucket_info(filesystem, path) is not None
         return bool(with_retries(lambda: filesystem.exists(path)))
 
 
@@ -157,7 +159,25 @@ def is_folder(url: str | Path, *, storage_options: Mapping[str, Any] | None = No
     """
     filesystem, path = open_filesystem(url, storage_options)
     with _reaching(url):
+        if is_bucket(filesystem):
+            found = _bucket_info(filesystem, path)
+            return found is not None and found["type"] == "directory"
         return bool(with_retries(lambda: filesystem.isdir(path)))
+
+
+def _bucket_info(filesystem: Any, path: str) -> Mapping[str, Any] | None:
+    """What lies at `path`; None for nothing.
+
+    Not `exists` and `isdir`: those of buckets answer "no" to some requests that merely failed.
+    """
+    try:
+        return dict(with_retries(lambda: filesystem.info(path)))
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        if "/" in path.strip("/"):
+            raise
+        return {"type": "directory"}  # its files may be open where the bucket itself is not
 
 
 def list_folder(url: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from oct_io.buckets import GCS, S3, StorageConfig, current_storage
+from oct_io.buckets import GCS, S3, StorageConfig, current_storage, schemes_of
 
 T = TypeVar("T")
 
@@ -74,8 +74,7 @@ def fetch_range(filesystem: Any, path: str, start: int, end: int, *, whole: bool
         TooLarge: see `whole`.
         OSError: or whatever else the filesystem raises.
     """
-    protocols = filesystem.protocol
-    schemes = {protocols} if isinstance(protocols, str) else set(protocols)
+    schemes = schemes_of(filesystem)
     if "file" in schemes:
         return _from_disk(path, start, end, whole)
     if schemes & S3:
@@ -116,18 +115,23 @@ async def _from_s3(
 ) -> Answer:
     bucket, key, version = filesystem.split_path(path)
     which = {"VersionId": version} if version else {}
-    span = f"bytes={start}-{end - 1}"
+    asked = f"bytes={start}-{end - 1}"
     try:
-        found = await filesystem._call_s3("get_object", Bucket=bucket, Key=key, Range=span, **which)
+        found = await filesystem._call_s3(
+            "get_object", Bucket=bucket, Key=key, Range=asked, **which
+        )
     except OSError as error:
         if status_of(error) != 416:
             raise
         return Answer(b"", None, "")  # nothing lies at `start`: the file ends before
-    with found["Body"] as body:
-        size = _announced(found.get("ContentRange"), found["ContentLength"])
+    body, span = found["Body"], found.get("ContentRange")
+    try:
+        size = _announced(span, found["ContentLength"])
         _check_size(size, end, whole)
-        skip, amount = (0, None) if found.get("ContentRange") else (start, end)
-        content = (await body.read(amount))[skip:]
+        # A store that does not know ranges sends the file from its beginning.
+        content = await body.read() if span else (await body.read(end))[start:]
+    finally:
+        body.close()
     _check_length(content, start, end, size)
     return Answer(content, size, str(found.get("ETag") or ""))
 
