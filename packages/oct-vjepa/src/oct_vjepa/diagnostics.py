@@ -14,6 +14,36 @@ def feature_spread(features_ND: Tensor) -> Tensor:
     return features_ND.to(torch.float32).flatten(0, -2).std(dim=0, correction=0).mean()
 
 
+def split_spread(features_BND: Tensor, foreground_BN: Tensor) -> tuple[Tensor, Tensor]:
+    """`feature_spread` of the foreground's tokens and of the others, each 0-dim.
+
+    Most patches of a scan are background, so that the spread over all of them can look well while
+    the features of what matters have become alike, or the other way round.
+
+    Args:
+        features_BND: one row a patch.
+        foreground_BN: above 0 for patches of the foreground.
+    """
+    inside_BN = (foreground_BN > 0).to(torch.float32)
+    return _weighted_spread(features_BND, inside_BN), _weighted_spread(features_BND, 1 - inside_BN)
+
+
+def _weighted_spread(features_BND: Tensor, weight_BN: Tensor) -> Tensor:
+    rows = features_BND.to(torch.float32).flatten(0, -2)
+    share = (weight_BN / weight_BN.sum().clamp_min(1.0)).flatten().unsqueeze(-1)
+    mean_D = (share * rows).sum(dim=0)
+    return (share * (rows - mean_D).square()).sum(dim=0).sqrt().mean()
+
+
+def dead_dimensions(features_ND: Tensor) -> Tensor:
+    """Share of the features whose standard deviation is below a tenth of the mean one, 0-dim.
+
+    Dimensional collapse (arXiv 2110.09348): some features stop to vary while others go on.
+    """
+    std_D = features_ND.to(torch.float32).flatten(0, -2).std(dim=0, correction=0)
+    return (std_D <= 0.1 * std_D.mean()).float().mean()
+
+
 def prediction_cosine(prediction_BMD: Tensor, target_BMD: Tensor) -> Tensor:
     """Mean cosine between each prediction and its target, 0-dim."""
     prediction, target = prediction_BMD.to(torch.float32), target_BMD.to(torch.float32)

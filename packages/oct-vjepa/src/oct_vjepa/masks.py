@@ -156,6 +156,16 @@ class MaskingConfig:
         if not self.sets:
             raise ValueError("masking.sets ([]) must hold at least one mask set")
 
+    def check(self, grid: tuple[int, int, int]) -> None:
+        """Refuse a grid on which a mask set would be empty.
+
+        Raises:
+            ValueError: names the grid and the set's unit.
+        """
+        for one in self.sets:
+            if one.fixed_size:
+                one.sizes(grid)
+
     @property
     def needs_foreground(self) -> bool:
         """Whether `sample_masks` must be given the foreground."""

@@ -16,7 +16,7 @@ Grid = tuple[int, int, int]
 class Blocks(NamedTuple):
     """Rectangles in the (Y, X) plane."""
 
-    count: int  # rectangles a volume; they may overlap
+    number: int  # rectangles a volume; they may overlap
     scale: float  # area of one over the area of the plane
     aspect_low: float  # height over width, in patches
     aspect_high: float
@@ -133,7 +133,7 @@ def draw_vjepa2(
         full_B = union_BP.all(dim=1)
         if not full_B.any():
             break
-        fresh = _place(blocks.count, height, width, grid, batch, generator)
+        fresh = _place(blocks.number, height, width, grid, batch, generator)
         union_BP = torch.where(full_B.unsqueeze(1), fresh, union_BP)
     else:
         raise ValueError(
@@ -151,7 +151,7 @@ def draw_vjepa2(
 def draw_union(blocks: Blocks, grid: Grid, batch: int, generator: torch.Generator) -> Tensor:
     """Union of the blocks on the plane as 0 and 1, (B, Y * X), float32; own shapes a volume."""
     rows, columns = grid[1], grid[2]
-    aspect, top, left = torch.rand(3, batch, blocks.count, 1, generator=generator)
+    aspect, top, left = torch.rand(3, batch, blocks.number, 1, generator=generator)
     aspect = blocks.aspect_low + aspect * (blocks.aspect_high - blocks.aspect_low)
     area = blocks.scale * rows * columns
     height = (area * aspect).sqrt().round().clamp(1, rows)

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 SCHEDULE_KINDS = ("cosine", "wsd", "constant")
+MOMENTUM_KINDS = ("linear", "cosine", "constant")
 MOMENTUM_CAP = 1.0 - 2e-6
 """At 1 the teacher would stand still. Not 1 - 1e-6: torch-xla merges equal scalars of a graph, and
 1e-6 is an epsilon of the layer norms, so that the last step would compile once more."""
@@ -58,7 +59,28 @@ class ScheduleConfig:
         return self.end + (self.peak - self.end) * left
 
 
-def momentum_at(step: int, steps: int, *, start: float, end: float) -> float:
-    """Momentum of the teacher: linear from `start` to `end` at the last step, always below 1."""
+def momentum_at(step: int, steps: int, *, start: float, end: float, kind: str = "linear") -> float:
+    """Momentum of the teacher at `step` of `steps`, always below 1.
+
+    "linear" goes from `start` to `end` at the last step (V-JEPA 2), "cosine" does so slowly at both
+    ends (BYOL, arXiv 2006.07733, section 3.2), "constant" stays at `start`.
+
+    Raises:
+        ValueError: the kind is unknown.
+    """
+    if kind not in MOMENTUM_KINDS:
+        raise ValueError(f"jepa.ema_kind ({kind!r}) must be one of {MOMENTUM_KINDS}")
     done = min(max(step / max(steps - 1, 1), 0.0), 1.0)
+    if kind == "constant":
+        done = 0.0
+    elif kind == "cosine":
+        done = 0.5 * (1.0 - math.cos(math.pi * done))
     return min(start + (end - start) * done, MOMENTUM_CAP)
+
+
+def ramp_at(step: int, steps: int, *, start: float, full: float) -> float:
+    """0 before `start`, 1 from `full` on, linear between; both are shares of the steps."""
+    first, last = start * steps, full * steps
+    if step >= last:
+        return 1.0
+    return max(step - first, 0.0) / (last - first)

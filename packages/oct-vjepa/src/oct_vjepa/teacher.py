@@ -1,6 +1,7 @@
 """The teacher: a slow copy of the encoder, moved towards it after every optimiser step."""
 
 import copy
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -25,9 +26,28 @@ class Teacher(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, x_BCZYX: Tensor) -> Tensor:
-        """Features of every patch of the whole volume, (B, N, D)."""
-        return self.encoder(x_BCZYX)
+    def forward(
+        self,
+        x_BCZYX: Tensor,
+        *,
+        spacing_B3: Tensor | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Features of every patch of the whole volume: what `Encoder.forward` gives, (B, N, D).
+
+        Args:
+            x_BCZYX: the volume.
+            spacing_B3: distance between voxels along (z, y, x), if positions are lengths.
+            layers: numbers of blocks; with them a tuple, one (B, N, D) a block.
+        """
+        return self.encoder(x_BCZYX, spacing_B3=spacing_B3, layers=layers)
+
+    @torch.no_grad()
+    def drift(self, student: Encoder) -> Tensor:
+        """Distance between the student's weights and these, over the length of these, 0-dim."""
+        mine = torch.cat([weight.flatten() for weight in self.encoder.parameters()])
+        theirs = torch.cat([weight.detach().float().flatten() for weight in student.parameters()])
+        return (theirs - mine).norm() / mine.norm().clamp_min(1e-12)
 
     @torch.no_grad()
     def update(self, student: Encoder, momentum: float) -> None:

@@ -31,7 +31,8 @@ def tensors_of(tree: Any) -> list[Tensor]:
 def stack_samples(samples: Sequence[Any]) -> Any:
     """Stack equal trees into one whose tensors gain a first dimension, the batch.
 
-    Leaves may be tensors, numpy arrays and numbers; strings become a list.
+    Leaves may be tensors, numpy arrays and numbers; strings become a list, and what is None in all
+    samples stays None.
 
     Raises:
         FeedError: if the samples do not have one structure and one shape.
@@ -47,6 +48,8 @@ def stack_samples(samples: Sequence[Any]) -> Any:
         return _rebuild(first, [stack_samples(parts) for parts in zip(*samples, strict=True)])
     if isinstance(first, str):
         return list(samples)
+    if all(sample is None for sample in samples):
+        return None
     return _stack_leaves(samples)
 
 
