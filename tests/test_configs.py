@@ -12,11 +12,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
+from oct_io.protocols import DEVICES
+from oct_io.selection import REGIONS
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
-GIVEN = {"folder": ["data.root=somewhere"], "aireadi": ["data.root=somewhere"]}
+REAL = ["folder", *sorted(path.stem for path in (CONFIGS / "data").glob("aireadi*.yaml"))]
+GIVEN = {name: ["data.root=somewhere"] for name in REAL}
 MEANT_FOR = {"multi_domain": ["data=aireadi", "data.root=somewhere"]}
 BESIDE = ("report", "samples", "results")  # modules beside an app's __main__.py
 
@@ -110,6 +113,18 @@ def test_the_default_phantom_is_drawn_in_three_equal_parts_of_labels():
 def test_only_made_up_data_is_drawn_where_real_data_is_read():
     for name, given in GIVEN.items():
         assert build("pretrain", f"data={name}", *given).data.phantom is None
+
+
+def test_single_domains_are_one_known_device_each_and_the_multi_domain_is_all_of_them():
+    single = [build("pretrain", f"data={name}", *GIVEN[name]).data for name in REAL[2:]]
+    several = [data for data in single if len(data.devices) > 1]
+    assert [data.name for data in several] == ["aireadi_multi_domain"]
+    ones = [data for data in single if len(data.devices) == 1]
+    assert sorted(data.devices[0] for data in ones) == sorted(several[0].devices)
+    assert set(several[0].devices) <= set(DEVICES)
+    assert {region for data in ones for region in data.regions} == set(several[0].regions)
+    assert set(several[0].regions) <= set(REGIONS)
+    assert len({data.cache for data in single}) == len(single), "each has a cache of its own"
 
 
 def test_a_misspelt_key_is_refused_by_name():

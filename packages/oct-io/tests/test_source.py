@@ -153,21 +153,21 @@ def test_nothing_a_source_holds_or_writes_names_a_participant_or_a_path(drawn, t
     assert not ids & set(source.table)
 
 
-def test_a_table_without_a_split_holds_out_three_of_ten_participants_of_each_class(
+def test_a_table_without_a_split_holds_out_a_quarter_of_the_participants_of_each_class(
     scan_file, open_folder, tmp_path
 ):
     scans(scan_file, 20)
-    rows = [f"{700 + number},{'no' if number < 10 else 'yes'}" for number in range(20)]
+    rows = [f"{700 + number},{'no' if number < 12 else 'yes'}" for number in range(20)]
     source = open_folder(labels=write_table(tmp_path / "labels.csv", rows))
     examples = source.labelled("seen")
-    assert examples.held_out.sum() == 2 * 6
-    assert examples.labels[examples.held_out].tolist().count(1) == 6
+    assert examples.held_out.sum() == 2 * 5
+    assert examples.labels[examples.held_out].tolist().count(1) == 2 * 2
     test, train = (
         set(examples.participants[side].tolist())
         for side in (examples.held_out, ~examples.held_out)
     )
     assert not test & train
-    assert examples.split_rule == "30% of the participants of each class, by hash"
+    assert examples.split_rule == "first of 4 folds balanced by class and site"
     assert source.outside(["test"]) == list(range(40)), "no recommended split excludes nobody"
     again = open_folder(labels=write_table(tmp_path / "labels.csv", rows[::-1])).labelled("seen")
     assert (again.held_out == examples.held_out).all(), "the order of the table does not matter"

@@ -75,7 +75,7 @@ def read_manifest(root: str | Path) -> list[ScanRecord]:
     base, where = str(root).rstrip("/"), redact(root)
     if not exists(base):
         raise TreeError(f"{where}: no such folder")
-    found = _find_manifest(base)
+    found = find_manifest(base)
     records = _from_manifest(base, found) if found else _from_folder(base)
     if not records:
         looked = f"{MODALITY}/manifest.tsv and *.dcm below it"
@@ -84,7 +84,7 @@ def read_manifest(root: str | Path) -> list[ScanRecord]:
     return sorted(records, key=lambda record: record.path)
 
 
-def _find_manifest(base: str) -> str | None:
+def find_manifest(base: str) -> str | None:
     """Relative path of the manifest, looked for at the places where copies of AI-READI have it."""
     last = base.rsplit("/", 1)[-1]
     folders = [MODALITY, f"{last}/{MODALITY}", f"{MODALITY}/{MODALITY}"]

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from oct_io.errors import TreeError
+from oct_io.manifest import hash_participant
 from oct_io.storage import exists, join, redact
 from oct_io.tables import Row, cell, id_column, normal_id, read_table
 
@@ -22,6 +23,12 @@ lifestyle; that is how the data set defines it."""
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 TABLES = ("participants.tsv", "participants.csv")
+
+SITES = {"1": "UW", "4": "UCSD", "7": "UAB"}
+"""First digit of a participant's four-digit id to the clinical site, in AI-READI."""
+
+SITE = "@site"
+"""Column that `hash_ids` adds."""
 
 
 def read_participants(root_or_file: str | Path) -> Participants:
@@ -66,6 +73,21 @@ def find_participants(root: str | Path) -> str | None:
         if exists(url):
             return url
     return None
+
+
+def hash_ids(participants: Mapping[str, Row]) -> Participants:
+    """Rows by hashed participant, each with its clinical site in a column `@site`.
+
+    The site is what `clinical_site` says or, in AI-READI, the first digit of the id, which the hash
+    hides; "" if neither says it.
+    """
+    found = {}
+    for name, row in participants.items():
+        site = cell(row, "clinical_site")
+        if not site and len(name) == 4 and name.isdigit():
+            site = SITES.get(name[0], "")
+        found[hash_participant(name)] = row | {SITE: site}
+    return found
 
 
 def study_group(text: str) -> int:

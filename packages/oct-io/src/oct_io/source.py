@@ -3,27 +3,35 @@
 The one path that pretraining and fine-tuning share, so that both see the same voxels.
 """
 
-import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from oct_io.cache import build_cache
 from oct_io.dataset import CachedVolumes, open_cache
 from oct_io.errors import TreeError
-from oct_io.labels import class_names, load_labels
-from oct_io.manifest import hash_participant, read_manifest
-from oct_io.participants import find_participants, read_participants, recommended_split
+from oct_io.labelled import LabelledVolumes as LabelledVolumes
+from oct_io.labelled import VolumeLabels, label_volumes
+from oct_io.manifest import read_manifest
+from oct_io.participants import (
+    SITE,
+    find_participants,
+    hash_ids,
+    read_participants,
+)
 from oct_io.phantom.tree import PhantomTree, write_phantom_tree
 from oct_io.quarantine import write_quarantine
+from oct_io.releases import dataset_version, refuse_other_release
 from oct_io.resample import WINDOWS
+from oct_io.selection import Selection, select_scans
+from oct_io.splits import Split, read_split, recommended_parts, stratified_folds
 from oct_io.tables import Row
 
-TEST_FRACTION = 0.3  # of the participants of a table that recommends no split
+TEST_FOLDS = 4  # the first of so many is held out where no split is given or recommended
 MEASURED_VOLUMES = 256  # settle a mean grey level to well under one level
 
 Report = Callable[[str, int, int], None]
@@ -43,6 +51,19 @@ class SourceConfig:
     window: str = "macula6"
     """What is cut out of each scan and how finely: a name in `oct_io.WINDOWS`."""
 
+    mirror_left: bool = False
+    """Mirror left eyes, so that nasal is on one side for all; depth stays."""
+
+    devices: list[str] = field(default_factory=list)
+    """Scanners to take, by normalised name; empty takes all. One is a single domain, several are a
+    multi-domain data set."""
+
+    regions: list[str] = field(default_factory=list)
+    """Anatomic regions to take, in the manifest's words; empty takes all, and mixes anatomies."""
+
+    lateralities: list[str] = field(default_factory=list)
+    """Eyes to take, R or L; empty takes both."""
+
     cache: str = ""
     """Local folder for the resampled volumes; made once, used by every later run."""
 
@@ -50,10 +71,18 @@ class SourceConfig:
     """Label table, one participant a row; empty: `participants.tsv` under the root, if there."""
 
     label_columns: list[str] = field(default_factory=list)
-    """Columns of the label table that are worth a probe."""
+    """Columns of the label table that are worth a probe, presets such as `healthy_vs_rest`, or
+    what a shortcut could rest on: @device, @site, @eye, @region, @protocol."""
+
+    split: str = ""
+    """Table that `oct-io split` wrote; empty: the label table's `recommended_split`, if there."""
 
     excluded_splits: list[str] = field(default_factory=lambda: ["test"])
-    """Values of `recommended_split` whose participants pretraining never sees."""
+    """Parts of the split whose participants pretraining never sees."""
+
+    mixed_releases: bool = False
+    """Take a label table with a recommended split of another release than the scans. Who is in the
+    test split differs between releases, so this can test on people who were trained on."""
 
     jobs: int = 0
     """Processes that decode and resample; 0 means one for each core."""
@@ -67,43 +96,14 @@ class SourceConfig:
     def __post_init__(self) -> None:
         if self.window not in WINDOWS:
             raise ValueError(f"data.window ({self.window}) must be one of {', '.join(WINDOWS)}")
+        WINDOWS[self.window].require_fixed_shape()
+        self.selection()
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"data.max_bad_fraction ({self.max_bad_fraction}) must be 0 to 1")
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LabelledVolumes:
-    """The volumes of a source that have a label, and which of them are held out.
-
-    Attributes:
-        volumes: (bscan, row, column) uint8 each.
-        labels: class of each volume, from 0.
-        participants: hashed participant of each volume.
-        held_out: true for the volumes of test participants.
-        classes: name of each class.
-        split_rule: how the test participants were chosen.
-    """
-
-    volumes: CachedVolumes
-    labels: NDArray[np.int64]
-    participants: NDArray[np.str_]
-    held_out: NDArray[np.bool_]
-    classes: tuple[str, ...]
-    split_rule: str
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of the volumes in their order."""
-        digest = hashlib.sha256("".join(one.sha256 for one in self.volumes.entries).encode())
-        return digest.hexdigest()
-
-    def describe(self) -> str:
-        """One line for a log: how many volumes and participants on each side."""
-        sides = []
-        for name, side in (("train", ~self.held_out), ("test", self.held_out)):
-            people = len(np.unique(self.participants[side]))
-            sides.append(f"{name} {int(side.sum())} volumes of {people} participants")
-        return f"{', '.join(sides)} ({self.split_rule})"
+    def selection(self) -> Selection:
+        """Scans to take."""
+        return Selection(devices=self.devices, regions=self.regions, lateralities=self.lateralities)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,11 +114,15 @@ class Source:
         volumes: every usable scan of the root, resampled.
         table: hashed participant to the columns of the label table; empty without a table.
         made_up: true for phantoms.
+        split: who is for what, as a table says; None if none says it.
+        version: release of the data set, 2 or 3; None without tables.
     """
 
     volumes: CachedVolumes
     table: Mapping[str, Row]
     made_up: bool
+    split: Split | None = None
+    version: int | None = None
 
     def outside(self, splits: Sequence[str]) -> list[int]:
         """Numbers of the volumes whose participant is in none of the recommended `splits`.
@@ -161,62 +165,72 @@ class Source:
     def labelled(self, column: str, *, test_split: str = "test") -> LabelledVolumes:
         """Volumes with a label in `column`; all volumes of a participant are on one side.
 
-        The test participants are those whose recommended split is `test_split`. A table without
-        recommended splits is split here: within each class, in the order of their hashes, the first
-        30 % of the participants are held out.
+        `column` is one of the table, a preset such as `healthy_vs_rest`, or what a shortcut could
+        rest on: @device, @site, @eye, @region, @protocol. The test participants are those in the
+        part `test_split` of the split. Without a split, the labelled participants are put in four
+        folds balanced by class and site, and the first is held out.
 
         Raises:
             TreeError: no table, no such column, or no labelled volume on one of the sides.
         """
-        if not self.table:
-            raise TreeError(
-                "no label table: give data.labels=FILE, a CSV or TSV with a column "
-                "participant_id and one column a label"
-            )
-        labels = load_labels(self.table, column)
         entries = self.volumes.entries
-        chosen = [i for i, entry in enumerate(entries) if entry.participant in labels]
-        people = np.array([entries[i].participant for i in chosen], dtype=np.str_)
-        test, rule = self._test_participants(labels, set(people.tolist()), test_split)
+        found = label_volumes(entries, self.table, column)
+        people = np.array([entries[i].participant for i in found.numbers], dtype=np.str_)
+        test, rule = self._test_participants(people.tolist(), found, column, test_split)
         held_out = np.array([one in test for one in people], dtype=bool)
         if held_out.all() or not held_out.any():
             raise TreeError(
-                f"label column '{column}': {len(chosen)} labelled volumes, {int(held_out.sum())} "
+                f"label column '{column}': {len(people)} labelled volumes, {int(held_out.sum())} "
                 f"of them in the test split '{test_split}'; both sides need some"
             )
-        values = {one: row[column] for one, row in self.table.items() if one in labels}
         return LabelledVolumes(
-            volumes=self.volumes.select(chosen),
-            labels=np.array([labels[one] for one in people], dtype=np.int64),
+            volumes=self.volumes.select(found.numbers),
+            labels=np.array(found.labels, dtype=np.int64),
             participants=people,
             held_out=held_out,
-            classes=class_names(values, column),
+            classes=found.classes,
             split_rule=rule,
+            ordinal=found.ordinal,
         )
 
     def _participants_in(self, splits: Sequence[str]) -> set[str]:
-        if not any(row.get("recommended_split") for row in self.table.values()):
+        """Participants in these parts of the split; nobody without a split.
+
+        Raises:
+            TreeError: a part that the split does not have.
+        """
+        if self.split is None:
             return set()
-        found = recommended_split(self.table)
-        return {one for one, split in found.items() if split in splits}
+        for name in splits:
+            if name not in self.split.parts:
+                known = ", ".join(self.split.parts)
+                raise TreeError(f"data.excluded_splits: '{name}' is none of {known}")
+        return self.split.participants(splits)
 
     def _test_participants(
-        self, labels: Mapping[str, int], present: set[str], test_split: str
+        self, people: Sequence[str], found: VolumeLabels, column: str, test_split: str
     ) -> tuple[set[str], str]:
-        if any(row.get("recommended_split") for row in self.table.values()):
-            return self._participants_in([test_split]), f"recommended_split {test_split}"
-        test: set[str] = set()
-        for wanted in set(labels.values()):
-            members = sorted(one for one in present if labels[one] == wanted)
-            test.update(members[: round(TEST_FRACTION * len(members))])
-        return test, f"{TEST_FRACTION:.0%} of the participants of each class, by hash"
+        if self.split is not None:
+            return self.split.participants([test_split]), f"{self.split.rule} {test_split}"
+        labels = dict(zip(reversed(people), reversed(found.labels), strict=True))
+        fewest = min(Counter(labels.values()).values(), default=0)
+        folds = min(TEST_FOLDS, fewest)
+        if folds < 2:
+            raise TreeError(
+                f"label column '{column}': a class has {fewest} participants with scans; it takes "
+                "two, one to train on and one to test on"
+            )
+        sites = {one: self.table.get(one, {}).get(SITE, "") for one in labels}
+        test = stratified_folds(labels, sites, folds=folds, seed=0, classes=found.classes)[0]
+        return set(test), f"first of {folds} folds balanced by class and site"
 
 
 def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     """Draw the phantom if one is asked for, read the manifest, and build or open the cache.
 
     Raises:
-        TreeError: no root, no scans, too many unreadable scans, or a label table that is not one.
+        TreeError: no root, no scans, too many unreadable scans, a label table that is not one, or
+            tables of different releases.
     """
     if not config.root:
         raise TreeError("data.root is not set: give a folder or URL, data.root=/path/to/scans")
@@ -226,26 +240,38 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     if config.phantom is not None:
         drawn = partial(tell, "drawing phantoms")
         write_phantom_tree(Path(config.root), config.phantom, drawn)
+    records = select_scans(read_manifest(config.root), config.selection())
+    version = dataset_version(config.root, mixed=config.mixed_releases)
+    table = _read_table(config, version)
+    split = read_split(config.split) if config.split else recommended_parts(table)
     build_cache(
-        read_manifest(config.root),
+        records,
         config.root,
-        WINDOWS[config.window],
+        replace(WINDOWS[config.window], mirror_left=config.mirror_left),
         config.cache,
         jobs=config.jobs,
         progress=lambda done, total, bad: tell("resampling scans", done, total),
         max_bad_fraction=config.max_bad_fraction,
     )
-    volumes = open_cache(config.cache)
-    return Source(volumes=volumes, table=_read_table(config), made_up=config.phantom is not None)
+    return Source(
+        volumes=open_cache(config.cache),
+        table=table,
+        made_up=config.phantom is not None,
+        split=split,
+        version=version,
+    )
 
 
 def _say_nothing(what: str, done: int, total: int) -> None:
     """Default report."""
 
 
-def _read_table(config: SourceConfig) -> dict[str, Row]:
+def _read_table(config: SourceConfig, version: int | None) -> dict[str, Row]:
     """Read the label table by hashed participant; a root without one gives nothing."""
     place = config.labels or find_participants(config.root)
     if place is None:
         return {}
-    return {hash_participant(key): row for key, row in read_participants(place).items()}
+    table = hash_ids(read_participants(place))
+    if not config.mixed_releases and not config.split and recommended_parts(table) is not None:
+        refuse_other_release(place, version)
+    return table

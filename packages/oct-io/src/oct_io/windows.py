@@ -43,12 +43,10 @@ class Window:
     """Mirror the columns of left eyes, so that nasal is on one side for all. Depth stays."""
 
     def __post_init__(self) -> None:
-        if tuple(self.extent_mm) != WHOLE_FIELD:
-            self.extent_mm = _three("window.extent_mm", self.extent_mm, float)
-        if tuple(self.shape) != AS_SCANNED:
-            self.shape = _three("window.shape", self.shape, int)
-        self.extent_mm, self.shape = tuple(self.extent_mm), tuple(self.shape)
-        if self.shape == AS_SCANNED and self.extent_mm != WHOLE_FIELD:
+        whole, as_scanned = tuple(self.extent_mm) == WHOLE_FIELD, tuple(self.shape) == AS_SCANNED
+        self.extent_mm = WHOLE_FIELD if whole else _three("window.extent_mm", self.extent_mm, float)
+        self.shape = AS_SCANNED if as_scanned else _three("window.shape", self.shape, int)
+        if as_scanned and not whole:
             raise ValueError(
                 f"window.shape {self.shape} takes the scan's own voxels, so window.extent_mm "
                 f"({self.extent_mm}) must be the whole field, {WHOLE_FIELD}"
