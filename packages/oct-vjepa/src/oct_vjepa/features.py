@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,10 +39,11 @@ def load_or_embed(
     folder: Path,
     batch_size: int = 32,
     device: torch.device | str | None = None,
+    pools: Sequence[str] = POOLS,
 ) -> Features:
-    """Features of `volumes` for every pool; read from `folder` if this pair was embedded before.
+    """Features of `volumes` for each pool; read from `folder` if this pair was embedded before.
 
-    A file that is damaged is made again.
+    A file that is damaged, or lacks a pool, is made again.
 
     Args:
         encoder: whose features.
@@ -51,7 +52,9 @@ def load_or_embed(
         folder: local folder for the feature files; made if missing.
         batch_size: volumes in one pass.
         device: where to compute.
+        pools: which; those of `POOLS` if left out.
     """
+    wanted = list(pools)
     key = f"{weights_fingerprint(encoder)}-{volumes_fingerprint[:16]}"
     path = folder / f"{key}.safetensors"
     if path.exists():
@@ -59,11 +62,12 @@ def load_or_embed(
             found = load_file(path)
         except SafetensorError:
             found = {}
-        if found.keys() == set(POOLS):
-            return found
-    features = embed_volumes(encoder, volumes, batch_size=batch_size, device=device)
+        if found.keys() >= set(wanted):
+            return {pool: found[pool] for pool in wanted}
+        pools = [*wanted, *(pool for pool in found if pool not in wanted)]
+    features = embed_volumes(encoder, volumes, batch_size=batch_size, device=device, pools=pools)
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{key}-{os.getpid()}.draft"
     save_file(features, draft)
     os.replace(draft, path)
-    return features
+    return {pool: features[pool] for pool in wanted}

@@ -1,17 +1,58 @@
-"""What stands on top of a frozen encoder: a linear classifier of pooled features."""
+"""What stands on top of an encoder: classifiers of pooled features, saved like encoders."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from oct_vjepa.blocks import INIT_STD
+from oct_vjepa.pooling import pool_tokens
 from oct_vjepa.weights import WeightsError, load_weights, read_config, write_weights
 
 
-class LinearHead(nn.Module):
-    """Standardise, then one linear layer; gives log-odds of each class.
+class Head(nn.Module):
+    """A classifier that can be saved: it knows its classes, and gives logits from tokens.
+
+    A subclass names its `kind`, returns from `settings` what its constructor takes, and computes
+    `from_tokens`.
+    """
+
+    kind: ClassVar[str]
+    classes: list[str]
+
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments that rebuild this head, as JSON values."""
+        raise NotImplementedError
+
+    def from_tokens(self, tokens_BND: Tensor, *, class_tokens: int = 0) -> Tensor:
+        """Logits (B, classes) from an encoder's tokens, of which `class_tokens` come first."""
+        raise NotImplementedError
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors to `folder`."""
+        write_weights(folder, self.kind, self.settings(), self)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Read a head from a folder, in evaluation mode and on the CPU.
+
+        Raises:
+            WeightsError: files missing or damaged, settings that do not fit, or keys that do not.
+        """
+        settings = read_config(folder, cls.kind)
+        try:
+            head = cls(**settings)
+        except (TypeError, ValueError) as error:
+            raise WeightsError(f"{folder}: config.json is not valid: {error}") from error
+        load_weights(head, folder)
+        return head.eval()
+
+
+class PooledHead(Head):
+    """A head whose input is a volume's pooled features, which it standardises first.
 
     Args:
         width: features of a volume, D.
@@ -25,10 +66,50 @@ class LinearHead(nn.Module):
         self.classes, self.pool = list(classes), pool
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
-        self.linear = nn.Linear(width, len(self.classes))
 
     mean: Tensor
     scale: Tensor
+
+    def standardise(self, features_ND: Tensor) -> Tensor:
+        """Take over mean and standard deviation of training features; constant ones keep scale 1.
+
+        Returns the features with mean 0 and standard deviation 1.
+        """
+        spread = features_ND.std(dim=0, correction=0)
+        with torch.no_grad():
+            self.mean.copy_(features_ND.mean(dim=0))
+            self.scale.copy_(torch.where(spread > 1e-12, spread, torch.ones_like(spread)))
+        return (features_ND - self.mean) / self.scale
+
+    def from_tokens(self, tokens_BND: Tensor, *, class_tokens: int = 0) -> Tensor:
+        """Logits (B, classes) from an encoder's tokens.
+
+        Raises:
+            ValueError: the head was not made for pooled tokens.
+        """
+        if not self.pool:
+            raise ValueError(f"{self.kind}: its pool is empty, so it cannot start from tokens")
+        return self(pool_tokens(tokens_BND, self.pool, class_tokens=class_tokens))
+
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments that rebuild this head."""
+        return {"width": len(self.mean), "classes": self.classes, "pool": self.pool}
+
+
+class LinearHead(PooledHead):
+    """Standardise, then one linear layer; gives log-odds of each class.
+
+    Args:
+        width: features of a volume, D.
+        classes: names of the classes, in the order of the outputs.
+        pool: how the tokens became features; empty if they were not pooled from tokens.
+    """
+
+    kind = "linear_head"
+
+    def __init__(self, *, width: int, classes: Sequence[str], pool: str = "") -> None:
+        super().__init__(width=width, classes=classes, pool=pool)
+        self.linear = nn.Linear(width, len(self.classes))
 
     def forward(self, features_BD: Tensor) -> Tensor:
         """Logits (B, classes); softmax gives the probabilities."""
@@ -54,22 +135,50 @@ class LinearHead(nn.Module):
             head.linear.bias.copy_(bias)
         return head
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors to `folder`."""
-        config = {"width": len(self.mean), "classes": self.classes, "pool": self.pool}
-        write_weights(folder, "linear_head", config, self)
 
-    @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
-        """Read a head from a folder.
+class MlpHead(PooledHead):
+    """Standardise, then one hidden layer with exact GELU and dropout.
 
-        Raises:
-            WeightsError: files missing or damaged, or keys that do not fit.
-        """
-        settings = read_config(folder, "linear_head")
-        try:
-            head = cls(**settings)
-        except TypeError as error:
-            raise WeightsError(f"{folder}: config.json is not valid: {error}") from error
-        load_weights(head, folder)
-        return head.eval()
+    Args:
+        width: features of a volume, D.
+        classes: names of the classes, in the order of the outputs.
+        pool: how the tokens became features; empty if they were not pooled from tokens.
+        hidden: width of the hidden layer.
+        dropout: share of the hidden features that training sets to 0.
+
+    Raises:
+        ValueError: no hidden features, or a dropout that is not from 0 to below 1.
+    """
+
+    kind = "mlp_head"
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        classes: Sequence[str],
+        pool: str = "",
+        hidden: int = 256,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(width=width, classes=classes, pool=pool)
+        if hidden < 1:
+            raise ValueError(f"head.hidden ({hidden}) must be positive")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"head.dropout ({dropout}) must be from 0 to below 1")
+        self.dropout = dropout
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, len(self.classes))
+        for layer in (self.fc1, self.fc2):
+            nn.init.trunc_normal_(layer.weight, std=INIT_STD)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features_BD: Tensor) -> Tensor:
+        """Logits (B, classes)."""
+        hidden = functional.gelu(self.fc1((features_BD - self.mean) / self.scale))
+        return self.fc2(functional.dropout(hidden, self.dropout, self.training))
+
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments that rebuild this head."""
+        own = {"hidden": self.fc1.out_features, "dropout": self.dropout}
+        return PooledHead.settings(self) | own

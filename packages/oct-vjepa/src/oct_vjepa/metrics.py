@@ -1,5 +1,7 @@
 """Scores of a classifier with intervals, where the unit that is resampled is the participant."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +25,43 @@ class Units(NamedTuple):
     scores_NC: Floats
     labels_N: NDArray[np.int64]  # index of the class
     groups_N: NDArray[np.int64]  # index of the participant
+
+
+@dataclass(kw_only=True, slots=True)
+class Scores:
+    """How well a classifier does on the test participants; intervals are 95 % bootstrap."""
+
+    auroc: float
+    auroc_low: float
+    auroc_high: float
+    balanced_accuracy: float
+    balanced_accuracy_low: float
+    balanced_accuracy_high: float
+    classes: list[str]
+    """Labels in the order of the score columns."""
+    participants_test: int
+    units: Units = field(repr=False)
+    """The averaged scores behind the numbers; `paired_difference` takes them up."""
+
+
+def score_units(
+    units: Units, classes: Sequence[str], *, seed: int, bootstrap: int
+) -> dict[str, Any]:
+    """The fields of `Scores` for scored rows; participants are resampled within their class."""
+    weights = resample_weights(units, bootstrap=bootstrap, seed=seed)
+    area = interval_of(auroc(units)[0], auroc(units, weights))
+    accuracy = interval_of(balanced_accuracy(units)[0], balanced_accuracy(units, weights))
+    return {
+        "auroc": area.value,
+        "auroc_low": area.low,
+        "auroc_high": area.high,
+        "balanced_accuracy": accuracy.value,
+        "balanced_accuracy_low": accuracy.low,
+        "balanced_accuracy_high": accuracy.high,
+        "classes": list(classes),
+        "participants_test": len(np.unique(units.groups_N)),
+        "units": units,
+    }
 
 
 def average_units(scores_NC: Floats, labels_N: NDArray[Any], groups_N: NDArray[Any]) -> Units:

@@ -1,26 +1,71 @@
 """Turn the tokens of a volume into one vector."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 POOLS = ("mean", "mean_std", "max")
+"""Pools that a pass over a data set computes unless told otherwise."""
+FURTHER_POOLS = ("min", "max_min", "cls")
+"""Pools that must be asked for by name."""
+_WIDTHS = {"mean_std": 2, "max_min": 2}
 
 
-def pool_tokens(tokens_BND: Tensor, pool: str) -> Tensor:
-    """One vector a volume: (B, D) for `mean` and `max`, (B, 2D) for `mean_std`.
-
-    Which one is best depends on the question: `max` keeps what is small and rare, `mean_std` what
-    is spread out. The standard deviation divides by N, and stops at 1e-6: one token or equal
-    tokens give no NaN, nor does their gradient.
+def check_pools(pools: tuple[str, ...] | list[str], name: str = "pool") -> None:
+    """Refuse names that `pool_tokens` does not know.
 
     Raises:
-        ValueError: the pool is unknown.
+        ValueError: names the setting, the value and the choice.
     """
+    every = POOLS + FURTHER_POOLS
+    if unknown := [one for one in pools if one not in every]:
+        raise ValueError(f"{name} ({unknown[0]!r}) must be one of {every}")
+
+
+def pooled_width(width: int, pool: str) -> int:
+    """Features of a volume after `pool`, where a token has `width`."""
+    check_pools((pool,))
+    return width * _WIDTHS.get(pool, 1)
+
+
+def class_tokens_of(encoder: Any) -> int:
+    """Tokens that `encoder` puts before those of the patches; 0 for V-JEPA, which has none."""
+    return int(getattr(encoder.config, "class_tokens", 0))
+
+
+def pool_tokens(tokens_BND: Tensor, pool: str, *, class_tokens: int = 0) -> Tensor:
+    """One vector a volume: (B, D), or (B, 2D) for `mean_std` and `max_min`.
+
+    Which one is best depends on the question: `max` and `min` keep what is small and rare,
+    `mean_std` what is spread out. The standard deviation divides by N, and stops at 1e-6: one token
+    or equal tokens give no NaN, nor does their gradient.
+
+    Args:
+        tokens_BND: class tokens, if any, then those of the patches.
+        pool: one of `POOLS` or `FURTHER_POOLS`.
+        class_tokens: how many tokens at the front stand for the whole volume; only `cls` reads
+            them, all other pools leave them out.
+
+    Raises:
+        ValueError: the pool is unknown, or it is `cls` and there is no class token.
+    """
+    check_pools((pool,))
+    if pool == "cls":
+        if class_tokens < 1:
+            raise ValueError(
+                "pool ('cls') needs an encoder with a class token, and this one has none; use "
+                "mean, mean_std or max, or train an attentive head"
+            )
+        return tokens_BND[:, 0]
+    patches = tokens_BND[:, class_tokens:] if class_tokens else tokens_BND
     if pool == "mean":
-        return tokens_BND.mean(dim=1)
+        return patches.mean(dim=1)
     if pool == "max":
-        return tokens_BND.amax(dim=1)
-    if pool == "mean_std":
-        spread = tokens_BND.var(dim=1, correction=0).clamp_min(1e-12).sqrt()
-        return torch.cat([tokens_BND.mean(dim=1), spread], dim=-1)
-    raise ValueError(f"pool ({pool!r}) must be one of {POOLS}")
+        return patches.amax(dim=1)
+    if pool == "min":
+        return patches.amin(dim=1)
+    if pool == "max_min":
+        return torch.cat([patches.amax(dim=1), patches.amin(dim=1)], dim=-1)
+    spread = patches.var(dim=1, correction=0).clamp_min(1e-12).sqrt()
+    return torch.cat([patches.mean(dim=1), spread], dim=-1)

@@ -3,7 +3,7 @@
 Scikit-learn fits the regression and is loaded on first use: install `oct-vjepa[probes]`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -17,14 +17,14 @@ from oct_vjepa.encoder import Encoder
 from oct_vjepa.heads import LinearHead
 from oct_vjepa.metrics import (
     Interval,
-    Units,
+    Scores,
     auroc,
     average_units,
-    balanced_accuracy,
     interval_of,
     resample_weights,
+    score_units,
 )
-from oct_vjepa.pooling import POOLS, pool_tokens
+from oct_vjepa.pooling import POOLS, check_pools, class_tokens_of, pool_tokens
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C: large means little shrinkage
 FOLDS = 5
@@ -32,24 +32,13 @@ BOOTSTRAP = 1000
 
 
 @dataclass(kw_only=True, slots=True)
-class ProbeResult:
+class ProbeResult(Scores):
     """How well a linear probe does on the test participants; intervals are 95 % bootstrap."""
 
-    auroc: float
-    auroc_low: float
-    auroc_high: float
-    balanced_accuracy: float
-    balanced_accuracy_low: float
-    balanced_accuracy_high: float
-    classes: list[str]
-    """Labels in the order of the score columns."""
     strength: float
     """The C that cross-validation on the training participants chose."""
-    participants_test: int
     head: LinearHead = field(repr=False)
     """The fitted classifier."""
-    units: Units = field(repr=False)
-    """The averaged scores behind the numbers; `paired_difference` takes them up."""
 
 
 def embed_volumes(
@@ -58,31 +47,36 @@ def embed_volumes(
     *,
     batch_size: int = 32,
     device: torch.device | str | None = None,
+    pools: Sequence[str] = POOLS,
 ) -> dict[str, NDArray[np.float32]]:
-    """Pooled features of each volume for every pool, in one pass: pool -> (N, D) or (N, 2D).
+    """Pooled features of each volume for several pools, in one pass: pool -> (N, D) or (N, 2D).
 
     Args:
         encoder: moved to `device` if one is given.
         volumes: (Z, Y, X) or (C, Z, Y, X) arrays, or one array of them; uint8 or floating.
         batch_size: volumes in one pass; the last batch may be smaller.
         device: where to compute; where the encoder is if left out.
+        pools: which; those of `POOLS` if left out.
 
     Raises:
-        ValueError: there are no volumes.
+        ValueError: there are no volumes, or a pool is unknown.
     """
+    check_pools(list(pools))
     if device is not None:
         encoder.to(device)
     place = next(encoder.parameters()).device
     was_training = encoder.training
     encoder.eval()
-    parts: dict[str, list[NDArray[np.float32]]] = {pool: [] for pool in POOLS}
+    parts: dict[str, list[NDArray[np.float32]]] = {pool: [] for pool in pools}
+    extra = class_tokens_of(encoder)
     with torch.no_grad():
         for x_BCZYX in _batches(volumes, batch_size):
             tokens = encoder(x_BCZYX.to(place)).float()
-            for pool in POOLS:
-                parts[pool].append(pool_tokens(tokens, pool).cpu().numpy())
+            for pool in pools:
+                pooled = pool_tokens(tokens, pool, class_tokens=extra)
+                parts[pool].append(pooled.cpu().numpy())
     encoder.train(was_training)
-    if not parts[POOLS[0]]:
+    if not all(parts.values()):
         raise ValueError("embed_volumes got no volumes")
     return {pool: np.concatenate(rows) for pool, rows in parts.items()}
 
@@ -124,25 +118,23 @@ def probe(
     Raises:
         ValueError: classes differ or are too few, sizes differ, a participant is on both sides.
     """
-    classes, y, y_held = _encode(y_train, y_test)
-    groups, held = _groups(groups_train, groups_test, len(y), len(y_held))
-    for side, *sizes in (
-        ("train", len(features_train), len(y), len(groups)),
-        ("test", len(features_test), len(y_held), len(held)),
-    ):
-        if len(set(sizes)) > 1:
-            raise ValueError(f"{side}: rows, labels and groups differ in number: {sizes}")
+    classes, y, y_held = encode_labels(y_train, y_test)
+    groups, held = number_groups(groups_train, groups_test, len(y), len(y_held))
+    check_rows(train=(features_train, y, groups), test=(features_test, y_held, held))
     strength = _choose_strength(features_train, y, groups, seed)
     model = _regression(strength).fit(features_train, y)
     units = average_units(model.predict_proba(features_test), y_held, held)
     head = LinearHead.from_regression(model, classes)
-    return _score(units, head, strength, seed=seed, bootstrap=bootstrap)
+    scores = score_units(units, classes, seed=seed, bootstrap=bootstrap)
+    return ProbeResult(**scores, strength=strength, head=head)
 
 
 def paired_difference(
-    one: ProbeResult, other: ProbeResult, *, seed: int, bootstrap: int = BOOTSTRAP
+    one: Scores, other: Scores, *, seed: int, bootstrap: int = BOOTSTRAP
 ) -> Interval:
     """AUROC of `one` minus that of `other`, both read on the same resampled participants.
+
+    The two may come from probes of any kind.
 
     Raises:
         ValueError: the two probes were not tested on the same participants and labels.
@@ -157,27 +149,6 @@ def paired_difference(
     return interval_of(one.auroc - other.auroc, samples)
 
 
-def _score(
-    units: Units, head: LinearHead, strength: float, *, seed: int, bootstrap: int
-) -> ProbeResult:
-    weights = resample_weights(units, bootstrap=bootstrap, seed=seed)
-    area = interval_of(auroc(units)[0], auroc(units, weights))
-    accuracy = interval_of(balanced_accuracy(units)[0], balanced_accuracy(units, weights))
-    return ProbeResult(
-        auroc=area.value,
-        auroc_low=area.low,
-        auroc_high=area.high,
-        balanced_accuracy=accuracy.value,
-        balanced_accuracy_low=accuracy.low,
-        balanced_accuracy_high=accuracy.high,
-        classes=head.classes,
-        strength=strength,
-        participants_test=len(np.unique(units.groups_N)),
-        head=head,
-        units=units,
-    )
-
-
 def _batches(volumes: Iterable[NDArray[Any]], batch_size: int) -> Iterator[Tensor]:
     iterator = iter(volumes)
     while rows := [np.asarray(volume) for volume in islice(iterator, batch_size)]:
@@ -185,7 +156,7 @@ def _batches(volumes: Iterable[NDArray[Any]], batch_size: int) -> Iterator[Tenso
         yield torch.from_numpy(batch if batch.ndim == 5 else batch[:, None])
 
 
-def _encode(
+def encode_labels(
     y_train: NDArray[Any], y_test: NDArray[Any]
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
     """Class names, and labels as their indices."""
@@ -199,7 +170,7 @@ def _encode(
     return names, np.searchsorted(classes, y_train), np.searchsorted(classes, y_test)
 
 
-def _groups(
+def number_groups(
     train: NDArray[Any] | None, test: NDArray[Any] | None, rows: int, held: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Participants of both sides, numbered by row where none are given."""
@@ -207,6 +178,18 @@ def _groups(
         raise ValueError(f"{len(both)} participants are in both the training and the test rows")
     ours = np.arange(rows) if train is None else np.asarray(train)
     return ours, np.arange(held) if test is None else np.asarray(test)
+
+
+def check_rows(**sides: tuple[Any, Any, Any]) -> None:
+    """Refuse a side whose features, labels and groups differ in number.
+
+    Raises:
+        ValueError: names the side and the numbers.
+    """
+    for side, parts in sides.items():
+        sizes = [len(part) for part in parts]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"{side}: rows, labels and groups differ in number: {sizes}")
 
 
 def _regression(strength: float) -> Any:
@@ -224,7 +207,7 @@ def _choose_strength(
     features: NDArray[Any], y: NDArray[np.int64], groups: NDArray[Any], seed: int
 ) -> float:
     """The C with the least log loss on held-out folds of training participants."""
-    folds = _folds(features, y, groups, seed)
+    folds = participant_folds(features, y, groups, seed)
     losses = []
     for strength in STRENGTHS:
         total = 0.0
@@ -235,7 +218,7 @@ def _choose_strength(
     return STRENGTHS[int(np.argmin(losses))]
 
 
-def _folds(
+def participant_folds(
     features: NDArray[Any], y: NDArray[np.int64], groups: NDArray[Any], seed: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Folds whose training part holds every class; a participant is in one fold only."""
