@@ -1,6 +1,9 @@
 """Scans that tests write for themselves, and the folder of real ones."""
 
+import importlib.util
 import os
+import sys
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +14,7 @@ import numpy as np
 import pydicom
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from oct_io.buckets import StorageConfig, using_storage
 from oct_io.volume import OctVolume, Spacing
 from oct_io.writer import write_dicom
 from pydicom.encaps import encapsulate, encapsulate_extended
@@ -122,3 +126,40 @@ def bucket():
     CountingFileSystem.store.clear()
     CountingFileSystem.requests.clear()
     return CountingFileSystem()
+
+
+def load_servers():
+    """The module beside this file; test folders are not packages, so that names may repeat."""
+    path = Path(__file__).with_name("servers.py")
+    spec = importlib.util.spec_from_file_location("oct_io_test_servers", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def servers():
+    """Proxies, and real S3 and GCS APIs at `servers.places`."""
+    module = load_servers()
+    with pytest.MonkeyPatch.context() as patch, module.serve() as places:
+        patch.setenv("AWS_ACCESS_KEY_ID", "made-up")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "made-up")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        module.places = places
+        yield module
+
+
+@pytest.fixture
+def storage(servers):
+    """`storage(scheme)` gives a proxy that counts, with the storage pointed at it."""
+    with ExitStack() as open_ones:
+
+        def start(scheme, *, config=None, **faults):
+            proxy = servers.Proxy(servers.places[scheme], **faults)
+            open_ones.callback(proxy.close)
+            wanted = {"endpoint_url": proxy.url, "anonymous": scheme == "gs", **(config or {})}
+            open_ones.enter_context(using_storage(StorageConfig(**wanted)))
+            return proxy
+
+        yield start

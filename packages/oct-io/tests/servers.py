@@ -15,15 +15,17 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 SLOW_DOWN = (
     b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 )
+FORBIDDEN = b"<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"
 HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 FAULTS = ("reset", "delay", "truncate", "shorten", "busy")
+"""What passes; "forbid" is one more kind, which does not."""
 
 
 class Request(NamedTuple):
@@ -133,6 +135,8 @@ def _handler(proxy):
             status, headers, content = ask(self.command, self.path, dict(self.headers), body)
             path, span = unquote(urlsplit(self.path).path), self.headers.get("Range")
             fault = proxy.fault_for(self.command, self.path, span)
+            if fault == "forbid":
+                status, headers, content = 403, {"Content-Type": "application/xml"}, FORBIDDEN
             if fault == "busy":
                 status, headers, content = 503, {"Content-Type": "application/xml"}, SLOW_DOWN
             announced = len(content)
@@ -182,7 +186,7 @@ def _handler(proxy):
 
 @contextmanager
 def serve():
-    """Start both APIs in a process of their own; gives {"s3": "host:port", "gcs": "host:port"}."""
+    """Start both APIs in a process of their own; gives {"s3": "host:port", "gs": "host:port"}."""
     with subprocess.Popen(
         [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -201,10 +205,11 @@ def main():
         logging.getLogger(name).setLevel(logging.CRITICAL)  # a line for each request otherwise
     s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     s3.start()
+    HTTPServer.request_queue_size = 256  # it answers one by one, and resets who cannot wait
     gcs = create_server("127.0.0.1", 0, in_memory=True, default_bucket="eyes")
     gcs.start()
     host, port = s3.get_host_and_port()
-    places = {"s3": f"{host}:{port}", "gcs": f"127.0.0.1:{gcs._api._httpd.server_port}"}
+    places = {"s3": f"{host}:{port}", "gs": f"127.0.0.1:{gcs._api._httpd.server_port}"}
     print(json.dumps(places), flush=True)
     sys.stdin.read()
     os._exit(0)  # neither server ends at once when asked
