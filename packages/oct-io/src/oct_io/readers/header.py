@@ -24,6 +24,7 @@ FIRST_PIXEL_TAG = 0x7FE00001
 HEAD_BYTES = 256 << 10  # the header of 512 frames takes 208 kB
 MAX_HEAD_BYTES = 16 << 20
 MAX_FRAMES = 8192
+MAX_ELEMENTS = 20_000  # at top level; an OPT file has about 100
 
 NO_PIXELS = "no PixelData: the file is cut off or was written without it; copy it again"
 
@@ -115,10 +116,13 @@ def parse_dataset(
     check_magic(content, where)
     if is_deflated(content):
         content, _ = unfold(content, where, MAX_HEAD_BYTES)
-    met = False
+    met, elements = False, 0
 
     def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-        nonlocal met
+        nonlocal met, elements
+        elements += 1
+        if elements > MAX_ELEMENTS:  # zeros parse as elements of no length, at 1 MB/s
+            raise ValueError("too many elements")
         met = met or tag >= FIRST_PIXEL_TAG
         return met
 
