@@ -1,7 +1,8 @@
 """Building a cache: decode each scan once, resample it, and write raw voxels that training maps.
 
 A cache is a folder of `shard-00000.u8` files (records of Z x Y x X bytes), `quarantine.jsonl` and
-`index.json`. It appears whole under its name or not at all.
+`index.json`. It appears whole under its name or not at all. Beside it, as `.NAME.building`, lie the
+parts of a build that is under way or was killed; the next build of the same scans goes on there.
 """
 
 import fcntl
@@ -12,39 +13,23 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import BinaryIO, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from oct_io.decoding import NO_GUARD, Decoded, Outcome, decode_in_order
+from oct_io.assembly import assemble, sync
+from oct_io.decoding import NO_GUARD
 from oct_io.errors import TreeError
-from oct_io.index import (
-    INDEX,
-    VERSION,
-    CacheEntry,
-    CacheIndex,
-    fingerprint,
-    read_index,
-    shard_name,
-    write_index,
-)
+from oct_io.index import INDEX, VERSION, CacheIndex, read_index, shard_name
+from oct_io.making import MakeParts, Progress, Tally, find_missing, make_here
 from oct_io.manifest import ScanRecord
-from oct_io.quarantine import QUARANTINE, Refusal, check_share, refuse, write_quarantine
+from oct_io.parts import MAX_PART_SCANS, PartFolder, Plan
+from oct_io.quarantine import TooManyBadError
 from oct_io.resample import Window
+from oct_io.reuse import Kept
 from oct_io.storage import change_tokens
 
 SHARD_BYTES = 64 << 20
-
-
-class Progress(Protocol):
-    """Called after each scan, in order."""
-
-    def __call__(self, done: int, total: int, bad: int, /) -> None:
-        """Take the number of scans done so far, of all, and of those refused."""
 
 
 def build_cache(
@@ -57,13 +42,17 @@ def build_cache(
     progress: Progress | None = None,
     max_bad_fraction: float = 0.5,
     shard_bytes: int = SHARD_BYTES,
+    make_parts: MakeParts | None = None,
+    parts: str | Path | None = None,
 ) -> CacheIndex:
     """Resample every scan of `records` into the cache folder `out`, and return its index.
 
     Returns at once what lies in `out` if that was built from the same scans (path, size, time of
     change), records and window. Otherwise builds beside `out` and renames when all is on disk; a
-    killed build leaves `out` as it was. Two builds of one cache wait for each other. The result
-    does not depend on `jobs`.
+    killed build leaves `out` as it was, and the next one goes on after its last whole part (at most
+    16 scans). Volumes and refusals of scans that `out` holds already, unchanged, are taken over.
+    Two builds of one cache wait for each other. The result depends neither on `jobs`, nor on who
+    makes the parts, nor on how often the build was killed.
 
     Args:
         records: as from `read_manifest(root)`, or some of them.
@@ -71,9 +60,12 @@ def build_cache(
         window: what to cut out, and how finely to sample it.
         out: local folder; created, or replaced if it holds a cache of something else.
         jobs: processes that decode; 0 for one a CPU.
-        progress: called after each scan.
+        progress: called after each scan, and once for all that were done before.
         max_bad_fraction: share of refused scans above which the data set itself is at fault.
         shard_bytes: about the size of one shard file.
+        make_parts: does the work instead of processes of this machine.
+        parts: folder or URL for the parts, one that all who make them can write to; None puts
+            them beside `out`.
 
     Raises:
         TreeError: nothing to cache, too many bad scans, no room, or `out` is something else.
@@ -83,27 +75,54 @@ def build_cache(
         raise TreeError(f"{folder}: no scans to cache")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
-        inputs = _hash_inputs(records, root, window)
+        building = folder.with_name(f".{folder.name}.building")
+        sources = _hash_sources(records, root)
+        inputs = _hash_all(window, sorted(sources))
         old = _standing(folder)
         if old is not None and old.inputs == inputs:
             return old
-        _check_room(folder, len(records), window)
-        building = folder.with_name(f".{folder.name}.building")
-        shutil.rmtree(building, ignore_errors=True)  # left by a build that was killed
-        building.mkdir(mode=0o700)
-        try:
-            with closing(_Build(building, window, shard_bytes)) as build:
-                outcomes = decode_in_order(records, root, window, jobs=jobs)
-                for done, (record, outcome) in enumerate(zip(records, outcomes, strict=True), 1):
-                    build.add(record, outcome)
-                    if progress is not None:
-                        progress(done, len(records), len(build.refusals))
-                    check_share(build.refusals, len(records), max_bad_fraction)
-                index = build.finish(inputs)
-            _put_in_place(building, folder)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+        per_shard = max(1, shard_bytes // math.prod(window.require_fixed_shape()))
+        plan = Plan(
+            records=tuple(records),
+            sources=sources,
+            root=str(root),
+            window=window,
+            part_scans=min(per_shard, MAX_PART_SCANS),
+            parts=str(parts or building.resolve() / "parts"),
+        )
+        tally = Tally(len(records), progress, max_bad_fraction)
+        place = _make(plan, building, Kept(folder, old, window), tally, jobs, make_parts)
+        each = per_shard // plan.part_scans
+        index = assemble(plan, place, building, parts_per_shard=each, inputs=inputs)
+        place.remove()
+        _put_in_place(building, folder)
         return index
+
+
+def _make(
+    plan: Plan,
+    building: Path,
+    kept: Kept,
+    tally: Tally,
+    jobs: int,
+    make_parts: MakeParts | None,
+) -> PartFolder:
+    """Make the parts that are missing; what an old cache holds is taken over on this machine."""
+    place = PartFolder(plan.parts)
+    building.mkdir(mode=0o700, exist_ok=True)
+    place.start(plan)
+    try:
+        here = missing = find_missing(plan, place, tally.see)
+        _check_room(building, len(missing) * plan.part_scans * plan.record_bytes)
+        if make_parts is not None:
+            here = [n for n in missing if all(s in kept for s in plan.sources[plan.scans_of(n)])]
+            make_parts(plan, sorted(set(missing) - set(here)), tally.see)
+        make_here(plan, here, tally.see, kept=kept, jobs=jobs)
+    except TooManyBadError:
+        place.remove()  # refusals may have been the network's; the next build asks again
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    return place
 
 
 def _standing(folder: Path) -> CacheIndex | None:
@@ -145,10 +164,15 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _hash_inputs(records: Sequence[ScanRecord], root: str | Path, window: Window) -> str:
+def _hash_sources(records: Sequence[ScanRecord], root: str | Path) -> tuple[str, ...]:
+    """Hash of each record and of the state of its file; a change of either changes it."""
     tokens = change_tokens(root, [record.path for record in records if not record.refused])
-    listed = [[asdict(record), tokens.get(record.path, "")] for record in records]
-    content = json.dumps([VERSION, asdict(window), sorted(map(json.dumps, listed))])
+    listed = [[VERSION, asdict(record), tokens.get(record.path, "")] for record in records]
+    return tuple(hashlib.sha256(json.dumps(one).encode()).hexdigest()[:32] for one in listed)
+
+
+def _hash_all(window: Window, sources: Sequence[str]) -> str:
+    content = json.dumps([VERSION, asdict(window), list(sources)])
     return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -157,11 +181,10 @@ def _is_whole(folder: Path, index: CacheIndex) -> bool:
     return all(path.exists() and path.stat().st_size == n * index.record_bytes for path, n in sizes)
 
 
-def _check_room(folder: Path, scans: int, window: Window) -> None:
-    wanted = scans * math.prod(window.shape)
-    free = shutil.disk_usage(folder.parent).free
+def _check_room(building: Path, wanted: int) -> None:
+    free = shutil.disk_usage(building).free
     if wanted > free:
-        raise TreeError(f"{folder}: the cache takes {wanted:,} bytes, the disk has {free:,} free")
+        raise TreeError(f"{building}: the cache takes {wanted:,} bytes, the disk has {free:,} free")
 
 
 def _put_in_place(building: Path, folder: Path) -> None:
@@ -170,98 +193,5 @@ def _put_in_place(building: Path, folder: Path) -> None:
     if folder.exists():
         folder.rename(old)
     building.rename(folder)
-    _sync_folder(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@dataclass(slots=True)
-class _Shard:
-    file: BinaryIO
-    records: int = 0
-
-
-class _Build:
-    """A cache under construction in a folder of its own."""
-
-    def __init__(self, folder: Path, window: Window, shard_bytes: int) -> None:
-        self.folder, self.window = folder, window
-        self.per_shard = max(1, shard_bytes // math.prod(window.shape))
-        self.entries: list[CacheEntry] = []
-        self.refusals: list[Refusal] = []
-        self.histogram = np.zeros(256, dtype=np.int64)
-        self.shards: list[int] = []
-        self.open_shard: _Shard | None = None
-
-    def add(self, record: ScanRecord, outcome: Outcome) -> None:
-        """Append a decoded scan, or note why it is left out."""
-        if isinstance(outcome, Decoded):
-            self._append(outcome)
-        else:
-            self.refusals.append(refuse(record.key, record.path, *outcome))
-
-    def close(self) -> None:
-        """Let go of the shard that is open, if a build ends early."""
-        if self.open_shard is not None:
-            self.open_shard.file.close()
-
-    def _append(self, decoded: Decoded) -> None:
-        shard = self.open_shard
-        if shard is None or shard.records == self.per_shard:
-            self._close_shard()
-            file = (self.folder / shard_name(len(self.shards))).open("wb")
-            shard = self.open_shard = _Shard(file)
-        shard.file.write(decoded.voxels)
-        place = replace(decoded.entry, shard=len(self.shards), slot=shard.records)
-        self.entries.append(place)
-        self.histogram += np.bincount(np.frombuffer(decoded.voxels, dtype=np.uint8), minlength=256)
-        shard.records += 1
-
-    def _close_shard(self) -> None:
-        if self.open_shard is None:
-            return
-        file = self.open_shard.file
-        file.flush()
-        os.fsync(file.fileno())
-        file.close()
-        self.shards.append(self.open_shard.records)
-        self.open_shard = None
-
-    def finish(self, inputs: str) -> CacheIndex:
-        """Write quarantine and index, the index last, and bring all of it to disk."""
-        self._close_shard()
-        mean, std, percentiles = _statistics(self.histogram)
-        index = CacheIndex(
-            window=self.window,
-            entries=tuple(self.entries),
-            shards=tuple(self.shards),
-            mean=mean,
-            std=std,
-            percentiles=percentiles,
-            inputs=inputs,
-            fingerprint=fingerprint(self.window, (entry.sha256 for entry in self.entries)),
-            refused=len(self.refusals),
-        )
-        write_quarantine(self.folder / QUARANTINE, self.refusals)
-        _sync_folder(self.folder)
-        write_index(self.folder / INDEX, index)
-        for name in (QUARANTINE, INDEX):
-            _sync_folder(self.folder / name)
-        _sync_folder(self.folder)
-        return index
-
-
-def _statistics(histogram: NDArray[np.int64]) -> tuple[float, float, tuple[float, float, float]]:
-    levels, share = np.arange(256), histogram / max(1, histogram.sum())
-    mean = float((share * levels).sum())
-    std = float(np.sqrt((share * (levels - mean) ** 2).sum()))
-    below = np.cumsum(share)
-    low, middle, high = (float(np.searchsorted(below, part)) for part in (0.01, 0.5, 0.99))
-    return mean, std, (low, middle, high)

@@ -5,12 +5,13 @@ import multiprocessing
 import os
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
+from oct_io.buckets import configure_storage, current_storage, stays_in_process
 from oct_io.errors import ScanError, TreeError
 from oct_io.index import CacheEntry
 from oct_io.manifest import ScanRecord
@@ -42,12 +43,17 @@ Task = tuple[ScanRecord, str, Window]
 
 
 def decode_in_order(
-    records: Sequence[ScanRecord], root: str | Path, window: Window, *, jobs: int = 1
-) -> Iterator[Outcome]:
+    records: Sequence[ScanRecord],
+    root: str | Path,
+    window: Window,
+    *,
+    jobs: int = 1,
+    apart: bool = False,
+) -> Generator[Outcome, None, None]:
     """Read and resample `records`; outcomes come in their order, whatever `jobs` is.
 
-    With more than one job, processes are spawned (filesystems of buckets do not survive a fork),
-    and a decoder that crashes its process costs the scan it crashed on and nothing else.
+    With more than one job, or `apart`, processes are spawned (filesystems of buckets do not survive
+    a fork), and a decoder that crashes its process costs the scan it crashed on and nothing else.
 
     Raises:
         TreeError: no process can be started.
@@ -56,7 +62,7 @@ def decode_in_order(
         raise ValueError(f"jobs ({jobs}) must be 0, for one a CPU, or more")
     jobs = jobs or _cpus()
     tasks: list[Task] = [(record, str(root), window) for record in records]
-    if jobs == 1 or len(tasks) == 1:
+    if stays_in_process(root) or (not apart and (jobs == 1 or len(tasks) <= 1)):
         yield from map(decode, tasks)
     else:
         yield from _in_processes(tasks, jobs)
@@ -109,7 +115,12 @@ def _alone(task: Task) -> Outcome:
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=configure_storage,  # a spawned process does not inherit it
+        initargs=(current_storage(),),
+    )
 
 
 def decode(task: Task) -> Outcome:
@@ -160,5 +171,6 @@ def _resampled(record: ScanRecord, volume: OctVolume, window: Window) -> Decoded
         sha256=hashlib.sha256(voxels).hexdigest(),
         shard=0,
         slot=0,
+        mirrored=cut.mirrored,
     )
     return Decoded(voxels, entry)

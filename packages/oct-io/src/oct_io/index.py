@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class CacheEntry:
         sha256: of the record's bytes.
         shard: number of the file that holds it.
         slot: position within that file, in records.
+        mirrored: columns run from the scan's last to its first.
+        source: hash of the scan's record and of the state of its file; "" if not known.
     """
 
     participant: str
@@ -51,6 +53,16 @@ class CacheEntry:
     sha256: str
     shard: int
     slot: int
+    mirrored: bool = False
+    source: str = ""
+
+    def placed(self, shard: int, slot: int) -> "CacheEntry":
+        """Return the same entry at its place in the cache."""
+        return replace(self, shard=shard, slot=slot)
+
+    def from_source(self, source: str) -> "CacheEntry":
+        """Return the same entry, not yet placed, of a scan in the given state."""
+        return replace(self, source=source, shard=0, slot=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,13 +139,17 @@ def read_index(folder: Path) -> CacheIndex:
         raise TreeError(f"{path}: the index is damaged; build it again") from error
 
 
-def _with_tuples(tree: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(one) if isinstance(one, list) else one for key, one in tree.items()}
+def entry_from_tree(tree: dict[str, Any]) -> CacheEntry:
+    """Turn the JSON form of an entry back into one."""
+    values: dict[str, Any] = {
+        key: tuple(one) if isinstance(one, list) else one for key, one in tree.items()
+    }
+    return CacheEntry(**values)
 
 
 def _from_tree(tree: dict[str, Any]) -> CacheIndex:
     window = Window(**tree.pop("window"))
-    entries = tuple(CacheEntry(**_with_tuples(entry)) for entry in tree.pop("entries"))
+    entries = tuple(map(entry_from_tree, tree.pop("entries")))
     shards, percentiles = tuple(tree.pop("shards")), tuple(tree.pop("percentiles"))
     return CacheIndex(
         window=window, entries=entries, shards=shards, percentiles=percentiles, **tree

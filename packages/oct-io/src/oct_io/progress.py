@@ -1,31 +1,51 @@
 """Progress bars of the commands, on stderr: how many, how fast, how long still."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 Update = Callable[[int, int, int], None]
 """Takes how many are done, how many there are, and how many of those done are bad."""
 
 
+class Rate:
+    """How fast work goes, not counting what was done before it was first asked."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.start = clock()
+        self.before: int | None = None
+
+    def describe(self, done: int, total: int) -> str:
+        """Rate and time left, such as "12.5/s, 0:03:20 left"; "" while nothing is known."""
+        if self.before is None:  # the first call of a build that goes on counts what was there
+            self.before = done if done > 1 else 0
+            if self.before:
+                self.start = self.clock()
+        seconds, fresh = self.clock() - self.start, done - self.before
+        if fresh <= 0 or seconds <= 0:
+            return ""
+        rate = fresh / seconds
+        left = round((total - done) / rate)
+        hours, minutes = left // 3600, left % 3600 // 60
+        return f"{rate:.1f}/s, {hours}:{minutes:02}:{left % 60:02} left"
+
+
 @contextmanager
 def show_progress(what: str) -> Iterator[Update]:
     """Show a bar named `what` until the block ends."""
-    bad = TextColumn("{task.fields[bad]}")
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), bad)
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=None, bad="")
+    texts = TextColumn("{task.fields[speed]}"), TextColumn("{task.fields[bad]}")
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), *texts)
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=None, bad="", speed="")
+        rate = Rate()
 
         def update(done: int, total: int, bad: int = 0) -> None:
             seen = f"{bad} refused" if bad else ""
-            progress.update(task, completed=done, total=total, bad=seen)
+            speed = rate.describe(done, total)
+            progress.update(task, completed=done, total=total, bad=seen, speed=speed)
 
         yield update

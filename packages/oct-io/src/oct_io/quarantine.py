@@ -11,6 +11,10 @@ from oct_io.errors import TreeError
 QUARANTINE = "quarantine.jsonl"
 
 
+class TooManyBadError(TreeError):
+    """So many scans are refused that it must be the data set, its address or the network."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """One scan that was left out.
@@ -22,6 +26,7 @@ class Refusal:
         reason: one line without identity.
         path: relative path. In AI-READI's layout it names the participant, so it stands in the
             local quarantine file only and never in a log, a report or this object's repr.
+        source: hash of the scan's record and of the state of its file; "" if not known.
     """
 
     key: str
@@ -29,11 +34,12 @@ class Refusal:
     stage: str
     reason: str
     path: str = field(repr=False)
+    source: str = ""
 
 
-def refuse(key: str, path: str, stage: str, reason: str) -> Refusal:
+def refuse(key: str, path: str, stage: str, reason: str, *, source: str = "") -> Refusal:
     """Describe a scan that is left out."""
-    return Refusal(key, PurePosixPath(path).suffix[:10], stage, reason, path)
+    return Refusal(key, PurePosixPath(path).suffix[:10], stage, reason, path, source)
 
 
 def write_quarantine(path: Path, refusals: Sequence[Refusal]) -> None:
@@ -67,13 +73,13 @@ def check_share(refusals: Sequence[Refusal], total: int, max_bad_fraction: float
     """Stop when too many scans are bad, because then it is the data set or its address that is.
 
     Raises:
-        TreeError: more than `max_bad_fraction` of `total` are refused, or all of them.
+        TooManyBadError: more than `max_bad_fraction` of `total` are refused, or all of them.
     """
     bad = len(refusals)
     if not bad or (bad < total and bad <= max_bad_fraction * total):
         return
     first = refusals[0]
-    raise TreeError(
+    raise TooManyBadError(
         f"{bad} of {total} scans cannot be used ({count_stages(refusals)}), above the limit of "
         f"{max_bad_fraction:.0%}; the first: {first.stage}: {first.reason}"
     )

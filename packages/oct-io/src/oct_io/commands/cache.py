@@ -19,11 +19,28 @@ def add(commands: Commands) -> None:
     command.add_argument("out", type=Path, metavar="OUT")
     command.add_argument("--window", choices=sorted(WINDOWS), default="macula6")
     command.add_argument("--jobs", type=int, default=0, help="processes; 0 for one a CPU")
+    command.add_argument(
+        "--ray",
+        nargs="?",
+        const="local",
+        metavar="ADDRESS",
+        help="work on Ray Data: on the cluster at ADDRESS, or on one that is started here",
+    )
+    command.add_argument(
+        "--parts",
+        metavar="URL",
+        help="folder or bucket for the parts of an unfinished cache, one that all workers share",
+    )
     command.add_argument("--max-bad-fraction", type=float, default=0.5)
 
 
 def _run(options: argparse.Namespace) -> None:
     """Decode and resample every scan of a data set, once."""
+    make_parts = None
+    if options.ray:
+        from oct_io.ray_cache import on_ray
+
+        make_parts = on_ray(options.ray, cpus=options.jobs)
     records = read_manifest(options.root)
     with show_progress("scans") as update:
         index = build_cache(
@@ -34,6 +51,8 @@ def _run(options: argparse.Namespace) -> None:
             jobs=options.jobs,
             progress=update,
             max_bad_fraction=options.max_bad_fraction,
+            make_parts=make_parts,
+            parts=options.parts,
         )
     Console().print(
         f"{len(index.entries)} volumes of {' x '.join(map(str, index.window.shape))}, "

@@ -1,0 +1,122 @@
+"""Making the parts of a cache on Ray Data: many processes, on one machine or on several.
+
+Ray decides who works and repeats what a lost worker had begun. What counts as done is decided by
+the parts alone (see `oct_io.parts`), so that neither a killed worker nor a killed driver loses or
+doubles a volume, and the cache has the bytes that one process would have given it.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from oct_io.buckets import StorageConfig, configure_storage, current_storage
+from oct_io.decoding import decode_in_order
+from oct_io.errors import TreeError
+from oct_io.making import MakeParts, Seen
+from oct_io.manifest import ScanRecord
+from oct_io.parts import PartFolder, Plan, make_part
+from oct_io.resample import Window
+
+LOCAL = "local"
+RETRIES = 10  # of one part, when its worker is lost; the second try already decodes scans apart
+
+
+def on_ray(address: str = LOCAL, *, cpus: int = 0) -> MakeParts:
+    """Get what `build_cache(make_parts=...)` needs to work on Ray.
+
+    Args:
+        address: of a running cluster, such as "auto" or "host:6379"; "local" starts one on this
+            machine that ends with this process.
+        cpus: processes of a local cluster; 0 for one a CPU.
+
+    Raises:
+        TreeError: Ray is not installed.
+    """
+    try:
+        import ray.data  # noqa: F401
+    except ImportError as error:
+        raise TreeError("--ray needs Ray: install oct-io[ray]") from error
+
+    def make(plan: Plan, numbers: Sequence[int], seen: Seen) -> None:
+        if numbers:
+            _run(plan, numbers, seen, address=address, cpus=cpus)
+
+    return make
+
+
+def _run(plan: Plan, numbers: Sequence[int], seen: Seen, *, address: str, cpus: int) -> None:
+    import ray
+    import ray.data
+    from ray.exceptions import RayError
+
+    _connect(address, cpus)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    folder = PartFolder(plan.parts)
+    rows = [{"number": number, "task": _describe(plan, number)} for number in numbers]
+    parts = ray.data.from_items(rows, override_num_blocks=len(rows))
+    made = parts.map(_make_row, num_cpus=1, max_retries=RETRIES)
+    try:
+        for row in made.iter_rows():
+            part = folder.read(int(row["number"]), plan.record_bytes)
+            if part is None:
+                raise TreeError("a worker wrote a part that is not seen here; share the folder")
+            seen(len(part.entries) + len(part.refusals), part.refusals)
+    except RayError as error:
+        cause = getattr(error, "cause", None)
+        reason = str(cause or f"Ray gave up ({type(error).__name__})")
+        raise TreeError(f"{reason}; the same command again goes on where it was") from error
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str, cpus: int) -> None:
+    import ray
+
+    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if address != LOCAL:
+        ray.init(address=address, **quiet)
+        return
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when a cluster starts; it would phone home
+    ray.init(
+        num_cpus=cpus or None,
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        **quiet,
+    )
+
+
+def _describe(plan: Plan, number: int) -> str:
+    scans = plan.scans_of(number)
+    task = {
+        "plan": plan.name,
+        "parts": plan.parts,
+        "root": plan.root,
+        "window": asdict(plan.window),
+        "records": [asdict(record) for record in plan.records[scans]],
+        "sources": plan.sources[scans],
+        "record_bytes": plan.record_bytes,
+        "storage": asdict(current_storage()),
+    }
+    return json.dumps(task)
+
+
+def _make_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Make one part in a worker; a part that was begun before and came to nothing, with care."""
+    number, task = int(row["number"]), json.loads(row["task"])
+    configure_storage(StorageConfig(**task["storage"]))
+    folder = PartFolder(task["parts"])
+    folder.check(task["plan"])
+    if folder.read(number, task["record_bytes"]) is None:
+        records = [_record(tree) for tree in task["records"]]
+        window = Window(**task["window"])
+        begun = folder.begin(number)
+        outcomes = list(decode_in_order(records, task["root"], window, apart=begun))
+        folder.write(number, *make_part(records, task["sources"], outcomes))
+    return {"number": number}
+
+
+def _record(tree: dict[str, Any]) -> ScanRecord:
+    values: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in tree.items()}
+    return ScanRecord(**values)
