@@ -102,7 +102,7 @@ def test_high_throughput_jpeg_2000_is_read_or_says_what_to_install(scan_file, dr
     if get_decoder(uid).is_available:
         assert np.array_equal(read_volume(path).voxels, draw().voxels)
     else:
-        with pytest.raises(ScanError, match="decode: .*install pylibjpeg-openjpeg"):
+        with pytest.raises(ScanError, match=r"decode: .*install pylibjpeg-openjpeg"):
             read_volume(path)
 
 

@@ -14,7 +14,7 @@ from pydicom.tag import BaseTag
 from oct_io.errors import ScanError
 from oct_io.geometry import join_frames, place_frames
 from oct_io.protocols import device_name, find_protocol, protocol_token
-from oct_io.readers.deflated import is_deflated, unfold
+from oct_io.readers.deflated import is_deflated, meta_end, unfold
 from oct_io.readers.groups import Groups, frame_geometry, laterality, region, text
 from oct_io.storage import read_range, redact
 from oct_io.volume import Confidence, Laterality, Pattern, Spacing, SpacingSource
@@ -116,6 +116,7 @@ def parse_dataset(
     check_magic(content, where)
     if is_deflated(content):
         content, _ = unfold(content, where, MAX_HEAD_BYTES)
+        check_magic(content, where)
     met, elements = False, 0
 
     def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
@@ -148,6 +149,9 @@ def check_magic(content: bytes, where: str) -> None:
         raise ScanError(where, "parse", "the file is empty (0 bytes); copy it again")
     if content[128:132] != b"DICM":
         raise ScanError(where, "parse", "not a DICOM file: no DICM mark at byte 128")
+    end = meta_end(content)
+    if end is not None and content[end : end + 2] == b"\0\0":  # parsed at 1 MB/s otherwise
+        raise ScanError(where, "parse", "zeros stand where the header should go on")
 
 
 def describe(dataset: Dataset, where: str, *, spacing: Spacing | None = None) -> ScanHeader:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.geometry import implausible
+from oct_io.readers.content import check_content
 from oct_io.readers.header import ScanHeader
 from oct_io.readers.scanfile import RASTER
 from oct_io.volume import OctVolume, Pattern, Spacing
@@ -80,9 +81,7 @@ def complete(
         ScanError: stage `geometry` or `content`.
     """
     check_geometry(header, where, patterns)
-    if (voxels == voxels[:, :1, :1]).all():
-        reason = f"every one of the {len(voxels)} frames is of one grey level: no image"
-        raise ScanError(where, "content", reason)
+    check_content(voxels, where)
     order = np.asarray(header.order)
     if (np.diff(order) != 1).any():
         voxels = voxels[order]
