@@ -40,10 +40,11 @@ def sincos_table(grid: tuple[int, int, int], width: int) -> Tensor:
     """
     if width % 8:
         raise ValueError(f"encoder.width ({width}) must be a multiple of 8 for sin-cos positions")
-    positions_N3 = grid_positions(grid, None, torch.device("cpu"))[0].double()
+    host = torch.device("cpu")
+    positions_N3 = grid_positions(grid, None, host)[0].double()
     parts = []
     for axis, features in enumerate((width // 2, width // 4, width // 4)):
-        exponent = torch.arange(features // 2, dtype=torch.float64) / (features / 2)
+        exponent = torch.arange(features // 2, dtype=torch.float64, device=host) / (features / 2)
         angle = positions_N3[:, axis, None] * (1.0 / THETA**exponent)
         parts += [angle.sin(), angle.cos()]
     return torch.cat(parts, dim=1).to(torch.float32)

@@ -1,10 +1,12 @@
-"""The command oct-vjepa: say what is in a folder of saved weights."""
+"""The command oct-vjepa: look at saved weights, convert others, and list the presets."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from oct_vjepa import costs
+from oct_vjepa.convert import command
 from oct_vjepa.encoder import Encoder
 from oct_vjepa.weights import WeightsError
 
@@ -14,14 +16,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="oct-vjepa", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     info = commands.add_parser("info", help="configuration, parameters and tokens of an encoder")
-    info.add_argument("folder", help="folder with config.json and model.safetensors")
+    info.add_argument("folder", help="folder or URL with config.json and model.safetensors")
+    info.set_defaults(run=run_info)
+    command.add(commands)
+    costs.add(commands)
     arguments = parser.parse_args(argv)
     try:
-        encoder = Encoder.from_pretrained(arguments.folder)
-    except WeightsError as error:
+        return int(arguments.run(arguments))
+    except (WeightsError, ValueError) as error:
         print(f"oct-vjepa: {error}", file=sys.stderr)
         return 2
-    print(describe(encoder))
+
+
+def run_info(arguments: argparse.Namespace) -> int:
+    """Print what is in a folder."""
+    print(describe(Encoder.from_pretrained(arguments.folder)))
     return 0
 
 

@@ -92,9 +92,13 @@ class EncoderConfig:
                 raise ValueError(f"encoder.{name} ({getattr(self, name)}) must be positive")
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"encoder.drop_path ({self.drop_path}) must be from 0 to below 1")
-        choices = {"rotary": ROTARY_FORMS, "attention": ATTENTION_KERNELS}
-        choices |= {"positions": POSITIONS, "position_unit": POSITION_UNITS}
-        for name, allowed in choices.items():
+        choices: tuple[tuple[str, tuple[str, ...]], ...] = (
+            ("rotary", ROTARY_FORMS),
+            ("positions", POSITIONS),
+            ("position_unit", POSITION_UNITS),
+            ("attention", ATTENTION_KERNELS),
+        )
+        for name, allowed in choices:
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"encoder.{name} ({getattr(self, name)!r}) must be one of {allowed}"

@@ -15,7 +15,13 @@ from oct_vjepa.memory import recompute
 from oct_vjepa.patches import PatchEmbedding, grid_of
 from oct_vjepa.pooling import pool_tokens
 from oct_vjepa.positions import Rotary, make_rotary, patch_positions
-from oct_vjepa.weights import WeightsError, load_weights, read_config, write_weights
+from oct_vjepa.weights import (
+    WeightsError,
+    load_weights,
+    local_copy,
+    read_config,
+    write_weights,
+)
 
 __all__ = ["SIZES", "Encoder", "EncoderConfig", "encoder_config"]
 
@@ -130,24 +136,30 @@ class Encoder(nn.Module):
         return pool_tokens(self(x_BCZYX, spacing_B3=spacing_B3), pool)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json and model.safetensors to `folder`."""
+        """Write config.json and model.safetensors to `folder`, a path or a URL."""
         write_weights(folder, "encoder", asdict(self.config), self)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
         """Read an encoder from a folder, in evaluation mode and on the CPU.
 
+        Weights of other projects are read by `oct_vjepa.convert`.
+
+        Args:
+            folder: a path, or a URL that fsspec knows (needs `oct-vjepa[urls]`).
+
         Raises:
             WeightsError: files missing or damaged, settings unknown, or keys that do not fit.
         """
-        settings = read_config(folder, "encoder")
-        known = {field.name for field in fields(EncoderConfig)}
-        if unknown := sorted(settings.keys() - known):
-            raise WeightsError(f"{folder}: config.json has unknown encoder settings {unknown}")
-        try:
-            config = EncoderConfig(**settings)
-        except (TypeError, ValueError) as error:
-            raise WeightsError(f"{folder}: config.json is not valid: {error}") from error
-        encoder = cls(config)
-        load_weights(encoder, folder)
+        with local_copy(folder) as local:
+            settings = read_config(local, "encoder")
+            known = {field.name for field in fields(EncoderConfig)}
+            if unknown := sorted(settings.keys() - known):
+                raise WeightsError(f"{folder}: config.json has unknown encoder settings {unknown}")
+            try:
+                config = EncoderConfig(**settings)
+            except (TypeError, ValueError) as error:
+                raise WeightsError(f"{folder}: config.json is not valid: {error}") from error
+            encoder = cls(config)
+            load_weights(encoder, local)
         return encoder.eval()

@@ -45,14 +45,17 @@ def _tpu_flash() -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
     if xr.device_type() != "TPU" or find_spec("jax") is None:
         return None
     import torch_xla.distributed.spmd as xs
-    from torch_xla.experimental.custom_kernel import flash_attention
+    from torch_xla.experimental import custom_kernel
+
+    kernel: Any = custom_kernel.flash_attention
+    meshes: Any = xs
 
     def flash(query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor) -> Tensor:
         shared: dict[str, Any] = {"sm_scale": query_BHND.shape[-1] ** -0.5}  # its own default is 1
-        mesh = xs.get_global_mesh() if xr.is_spmd() else None
-        if mesh is not None:  # each device attends within its own part of the batch
+        mesh = meshes.get_global_mesh()
+        if mesh is not None:  # SPMD: each device attends within its own part of the batch
             shared |= {"mesh": mesh, "partition_spec": (mesh.axis_names[0], None, None, None)}
-        return flash_attention(query_BHND, key_BHND, value_BHND, **shared)
+        return kernel(query_BHND, key_BHND, value_BHND, **shared)
 
     return flash
 

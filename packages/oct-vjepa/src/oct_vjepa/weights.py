@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,6 +24,53 @@ class WeightsError(Exception):
     """Weights that cannot be read or do not fit; the text is one line that names the file."""
 
 
+def is_url(place: str | Path) -> bool:
+    """Whether `place` is a URL such as s3://bucket/encoder, and not a local path."""
+    return isinstance(place, str) and "://" in place
+
+
+@contextmanager
+def local_copy(place: str | Path) -> Iterator[Path]:
+    """A local path to a file or folder; what a URL names is copied here for as long as it is used.
+
+    Raises:
+        WeightsError: fsspec or its part for this kind of URL is missing, or nothing is there.
+    """
+    if not is_url(place):
+        yield Path(place)
+        return
+    system, path = _open_url(str(place))
+    with tempfile.TemporaryDirectory(prefix="oct-vjepa-") as scratch:
+        copy = Path(scratch) / (path.rstrip("/").rpartition("/")[2] or "weights")
+        try:
+            if system.isdir(path):
+                copy.mkdir()
+                for name in system.ls(path, detail=False):
+                    if str(name).endswith((".json", ".safetensors")):
+                        system.get_file(name, str(copy / str(name).rpartition("/")[2]))
+            else:
+                system.get_file(path, str(copy))
+        except Exception as error:  # every filesystem has errors of its own
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise WeightsError(f"{place}: cannot be fetched ({reason[:200]})") from error
+        try:
+            yield copy
+        except WeightsError as error:  # the user knows the URL, not where its copy lies
+            raise WeightsError(str(error).replace(str(copy), str(place))) from error
+
+
+def _open_url(url: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise WeightsError(f"{url}: reading URLs needs fsspec: install oct-vjepa[urls]") from error
+    try:
+        system, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise WeightsError(f"{url}: {error}") from error
+    return system, path
+
+
 def write_weights(folder: str | Path, kind: str, config: dict[str, Any], module: nn.Module) -> None:
     """Write `config` and the state of `module` to `folder`.
 
@@ -28,7 +78,7 @@ def write_weights(folder: str | Path, kind: str, config: dict[str, Any], module:
     one by one; the weights carry a fingerprint of their configuration, and a mixed pair is refused.
 
     Args:
-        folder: where to write; its parents are made.
+        folder: where to write, a path or a URL; its parents are made.
         kind: what the weights are, such as "encoder".
         config: JSON values that rebuild the module.
         module: whose parameters and buffers to write.
@@ -36,6 +86,9 @@ def write_weights(folder: str | Path, kind: str, config: dict[str, Any], module:
     Raises:
         WeightsError: `folder` is a file.
     """
+    if is_url(folder):
+        _upload(str(folder), kind, config, module)
+        return
     folder = Path(folder).absolute()
     if folder.exists() and not folder.is_dir():
         raise WeightsError(f"{folder}: is a file; name a folder to save to")
@@ -56,6 +109,20 @@ def write_weights(folder: str | Path, kind: str, config: dict[str, Any], module:
             os.replace(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _upload(url: str, kind: str, config: dict[str, Any], module: nn.Module) -> None:
+    system, path = _open_url(url)
+    with tempfile.TemporaryDirectory(prefix="oct-vjepa-") as scratch:
+        staged = Path(scratch) / "staged"
+        write_weights(staged, kind, config, module)
+        try:
+            system.makedirs(path, exist_ok=True)
+            for name in (WEIGHTS_NAME, CONFIG_NAME):  # the configuration last: it makes a folder
+                system.put_file(str(staged / name), f"{path.rstrip('/')}/{name}")
+        except Exception as error:  # every filesystem has errors of its own
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise WeightsError(f"{url}: cannot be written ({reason[:200]})") from error
 
 
 def read_config(folder: str | Path, kind: str) -> dict[str, Any]:
