@@ -1,23 +1,32 @@
 """What a data set holds, counted from its tables and the headers of its scans."""
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
-from oct_io.errors import ScanError, TreeError
-from oct_io.manifest import ScanRecord, hash_participant, read_manifest
+from oct_io.disagreement import find_disagreement
+from oct_io.errors import ScanError, Stage, TreeError
+from oct_io.manifest import (
+    ScanRecord,
+    find_manifest,
+    hash_participant,
+    list_folder,
+    read_manifest,
+)
 from oct_io.participants import read_participants
-from oct_io.readers import ScanHeader, read_header
+from oct_io.readers import ScanHeader
 from oct_io.readers.dicom import check_geometry
 from oct_io.readers.pixels import check_size
-from oct_io.storage import join
-from oct_io.tables import normal_id
+from oct_io.storage import change_tokens, exists
+
+LISTED = 200  # contradictions named one by one; the counts have all
 
 
 @dataclass(kw_only=True, slots=True)
 class AuditReport:
-    """Counts over a data set; participants appear hashed only.
+    """Counts over a data set; participants and scans appear hashed only.
 
     Attributes:
         scans: scans listed.
@@ -29,7 +38,11 @@ class AuditReport:
         refused: how many scans fall out at each stage.
         reasons: first reason met at each stage.
         duplicates: scans whose SOP Instance UID an earlier scan has.
-        mismatches: what manifest and header contradict each other in, and how often.
+        copies: those of them whose file is also as long as the earlier one: the same content twice.
+        mismatches: what contradicts the header of a scan, and how often: the manifest, where no
+            more is said, or the folder or file name.
+        contradictions: (key of the scan, what contradicts), the first 200.
+        examples: path of the first usable scan of each device and protocol; for who looks at them.
     """
 
     scans: int = 0
@@ -41,45 +54,102 @@ class AuditReport:
     refused: Counter[str] = field(default_factory=Counter)
     reasons: dict[str, str] = field(default_factory=dict)
     duplicates: int = 0
+    copies: int = 0
     mismatches: Counter[str] = field(default_factory=Counter)
+    contradictions: list[tuple[str, str]] = field(default_factory=list)
+    examples: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
+
+    def to_tree(self) -> dict[str, Any]:
+        """Everything but the paths of the examples, for JSON."""
+        tree = asdict(self)
+        del tree["examples"]
+        return tree
 
 
-def audit(root: str | Path, *, progress: Callable[[int, int], None] | None = None) -> AuditReport:
+def audit(
+    root: str | Path,
+    *,
+    manifest: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> AuditReport:
     """Read the header of every scan below `root` and count what is there.
+
+    Args:
+        root: local folder or fsspec URL.
+        manifest: table of scans, as in `read_manifest`.
+        progress: called with the number of headers read and of all.
 
     Raises:
         TreeError: no such folder, or no scans in it.
     """
-    records = read_manifest(root)
-    report = AuditReport(scans=len(records))
-    uids: set[str] = set()
-    for done, record in enumerate(records, start=1):
-        header = _header(record, root, report)
-        if header is not None:
-            report.duplicates += header.sop_instance_uid in uids
-            uids.add(header.sop_instance_uid)
-            _count(report, record, header)
-        if progress is not None:
-            progress(done, len(records))
+    scans = _scans(root, manifest, progress)
+    records = [record for record, _ in scans]
+    report = AuditReport(scans=len(scans))
+    sizes = _sizes(root, records)
+    first_size: dict[str, str] = {}
+    for record, header in scans:
+        if isinstance(header, ScanError):
+            _refuse(report, header.stage, header.reason)
+            continue
+        if not _is_usable(header, report):
+            continue
+        _count(report, record, header)
+        size = sizes.get(record.path, "")
+        uid = header.sop_instance_uid
+        if uid and uid in first_size:
+            report.duplicates += 1
+            report.copies += first_size[uid] == size
+        first_size.setdefault(uid, size)
     _compare_participants(report, records, root)
     return report
 
 
-def _header(record: ScanRecord, root: str | Path, report: AuditReport) -> ScanHeader | None:
-    """Header of a scan that could become a volume; None, and counted, otherwise."""
-    try:
-        if record.refused is not None:
-            stage, reason = record.refused
-        else:
-            header = read_header(join(root, record.path))
-            check_size(header, "")
-            check_geometry(header, "")
-            return header
-    except ScanError as error:
-        stage, reason = error.stage, error.reason
+def _scans(
+    root: str | Path,
+    manifest: str | Path | None,
+    progress: Callable[[int, int], None] | None,
+) -> list[tuple[ScanRecord, ScanHeader | ScanError]]:
+    """Each scan with its header, which is read once."""
+    from oct_io.headers import read_headers
+
+    base = str(root).rstrip("/")
+    if manifest is None and exists(base) and find_manifest(base) is None:
+        found = list_folder(base, progress)
+        if found:
+            return found
+    records = read_manifest(root, manifest=manifest)
+    readable = [record for record in records if record.refused is None]
+    headers = read_headers(root, [record.path for record in readable], progress=progress)
+    return [
+        (record, next(headers) if record.refused is None else _refused(record))
+        for record in records
+    ]
+
+
+def _refused(record: ScanRecord) -> ScanError:
+    stage, reason = record.refused or ("fetch", "")
+    return ScanError("", cast(Stage, stage), reason)
+
+
+def _sizes(root: str | Path, records: Sequence[ScanRecord]) -> dict[str, str]:
+    tokens = change_tokens(root, [record.path for record in records if not record.refused])
+    return {path: token.split(":", 1)[0] for path, token in tokens.items()}
+
+
+def _refuse(report: AuditReport, stage: str, reason: str) -> None:
     report.refused[stage] += 1
     report.reasons.setdefault(stage, reason)
-    return None
+
+
+def _is_usable(header: ScanHeader, report: AuditReport) -> bool:
+    """Whether the header promises a volume; counts the scan as refused otherwise."""
+    try:
+        check_size(header, "")
+        check_geometry(header, "")
+    except ScanError as error:
+        _refuse(report, error.stage, error.reason)
+        return False
+    return True
 
 
 def _count(report: AuditReport, record: ScanRecord, header: ScanHeader) -> None:
@@ -91,20 +161,16 @@ def _count(report: AuditReport, record: ScanRecord, header: ScanHeader) -> None:
         "laterality": header.laterality,
         "shape": " x ".join(map(str, header.shape)),
         "spacing_source": str(header.spacing_source),
+        "spacing_confidence": header.spacing_confidence,
         "pattern": header.pattern,
     }
     for name, value in properties.items():
         report.counts.setdefault(name, Counter())[value] += 1
-    stated = {
-        "shape": record.shape not in (None, header.shape),
-        "laterality": "unknown" not in (record.laterality, header.laterality)
-        and record.laterality != header.laterality,
-        "participant": bool(record.participant_id and header.participant_id)
-        and record.participant_id != normal_id(header.participant_id),
-    }
-    for name, wrong in stated.items():
-        if wrong:
-            report.mismatches[name] += 1
+    report.examples.setdefault((header.device, header.protocol), record.path)
+    for what in find_disagreement(record, header):
+        report.mismatches[what] += 1
+        if len(report.contradictions) < LISTED:
+            report.contradictions.append((record.key, what))
 
 
 def _compare_participants(report: AuditReport, records: list[ScanRecord], root: str | Path) -> None:

@@ -1,13 +1,13 @@
 """Which scans a data set holds: an AI-READI manifest, or any folder of scans."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from oct_io.errors import ScanError, TreeError
 from oct_io.protocols import DEVICES, device_name, protocol_token
-from oct_io.readers import READERS, read_header
+from oct_io.readers import READERS, SUFFIXES, ScanHeader
 from oct_io.storage import exists, join, redact, safe_relative, walk_files
 from oct_io.tables import Row, cell, id_column, normal_id, read_table
 from oct_io.volume import Laterality
@@ -61,13 +61,24 @@ def hash_participant(participant_id: str) -> str:
     return hashlib.sha256(b"oct-io:" + participant_id.encode()).hexdigest()[:12]
 
 
-def read_manifest(root: str | Path) -> list[ScanRecord]:
+def read_manifest(
+    root: str | Path,
+    *,
+    manifest: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[ScanRecord]:
     """List the scans below `root`, a local folder or an fsspec URL, sorted by path.
 
     With `retinal_oct/manifest.tsv` (AI-READI 1, 2 and 3; also where the whole tree lies one folder
-    deeper than it says) the manifest is read and no scan is opened. Otherwise every .dcm file below
-    `root` is a scan and its header is read. Rows that cannot be used, such as paths that leave the
-    root, are kept with `refused` set, so that whoever reads on can count them.
+    deeper than it says) the manifest is read and no scan is opened. Otherwise every file below
+    `root` that ends in one of `oct_io.readers.SUFFIXES` is a scan and its header is read. Rows that
+    cannot be used, such as paths that leave the root, are kept with `refused` set, so that whoever
+    reads on can count them.
+
+    Args:
+        root: what the paths are relative to.
+        manifest: another table of scans, such as `write_manifest` makes; it may lie anywhere.
+        progress: called while headers are read, with the number done and the number of all.
 
     Raises:
         TreeError: no such folder, or no scans in it.
@@ -75,10 +86,15 @@ def read_manifest(root: str | Path) -> list[ScanRecord]:
     base, where = str(root).rstrip("/"), redact(root)
     if not exists(base):
         raise TreeError(f"{where}: no such folder")
-    found = find_manifest(base)
-    records = _from_manifest(base, found) if found else _from_folder(base)
+    if manifest is not None:
+        records, found = _from_manifest(base, "", str(manifest)), "the manifest"
+    else:
+        found = find_manifest(base) or ""
+        records = _from_manifest(base, found, join(base, found)) if found else []
+    if not found:
+        records = [record for record, _ in list_folder(base, progress)]
     if not records:
-        looked = f"{MODALITY}/manifest.tsv and *.dcm below it"
+        looked = f"{MODALITY}/manifest.tsv and {', '.join(SUFFIXES)} files below it"
         what = f"{found} lists no scans" if found else f"no scans; looked for {looked}"
         raise TreeError(f"{where}: {what}")
     return sorted(records, key=lambda record: record.path)
@@ -98,8 +114,7 @@ def find_manifest(base: str) -> str | None:
     return None
 
 
-def _from_manifest(base: str, manifest: str) -> list[ScanRecord]:
-    url = join(base, manifest)
+def _from_manifest(base: str, manifest: str, url: str) -> list[ScanRecord]:
     rows = read_table(url)
     if not rows:
         return []
@@ -142,7 +157,7 @@ def _from_row(row: Row, id_name: str, prefix: str, cut: str) -> ScanRecord:
         device=device,
         laterality=_laterality(cell(row, "laterality")),
         region=cell(row, "anatomic_region") or "unknown",
-        protocol=protocol_token(path.rsplit("/", 1)[-1]),
+        protocol=protocol_token(cell(row, "protocol"), path.rsplit("/", 1)[-1]),
         shape=_shape(row),
         sop_instance_uid=cell(row, "sop_instance_uid"),
         refused=refused,
@@ -170,15 +185,20 @@ def _unique(records: Iterable[ScanRecord]) -> list[ScanRecord]:
     return list(seen.values())
 
 
-def _from_folder(base: str) -> list[ScanRecord]:
-    return [_from_file(base, path) for path in walk_files(base, ".dcm")]
+def list_folder(
+    base: str, progress: Callable[[int, int], None] | None = None
+) -> list[tuple[ScanRecord, ScanHeader | ScanError]]:
+    """Scans below `base`, by path, each with the header that its record was made from."""
+    from oct_io.headers import read_headers  # which needs the readers, as this does
+
+    paths = list(walk_files(base, SUFFIXES))
+    found = read_headers(base, paths, progress=progress)
+    return [(_from_header(path, one), one) for path, one in zip(paths, found, strict=True)]
 
 
-def _from_file(base: str, path: str) -> ScanRecord:
-    try:
-        header = read_header(join(base, path))
-    except ScanError as error:
-        return ScanRecord(path=path, refused=(error.stage, error.reason))
+def _from_header(path: str, header: ScanHeader | ScanError) -> ScanRecord:
+    if isinstance(header, ScanError):
+        return ScanRecord(path=path, refused=(header.stage, header.reason))
     return ScanRecord(
         path=path,
         participant_id=normal_id(header.participant_id),

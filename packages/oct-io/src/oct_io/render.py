@@ -18,6 +18,15 @@ def write_png(image: NDArray[np.uint8], path: str | Path) -> None:
     Raises:
         ValueError: not a two-dimensional uint8 array, or an empty one.
     """
+    Path(path).write_bytes(encode_png(image))
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """Content of an 8-bit PNG with the grey image (rows, columns).
+
+    Raises:
+        ValueError: not a two-dimensional uint8 array, or an empty one.
+    """
     if image.ndim != 2 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"image must be uint8 (rows, columns), not {image.dtype} {image.shape}")
     rows, columns = image.shape
@@ -29,7 +38,7 @@ def write_png(image: NDArray[np.uint8], path: str | Path) -> None:
         (b"IDAT", zlib.compress(lines.tobytes(), 6)),
         (b"IEND", b""),
     )
-    Path(path).write_bytes(PNG_MARK + b"".join(_chunk(name, data) for name, data in chunks))
+    return PNG_MARK + b"".join(_chunk(name, data) for name, data in chunks)
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:
@@ -60,3 +69,38 @@ def _to_bytes(tile: NDArray[np.uint8] | NDArray[np.uint16], highest: int) -> NDA
     if tile.dtype == np.uint8:
         return tile.astype(np.uint8)
     return (tile.astype(np.float32) * (255 / max(highest, 1))).astype(np.uint8)
+
+
+def draw_enface(
+    volume: OctVolume, *, depth_mm: tuple[float, float] | None = None, columns: int = 512
+) -> NDArray[np.uint8]:
+    """The eye seen from the front: mean over depth, in true proportions, contrast stretched.
+
+    Rows are B-scans from superior to inferior. The darkest and brightest percent saturate.
+
+    Args:
+        volume: what to look at.
+        depth_mm: only the slab between these depths, from the scan's outer edge; None for all.
+        columns: width of the picture; A-scans are picked or repeated, not blurred.
+
+    Raises:
+        ValueError: the slab holds no row of the scan.
+    """
+    bscans, rows, width = volume.voxels.shape
+    slab = slice(0, rows)
+    if depth_mm is not None:
+        top, bottom = (round(depth / volume.spacing.row) for depth in depth_mm)
+        slab = slice(max(0, top), min(rows, bottom))
+        if slab.start >= slab.stop:
+            deep = rows * volume.spacing.row
+            raise ValueError(f"depth_mm {depth_mm} must lie in the scan, 0 to {deep:.3g} mm")
+    grey = volume.voxels[:, slab].mean(axis=1, dtype=np.float32)
+    low, high = np.percentile(grey, (1, 99))
+    grey = np.clip((grey - low) / max(float(high - low), 1e-6), 0, 1) * 255
+    height = max(
+        1, round(columns * bscans * volume.spacing.bscan / (width * volume.spacing.column))
+    )
+    down = np.minimum(np.arange(height) * bscans // height, bscans - 1)
+    along = np.minimum(np.arange(columns) * width // columns, width - 1)
+    picked: NDArray[np.uint8] = grey[np.ix_(down, along)].round().astype(np.uint8)
+    return picked

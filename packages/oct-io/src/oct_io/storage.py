@@ -229,8 +229,8 @@ def _change_token(info: Mapping[str, Any]) -> str:
     return f"{info.get('size')}:{changed}"
 
 
-def walk_files(root: str | Path, suffix: str) -> Iterator[str]:
-    """Sorted paths, relative to `root`, of all files whose name ends in `suffix`."""
+def walk_files(root: str | Path, suffix: str | tuple[str, ...]) -> Iterator[str]:
+    """Sorted paths, relative to `root`, of all files that end in `suffix` or one of them."""
     filesystem, base = open_filesystem(root)
     base = base.rstrip("/")
     with _reaching(root):

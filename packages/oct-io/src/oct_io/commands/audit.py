@@ -1,6 +1,8 @@
 """`oct-io audit ROOT`: what a data set holds."""
 
 import argparse
+import json
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -12,14 +14,37 @@ from oct_io.progress import show_progress
 
 def add(commands: Commands) -> None:
     """Describe the arguments."""
-    add_command(commands, "audit", _run).add_argument("root", metavar="ROOT")
+    command = add_command(commands, "audit", _run)
+    command.add_argument("root", metavar="ROOT")
+    command.add_argument("--manifest", metavar="FILE", help="table of scans, if not at its place")
+    command.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write a page, with B-scans"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def _run(options: argparse.Namespace) -> None:
     """Count what a data set holds, from tables and headers."""
     with show_progress("headers") as update:
-        report = audit(options.root, progress=lambda done, total: update(done, total, 0))
-    _print_report(report, Console())
+        report = audit(
+            options.root,
+            manifest=options.manifest,
+            progress=lambda done, total: update(done, total, 0),
+        )
+    if options.html:
+        _write_page(report, options.root, options.html)
+    if options.json:
+        print(json.dumps(report.to_tree(), indent=1))
+    else:
+        _print_report(report, Console())
+
+
+def _write_page(report: AuditReport, root: str, path: Path) -> None:
+    from oct_io.audit_page import audit_page, draw_examples
+
+    with show_progress("examples") as update:
+        examples = draw_examples(report, root, lambda done, total: update(done, total, 0))
+    path.write_text(audit_page(report, examples), encoding="utf-8")
 
 
 def _print_report(report: AuditReport, console: Console) -> None:
@@ -30,11 +55,11 @@ def _print_report(report: AuditReport, console: Console) -> None:
     for stage, number in report.refused.most_common():
         table.add_row("refused", f"{stage}: {report.reasons[stage]}", str(number))
     for name, number in report.mismatches.most_common():
-        table.add_row("manifest and header differ", name, str(number))
+        table.add_row("contradicts the header", name, str(number))
     console.print(table)
     console.print(
         f"{report.scans} scans, {report.usable} usable, of {report.participants} participants; "
-        f"{report.duplicates} duplicate SOP Instance UIDs"
+        f"{report.duplicates} duplicate SOP Instance UIDs, {report.copies} of them equally long"
     )
     if report.without_scans is not None and report.not_in_table is not None:
         console.print(

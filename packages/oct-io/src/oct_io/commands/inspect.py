@@ -9,7 +9,8 @@ from rich.table import Table
 
 from oct_io.commands import Commands, add_command
 from oct_io.readers import read_header, read_volume
-from oct_io.render import draw_montage, write_png
+from oct_io.readers.header import ScanHeader
+from oct_io.render import draw_enface, draw_montage, write_png
 
 
 def add(commands: Commands) -> None:
@@ -17,17 +18,39 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "inspect", _run)
     command.add_argument("file", metavar="FILE")
     command.add_argument("--png", type=Path, metavar="OUT", help="also decode, and draw B-scans")
+    command.add_argument("--enface", type=Path, metavar="OUT", help="also draw it from the front")
+    command.add_argument(
+        "--slab",
+        nargs=2,
+        type=float,
+        metavar=("TOP", "BOTTOM"),
+        help="depths in mm between which --enface averages; all of the scan if not given",
+    )
 
 
 def _run(options: argparse.Namespace) -> None:
     """Say what a scan is, without saying whose."""
-    header = read_header(options.file)
+    if options.slab and not options.enface:
+        raise ValueError("--slab needs --enface: it says what that picture averages over")
+    _print_header(read_header(options.file))
+    if not options.png and not options.enface:
+        return
+    volume = read_volume(options.file)
+    if options.png:
+        write_png(draw_montage(volume), options.png)
+    if options.enface:
+        slab = (options.slab[0], options.slab[1]) if options.slab else None
+        write_png(draw_enface(volume, depth_mm=slab), options.enface)
+
+
+def _print_header(header: ScanHeader) -> None:
     spacing = "unknown" if header.spacing is None else _numbers(header.spacing, " x ")
     table = Table("property", "value", title="scan")
     rows = {
         "bscans x rows x columns": " x ".join(map(str, header.shape)),
         "bits": str(header.bits),
         "spacing, mm": f"{spacing} (from {header.spacing_source})",
+        "confidence": header.spacing_confidence,
         "pattern": f"{header.pattern} {header.pattern_note}".strip(),
         "laterality": header.laterality,
         "device": header.device,
@@ -38,8 +61,6 @@ def _run(options: argparse.Namespace) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     Console().print(table)
-    if options.png:
-        write_png(draw_montage(read_volume(options.file)), options.png)
 
 
 def _numbers(values: Sequence[float], between: str) -> str:
