@@ -1,0 +1,268 @@
+"""Augmentation of training volumes: what another eye, another sitting or another day would change.
+
+`augment(config)` gives a callable that changes a volume (bscan, row, column), as a numpy array or a
+torch tensor. What it does is a pure function of seed, epoch and index, so that a resumed run sees
+what an uninterrupted one would have. Depth is never flipped: light comes from one side.
+
+Needs the extra `oct-io[transforms]`: MONAI does the geometry and the grey levels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_io.errors import OctIoError
+from oct_io.volume import Laterality, Spacing
+
+OPPOSITE: dict[Laterality, Laterality] = {"L": "R", "R": "L", "unknown": "unknown"}
+COLUMN_AXIS = 2  # along a B-scan, from nasal to temporal; the one axis that is ever flipped
+
+
+@dataclass(kw_only=True, slots=True)
+class AugmentConfig:
+    """How much each augmentation may change; 0 switches one off."""
+
+    seed: int = 0
+    """Another seed, other draws."""
+
+    flip_probability: float = 0.5
+    """Mirror the columns. A mirrored left eye looks like a right one, and is then called so."""
+
+    affine_probability: float = 0.8
+    """Share of volumes that are moved at all; moving is what costs time."""
+
+    shift_lateral_mm: float = 0.5
+    """Largest shift across, either way: fixation is seldom better."""
+
+    shift_depth_mm: float = 0.15
+    """Largest shift in depth: where the chin rest stood."""
+
+    tilt_degrees: float = 3.0
+    """Largest tilt of the retina against the beam: where the pupil was entered."""
+
+    torsion_degrees: float = 8.0
+    """Largest rotation about the beam: head and eye roll by about this much."""
+
+    zoom: float = 0.08
+    """Largest relative change of lateral scale: axial length changes it by several percent, and
+    scanners assume one eye for all. Depth keeps its scale, which optics fix."""
+
+    gamma: float = 1.3
+    """Largest exponent of the grey levels; its inverse is the smallest. 1 switches it off."""
+
+    contrast: float = 0.15
+    """Largest relative change of all grey levels: gain differs between scanners."""
+
+    speckle: float = 0.1
+    """Largest standard deviation of noise that grows with the signal, relative to it."""
+
+    noise: float = 0.03
+    """Largest standard deviation of noise that does not, relative to the range of grey levels."""
+
+    dropped_bscans: float = 0.05
+    """Largest share of B-scans that are dark, next to each other: a blink."""
+
+    shadow_probability: float = 0.3
+    """Share of volumes across which an opacity casts a shadow."""
+
+    shadow_strength: float = 0.7
+    """Largest share of light that a shadow takes, in its middle."""
+
+    def __post_init__(self) -> None:
+        for name in ("flip_probability", "affine_probability", "shadow_probability",
+                     "shadow_strength", "dropped_bscans"):  # fmt: skip
+            _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
+        for name in ("shift_lateral_mm", "shift_depth_mm", "contrast", "speckle", "noise", "seed"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "zero or more")
+        for name in ("tilt_degrees", "torsion_degrees"):
+            value = getattr(self, name)
+            _require(0 <= value < 45, name, value, "0 to 45: further is no augmentation")
+        _require(0 <= self.zoom < 1, "zoom", self.zoom, "0 to 1")
+        _require(self.contrast < 1, "contrast", self.contrast, "below 1")
+        _require(self.gamma >= 1, "gamma", self.gamma, "1 or more")
+
+
+def _require(holds: bool, name: str, value: float, rule: str) -> None:
+    if not holds:
+        raise ValueError(f"augment.{name} ({value}) must be {rule}")
+
+
+class Augmented(NamedTuple):
+    """A changed volume, of the kind and type that came in."""
+
+    voxels: Any  # numpy array or torch tensor, as the input
+    laterality: Laterality  # of the eye that it now looks like
+    flipped: bool
+
+
+class Draw(NamedTuple):
+    """What is done to one volume."""
+
+    flipped: bool
+    affine_mm: NDArray[np.float64] | None  # 4 x 4, millimetres about the middle; None: not moved
+    gamma: float
+    contrast: float
+    speckle: float
+    noise: float
+    dark: tuple[float, float]  # first and last dark B-scan, as shares of their number
+    shadow: tuple[float, float, float, float]  # strength, middle, width, slope; shares of columns
+    noise_seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Changes volumes as `config` allows."""
+
+    config: AugmentConfig
+
+    def __call__(
+        self,
+        voxels: Any,
+        spacing: Spacing,
+        *,
+        epoch: int,
+        index: int,
+        laterality: Laterality = "unknown",
+    ) -> Augmented:
+        """Change one volume.
+
+        Args:
+            voxels: (bscans, rows, columns), uint8 or floating, a numpy array or a torch tensor on
+                the CPU; left as it is. Noise and contrast go by the range of its grey levels.
+            spacing: millimetres between voxel centres.
+            epoch: pass over the data.
+            index: number of the volume in the data set.
+            laterality: of the eye.
+
+        Raises:
+            ValueError: not three axes, or neither uint8 nor floating.
+        """
+        if len(voxels.shape) != 3:
+            raise ValueError(f"augment takes (bscan, row, column), not {tuple(voxels.shape)}")
+        draw = draw_changes(self.config, epoch=epoch, index=index)
+        changed = apply_changes(voxels, draw, spacing)
+        return Augmented(
+            changed, OPPOSITE[laterality] if draw.flipped else laterality, draw.flipped
+        )
+
+
+def augment(config: AugmentConfig | None = None) -> Augmentation:
+    """Make the augmentation that `config` describes; it can be sent to worker processes."""
+    return Augmentation(config or AugmentConfig())
+
+
+def draw_changes(config: AugmentConfig, *, epoch: int, index: int) -> Draw:
+    """Draw what is done to volume `index` in `epoch`: a function of these and the seed alone."""
+    rng = np.random.default_rng([config.seed, epoch, index])
+    chances = rng.random(3)
+    signed, shares = rng.uniform(-1, 1, 9), rng.random(6)
+    dark = shares[2] * config.dropped_bscans
+    strength = shares[3] * config.shadow_strength * (chances[2] < config.shadow_probability)
+    return Draw(
+        flipped=bool(chances[0] < config.flip_probability),
+        affine_mm=_affine(config, signed) if chances[1] < config.affine_probability else None,
+        gamma=float(config.gamma ** signed[7]),
+        contrast=float(config.contrast * signed[8]),
+        speckle=float(shares[0] * config.speckle),
+        noise=float(shares[1] * config.noise),
+        dark=(float(shares[4] * (1 - dark)), float(shares[4] * (1 - dark) + dark)),
+        shadow=(
+            float(strength),
+            float(shares[5]),
+            0.02 + 0.05 * float(shares[3]),
+            float(signed[6]),
+        ),
+        noise_seed=int(rng.integers(2**31)),
+    )
+
+
+def _affine(config: AugmentConfig, signed: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From where in the old volume each point of the new one comes, in millimetres."""
+    tilt, torsion = np.deg2rad(config.tilt_degrees), np.deg2rad(config.torsion_degrees)
+    matrix = np.eye(4)
+    matrix[:3, :3] = (
+        _rotation(0, 1, signed[0] * tilt)
+        @ _rotation(1, 2, signed[1] * tilt)
+        @ _rotation(0, 2, signed[2] * torsion)
+        @ np.diag([1 + signed[3] * config.zoom, 1.0, 1 + signed[3] * config.zoom])
+    )
+    lateral = config.shift_lateral_mm
+    matrix[:3, 3] = signed[4:7] * (lateral, config.shift_depth_mm, lateral)
+    return matrix
+
+
+def _rotation(one: int, other: int, angle: float) -> NDArray[np.float64]:
+    matrix = np.eye(3)
+    matrix[one, one] = matrix[other, other] = np.cos(angle)
+    matrix[one, other], matrix[other, one] = -np.sin(angle), np.sin(angle)
+    return matrix
+
+
+def apply_changes(voxels: Any, draw: Draw, spacing: Spacing) -> Any:
+    """Do to `voxels` what was drawn; returns the kind and type that came in.
+
+    Raises:
+        OctIoError: MONAI is not installed.
+        ValueError: voxels neither uint8 nor floating.
+    """
+    try:
+        from monai.transforms import AdjustContrast, Flip, ScaleIntensity
+        from monai.utils.type_conversion import convert_to_dst_type
+    except ImportError as error:
+        raise OctIoError("augmentation needs MONAI; install oct-io[transforms]") from error
+    whole = str(voxels.dtype).removeprefix("torch.") == "uint8"
+    if not whole and "float" not in str(voxels.dtype):
+        raise ValueError(f"augment takes uint8 or floating voxels, not {voxels.dtype}")
+    low, high = float(voxels.min()), float(voxels.max())
+    changed, *_ = convert_to_dst_type(voxels, np.zeros(0, np.float32))
+    changed = changed[None].astype(np.float32)  # MONAI takes a channel first
+    steps: list[Callable[[Any], Any]] = []
+    if draw.flipped:
+        steps.append(Flip(spatial_axis=COLUMN_AXIS))
+    if draw.affine_mm is not None:
+        steps.append(_mover(draw.affine_mm, spacing))
+    if high > low:
+        if draw.gamma != 1:
+            steps.append(AdjustContrast(draw.gamma))
+        if draw.contrast:
+            steps.append(ScaleIntensity(minv=None, maxv=None, factor=draw.contrast))
+    for step in steps:
+        changed = step(changed)
+    array = np.asarray(changed, dtype=np.float32)[0]
+    array = _spoil(np.ascontiguousarray(array), draw, low, high - low)
+    if whole:
+        array = np.clip(np.rint(array), 0, 255).astype(np.uint8)
+    result, *_ = convert_to_dst_type(array, voxels)
+    return result
+
+
+def _mover(affine_mm: NDArray[np.float64], spacing: Spacing) -> Callable[[Any], Any]:
+    """MONAI's affine, which counts in voxels about the middle; what comes from outside is 0."""
+    from monai.transforms import Affine
+
+    steps = np.diag([*spacing, 1.0])
+    in_voxels = np.linalg.inv(steps) @ affine_mm @ steps
+    move = Affine(affine=in_voxels, mode="bilinear", padding_mode="zeros", image_only=True)
+    return lambda image: move(image)
+
+
+def _spoil(voxels: NDArray[np.float32], draw: Draw, low: float, span: float) -> NDArray[np.float32]:
+    """Speckle, noise, a shadow and dark B-scans: nothing of MONAI's is made for these."""
+    bscans, _, columns = voxels.shape
+    if span > 0 and (draw.speckle or draw.noise):
+        rng = np.random.default_rng(draw.noise_seed)
+        signal = voxels - np.float32(low)
+        grain = rng.standard_normal(voxels.shape, dtype=np.float32)
+        voxels = voxels + grain * np.hypot(draw.speckle * signal, draw.noise * span)
+    strength, middle, width, slope = draw.shadow
+    if strength:
+        across = np.linspace(-0.5, 0.5, bscans)[:, None] * slope
+        off = (np.linspace(0, 1, columns)[None, :] - middle - across) / width
+        light = (1 - strength * np.exp(-(off**2) / 2)).astype(np.float32)
+        voxels = np.float32(low) + (voxels - np.float32(low)) * light[:, None, :]
+    first, last = (round(share * bscans) for share in draw.dark)
+    voxels[first:last] = low
+    return voxels
