@@ -12,8 +12,9 @@ from typing import Any
 from oct_io.errors import ScanError, TreeError
 from oct_io.readers.arrays import peek_npy, read_npy, read_npz
 from oct_io.readers.dicom import read_dicom, read_dicom_file, read_instances
+from oct_io.readers.e2e import read_e2e
 from oct_io.readers.header import ScanHeader, read_dicom_header
-from oct_io.readers.heidelberg import read_e2e, read_vol
+from oct_io.readers.heidelberg import read_vol
 from oct_io.readers.heyex_xml import read_heyex_xml
 from oct_io.readers.lazy import LazyVolume, header_of, picked
 from oct_io.readers.nifti import peek_nifti, read_nifti

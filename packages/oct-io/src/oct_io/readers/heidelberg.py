@@ -1,13 +1,8 @@
-"""Heidelberg Spectralis exports, .vol and .e2e, parsed by eyepy."""
+"""Heidelberg Spectralis exports, .vol, parsed by eyepy; and what all HEYEX exports share."""
 
-import contextlib
-import io
-import logging
 import math
 import struct
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -168,97 +163,3 @@ def _vol_layers(parsed: Any, names: dict[str, int]) -> dict[str, NDArray[np.floa
         if np.isfinite(surface).any() and float(np.nanmax(surface)) > 0:
             layers[name] = surface
     return layers
-
-
-def read_e2e(file: ScanFile) -> OctVolume:
-    """Read the one raster of an .e2e file, or the series whose number `file.member` names.
-
-    The format has the position of each B-scan in degrees and no size of a pixel that anyone has
-    confirmed, so the caller must give the spacing.
-
-    Raises:
-        ScanError: with its stage.
-    """
-    where = file.where
-    reader = needed("eyepy.io.he.e2e_reader", "vendors", where)
-    with _on_disk(file.content(), ".e2e") as path, _quiet():
-        try:
-            with reader.HeE2eReader(path) as opened:
-                series = _choose_series(opened.series, file)
-                return _e2e_volume(series, file)
-        except ScanError:
-            raise
-        except Exception as error:  # eyepy promises no set of errors for damaged bytes
-            reason = f"eyepy cannot read this .e2e file ({type(error).__name__})"
-            raise ScanError(where, "parse", reason) from None
-
-
-def _choose_series(series: Sequence[Any], file: ScanFile) -> Any:
-    """The series that was asked for, or the only one with more than one B-scan."""
-    if file.member is not None:
-        found = [one for one in series if str(one.id) == file.member]
-    else:
-        found = [one for one in series if one.n_bscans > 1] or list(series)
-    if len(found) != 1:
-        numbers = ", ".join(str(one.id) for one in series[:20])
-        reason = f"{len(found)} series fit; name one of {numbers or 'none'} with member="
-        raise ScanError(file.where, "parse", reason)
-    return found[0]
-
-
-def _e2e_volume(series: Any, file: ScanFile) -> OctVolume:
-    meta = series.get_meta()
-    lines = [tuple(one["start_pos"]) + tuple(one["end_pos"]) for one in meta["bscan_meta"]]
-    first = meta["bscan_meta"][0]
-    sizes = (int(series.n_bscans), int(first["size_y"]), int(first["size_x"]))
-    check_bytes(sizes, 4, file.where)
-    if file.spacing is None:
-        reason = "an .e2e file has no confirmed pixel size; spacing=Spacing(...) gives it"
-        raise ScanError(file.where, "geometry", reason)
-    header = spectralis_header(
-        file,
-        sizes,
-        pitch=(file.spacing.row, file.spacing.column),
-        lines_mm=lines,
-        pattern=PATTERNS.get(int(first["scan_pattern"])),
-        distance_mm=None,
-        side=str(meta["laterality"]),
-        participant="",
-    )
-    raw = np.asarray(series.get_bscans(), dtype=np.float32)
-    voxels = display_levels(np.where(raw > GREY_LEVELS_ABOVE, 0, raw), file.where)
-    names = needed("eyepy.io.he.vol_reader", "vendors", file.where).SEG_MAPPING
-    found = series.get_layers()
-    layers = {
-        name: np.asarray(found[number], dtype=np.float32)
-        for name, number in names.items()
-        if number in found
-    }
-    try:
-        localizer = np.asarray(series.get_localizer().data, dtype=np.uint8)
-    except (KeyError, ValueError, TypeError):
-        localizer = None  # not every series has one
-    return complete(
-        voxels, header, file.where, patterns=file.patterns, layers=layers, localizer=localizer
-    )
-
-
-@contextlib.contextmanager
-def _on_disk(content: bytes, suffix: str) -> Iterator[Path]:
-    """The bytes as a file that its owner alone may read; eyepy takes no bytes."""
-    with tempfile.TemporaryDirectory(prefix="oct-io-") as folder:
-        path = Path(folder) / f"scan{suffix}"
-        path.write_bytes(content)
-        yield path
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what eyepy prints and logs, which may quote the file, to itself."""
-    logger = logging.getLogger("eyepy")
-    before, logger.disabled = logger.disabled, True
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.disabled = before

@@ -1,0 +1,295 @@
+"""NIfTI, NumPy, TIFF and folders of images: axes, spacing, sidecars, and what is refused."""
+
+import gzip
+import io
+import json
+import zipfile
+from dataclasses import replace
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+import tifffile
+from oct_io import ScanError, Spacing, open_volume, read_volume
+from oct_io.readers import SUFFIXES, suffix_of
+from PIL import Image
+
+SAID = {"spacing_mm": [0.25, 0.004, 0.05], "laterality": "OS", "device": "Topcon Triton"}
+
+
+def beside(path, **fields):
+    path.write_text(json.dumps(SAID | fields))
+
+
+def refusal(path, **options):
+    with pytest.raises(ScanError) as caught:
+        read_volume(path, **options)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def save(path, voxels):
+    """Write `voxels` in the format that the ending of `path` names."""
+    if path.suffix == ".npy":
+        np.save(path, voxels)
+    elif path.suffix == ".npz":
+        np.savez_compressed(path, voxels=voxels)
+    elif path.suffix in (".tif", ".tiff"):
+        tifffile.imwrite(path, voxels, photometric="minisblack")
+    else:
+        path.mkdir()
+        for number, frame in enumerate(voxels):
+            Image.fromarray(frame).save(path / f"bscan {number}.png")
+
+
+PLAIN = ["scan.npy", "scan.npz", "scan.tif", "scan.tiff", "scan"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("name", PLAIN)
+def test_an_array_and_its_sidecar_make_a_volume(tmp_path, draw, name, dtype):
+    voxels = draw(dtype=dtype, shape=(12, 48, 40)).voxels
+    path = tmp_path / name
+    save(path, voxels)
+    beside(path / "volume.json" if path.is_dir() else tmp_path / "scan.json")
+    volume = read_volume(path)
+    assert volume.voxels.dtype == dtype
+    assert np.array_equal(volume.voxels, voxels)
+    assert volume.spacing == Spacing(0.25, 0.004, 0.05)
+    assert (volume.spacing_source, volume.spacing_confidence) == ("given", "high")
+    assert (volume.laterality, volume.device) == ("L", "topcon_triton")
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_without_a_sidecar_the_refusal_shows_the_one_to_write(tmp_path, draw, name):
+    path = tmp_path / name
+    save(path, draw().voxels)
+    error = refusal(path)
+    wanted = "volume.json" if path.is_dir() else "scan.json"
+    assert error.stage == "geometry"
+    assert f"write {wanted} like" in error.reason
+    example = error.reason[error.reason.index("{") : error.reason.index("}") + 1]
+    target = path / wanted if path.is_dir() else tmp_path / wanted
+    target.write_text(example)
+    assert read_volume(path).spacing == Spacing(0.047, 0.0026, 0.0117)
+    target.unlink()
+    given = Spacing(0.1, 0.004, 0.01)
+    assert read_volume(path, spacing=given).spacing == given
+
+
+def test_images_are_taken_in_the_natural_order_of_their_names(tmp_path, draw):
+    voxels = draw(shape=(12, 48, 40)).voxels
+    for kind, mode in ((".bmp", "L"), (".jpg", "L"), (".png", "RGB")):
+        folder = tmp_path / kind[1:]
+        folder.mkdir()
+        for number, frame in enumerate(voxels):
+            Image.fromarray(frame).convert(mode).save(folder / f"b{number}{kind}")
+        found = read_volume(folder, spacing=Spacing(0.25, 0.004, 0.05)).voxels
+        assert np.abs(found.astype(int) - voxels).mean() < (6 if kind == ".jpg" else 1e-9)
+
+
+def test_axes_say_which_is_which_and_which_run_backwards(tmp_path, draw):
+    voxels = draw().voxels
+    stored = voxels.transpose(2, 1, 0)[:, ::-1, ::-1]
+    np.save(tmp_path / "scan.npy", stored)
+    beside(tmp_path / "scan.json", axes=["column", "-row", "-bscan"])
+    assert np.array_equal(read_volume(tmp_path / "scan.npy").voxels, voxels)
+    assert open_volume(tmp_path / "scan.npy").shape == voxels.shape
+
+
+def test_floats_need_black_and_white(tmp_path, draw):
+    voxels = draw().voxels
+    np.save(tmp_path / "scan.npy", voxels.astype(np.float32) / 255)
+    beside(tmp_path / "scan.json")
+    error = refusal(tmp_path / "scan.npy")
+    assert (error.stage, "value_range" in error.reason) == ("content", True)
+    beside(tmp_path / "scan.json", value_range=[0, 1])
+    assert np.array_equal(read_volume(tmp_path / "scan.npy").voxels, voxels)
+    np.save(tmp_path / "scan.npy", voxels.astype(np.int32))
+    beside(tmp_path / "scan.json")
+    assert np.array_equal(read_volume(tmp_path / "scan.npy").voxels, voxels)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "JSON object"),
+        ('{"spacing": [1, 1, 1]}', "unknown field 'spacing'"),
+        ('{"spacing_mm": [1, 1]}', "spacing_mm must be 3 numbers"),
+        ('{"spacing_mm": [NaN, 1, 1]}', "spacing_mm must be 3 numbers"),
+        ('{"spacing_mm": "1"}', "spacing_mm must be a list"),
+        ('{"axes": ["row", "row", "bscan"]}', "axes must list"),
+        ('{"laterality": "left"}', "laterality must be R, L, OD or OS"),
+        ('{"pattern": "spiral"}', "pattern must be one of raster"),
+        ('{"value_range": [1, 0]}', "black below white"),
+        ('{"spacing_mm": [1.0, 1.0, 1.0]}', "row spacing 1 mm is outside"),
+        ('{"spacing_mm": [0.1, 0.004, 0.01], "pattern": "radial"}', "radial scan"),
+    ],
+)
+def test_a_sidecar_that_cannot_be_used_says_why(tmp_path, draw, text, reason):
+    np.save(tmp_path / "scan.npy", draw().voxels)
+    (tmp_path / "scan.json").write_text(text)
+    assert reason in str(refusal(tmp_path / "scan.npy"))
+
+
+def test_arrays_of_an_archive_are_chosen_by_name(tmp_path, draw):
+    one, other = draw().voxels, draw(seed=5).voxels
+    path = tmp_path / "scan.npz"
+    beside(tmp_path / "scan.json")
+    np.savez(path, one=one, spacing=np.ones(3))
+    assert np.array_equal(read_volume(path).voxels, one)
+    np.savez(path, one=one, other=other)
+    assert "2 of its arrays" in refusal(path).reason
+    assert np.array_equal(read_volume(path, member="other").voxels, other)
+    assert "no array" in refusal(path, member="third").reason
+
+
+def test_no_array_is_unpickled(tmp_path):
+    beside(tmp_path / "scan.json")
+    np.save(tmp_path / "scan.npy", np.array([[[{}]]], dtype=object), allow_pickle=True)
+    assert "pickled" in refusal(tmp_path / "scan.npy").reason
+
+
+def npy_header(shape, dtype="|u1"):
+    stream = io.BytesIO()
+    fields = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, fields)
+    return stream.getvalue()
+
+
+def test_sizes_are_checked_before_anything_is_allocated(tmp_path):
+    beside(tmp_path / "scan.json")
+    huge, short = npy_header((4000, 4000, 4000)), npy_header((400, 400, 400))
+    (tmp_path / "scan.npy").write_bytes(huge)
+    assert "claims 4000 x 4000 x 4000" in refusal(tmp_path / "scan.npy").reason
+    (tmp_path / "scan.npy").write_bytes(short + bytes(99))
+    assert refusal(tmp_path / "scan.npy").stage == "decode"
+    for content in (huge, short + bytes(99)):
+        with zipfile.ZipFile(tmp_path / "scan.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("voxels.npy", content)
+        assert refusal(tmp_path / "scan.npz").stage == "decode"
+    image = nibabel.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.diag([-0.01, -0.004, -0.2, 1]))
+    raw = bytearray(image.to_bytes())
+    raw[42:48] = np.array([20000, 20000, 20000], "<i2").tobytes()
+    (tmp_path / "scan.nii").write_bytes(raw)
+    assert "claims" in refusal(tmp_path / "scan.nii").reason
+    (tmp_path / "scan.nii.gz").write_bytes(gzip.compress(bytes(64 << 20)))
+    assert refusal(tmp_path / "scan.nii.gz").stage == "parse"
+
+
+AFFINE = np.diag([-0.05, -0.004, -0.25, 1.0])  # columns to the left, rows posterior, B-scans down
+
+
+def test_the_affine_of_a_nifti_file_puts_its_axes_in_order(tmp_path, draw):
+    voxels = draw().voxels
+    for name in ("scan.nii", "scan.nii.gz"):
+        nibabel.save(nibabel.Nifti1Image(voxels.transpose(2, 1, 0), AFFINE), tmp_path / name)
+        volume = read_volume(tmp_path / name)
+        assert np.array_equal(volume.voxels, voxels)
+        assert volume.spacing == pytest.approx((0.25, 0.004, 0.05), rel=1e-6)
+        assert (volume.spacing_source, volume.spacing_confidence) == ("affine", "medium")
+        lazy = open_volume(tmp_path / name)
+        assert lazy.shape == voxels.shape
+        assert lazy.spacing == volume.spacing
+    upwards = np.array([[0, 0, -0.05, 0], [0, -0.004, 0, 0], [0.25, 0, 0, 0], [0, 0, 0, 1.0]])
+    nibabel.save(nibabel.Nifti1Image(voxels[::-1], upwards), tmp_path / "scan.nii")
+    assert np.array_equal(read_volume(tmp_path / "scan.nii").voxels, voxels)
+
+
+def test_a_nifti_file_that_simpleitk_made_of_a_dicom_file_is_the_same_volume(scan_file, tmp_path):
+    path = scan_file()
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(path)), str(tmp_path / "scan.nii.gz"))
+    volume, other = read_volume(path), read_volume(tmp_path / "scan.nii.gz")
+    assert np.array_equal(volume.voxels, other.voxels)
+    assert volume.spacing == pytest.approx(other.spacing, abs=1e-6)
+
+
+def test_depth_is_never_flipped_on_a_guess(tmp_path, draw):
+    voxels = draw().voxels
+    image = nibabel.Nifti1Image(voxels.transpose(2, 1, 0), np.diag([0.05, 0.004, 0.25, 1]))
+    nibabel.save(image, tmp_path / "scan.nii")
+    error = refusal(tmp_path / "scan.nii")
+    assert (error.stage, "out of the eye" in error.reason) == ("geometry", True)
+    (tmp_path / "scan.json").write_text('{"axes": ["column", "row", "bscan"]}')
+    volume = read_volume(tmp_path / "scan.nii")
+    assert np.array_equal(volume.voxels, voxels)
+    assert volume.spacing == pytest.approx((0.25, 0.004, 0.05), rel=1e-6)
+
+
+def test_nifti_units_and_a_caller_are_heeded(tmp_path, draw):
+    image = nibabel.Nifti1Image(draw().voxels.transpose(2, 1, 0), AFFINE * 1000)
+    image.header.set_xyzt_units("micron")
+    nibabel.save(image, tmp_path / "scan.nii")
+    volume = read_volume(tmp_path / "scan.nii")
+    assert volume.spacing == pytest.approx((0.25, 0.004, 0.05), rel=1e-6)
+    given = Spacing(0.1, 0.003, 0.01)
+    assert read_volume(tmp_path / "scan.nii", spacing=given).spacing == given
+
+
+@pytest.mark.parametrize("name", ["scan.npy", "scan.npz", "scan.tif", "scan.nii", "scan.nii.gz"])
+def test_damaged_files_end_in_a_scan_error(tmp_path, draw, name):
+    path = tmp_path / name
+    voxels = draw().voxels
+    if ".nii" in name:
+        nibabel.save(nibabel.Nifti1Image(voxels.transpose(2, 1, 0), AFFINE), path)
+    else:
+        save(path, voxels)
+    beside(tmp_path / "scan.json")
+    content = path.read_bytes()
+    for kept in (0.0, 0.003, 0.01, 0.3, 0.9):
+        path.write_bytes(content[: int(len(content) * kept)])
+        assert refusal(path).stage in ("parse", "decode", "geometry")
+
+
+def test_images_that_do_not_fit_together_are_named_by_number(tmp_path, draw):
+    folder = tmp_path / "scan"
+    save(folder, draw().voxels)
+    beside(folder / "volume.json")
+    Image.fromarray(draw(shape=(8, 20, 20)).voxels[0]).save(folder / "bscan 3.png")
+    assert "image 4 of 8 differs" in refusal(folder).reason
+    (folder / "bscan 3.png").write_bytes(b"no image")
+    assert "image 4 of 8 is not a readable image" in refusal(folder).reason
+    colours = np.random.default_rng(0).integers(0, 255, (48, 40, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(folder / "bscan 3.png")
+    assert "image 4 of 8 is coloured" in refusal(folder).reason
+
+
+def test_a_folder_without_a_scan_says_what_is_read(tmp_path):
+    (tmp_path / "notes.txt").write_text("nothing")
+    assert "no scan among them" in refusal(tmp_path).reason
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path, draw, monkeypatch):
+    import sys
+
+    nibabel.save(nibabel.Nifti1Image(draw().voxels, AFFINE), tmp_path / "scan.nii")
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    error = refusal(tmp_path / "scan.nii")
+    assert (error.stage, "install oct-io[formats]" in error.reason) == ("parse", True)
+
+
+def test_endings_pick_the_longest_reader_and_parts_of_scans_are_no_scans():
+    assert suffix_of("A.NII.GZ") == ".nii.gz"
+    assert suffix_of("a.b.Dcm") == ".dcm"
+    assert not {".tif", ".png", ".xml", ".json"} & set(SUFFIXES)
+
+
+def test_a_stack_in_a_bucket_is_read_like_one_on_a_disk(bucket, draw, tmp_path):
+    voxels = draw().voxels
+    save(tmp_path / "scan.npy", voxels)
+    bucket.pipe_file("/b/scan.npy", (tmp_path / "scan.npy").read_bytes())
+    bucket.pipe_file("/b/scan.json", json.dumps(SAID).encode())
+    assert np.array_equal(read_volume("counting://b/scan.npy").voxels, voxels)
+    save(tmp_path / "stack", voxels)
+    for path in (tmp_path / "stack").iterdir():
+        bucket.pipe_file(f"/b/stack/{path.name}", path.read_bytes())
+    volume = read_volume("counting://b/stack", spacing=Spacing(0.25, 0.004, 0.05))
+    assert np.array_equal(volume.voxels, voxels)
+
+
+def test_layers_must_fit_their_volume(draw):
+    volume = draw()
+    with pytest.raises(ValueError, match=r"layer ILM must be \(8, 40\)"):
+        replace(volume, layers={"ILM": np.zeros((8, 41), np.float32)})
