@@ -69,8 +69,7 @@ def draw_foreground_tubes(
     weight_BP = foreground_BN.detach().to("cpu", torch.float32).view(batch, grid[0], plane).mean(1)
     bright_BP = _highest(weight_BP, bright, torch.rand(batch, plane, generator=generator))
     spare_BP = torch.where(bright_BP, -rank_BP, -torch.inf)
-    kept_BP = torch.zeros_like(bright_BP)
-    kept_BP.scatter_(1, spare_BP.topk(kept, dim=1).indices, torch.ones(1, dtype=torch.bool))
+    kept_BP = torch.zeros_like(bright_BP).scatter_(1, spare_BP.topk(kept, dim=1).indices, True)
     score_BP = rank_BP + bright_BP.float() - 10.0 * kept_BP.float()  # 10: below every other rank
     context_BP, target_BP = _split(score_BP, targets, contexts)
     return tubes(context_BP, grid), tubes(target_BP, grid)
