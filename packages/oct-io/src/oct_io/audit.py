@@ -16,6 +16,7 @@ from oct_io.manifest import (
     read_manifest,
 )
 from oct_io.participants import read_participants
+from oct_io.quarantine import without_name
 from oct_io.readers import ScanHeader
 from oct_io.readers.dicom import check_geometry
 from oct_io.readers.pixels import check_size
@@ -89,7 +90,7 @@ def audit(
     first_size: dict[str, str] = {}
     for record, header in scans:
         if isinstance(header, ScanError):
-            _refuse(report, header.stage, header.reason)
+            _refuse(report, header.stage, without_name(header.reason, record.path))
             continue
         if not _is_usable(header, report):
             continue

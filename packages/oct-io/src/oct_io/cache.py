@@ -12,7 +12,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -44,6 +44,7 @@ def build_cache(
     shard_bytes: int = SHARD_BYTES,
     make_parts: MakeParts | None = None,
     parts: str | Path | None = None,
+    again: Collection[str] = (),
 ) -> CacheIndex:
     """Resample every scan of `records` into the cache folder `out`, and return its index.
 
@@ -66,6 +67,7 @@ def build_cache(
         make_parts: does the work instead of processes of this machine.
         parts: folder or URL for the parts, one that all who make them can write to; None puts
             them beside `out`.
+        again: keys of scans that `out` refused and that are tried again, though nothing changed.
 
     Raises:
         TreeError: nothing to cache, too many bad scans, no room, or `out` is something else.
@@ -74,12 +76,12 @@ def build_cache(
     if not records:
         raise TreeError(f"{folder}: no scans to cache")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         building = folder.with_name(f".{folder.name}.building")
         sources = _hash_sources(records, root)
         inputs = _hash_all(window, sorted(sources))
         old = _standing(folder)
-        if old is not None and old.inputs == inputs:
+        if old is not None and old.inputs == inputs and not again:
             return old
         per_shard = max(1, shard_bytes // math.prod(window.require_fixed_shape()))
         plan = Plan(
@@ -89,9 +91,10 @@ def build_cache(
             window=window,
             part_scans=min(per_shard, MAX_PART_SCANS),
             parts=str(parts or building.resolve() / "parts"),
+            again=tuple(sorted(again)),
         )
         tally = Tally(len(records), progress, max_bad_fraction)
-        place = _make(plan, building, Kept(folder, old, window), tally, jobs, make_parts)
+        place = _make(plan, building, Kept(folder, old, plan), tally, jobs, make_parts)
         each = per_shard // plan.part_scans
         index = assemble(plan, place, building, parts_per_shard=each, inputs=inputs)
         place.remove()
@@ -143,7 +146,7 @@ def _standing(folder: Path) -> CacheIndex | None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`; the system frees it however the process ends.
 
     Raises:

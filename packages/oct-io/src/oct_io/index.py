@@ -110,9 +110,11 @@ def shard_name(number: int) -> str:
 
 
 def write_index(path: Path, index: CacheIndex) -> None:
-    """Write `index` as JSON."""
+    """Write `index` as JSON; an older one stays whole until the new one is."""
     tree = {"format": FORMAT, "version": VERSION, **asdict(index)}
-    path.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    partial = path.with_name(f".{path.name}.new")
+    partial.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def read_index(folder: Path) -> CacheIndex:

@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from oct_io.buckets import open_filesystem, redact
 from oct_io.decoding import Decoded, Outcome
 from oct_io.errors import TreeError
 from oct_io.index import CacheEntry, entry_from_tree
 from oct_io.manifest import ScanRecord
 from oct_io.quarantine import Refusal, refuse
 from oct_io.resample import Window
-from oct_io.storage import open_filesystem, redact
 
 PLAN = "plan.txt"
 MAX_PART_SCANS = 16
@@ -44,6 +44,7 @@ class Plan:
         window: what to cut out of each scan.
         part_scans: scans of one part; the last may have fewer.
         parts: folder or URL of the parts.
+        again: keys of scans that are tried again although an older cache refused them.
     """
 
     records: tuple[ScanRecord, ...]
@@ -52,11 +53,12 @@ class Plan:
     window: Window
     part_scans: int
     parts: str
+    again: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Hash of all that the parts depend on."""
-        content = [asdict(self.window), self.part_scans, self.sources]
+        content = [asdict(self.window), self.part_scans, self.sources, self.again]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property

@@ -39,13 +39,22 @@ class Refusal:
 
 def refuse(key: str, path: str, stage: str, reason: str, *, source: str = "") -> Refusal:
     """Describe a scan that is left out."""
-    return Refusal(key, PurePosixPath(path).suffix[:10], stage, reason, path, source)
+    named = without_name(reason, path)
+    return Refusal(key, PurePosixPath(path).suffix[:10], stage, named, path, source)
+
+
+def without_name(reason: str, path: str) -> str:
+    """Take the name of the file at `path` out of a reason, because names often hold an id."""
+    stem = PurePosixPath(path).name.split(".")[0]
+    return reason.replace(stem, "SCAN") if len(stem) > 3 else reason
 
 
 def write_quarantine(path: Path, refusals: Sequence[Refusal]) -> None:
     """Write one JSON object a line; an empty file says that nothing was refused."""
     lines = (json.dumps(asdict(refusal), sort_keys=True) + "\n" for refusal in refusals)
-    path.write_text("".join(lines), encoding="utf-8")
+    partial = path.with_name(f".{path.name}.new")
+    partial.write_text("".join(lines), encoding="utf-8")
+    partial.replace(path)
 
 
 def read_quarantine(path: Path) -> tuple[Refusal, ...]:

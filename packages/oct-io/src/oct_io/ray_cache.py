@@ -6,6 +6,7 @@ doubles a volume, and the cache has the bytes that one process would have given 
 """
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,7 +21,6 @@ from oct_io.parts import PartFolder, Plan, make_part
 from oct_io.resample import Window
 
 LOCAL = "local"
-RETRIES = 10  # of one part, when its worker is lost; the second try already decodes scans apart
 
 
 def on_ray(address: str = LOCAL, *, cpus: int = 0) -> MakeParts:
@@ -52,11 +52,12 @@ def _run(plan: Plan, numbers: Sequence[int], seen: Seen, *, address: str, cpus: 
     from ray.exceptions import RayError
 
     _connect(address, cpus)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     folder = PartFolder(plan.parts)
     rows = [{"number": number, "task": _describe(plan, number)} for number in numbers]
     parts = ray.data.from_items(rows, override_num_blocks=len(rows))
-    made = parts.map(_make_row, num_cpus=1, max_retries=RETRIES)
+    made = parts.map(_make_row, num_cpus=1)  # tries a part again three times if its worker is lost
     try:
         for row in made.iter_rows():
             part = folder.read(int(row["number"]), plan.record_bytes)
@@ -118,5 +119,7 @@ def _make_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record(tree: dict[str, Any]) -> ScanRecord:
-    values: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in tree.items()}
+    values: dict[str, Any] = {
+        key: tuple(one) if isinstance(one, list) else one for key, one in tree.items()
+    }
     return ScanRecord(**values)

@@ -6,23 +6,23 @@ from pathlib import Path
 from oct_io.dataset import CachedVolumes
 from oct_io.decoding import Decoded, Outcome, Refused
 from oct_io.index import CacheIndex
+from oct_io.parts import Plan
 from oct_io.quarantine import QUARANTINE, read_quarantine
-from oct_io.resample import Window
 
 
 class Kept:
     """What a standing cache knows about scans, by the hash of their state."""
 
-    def __init__(self, folder: Path, old: CacheIndex | None, window: Window) -> None:
+    def __init__(self, folder: Path, old: CacheIndex | None, plan: Plan) -> None:
         self._volumes: CachedVolumes | None = None
         self._numbers: dict[str, int] = {}
         self._refused: dict[str, Refused] = {}
-        if old is None or old.window != window:
+        if old is None or old.window != plan.window:
             return
         self._volumes = CachedVolumes(folder, old)
         self._numbers = {entry.source: n for n, entry in enumerate(old.entries) if entry.source}
         for refusal in read_quarantine(folder / QUARANTINE):
-            if refusal.source:
+            if refusal.source and refusal.key not in plan.again:
                 self._refused[refusal.source] = Refused(refusal.stage, refusal.reason)
 
     def __contains__(self, source: str) -> bool:

@@ -31,6 +31,7 @@ def add(commands: Commands) -> None:
         metavar="URL",
         help="folder or bucket for the parts of an unfinished cache, one that all workers share",
     )
+    command.add_argument("--manifest", metavar="FILE", help="table of the scans to take")
     command.add_argument("--max-bad-fraction", type=float, default=0.5)
 
 
@@ -41,7 +42,7 @@ def _run(options: argparse.Namespace) -> None:
         from oct_io.ray_cache import on_ray
 
         make_parts = on_ray(options.ray, cpus=options.jobs)
-    records = read_manifest(options.root)
+    records = read_manifest(options.root, manifest=options.manifest)
     with show_progress("scans") as update:
         index = build_cache(
             records,
