@@ -7,6 +7,7 @@ from typing import NamedTuple
 SOF_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # F7 is JPEG-LS (ISO 14495-1)
 ALONE = {0x01, *range(0xD0, 0xD9)}  # JPEG markers without a length
 MAX_SEGMENTS = 1000
+MAX_TILES = 65535  # ISO 15444-1 A.4.2: their number has 16 bits
 RLE_HEADER = 64
 
 LONG_ZEROS = 48
@@ -40,10 +41,16 @@ def frame_size(codestream: bytes) -> FrameSize | None:
     return None
 
 
-def _size_of_jpeg2000(codestream: bytes, at: int) -> FrameSize:
-    # ISO 15444-1 A.5.1: Lsiz, Rsiz, Xsiz, Ysiz, XOsiz, YOsiz, four of tiles, Csiz, Ssiz, ...
+def _size_of_jpeg2000(codestream: bytes, at: int) -> FrameSize | None:
+    # ISO 15444-1 A.5.1: Lsiz, Rsiz, Xsiz, Ysiz, XOsiz, YOsiz, four of tiles, Csiz, then Ssiz,
+    # XRsiz, YRsiz of each component. A decoder may loop for ever over tiles without a height.
     width, height, left, top = struct.unpack_from(">IIII", codestream, at + 4)
-    components, depth = struct.unpack_from(">HB", codestream, at + 36)
+    across, down, x, y = struct.unpack_from(">IIII", codestream, at + 20)
+    components, depth, *step = struct.unpack_from(">HBBB", codestream, at + 36)
+    if not (x <= left < x + across and y <= top < y + down and step == [1, 1]):
+        return None
+    if -(-(width - x) // across) * -(-(height - y) // down) > MAX_TILES:
+        return None
     return FrameSize(height - top, width - left, components, (depth & 0x7F) + 1)
 
 

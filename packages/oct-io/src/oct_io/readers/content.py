@@ -1,5 +1,6 @@
 """Whether decoded voxels can be a retina: blank volumes, blocks of lost bytes, frames apart."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,19 +10,26 @@ from oct_io.errors import ScanError
 
 Voxels = NDArray[np.uint8] | NDArray[np.uint16]
 
-LEAST_GAP_BYTES = 512  # a disk sector
+_GAP = bytes(256)  # half a disk sector; black speckle does not come in such rows
+
 RAGGED = 16  # voxels by which a gap's end must miss a row's end, to be no masked area
 THUMB = 24  # blocks along rows and columns of the small pictures that are compared
+LEAST_COMPARED = 8  # frames; of fewer, nobody can say what is usual
+FAR = 0.25  # one less the correlation with the better neighbour: 0.02 at most in a real scan
+FARTHER_THAN_USUAL = 6.0  # times the volume's median; made-up scans with coarse steps reach 2.6
+FAINT = 0.5  # of the usual contrast: a blink, which is like nothing else either
 
 
-def check_gaps(voxels: NDArray[Any], where: str) -> None:
+def check_gaps(content: bytes, start: int, voxels: NDArray[Any], where: str) -> None:
     """Refuse uncompressed voxels in which a block of bytes was lost and reads as zeros.
 
-    Scanners blank whole rows and columns. A lost block follows the file instead: it runs over rows'
-    ends, and begins or ends within a row where the rows above and below are not black.
+    Scanners blank whole rows, columns and frames. A lost block follows the file instead: it begins
+    or ends within a row where the row above or below shows something.
 
     Args:
-        voxels: (bscans, rows, columns) in file order.
+        content: the file.
+        start: of its voxels.
+        voxels: (bscans, rows, columns) in file order, a view of the same bytes.
         where: for messages.
 
     Raises:
@@ -29,32 +37,37 @@ def check_gaps(voxels: NDArray[Any], where: str) -> None:
     """
     columns = voxels.shape[2]
     lines = voxels.reshape(-1, columns)
-    least = max(-(-LEAST_GAP_BYTES // voxels.itemsize), columns + 1)
-    blank = ~lines.any(axis=1)  # a gap of two rows or more holds a blank one
-    edges = np.flatnonzero(np.diff(np.concatenate(([0], blank.view(np.int8), [0]))))
-    for first, end in edges.reshape(-1, 2):
-        before = _zeros_at_end(lines[first - 1]) if first else 0
-        after = _zeros_at_end(lines[end][::-1]) if end < len(lines) else 0
-        count = before + (end - first) * columns + after
-        ragged = (
-            before >= RAGGED and _is_lit(lines, first - 2, slice(columns - before, None))
-        ) or (after >= RAGGED and _is_lit(lines, end + 1, slice(None, after)))
-        if count >= least and ragged:
-            size = int(count) * voxels.itemsize
-            reason = f"{size:,} zero bytes begin or end within a row: a block of bytes was lost"
+    at, end = start, start + voxels.nbytes
+    while (at := content.find(_GAP, at, end)) >= 0:
+        stop = _end_of_zeros(content, at, end)
+        first, last = (at - start) // voxels.itemsize, (stop - start) // voxels.itemsize
+        (top, left), (bottom, right) = divmod(first, columns), divmod(last, columns)
+        before = slice(left, right if top == bottom else columns)
+        after = slice(left if top == bottom else 0, right)
+        if (left and _is_lit(lines, top - 1, before)) or (
+            right and _is_lit(lines, bottom + 1, after)
+        ):
+            reason = f"{stop - at:,} zero bytes lie across rows of the image: a block was lost"
             raise ScanError(where, "content", reason)
+        at = stop
 
 
-def _zeros_at_end(line: NDArray[Any]) -> int:
-    lit = np.flatnonzero(line)
-    return len(line) - 1 - int(lit[-1]) if len(lit) else len(line)
+def _end_of_zeros(content: bytes, at: int, end: int) -> int:
+    step = 1 << 16
+    while at < end:
+        part = content[at : min(at + step, end)]
+        kept = part.lstrip(b"\0")
+        if kept:
+            return at + len(part) - len(kept)
+        at += len(part)
+    return end
 
 
 def _is_lit(lines: NDArray[Any], row: int, part: slice) -> bool:
-    """Whether that part of a row shows something; rows outside do not."""
-    return 0 <= row < len(lines) and bool(
-        np.count_nonzero(lines[row][part]) * 2 > lines[row][part].size
-    )
+    """Whether that part of a row shows something; rows outside do not, nor do a few voxels."""
+    if not 0 <= row < len(lines) or part.stop - part.start < RAGGED:
+        return False
+    return bool(np.count_nonzero(lines[row][part]) * 2 > part.stop - part.start)
 
 
 def check_content(voxels: Voxels, where: str) -> None:
@@ -76,3 +89,41 @@ def check_content(voxels: Voxels, where: str) -> None:
     if flat.mean() > 0.5:
         reason = f"{flat.sum()} of {len(voxels)} frames are of one grey level: no volume"
         raise ScanError(where, "content", reason)
+
+
+def check_outliers(voxels: Voxels, order: Sequence[int], where: str) -> None:
+    """Refuse a volume in which a frame is unlike both of its neighbours: a damaged codestream.
+
+    A decoder that lost its place goes on with shifted and wrong grey levels. Frames are compared as
+    small pictures; dark ones may be blinks.
+
+    Args:
+        voxels: decoded frames, (bscans, rows, columns) in file order.
+        order: frame indices from superior to inferior.
+        where: for messages.
+
+    Raises:
+        ScanError: stage `content`.
+    """
+    if len(voxels) < LEAST_COMPARED:
+        return
+    small = np.stack([_thumb(voxels[i]) for i in order])
+    small -= small.mean(axis=1, keepdims=True)
+    contrast = np.linalg.norm(small, axis=1)
+    small /= np.maximum(contrast, 1e-6)[:, None]
+    likeness = (small[1:] * small[:-1]).sum(axis=1)
+    away = 1 - np.maximum(np.append(likeness, -1), np.append(-1, likeness))
+    limit = max(FAR, FARTHER_THAN_USUAL * float(np.median(away)))
+    odd = np.flatnonzero((away > limit) & (contrast > FAINT * np.median(contrast)))
+    if len(odd):
+        frames = f"frame {order[odd[0]] + 1} is" if len(odd) == 1 else f"{len(odd)} frames are"
+        raise ScanError(
+            where, "content", f"{frames} unlike the neighbours: its codestream is damaged"
+        )
+
+
+def _thumb(frame: NDArray[Any]) -> NDArray[np.float32]:
+    rows, columns = (max(1, size // THUMB) for size in frame.shape)
+    cut = frame[: frame.shape[0] // rows * rows, : frame.shape[1] // columns * columns]
+    blocks = cut.reshape(len(cut) // rows, rows, -1, columns)
+    return blocks.mean(axis=(1, 3), dtype=np.float32).ravel()

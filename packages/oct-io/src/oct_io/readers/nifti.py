@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from oct_io.errors import ScanError
 from oct_io.readers.extras import needed
 from oct_io.readers.header import ScanHeader
-from oct_io.readers.outcome import MAX_VOXEL_BYTES, check_bytes, complete
+from oct_io.readers.outcome import check_bytes, complete
 from oct_io.readers.plain import (
     AXES,
     Sidecar,
@@ -42,7 +42,10 @@ def read_nifti(file: ScanFile) -> OctVolume:
             because depth is never flipped on a guess.
     """
     sidecar = read_sidecar(file, sidecar_name(file))
-    content = _unpacked(file.content(), file.where, MAX_VOXEL_BYTES + MAX_EXTRA_BYTES)
+    packed = file.content()
+    image, header, axes = _describe(file, _unpacked(packed, file.where, HEAD_BYTES), sidecar)
+    promised = math.prod(image.shape) * image.header.get_data_dtype().itemsize
+    content = _unpacked(packed, file.where, promised + MAX_EXTRA_BYTES)
     image, header, axes = _describe(file, content, sidecar)
     start = int(image.header.get_data_offset())
     wanted = math.prod(image.shape) * image.header.get_data_dtype().itemsize

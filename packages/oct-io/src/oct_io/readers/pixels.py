@@ -15,7 +15,7 @@ from pydicom.uid import UID, RLELossless
 
 from oct_io.errors import ScanError
 from oct_io.readers.codestream import RLE_HEADER, frame_size, is_whole, zero_run
-from oct_io.readers.content import check_gaps
+from oct_io.readers.content import check_gaps, check_outliers
 from oct_io.readers.decoders import HTJ2K, HUFFMAN, Decode, find_decoder, uses_all_bytes
 from oct_io.readers.header import NO_PIXELS, ScanHeader
 
@@ -121,7 +121,7 @@ def _copy_native(
     kind = np.dtype(np.uint8 if header.allocated == 8 else "<u2" if little else ">u2")
     flat = np.frombuffer(content, kind, wanted // kind.itemsize, found.start)
     view = flat.reshape(header.shape)
-    check_gaps(view, where)
+    check_gaps(content, found.start, view, where)
     chosen = view if frames is None else view[list(frames)]
     return chosen.astype(np.uint8 if header.allocated == 8 else np.uint16)
 
@@ -148,6 +148,8 @@ def _decode_frames(
         if number in gaps:
             _check_gap(frame, gaps[number], decoder, header, f"frame {number + 1}", where)
         out[wanted[number]] = image
+    if frames is None:
+        check_outliers(out, header.order, where)
     return out
 
 

@@ -1,0 +1,58 @@
+"""Reads one path a line, answers with one JSON object a line; memory and time are limited.
+
+Started by fuzzing.py as a process of its own, so that whatever a damaged file does, it does here.
+"""
+
+import json
+import resource
+import signal
+import sys
+import time
+import warnings
+
+SECONDS = 10
+
+
+def too_slow(signum, frame):
+    raise TimeoutError
+
+
+def answer(path, read_volume, scan_error):
+    signal.alarm(SECONDS)
+    try:
+        read_volume(path)
+    except scan_error as error:
+        kind = "memory" if "MemoryError" in error.reason else error.stage
+        return kind, error.reason
+    except MemoryError:
+        return "memory", ""
+    except TimeoutError:
+        return "hang", ""
+    except BaseException as error:
+        return "leak", f"{type(error).__name__}: {error}"
+    finally:
+        signal.alarm(0)
+    return "read", ""
+
+
+def main(cap_bytes, warm):
+    from oct_io import ScanError, read_volume
+
+    warnings.simplefilter("ignore")
+    for path in warm:  # loads every decoder, so that libraries do not count as allocations
+        read_volume(path)
+    with open("/proc/self/statm") as file:
+        pages = int(file.read().split()[0])
+    limit = pages * resource.getpagesize() + cap_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    signal.signal(signal.SIGALRM, too_slow)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        start = time.monotonic()
+        outcome, reason = answer(line.rstrip("\n"), read_volume, ScanError)
+        found = {"outcome": outcome, "reason": reason, "s": time.monotonic() - start}
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2:])
