@@ -5,6 +5,7 @@ uv run apps/finetune task=fluid pool=max                 another label, another 
 uv run apps/finetune encoder=DIR data=aireadi data.root=PLACE task=diabetes4
 """
 
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ import oct_xla
 import torch
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
+from oct_io.releases import refuse_seen
 from oct_report import Stages, exit_codes, mistakes, print_table
 from oct_vjepa.comparison import COLUMNS, ProbeConfig, as_cells, compare_features
 from oct_vjepa.features import Features, load_or_embed, weights_fingerprint
@@ -71,6 +73,9 @@ class FinetuneConfig:
     test_split: str = "test"
     """Value of recommended_split that the result is measured on; all others are for training."""
 
+    allow_seen: bool = False
+    """Test on participants who took part in pretraining too; the result is then no test."""
+
     seed: int = 0
     """Of the folds, of the bootstrap, and of the random encoder that stands beside."""
 
@@ -119,6 +124,8 @@ def finetune(config: FinetuneConfig, resolved: DictConfig) -> None:
         source = oct_io.open_source(config.data, stages)
         examples = source.labelled(config.task.column, test_split=config.test_split)
         stages.say(f"{config.task.column}: {examples.describe()}")
+    if not config.allow_seen:
+        check_test_set(config, source, examples)
     torch.manual_seed(config.seed)
     encoders = {"pretrained": encoder, "random init": oct_vjepa.Encoder(encoder.config)}
     features = {
@@ -156,6 +163,20 @@ def check_window(config: FinetuneConfig, encoder: oct_vjepa.Encoder) -> None:
         raise ValueError(
             f"data.window={config.data.window} gives volumes of {shape}, but the encoder in "
             f"{config.weights} was trained on {encoder.config.input_shape}; choose its window"
+        )
+
+
+def check_test_set(
+    config: FinetuneConfig, source: oct_io.Source, examples: oct_io.LabelledVolumes
+) -> None:
+    """Refuse test participants whom the encoder's run, if it lies there, has trained on."""
+    provenance = Path(config.weights).parent / "provenance.json"
+    if provenance.exists():
+        refuse_seen(
+            json.loads(provenance.read_text(encoding="utf-8")),
+            set(examples.participants[examples.held_out].tolist()),
+            fingerprint=source.volumes.fingerprint,
+            version=source.version,
         )
 
 

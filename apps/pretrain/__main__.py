@@ -276,6 +276,8 @@ def describe(
         "scans_refused": len(source.volumes.quarantined),
         "excluded_splits": splits,
         "excluded_participants": source.excluded_participants(splits),
+        "participants_in_training": source.participants(seen),
+        "dataset_version": source.version,
     }
 
 

@@ -1,12 +1,21 @@
 """From a folder to volumes with labels: splits by participant, exclusions, and errors that help."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from oct_io import PhantomTree, SourceConfig, TreeError, hash_participant, open_source
+from oct_io import (
+    PhantomTree,
+    SourceConfig,
+    TreeError,
+    hash_participant,
+    open_source,
+    write_phantom_tree,
+)
 from oct_io.participants import read_participants
+from oct_io.splits import Split, write_split
 
 TREE = PhantomTree(
     participants=12, shape=(4, 40, 32), split_fractions=(0.5, 0.0, 0.5), devices=("phantom_a",),
@@ -241,3 +250,143 @@ def test_equal_defaults_are_not_shared_between_two_settings():
     one, other = SourceConfig(), SourceConfig()
     one.excluded_splits.append("val")
     assert other.excluded_splits == ["test"]
+
+
+def scans_of(scan_file, devices, folder="scans"):
+    """A plain folder: both eyes of one participant on each device."""
+    for number, device in enumerate(devices):
+        for eye in "LR":
+            region = ("Macula", "Optic Disc")[number % 2]
+            scan_file(
+                f"{folder}/{device}{eye}.dcm", laterality=eye, device=device, region=region,
+                participant_id=f"{('1', '4', '7')[number]}00{number}",
+            )  # fmt: skip
+
+
+DOMAINS = ("topcon_triton", "zeiss_cirrus", "heidelberg_spectralis")
+
+
+def test_a_single_domain_is_one_device_and_a_multi_domain_several(scan_file, open_folder):
+    scans_of(scan_file, DOMAINS)
+
+    def devices(**settings):
+        return Counter(one.device for one in open_folder(**settings).volumes.entries)
+
+    assert devices(devices=["zeiss_cirrus"]) == {"zeiss_cirrus": 2}
+    assert devices(devices=["zeiss_cirrus", "topcon_triton"]) == {
+        "zeiss_cirrus": 2, "topcon_triton": 2,
+    }  # fmt: skip
+    four = [*DOMAINS, "topcon_maestro2"]
+    assert devices(devices=four) == dict.fromkeys(DOMAINS, 2), "one list for every release"
+    assert devices(lateralities=["OD"]) == dict.fromkeys(DOMAINS, 1)
+    assert sum(devices().values()) == 6
+
+
+def test_a_device_or_region_that_nobody_knows_is_named_with_those_there_are(scan_file, open_folder):
+    scans_of(scan_file, DOMAINS)
+    with pytest.raises(
+        TreeError, match=r"no scan has device 'tritonn'; there are .*'zeiss_cirrus'"
+    ):
+        open_folder(devices=["tritonn"])
+    with pytest.raises(TreeError, match="no scan has region 'Maculla'"):
+        open_folder(regions=["Maculla"])
+    with pytest.raises(TreeError, match="none of 6 scans is of the devices, regions, eyes"):
+        open_folder(devices=["topcon_maestro2"])
+    with pytest.raises(ValueError, match=r"data.lateralities \(both\) must be R or L"):
+        SourceConfig(lateralities=["both"])
+
+
+def test_device_site_and_eye_can_be_asked_for_as_labels(scan_file, open_folder, tmp_path):
+    for number in range(6):
+        for eye in "LR":
+            scan_file(
+                f"scans/{number}{eye}.dcm", laterality=eye, device=DOMAINS[number % 2],
+                participant_id=f"{'14'[number // 3]}00{number}",
+            )  # fmt: skip
+    rows = [f"{'14'[n // 3]}00{n},{'no' if n % 2 else 'yes'}" for n in range(6)]
+    source = open_folder(labels=write_table(tmp_path / "labels.csv", rows))
+    site = source.labelled("@site")
+    assert site.classes == ("ucsd", "uw")
+    assert Counter(site.labels.tolist()) == {0: 6, 1: 6}
+    device = source.labelled("@device")
+    assert device.classes == ("topcon_triton", "zeiss_cirrus")
+    eye = source.labelled("@eye")
+    assert eye.classes == ("l", "r")
+    for examples in (site, device, eye):
+        test = set(examples.participants[examples.held_out].tolist())
+        assert test
+        assert not test & set(examples.participants[~examples.held_out].tolist())
+
+
+def test_a_split_from_a_table_decides_who_is_trained_on_and_who_is_tested(
+    scan_file, open_folder, tmp_path
+):
+    scans(scan_file, 6)
+    labels = write_table(
+        tmp_path / "l.csv", [f"{700 + n},{'yes' if n % 2 else 'no'}" for n in range(6)]
+    )
+    people = [hash_participant(f"{700 + n}") for n in range(6)]
+    parts = {f"fold-{n}": frozenset(people[2 * n : 2 * n + 2]) for n in range(3)}
+    write_split(tmp_path / "split.tsv", Split(parts=parts, rule="mine"))
+    source = open_folder(labels=labels, split=str(tmp_path / "split.tsv"))
+    examples = source.labelled("seen", test_split="fold-1")
+    assert set(examples.participants[examples.held_out].tolist()) == parts["fold-1"]
+    assert examples.split_rule == "mine fold-1"
+    assert source.excluded_participants(["fold-1"]) == sorted(parts["fold-1"])
+    kept = source.outside(["fold-1"])
+    assert source.participants(kept) == sorted(set(people) - parts["fold-1"])
+    with pytest.raises(
+        TreeError, match="excluded_splits: 'test' is none of fold-0, fold-1, fold-2"
+    ):
+        source.outside(["test"])
+
+
+def test_a_misspelt_split_is_not_taken_for_one_with_nobody_in_it(drawn):
+    _, source, _ = drawn
+    with pytest.raises(TreeError, match="excluded_splits: 'tets' is none of train, val, test"):
+        source.outside(["tets"])
+
+
+def test_a_class_of_one_participant_cannot_be_split(scan_file, open_folder, tmp_path):
+    scans(scan_file, 4)
+    rows = [f"{700 + n},{'yes' if n else 'no'}" for n in range(4)]
+    source = open_folder(labels=write_table(tmp_path / "labels.csv", rows))
+    with pytest.raises(
+        TreeError, match="'seen': a class has 1 participants with scans; it takes two"
+    ):
+        source.labelled("seen")
+
+
+def test_a_label_table_of_another_release_is_refused_unless_told_otherwise(tmp_path):
+    spec = replace(TREE, participants=6, manifest_version=3)
+    root = tmp_path / "tree"
+    write_phantom_tree(root, spec)
+    table = (root / "participants.tsv").read_text().replace("person_id", "participant_id", 1)
+    (tmp_path / "second.tsv").write_text(table)
+    config = SourceConfig(
+        root=str(root), window="tiny", cache=str(tmp_path / "cache"), jobs=1,
+        labels=str(tmp_path / "second.tsv"),
+    )  # fmt: skip
+    with pytest.raises(TreeError, match=r"second.tsv: is of release 2 .*release 3"):
+        open_source(config)
+    assert open_source(replace(config, mixed_releases=True)).version == 3
+    own = "\n".join(line.rsplit("\t", 4)[0] for line in table.splitlines())
+    assert "recommended_split" in own
+    (tmp_path / "second.tsv").write_text(own.replace("recommended_split", "group"))
+    assert open_source(config).split is None, "an own table without a recommended split goes"
+
+
+def test_left_eyes_are_mirrored_on_request_in_a_cache_of_their_own(scan_file, open_folder):
+    scans(scan_file, 1)
+    plain = [np.array(one) for one in open_folder().volumes]
+    mirrored = open_folder(mirror_left=True).volumes
+    eyes = [entry.laterality for entry in mirrored.entries]
+    assert sorted(eyes) == ["L", "R"]
+    for eye, before, after in zip(eyes, plain, mirrored, strict=True):
+        assert np.array_equal(after, before[:, :, ::-1] if eye == "L" else before)
+    assert mirrored.window.mirror_left
+
+
+def test_a_window_without_one_shape_is_refused_as_a_setting():
+    with pytest.raises(ValueError, match="window native keeps the shape of each scan"):
+        SourceConfig(window="native")

@@ -153,6 +153,11 @@ class Source:
         mean = float((share * levels).sum())
         return mean, float(np.sqrt((share * (levels - mean) ** 2).sum()))
 
+    def participants(self, numbers: Sequence[int]) -> list[str]:
+        """Hashed participants of the volumes with these numbers, sorted."""
+        entries = self.volumes.entries
+        return sorted({entries[number].participant for number in numbers})
+
     def excluded_participants(self, splits: Sequence[str]) -> list[str]:
         """Hashed participants that have volumes and that `outside` leaves out, sorted."""
         present = {entry.participant for entry in self.volumes.entries}
