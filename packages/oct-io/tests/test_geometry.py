@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from oct_io import ScanError, read_header, read_volume
-from oct_io.geometry import FrameGeometry, place_frames
+from oct_io.geometry import FrameGeometry, join_frames, place_frames
 from oct_io.protocols import PROTOCOLS, device_name, find_protocol, protocol_token
 
 
@@ -38,6 +38,37 @@ def test_the_distance_between_bscans_comes_from_the_first_source_in_the_document
         assert placed.source == source
     placed = place_frames(raster(orientations=AXIAL))
     assert (placed.bscan_mm, placed.source) == (None, None)
+
+
+def test_each_source_has_its_confidence_and_a_confirmed_thickness_a_better_one():
+    protocol = find_protocol("1001_maestro2_3d_macula_oct_l_1.2.dcm")
+    wanted = [
+        ({"positions_mm": stacked(0.2), "orientations": AXIAL}, "high"),
+        ({"lines": lines(30.0)}, "high"),
+        ({"spacing_between_slices": 0.4}, "medium"),
+        ({"slice_thickness": 0.5}, "low"),
+        ({"slice_thickness": 0.76, "protocol": protocol}, "medium"),
+        ({"slice_thickness": 0.4, "protocol": protocol}, "low"),
+        ({"field_of_view_mm": 4.0}, "medium"),
+        ({"protocol": protocol}, "low"),
+        ({}, "none"),
+    ]
+    for said, confidence in wanted:
+        assert place_frames(raster(**said)).confidence == confidence, said
+    placed = place_frames(raster(field_of_view_mm=4.0))
+    assert (placed.bscan_mm, placed.source) == (0.5, "field_of_view")
+
+
+def test_frames_of_several_files_are_placed_together():
+    parts = [
+        raster(3, positions_mm=stacked(0.2)[5:], orientations=AXIAL[:3]),
+        raster(5, positions_mm=stacked(0.2)[:5], orientations=AXIAL[:5]),
+    ]
+    placed = place_frames(join_frames(parts))
+    assert placed.order == (3, 4, 5, 6, 7, 0, 1, 2)
+    assert placed.bscan_mm == pytest.approx(0.2)
+    silent = join_frames([parts[0], raster(5, slice_thickness=0.3)])
+    assert np.isnan(silent.positions_mm[3:]).all()
 
 
 def test_a_known_pixel_size_of_the_localizer_is_used_as_it_is():

@@ -16,7 +16,7 @@ from oct_io.readers.groups import text
 from oct_io.readers.header import ScanHeader
 from oct_io.readers.outcome import Voxels
 from oct_io.readers.scanfile import ScanFile
-from oct_io.volume import Laterality, Pattern, Spacing, SpacingSource
+from oct_io.volume import CONFIDENCE, Laterality, Pattern, Spacing, SpacingSource
 
 AXES = ("bscan", "row", "column")
 FOLDER_SIDECAR = "volume.json"
@@ -158,8 +158,7 @@ def placement(spacing: Spacing, source: SpacingSource, pattern: Pattern, bscans:
         return Placement("line", order, None, None, "one B-scan, not a volume")
     if pattern != "raster":
         return Placement(pattern, order, None, None, f"its sidecar calls it a {pattern} scan")
-    confidence = "medium" if source == "affine" else "high"
-    return Placement("raster", order, spacing.bscan, source, "", confidence)  # type: ignore[arg-type]
+    return Placement("raster", order, spacing.bscan, source, "", CONFIDENCE[source])
 
 
 def plain_header(
