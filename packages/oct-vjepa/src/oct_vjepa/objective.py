@@ -102,12 +102,12 @@ class Objective(nn.Module):
         return {"momentum": momentum}
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Optimiser groups: matrices with decay; biases, norms and mask tokens without."""
+        """Optimiser groups: matrices with decay; biases, norms, mask tokens and places without."""
         decayed: list[nn.Parameter] = []
         free: list[nn.Parameter] = []
         for name, weight in self.named_parameters():
             if weight.requires_grad:
-                alone = weight.ndim < 2 or name.endswith("mask_tokens")
+                alone = weight.ndim < 2 or name.endswith(("mask_tokens", "positions.table"))
                 (free if alone else decayed).append(weight)
         return [
             {"params": decayed, "weight_decay": weight_decay},
