@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -262,12 +264,18 @@ def test_a_folder_without_a_scan_says_what_is_read(tmp_path):
 
 
 def test_a_library_that_is_missing_is_named_with_its_extra(tmp_path, draw, monkeypatch):
-    import sys
-
     nibabel.save(nibabel.Nifti1Image(draw().voxels, AFFINE), tmp_path / "scan.nii")
     monkeypatch.setitem(sys.modules, "nibabel", None)
     error = refusal(tmp_path / "scan.nii")
     assert (error.stage, "install oct-io[formats]" in error.reason) == ("parse", True)
+
+
+def test_importing_oct_io_loads_no_library_that_only_some_formats_need():
+    code = "import sys, oct_io; print(*{name.split('.')[0] for name in sys.modules})"
+    command = [sys.executable, "-c", code]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"eyepy", "oct_converter", "construct", "nibabel", "tifffile", "sklearn"}
+    assert not heavy & set(loaded)
 
 
 def test_endings_pick_the_longest_reader_and_parts_of_scans_are_no_scans():

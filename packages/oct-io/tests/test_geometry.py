@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from oct_io import ScanError, read_header, read_volume
 from oct_io.geometry import FrameGeometry, join_frames, place_frames
-from oct_io.protocols import PROTOCOLS, device_name, find_protocol, protocol_token
+from oct_io.protocols import (
+    PROTOCOLS,
+    device_name,
+    find_protocol,
+    laterality_in_name,
+    protocol_token,
+)
 
 
 def raster(frames=8, **changes):
@@ -241,3 +247,14 @@ def test_devices_have_one_name_each():
     assert device_name("Carl Zeiss Meditec", "CIRRUS HD-OCT 5000") == "zeiss_cirrus"
     assert device_name("oct-io", "phantom_b") == "phantom_b"
     assert device_name("Someone", "Else") == "unknown"
+
+
+def test_the_eye_in_a_file_name_counts_where_the_file_is_silent(scan_file, draw):
+    assert laterality_in_name("/a/1001_spectralis_onh_rc_hr_oct_oct_l_1.2.dcm") == "L"
+    assert laterality_in_name("1001_cirrus_mac_oct_r_1.2.dcm") == "R"
+    assert laterality_in_name("1001_cirrus_mac_oct_1.2.dcm") == "unknown"
+    assert laterality_in_name("scan_l_1.2.dcm") == "unknown"
+    silent = draw(laterality="unknown")
+    name = "1001_cirrus_mac_oct_r_1.2.dcm"
+    assert read_header(scan_file(name, volume=silent)).laterality == "R"
+    assert read_header(scan_file(name, volume=draw(laterality="L"))).laterality == "L"

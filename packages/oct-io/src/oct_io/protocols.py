@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from oct_io.volume import Pattern
+from oct_io.volume import Laterality, Pattern
 
 
 class Protocol(NamedTuple):
@@ -82,6 +82,15 @@ def protocol_token(*names: str) -> str:
         if phantom:
             return phantom[1][:64]
     return "unknown"
+
+
+def laterality_in_name(name: str) -> Laterality:
+    """Eye in an AI-READI file name, `<id>_<protocol>_<l|r>_<uid>`; only behind a known protocol."""
+    slug = "_" + _slug(name.rsplit("/", 1)[-1])
+    found = find_protocol(name)
+    side = re.search(r"_([lr])_\d", slug.rsplit(f"_{found.token}", 1)[-1]) if found else None
+    sides: dict[str, Laterality] = {"l": "L", "r": "R"}
+    return sides[side[1]] if side else "unknown"
 
 
 def device_name(manufacturer: str, model: str) -> str:

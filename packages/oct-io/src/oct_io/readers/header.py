@@ -13,7 +13,7 @@ from pydicom.tag import BaseTag
 
 from oct_io.errors import ScanError
 from oct_io.geometry import join_frames, place_frames
-from oct_io.protocols import device_name, find_protocol, protocol_token
+from oct_io.protocols import device_name, find_protocol, laterality_in_name, protocol_token
 from oct_io.readers.deflated import is_deflated, meta_end, unfold
 from oct_io.readers.groups import Groups, frame_geometry, laterality, region, text
 from oct_io.storage import read_range, redact
@@ -238,7 +238,7 @@ def _describe(datasets: Sequence[Dataset], where: str, spacing: Spacing | None) 
     placed = place_frames(join_frames(parts))
     if spacing is not None and placed.pattern == "raster":
         placed = placed._replace(bscan_mm=spacing.bscan, source="given", confidence="high")
-    step = placed.bscan_mm
+    step, side = placed.bscan_mm, laterality(groups)
     return ScanHeader(
         shape=(sum(frames for frames, _, _ in sizes), rows, columns),
         bits=int(first.get("BitsStored") or first.get("BitsAllocated") or 0),
@@ -251,7 +251,7 @@ def _describe(datasets: Sequence[Dataset], where: str, spacing: Spacing | None) 
         pattern=placed.pattern,
         pattern_note=placed.note,
         order=placed.order,
-        laterality=laterality(groups),
+        laterality=side if side != "unknown" else laterality_in_name(where),
         device=device_name(
             text(first.get("Manufacturer")), text(first.get("ManufacturerModelName"))
         ),

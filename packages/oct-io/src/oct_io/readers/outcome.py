@@ -11,13 +11,12 @@ from oct_io.errors import ScanError
 from oct_io.geometry import implausible
 from oct_io.readers.content import check_content
 from oct_io.readers.header import ScanHeader
+from oct_io.readers.pixels import MAX_VOXEL_BYTES
 from oct_io.readers.scanfile import RASTER
 from oct_io.volume import OctVolume, Pattern, Spacing
 
 Voxels = NDArray[np.uint8] | NDArray[np.uint16]
 Layers = Mapping[str, NDArray[np.float32]]
-
-MAX_VOXEL_BYTES = 1 << 30  # the largest known OCT volumes take 260 MB
 
 
 def check_geometry(header: ScanHeader, where: str, patterns: Sequence[Pattern] = RASTER) -> None:
