@@ -27,7 +27,7 @@ def window(extent, shape):
 
 def test_presets_have_the_shapes_and_millimetres_they_promise():
     assert (WINDOWS["macula6"].shape, WINDOWS["macula6"].extent_mm) == ((64, 384, 384), (6, 2, 6))
-    assert (WINDOWS["tiny"].shape, WINDOWS["tiny"].extent_mm) == ((8, 64, 64), (6, 0.8, 6))
+    assert (WINDOWS["tiny"].shape, WINDOWS["tiny"].extent_mm) == ((8, 64, 64), (4, 0.512, 4))
     assert WINDOWS["macula6"].spacing == pytest.approx((0.09375, 0.0052083, 0.015625), rel=1e-4)
 
 

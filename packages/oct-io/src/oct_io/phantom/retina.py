@@ -66,19 +66,19 @@ class Anatomy:
     undulation_sd: float = 0.05
     """Slow variation of a layer's thickness over the field."""
 
-    reflectivity_sd_db: float = 1.0
+    reflectivity_sd_db: float = 0.5
     """Decibels on each layer of its own."""
 
-    tilt_sd: float = 0.05
-    """Slope of the retina in each lateral direction; 0.05 is 150 micrometres at 3 mm."""
+    tilt_sd: float = 0.035
+    """Slope of the retina in each lateral direction; 0.035 is 105 micrometres at 3 mm."""
 
     curvature_mean: float = 0.012
     """One over the radius as displayed, per millimetre; edges bend towards the vitreous."""
 
-    curvature_sd: float = 0.02
+    curvature_sd: float = 0.012
     """Differs with eye length and pivot of the scanner."""
 
-    depth_sd_um: float = 25.0
+    depth_sd_um: float = 40.0
     """Height at which the retina lies in the window."""
 
     fovea_offset_sd_mm: float = 0.18

@@ -17,7 +17,7 @@ from oct_io.writer import localizer_uid, sop_instance_uid
 if TYPE_CHECKING:
     from oct_io.phantom.tree import PhantomTree
 
-FORMAT = 2
+FORMAT = 3
 """Grows when equal specs would give other voxels; an older tree is then not taken for a new one."""
 
 FIRST_FIELDS = (
