@@ -63,7 +63,8 @@ def step_flops(objective: Objective, batch: int = 1) -> int:
     """Operations of teacher, student, predictor and backward pass, counted on the meta device.
 
     Multiplications and additions of matrix products, each as one. Attention counts as its two
-    products forward and four backward, whatever a fused kernel computes again.
+    products forward and four backward, whatever a fused kernel computes again; blocks that
+    `recompute` runs a second time count twice forward.
     """
     config = objective.encoder.config
     masks = tuple(

@@ -6,7 +6,7 @@ learning rate) are in `training` and `schedule()`; `oct-vjepa presets` prints th
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from oct_vjepa.configuration import EncoderConfig, encoder_config
@@ -117,11 +117,16 @@ class Preset:
         """The objective, ready to train, with fresh weights from torch's default generator.
 
         Args:
-            encoder: start from this one, for instance one that `oct_vjepa.convert` has read.
+            encoder: start from this one, for instance one that `oct_vjepa.convert` has read. It
+                keeps its shape; it recomputes blocks if the preset says so.
         """
         if self.warning:
             warnings.warn(self.warning, UserWarning, stacklevel=2)
-        return self.assemble(Encoder(self.encoder_config()) if encoder is None else encoder)
+        if encoder is None:
+            encoder = Encoder(self.encoder_config())
+        elif "recompute" in self.encoder:
+            encoder.config = replace(encoder.config, recompute=self.encoder["recompute"].value)
+        return self.assemble(encoder)
 
     def assemble(self, encoder: Encoder) -> Objective:
         """The objective around an encoder, without the warning."""
