@@ -4,10 +4,12 @@ import pytest
 import torch
 from oct_vjepa.diagnostics import (
     baseline_loss,
+    dead_dimensions,
     effective_rank,
     feature_spread,
     pairwise_cosine,
     prediction_cosine,
+    split_spread,
     variance_ratio,
 )
 
@@ -45,3 +47,29 @@ def test_a_perfect_and_a_constant_prediction_are_told_apart(generator):
     assert prediction_cosine(target, target).item() == pytest.approx(1.0)
     assert variance_ratio(target, target).item() == pytest.approx(1.0)
     assert variance_ratio(target.mean(dim=(0, 1), keepdim=True).expand(3, 20, 8), target) < 1e-6
+
+
+def test_the_spread_is_taken_apart_by_foreground(generator):
+    features = torch.randn(4, 50, 8, generator=generator)
+    features[:, 20:] *= 0.1
+    weight = torch.zeros(4, 50)
+    weight[:, :20] = 0.7  # any weight above 0 is foreground
+    front, back = split_spread(features, weight)
+    torch.testing.assert_close(front, feature_spread(features[:, :20]))
+    torch.testing.assert_close(back, feature_spread(features[:, 20:]))
+
+
+def test_features_that_stopped_to_vary_are_counted(generator):
+    features = torch.randn(100, 8, generator=generator)
+    assert dead_dimensions(features) == 0.0
+    features[:, :2] = 0.5
+    assert dead_dimensions(features) == 0.25
+    assert dead_dimensions(torch.ones(10, 4)) == 1.0
+
+
+def test_the_rank_cannot_see_that_everything_shrank(generator):
+    features = torch.randn(100, 8, generator=generator)
+    assert effective_rank(features * 1e-4 + 1.0) == pytest.approx(
+        effective_rank(features), rel=1e-3
+    )
+    assert feature_spread(features * 1e-4 + 1.0) < 1e-3

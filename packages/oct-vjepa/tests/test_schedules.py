@@ -4,7 +4,7 @@ import math
 
 import pytest
 from oct_vjepa import ScheduleConfig
-from oct_vjepa.schedules import momentum_at
+from oct_vjepa.schedules import momentum_at, ramp_at
 
 
 def test_the_warm_up_starts_at_one_part_and_not_at_zero():
@@ -47,6 +47,31 @@ def test_momentum_is_linear_and_stays_below_one():
     assert 0.999 < values[10] < 1.0
     assert values[11] == values[10]
     assert momentum_at(0, 1, start=0.9, end=1.0) == 0.9
+
+
+def test_a_weight_decay_may_rise_by_a_cosine_without_warm_up():
+    schedule = ScheduleConfig(peak=0.04, end=0.4, warmup_fraction=0.0)
+    for step in range(50):
+        wanted = 0.4 + (0.04 - 0.4) * (1 + math.cos(math.pi * (step + 1) / 50)) / 2
+        assert schedule.at(step, 50) == pytest.approx(wanted)
+
+
+def test_momentum_by_a_cosine_and_constant_are_their_formulas():
+    for step in range(11):
+        wanted = 1.0 - 0.1 * (1 + math.cos(math.pi * step / 10)) / 2
+        got = momentum_at(step, 11, start=0.9, end=1.0, kind="cosine")
+        assert got == pytest.approx(wanted, abs=3e-6)
+        assert momentum_at(step, 11, start=0.9, end=1.0, kind="constant") == 0.9
+    with pytest.raises(ValueError, match=r"ema_kind \('step'\)"):
+        momentum_at(0, 11, start=0.9, end=1.0, kind="step")
+
+
+def test_a_ramp_waits_rises_and_holds():
+    values = [ramp_at(step, 100, start=0.1, full=0.3) for step in range(100)]
+    assert values[:11] == [0.0] * 11
+    assert values[11:30] == pytest.approx([step / 20 for step in range(1, 20)])
+    assert values[30:] == [1.0] * 70
+    assert ramp_at(0, 100, start=0.0, full=0.0) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,14 @@ def test_samples_of_two_shapes_are_refused():
         next(feed(lambda index, epoch: torch.zeros(1 + index % 2)).batches())
 
 
+def test_what_no_sample_has_stays_none_and_what_some_lack_is_refused():
+    batch = next(feed(lambda index, epoch: (torch.zeros(2), None)).batches())
+    assert batch[0].shape == (8, 2)
+    assert batch[1] is None
+    with pytest.raises(FeedError, match="lack a part"):
+        next(feed(lambda index, epoch: None if index % 2 else torch.zeros(2)).batches())
+
+
 def test_batches_keep_the_structure_of_the_sample_and_its_dtype():
     batch = next(feed(draw).batches())
     assert isinstance(batch, Batch)

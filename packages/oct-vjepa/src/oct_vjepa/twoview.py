@@ -96,10 +96,10 @@ class MlpPredictor(nn.Module):
             self.positions = nn.Parameter(torch.empty(encoder.tokens, width))
             nn.init.trunc_normal_(self.positions, std=INIT_STD)
 
-    def forward(self, tokens_BMD: Tensor, ids_BM: Tensor) -> Tensor:
-        """Predicted features, (B, M, D), of the places `ids_BM`."""
+    def forward(self, tokens_BMD: Tensor, ids_BM: Tensor | None) -> Tensor:
+        """Predicted features, (B, M, D), of the places `ids_BM`; None is all of them in order."""
         if self.positions is not None:
-            tokens_BMD = tokens_BMD + self.positions[ids_BM]
+            tokens_BMD = tokens_BMD + (self.positions if ids_BM is None else self.positions[ids_BM])
         return self.net(tokens_BMD.flatten(0, 1)).unflatten(0, tokens_BMD.shape[:2])
 
 
@@ -154,20 +154,23 @@ class TwoView(Objective):
         target_BND = self.teacher(views.target_BCZYX, spacing_B3=spacing).to(torch.float32)
         tally = Tally()
         for one in views.masks:
-            prediction = self.predictor(self._seen(views, one), one.target_BM)
+            prediction = self.predict(views, one)
             target = gather_patches(target_BND, one.target_BM)
             tally.add(cosine_loss(prediction, target), prediction, target)
         unit_BND = nn.functional.normalize(target_BND, dim=-1)
         baseline = cosine_loss(unit_BND.mean(dim=(0, 1)).expand_as(unit_BND), unit_BND)
         return {"loss": tally.mean(), **tally.report(target_BND, baseline)}
 
-    def _seen(self, views: TwoViewBatch, masks: Masks) -> Tensor:
-        """What the predictor gets for each target patch, (B, M, D)."""
-        if not self.config.context_masked:
-            tokens = self.encoder(views.context_BCZYX, spacing_B3=views.spacing_B3)
-            return gather_patches(tokens, masks.target_BM)
-        tokens = self.encoder(views.context_BCZYX, masks.context_BK, spacing_B3=views.spacing_B3)
-        return tokens.mean(dim=1, keepdim=True).expand(-1, masks.target_BM.shape[1], -1)
+    def predict(self, views: TwoViewBatch, masks: Masks) -> Tensor:
+        """What is said of each target patch, (B, M, D)."""
+        ids_BM, spacing = masks.target_BM, views.spacing_B3
+        if self.config.context_masked:
+            tokens = self.encoder(views.context_BCZYX, masks.context_BK, spacing_B3=spacing)
+            seen = tokens.mean(dim=1, keepdim=True).expand(-1, ids_BM.shape[1], -1)
+            return self.predictor(seen, ids_BM)
+        # All tokens go through, as the batch norm counts them all; the loss reads the targets.
+        tokens = self.encoder(views.context_BCZYX, spacing_B3=spacing)
+        return gather_patches(self.predictor(tokens, None), ids_BM)
 
     def _views(
         self, batch: Tensor | JepaBatch | TwoViewBatch, generator: torch.Generator | None

@@ -50,6 +50,8 @@ def stack_samples(samples: Sequence[Any]) -> Any:
         return list(samples)
     if all(sample is None for sample in samples):
         return None
+    if any(sample is None for sample in samples):
+        raise FeedError("some samples of one batch lack a part that others have; give it to all")
     return _stack_leaves(samples)
 
 
