@@ -209,7 +209,8 @@ def apply_changes(voxels: Any, draw: Draw, spacing: Spacing) -> Any:
         ValueError: voxels neither uint8 nor floating.
     """
     try:
-        from monai.transforms import AdjustContrast, Flip, ScaleIntensity
+        from monai.transforms.intensity.array import AdjustContrast, ScaleIntensity
+        from monai.transforms.spatial.array import Flip
         from monai.utils.type_conversion import convert_to_dst_type
     except ImportError as error:
         raise OctIoError("augmentation needs MONAI; install oct-io[transforms]") from error
@@ -241,7 +242,7 @@ def apply_changes(voxels: Any, draw: Draw, spacing: Spacing) -> Any:
 
 def _mover(affine_mm: NDArray[np.float64], spacing: Spacing) -> Callable[[Any], Any]:
     """MONAI's affine, which counts in voxels about the middle; what comes from outside is 0."""
-    from monai.transforms import Affine
+    from monai.transforms.spatial.array import Affine
 
     steps = np.diag([*spacing, 1.0])
     in_voxels = np.linalg.inv(steps) @ affine_mm @ steps
