@@ -15,6 +15,7 @@ import pydicom
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from oct_io.buckets import StorageConfig, using_storage
+from oct_io.phantom import PhantomTree, write_phantom_tree
 from oct_io.volume import OctVolume, Spacing
 from oct_io.writer import write_dicom
 from pydicom.encaps import encapsulate, encapsulate_extended
@@ -146,7 +147,7 @@ def servers():
         patch.setenv("AWS_ACCESS_KEY_ID", "made-up")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "made-up")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        module.places = places
+        module.places.update(places)
         yield module
 
 
@@ -163,3 +164,32 @@ def storage(servers):
             return proxy
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def phantom_tree(tmp_path_factory):
+    """A phantom data set on disk, 12 scans with a manifest; returns its root."""
+    root = tmp_path_factory.mktemp("phantom") / "data"
+    write_phantom_tree(root, PhantomTree(participants=6, shape=(6, 48, 40), jobs=1))
+    return root
+
+
+@pytest.fixture(scope="session")
+def large_scans(tmp_path_factory):
+    """Contents of four files that are longer than what is read for a header."""
+    folder = tmp_path_factory.mktemp("scans")
+    for number in range(4):
+        volume = draw_volume(number, shape=(12, 160, 144))
+        write_dicom(volume, folder / f"{number}.dcm", uid_seed=str(number))
+    return [(folder / f"{number}.dcm").read_bytes() for number in range(4)]
+
+
+@pytest.fixture(scope="session")
+def stores(servers, phantom_tree, large_scans):
+    """`servers`, with the phantom data set and 200 larger scans in both stores."""
+    files = [path for path in phantom_tree.rglob("*") if path.is_file()]
+    tree = {f"eyes/data/{p.relative_to(phantom_tree)}": p.read_bytes() for p in files}
+    many = {f"eyes/many/{number:03}.dcm": large_scans[number % 4] for number in range(200)}
+    for scheme in ("s3", "gs"):
+        servers.fill(scheme, {**tree, **many, "eyes/other/empty.dcm": b""})
+    return servers

@@ -28,6 +28,10 @@ FAULTS = ("reset", "delay", "truncate", "shorten", "busy")
 """What passes; "forbid" is one more kind, which does not."""
 
 
+places = {}
+"""Addresses of the APIs by scheme, while they run."""
+
+
 class Request(NamedTuple):
     """One request that went through a proxy."""
 
@@ -195,6 +199,19 @@ def serve():
         finally:
             process.stdin.close()
             process.terminate()
+
+
+def fill(scheme, contents):
+    """Put {"bucket/path": bytes} into a store, past any proxy."""
+    from oct_io.buckets import StorageConfig, open_filesystem, using_storage
+
+    place = f"http://{places[scheme]}"
+    with using_storage(StorageConfig(endpoint_url=place, anonymous=scheme == "gs")):
+        filesystem, _ = open_filesystem(f"{scheme}://")
+        for bucket in {path.split("/")[0] for path in contents}:
+            if not filesystem.exists(bucket):
+                filesystem.mkdir(bucket)
+        filesystem.pipe(contents, batch_size=4)
 
 
 def main():

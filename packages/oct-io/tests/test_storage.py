@@ -3,18 +3,16 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
-import numpy as np
 import pytest
 from oct_io import (
-    PhantomTree,
     ScanError,
     TreeError,
     Window,
     build_cache,
     read_manifest,
     read_volume,
-    write_phantom_tree,
 )
 from oct_io.buckets import (
     StorageConfig,
@@ -25,6 +23,7 @@ from oct_io.buckets import (
 )
 from oct_io.headers import read_headers
 from oct_io.readers import ScanHeader, read_header
+from oct_io.source import SourceConfig, open_source
 from oct_io.storage import (
     change_tokens,
     exists,
@@ -38,58 +37,7 @@ from oct_io.transport import PASSING_STATUS, is_passing
 
 WINDOW = Window(name="test", extent_mm=(2.0, 0.15, 2.0), shape=(4, 16, 12))
 SCHEMES = ("s3", "gs")
-SCANS, DISTINCT = 200, 4
-
-
-def fill(servers, scheme, contents):
-    """Put {path: bytes} into a store, past any proxy."""
-    config = StorageConfig(
-        endpoint_url=f"http://{servers.places[scheme]}", anonymous=scheme == "gs"
-    )
-    with using_storage(config):
-        filesystem, _ = open_filesystem(f"{scheme}://eyes")
-        if scheme == "s3" and not filesystem.exists("eyes"):
-            filesystem.mkdir("eyes")
-        filesystem.pipe(contents, batch_size=4)
-
-
-@pytest.fixture(scope="session")
-def phantom_tree(tmp_path_factory):
-    """A phantom data set on disk, 12 scans with a manifest; returns its root."""
-    root = tmp_path_factory.mktemp("phantom") / "data"
-    write_phantom_tree(root, PhantomTree(participants=6, shape=(6, 48, 40), jobs=1))
-    return root
-
-
-@pytest.fixture(scope="session")
-def stores(servers, phantom_tree, tmp_path_factory, large_scans):
-    """The phantom data set and 200 larger scans in both stores."""
-    files = [path for path in phantom_tree.rglob("*") if path.is_file()]
-    tree = {f"eyes/data/{p.relative_to(phantom_tree)}": p.read_bytes() for p in files}
-    many = {f"eyes/many/{n:03}.dcm": large_scans[n % DISTINCT] for n in range(SCANS)}
-    for scheme in SCHEMES:
-        fill(servers, scheme, {**tree, **many, "eyes/other/empty.dcm": b""})
-    return servers
-
-
-@pytest.fixture(scope="session")
-def large_scans(tmp_path_factory, volumes):
-    folder = tmp_path_factory.mktemp("scans")
-    return [volumes(n, folder / f"{n}.dcm") for n in range(DISTINCT)]
-
-
-@pytest.fixture(scope="session")
-def volumes():
-    from oct_io.volume import OctVolume, Spacing
-    from oct_io.writer import write_dicom
-
-    def write(seed, path):
-        voxels = np.random.default_rng(seed).integers(0, 255, (12, 160, 144), dtype=np.uint8)
-        volume = OctVolume(voxels, Spacing(0.25, 0.004, 0.05), "drawn", laterality="L")
-        write_dicom(volume, path, uid_seed=str(seed))
-        return path.read_bytes()
-
-    return write
+SCANS, DISTINCT = 200, 4  # of the fixture `stores`
 
 
 @pytest.fixture(params=SCHEMES)
@@ -185,16 +133,15 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("jobs", [2])
 def test_a_cache_built_from_a_bucket_by_workers_has_the_bytes_of_the_local_one(
-    scheme, storage, phantom_tree, tmp_path, jobs
+    scheme, storage, phantom_tree, tmp_path
 ):
     local = build_cache(read_manifest(phantom_tree), phantom_tree, WINDOW, tmp_path / "local")
     proxy = storage(scheme)
     root = f"{scheme}://eyes/data"
     records = read_manifest(root)
     proxy.clear()
-    index = build_cache(records, root, WINDOW, tmp_path / scheme, jobs=jobs)
+    index = build_cache(records, root, WINDOW, tmp_path / scheme, jobs=2)
     assert index.fingerprint == local.fingerprint
     assert index.entries == local.entries
     names = {path.name for path in (tmp_path / "local").glob("*.u8")}
@@ -208,64 +155,58 @@ def test_a_cache_built_from_a_bucket_by_workers_has_the_bytes_of_the_local_one(
 def test_a_cache_of_a_bucket_notices_a_changed_file(stores, storage, phantom_tree, tmp_path):
     storage("s3")
     files = sorted(phantom_tree.rglob("*.dcm"))
-    fill(stores, "s3", {f"eyes/changing/{n}.dcm": files[n].read_bytes() for n in range(2)})
+    stores.fill("s3", {f"eyes/changing/{n}.dcm": files[n].read_bytes() for n in range(2)})
     root = "s3://eyes/changing"
     first = build_cache(read_manifest(root), root, WINDOW, tmp_path / "cache")
-    fill(stores, "s3", {"eyes/changing/0.dcm": files[2].read_bytes()})
+    stores.fill("s3", {"eyes/changing/0.dcm": files[2].read_bytes()})
     second = build_cache(read_manifest(root), root, WINDOW, tmp_path / "cache")
     assert second.fingerprint != first.fingerprint
 
 
 FORKED = """
-import multiprocessing, sys
+import hashlib, multiprocessing, sys, warnings
 from oct_io.buckets import StorageConfig, configure_storage, current_storage, open_filesystem
 from oct_io.storage import read_bytes
 
-url = sys.argv[2]
+PLACES = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 
 
-def digest(number):
-    import hashlib
-    return hashlib.sha256(read_bytes(url)).hexdigest()
+def digest(url):
+    options = {"token": "anon"} if url.startswith("gs") else {}
+    options["endpoint_url"] = PLACES[url]
+    return hashlib.sha256(read_bytes(url, storage_options=options)).hexdigest()
 
 
 if __name__ == "__main__":
-    import warnings
     warnings.simplefilter("error")
-    anonymous = url.startswith("gs")
-    configure_storage(StorageConfig(endpoint_url=sys.argv[1], anonymous=anonymous, give_up_s=20))
-    made, _ = open_filesystem(url)
-    expected = digest(0)  # the parent's sessions, sockets and thread are in use
+    configure_storage(StorageConfig(give_up_s=20))
+    expected = {url: digest(url) for url in PLACES}  # sessions, sockets and thread are in use
     for method in ("fork", "spawn"):
-        context = multiprocessing.get_context(method)
         if method == "fork":  # Python 3.12 warns of what this test is about
             warnings.filterwarnings("ignore", ".*multi-threaded.*fork", DeprecationWarning)
-        with context.Pool(3, initializer=configure_storage, initargs=(current_storage(),)) as pool:
-            found = pool.map(digest, range(12), chunksize=1)
+        context = multiprocessing.get_context(method)
+        with context.Pool(2, initializer=configure_storage, initargs=(current_storage(),)) as pool:
+            found = pool.map(digest, [*PLACES] * 5, chunksize=1)
             pool.close()
             pool.join()
-        assert found == [expected] * 12, method
-    assert open_filesystem(url)[0] is made
-    assert digest(0) == expected
+        assert found == [*expected.values()] * 5, method
+    assert {url: digest(url) for url in PLACES} == expected
     print("done")
 """
 
 
-def test_a_filesystem_made_in_a_parent_works_in_forked_and_spawned_workers(
-    scheme, storage, tmp_path
-):
-    proxy = storage(scheme)
+def test_what_a_parent_opened_works_in_forked_and_spawned_workers(stores, storage, tmp_path):
+    proxies = {f"{scheme}://eyes/many/000.dcm": storage(scheme) for scheme in SCHEMES}
     script = tmp_path / "workers.py"
     script.write_text(FORKED)
+    places = [text for url, proxy in proxies.items() for text in (url, proxy.url)]
     done = subprocess.run(
-        [sys.executable, script, proxy.url, f"{scheme}://eyes/many/000.dcm"],
-        capture_output=True,
-        text=True,
-        timeout=60,
+        [sys.executable, script, *places], capture_output=True, text=True, timeout=120
     )
     assert done.stdout == "done\n", done.stderr
     assert done.stderr == ""
-    assert len(proxy.requests) == 26
+    for proxy in proxies.values():
+        assert len(proxy.requests) == 1 + 5 + 5 + 1
 
 
 def test_threads_share_the_filesystem_of_their_process(stores, storage):
@@ -386,3 +327,21 @@ def test_only_what_may_pass_is_asked_again():
     assert not any(is_passing(error) for error in lasting)
     assert {500, 502, 503, 504, 429} <= PASSING_STATUS
     assert not {400, 401, 403, 404, 416} & PASSING_STATUS
+
+
+def test_a_source_says_in_its_configuration_how_its_bucket_is_reached(stores, storage, tmp_path):
+    proxy = storage("s3")
+    config = SourceConfig(
+        root="s3://eyes/data",
+        cache=str(tmp_path / "cache"),
+        window="tiny",
+        jobs=1,
+        storage=StorageConfig(endpoint_url=proxy.url, content_cache=str(tmp_path / "kept")),
+    )
+    with using_storage(StorageConfig(endpoint_url="http://127.0.0.1:9", tries=1)):
+        assert len(open_source(config).volumes) == 12
+        assert current_storage() == config.storage
+    fetched = len(proxy.gets())
+    with using_storage(StorageConfig()):
+        open_source(replace(config, cache=str(tmp_path / "other")))
+    assert len(proxy.gets()) == fetched == 12

@@ -59,7 +59,8 @@ class ContentCache:
         mark = self.folder / MARK
         if mark.exists():
             return
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        taken = self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir()))
+        if taken and not mark.exists():  # another process may just have made it
             raise TreeError(f"{folder}: exists and is not a content cache; give another place")
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder.chmod(0o700)

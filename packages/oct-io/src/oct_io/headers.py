@@ -3,14 +3,18 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from threading import BoundedSemaphore
 
 from oct_io.buckets import current_storage
 from oct_io.errors import ScanError
-from oct_io.readers import ScanHeader, read_header
+from oct_io.readers import PEEKERS, READERS, ScanHeader, read_header, suffix_of
 from oct_io.storage import join
 
 AHEAD = 4  # files asked for per thread beyond the one that is waited for
+DICOM = (".dcm", ".dicom")
+WHOLE_AT_ONCE = 4  # volumes that are decoded at a time, where that is how a format is known
 
 
 def read_headers(
@@ -22,8 +26,8 @@ def read_headers(
 ) -> Iterator[ScanHeader | ScanError]:
     """Headers of the scans `paths` below `root`, in their order; errors come as values.
 
-    Of each file, one request fetches the first 256 kB; only where the header is longer does a
-    second one fetch as much again.
+    Of each DICOM file, one request fetches the first 256 kB; only where the header is longer does a
+    second one fetch as much again. Formats that must be decoded to be known are, a few at a time.
 
     Args:
         root: local folder or fsspec URL.
@@ -45,14 +49,15 @@ def read_headers(
 def _in_order(
     root: str | Path, paths: Sequence[str], concurrency: int
 ) -> Iterator[ScanHeader | ScanError]:
+    whole = BoundedSemaphore(WHOLE_AT_ONCE)
     if concurrency == 1:
-        yield from (_read_one(root, path) for path in paths)
+        yield from (_read_one(root, path, whole) for path in paths)
         return
     pool = ThreadPoolExecutor(concurrency, thread_name_prefix="oct-io-header")
     waiting: deque[Future[ScanHeader | ScanError]] = deque()
     try:
         for path in paths:
-            waiting.append(pool.submit(_read_one, root, path))
+            waiting.append(pool.submit(_read_one, root, path, whole))
             if len(waiting) > concurrency * AHEAD:
                 yield waiting.popleft().result()
         while waiting:
@@ -61,8 +66,11 @@ def _in_order(
         pool.shutdown(cancel_futures=True)  # also when the caller stops half-way
 
 
-def _read_one(root: str | Path, path: str) -> ScanHeader | ScanError:
-    try:
-        return read_header(join(root, path))
-    except ScanError as error:
-        return error
+def _read_one(root: str | Path, path: str, whole: BoundedSemaphore) -> ScanHeader | ScanError:
+    suffix = suffix_of(path)
+    decoded = suffix in READERS and suffix not in (*PEEKERS, *DICOM)
+    with whole if decoded else nullcontext():
+        try:
+            return read_header(join(root, path))
+        except ScanError as error:
+            return error

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from oct_io.buckets import StorageConfig, configure_storage
 from oct_io.cache import build_cache
 from oct_io.dataset import CachedVolumes, open_cache
 from oct_io.errors import TreeError
@@ -89,6 +90,10 @@ class SourceConfig:
 
     max_bad_fraction: float = 0.5
     """Stop if more than this share of the scans is refused; a few bad ones are normal."""
+
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """How buckets are reached, and whether fetched files are kept; the defaults leave in place what
+    `configure_storage` was given."""
 
     phantom: PhantomTree | None = None
     """Draw this made-up data set at the root first."""
@@ -241,6 +246,8 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         raise TreeError("data.root is not set: give a folder or URL, data.root=/path/to/scans")
     if not config.cache:
         raise TreeError("data.cache is not set: give a local folder for the resampled volumes")
+    if config.storage != StorageConfig():
+        configure_storage(config.storage)  # and not for this call only: labels lie there as well
     tell = report or _say_nothing
     if config.phantom is not None:
         drawn = partial(tell, "drawing phantoms")

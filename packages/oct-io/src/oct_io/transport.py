@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import os
 import secrets
 import stat
@@ -224,6 +225,8 @@ def is_passing(error: BaseException) -> bool:
     if status is not None:
         return status in PASSING_STATUS
     if isinstance(error, (ConnectionError, TimeoutError, asyncio.TimeoutError, CutOff)):
+        return True
+    if isinstance(error, json.JSONDecodeError):  # half a listing of gcsfs
         return True
     if isinstance(error, _transport_errors()):
         return True
