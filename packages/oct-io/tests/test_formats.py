@@ -230,6 +230,23 @@ def test_nifti_units_and_a_caller_are_heeded(tmp_path, draw):
     assert read_volume(tmp_path / "scan.nii", spacing=given).spacing == given
 
 
+def test_a_nifti_file_without_sizes_is_refused_instead_of_taken_for_one_millimetre(tmp_path, draw):
+    image = nibabel.Nifti1Image(draw().voxels.transpose(2, 1, 0), None)
+    image.set_qform(AFFINE)
+    raw = bytearray(image.to_bytes())
+    raw[88:92] = bytes(4)  # pixdim[3]
+    (tmp_path / "scan.nii").write_bytes(raw)
+    error = refusal(tmp_path / "scan.nii")
+    assert (error.stage, "pixdim has zeros" in error.reason) == ("geometry", True)
+
+
+def test_an_array_header_that_is_no_literal_is_a_scan_error(tmp_path):
+    beside(tmp_path / "scan.json")
+    content = npy_header((4, 4, 4)).replace(b"), }", b"), (") + bytes(64)
+    (tmp_path / "scan.npy").write_bytes(content)
+    assert refusal(tmp_path / "scan.npy").stage == "parse"
+
+
 @pytest.mark.parametrize("name", ["scan.npy", "scan.npz", "scan.tif", "scan.nii", "scan.nii.gz"])
 def test_damaged_files_end_in_a_scan_error(tmp_path, draw, name):
     path = tmp_path / name

@@ -1,7 +1,6 @@
 """NumPy files, .npy and .npz, with a JSON sidecar for what an array does not say."""
 
 import zipfile
-import zlib
 from io import BytesIO
 from typing import IO, Any
 
@@ -27,7 +26,6 @@ from oct_io.volume import OctVolume
 
 HEAD_BYTES = 16 << 10  # numpy's own limit of a header is 10 kB
 MAX_MEMBERS = 1000
-DAMAGED = (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
 def read_npy(file: ScanFile) -> OctVolume:
@@ -41,7 +39,7 @@ def read_npy(file: ScanFile) -> OctVolume:
     header = _describe(file, BytesIO(content), sidecar)
     try:
         array = npy.read_array(BytesIO(content), allow_pickle=False)
-    except DAMAGED as error:
+    except Exception as error:  # numpy parses the header as Python, and promises no set of errors
         reason = f"the array is cut off or damaged ({type(error).__name__})"
         raise ScanError(file.where, "decode", reason) from None
     return _volume(file, array, sidecar, header)
@@ -73,7 +71,9 @@ def read_npz(file: ScanFile) -> OctVolume:
                 header = _describe(file, stream, sidecar, size)
             with archive.open(name) as stream:
                 array = npy.read_array(stream, allow_pickle=False)
-    except DAMAGED as error:
+    except ScanError:
+        raise
+    except Exception as error:  # neither does zipfile
         reason = f"the archive is cut off or damaged ({type(error).__name__})"
         raise ScanError(file.where, "decode", reason) from None
     return _volume(file, array, sidecar, header)
@@ -107,7 +107,7 @@ def _head(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]
         version = npy.read_magic(stream)
         reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = reader(stream)
-    except DAMAGED as error:
+    except Exception as error:  # numpy parses the header as Python, and promises no set of errors
         reason = f"no NumPy array starts here ({type(error).__name__})"
         raise ScanError(where, "parse", reason) from None
     if dtype.hasobject:

@@ -1,8 +1,6 @@
 """Heidelberg Spectralis databases of one patient, .e2e, parsed by eyepy."""
 
 import contextlib
-import io
-import logging
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
-from oct_io.readers.extras import needed
+from oct_io.readers.extras import needed, quiet
 from oct_io.readers.heidelberg import (
     GREY_LEVELS_ABOVE,
     INVALID,
@@ -42,7 +40,7 @@ def read_e2e(file: ScanFile) -> OctVolume:
     reader = needed("eyepy.io.he.e2e_reader", "vendors", where)
     content = file.content()
     check_e2e(content, where)
-    with _on_disk(content, ".e2e") as path, _quiet():
+    with _on_disk(content, ".e2e") as path, quiet("eyepy"):
         try:
             with reader.HeE2eReader(path) as opened:
                 series = _choose_series(opened.series, file)
@@ -168,15 +166,3 @@ def _on_disk(content: bytes, suffix: str) -> Iterator[Path]:
         path = Path(folder) / f"scan{suffix}"
         path.write_bytes(content)
         yield path
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what eyepy prints and logs, which may quote the file, to itself."""
-    logger = logging.getLogger("eyepy")
-    before, logger.disabled = logger.disabled, True
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.disabled = before

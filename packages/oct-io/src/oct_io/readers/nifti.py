@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
-from oct_io.readers.extras import needed
+from oct_io.readers.extras import needed, quiet
 from oct_io.readers.header import ScanHeader
 from oct_io.readers.outcome import check_bytes, complete
 from oct_io.readers.plain import (
@@ -24,13 +24,14 @@ from oct_io.readers.plain import (
     sidecar_name,
 )
 from oct_io.readers.scanfile import ScanFile
-from oct_io.volume import OctVolume, Spacing
+from oct_io.volume import OctVolume, Spacing, SpacingSource
 
 HEAD_BYTES = 64 << 10
 MAX_EXTRA_BYTES = 1 << 20
 FORWARDS = {"S": "-bscan", "I": "bscan", "A": "-row", "P": "row", "R": "-column", "L": "column"}
 """Direction in which an array axis grows -> our axis: B-scans run to inferior, rows into the eye
 (posterior), columns to the patient's left, as in an OPT file of the same scan."""
+_NII2 = (540).to_bytes(4, "little")
 UNITS_MM = {"mm": 1.0, "micron": 0.001, "meter": 1000.0, "unknown": 1.0}
 
 
@@ -85,37 +86,52 @@ def _unpacked(content: bytes, where: str, limit: int) -> bytes:
 def _describe(
     file: ScanFile, content: bytes, sidecar: Sidecar
 ) -> tuple[Any, ScanHeader, tuple[str, ...]]:
-    nibabel = needed("nibabel", "formats", file.where)
-    kind = nibabel.Nifti2Image if content[:4] in (_NII2, _NII2[::-1]) else nibabel.Nifti1Image
-    try:
-        stream = nibabel.FileHolder(fileobj=BytesIO(content))
-        image = kind.from_file_map({"image": stream, "header": stream})
-        shape, dtype = tuple(image.shape), image.header.get_data_dtype()
-        scale = UNITS_MM.get(image.header.get_xyzt_units()[0], 1.0)
-        affine = np.asarray(image.affine, dtype=np.float64)
-        codes = nibabel.aff2axcodes(affine)
-    except Exception as error:  # nibabel promises no set of errors for damaged bytes
-        reason = f"the NIfTI header is damaged or cut off ({type(error).__name__})"
-        raise ScanError(file.where, "parse", reason) from None
+    image, sized = _open(content, file.where)
+    shape, itemsize = tuple(image.shape), max(image.header.get_data_dtype().itemsize, 1)
     if len(shape) < 3 or math.prod(shape[3:]) != 1:
         raise ScanError(file.where, "parse", f"an image of shape {shape}, not of three axes")
-    check_bytes(shape, max(dtype.itemsize, 1), file.where)
-    axes = sidecar.axes or _axes(codes, file.where, sidecar_name(file))
-    names = [axis.removeprefix("-") for axis in axes]
-    lengths = np.linalg.norm(affine[:3, :3], axis=0) * scale
-    derived = Spacing(*(float(lengths[names.index(axis)]) for axis in AXES))
+    check_bytes(shape, itemsize, file.where)
+    affine = np.asarray(image.affine, dtype=np.float64)
     known = file.spacing or sidecar.spacing
-    spacing, ordered = known or derived, arranged_shape(shape, axes)
-    source = "given" if known else "affine"
-    placed = placement(spacing, source, sidecar.pattern, ordered[0])  # type: ignore[arg-type]
+    if not sized and known is None:
+        raise ScanError(file.where, "geometry", "its pixdim has zeros, so nothing tells its size")
+    axes = sidecar.axes or _axes(affine, file.where, sidecar_name(file))
+    names = [axis.removeprefix("-") for axis in axes]
+    scale = UNITS_MM.get(image.header.get_xyzt_units()[0], 1.0)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0) * scale
+    spacing = known or Spacing(*(float(lengths[names.index(axis)]) for axis in AXES))
+    source: SpacingSource = "given" if known else "affine"
+    ordered = arranged_shape(shape, axes)
+    placed = placement(spacing, source, sidecar.pattern, ordered[0])
     pitch = (spacing.row, spacing.column)
-    return image, plain_header(ordered, dtype.itemsize, placed, pitch, sidecar), axes
+    return image, plain_header(ordered, itemsize, placed, pitch, sidecar), axes
 
 
-_NII2 = (540).to_bytes(4, "little")
+def _open(content: bytes, where: str) -> tuple[Any, bool]:
+    """The image, and whether its pixdim are sizes: nibabel takes 1 mm where they are 0."""
+    nibabel = needed("nibabel", "formats", where)
+    second = content[:4] in (_NII2, _NII2[::-1])
+    kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
+    try:
+        with quiet("nibabel.global"):
+            raw = kind.header_class(content[: 540 if second else 348], check=False)
+            stream = nibabel.FileHolder(fileobj=BytesIO(content))
+            image = kind.from_file_map({"image": stream, "header": stream})
+            image.header.get_xyzt_units()
+            sized = bool(np.all(raw["pixdim"][1:4] != 0)) or int(raw["sform_code"]) > 0
+    except Exception as error:  # nibabel promises no set of errors for damaged bytes
+        reason = f"the NIfTI header is damaged or cut off ({type(error).__name__})"
+        raise ScanError(where, "parse", reason) from None
+    return image, sized
 
 
-def _axes(codes: tuple[str | None, ...], where: str, sidecar: str) -> tuple[str, ...]:
+def _axes(affine: NDArray[np.float64], where: str, sidecar: str) -> tuple[str, ...]:
+    """What the array's axes are, by the directions in which they grow."""
+    nibabel = needed("nibabel", "formats", where)
+    try:
+        codes = nibabel.aff2axcodes(affine)
+    except (ValueError, np.linalg.LinAlgError):
+        raise ScanError(where, "geometry", "the affine is not finite") from None
     axes = tuple(FORWARDS.get(code or "", "") for code in codes)
     if sorted(axis.removeprefix("-") for axis in axes) != sorted(AXES):
         raise ScanError(where, "geometry", "the affine names no direction for each axis")

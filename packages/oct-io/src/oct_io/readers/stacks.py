@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
-from oct_io.readers.extras import needed
+from oct_io.readers.extras import needed, quiet
 from oct_io.readers.outcome import check_bytes, complete
 from oct_io.readers.plain import (
     FOLDER_SIDECAR,
@@ -38,7 +38,8 @@ def read_tiff(file: ScanFile) -> OctVolume:
     tifffile = needed("tifffile", "formats", file.where)
     sidecar = read_sidecar(file, sidecar_name(file))
     try:
-        with warnings.catch_warnings(), tifffile.TiffFile(BytesIO(file.content())) as stack:
+        content = BytesIO(file.content())
+        with warnings.catch_warnings(), quiet("tifffile"), tifffile.TiffFile(content) as stack:
             warnings.simplefilter("ignore")
             page = stack.pages[0]
             if len(stack.pages) == 1 and len(stack.series[0].shape) == 3:
