@@ -1,11 +1,11 @@
-"""The command oct-vjepa: look at saved weights, convert others, and list the presets."""
+"""The command oct-vjepa: look at saved weights, convert others, list the presets, embed volumes."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from oct_vjepa import costs
+from oct_vjepa import costs, embed_command
 from oct_vjepa.convert import command
 from oct_vjepa.encoder import Encoder
 from oct_vjepa.weights import WeightsError
@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     info.set_defaults(run=run_info)
     command.add(commands)
     costs.add(commands)
+    embed_command.add(commands)
     arguments = parser.parse_args(argv)
     try:
         return int(arguments.run(arguments))

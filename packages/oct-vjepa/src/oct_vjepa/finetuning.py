@@ -14,7 +14,7 @@ from oct_vjepa.encoder import Encoder
 MODES = ("linear", "gradual", "full", "lora")
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 _LATE = re.compile(r"(?:^|\.)norms?\.")  # the norm behind the last block
-_UNDECAYED = ("query", "mask_tokens", "class_token", "position", "positions")
+_UNDECAYED = ("query", "mask_tokens", "table")  # the table holds learned positions
 
 
 @dataclass(kw_only=True, slots=True)
@@ -126,6 +126,7 @@ class FineTuned(nn.Module):
             _forget_steps
         )
         self.freeze()
+        self._steps = None  # a checkpoint may be put back in place before the first step
 
     def forward(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None = None) -> Tensor:
         """What the head makes of the encoder's tokens."""
@@ -167,7 +168,7 @@ class FineTuned(nn.Module):
         """
         if self.config.mode == "gradual":
             self.encoder.requires_grad_(True)
-            self._open = None  # `freeze` must look again
+            self._steps = self._open = None  # `freeze` must look again
         return layer_groups(
             self.encoder,
             self.head,

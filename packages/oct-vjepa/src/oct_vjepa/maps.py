@@ -1,5 +1,6 @@
 """Patch tokens as pictures: colours, similarity to a patch, and where attention goes."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -65,6 +66,7 @@ def attention_map(
     *,
     patch: tuple[int, int, int] | None = None,
     block: int = -1,
+    spacing: Sequence[float] | None = None,
 ) -> Tensor:
     """Where each head of a block looks, (heads, z, y, x) of the patch grid, float32 on the CPU.
 
@@ -77,11 +79,12 @@ def attention_map(
         patch: place in the grid of the patch that asks; none: the average over all that ask, which
             shows what the volume as a whole attends to.
         block: number of the block; -1 is the last.
+        spacing: (z, y, x) between voxel centres, for encoders whose positions are lengths.
 
     Raises:
         ValueError: no such block or patch, or a volume that does not fit.
     """
-    query_HND, key_HND = _queries_and_keys(encoder, x_CZYX, block)
+    query_HND, key_HND = _queries_and_keys(encoder, x_CZYX, block, spacing)
     volume = x_CZYX.shape[-3:]
     z, y, x = (size // step for size, step in zip(volume, encoder.config.patch_size, strict=True))
     extra = key_HND.shape[1] - z * y * x  # class tokens, if the encoder has any, come first
@@ -144,7 +147,9 @@ def _check_grid(tokens: int, grid: tuple[int, int, int]) -> None:
         raise ValueError(f"{tokens} tokens do not fill the grid {tuple(grid)}")
 
 
-def _queries_and_keys(encoder: Encoder, x_CZYX: Tensor, block: int) -> tuple[Tensor, Tensor]:
+def _queries_and_keys(
+    encoder: Encoder, x_CZYX: Tensor, block: int, spacing: Sequence[float] | None
+) -> tuple[Tensor, Tensor]:
     """Rotated queries and keys of one block for one volume, each (heads, N, D / heads)."""
     depth = len(encoder.blocks)
     if not -depth <= block < depth:
@@ -159,7 +164,10 @@ def _queries_and_keys(encoder: Encoder, x_CZYX: Tensor, block: int) -> tuple[Ten
     encoder.eval()
     try:
         volume = x_CZYX if x_CZYX.ndim == 4 else x_CZYX.unsqueeze(0)
-        encoder(volume.unsqueeze(0).to(device))
+        extra = {}
+        if spacing is not None:
+            extra["spacing_B3"] = torch.tensor([list(spacing)], device=device)
+        encoder(volume.unsqueeze(0).to(device), **extra)
     finally:
         hook.remove()
         encoder.train(was_training)

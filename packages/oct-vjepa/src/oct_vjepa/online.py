@@ -124,8 +124,8 @@ def cross_ridge(
 
 def ridge_scores(fit_ND: Tensor, label_N: Tensor, test_MD: Tensor, classes: int) -> Tensor:
     """Scores (M, classes) of a ridge regression on one-hot labels."""
-    counts = torch.bincount(label_N, minlength=classes).clamp_min(1)
-    weight = (len(label_N) / (classes * counts))[label_N].to(fit_ND.dtype)
+    counts = torch.bincount(label_N, minlength=classes).clamp_min(1).to(fit_ND.dtype)
+    weight = (len(label_N) / (classes * counts))[label_N]
     spread = fit_ND.std(dim=0, correction=0)
     scale = torch.where(spread > 1e-12, spread, torch.ones_like(spread))
     share = weight / weight.sum()

@@ -48,6 +48,7 @@ def embed_volumes(
     batch_size: int = 32,
     device: torch.device | str | None = None,
     pools: Sequence[str] = POOLS,
+    spacing: Sequence[float] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Pooled features of each volume for several pools, in one pass: pool -> (N, D) or (N, 2D).
 
@@ -57,6 +58,7 @@ def embed_volumes(
         batch_size: volumes in one pass; the last batch may be smaller.
         device: where to compute; where the encoder is if left out.
         pools: which; those of `POOLS` if left out.
+        spacing: (z, y, x) between voxel centres, for encoders whose positions are lengths.
 
     Raises:
         ValueError: there are no volumes, or a pool is unknown.
@@ -71,7 +73,7 @@ def embed_volumes(
     extra = class_tokens_of(encoder)
     with torch.no_grad():
         for x_BCZYX in _batches(volumes, batch_size):
-            tokens = encoder(x_BCZYX.to(place)).float()
+            tokens = encoder(x_BCZYX.to(place), **_lengths(spacing, x_BCZYX, place)).float()
             for pool in pools:
                 pooled = pool_tokens(tokens, pool, class_tokens=extra)
                 parts[pool].append(pooled.cpu().numpy())
@@ -147,6 +149,14 @@ def paired_difference(
     weights = resample_weights(one.units, bootstrap=bootstrap, seed=seed)
     samples = auroc(one.units, weights) - auroc(other.units, weights)
     return interval_of(one.auroc - other.auroc, samples)
+
+
+def _lengths(
+    spacing: Sequence[float] | None, x_BCZYX: Tensor, place: torch.device
+) -> dict[str, Tensor]:
+    if spacing is None:
+        return {}
+    return {"spacing_B3": torch.tensor([list(spacing)] * len(x_BCZYX), device=place)}
 
 
 def _batches(volumes: Iterable[NDArray[Any]], batch_size: int) -> Iterator[Tensor]:
