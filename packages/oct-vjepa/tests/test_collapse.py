@@ -24,6 +24,16 @@ def between(first, last, count):
     return [first + (last - first) * index / (count - 1) for index in range(count)]
 
 
+def wobble(middle, width, count):
+    return [{"loss": middle + width * (-1) ** step} for step in range(count)]
+
+
+STD = [{"target_std": value} for value in between(0.8, 0.1, 60)]
+DROP = wobble(0.62, 0.01, 60) + [{"loss": 0.45, "target_std": 0.5}] * 6
+RUNAWAY = [{"effective_rank": rank, "teacher_drift": 1.0} for rank in range(80, 0, -1)]
+LATE_DROP = wobble(1.0, 0.2, 45) + wobble(0.62, 0.01, 20) + [{"loss": 0.5, "target_std": 0.5}] * 6
+
+
 def test_a_healthy_course_raises_nothing_though_the_rank_falls_to_a_quarter():
     guard = CollapseGuard()
     loss, spread = between(0.8, 0.09, 300), between(0.435, 0.168, 300)  # a healthy run of old
@@ -53,12 +63,10 @@ def test_a_spread_below_a_fifth_of_its_start_is_named(name):
 
 
 def test_a_sudden_drop_counts_only_with_a_fall_of_the_spread():
-    wobble = [{"loss": 0.62 + 0.01 * (-1) ** step} for step in range(60)]
-    fall = [{"loss": 0.45, "target_std": 0.5}] * 6
-    said = feed(CollapseGuard(), wobble + fall)
+    said = feed(CollapseGuard(), DROP)
     assert len(said) == 1
     assert "standard deviations" in said[0]
-    assert feed(CollapseGuard(), wobble + [{"loss": 0.45}] * 6) == []
+    assert feed(CollapseGuard(), wobble(0.62, 0.01, 60) + [{"loss": 0.45}] * 6) == []
 
 
 def test_a_loss_that_falls_because_the_targets_shrink_is_told_from_one_that_learns():
@@ -104,6 +112,25 @@ def test_a_guard_that_was_saved_goes_on_where_it_stood():
     assert feed(guard, rows[:20]) == []
     other.load_state_dict(json.loads(json.dumps(guard.state_dict())))
     assert feed(guard, rows[20:]) == feed(other, rows[20:]) != []
+
+
+@pytest.mark.parametrize(
+    ("changed", "rows"),
+    [
+        ({"start": 12}, [{"target_std": 0.4}] * 10 + [{"target_std": 3.0}] + STD),
+        ({"recent": 1}, [{"target_std": 0.8}] * 30 + [{"target_std": 0.05}] * 2),
+        ({"window": 10}, LATE_DROP),
+        ({"spread_fraction": 0.5}, STD),
+        ({"drop_sigma": 100.0}, DROP),
+        ({"drop_spread": 0.1}, DROP),
+        ({"shrink_fraction": 0.3}, [{"loss": x, "target_std": x} for x in between(0.8, 0.4, 60)]),
+        ({"ratio_floor": 0.0005}, [{"variance_ratio": x} for x in between(0.6, 0.001, 60)]),
+        ({"rank_fraction": 0.01}, RUNAWAY),
+        ({"drift_limit": 2.0}, RUNAWAY),
+    ],
+)  # fmt: skip
+def test_every_limit_decides_something(changed, rows):
+    assert feed(CollapseGuard(), rows) != feed(CollapseGuard(CollapseConfig(**changed)), rows)
 
 
 @pytest.mark.parametrize(
