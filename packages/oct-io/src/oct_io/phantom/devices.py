@@ -6,9 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 
-_SPREADS = ("gain_sd_db", "signal_sd_db", "texture_db")
-
-
 @dataclass(kw_only=True, slots=True)
 class Device:
     """One scanner. The three of `phantom_a|b|c` differ in everything that a field here names."""
@@ -43,10 +40,6 @@ class Device:
     gain_sd_db: float
     """Brightness differs from B-scan to B-scan by this much (focus, re-acquisition)."""
 
-    signal_sd_db: float = 0.0
-    """Signal differs from scan to scan by this much (tear film, cataract, pupil) and the noise floor
-    does not; a bright scan is then not to be mistaken for a thick retina."""
-
     texture_db: float = 1.0
     """Grain of the tissue itself, which averaging does not remove."""
 
@@ -58,7 +51,7 @@ class Device:
             raise ValueError(f"device.looks ({self.looks}) must be 1 or more")
         if not self.window_db[0] < self.window_db[1]:
             raise ValueError(f"device.window_db {self.window_db} must grow from black to white")
-        for field in ("axial_sigma_um", "lateral_sigma_um", *_SPREADS):
+        for field in ("axial_sigma_um", "lateral_sigma_um", "gain_sd_db", "texture_db"):
             if getattr(self, field) < 0:
                 raise ValueError(f"device.{field} ({getattr(self, field)}) must be zero or more")
 
@@ -97,7 +90,6 @@ DEVICES: dict[str, Device] = {
             window_db=(-27.0, 3.0),
             roll_off_db_per_mm=1.5,
             gain_sd_db=0.4,
-            signal_sd_db=1.0,
         ),
         Device(
             name="phantom_b",
@@ -110,7 +102,6 @@ DEVICES: dict[str, Device] = {
             window_db=(-30.0, 4.0),
             roll_off_db_per_mm=3.0,
             gain_sd_db=0.8,
-            signal_sd_db=1.0,
         ),
         Device(
             name="phantom_c",
@@ -123,7 +114,6 @@ DEVICES: dict[str, Device] = {
             window_db=(-24.0, 1.0),
             roll_off_db_per_mm=0.5,
             gain_sd_db=0.2,
-            signal_sd_db=1.0,
         ),
         # Tuned against the real volume named in tests/test_phantom_statistics.py.
         Device(

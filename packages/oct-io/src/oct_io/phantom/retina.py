@@ -69,6 +69,10 @@ class Anatomy:
     reflectivity_sd_db: float = 0.5
     """Decibels on each layer of its own."""
 
+    media_sd_db: float = 1.2
+    """Light lost in lens and tear film, most of it in both eyes alike: the whole retina is darker
+    and the noise floor is not, so that a bright scan is not to be mistaken for a thick retina."""
+
     tilt_sd: float = 0.035
     """Slope of the retina in each lateral direction; 0.035 is 105 micrometres at 3 mm."""
 
@@ -117,11 +121,12 @@ def draw_retina(grid: Grid, anatomy: Anatomy, seed: int, laterality: str) -> Ret
     own factors, brightness of layers) and differ in the rest (fovea, tilt, position).
     """
     person, eye = stream(seed, "person"), stream(seed, "eye", laterality)
+    media = _media_db(anatomy, seed, laterality)
     offset = anatomy.fovea_offset_sd_mm * eye.standard_normal(2)
     bscan_mm = (grid.bscan_mm - offset[0]).astype(np.float32)
     nasal_mm = (grid.nasal_mm - offset[1]).astype(np.float32)
     reflectivity = {
-        name: level + anatomy.reflectivity_sd_db * person.standard_normal()
+        name: level + media + anatomy.reflectivity_sd_db * person.standard_normal()
         for name, level in REFLECTIVITY_DB.items()
     }
     return Retina(
@@ -131,6 +136,11 @@ def draw_retina(grid: Grid, anatomy: Anatomy, seed: int, laterality: str) -> Ret
         bscan_mm=bscan_mm,
         nasal_mm=nasal_mm,
     )
+
+
+def _media_db(anatomy: Anatomy, seed: int, laterality: str) -> float:
+    shared, own = stream(seed, "media"), stream(seed, "media", laterality)
+    return anatomy.media_sd_db * (0.8 * shared.standard_normal() + 0.6 * own.standard_normal())
 
 
 def _bruch(grid: Grid, anatomy: Anatomy, eye: np.random.Generator) -> Array:

@@ -54,8 +54,7 @@ def form_image(
     rows = _kernel(device.axial_sigma_um / (grid.spacing.row * 1000))
     columns = _kernel(device.lateral_sigma_um / (grid.spacing.column * 1000))
     loss = decibels(-device.roll_off_db_per_mm * grid.row_um / 1000)[:, None]
-    signal_db = device.signal_sd_db * rng.standard_normal()
-    gain = decibels(signal_db + device.gain_sd_db * rng.standard_normal((len(backscatter), 1, 1)))
+    gain = decibels(device.gain_sd_db * rng.standard_normal((len(backscatter), 1, 1)))
     amplitude = np.sqrt(backscatter * (loss * gain) / 2)
     intensity = np.zeros(backscatter.shape, np.float32)
     for _ in range(device.looks):
@@ -66,8 +65,8 @@ def form_image(
     intensity += decibels(device.noise_db) * rng.standard_gamma(
         device.looks, backscatter.shape, dtype=np.float32
     )
-    shown_db = 10 * np.log10(intensity / device.looks)
+    level_db = 10 * np.log10(intensity / device.looks)
     black, white = device.window_db
     kind = np.uint8 if bits == 8 else np.uint16
     top = int(np.iinfo(kind).max)
-    return np.clip(np.rint((shown_db - black) * (top / (white - black))), 0, top).astype(kind)
+    return np.clip(np.rint((level_db - black) * (top / (white - black))), 0, top).astype(kind)
