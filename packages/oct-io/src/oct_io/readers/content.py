@@ -82,13 +82,19 @@ def check_content(voxels: Voxels, where: str) -> None:
     Raises:
         ScanError: stage `content`.
     """
-    flat = np.array([bool((frame == frame.flat[0]).all()) for frame in voxels])
+    flat = np.array([_is_flat(frame) for frame in voxels])
     if flat.all():
         reason = f"every one of the {len(voxels)} frames is of one grey level: no image"
         raise ScanError(where, "content", reason)
     if flat.mean() > 0.5:
         reason = f"{flat.sum()} of {len(voxels)} frames are of one grey level: no volume"
         raise ScanError(where, "content", reason)
+
+
+def _is_flat(frame: NDArray[Any]) -> bool:
+    first = frame[0, 0]
+    few = frame[:: max(1, len(frame) // 8)]  # tells nearly always, and takes a sixtieth of the time
+    return bool((few == first).all() and (frame == first).all())
 
 
 def check_outliers(voxels: Voxels, order: Sequence[int], where: str) -> None:
@@ -116,10 +122,10 @@ def check_outliers(voxels: Voxels, order: Sequence[int], where: str) -> None:
     limit = max(FAR, FARTHER_THAN_USUAL * float(np.median(away)))
     odd = np.flatnonzero((away > limit) & (contrast > FAINT * np.median(contrast)))
     if len(odd):
-        frames = f"frame {order[odd[0]] + 1} is" if len(odd) == 1 else f"{len(odd)} frames are"
-        raise ScanError(
-            where, "content", f"{frames} unlike the neighbours: its codestream is damaged"
-        )
+        seen = f"frame {order[odd[0]] + 1} is unlike its neighbours"
+        if len(odd) > 1:
+            seen = f"{len(odd)} frames are unlike their neighbours"
+        raise ScanError(where, "content", f"{seen}: a damaged codestream")
 
 
 def _thumb(frame: NDArray[Any]) -> NDArray[np.float32]:

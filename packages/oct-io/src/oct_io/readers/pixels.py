@@ -141,12 +141,12 @@ def _decode_frames(
     for number, frame in enumerate(_frames(content, found, header)):
         if number not in wanted:
             continue
+        if number in gaps:
+            _check_gap(frame, gaps[number], decoder, header, f"frame {number + 1}", where)
         image = decoder(frame)
         if image.shape != (rows, columns) or image.dtype.itemsize > out.dtype.itemsize:
             reason = f"frame {number + 1} decoded to {image.dtype} {image.shape}"
             raise ScanError(where, "decode", reason)
-        if number in gaps:
-            _check_gap(frame, gaps[number], decoder, header, f"frame {number + 1}", where)
         out[wanted[number]] = image
     if frames is None:
         check_outliers(out, header.order, where)
