@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, encapsulate_extended
-from pydicom.pixels.encoders import RLELosslessEncoder
-from pydicom.uid import UID
+from pydicom.pixels.encoders.base import get_encoder
+from pydicom.uid import UID, RLELossless
 
 from oct_io.errors import OctIoError
 
@@ -100,7 +100,7 @@ def _encoder(name: str, codec: Codec) -> Callable[[Frame], bytes]:
 
 def _encode_rle(frame: Frame) -> bytes:
     bits = frame.dtype.itemsize * 8
-    stream = RLELosslessEncoder.encode(
+    stream = get_encoder(RLELossless).encode(
         np.ascontiguousarray(frame),
         rows=frame.shape[0],
         columns=frame.shape[1],

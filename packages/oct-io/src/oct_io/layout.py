@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 from pydicom.dataset import Dataset
@@ -127,24 +126,24 @@ def functional_groups(
         frames.append(group)
     if volume.pattern != "radial":
         for group in [shared] if shared_groups else frames:
-            group.update(_geometry(volume, style, (1.0, 0.0)))
+            _add_geometry(group, volume, style, (1.0, 0.0))
     return shared, frames
 
 
-def _geometry(
-    volume: OctVolume, style: FileStyle, along: tuple[float, float] | None
-) -> dict[str, Any]:
+def _add_geometry(
+    group: Dataset, volume: OctVolume, style: FileStyle, along: tuple[float, float] | None
+) -> None:
     """PixelMeasures and PlaneOrientation: columns run towards (left, head), rows into the eye."""
     measures = Dataset()
     measures.PixelSpacing = [_number(volume.spacing.row), _number(volume.spacing.column)]
     if style.thickness:
         measures.SliceThickness = _number(volume.spacing.bscan)  # the pitch, as in Topcon's files
-    found: dict[str, Any] = {"PixelMeasuresSequence": [measures]}
+    group.PixelMeasuresSequence = [measures]
     if along is not None:
         orientation = Dataset()
-        orientation.ImageOrientationPatient = [*map(_number, (along[0], 0, along[1], 0, 1, 0))]
-        found["PlaneOrientationSequence"] = [orientation]
-    return found
+        cosines = (along[0], 0, along[1], 0, 1, 0)
+        orientation.ImageOrientationPatient = [_number(cosine) for cosine in cosines]
+        group.PlaneOrientationSequence = [orientation]
 
 
 def _content(stored: int, acquired: datetime) -> Dataset:
@@ -187,14 +186,14 @@ def _place_radial(
         radius = CIRCLE_RADIUS_MM * (1 + 0.2 * (i - lines)) / LOCALIZER_PIXEL_MM
         location.ReferenceCoordinates = [centre, centre + radius, centre, centre + radius]
         location.OphthalmicImageOrientation = "NONLINEAR"
-        group.update(_geometry(volume, style, None))
+        _add_geometry(group, volume, style, None)
     else:
         angle = np.pi * i / lines
         left, head = float(np.cos(angle)), float(np.sin(angle))
         position = Dataset()
         position.ImagePositionPatient = [_number(-half_mm * left), "0", _number(-half_mm * head)]
         group.PlanePositionSequence = [position]
-        group.update(_geometry(volume, style, (left, head)))
+        _add_geometry(group, volume, style, (left, head))
         reach = half_mm / LOCALIZER_PIXEL_MM
         start, end = (centre + sign * np.array([-head, left]) * reach for sign in (-1, 1))
         location.ReferenceCoordinates = [*map(float, start), *map(float, end)]

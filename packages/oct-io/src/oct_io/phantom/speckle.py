@@ -67,6 +67,6 @@ def form_image(
     )
     level_db = 10 * np.log10(intensity / device.looks)
     black, white = device.window_db
-    kind = np.uint8 if bits == 8 else np.uint16
-    top = int(np.iinfo(kind).max)
-    return np.clip(np.rint((level_db - black) * (top / (white - black))), 0, top).astype(kind)
+    top = (1 << bits) - 1
+    grey = np.clip(np.rint((level_db - black) * (top / (white - black))), 0, top)
+    return grey.astype(np.uint8) if bits == 8 else grey.astype(np.uint16)

@@ -86,19 +86,19 @@ def _decode_htj2k(header: ScanHeader, frame: bytes) -> Frame:
 
 
 def _decode_with_pydicom(header: ScanHeader, frame: bytes) -> Frame:
-    array, _ = get_decoder(UID(header.transfer_syntax)).as_array(
-        encapsulate([frame], has_bot=False),
-        raw=True,
-        rows=header.shape[1],
-        columns=header.shape[2],
-        samples_per_pixel=1,
-        number_of_frames=1,
-        bits_allocated=header.allocated,
-        bits_stored=header.bits,
-        pixel_representation=0,
-        photometric_interpretation="MONOCHROME2",
-        pixel_keyword="PixelData",
-    )
+    options: dict[str, Any] = {
+        "rows": header.shape[1],
+        "columns": header.shape[2],
+        "samples_per_pixel": 1,
+        "number_of_frames": 1,
+        "bits_allocated": header.allocated,
+        "bits_stored": header.bits,
+        "pixel_representation": 0,
+        "photometric_interpretation": "MONOCHROME2",
+        "pixel_keyword": "PixelData",
+    }
+    decoder = get_decoder(UID(header.transfer_syntax))
+    array, _ = decoder.as_array(encapsulate([frame], has_bot=False), raw=True, **options)
     return array
 
 

@@ -123,7 +123,7 @@ def _copy_native(
     view = flat.reshape(header.shape)
     check_gaps(content, found.start, view, where)
     chosen = view if frames is None else view[list(frames)]
-    return chosen.astype(np.uint8 if header.allocated == 8 else np.uint16)
+    return chosen.astype(np.uint8) if header.allocated == 8 else chosen.astype(np.uint16)
 
 
 def _decode_frames(
