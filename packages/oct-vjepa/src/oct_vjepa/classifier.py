@@ -100,12 +100,13 @@ class Classifier(FineTuned):
         return self.head.from_tokens(tokens, class_tokens=class_tokens_of(self.encoder))
 
     def loss(
-        self, batch: LabelledBatch, generator: torch.Generator | None = None
+        self, batch: LabelledBatch | tuple[Tensor, ...], generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
         """Loss and accuracy of a batch, each 0-dim and on the device; nothing is read back.
 
         Args:
-            batch: labelled volumes; `label_batch` makes one from arrays and checks every label.
+            batch: labelled volumes; `label_batch` makes one from arrays and checks every label. A
+                plain tuple in the same order will do, as feeds that stack samples make them.
             generator: not used: nothing is drawn.
 
         Returns:
@@ -116,6 +117,7 @@ class Classifier(FineTuned):
                 CPU, out of range.
         """
         self.freeze()
+        batch = LabelledBatch(*batch)
         check_labels(batch.label_B, len(batch.volume_BCZYX), self.head.classes)
         logits_BC = self(batch.volume_BCZYX, batch.spacing_B3).float()
         target_BC = smooth_labels(batch.label_B, len(self.head.classes), self.costs.label_smoothing)

@@ -157,7 +157,9 @@ class Segmenter(FineTuned):
         return self.head(self.tokens(volume_BCZYX, spacing_B3, layers=self.levels), (z, y, x))
 
     def loss(
-        self, batch: SegmentationBatch, generator: torch.Generator | None = None
+        self,
+        batch: SegmentationBatch | tuple[Tensor, ...],
+        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Cross-entropy plus soft Dice loss, and the mean Dice score; all 0-dim, on the device.
 
@@ -165,6 +167,7 @@ class Segmenter(FineTuned):
             ValueError: labels that are not whole numbers in the shape of the volumes.
         """
         self.freeze()
+        batch = SegmentationBatch(*batch)
         label = batch.label_BZYX
         volume = batch.volume_BCZYX
         if label.is_floating_point() or label.shape != (len(volume), *volume.shape[2:]):
