@@ -63,7 +63,8 @@ def _in_order(
         while waiting:
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)  # also when the caller stops half-way
+        # Not waited for: a caller that stops half-way may be collected by one of these threads.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _read_one(root: str | Path, path: str, whole: BoundedSemaphore) -> ScanHeader | ScanError:

@@ -205,15 +205,15 @@ def _refusal(status: int) -> OSError:
 
 def status_of(error: BaseException) -> int | None:
     """HTTP status behind an error of s3fs, gcsfs or aiohttp; None if it has none."""
-    for one in (error, error.__cause__):
+    for one in (error, error.__cause__):  # s3fs raises OSError from the client's error
         response = getattr(one, "response", None)
         if isinstance(response, dict):
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             return status if isinstance(status, int) else None
-        for name in ("status", "code"):
-            value = getattr(one, name, None)
-            if isinstance(value, int):
-                return value
+    for name in ("status", "code"):
+        value = getattr(error, name, None)
+        if isinstance(value, int):
+            return value
     return None
 
 
@@ -221,15 +221,15 @@ def is_passing(error: BaseException) -> bool:
     """Whether the same request may succeed later: the transport failed, not the question."""
     if isinstance(error, (*LASTING, TooLarge)):
         return False
-    status = status_of(error)
-    if status is not None:
-        return status in PASSING_STATUS
     if isinstance(error, (ConnectionError, TimeoutError, asyncio.TimeoutError, CutOff)):
         return True
     if isinstance(error, json.JSONDecodeError):  # half a listing of gcsfs
         return True
-    if isinstance(error, _transport_errors()):
+    if isinstance(error, _transport_errors()):  # before statuses: aiohttp gives a cut body a 400
         return True
+    status = status_of(error)
+    if status is not None:
+        return status in PASSING_STATUS
     return isinstance(error, OSError) and error.errno in PASSING_ERRNO
 
 
