@@ -83,6 +83,12 @@ def build_cache(
         old = _standing(folder)
         if old is not None and old.inputs == inputs and not again:
             return old
+        where = str(parts or building.resolve() / "parts")
+        ready = _finished(building)
+        if ready is not None and ready.inputs == inputs and not again:
+            PartFolder(where).remove()
+            _put_in_place(building, folder)
+            return ready
         per_shard = max(1, shard_bytes // math.prod(window.require_fixed_shape()))
         plan = Plan(
             records=tuple(records),
@@ -90,7 +96,7 @@ def build_cache(
             root=str(root),
             window=window,
             part_scans=min(per_shard, MAX_PART_SCANS),
-            parts=str(parts or building.resolve() / "parts"),
+            parts=where,
             again=tuple(sorted(again)),
         )
         tally = Tally(len(records), progress, max_bad_fraction)
@@ -138,11 +144,16 @@ def _standing(folder: Path) -> CacheIndex | None:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise TreeError(f"{folder}: exists and is not a cache; give another place for it")
         return None
+    return _finished(folder)
+
+
+def _finished(folder: Path) -> CacheIndex | None:
+    """Index of a folder that holds all of a cache; None if it holds less."""
     try:
-        old = read_index(folder)
+        index = read_index(folder)
     except TreeError:
         return None  # damaged, or of another version: what a build is for
-    return old if _is_whole(folder, old) else None
+    return index if _is_whole(folder, index) else None
 
 
 @contextmanager

@@ -1,7 +1,9 @@
-"""Reading a cache: resampled volumes by number, from memory-mapped files of raw voxels."""
+"""Reading a cache: resampled volumes by number, each one read of a file of raw voxels."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from operator import index as to_int
 from pathlib import Path
@@ -15,6 +17,8 @@ from oct_io.index import CacheEntry, CacheIndex, fingerprint, read_index, shard_
 from oct_io.quarantine import QUARANTINE, Refusal, read_quarantine
 from oct_io.resample import Window
 from oct_io.volume import Spacing
+
+OPEN_FILES = 64  # of one process; a cache of a hundred thousand scans has thousands of shards
 
 
 def open_cache(path: str | Path) -> "CachedVolumes":
@@ -37,11 +41,43 @@ def open_cache(path: str | Path) -> "CachedVolumes":
     return CachedVolumes(folder, index)
 
 
+class _ShardFile:
+    """An open shard; closed when nobody reads from it any more."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path, self.handle = path, -1
+        try:
+            self.handle = os.open(path, os.O_RDONLY)
+            found = os.fstat(self.handle).st_size
+        except OSError as error:
+            reason = f"the shard cannot be opened ({type(error).__name__}); build the cache again"
+            raise ScanError(str(path), "fetch", reason) from error
+        if found != size:
+            raise self._too_short()
+
+    def read_into(self, volume: NDArray[np.uint8], start: int) -> None:
+        """Fill `volume` with the bytes from `start` on."""
+        wanted = memoryview(volume).cast("B")
+        done = 0
+        while done < len(wanted):
+            got = os.preadv(self.handle, [wanted[done:]], start + done)
+            if got == 0:
+                raise self._too_short()
+            done += got
+
+    def _too_short(self) -> ScanError:
+        return ScanError(str(self.path), "fetch", "the shard is missing or too short; build again")
+
+    def __del__(self) -> None:
+        if self.handle >= 0:
+            os.close(self.handle)
+
+
 class CachedVolumes:
     """Volumes of a cache, all of one shape; `volumes[i]` is a fresh uint8 array (Z, Y, X).
 
-    Holds no open file when pickled: each process maps the shards for itself, so that it can be
-    sent to workers started in any way.
+    Reads say where they start, so that forked processes and threads may share open files; pickled,
+    it holds none. It can be sent to workers started in any way.
 
     Attributes:
         folder: where the cache lies.
@@ -50,36 +86,43 @@ class CachedVolumes:
 
     def __init__(self, folder: Path, index: CacheIndex) -> None:
         self.folder, self.index = folder, index
-        self._maps: dict[int, NDArray[np.uint8]] = {}
+        self._files: dict[int, _ShardFile] = {}
 
     def __len__(self) -> int:
         return len(self.index.entries)
 
     def __getitem__(self, number: int) -> NDArray[np.uint8]:
         entry = self.index.entries[to_int(number)]
-        return np.array(self._shard(entry.shard)[entry.slot])
+        volume = np.empty(self.shape, dtype=np.uint8)
+        self._file(entry.shard).read_into(volume, entry.slot * volume.nbytes)
+        return volume
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return (self[number] for number in range(len(self)))
 
-    def _shard(self, number: int) -> NDArray[np.uint8]:
-        if number not in self._maps:
-            path = self.folder / shard_name(number)
-            shape = (self.index.shards[number], *self.shape)
-            try:
-                self._maps[number] = np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
-            except (OSError, ValueError) as error:
-                reason = f"the shard is missing or too short ({type(error).__name__}); build again"
-                raise ScanError(str(path), "fetch", reason) from error
-        return self._maps[number]
+    def _file(self, number: int) -> "_ShardFile":
+        file = self._files.get(number)
+        if file is None:
+            size = self.index.shards[number] * self.index.record_bytes
+            file = _ShardFile(self.folder / shard_name(number), size)
+            with suppress(KeyError, StopIteration, RuntimeError):  # another thread was faster
+                while len(self._files) >= OPEN_FILES:
+                    self._files.pop(next(iter(self._files)))
+            self._files[number] = file
+        return file
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "index": self.index, "_maps": {}}
+        return {"folder": self.folder, "index": self.index, "_files": {}}
 
     @property
     def entries(self) -> tuple[CacheEntry, ...]:
         """What each volume is."""
         return self.index.entries
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Hashed path of the scan of each volume."""
+        return tuple(entry.key for entry in self.entries)
 
     @property
     def window(self) -> Window:

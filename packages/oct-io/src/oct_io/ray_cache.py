@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from oct_io.buckets import StorageConfig, configure_storage, current_storage
+from oct_io.buckets import StorageConfig, configure_storage, current_storage, redact
 from oct_io.decoding import decode_in_order
 from oct_io.errors import TreeError
 from oct_io.making import MakeParts, Seen
@@ -21,6 +21,7 @@ from oct_io.parts import PartFolder, Plan, make_part
 from oct_io.resample import Window
 
 LOCAL = "local"
+STARTS = 3  # of Ray, which gives up after 30 s when a machine is busy
 
 
 def on_ray(address: str = LOCAL, *, cpus: int = 0) -> MakeParts:
@@ -75,17 +76,23 @@ def _run(plan: Plan, numbers: Sequence[int], seen: Seen, *, address: str, cpus: 
 def _connect(address: str, cpus: int) -> None:
     import ray
 
-    quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if address != LOCAL:
-        ray.init(address=address, **quiet)
-        return
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read when a cluster starts; it would phone home
-    ray.init(
-        num_cpus=cpus or None,
-        include_dashboard=False,
-        _node_ip_address="127.0.0.1",
-        **quiet,
-    )
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if address == LOCAL:
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read at the start; it would phone home
+        os.environ.setdefault("RAY_worker_niceness", "0")  # 15 starves them on a shared machine
+        options |= {"num_cpus": cpus or None, "include_dashboard": False}
+        options["_node_ip_address"] = "127.0.0.1"
+    else:
+        options["address"] = address
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # Ray raises Exception itself where one of its parts is late
+            ray.shutdown()
+            if left == 0:
+                reason = " ".join(str(error).split())[:200]
+                raise TreeError(f"Ray does not start at {redact(address)}: {reason}") from error
 
 
 def _describe(plan: Plan, number: int) -> str:

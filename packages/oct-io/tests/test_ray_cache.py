@@ -1,0 +1,123 @@
+"""A cache made on Ray: workers and drivers are killed, and it comes out the same."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from oct_io import Window, build_cache, open_cache, read_manifest
+
+pytest.importorskip("ray", reason="install oct-io[ray] to run this test")
+
+WINDOW = Window(name="test", extent_mm=(2.0, 0.8, 2.0), shape=(16, 128, 128))
+TWO_SCANS = 2 * 16 * 128 * 128
+
+SCRIPT = """
+import sys
+from oct_io import Window, build_cache, read_manifest
+from oct_io.ray_cache import on_ray
+
+def progress(done, total, bad):
+    print(done, flush=True)
+
+if __name__ == "__main__":
+    root, out = sys.argv[1:]
+    window = Window(name="test", extent_mm=(2.0, 0.8, 2.0), shape=(16, 128, 128))
+    records = read_manifest(root)
+    build_cache(
+        records,
+        root,
+        window,
+        out,
+        shard_bytes=2 * 16 * 128 * 128,
+        progress=progress,
+        make_parts=on_ray(cpus=2),
+    )
+"""
+
+
+@pytest.fixture
+def tree(tmp_path, scan_file, draw):
+    """Sixty scans, six of them different, one of them cut off; returns the root."""
+    root = tmp_path / "tree"
+    for number in range(6):
+        first = scan_file(f"tree/0/{number}.dcm", volume=draw(number, shape=(24, 200, 256)))
+        for copy in range(1, 10):
+            (root / str(copy)).mkdir(exist_ok=True)
+            os.link(first, root / f"{copy}/{number}.dcm")
+    (root / "9/5.dcm").unlink()
+    (root / "9/5.dcm").write_bytes(first.read_bytes()[:-5000])
+    return root
+
+
+def descendants(pid):
+    """Numbers and command lines of all processes below `pid`."""
+    below, parents = {pid}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat = (entry / "stat").read_text()
+                line = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            parents[int(entry.name)] = (int(stat.rpartition(")")[2].split()[1]), line)
+    grown = True
+    while grown:
+        grown = {one for one, (parent, _) in parents.items() if parent in below} - below
+        below |= grown
+    return {one: parents[one][1] for one in below if one in parents and one != pid}
+
+
+def wait_for(condition, process, seconds=240):
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends and process.poll() is None:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.005)
+    raise AssertionError(f"ended too early, {process.poll()}, or took too long")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds Ray's workers in /proc")
+def test_killed_workers_and_a_killed_driver_neither_lose_nor_double_a_volume(tree, tmp_path):
+    script, out = tmp_path / "build.py", tmp_path / "cache"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(tree), str(out)]
+    parts = tmp_path / ".cache.building/parts"
+
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def whole():
+        return sorted(parts.glob("part-*.json"))
+
+    def working():
+        below = descendants(driver.pid)
+        return [pid for pid, line in below.items() if line.startswith("ray::") and "Map" in line]
+
+    try:
+        os.kill(wait_for(working, driver)[0], signal.SIGKILL)  # it had a part half-way
+        wait_for(lambda: len(whole()) >= 4, driver)
+    finally:
+        driver.kill()
+        driver.wait()
+    assert not out.exists()
+    kept = {path.stem: path.with_suffix(".u8").stat().st_ino for path in whole()}
+    assert 4 <= len(kept) < 30
+
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    first = int(done.stdout.split()[0])
+    assert first >= 2 * len(kept)  # goes on there
+    plain = tmp_path / "plain"
+    records = read_manifest(tree)
+    index = build_cache(records, tree, WINDOW, plain, shard_bytes=TWO_SCANS)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in plain.iterdir()
+    }
+    cache = open_cache(out)
+    assert (len(cache), index.refused, len({entry.key for entry in cache.entries})) == (59, 1, 59)
+    for name, inode in kept.items():  # the very files that were whole when the driver was killed
+        assert (out / f"shard-{int(name[5:]):05d}.u8").stat().st_ino == inode

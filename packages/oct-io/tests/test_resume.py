@@ -1,0 +1,266 @@
+"""Builds that are killed, go on, and take over what an older cache holds."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import pytest
+from oct_io import TreeError, Window, build_cache, open_cache, read_manifest
+from oct_io.mending import list_refused, release, retry
+from oct_io.parts import PartFolder, Plan, make_part
+from oct_io.progress import Rate
+
+WINDOW = Window(name="test", extent_mm=(2.0, 0.15, 2.0), shape=(4, 16, 12))
+TWO_SCANS = 2 * 4 * 16 * 12
+
+
+@pytest.fixture
+def tree(tmp_path, scan_file, draw):
+    """Six scans of three participants; returns the root."""
+    for number in range(6):
+        volume = draw(number, participant_id=str(1001 + number // 2))
+        scan_file(f"tree/{1001 + number // 2}/{number}.dcm", volume=volume)
+    return tmp_path / "tree"
+
+
+def build(root, out, **changes):
+    return build_cache(read_manifest(root), root, WINDOW, out, shard_bytes=TWO_SCANS, **changes)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+SCRIPT = """
+import os, signal, sys
+import oct_io.assembly, oct_io.cache, oct_io.parts
+from oct_io import Window, build_cache, read_manifest
+
+def killing(plain):
+    def run(*arguments, **keywords):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run
+
+class Doomed(oct_io.parts.PartFolder):
+    def _write(self, name, content):
+        if name == "part-000001.json":
+            os.kill(os.getpid(), signal.SIGKILL)
+        super()._write(name, content)
+
+def progress(done, total, bad):
+    print(done, flush=True)
+    if point == "decoding" and done == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+root, out, point = sys.argv[1:]
+if point == "part":
+    oct_io.making.PartFolder = Doomed
+if point == "index":
+    oct_io.assembly.write_index = killing(None)
+if point == "rename":
+    oct_io.cache._put_in_place = killing(None)
+window = Window(name="test", extent_mm=(2.0, 0.15, 2.0), shape=(4, 16, 12))
+records = read_manifest(root)
+build_cache(records, root, window, out, shard_bytes=2 * 4 * 16 * 12, progress=progress)
+"""
+
+
+def run_script(tree, out, point):
+    command = [sys.executable, "-c", SCRIPT, str(tree), str(out), point]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode, [int(line) for line in done.stdout.split()]
+
+
+def test_a_build_that_is_killed_again_and_again_goes_on_and_ends_with_the_same_bytes(
+    tree, tmp_path
+):
+    out = tmp_path / "cache"
+    killed = -signal.SIGKILL
+    # Between the voxels of the second part and its description: one part counts.
+    assert run_script(tree, out, "part") == (killed, [1, 2, 3, 4])
+    # Half-way through the third: two parts count, and the second was made again.
+    assert run_script(tree, out, "decoding") == (killed, [2, 3, 4, 5])
+    # Everything is decoded; killed while the cache is put together, and before it gets its name.
+    assert run_script(tree, out, "index") == (killed, [4, 5, 6])
+    assert run_script(tree, out, "rename") == (killed, [6])
+    assert not out.exists()
+    assert run_script(tree, out, "never") == (0, [])
+    build(tree, tmp_path / "undisturbed")
+    assert contents(out) == contents(tmp_path / "undisturbed")
+    assert [one.name for one in tmp_path.iterdir() if "building" in one.name] == []
+    assert (out.stat().st_mode & 0o077) == 0
+    open_cache(out).verify()
+
+
+def test_parts_of_other_scans_are_not_taken_for_ones_own(tree, tmp_path):
+    out = tmp_path / "cache"
+    assert run_script(tree, out, "decoding")[0] == -signal.SIGKILL
+    os.utime(tree / "1001/0.dcm", (1, 1))
+    assert run_script(tree, out, "never") == (0, [1, 2, 3, 4, 5, 6])
+
+
+def test_a_changed_scan_is_decoded_again_and_the_others_are_taken_over(tree, tmp_path, bucket):
+    for path in tree.rglob("*.dcm"):
+        bucket.pipe_file(f"/b/{path.relative_to(tree)}", path.read_bytes())
+    records = read_manifest("counting://b")
+    out = tmp_path / "cache"
+    first = build_cache(records, "counting://b", WINDOW, out, shard_bytes=TWO_SCANS)
+    changed = (tree / "1003/5.dcm").read_bytes()
+    bucket.pipe_file("/b/1001/0.dcm", changed + b"\0\0")
+    bucket.requests.clear()
+    second = build_cache(records, "counting://b", WINDOW, out, shard_bytes=TWO_SCANS)
+    assert bucket.requests == [len(changed) + 2]
+    hashes = [[entry.sha256 for entry in index.entries] for index in (first, second)]
+    assert hashes[1][-5:] == hashes[0][-5:]
+    assert len(second.entries) + second.refused == 6
+
+
+def spoil(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-500])
+    return whole
+
+
+def restore(path, whole, stat):
+    path.write_bytes(whole)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_scan_that_was_mended_is_added_by_a_retry(tree, tmp_path):
+    path, out = tree / "1002/2.dcm", tmp_path / "cache"
+    build(tree, tmp_path / "sound")
+    stat = path.stat()
+    whole = spoil(path)
+    build(tree, out)
+    (refusal,) = list_refused(out)
+    assert refusal.stage == "decode"
+    restore(path, whole, stat)
+    records = read_manifest(tree)
+    index = retry(out, records, tree)
+    assert (len(index.entries), index.refused, list_refused(out)) == (6, 0, ())
+    assert index.fingerprint == open_cache(tmp_path / "sound").fingerprint
+    assert [e.key for e in index.entries] == [record.key for record in records]
+    open_cache(out).verify()
+    assert retry(out, records, tree) == index
+
+
+def test_a_retry_reads_only_what_was_refused_and_not_what_it_holds(tree, tmp_path, bucket):
+    for path in tree.rglob("*.dcm"):
+        bucket.pipe_file(f"/b/{path.relative_to(tree)}", path.read_bytes())
+    broken = bucket.cat_file("/b/1002/2.dcm")[:-500]
+    bucket.pipe_file("/b/1002/2.dcm", broken)
+    records = read_manifest("counting://b")
+    out = tmp_path / "cache"
+    build_cache(records, "counting://b", WINDOW, out, shard_bytes=TWO_SCANS)
+    bucket.requests.clear()
+    retry(out, records, "counting://b")
+    assert bucket.requests == [len(broken)]
+
+
+def test_a_released_scan_is_tried_again_by_the_next_build(tree, tmp_path):
+    first, second, out = tree / "1001/1.dcm", tree / "1002/2.dcm", tmp_path / "cache"
+    spoil(first)
+    spoil(second)
+    build(tree, out)
+    one, other = list_refused(out)
+    assert release(out, [one.key]) == 1
+    assert [refusal.key for refusal in list_refused(out)] == [other.key]
+    assert len(open_cache(out)) == 4  # still readable
+    build(tree, out)
+    assert [refusal.key for refusal in list_refused(out)] == [one.key, other.key]  # still bad
+    with pytest.raises(TreeError, match="not the key of a refused scan"):
+        release(out, ["0123"])
+
+
+def test_a_quarantine_does_not_repeat_the_name_of_a_file_in_its_reason(tmp_path, draw):
+    import numpy as np
+
+    (tmp_path / "tree").mkdir()
+    np.save(tmp_path / "tree/Doe_Jane.npy", draw().voxels)  # no sidecar: nothing tells its spacing
+    with pytest.raises(TreeError) as caught:
+        build(tmp_path / "tree", tmp_path / "cache")
+    assert "Doe" not in str(caught.value)
+
+
+def plan_of(tree, parts):
+    records = tuple(read_manifest(tree))
+    return Plan(
+        records=records,
+        sources=tuple(str(number) for number in range(6)),
+        root=str(tree),
+        window=WINDOW,
+        part_scans=2,
+        parts=str(parts),
+    )
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_parts_gather_in_folders_and_in_buckets(tree, tmp_path, place):
+    parts = tmp_path / "parts" if place == "folder" else "memory://parts-of-a-test"
+    build(tree, tmp_path / "one", parts=parts)
+    build(tree, tmp_path / "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    filesystem, path = fsspec.core.url_to_fs(str(parts))
+    assert not filesystem.exists(path)
+
+
+def test_a_part_without_its_voxels_does_not_count_and_two_writers_do_no_harm(tree, tmp_path):
+    plan = plan_of(tree, tmp_path / "parts")
+    folder = PartFolder(plan.parts)
+    folder.start(plan)
+    part, voxels = make_part((), (), ())
+    full = TWO_SCANS // 2
+    folder.write(0, part, voxels)
+    folder.write(0, part, voxels)
+    assert folder.read(0, full) == part
+    assert sorted(one.name for one in Path(plan.parts).iterdir()) == [
+        "part-000000.json",
+        "part-000000.u8",
+        "plan.txt",
+    ]
+    (Path(plan.parts) / "part-000000.u8").write_bytes(b"more than nothing")
+    assert folder.read(0, full) is None
+    assert folder.read(1, full) is None
+    with pytest.raises(TreeError, match="all machines share"):
+        folder.check("another plan")
+
+
+def test_the_rate_does_not_count_what_was_done_before():
+    now = [0.0]
+    rate = Rate(clock=lambda: now[0])
+    now[0] = 50.0
+    assert rate.describe(1000, 2000) == ""
+    now[0] = 60.0
+    assert rate.describe(1100, 2000) == "10.0/s, 0:01:30 left"
+
+
+@pytest.mark.slow
+def test_a_parallel_build_that_is_killed_goes_on(tree, tmp_path):
+    script = Path(tmp_path / "build.py")
+    script.write_text(
+        "import sys\n"
+        "from oct_io import Window, build_cache, read_manifest\n"
+        "def tell(done, total, bad):\n"
+        "    print(done, flush=True)\n"
+        "if __name__ == '__main__':\n"
+        "    root, out = sys.argv[1:]\n"
+        "    window = Window(name='test', extent_mm=(2.0, 0.15, 2.0), shape=(4, 16, 12))\n"
+        "    records = read_manifest(root)\n"
+        "    build_cache(records, root, window, out, jobs=2, shard_bytes=1536, progress=tell)\n"
+    )
+    command = [sys.executable, str(script), str(tree), str(tmp_path / "cache")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    while process.stdout.readline() not in ("3\n", ""):
+        pass
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    time.sleep(0.2)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout.split()[0]) >= 2  # the first part was there
+    build(tree, tmp_path / "undisturbed")
+    assert contents(tmp_path / "cache") == contents(tmp_path / "undisturbed")
