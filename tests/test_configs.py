@@ -21,7 +21,7 @@ CONFIGS = ROOT / "configs"
 REAL = ["folder", *sorted(path.stem for path in (CONFIGS / "data").glob("aireadi*.yaml"))]
 GIVEN = {name: ["data.root=somewhere"] for name in REAL}
 MEANT_FOR = {"multi_domain": ["data=aireadi", "data.root=somewhere"]}
-BESIDE = ("report", "samples", "results")  # modules beside an app's __main__.py
+BESIDE = ("objectives", "report", "samples", "results")  # modules beside an app's __main__.py
 
 
 def names(group: str) -> list[str]:

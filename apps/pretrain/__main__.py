@@ -19,8 +19,10 @@ import oct_xla
 import torch
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
+from objectives import GuardSink, build_objective, method_of, register_schemas, schema_of
 from oct_report import EXIT_STOPPED, Stages, exit_codes, mistakes, print_table
 from oct_vjepa.comparison import COLUMNS, ProbeConfig, ProbeRow, as_cells, compare_features
+from oct_vjepa.objective import Objective, TeacherConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from report import write_report
@@ -74,7 +76,7 @@ class PretrainConfig:
     data: oct_io.SourceConfig = field(default_factory=oct_io.SourceConfig)
     encoder: oct_vjepa.EncoderConfig = field(default_factory=oct_vjepa.EncoderConfig)
     masking: oct_vjepa.MaskingConfig = field(default_factory=oct_vjepa.MaskingConfig)
-    objective: oct_vjepa.JepaConfig = field(default_factory=oct_vjepa.JepaConfig)
+    objective: TeacherConfig = field(default_factory=TeacherConfig)  # a subclass: objectives.py
     schedule: oct_vjepa.ScheduleConfig = field(default_factory=oct_vjepa.ScheduleConfig)
     feed: oct_xla.FeedConfig = field(default_factory=oct_xla.FeedConfig)
     loop: oct_xla.LoopConfig = field(default_factory=oct_xla.LoopConfig)
@@ -94,10 +96,11 @@ HEAD = """\
 # Repeats the run: uv run apps/pretrain --config-dir THIS_FOLDER --config-name config run_dir=OTHER
 defaults:
 - pretrain_schema
+- objective: {objective}
 - _self_
 - override hydra/job_logging: none
 - override hydra/hydra_logging: none
-hydra: {run: {dir: .}, output_subdir: null}
+hydra: {{run: {{dir: .}}, output_subdir: null}}
 """
 """Put before the settings in config.yaml: their types, and Hydra without files of its own."""
 
@@ -109,7 +112,7 @@ def pretrain(config: PretrainConfig, resolved: DictConfig) -> int:
         runtime = oct_xla.pick_runtime(config.runtime.device, precision=config.runtime.precision)
         run = oct_xla.claim_run_folder(
             Path(config.run_dir),
-            HEAD + OmegaConf.to_yaml(resolved),
+            HEAD.format(objective=schema_of(config.objective)) + OmegaConf.to_yaml(resolved),
             cast(dict[str, object], OmegaConf.to_container(resolved)),
             resume=config.resume,
             may_change=MAY_CHANGE,
@@ -121,21 +124,21 @@ def pretrain(config: PretrainConfig, resolved: DictConfig) -> int:
     for column in config.probe.columns:
         source.labelled(column)  # a column that cannot be probed is told now, not after training
     with mistakes(ValueError):
-        jepa = make_jepa(config, source, seen)
+        objective = make_objective(config, source, seen)
     samples = PretrainSamples(
-        source.volumes, seen, config.masking, grid=jepa.encoder.config.grid, seed=config.seed
+        source.volumes, seen, config.masking, encoder=objective.encoder.config, seed=config.seed
     )
     if runtime.rank == 0:
         extra = describe(config, source, seen)
         oct_xla.write_provenance(run.path, runtime, seed=config.seed, extra=extra)
         source.write_quarantine(run.path / "quarantine.jsonl")
-    result = train(config, jepa, samples, runtime, run)
+    result = train(config, objective, samples, runtime, run)
     runtime.close()
     if result.reason == "stopped":
         print(f"stopped at step {result.step}; the same command goes on from there")
         return EXIT_STOPPED
     if runtime.rank == 0:
-        jepa.teacher.encoder.save_pretrained(run.path / "encoder")
+        objective.teacher.encoder.save_pretrained(run.path / "encoder")
         conclude(config, run.path, source, samples)
     run.release()
     return 0
@@ -152,7 +155,8 @@ def conclude(
     }
     with mistakes(ValueError):
         rows = probe_encoders(config.probe, encoders, source, seed=config.seed)
-    page = write_report(run_dir, source, samples, encoders, rows)
+    method = method_of(config.objective)
+    page = write_report(run_dir, source, samples, encoders, rows, method=method)
     if rows:
         print_table(COLUMNS, as_cells(rows))
     print(f"report: {page}")
@@ -168,7 +172,7 @@ def check_window(config: PretrainConfig) -> None:
         )
 
 
-def make_jepa(config: PretrainConfig, source: oct_io.Source, seen: Sequence[int]) -> oct_vjepa.Jepa:
+def make_objective(config: PretrainConfig, source: oct_io.Source, seen: Sequence[int]) -> Objective:
     """Build the objective for volumes of this source.
 
     Raises:
@@ -179,7 +183,7 @@ def make_jepa(config: PretrainConfig, source: oct_io.Source, seen: Sequence[int]
         mean, std = source.measure_intensity(seen)
         encoder = replace(encoder, input_mean=mean, input_std=std)
     torch.manual_seed(config.seed)
-    return oct_vjepa.Jepa(oct_vjepa.Encoder(encoder), config.objective, config.masking)
+    return build_objective(oct_vjepa.Encoder(encoder), config.objective, config.masking)
 
 
 def random_encoder(config: oct_vjepa.EncoderConfig, seed: int) -> oct_vjepa.Encoder:
@@ -190,7 +194,7 @@ def random_encoder(config: oct_vjepa.EncoderConfig, seed: int) -> oct_vjepa.Enco
 
 def train(
     config: PretrainConfig,
-    jepa: oct_vjepa.Jepa,
+    objective: Objective,
     samples: PretrainSamples,
     runtime: oct_xla.Runtime,
     run: oct_xla.RunFolder,
@@ -201,10 +205,10 @@ def train(
         print(f"{len(samples)} volumes are fewer than feed.batch_size; batches hold them all")
         feed = replace(feed, batch_size=len(samples))
     stride = max(1, len(samples) // config.watched_volumes)
-    watched_BCZYX = torch.stack(
-        [samples(i, 0).volume_BCZYX for i in range(0, len(samples), stride)]
-    )[: config.watched_volumes]
-    sinks = []
+    watched = samples.stacked(range(0, len(samples), stride)[: config.watched_volumes])
+    sinks: list[oct_xla.Sink] = []
+    if runtime.rank == 0:
+        sinks.append(GuardSink(run.path / "metrics.jsonl"))
     if config.tracking.wandb and runtime.rank == 0:
         told = {name: asdict(getattr(config, name)) for name in TOLD}
         sinks.append(
@@ -217,7 +221,7 @@ def train(
             )
         )
     return oct_xla.fit(
-        jepa,
+        objective,
         oct_xla.Feed(samples, len(samples), feed),
         config.loop,
         runtime=runtime,
@@ -225,9 +229,17 @@ def train(
         learning_rate=lambda step: config.schedule.at(step, config.loop.steps),
         seed=config.seed,
         sinks=sinks,
-        evaluate=lambda step: jepa.diagnostics(watched_BCZYX.to(runtime.device)),
+        evaluate=lambda step: watch(objective, watched, runtime.device),
         progress=True,
     )
+
+
+def watch(
+    objective: Objective, watched: oct_vjepa.JepaBatch, device: torch.device
+) -> dict[str, float]:
+    """Slower signs of collapse, from the same volumes each time."""
+    spacing = None if watched.spacing_B3 is None else watched.spacing_B3.to(device)
+    return objective.diagnostics(watched.volume_BCZYX.to(device), spacing_B3=spacing)
 
 
 def probe_encoders(
@@ -244,7 +256,9 @@ def probe_encoders(
         features = {
             name: {
                 pool: values
-                for pool, values in oct_vjepa.embed_volumes(encoder, examples.volumes).items()
+                for pool, values in oct_vjepa.embed_volumes(
+                    encoder, examples.volumes, spacing=examples.volumes.spacing
+                ).items()
                 if pool in config.pools
             }
             for name, encoder in encoders.items()
@@ -291,6 +305,7 @@ EXPECTED = (
 """Errors whose text tells the user what to put right."""
 
 ConfigStore.instance().store("pretrain_schema", PretrainConfig)
+register_schemas()
 
 
 @hydra.main(version_base="1.3", config_path="../../configs", config_name="pretrain")

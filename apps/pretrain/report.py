@@ -9,6 +9,7 @@ import numpy as np
 import oct_vjepa
 import torch
 from numpy.typing import NDArray
+from objectives import collapse_alarms
 from oct_io import Source
 from oct_report import (
     BScan,
@@ -40,6 +41,8 @@ def write_report(
     samples: PretrainSamples,
     encoders: Mapping[str, oct_vjepa.Encoder],
     probes: Sequence[ProbeRow],
+    *,
+    method: str,
 ) -> Path:
     """Write report.html from what the run folder holds, and return its path.
 
@@ -49,12 +52,13 @@ def write_report(
         samples: what the feed gave, for the masks.
         encoders: name to encoder, the trained one first.
         probes: lines of the comparison; may be empty.
+        method: what the run trained, in the words of a reader.
     """
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     facts = json.loads((run_dir / "provenance.json").read_text())
     page = Page(
         f"Pretraining run {run_dir.name}",
-        f"V-JEPA 2 on {len(samples)} volumes, {int(rows[-1]['step'])} optimiser steps on "
+        f"{method} on {len(samples)} volumes, {int(rows[-1]['step'])} optimiser steps on "
         f"{facts['runtime']} ({facts['device']}), {facts['precision']}.",
     )
     if source.made_up:
@@ -62,6 +66,11 @@ def write_report(
     page.tiles(_tiles(rows, probes))
     _add_probes(page, probes)
     page.section("Curves", "How to read them: docs/reading-the-curves.md.")
+    alarms = collapse_alarms(rows)
+    if alarms:
+        page.note("This run looks collapsed: " + "; ".join(alarms) + ".")
+    else:
+        page.text("The collapse guard saw no sign of collapse.")
     page.figure(plot_curves(_curves(rows)), "Curves over the optimiser steps.")
     _add_pictures(page, source, samples, encoders)
     page.section("Provenance")

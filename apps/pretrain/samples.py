@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import torch
 from oct_io import CachedVolumes
-from oct_vjepa import JepaBatch, MaskingConfig, Masks, sample_masks
+from oct_vjepa import EncoderConfig, JepaBatch, MaskingConfig, Masks, sample_masks
+from oct_vjepa.foreground import foreground_patches
 from oct_xla import sample_seed
 
 
@@ -15,7 +16,7 @@ class PretrainSamples:
         volumes: the cache, (bscan, row, column) each.
         indices: which volumes of the cache take part.
         masking: how to mask.
-        grid: patches along (Z, Y, X).
+        encoder: whose patches are masked, and whether it wants to know the spacing.
         seed: of the run.
     """
 
@@ -25,20 +26,41 @@ class PretrainSamples:
         indices: Sequence[int],
         masking: MaskingConfig,
         *,
-        grid: tuple[int, int, int],
+        encoder: EncoderConfig,
         seed: int,
     ) -> None:
         self._volumes, self._indices = volumes, list(indices)
-        self._masking, self._grid, self._seed = masking, grid, seed
+        self._masking, self._encoder, self._seed = masking, encoder, seed
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __call__(self, index: int, epoch: int) -> JepaBatch:
-        """Volume (C, Z, Y, X) uint8 and its masks, without the batch axis."""
-        voxels = torch.from_numpy(self._volumes[self._indices[index]])
-        generator = torch.Generator().manual_seed(sample_seed(self._seed, epoch, index))
-        drawn = sample_masks(self._masking, self._grid, 1, generator=generator)
+        """Volume (C, Z, Y, X) uint8, its masks and, if asked for, spacing; without batch axis."""
         # (bscan, row, column) are the tensor axes (Z, Y, X); one channel is put in front.
+        volume = self._volume(index)
+        generator = torch.Generator().manual_seed(sample_seed(self._seed, epoch, index))
+        foreground = None
+        if self._masking.needs_foreground:
+            patch_size = self._encoder.patch_size
+            foreground = foreground_patches(volume[None], patch_size, self._masking.foreground)
+        drawn = sample_masks(
+            self._masking, self._encoder.grid, 1, generator=generator, foreground_BN=foreground
+        )
         masks = tuple(Masks(one.context_BK[0], one.target_BM[0]) for one in drawn)
-        return JepaBatch(voxels.unsqueeze(0), masks)
+        return JepaBatch(volume, masks, self._spacing(index))
+
+    def stacked(self, indices: Sequence[int]) -> JepaBatch:
+        """These volumes and their spacing with a batch axis, without masks."""
+        spacings = [one for i in indices if (one := self._spacing(i)) is not None]
+        volumes = torch.stack([self._volume(i) for i in indices])
+        return JepaBatch(volumes, (), torch.stack(spacings) if spacings else None)
+
+    def _volume(self, index: int) -> torch.Tensor:
+        return torch.from_numpy(self._volumes[self._indices[index]]).unsqueeze(0)
+
+    def _spacing(self, index: int) -> torch.Tensor | None:
+        """Millimetres along (Z, Y, X), for an encoder whose positions are lengths."""
+        if self._encoder.position_unit != "length":
+            return None
+        return torch.tensor(self._volumes.entries[self._indices[index]].spacing)
