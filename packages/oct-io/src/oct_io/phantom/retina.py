@@ -69,7 +69,7 @@ class Anatomy:
     reflectivity_sd_db: float = 0.5
     """Decibels on each layer of its own."""
 
-    media_sd_db: float = 1.2
+    media_sd_db: float = 1.0
     """Light lost in lens and tear film, most of it in both eyes alike: the whole retina is darker
     and the noise floor is not, so that a bright scan is not to be mistaken for a thick retina."""
 

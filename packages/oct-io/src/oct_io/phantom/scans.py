@@ -89,7 +89,7 @@ def list_scans(
     for index, person in enumerate(drawn):
         for turn in range(tree.devices_per_participant):
             device = tree.devices[(first[index] + turn) % len(tree.devices)]
-            for eye in ("R", "L"):
+            for eye in tree.eyes:
                 spec = _phantom(tree, person, device, eye)
                 style, shared = _style(tree, spec, len(scans))
                 key = f"{tree_key} {person.id} {device} {eye}"
