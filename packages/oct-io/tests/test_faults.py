@@ -7,7 +7,8 @@ from oct_io.readers import ScanHeader
 from oct_io.storage import read_bytes, walk_files
 
 WINDOW = Window(name="test", extent_mm=(2.0, 0.15, 2.0), shape=(4, 16, 12))
-QUICK = {"read_timeout_s": 3.0, "tries": 10}
+QUICK = {"read_timeout_s": 1.5, "tries": 10}
+SEED = 17  # one with which the few requests of a small data set meet every fault
 ALL = ("reset", "delay", "truncate", "shorten", "busy")
 
 
@@ -25,29 +26,20 @@ def test_a_cache_built_through_a_bad_network_has_the_same_bytes(
     stores, storage, phantom_tree, tmp_path
 ):
     local = build_cache(read_manifest(phantom_tree), phantom_tree, WINDOW, tmp_path / "local")
-    proxy = storage("s3", faults=ALL, seed=3, delay_s=4.0, config=QUICK)
+    proxy = storage("s3", faults=ALL, seed=SEED, delay_s=2.0, config=QUICK)
     root = "s3://eyes/data"
-    for number in range(3):  # enough requests for each fault
-        index = build_cache(read_manifest(root), root, WINDOW, tmp_path / f"{number}")
-        assert index.fingerprint == local.fingerprint
-        assert index.refused == 0
-        assert shards(tmp_path / f"{number}") == shards(tmp_path / "local")
+    for jobs in (1, 2):
+        out = tmp_path / f"{jobs}"
+        index = build_cache(read_manifest(root), root, WINDOW, out, jobs=jobs)
+        assert (index.fingerprint, index.refused) == (local.fingerprint, 0)
+        assert shards(out) == shards(tmp_path / "local")
     spoilt = [one.fault for one in proxy.requests if one.fault]
     assert set(spoilt) == set(ALL)
     assert 0.1 < len(spoilt) / len(proxy.requests) < 0.35
 
 
-def test_workers_build_through_a_bad_network_too(stores, storage, phantom_tree, tmp_path):
-    local = build_cache(read_manifest(phantom_tree), phantom_tree, WINDOW, tmp_path / "local")
-    proxy = storage("s3", faults=ALL, seed=5, delay_s=4.0, config=QUICK)
-    root = "s3://eyes/data"
-    index = build_cache(read_manifest(root), root, WINDOW, tmp_path / "two", jobs=2)
-    assert (index.fingerprint, index.refused) == (local.fingerprint, 0)
-    assert [one for one in proxy.gets() if one.fault]
-
-
 def test_headers_arrive_through_a_bad_network(stores, storage):
-    proxy = storage("s3", faults=ALL, seed=1, delay_s=4.0, config=QUICK)
+    proxy = storage("s3", faults=ALL, seed=1, delay_s=2.0, config=QUICK)
     paths = list(walk_files("s3://eyes/many", ".dcm"))[:60]
     assert all(isinstance(one, ScanHeader) for one in read_headers("s3://eyes/many", paths))
     assert len(proxy.gets()) > 60

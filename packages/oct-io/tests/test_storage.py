@@ -178,7 +178,7 @@ def digest(url):
 
 if __name__ == "__main__":
     warnings.simplefilter("error")
-    configure_storage(StorageConfig(give_up_s=20))
+    configure_storage(StorageConfig(give_up_s=120))
     expected = {url: digest(url) for url in PLACES}  # sessions, sockets and thread are in use
     for method in ("fork", "spawn"):
         if method == "fork":  # Python 3.12 warns of what this test is about
@@ -200,7 +200,7 @@ def test_what_a_parent_opened_works_in_forked_and_spawned_workers(stores, storag
     script.write_text(FORKED)
     places = [text for url, proxy in proxies.items() for text in (url, proxy.url)]
     done = subprocess.run(
-        [sys.executable, script, *places], capture_output=True, text=True, timeout=120
+        [sys.executable, script, *places], capture_output=True, text=True, timeout=300
     )
     assert done.stdout == "done\n", done.stderr
     assert done.stderr == ""
