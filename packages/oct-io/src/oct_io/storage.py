@@ -1,5 +1,6 @@
 """Bytes from local disks and buckets: whole files in one request, heads, and folder walks."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -56,8 +57,10 @@ def read_bytes(url: str | Path, *, storage_options: Options | None = None) -> by
         def token() -> str:
             return _change_token(with_retries(lambda: filesystem.info(path)))
 
-        checked = current_storage().content_cache_checked
-        return cache.read(f"{url} {storage_options or ''}", fetch, token if checked else None)
+        config = current_storage()
+        store = config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL", "")
+        address = f"{store} {url} {storage_options or ''}"  # buckets elsewhere may share names
+        return cache.read(address, fetch, token if config.content_cache_checked else None)
 
 
 def read_range(
