@@ -36,7 +36,7 @@ class TeacherConfig:
     """How fast the teacher follows the student."""
 
     ema_start: float = 0.996
-    """Teacher momentum at the first step (I-JEPA). Runs of about 1,000 steps want 0.99; V-JEPA 2
+    """Teacher momentum at the first step (I-JEPA). Runs of about 1,000 steps want 0.98; V-JEPA 2
     holds 0.99925 over 252,000."""
     ema_end: float = 1.0
     """Teacher momentum at the last step; it is kept just below 1."""
