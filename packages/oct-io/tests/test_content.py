@@ -59,7 +59,7 @@ def test_a_black_area_of_lossless_jpeg_is_no_loss(tmp_path, volume):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("size", [512, 4096])
+@pytest.mark.parametrize("size", [2048, 4096])
 def test_a_block_lost_from_uncompressed_voxels_is_found(dtype, size):
     rng = np.random.default_rng(0)
     voxels = rng.integers(1, 200, (6, 100, 90), dtype=dtype)

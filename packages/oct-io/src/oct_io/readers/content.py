@@ -10,7 +10,7 @@ from oct_io.errors import ScanError
 
 Voxels = NDArray[np.uint8] | NDArray[np.uint16]
 
-_GAP = bytes(256)  # half a disk sector; black speckle does not come in such rows
+_GAP = bytes(2048)  # half a page; a real scan has 271 zeros in a row in its dark vitreous
 
 RAGGED = 16  # voxels by which a gap's end must miss a row's end, to be no masked area
 THUMB = 24  # blocks along rows and columns of the small pictures that are compared
