@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,9 +62,9 @@ class AuditReport:
 
     def to_tree(self) -> dict[str, Any]:
         """Everything but the paths of the examples, for JSON."""
-        tree = asdict(self)
-        del tree["examples"]
-        return tree
+        names = [one.name for one in fields(self) if one.name not in ("counts", "examples")]
+        tree = {name: getattr(self, name) for name in names}
+        return tree | {"counts": {name: dict(found) for name, found in self.counts.items()}}
 
 
 def audit(
