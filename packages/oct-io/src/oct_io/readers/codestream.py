@@ -1,6 +1,5 @@
 """Sizes, ends and gaps of compressed frames, read from their bytes before any decoder sees them."""
 
-import re
 import struct
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ LONG_ZEROS = 48
 """Zero bytes in a row that no arithmetic coder and no Golomb code writes: the longest seen in clean
 frames of real and made-up scans is 10, blank frames included."""
 
-_ZEROS = re.compile(rb"\x00{%d,}" % LONG_ZEROS)
+_ZEROS = bytes(LONG_ZEROS)
 
 
 class FrameSize(NamedTuple):
@@ -80,8 +79,9 @@ def zero_run(codestream: bytes) -> int:
 
     Where bytes of a file were lost, zeros stand in their place: a page of 4096 or a disk block.
     """
-    found = [match.end() - match.start() for match in _ZEROS.finditer(codestream)]
-    tail = len(codestream) - len(codestream.rstrip(b"\0"))
-    if found and tail == found[-1]:
-        found.pop()  # padding
-    return max(found, default=0)
+    end = len(codestream.rstrip(b"\0"))  # behind it lies padding
+    longest, at = 0, 0
+    while (at := codestream.find(_ZEROS, at, end)) >= 0:
+        stop = end - len(codestream[at:end].lstrip(b"\0"))
+        longest, at = max(longest, stop - at), stop
+    return longest
