@@ -64,7 +64,7 @@ class _ShardFile:
         ahead and fills its cache in large pages, which are copied twice as fast the next time. One
         call for all of a volume looks like a jump to it, and it does neither.
         """
-        wanted = memoryview(volume).cast("B")
+        wanted = volume.data.cast("B")
         done, step = 0, FIRST_STEP
         while done < len(wanted):
             got = os.preadv(self.handle, [wanted[done : done + step]], start + done)
