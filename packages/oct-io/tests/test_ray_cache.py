@@ -77,7 +77,7 @@ def wait_for(condition, process, seconds=240):
         found = condition()
         if found:
             return found
-        time.sleep(0.005)
+        time.sleep(0.02)
     raise AssertionError(f"ended too early, {process.poll()}, or took too long")
 
 

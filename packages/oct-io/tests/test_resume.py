@@ -281,3 +281,29 @@ def test_parts_gather_in_real_stores(tree, tmp_path, stores, storage, scheme):
     folder = PartFolder(place)
     folder.filesystem.invalidate_cache()
     assert not folder.filesystem.exists(folder.path)
+
+
+THREADS = """
+import sys
+from oct_io import Window, read_manifest
+from oct_io.decoding import decode
+
+window = Window(name="test", extent_mm=(2.0, 0.8, 2.0), shape=(16, 128, 128))
+for record in read_manifest(sys.argv[1]):
+    print(decode((record, sys.argv[1], window)).entry.sha256)
+"""
+
+
+def test_volumes_do_not_depend_on_the_number_of_threads(tmp_path, scan_file, draw):
+    pytest.importorskip("threadpoolctl", reason="install threadpoolctl to run this test")
+    for number in range(3):
+        scan_file(f"tree/{number}.dcm", volume=draw(number, shape=(24, 200, 256)))
+    seen = set()
+    for threads in ("1", "2"):
+        wanted = {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        command = [sys.executable, "-c", THREADS, str(tmp_path / "tree")]
+        done = subprocess.run(
+            command, env=os.environ | wanted, capture_output=True, text=True, check=True
+        )
+        seen.add(done.stdout)
+    assert len(seen) == 1
