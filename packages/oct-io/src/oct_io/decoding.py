@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from threadpoolctl import ThreadpoolController
 
 from oct_io.buckets import configure_storage, current_storage, stays_in_process
 from oct_io.errors import ScanError, TreeError
@@ -141,24 +143,19 @@ def decode(task: Task) -> Outcome:
         return Refused("decode", "not enough memory")
 
 
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    """Libraries of this process that use threads; looked up once, after numpy has loaded them."""
+    return ThreadpoolController()
+
+
 def _one_thread() -> AbstractContextManager[Any]:
     """Keep numpy's matrix products in this thread.
 
     With more threads they add up in another order, and a few voxels of a thousand scans come out
     one grey level off: caches built on 4 and on 64 cores would differ. All cores are busy anyway.
     """
-    controller = _controller()
-    return nullcontext() if controller is None else controller.limit(limits=1, user_api="blas")
-
-
-@lru_cache(maxsize=1)
-def _controller() -> Any:
-    """What sets the number of threads; None where threadpoolctl is not installed."""
-    try:
-        from threadpoolctl import ThreadpoolController
-    except ImportError:
-        return None
-    return ThreadpoolController()
+    return _libraries().limit(limits=1, user_api="blas")
 
 
 def _check_identity(record: ScanRecord, volume: OctVolume) -> None:
