@@ -55,7 +55,7 @@ def _truncate(path: Path, _other: Path) -> None:
 
 
 def _zero(path: Path, _other: Path) -> None:
-    """Zeros in the middle of one frame; of its codestream, if it is compressed."""
+    """Zeros from the middle of a volume on; within one codestream, if it is compressed."""
     dataset = pydicom.dcmread(path)
     frames, encapsulated = int(dataset.NumberOfFrames), dataset["PixelData"].is_undefined_length
     content = bytearray(path.read_bytes())
@@ -69,7 +69,8 @@ def _zero(path: Path, _other: Path) -> None:
     else:
         length = (len(content) - start) // frames
         begin = start + frames // 2 * length
-    count = min(ZEROED_BYTES, length // 3)
+    room = length if encapsulated else len(content) - start
+    count = min(ZEROED_BYTES, room // 3)
     begin += length // 2 - count // 3
     content[begin : begin + count] = bytes(count)
     path.write_bytes(content)
