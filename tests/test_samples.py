@@ -43,7 +43,7 @@ def test_a_real_spectralis_volume_survives_our_writer_and_is_pretrained_on(sampl
         voxels = next(file[name] for name in file.files if file[name].ndim == 3)
     assert voxels.shape == (145, 496, 512)
     volume = oct_io.OctVolume(
-        voxels, oct_io.Spacing(*SPACING), "export", laterality="R", device="heidelberg_spectralis",
+        voxels, oct_io.Spacing(*SPACING), "given", laterality="R", device="heidelberg_spectralis",
         protocol="spectralis_ppol_mac_hr_oct", region="Macula", participant_id="real-1",
     )  # fmt: skip
     root = place / "spectralis"

@@ -211,6 +211,11 @@ def test_a_runtime_that_is_not_there_says_what_to_do(monkeypatch):
         pick_runtime("cpu", "fp16")
 
 
+def test_a_library_that_loads_torch_xla_does_not_move_a_run_to_xla(monkeypatch):
+    monkeypatch.setenv("PJRT_DEVICE", "CPU")  # what importing torch-xla leaves behind
+    assert pick_runtime("auto").name == ("cuda" if torch.cuda.device_count() else "cpu")
+
+
 def test_importing_does_not_load_torch_xla_or_wandb():
     code = "import sys, oct_xla; print([m for m in ('torch_xla', 'wandb') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

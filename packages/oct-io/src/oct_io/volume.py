@@ -86,6 +86,9 @@ class OctVolume:
             raise ValueError(f"voxels must be (bscan, row, column), not {self.voxels.shape}")
         if self.voxels.dtype not in (np.uint8, np.uint16):
             raise ValueError(f"voxels must be uint8 or uint16, not {self.voxels.dtype}")
+        if self.spacing_source not in CONFIDENCE:
+            known = ", ".join(CONFIDENCE)
+            raise ValueError(f"spacing_source ({self.spacing_source!r}) must be one of {known}")
         apart = self.spacing if self.spacing_source != "none" else self.spacing[1:]
         if not all(np.isfinite(step) and step > 0 for step in apart):
             raise ValueError(f"spacing must be positive millimetres, not {tuple(self.spacing)}")

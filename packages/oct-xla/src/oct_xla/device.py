@@ -248,8 +248,9 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
 def pick_runtime(name: str = "auto", precision: str = "fp32") -> Runtime:
     """Return the runtime of that name.
 
-    "auto" is xla where PJRT_DEVICE is set and torch-xla is installed, else cuda where there is a
-    GPU, else cpu.
+    "auto" is xla where PJRT_DEVICE names an accelerator and torch-xla is installed, else cuda where
+    there is a GPU, else cpu. XLA on the CPU must be asked for by name: torch-xla sets PJRT_DEVICE
+    to CPU as soon as any library, such as MONAI or PEFT, imports it.
 
     Raises:
         DeviceError: if it is not available; the text says what to install or set.
@@ -266,7 +267,7 @@ def pick_runtime(name: str = "auto", precision: str = "fp32") -> Runtime:
 
 
 def _first_available() -> str:
-    if os.environ.get("PJRT_DEVICE") and find_spec("torch_xla"):
+    if os.environ.get("PJRT_DEVICE", "CPU").upper() != "CPU" and find_spec("torch_xla"):
         return "xla"
     return "cuda" if torch.cuda.is_available() else "cpu"
 
