@@ -105,8 +105,9 @@ class ContentCache:
             return len(files)
 
     def used_bytes(self) -> int:
-        """Size of all kept files, counted."""
-        return sum(size for _, size, _ in self._listed())
+        """Size of all kept files, counted while no process adds or deletes one."""
+        with self._locked("all"):
+            return sum(size for _, size, _ in self._listed())
 
     def _place(self, key: str) -> Path:
         return self.folder / ENTRIES / key[:2] / key
