@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from oct_vjepa import axial_profile, embed_volumes, paired_difference, probe
+from oct_vjepa import axial_profile, embed_volumes, mean_difference, paired_difference, probe
 from oct_vjepa.metrics import (
     Units,
     auroc,
@@ -108,6 +108,17 @@ def test_a_real_difference_is_found_and_none_is_not_made_up():
     assert none == (0.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="same test participants"):
         paired_difference(strong, run(signal=2.0, rows=200), seed=0)
+
+
+def test_several_seeds_are_compared_by_their_means_on_the_same_participants():
+    strong, middle, weak = run(signal=2.0), run(signal=0.8), run(signal=0.2)
+    gain = mean_difference([strong, middle], [weak], seed=0)
+    assert gain.value == pytest.approx((strong.auroc + middle.auroc) / 2 - weak.auroc)
+    assert gain.low < gain.value < gain.high
+    assert mean_difference([strong], [weak], seed=0) == paired_difference(strong, weak, seed=0)
+    assert mean_difference([weak, strong], [strong, weak], seed=0) == (0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="at least one on either side"):
+        mean_difference([strong], [], seed=0)
 
 
 def units_of(rng, rows, classes, *, ties):

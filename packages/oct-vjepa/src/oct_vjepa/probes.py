@@ -48,7 +48,7 @@ def embed_volumes(
     batch_size: int = 32,
     device: torch.device | str | None = None,
     pools: Sequence[str] = POOLS,
-    spacing: Sequence[float] | None = None,
+    spacing: Sequence[float] | NDArray[Any] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Pooled features of each volume for several pools, in one pass: pool -> (N, D) or (N, 2D).
 
@@ -58,10 +58,11 @@ def embed_volumes(
         batch_size: volumes in one pass; the last batch may be smaller.
         device: where to compute; where the encoder is if left out.
         pools: which; those of `POOLS` if left out.
-        spacing: (z, y, x) between voxel centres, for encoders whose positions are lengths.
+        spacing: (z, y, x) between voxel centres, for encoders whose positions are lengths; one
+            triple for all volumes, or one row each, (N, 3).
 
     Raises:
-        ValueError: there are no volumes, or a pool is unknown.
+        ValueError: no volumes, an unknown pool, or not as many rows of spacing as volumes.
     """
     check_pools(list(pools))
     if device is not None:
@@ -71,13 +72,20 @@ def embed_volumes(
     encoder.eval()
     parts: dict[str, list[NDArray[np.float32]]] = {pool: [] for pool in pools}
     extra = class_tokens_of(encoder)
+    done = 0
     with torch.no_grad():
         for x_BCZYX in _batches(volumes, batch_size):
-            tokens = encoder(x_BCZYX.to(place), **_lengths(spacing, x_BCZYX, place)).float()
+            known: dict[str, Tensor] = {}
+            if spacing is not None:
+                known["spacing_B3"] = _spacing_rows(spacing, done, len(x_BCZYX)).to(place)
+            tokens = encoder(x_BCZYX.to(place), **known).float()
             for pool in pools:
                 pooled = pool_tokens(tokens, pool, class_tokens=extra)
                 parts[pool].append(pooled.cpu().numpy())
+            done += len(x_BCZYX)
     encoder.train(was_training)
+    if spacing is not None and np.ndim(spacing) == 2 and len(spacing) != done:
+        raise ValueError(f"spacing has {len(spacing)} rows, but there are {done} volumes")
     if not all(parts.values()):
         raise ValueError("embed_volumes got no volumes")
     return {pool: np.concatenate(rows) for pool, rows in parts.items()}
@@ -141,22 +149,47 @@ def paired_difference(
     Raises:
         ValueError: the two probes were not tested on the same participants and labels.
     """
-    same = np.array_equal(one.units.labels_N, other.units.labels_N) and np.array_equal(
-        one.units.groups_N, other.units.groups_N
-    )
-    if not same or one.classes != other.classes:
-        raise ValueError("paired_difference needs two probes of the same test participants")
-    weights = resample_weights(one.units, bootstrap=bootstrap, seed=seed)
-    samples = auroc(one.units, weights) - auroc(other.units, weights)
-    return interval_of(one.auroc - other.auroc, samples)
+    return mean_difference([one], [other], seed=seed, bootstrap=bootstrap)
 
 
-def _lengths(
-    spacing: Sequence[float] | None, x_BCZYX: Tensor, place: torch.device
-) -> dict[str, Tensor]:
-    if spacing is None:
-        return {}
-    return {"spacing_B3": torch.tensor([list(spacing)] * len(x_BCZYX), device=place)}
+def mean_difference(
+    ones: Sequence[Scores], others: Sequence[Scores], *, seed: int, bootstrap: int = BOOTSTRAP
+) -> Interval:
+    """Mean AUROC of `ones` minus that of `others`, all read on the same resampled participants.
+
+    For several seeds of one method against several of another. The interval is that of the test
+    participants; how much seeds differ stands in the values of each.
+
+    Raises:
+        ValueError: there are none, or they were not tested on the same participants and labels.
+    """
+    if not ones or not others:
+        raise ValueError("a difference of probes needs at least one on either side")
+    first = ones[0]
+    for other in (*ones[1:], *others):
+        same = np.array_equal(first.units.labels_N, other.units.labels_N) and np.array_equal(
+            first.units.groups_N, other.units.groups_N
+        )
+        if not same or first.classes != other.classes:
+            raise ValueError("paired_difference needs probes of the same test participants")
+    weights = resample_weights(first.units, bootstrap=bootstrap, seed=seed)
+    values = [float(np.mean([one.auroc for one in side])) for side in (ones, others)]
+    samples = [
+        np.mean([auroc(one.units, weights) for one in side], axis=0) for side in (ones, others)
+    ]
+    return interval_of(values[0] - values[1], samples[0] - samples[1])
+
+
+def _spacing_rows(spacing: Sequence[float] | NDArray[Any], first: int, count: int) -> Tensor:
+    """Spacing of `count` volumes from number `first` on, (count, 3), float32."""
+    rows = np.asarray(spacing, dtype=np.float32)
+    found = np.tile(rows, (count, 1)) if rows.ndim == 1 else rows[first : first + count]
+    if found.shape != (count, 3):
+        raise ValueError(
+            f"spacing {rows.shape} must be three numbers, or a row of them for each volume; there "
+            f"are at least {first + count} volumes"
+        )
+    return torch.from_numpy(found)
 
 
 def _batches(volumes: Iterable[NDArray[Any]], batch_size: int) -> Iterator[Tensor]:
