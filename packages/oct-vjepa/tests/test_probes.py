@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from oct_vjepa import axial_profile, embed_volumes, mean_difference, paired_difference, probe
+from oct_vjepa import (
+    Encoder,
+    EncoderConfig,
+    axial_profile,
+    embed_volumes,
+    paired_difference,
+    probe,
+)
 from oct_vjepa.metrics import (
     Units,
     auroc,
@@ -12,6 +19,7 @@ from oct_vjepa.metrics import (
     interval_of,
     resample_weights,
 )
+from oct_vjepa.probes import mean_difference
 
 metrics = pytest.importorskip("sklearn.metrics")
 
@@ -192,3 +200,25 @@ def test_the_axial_profile_is_the_mean_over_slices_and_columns():
     profile = axial_profile(volumes)
     assert profile.shape == (2, 4)
     assert profile[1, 2] == volumes[1, :, 2].mean()
+
+
+def test_volumes_of_different_spacing_are_embedded_each_with_its_own():
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(position_unit="length")).eval()
+    volumes = np.random.default_rng(0).integers(0, 255, (5, 8, 64, 64), dtype=np.uint8)
+    spacings = np.linspace(0.5, 2.0, 15).reshape(5, 3)
+    found = embed_volumes(encoder, volumes, batch_size=2, pools=("mean",), spacing=spacings)
+    for number, (volume, spacing) in enumerate(zip(volumes, spacings, strict=True)):
+        alone = embed_volumes(encoder, [volume], pools=("mean",), spacing=spacing)
+        np.testing.assert_allclose(found["mean"][number], alone["mean"][0], atol=1e-5)
+    one_for_all = embed_volumes(encoder, volumes, pools=("mean",), spacing=(1.0, 1.0, 1.0))
+    assert np.abs(found["mean"] - one_for_all["mean"]).max() > 1e-3
+
+
+def test_rows_of_spacing_that_do_not_match_the_volumes_are_refused():
+    encoder = Encoder(EncoderConfig(depth=1, position_unit="length"))
+    volumes = np.zeros((3, 8, 64, 64), dtype=np.uint8)
+    with pytest.raises(ValueError, match=r"spacing \(2, 3\) must be .* a row of them for each"):
+        embed_volumes(encoder, volumes, spacing=np.ones((2, 3)))
+    with pytest.raises(ValueError, match="4 rows, but there are 3 volumes"):
+        embed_volumes(encoder, volumes, spacing=np.ones((4, 3)))
