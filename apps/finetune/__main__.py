@@ -194,6 +194,7 @@ def embed(
         folder=Path(config.features),
         batch_size=config.batch_size,
         device=runtime.device,
+        spacing=examples.volumes.spacings,
     )
 
 

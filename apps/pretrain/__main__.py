@@ -257,7 +257,7 @@ def probe_encoders(
             name: {
                 pool: values
                 for pool, values in oct_vjepa.embed_volumes(
-                    encoder, examples.volumes, spacing=examples.volumes.spacing
+                    encoder, examples.volumes, spacing=examples.volumes.spacings
                 ).items()
                 if pool in config.pools
             }

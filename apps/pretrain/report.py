@@ -72,7 +72,7 @@ def write_report(
     else:
         page.text("The collapse guard saw no sign of collapse.")
     page.figure(plot_curves(_curves(rows)), "Curves over the optimiser steps.")
-    _add_pictures(page, source, samples, encoders)
+    _add_pictures(page, samples, encoders)
     page.section("Provenance")
     page.table(("what", "value"), [(key, _short(value)) for key, value in facts.items()])
     page.section("Configuration", "config.yaml; feeding it back repeats the run.")
@@ -112,17 +112,7 @@ def _add_probes(page: Page, probes: Sequence[ProbeRow]) -> None:
         "participants, 95 % bootstrap intervals over participants. The axial profile is the mean "
         "A-scan of a volume: what one gets without any encoder."
     )
-    scores = [
-        Score(
-            row.column,
-            row.features,
-            row.pool,
-            row.result.auroc,
-            row.result.auroc_low,
-            row.result.auroc_high,
-        )
-        for row in probes
-    ]
+    scores = [Score(*row.point) for row in probes]
     page.figure(plot_scores(scores, label="AUROC", chance=0.5), "AUROC of each probe.")
     page.text("The reference of the last column is random init with the same pool.")
     best = [
@@ -146,19 +136,18 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
 
 def _add_pictures(
     page: Page,
-    source: Source,
     samples: PretrainSamples,
     encoders: Mapping[str, oct_vjepa.Encoder],
 ) -> None:
     batch = samples(0, 0)
     volume_ZYX = batch.volume_BCZYX[0]
     config = next(iter(encoders.values())).config
-    spacing = source.volumes.spacing
+    _, row_mm, column_mm = samples.spacing_mm(0)
     z = volume_ZYX.shape[0] // 2
     bscan = BScan(
         volume_ZYX[z].numpy(),
-        depth_mm=spacing.row * volume_ZYX.shape[1],
-        width_mm=spacing.column * volume_ZYX.shape[2],
+        depth_mm=row_mm * volume_ZYX.shape[1],
+        width_mm=column_mm * volume_ZYX.shape[2],
     )
     plane = z // config.patch_size[0]
     page.section(
@@ -176,7 +165,7 @@ def _add_pictures(
         "The first three principal components of the patch tokens of this volume, as red, green "
         "and blue. Patches of one colour are alike to the encoder.",
     )
-    maps = [(name, _colours(encoder, volume_ZYX, plane)) for name, encoder in encoders.items()]
+    maps = [(name, _colours(encoder, batch, plane)) for name, encoder in encoders.items()]
     page.figure(draw_features(bscan, maps), "The same B-scan, and a PCA map of its tokens.")
 
 
@@ -187,10 +176,11 @@ def _plane_of(ids_M: torch.Tensor, grid: tuple[int, int, int], plane: int) -> ND
 
 
 def _colours(
-    encoder: oct_vjepa.Encoder, volume_ZYX: torch.Tensor, plane: int
+    encoder: oct_vjepa.Encoder, sample: oct_vjepa.JepaBatch, plane: int
 ) -> NDArray[np.float64]:
+    spacing_B3 = None if sample.spacing_B3 is None else sample.spacing_B3[None]
     with torch.no_grad():
-        tokens_ND = encoder(volume_ZYX[None, None])[0]
+        tokens_ND = encoder(sample.volume_BCZYX[None], spacing_B3=spacing_B3)[0]
     grid = encoder.config.grid
     return principal_colours(tokens_ND).reshape(*grid, 3)[plane].numpy()
 

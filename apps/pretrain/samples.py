@@ -56,6 +56,10 @@ class PretrainSamples:
         volumes = torch.stack([self._volume(i) for i in indices])
         return JepaBatch(volumes, (), torch.stack(spacings) if spacings else None)
 
+    def spacing_mm(self, index: int) -> tuple[float, float, float]:
+        """Millimetres between voxels along (Z, Y, X) of the volume with this index."""
+        return self._volumes.entries[self._indices[index]].spacing
+
     def _volume(self, index: int) -> torch.Tensor:
         return torch.from_numpy(self._volumes[self._indices[index]]).unsqueeze(0)
 
@@ -63,4 +67,4 @@ class PretrainSamples:
         """Millimetres along (Z, Y, X), for an encoder whose positions are lengths."""
         if self._encoder.position_unit != "length":
             return None
-        return torch.tensor(self._volumes.entries[self._indices[index]].spacing)
+        return torch.tensor(self.spacing_mm(index))

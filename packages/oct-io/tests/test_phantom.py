@@ -15,6 +15,7 @@ from oct_io.phantom import (
     draw_phantom_with_truth,
 )
 from oct_io.phantom.lesions import THIN_FRACTION
+from oct_io.resample import WINDOWS, resample
 
 SMALL = Phantom(shape=(6, 80, 48))
 LESIONS = ("fluid", "drusen", "thin")
@@ -193,6 +194,33 @@ def test_the_small_devices_differ_in_all_that_they_should():
     trio = [DEVICES[name] for name in ("phantom_a", "phantom_b", "phantom_c")]
     for field in ("extent_mm", "looks", "noise_db", "window_db"):
         assert len({getattr(device, field) for device in trio}) == 3
+
+
+FIELDS = ("phantom_narrow", "phantom_medium", "phantom_wide")
+
+
+def test_devices_of_different_field_differ_in_nothing_else():
+    trio = [DEVICES[name] for name in FIELDS]
+    spacings = [np.divide(device.extent_mm, device.shape) for device in trio]
+    assert (np.diff(spacings, axis=0) > 0).all(), "the wider, the coarser, along every axis"
+    alike = [replace(one, name="", extent_mm=(1.0, 1.0, 1.0)) for one in trio]
+    assert alike[0] == alike[1] == alike[2]
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_whole_field_stretched_to_one_shape_still_shows_the_retina(name):
+    window, whole = WINDOWS["tiny_field"], []
+    for seed in range(8):
+        volume, found = draw_phantom_with_truth(Phantom(device=name), seed)
+        cut = resample(volume, window)
+        assert cut.voxels.shape == window.shape
+        assert cut.spacing == pytest.approx(np.divide(volume.extent_mm, window.shape))
+        inner, outer = found.surfaces_um[0], found.surfaces_um[SURFACES.index("choroid")]
+        depth_um = 1000 * volume.extent_mm[1]
+        whole.append(((inner > 0) & (outer < depth_um)).mean())
+        retina_rows = np.median(outer - inner) / 1000 / cut.spacing.row
+        assert retina_rows > 10
+    assert np.mean(whole) > 0.9, "from the nerve fibres to Bruch's membrane"
 
 
 def test_more_looks_mean_less_speckle(monkeypatch):

@@ -176,6 +176,9 @@ def test_records_of_a_whole_field_say_their_own_spacing(tmp_path, scan_file):
     assert volumes.entries[0].spacing == pytest.approx((8 * 0.25 / 4, 48 * 0.004 / 16, 0.1))
     with pytest.raises(ValueError, match="takes the whole field of each scan"):
         _ = volumes.spacing
+    assert volumes.spacings.shape == (1, 3)
+    assert volumes.spacings[0] == pytest.approx(volumes.entries[0].spacing)
+    assert volumes.select([]).spacings.shape == (0, 3)
 
 
 @pytest.mark.parametrize("name", sorted(WINDOWS))

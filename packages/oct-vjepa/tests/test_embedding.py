@@ -99,7 +99,7 @@ def run_and_kill(arguments, parts, enough, path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(list(parts.glob("part-*"))) < enough and time.monotonic() < deadline:
         assert child.poll() is None, "it ended before it could be killed"
         time.sleep(0.005)
@@ -229,6 +229,10 @@ def test_an_encoder_that_counts_in_lengths_gets_the_spacing_of_the_source(tmp_pa
     embed_source(encoder, source, tmp_path / "b.safetensors")
     rows = read_embeddings(tmp_path / "b.safetensors").columns["mean"]
     assert not np.array_equal(rows[0], rows[1])
+    source.spacings = source.spacing[::-1]
+    embed_source(encoder, source, tmp_path / "c.safetensors")
+    swapped = read_embeddings(tmp_path / "c.safetensors").columns["mean"]
+    np.testing.assert_allclose(swapped, rows[::-1], atol=1e-6)
 
 
 def test_sources_that_cannot_be_opened_say_why_in_one_line(tmp_path, monkeypatch, folder):

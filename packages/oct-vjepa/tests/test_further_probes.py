@@ -220,3 +220,8 @@ def test_an_online_probe_asks_an_encoder_and_leaves_it_as_it_was():
     assert numbers["probe_linear_auroc"] > 0.9
     with pytest.raises(ValueError, match="16 volumes, 15 labels"):
         OnlineProbe(volumes, y[:15])
+    spacings = np.linspace(0.5, 2.0, 48).reshape(16, 3)
+    lengths = Encoder(EncoderConfig(depth=1, position_unit="length"))
+    with pytest.raises(ValueError, match="pass the spacing of each volume"):
+        OnlineProbe(volumes, y)(lengths)
+    assert OnlineProbe(volumes, y, spacing=spacings)(lengths).keys() == numbers.keys()

@@ -64,3 +64,21 @@ def test_features_are_computed_once_for_each_encoder_and_a_damaged_file_again(tm
     mended = load_or_embed(encoder, volumes, **ask)
     assert volumes.passes == 3
     assert np.array_equal(mended["mean"], first["mean"])
+
+
+def test_features_that_depend_on_the_spacing_are_kept_for_each_spacing(tmp_path):
+    volumes = Counted(np.random.default_rng(0).integers(0, 255, (3, 8, 64, 64), dtype=np.uint8))
+    torch.manual_seed(0)
+    ask = {"volumes_fingerprint": "abc", "folder": tmp_path, "pools": ["mean"]}
+    spacings = (np.full((3, 3), 1.0), np.full((3, 3), 2.0))
+    lengths = Encoder(EncoderConfig(depth=1, position_unit="length"))
+    near, far = (load_or_embed(lengths, volumes, spacing=one, **ask) for one in spacings)
+    assert not np.array_equal(near["mean"], far["mean"])
+    assert np.array_equal(
+        load_or_embed(lengths, volumes, spacing=spacings[0], **ask)["mean"], near["mean"]
+    )
+    assert volumes.passes == 2
+    index = Encoder(EncoderConfig(depth=1))
+    for one in (None, *spacings):
+        load_or_embed(index, volumes, spacing=one, **ask)
+    assert volumes.passes == 3, "positions in patches do not depend on the spacing"

@@ -144,8 +144,17 @@ class CachedVolumes:
 
     @property
     def spacing(self) -> Spacing:
-        """Millimetres between voxel centres of every volume."""
+        """Millimetres between voxel centres of every volume.
+
+        Raises:
+            ValueError: the window takes the whole field of each scan; see `spacings`.
+        """
         return self.index.window.spacing
+
+    @property
+    def spacings(self) -> NDArray[np.float64]:
+        """Millimetres between voxel centres of each volume, (N, 3) along (bscan, row, column)."""
+        return np.array([entry.spacing for entry in self.entries], np.float64).reshape(-1, 3)
 
     @property
     def mean(self) -> float:

@@ -105,6 +105,11 @@ WINDOWS: dict[str, Window] = {
     "wide12x9": Window(name="wide12x9", extent_mm=(9.0, 2.0, 12.0)),
     # For CPU runs. Rows of 8 um keep layers apart that 12.5 um blur; what that costs is field.
     "tiny": Window(name="tiny", extent_mm=(4.0, 0.512, 4.0), shape=(8, 64, 64)),
+    # Every scan as a whole, whatever its field, for encoders that count positions in millimetres.
+    # All rows that the scan has are kept: a retina is then in it as it was in the scan.
+    "tiny_field": Window(
+        name="tiny_field", extent_mm=WHOLE_FIELD, shape=(8, 64, 64), retina_centred=False
+    ),
     # What the predecessor's training really saw: every scan stretched to one shape, so that 64
     # slices are 120 um apart on one device and 27 on another, single voxels picked.
     "predecessor_resize": Window(

@@ -285,7 +285,9 @@ class _Job:
         """(B, 3) for an encoder whose positions are lengths; others get none."""
         if getattr(self.encoder.config, "position_unit", "index") != "length":
             return None
-        given = getattr(self.source, "spacing", None)
+        given = getattr(self.source, "spacings", None)
+        if given is None:
+            given = getattr(self.source, "spacing", None)
         if given is None:
             raise EmbeddingError(
                 "the encoder's positions are lengths, but the source has no `spacing` (z, y, x)"

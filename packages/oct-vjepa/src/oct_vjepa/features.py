@@ -40,6 +40,7 @@ def load_or_embed(
     batch_size: int = 32,
     device: torch.device | str | None = None,
     pools: Sequence[str] = POOLS,
+    spacing: Sequence[float] | NDArray[Any] | None = None,
 ) -> Features:
     """Features of `volumes` for each pool; read from `folder` if this pair was embedded before.
 
@@ -53,9 +54,13 @@ def load_or_embed(
         batch_size: volumes in one pass.
         device: where to compute.
         pools: which; those of `POOLS` if left out.
+        spacing: as for `embed_volumes`; read by encoders whose positions are lengths.
     """
     wanted = list(pools)
     key = f"{weights_fingerprint(encoder)}-{volumes_fingerprint[:16]}"
+    if spacing is not None and encoder.config.position_unit == "length":
+        steps = np.ascontiguousarray(spacing, dtype=np.float32)
+        key += f"-{hashlib.sha256(steps.tobytes()).hexdigest()[:8]}"
     path = folder / f"{key}.safetensors"
     if path.exists():
         try:
@@ -65,7 +70,9 @@ def load_or_embed(
         if found.keys() >= set(wanted):
             return {pool: found[pool] for pool in wanted}
         pools = [*wanted, *(pool for pool in found if pool not in wanted)]
-    features = embed_volumes(encoder, volumes, batch_size=batch_size, device=device, pools=pools)
+    features = embed_volumes(
+        encoder, volumes, batch_size=batch_size, device=device, pools=pools, spacing=spacing
+    )
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{key}-{os.getpid()}.draft"
     save_file(features, draft)

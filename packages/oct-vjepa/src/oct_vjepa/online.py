@@ -3,6 +3,7 @@
 They rank checkpoints of one run; what goes into a report is `oct_vjepa.probe`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class OnlineProbe:
         pool: how tokens become features.
         batch_size: volumes in one pass.
         seed: of the folds.
+        spacing: as for `embed_volumes`; read by encoders whose positions are lengths.
 
     Raises:
         ValueError: sizes differ, one class only, or fewer than two participants.
@@ -47,6 +49,7 @@ class OnlineProbe:
         pool: str = "mean_std",
         batch_size: int = 32,
         seed: int = 0,
+        spacing: Sequence[float] | NDArray[Any] | None = None,
     ) -> None:
         groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
         if not len(volumes) == len(labels) == len(groups):
@@ -55,12 +58,17 @@ class OnlineProbe:
             )
         self.volumes, self.labels, self.groups = volumes, np.asarray(labels), groups
         self.pool, self.batch_size, self.seed = pool, batch_size, seed
+        self.spacing = spacing
         check_sides(self.labels, self.groups)
 
     def __call__(self, encoder: Encoder) -> dict[str, float]:
         """Numbers for the log, as `online_scores`; waits for the device."""
         features = embed_volumes(
-            encoder, self.volumes, batch_size=self.batch_size, pools=(self.pool,)
+            encoder,
+            self.volumes,
+            batch_size=self.batch_size,
+            pools=(self.pool,),
+            spacing=self.spacing,
         )[self.pool]
         return online_scores(features, self.labels, self.groups, seed=self.seed)
 

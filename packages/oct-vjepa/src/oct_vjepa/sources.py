@@ -24,8 +24,8 @@ class VolumeSource(Protocol):
     """What can be embedded. Two more attributes are used where they exist.
 
     - `fingerprint: str` stands for the volumes; a job that was begun with others is not resumed.
-    - `spacing`: (z, y, x) between voxel centres, for all volumes or one row each; encoders whose
-      positions are lengths need it.
+    - `spacings`, or else `spacing`: (z, y, x) between voxel centres, for all volumes or one row
+      each; encoders whose positions are lengths need it.
     """
 
     @property

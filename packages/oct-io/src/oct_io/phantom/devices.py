@@ -8,7 +8,11 @@ import numpy as np
 
 @dataclass(kw_only=True, slots=True)
 class Device:
-    """One scanner. The three of `phantom_a|b|c` differ in everything that a field here names."""
+    """One scanner.
+
+    The three of `phantom_a|b|c` differ in everything that a field here names, those of
+    `phantom_narrow|medium|wide` in field and depth alone, hence in spacing.
+    """
 
     name: str
     """As it stands in the file's ManufacturerModelName."""
@@ -76,6 +80,22 @@ def three_sizes(name: str, values: Sequence[float]) -> tuple[float, float, float
     return bscan, row, column
 
 
+def _of_field(name: str, extent_mm: tuple[float, float, float]) -> Device:
+    """A scanner that differs from others like it in its field alone."""
+    return Device(
+        name=name,
+        shape=(10, 112, 80),
+        extent_mm=extent_mm,
+        axial_sigma_um=5.0,
+        lateral_sigma_um=14.0,
+        looks=6,
+        noise_db=-27.0,
+        window_db=(-27.0, 3.0),
+        roll_off_db_per_mm=1.5,
+        gain_sd_db=0.4,
+    )
+
+
 DEVICES: dict[str, Device] = {
     device.name: device
     for device in (
@@ -115,6 +135,10 @@ DEVICES: dict[str, Device] = {
             roll_off_db_per_mm=0.5,
             gain_sd_db=0.2,
         ),
+        # A narrow field needs less depth for the same tilt and curvature; each shows the retina.
+        _of_field("phantom_narrow", (3.0, 0.9, 3.0)),
+        _of_field("phantom_medium", (4.5, 1.1, 4.5)),
+        _of_field("phantom_wide", (6.0, 1.3, 6.0)),
         # Tuned against the real volume named in tests/test_phantom_statistics.py.
         Device(
             name="spectralis_like",
