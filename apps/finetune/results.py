@@ -68,17 +68,7 @@ def _write_page(
         "Scores are averaged over the scans of a participant; intervals are bootstrapped over "
         "participants. The axial profile is the mean A-scan: what one gets without any encoder.",
     )
-    scores = [
-        Score(
-            row.column,
-            row.features,
-            row.pool,
-            row.result.auroc,
-            row.result.auroc_low,
-            row.result.auroc_high,
-        )
-        for row in rows
-    ]
+    scores = [Score(*row.point) for row in rows]
     page.figure(plot_scores(scores, label="AUROC", chance=0.5), "AUROC with 95 % intervals.")
     page.table(COLUMNS, as_cells(rows), best=[0])
     page.text("The reference of the last column is random init with the same pool.")

@@ -47,6 +47,13 @@ class ProbeRow:
     gain: Interval | None = None
     """AUROC minus that of the reference with the same pool, on the same resampled participants."""
 
+    @property
+    def point(self) -> tuple[str, str, str, float, float, float]:
+        """Label, features, pool, AUROC, and the ends of its interval: what a plot takes."""
+        result = self.result
+        auroc = (result.auroc, result.auroc_low, result.auroc_high)
+        return self.column, self.features, self.pool, *auroc
+
 
 def compare_features(
     features: Mapping[str, Mapping[str, NDArray[np.float32]]],

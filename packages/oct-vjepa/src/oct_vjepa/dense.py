@@ -13,7 +13,7 @@ from torch import Tensor
 
 from oct_vjepa.diagnostics import baseline_loss
 from oct_vjepa.encoder import Encoder
-from oct_vjepa.jepa import JepaConfig
+from oct_vjepa.jepa import JepaConfig, add_variance_loss
 from oct_vjepa.losses import (
     context_loss,
     normalise_levels,
@@ -152,11 +152,7 @@ class DenseJepa(Objective):
             "context_loss": context.detach(),
             "context_weight": self.context_weight.clone(),
         }
-        if hinges:
-            hinge = torch.stack(hinges).mean()
-            out["loss"] = out["loss"] + self.config.variance_weight * hinge
-            out["variance_loss"] = hinge.detach()
-        return out
+        return add_variance_loss(out, hinges, self.config.variance_weight)
 
     def targets(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None = None) -> Tensor:
         """What is to be predicted of every patch, (B, N, levels * D), float32, no gradients."""

@@ -1,5 +1,6 @@
 """The V-JEPA 2 objective: predict a slow teacher's features of patches the encoder never saw."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -30,6 +31,16 @@ class JepaConfig(TeacherConfig):
         TeacherConfig.__post_init__(self)
         if not self.variance_weight >= 0:
             raise ValueError(f"jepa.variance_weight ({self.variance_weight}) must not be negative")
+
+
+def add_variance_loss(
+    out: dict[str, Tensor], hinges: Sequence[Tensor], weight: float
+) -> dict[str, Tensor]:
+    """`out` with the variance term, one hinge a mask set, in "loss" and as "variance_loss"."""
+    if not hinges:
+        return out
+    hinge = torch.stack(list(hinges)).mean()
+    return out | {"loss": out["loss"] + weight * hinge, "variance_loss": hinge.detach()}
 
 
 class Jepa(Objective):
@@ -84,11 +95,7 @@ class Jepa(Objective):
             if self.config.variance_weight:
                 hinges.append(variance_hinge(context))
         out = {"loss": tally.mean(), **tally.report(target_BND, baseline_loss(target_BND))}
-        if hinges:
-            hinge = torch.stack(hinges).mean()
-            out["loss"] = out["loss"] + self.config.variance_weight * hinge
-            out["variance_loss"] = hinge.detach()
-        return out
+        return add_variance_loss(out, hinges, self.config.variance_weight)
 
     def targets(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None = None) -> Tensor:
         """What is to be predicted of every patch, (B, N, D), float32, without gradients."""

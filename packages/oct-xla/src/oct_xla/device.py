@@ -210,11 +210,7 @@ class NativeRuntime:
 
     def agree(self, value: int) -> int:
         """Return the largest value of all processes, on each of them."""
-        if self.world == 1:
-            return value
-        shared = torch.tensor(value)
-        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-        return int(shared)
+        return largest_of_all(value) if self.world > 1 else value
 
     def host(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors in host memory; those already there are not copied."""
@@ -229,6 +225,13 @@ class NativeRuntime:
         if self._joined:
             dist.destroy_process_group()
             self._joined = False
+
+
+def largest_of_all(value: int) -> int:
+    """Return the largest value of all processes, on each of them."""
+    shared = torch.tensor(value)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return int(shared)
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:

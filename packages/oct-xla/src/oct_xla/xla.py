@@ -14,7 +14,7 @@ import torch_xla.distributed.spmd as xs
 import torch_xla.runtime as xr
 from torch import Tensor
 
-from oct_xla.device import Module
+from oct_xla.device import Module, largest_of_all
 from oct_xla.errors import DeviceError
 from oct_xla.precision import autocast, check_precision
 from oct_xla.tree import map_tensors, tensors_of
@@ -113,11 +113,7 @@ class XlaRuntime:
 
     def agree(self, value: int) -> int:
         """Return the largest value of all hosts, on each of them."""
-        if self.world == 1:
-            return value
-        shared = torch.tensor(value)
-        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-        return int(shared)
+        return largest_of_all(value) if self.world > 1 else value
 
     def host(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return copies in host memory."""
