@@ -14,14 +14,12 @@ have read each volume once before the clock starts.
     python benchmarks/cache_speed.py
 """
 
-import json
 import os
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +31,8 @@ from oct_io import WINDOWS, CachedVolumes, OctVolume, build_cache, open_cache, r
 from oct_io.volume import Spacing
 from oct_io.writer import write_dicom
 from torch.utils.data import DataLoader, Dataset
+from writing import write_results
 
-RESULTS = Path(__file__).parent / "results" / "cache_speed.json"
 VOLUMES = 16
 ROUNDS = 5
 SIDES = ("ours", "monai", "npy")
@@ -161,15 +159,7 @@ def main() -> None:
                     f"{row['over_monai']:12.2f}{row['over_npy']:10.2f}"
                 )
     packages = ("oct-io", "monai", "torch", "numpy")
-    result = {
-        "command": "python benchmarks/cache_speed.py",
-        "versions": {package: version(package) for package in packages},
-        "volumes": VOLUMES,
-        "rounds": ROUNDS,
-        "rows": rows,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    write_results("cache_speed", packages, {"volumes": VOLUMES, "rounds": ROUNDS, "rows": rows})
 
 
 if __name__ == "__main__":

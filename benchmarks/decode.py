@@ -11,7 +11,6 @@ inside of itself is not counted.
     python benchmarks/decode.py
 """
 
-import json
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +31,8 @@ from oct_io.layout import FileStyle
 from oct_io.phantom import Phantom, draw_phantom
 from oct_io.writer import write_dicom
 from pydicom.pixels.decoders.base import get_decoder
+from writing import write_results
 
-RESULTS = Path(__file__).parent / "results" / "decode.json"
 SHAPE = (8, 496, 512)
 MEMORY_SHAPE = (48, 496, 512)
 ROUNDS = 3
@@ -128,15 +126,7 @@ def main() -> None:
                 f"{row['plugin']:>9}{row['peak_over_decoded']:7.2f}{other or float('nan'):9.2f}"
             )
     packages = ("oct-io", "pydicom", "python-gdcm", "imagecodecs", "numpy")
-    result = {
-        "command": "python benchmarks/decode.py",
-        "versions": {package: version(package) for package in packages},
-        "shape": SHAPE,
-        "rounds": ROUNDS,
-        "rows": rows,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    write_results("decode", packages, {"shape": SHAPE, "rounds": ROUNDS, "rows": rows})
 
 
 if __name__ == "__main__":

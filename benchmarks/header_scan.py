@@ -10,7 +10,6 @@ once one file after another, and once with as many threads as `read_headers` has
 
 import argparse
 import importlib.util
-import json
 import os
 import statistics
 import sys
@@ -18,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +27,9 @@ from oct_io.buckets import StorageConfig, configure_storage
 from oct_io.headers import read_headers
 from oct_io.readers import ScanHeader
 from oct_io.writer import write_dicom
+from writing import write_results
 
 ROOT = Path(__file__).parent.parent
-RESULTS = Path(__file__).parent / "results" / "header_scan.json"
 SHAPE = (61, 496, 512)  # of a Spectralis macula scan: 15.5 MB, uncompressed
 DISTINCT, CONNECTIONS = 2, 32
 
@@ -143,15 +141,12 @@ def main() -> None:
             f"{name:36} {row['times_ours']:6.1f} x  {row['requests_per_file']:.1f} requests and "
             f"{row['bytes_per_file'] / 1e6:6.2f} MB a file"
         )
-    result = {
-        "command": "python benchmarks/header_scan.py",
+    facts = {
         "settings": {**vars(options), "shape": SHAPE, "threads": CONNECTIONS},
         "file_bytes": len(next(iter(files.values()))),
-        "versions": {p: version(p) for p in ("oct-io", "pydicom", "s3fs", "fsspec", "moto")},
         "rows": rows,
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    write_results("header_scan", ("oct-io", "pydicom", "s3fs", "fsspec", "moto"), facts)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,10 @@ that a decoder takes without complaint and turns into other voxels: damage that 
     OCT_SAMPLES=../shared/samples python benchmarks/lost_bytes.py
 """
 
-import json
 import os
 import sys
 import tempfile
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +26,8 @@ from oct_io.readers.decoders import find_decoder
 from oct_io.readers.header import describe
 from oct_io.writer import write_dicom
 from pydicom.encaps import generate_frames
+from writing import write_results
 
-RESULTS = Path(__file__).parent / "results" / "lost_bytes.json"
 SIZES = (64, 512, 4096)
 TRIES = 16
 HEADER_BYTES = 700  # of a codestream; damage to it is another matter, and decoders refuse it
@@ -145,15 +143,8 @@ def main() -> None:
                 print(f"{source:10} {codec:8} {shares}  false alarm: {row['false alarm']}")
         clean = false_alarms(folder)
     print(f"{clean['refused']} of {clean['scans']} sound made-up scans refused")
-    result = {
-        "command": "python benchmarks/lost_bytes.py",
-        "versions": {p: version(p) for p in ("oct-io", "pydicom", "imagecodecs", "numpy")},
-        "tries": TRIES,
-        "rows": rows,
-        "sound scans": clean,
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+    packages = ("oct-io", "pydicom", "imagecodecs", "numpy")
+    write_results("lost_bytes", packages, {"tries": TRIES, "rows": rows, "sound scans": clean})
 
 
 if __name__ == "__main__":
