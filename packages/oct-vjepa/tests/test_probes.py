@@ -11,6 +11,7 @@ from oct_vjepa import (
     paired_difference,
     probe,
 )
+from oct_vjepa.features import load_or_embed
 from oct_vjepa.metrics import (
     Units,
     auroc,
@@ -127,6 +128,23 @@ def test_several_seeds_are_compared_by_their_means_on_the_same_participants():
     assert mean_difference([weak, strong], [strong, weak], seed=0) == (0.0, 0.0, 0.0)
     with pytest.raises(ValueError, match="at least one on either side"):
         mean_difference([strong], [], seed=0)
+
+
+def test_features_of_several_blocks_stand_side_by_side(tmp_path):
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(input_shape=(4, 16, 16), width=24, depth=3, heads=2))
+    volumes = np.random.default_rng(0).integers(0, 255, (5, 4, 16, 16), dtype=np.uint8)
+    last, first = (embed_volumes(encoder, volumes, layers=[one]) for one in (2, 0))
+    both = load_or_embed(
+        encoder, volumes, volumes_fingerprint="five", folder=tmp_path, layers=[0, 2]
+    )
+    plain = load_or_embed(encoder, volumes, volumes_fingerprint="five", folder=tmp_path)
+    for pool, width in (("mean", 24), ("mean_std", 48), ("max", 24)):
+        assert both[pool].shape == (5, 2 * width)
+        assert np.array_equal(both[pool], np.concatenate([first[pool], last[pool]], axis=1))
+        assert np.array_equal(plain[pool], last[pool])
+    with pytest.raises(ValueError, match=r"layers \(\[3\]\) must be ascending numbers"):
+        embed_volumes(encoder, volumes, layers=[3])
 
 
 def units_of(rng, rows, classes, *, ties):

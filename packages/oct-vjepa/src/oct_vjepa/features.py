@@ -41,6 +41,7 @@ def load_or_embed(
     device: torch.device | str | None = None,
     pools: Sequence[str] = POOLS,
     spacing: Sequence[float] | NDArray[Any] | None = None,
+    layers: Sequence[int] | None = None,
 ) -> Features:
     """Features of `volumes` for each pool; read from `folder` if this pair was embedded before.
 
@@ -55,12 +56,15 @@ def load_or_embed(
         device: where to compute.
         pools: which; those of `POOLS` if left out.
         spacing: as for `embed_volumes`; read by encoders whose positions are lengths.
+        layers: as for `embed_volumes`.
     """
     wanted = list(pools)
     key = f"{weights_fingerprint(encoder)}-{volumes_fingerprint[:16]}"
     if spacing is not None and encoder.config.position_unit == "length":
         steps = np.ascontiguousarray(spacing, dtype=np.float32)
         key += f"-{hashlib.sha256(steps.tobytes()).hexdigest()[:8]}"
+    if layers is not None:
+        key += "-layers" + "_".join(map(str, layers))
     path = folder / f"{key}.safetensors"
     if path.exists():
         try:
@@ -71,7 +75,13 @@ def load_or_embed(
             return {pool: found[pool] for pool in wanted}
         pools = [*wanted, *(pool for pool in found if pool not in wanted)]
     features = embed_volumes(
-        encoder, volumes, batch_size=batch_size, device=device, pools=pools, spacing=spacing
+        encoder,
+        volumes,
+        batch_size=batch_size,
+        device=device,
+        pools=pools,
+        spacing=spacing,
+        layers=layers,
     )
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{key}-{os.getpid()}.draft"

@@ -49,6 +49,7 @@ def embed_volumes(
     device: torch.device | str | None = None,
     pools: Sequence[str] = POOLS,
     spacing: Sequence[float] | NDArray[Any] | None = None,
+    layers: Sequence[int] | None = None,
 ) -> dict[str, NDArray[np.float32]]:
     """Pooled features of each volume for several pools, in one pass: pool -> (N, D) or (N, 2D).
 
@@ -60,9 +61,12 @@ def embed_volumes(
         pools: which; those of `POOLS` if left out.
         spacing: (z, y, x) between voxel centres, for encoders whose positions are lengths; one
             triple for all volumes, or one row each, (N, 3).
+        layers: blocks whose tokens are pooled each by itself and put side by side, from 0 and
+            ascending; the last alone if left out. What is small and local may stand in earlier
+            blocks and be gone from the last.
 
     Raises:
-        ValueError: no volumes, an unknown pool, or not as many rows of spacing as volumes.
+        ValueError: no volumes, an unknown pool or layer, or not as many rows of spacing as volumes.
     """
     check_pools(list(pools))
     if device is not None:
@@ -78,10 +82,11 @@ def embed_volumes(
             known: dict[str, Tensor] = {}
             if spacing is not None:
                 known["spacing_B3"] = _spacing_rows(spacing, done, len(x_BCZYX)).to(place)
-            tokens = encoder(x_BCZYX.to(place), **known).float()
+            found = encoder(x_BCZYX.to(place), layers=layers, **known)
+            levels = [one.float() for one in (found if layers is not None else (found,))]
             for pool in pools:
-                pooled = pool_tokens(tokens, pool, class_tokens=extra)
-                parts[pool].append(pooled.cpu().numpy())
+                pooled = [pool_tokens(one, pool, class_tokens=extra) for one in levels]
+                parts[pool].append(torch.cat(pooled, dim=-1).cpu().numpy())
             done += len(x_BCZYX)
     encoder.train(was_training)
     if spacing is not None and np.ndim(spacing) == 2 and len(spacing) != done:
