@@ -53,8 +53,11 @@ def draw_volume(seed=0, shape=(8, 48, 40), dtype=np.uint8, **changes):
 
 
 def compress(dataset, codec, table):
-    """Encode the frames of a native dataset, with a basic, empty or extended offset table."""
-    uid, encode = SYNTAXES[codec]
+    """Encode the frames of a native dataset, with a basic, empty or extended offset table.
+
+    `codec` is a name in SYNTAXES, or the UID of a syntax and what encodes a frame in it.
+    """
+    uid, encode = SYNTAXES[codec] if isinstance(codec, str) else codec
     frames = [bytes(encode(frame)) for frame in dataset.pixel_array]
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(uid)
     if table == "extended":
@@ -159,7 +162,8 @@ def storage(servers):
         def start(scheme, *, config=None, **faults):
             proxy = servers.Proxy(servers.places[scheme], **faults)
             open_ones.callback(proxy.close)
-            wanted = {"endpoint_url": proxy.url, "anonymous": scheme == "gs", **(config or {})}
+            wanted = {"endpoint_url": proxy.url, "anonymous": scheme == "gs"}
+            wanted |= {"read_timeout_s": 300.0} | (config or {})  # a busy machine is no bad network
             open_ones.enter_context(using_storage(StorageConfig(**wanted)))
             return proxy
 

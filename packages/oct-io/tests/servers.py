@@ -177,7 +177,7 @@ def _handler(proxy):
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer
 
     def ask(method, path, headers, body):
-        connection = http.client.HTTPConnection(proxy.upstream, timeout=60)
+        connection = http.client.HTTPConnection(proxy.upstream, timeout=300)
         try:
             connection.request(method, path, body, {**headers, "Connection": "close"})
             found = connection.getresponse()

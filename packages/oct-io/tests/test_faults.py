@@ -69,7 +69,7 @@ def read_or_error(url):
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_store_that_always_fails_is_asked_as_often_as_was_said(scheme, stores, storage):
     for fault in ("busy", "shorten"):
-        proxy = storage(scheme, faults=(fault,), fraction=1.0, config={**QUICK, "tries": 3})
+        proxy = storage(scheme, faults=(fault,), fraction=1.0, config={"tries": 3})
         with pytest.raises(ScanError, match="transport failed") as error:
             read_bytes(f"{scheme}://eyes/many/000.dcm")
         assert len(proxy.requests) == 3
@@ -79,17 +79,17 @@ def test_a_store_that_always_fails_is_asked_as_often_as_was_said(scheme, stores,
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_store_that_never_stops_sending_is_left_in_time(scheme, stores, storage):
     config = {**QUICK, "give_up_s": 1.5, "tries": 3}
-    storage(scheme, bytes_per_s=50_000, config=config)  # bytes come, so no read times out
+    storage(scheme, bytes_per_s=4_000, config=config)  # bytes come, so no read times out
     started = time.monotonic()
     with pytest.raises(ScanError, match="transport failed"):
         read_bytes(f"{scheme}://eyes/many/000.dcm")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 40, "all of it would take over a minute"
 
 
 def test_nobody_at_the_address_is_said_in_time(storage, stores):
-    proxy = storage("s3", config={**QUICK, "tries": 2})
+    proxy = storage("s3", config={"connect_timeout_s": 60.0, "read_timeout_s": 60.0, "tries": 2})
     proxy.close()
     started = time.monotonic()
     with pytest.raises(ScanError, match="transport failed"):
         read_bytes("s3://eyes/many/000.dcm")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 40, "less than one of its time limits"

@@ -137,21 +137,21 @@ def test_a_cache_built_from_a_bucket_by_workers_has_the_bytes_of_the_local_one(
     scheme, storage, phantom_tree, tmp_path
 ):
     local = build_cache(read_manifest(phantom_tree), phantom_tree, WINDOW, tmp_path / "local")
-    proxy = storage(scheme)
     root = f"{scheme}://eyes/data"
+    storage(scheme)
     records = read_manifest(root)
-    proxy.clear()
+    # A proxy of its own: to ask whether a file is there, gcsfs sends two questions at once and
+    # leaves as soon as one is answered; the other may reach the proxy after all else.
+    proxy = storage(scheme)
     index = build_cache(records, root, WINDOW, tmp_path / scheme, jobs=2)
     assert index.fingerprint == local.fingerprint
     assert [replace(one, source="") for one in index.entries] == [
         replace(one, source="") for one in local.entries
     ]  # the source is an entity tag there, a time here
     assert shards(tmp_path / scheme) == shards(tmp_path / "local")
-    # Without a range it is a question about a file, not for its content.
-    names = [one.path.rsplit("/", 1)[-1] for one in proxy.gets() if one.span is not None]
-    assert len(set(names)) == len(records) == 12
-    assert len(names) <= 12 + 2, "one each; a busy server may drop a connection, which is retried"
-    assert len(proxy.gets()) <= 12 + 4
+    names = [one.path.rsplit("/", 1)[-1] for one in proxy.gets()]
+    assert len(names) == len(set(names)) == len(records) == 12
+    assert {one.span is not None for one in proxy.gets()} == {True}
 
 
 def test_a_cache_of_a_bucket_notices_a_changed_file(stores, storage, phantom_tree, tmp_path):
@@ -320,7 +320,7 @@ def test_folders_pipes_and_missing_files_on_a_disk_fail_at_once(tmp_path):
     for name, reason in (("pipe.dcm", "not a file"), ("", "not a file"), ("x", "no such file")):
         with pytest.raises(ScanError, match=f"fetch: {reason}"):
             read_bytes(tmp_path / name)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 7, "less than the waits between tries add up to"
 
 
 def test_only_what_may_pass_is_asked_again():

@@ -14,7 +14,6 @@ from oct_io import ScanError, Spacing, open_volume, read_volume
 from oct_io.readers import pixels
 from oct_io.readers.pixels import HTJ2K
 from oct_io.writer import write_dicom
-from pydicom.encaps import encapsulate, encapsulate_extended
 
 LOSSLESS = {
     "1.2.840.10008.1.2.4.57": lambda a: imagecodecs.ljpeg_encode(a),
@@ -28,24 +27,6 @@ LOSSY = {
     "1.2.840.10008.1.2.4.81": lambda a: imagecodecs.jpegls_encode(a, level=2),
     "1.2.840.10008.1.2.4.91": lambda a: imagecodecs.jpeg2k_encode(a, level=45),
 }
-
-
-def compress(uid, encode, table="basic"):
-    """An edit of a native dataset: its frames in another syntax."""
-
-    def edit(dataset):
-        frames = [bytes(encode(frame)) for frame in dataset.pixel_array]
-        dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(uid)
-        if table == "extended":
-            data, offsets, lengths = encapsulate_extended(frames)
-            dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = offsets, lengths
-        else:
-            data = encapsulate(frames, has_bot=table == "basic")
-        dataset.PixelData = data
-        dataset["PixelData"].VR = "OB"
-        dataset["PixelData"].is_undefined_length = True
-
-    return edit
 
 
 def relabel(path, syntax, target):
@@ -68,7 +49,7 @@ def relabel(path, syntax, target):
 @pytest.mark.parametrize("uid", sorted(LOSSLESS))
 def test_a_lossless_syntax_gives_the_voxels_that_were_written(scan_file, draw, uid, dtype, table):
     written = draw(dtype=dtype)
-    path = scan_file(volume=written, edit=compress(uid, LOSSLESS[uid], table))
+    path = scan_file(volume=written, codec=(uid, LOSSLESS[uid]), table=table)
     volume = read_volume(path)
     assert volume.voxels.dtype == dtype
     assert np.array_equal(volume.voxels, written.voxels)
@@ -78,7 +59,7 @@ def test_a_lossless_syntax_gives_the_voxels_that_were_written(scan_file, draw, u
 @pytest.mark.parametrize("uid", sorted(LOSSY))
 def test_a_lossy_syntax_gives_nearly_the_voxels_that_were_written(scan_file, draw, uid):
     written = draw()
-    volume = read_volume(scan_file(edit=compress(uid, LOSSY[uid])))
+    volume = read_volume(scan_file(codec=(uid, LOSSY[uid])))
     away = volume.voxels.astype(int) - written.voxels
     assert 0 < np.abs(away).max() <= 40
     assert np.abs(away).mean() < 4
@@ -98,12 +79,12 @@ def test_implicit_and_deflated_files_are_read(scan_file, draw, syntax, dtype):
 
 @pytest.mark.parametrize("uid", HTJ2K)
 def test_high_throughput_jpeg_2000_is_read_where_a_decoder_is_installed(scan_file, draw, uid):
-    path = scan_file(edit=compress(uid, imagecodecs.htj2k_encode))
+    path = scan_file(codec=(uid, imagecodecs.htj2k_encode))
     assert np.array_equal(read_volume(path).voxels, draw().voxels)
 
 
 def test_without_a_decoder_high_throughput_jpeg_2000_says_what_to_install(scan_file, monkeypatch):
-    path = scan_file(edit=compress(HTJ2K[0], imagecodecs.htj2k_encode))
+    path = scan_file(codec=(HTJ2K[0], imagecodecs.htj2k_encode))
     monkeypatch.setattr(pixels, "find_decoder", lambda header: None)
     with pytest.raises(ScanError, match=r"decode: .*install"):
         read_volume(path)
@@ -199,16 +180,18 @@ def everything_changes(dataset):
         delattr(shared, group)
 
 
+def scan_in(scan_file, uid, groups):
+    """A scan in one syntax, with the geometry said once or for each frame."""
+    return scan_file(
+        codec="" if uid == "native" else (uid, LOSSLESS[uid]),
+        edit=everything_changes if groups == "per frame" else None,
+    )
+
+
 @pytest.mark.parametrize("groups", ["shared", "per frame"])
 @pytest.mark.parametrize("uid", ["native", *sorted(LOSSLESS)])
 def test_highdicom_finds_the_same_voxels_and_spacing_in_every_syntax(scan_file, uid, groups):
-    def edit(dataset):
-        if uid != "native":
-            compress(uid, LOSSLESS[uid])(dataset)
-        if groups == "per frame":
-            everything_changes(dataset)
-
-    path = scan_file(edit=edit)
+    path = scan_in(scan_file, uid, groups)
     volume = read_volume(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the oracle
@@ -222,13 +205,7 @@ def test_highdicom_finds_the_same_voxels_and_spacing_in_every_syntax(scan_file, 
 @pytest.mark.parametrize("groups", ["shared", "per frame"])
 @pytest.mark.parametrize("uid", ["native", *sorted(LOSSLESS)])
 def test_simpleitk_finds_the_same_voxels_and_spacing_in_every_syntax(scan_file, uid, groups):
-    def edit(dataset):
-        if uid != "native":
-            compress(uid, LOSSLESS[uid])(dataset)
-        if groups == "per frame":
-            everything_changes(dataset)
-
-    path = scan_file(edit=edit)
+    path = scan_in(scan_file, uid, groups)
     volume = read_volume(path)
     image = SimpleITK.ReadImage(str(path))
     column, row, bscan = image.GetSpacing()

@@ -34,7 +34,7 @@ def start(run_dir, *options, launcher=(), **environment):
 
 
 def finish(process):
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     return process.returncode, errors
 
 
