@@ -8,14 +8,16 @@ stand the smallest and the largest ratio of one round; above 1 means faster than
 MFU is the operations of the matrix products, none counted twice, over the time and over the peak
 that a product of large square matrices reached in the same run.
 
-Memory: in a fresh process an arm takes one step, and what it then holds is read (weights, moments,
-teacher); during one more step, the most it held. The difference is the activations, gradients and
+Memory: in a fresh process an arm takes one step, and what it then holds is read (Python with
+PyTorch, weights, moments, teacher); during one more step, the most it held. The difference is the activations, gradients and
 passing buffers of a step. On the CPU it is resident memory, and every block of 64 KB and above is
 given back at once (MALLOC_MMAP_THRESHOLD_), which is slow, so that this step is not timed; on a GPU
 it is what PyTorch's allocator handed out.
 
 vjepa2 is given as a work tree; it imports timm (which needs torchvision) and einops, which may lie
 in a folder on PYTHONPATH. Without --vjepa2 its arms are left out, and the result says so.
+torch.compile wants a C++ compiler and setuptools, which may lie there too; where it fails, the
+result says why.
 
     git clone https://github.com/facebookresearch/vjepa2 ../vjepa2
     PYTHONPATH=../vjepa2-packages python benchmarks/training_step.py --vjepa2 ../vjepa2
@@ -87,7 +89,7 @@ def compare(rows: dict[str, dict[str, Any]]) -> None:
         row["median_s"] = statistics.median(row["seconds"])
         row["faster_than"] = {}
         for other, against in whole.items():
-            if other != name:
+            if other != name and "matmul" not in (name, other):
                 pairs = zip(against["seconds"], row["seconds"], strict=True)
                 ratios = sorted(theirs / mine for theirs, mine in pairs)
                 ratio = statistics.median(against["seconds"]) / row["median_s"]
@@ -121,7 +123,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def memory_ratios(memory: dict[str, dict[str, Any]]) -> dict[str, float]:
     """What a step takes beside what it holds, over the same of another arm."""
-    bytes_of = {name: row["step_bytes"] for name, row in memory.items() if "step_bytes" in row}
+    # A step of a tiny shape can do with what was held before; then there is nothing to compare.
+    taken = {name: row.get("step_bytes", 0) for name, row in memory.items()}
+    bytes_of = {name: size for name, size in taken.items() if size > 0}
     pairs = [("attention_fused", "attention_naive"), ("ours_recompute", "vjepa2_recompute")]
     ours = [name for name in bytes_of if name.startswith("ours")]
     pairs += [(name, other) for other in ("predecessor", "vjepa2") for name in ours]
