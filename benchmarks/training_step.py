@@ -9,10 +9,10 @@ MFU is the operations of the matrix products, none counted twice, over the time 
 that a product of large square matrices reached in the same run.
 
 Memory: in a fresh process an arm takes one step, and what it then holds is read (Python with
-PyTorch, weights, moments, teacher); during one more step, the most it held. The difference is the activations, gradients and
-passing buffers of a step. On the CPU it is resident memory, and every block of 64 KB and above is
-given back at once (MALLOC_MMAP_THRESHOLD_), which is slow, so that this step is not timed; on a GPU
-it is what PyTorch's allocator handed out.
+PyTorch, weights, moments, teacher); during one more step, the most it held. The difference is the
+activations, gradients and passing buffers of a step. On the CPU it is resident memory, and every
+block of 64 KB and above is given back at once (MALLOC_MMAP_THRESHOLD_), which is slow, so that this
+step is not timed; on a GPU it is what PyTorch's allocator handed out.
 
 vjepa2 is given as a work tree; it imports timm (which needs torchvision) and einops, which may lie
 in a folder on PYTHONPATH. Without --vjepa2 its arms are left out, and the result says so.
