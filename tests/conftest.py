@@ -15,8 +15,14 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 
 ROOT = Path(__file__).parent.parent
-BESIDE = ("report", "samples", "results")  # modules beside an app's __main__.py
-TIME_LIMIT = 240
+BESIDE = (
+    "objectives",
+    "report",
+    "samples",
+    "watching",
+    "results",
+)  # modules beside an app's __main__.py
+TIME_LIMIT = 600
 
 
 class Outcome(NamedTuple):
@@ -72,6 +78,12 @@ def _loaded(*arguments: str, name: str = "__main__") -> Iterator[None]:
 def place(tmp_path_factory):
     """Where the programs run: what they name relative to the working folder lands here."""
     return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="session")
+def environment():
+    """`environment(NAME=value)` gives what a program runs in: one thread, and no XLA by chance."""
+    return _environment
 
 
 @pytest.fixture(scope="session")

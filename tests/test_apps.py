@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import oct_io
 import pytest
@@ -19,6 +20,7 @@ RUN = {
     "config.yaml", "provenance.json", "metrics.jsonl", "checkpoints", "encoder",
     "quarantine.jsonl", "report.html",
 }  # fmt: skip
+LABELS = ("thin", "fluid", "drusen")
 EVALUATION = {
     "config.yaml", "provenance.json", "results.json", "predictions.csv", "head", "report.html",
 }  # fmt: skip
@@ -69,6 +71,9 @@ def test_every_row_of_metrics_says_what_the_design_promises(smoke):
     assert all(row.keys() >= COLUMNS for row in smoke.rows)
     ranked = [row["step"] for row in smoke.rows if "effective_rank" in row]
     assert ranked == [4, 8, 12], "loop.evaluate_every=4"
+    probed = [row for row in smoke.rows if "probe_linear_auroc_thin" in row]
+    assert [row["step"] for row in probed] == [4, 8, 12]
+    assert all(0 <= row[f"probe_knn_auroc_{name}"] <= 1 for row in probed for name in LABELS)
     assert all(row["loss"] > 0 and row["target_std"] > 0.1 for row in smoke.rows)
     assert {row["epoch"] for row in smoke.rows} == {0, 1, 2, 3}
     assert smoke.rows[0]["momentum"] < smoke.rows[-1]["momentum"] < 1
@@ -93,7 +98,7 @@ def test_the_report_is_one_page_that_needs_nothing_from_outside(smoke):
     assert not re.search(r"<script|<link|<iframe|@import|url\(", page)
     assert page.count("data:image/png;base64,") == 4, "curves, probes, masks and features"
     assert "made up" in page, "phantom results say phantom"
-    for named in ("pretrained", "random init", "axial profile", "thin", "fluid", "drusen"):
+    for named in ("pretrained", "random init", "axial profile", *LABELS):
         assert named in page
 
 
@@ -148,6 +153,48 @@ def test_feeding_the_configuration_back_repeats_the_run(smoke, repeated):
 
 def test_a_run_without_label_columns_says_that_nothing_was_probed(repeated):
     assert "No labels were named" in (repeated[0] / "report.html").read_text()
+
+
+def test_a_run_may_start_from_an_encoder_and_goes_on_after_it_is_stopped(place, smoke, call_app):
+    weights, run_dir = smoke.path / "encoder", place / "continued"
+    command = (
+        "pretrain", "experiment=smoke", f"run_dir={run_dir}", f"data.root={smoke.data}",
+        f"initial={weights}", "probe.columns=[]", "loop.evaluate_every=0", "loop.steps=4",
+        "loop.checkpoint_every=2",
+    )  # fmt: skip
+    assert call_app(*command).code == 0
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 4
+    assert rows[0]["target_std"] == pytest.approx(smoke.rows[-1]["target_std"], rel=0.1)
+    assert rows[0]["target_std"] != pytest.approx(smoke.rows[0]["target_std"], rel=0.1)
+    facts = json.loads((run_dir / "provenance.json").read_text())
+    assert facts["initial"]["weights"] == str(weights)
+    assert re.fullmatch("[0-9a-f]{16}", facts["initial"]["fingerprint"])
+    assert "initial" in (run_dir / "report.html").read_text()
+    shutil.rmtree(run_dir / "checkpoints" / "step-00000004")  # as if it had been stopped before
+    before = (run_dir / "encoder" / "model.safetensors").read_bytes()
+    assert call_app(*command).code == 0
+    again = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [row["loss"] for row in again] == [row["loss"] for row in rows]
+    assert (run_dir / "encoder" / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("encoder.depth=3", "was made with encoder.depth=4, and this run has 3"),
+        ("initial=nowhere", "nowhere"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_in_one_line(place, smoke, call_app, change, says):
+    outcome = call_app(
+        "pretrain", "experiment=smoke", f"run_dir={place / 'refused'}", f"data.root={smoke.data}",
+        *([f"initial={smoke.path / 'encoder'}"] if "initial" not in change else []), change,
+    )  # fmt: skip
+    assert outcome.code == 2
+    assert says in outcome.errors
+    assert len(outcome.error_lines) == 1
+    assert not (place / "refused").exists()
 
 
 def test_the_same_command_again_has_nothing_left_to_do(repeated, run_app):

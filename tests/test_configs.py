@@ -14,6 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from oct_io.protocols import DEVICES
 from oct_io.selection import REGIONS
+from oct_vjepa.configuration import SIZES
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +22,7 @@ CONFIGS = ROOT / "configs"
 REAL = ["folder", *sorted(path.stem for path in (CONFIGS / "data").glob("aireadi*.yaml"))]
 GIVEN = {name: ["data.root=somewhere"] for name in REAL}
 MEANT_FOR = {"multi_domain": ["data=aireadi", "data.root=somewhere"]}
-BESIDE = ("objectives", "report", "samples", "results")  # modules beside an app's __main__.py
+BESIDE = ("objectives", "report", "samples", "watching", "results")  # modules beside the apps
 
 
 def names(group: str) -> list[str]:
@@ -88,8 +89,14 @@ def test_every_choice_of_a_group_is_valid_for_an_evaluation(group):
 
 
 @pytest.mark.parametrize("encoder", names("encoder"))
-def test_every_encoder_is_valid(encoder):
-    assert build("pretrain", f"encoder={encoder}").encoder.tokens > 0
+def test_every_encoder_is_the_one_of_its_name(encoder):
+    found = build("pretrain", f"encoder={encoder}").encoder
+    size = found.width, found.depth, found.heads, found.mlp_ratio
+    assert size == SIZES[encoder]
+
+
+def test_every_named_encoder_has_a_configuration():
+    assert sorted(SIZES) == names("encoder")
 
 
 @pytest.mark.parametrize("task", names("task"))

@@ -1,6 +1,7 @@
 """A run that is killed and started again is the run that was never killed, bit for bit."""
 
 import json
+import os
 import signal
 import time
 
@@ -16,7 +17,7 @@ CLOCK = {"volumes_per_s", "data_wait_fraction", "seconds"}  # what a kill may ch
 def options(smoke, run_dir):
     return (
         "pretrain", "experiment=smoke", f"run_dir={run_dir}", f"data.root={smoke.data}",
-        "loop.checkpoint_every=1", "probe.columns=[]",
+        "loop.checkpoint_every=1",
     )  # fmt: skip
 
 
@@ -31,6 +32,26 @@ def rows_of(run_dir):
 def unfinished(checkpoints):
     """Numbers of the checkpoints that are being written, or were when their writer died."""
     return [int(path.name[-8:]) for path in checkpoints.glob(".tmp-[0-9]*")]
+
+
+def freeze(process):
+    """Stop a process where it is, and return once it has stopped or ended."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
+def kill_in_a_save(process, checkpoints, first, wait_s):
+    """Kill a run while it writes a checkpoint from `first` on; returns the one left unfinished."""
+    while wait_for(process, lambda: max(unfinished(checkpoints), default=0) >= first):
+        time.sleep(wait_s)
+        freeze(process)
+        torn = max(unfinished(checkpoints), default=0)
+        if torn >= first:
+            process.send_signal(signal.SIGKILL)
+            return torn
+        process.send_signal(signal.SIGCONT)  # this save was over; sooner in the next one
+        wait_s /= 2
+    raise AssertionError(f"the run ended, {process.poll()}, before it was caught in a save")
 
 
 def wait_for(process, condition):
@@ -55,17 +76,12 @@ def test_a_run_killed_in_the_middle_of_saves_repeats_the_uninterrupted_one(
     run_dir, torn = place / "killed", []
     checkpoints = run_dir / "checkpoints"
     draws = np.random.default_rng(7)
-    for first in (1, 4, 7):
+    for wait_s in draws.uniform(0, 0.005, 3):
         process = start(*options(smoke, run_dir))
-        goal = first + int(draws.integers(0, 2))
-        hit = wait_for(process, lambda goal=goal: max(unfinished(checkpoints), default=0) >= goal)
-        time.sleep(draws.uniform(0, 0.01))
-        process.send_signal(signal.SIGKILL)
+        first = 1 + max(torn, default=0)
+        torn.append(kill_in_a_save(process, checkpoints, first, wait_s))
         assert finish(process).code == -signal.SIGKILL
-        torn += unfinished(checkpoints)
-        assert hit
-        assert (Checkpoints(checkpoints).newest() or 0) >= goal - 1
-    assert torn, "no kill fell into a save"
+        assert (Checkpoints(checkpoints).newest() or 0) == torn[-1] - 1
     outcome = finish(start(*options(smoke, run_dir)))
     assert outcome.code == 0, outcome.errors
     assert_equal_to_a_run_never_stopped(run_dir, smoke)

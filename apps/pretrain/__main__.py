@@ -20,13 +20,17 @@ import torch
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from objectives import GuardSink, build_objective, method_of, register_schemas, schema_of
+from oct_io.storage import redact
 from oct_report import EXIT_STOPPED, Stages, exit_codes, mistakes, print_table
 from oct_vjepa.comparison import COLUMNS, ProbeConfig, ProbeRow, as_cells, compare_features
+from oct_vjepa.features import weights_fingerprint
+from oct_vjepa.initial import load_initial
 from oct_vjepa.objective import Objective, TeacherConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from report import write_report
 from samples import PretrainSamples
+from watching import Watch, make_probe
 
 
 @dataclass(kw_only=True, slots=True)
@@ -70,8 +74,15 @@ class PretrainConfig:
     measure_input: bool = True
     """Set encoder.input_mean and input_std from the training volumes."""
 
+    initial: str = ""
+    """Encoder to start from, a folder or URL with the same `encoder` settings; empty: random."""
+
     watched_volumes: int = 128
     """Volumes whose features are looked at for the effective rank, at each evaluation."""
+
+    probed_volumes: int = 64
+    """Labelled volumes, none of a test participant, that are probed for probe.columns at each
+    evaluation; 0: none. 64 at every 50 steps of 16 volumes are some 2 % of the time."""
 
     data: oct_io.SourceConfig = field(default_factory=oct_io.SourceConfig)
     encoder: oct_vjepa.EncoderConfig = field(default_factory=oct_vjepa.EncoderConfig)
@@ -109,6 +120,7 @@ def pretrain(config: PretrainConfig, resolved: DictConfig) -> int:
     """Run what `config` asks for; returns the exit code."""
     with mistakes(ValueError):
         check_window(config)
+        initial = load_initial(config.initial, config.encoder) if config.initial else None
         runtime = oct_xla.pick_runtime(config.runtime.device, precision=config.runtime.precision)
         run = oct_xla.claim_run_folder(
             Path(config.run_dir),
@@ -124,15 +136,29 @@ def pretrain(config: PretrainConfig, resolved: DictConfig) -> int:
     for column in config.probe.columns:
         source.labelled(column)  # a column that cannot be probed is told now, not after training
     with mistakes(ValueError):
-        objective = make_objective(config, source, seen)
+        objective = make_objective(config, source, seen, initial)
+        probe = make_probe(
+            source,
+            config.probe.columns,
+            config.probed_volumes if config.loop.evaluate_every else 0,
+            batch_size=config.feed.batch_size,
+            seed=config.seed,
+        )
     samples = PretrainSamples(
         source.volumes, seen, config.masking, encoder=objective.encoder.config, seed=config.seed
     )
     if runtime.rank == 0:
         extra = describe(config, source, seen)
+        if initial is not None:
+            extra["initial"] = {
+                "weights": redact(config.initial),
+                "fingerprint": weights_fingerprint(initial),
+            }
         oct_xla.write_provenance(run.path, runtime, seed=config.seed, extra=extra)
         source.write_quarantine(run.path / "quarantine.jsonl")
-    result = train(config, objective, samples, runtime, run)
+    watched = samples.watched(config.watched_volumes)
+    watch = Watch(objective, watched, probe, runtime.device)
+    result = train(config, objective, samples, runtime, run, watch)
     runtime.close()
     if result.reason == "stopped":
         print(f"stopped at step {result.step}; the same command goes on from there")
@@ -149,10 +175,10 @@ def conclude(
 ) -> None:
     """Probe the encoder that the run left behind, and write the report."""
     pretrained = oct_vjepa.Encoder.from_pretrained(run_dir / "encoder")
-    encoders = {
-        "pretrained": pretrained,
-        "random init": random_encoder(pretrained.config, config.seed),
-    }
+    encoders = {"pretrained": pretrained}
+    if config.initial:
+        encoders["initial"] = load_initial(config.initial, pretrained.config)
+    encoders["random init"] = random_encoder(pretrained.config, config.seed)
     with mistakes(ValueError):
         rows = probe_encoders(config.probe, encoders, source, seed=config.seed)
     method = method_of(config.objective)
@@ -172,22 +198,30 @@ def check_window(config: PretrainConfig) -> None:
         )
 
 
-def make_objective(config: PretrainConfig, source: oct_io.Source, seen: Sequence[int]) -> Objective:
-    """Build the objective for volumes of this source.
+def make_objective(
+    config: PretrainConfig,
+    source: oct_io.Source,
+    seen: Sequence[int],
+    initial: oct_vjepa.Encoder | None,
+) -> Objective:
+    """Build the objective for volumes of this source, around the initial weights if there are any.
 
     Raises:
         ValueError: the masks and the grid do not fit.
     """
-    encoder = config.encoder
+    settings = config.encoder
     if config.measure_input:
         mean, std = source.measure_intensity(seen)
-        encoder = replace(encoder, input_mean=mean, input_std=std)
+        settings = replace(settings, input_mean=mean, input_std=std)
     torch.manual_seed(config.seed)
-    return build_objective(oct_vjepa.Encoder(encoder), config.objective, config.masking)
+    encoder = oct_vjepa.Encoder(settings)
+    if initial is not None:
+        encoder.load_state_dict(initial.state_dict())
+    return build_objective(encoder, config.objective, config.masking)
 
 
 def random_encoder(config: oct_vjepa.EncoderConfig, seed: int) -> oct_vjepa.Encoder:
-    """Draw the weights that training began with."""
+    """Draw the weights that training began with, unless it was given others."""
     torch.manual_seed(seed)
     return oct_vjepa.Encoder(config).eval()
 
@@ -198,14 +232,13 @@ def train(
     samples: PretrainSamples,
     runtime: oct_xla.Runtime,
     run: oct_xla.RunFolder,
+    watch: Watch,
 ) -> oct_xla.FitResult:
     """Train, or go on training, in the run folder."""
     feed = config.feed
     if len(samples) < feed.batch_size:
         print(f"{len(samples)} volumes are fewer than feed.batch_size; batches hold them all")
         feed = replace(feed, batch_size=len(samples))
-    stride = max(1, len(samples) // config.watched_volumes)
-    watched = samples.stacked(range(0, len(samples), stride)[: config.watched_volumes])
     sinks: list[oct_xla.Sink] = []
     if runtime.rank == 0:
         sinks.append(GuardSink(run.path / "metrics.jsonl"))
@@ -229,17 +262,9 @@ def train(
         learning_rate=lambda step: config.schedule.at(step, config.loop.steps),
         seed=config.seed,
         sinks=sinks,
-        evaluate=lambda step: watch(objective, watched, runtime.device),
+        evaluate=watch,
         progress=True,
     )
-
-
-def watch(
-    objective: Objective, watched: oct_vjepa.JepaBatch, device: torch.device
-) -> dict[str, float]:
-    """Slower signs of collapse, from the same volumes each time."""
-    spacing = None if watched.spacing_B3 is None else watched.spacing_B3.to(device)
-    return objective.diagnostics(watched.volume_BCZYX.to(device), spacing_B3=spacing)
 
 
 def probe_encoders(

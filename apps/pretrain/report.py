@@ -33,6 +33,8 @@ CURVES = (
     ("grad_norm", "Gradient norm", "before clipping"),
     ("volumes_per_s", "Volumes per second", "whole loop"),
 )
+ONLINE = "probe_linear_auroc_"
+"""How the keys of the online probe begin; the label column follows."""
 
 
 def write_report(
@@ -126,12 +128,18 @@ def _add_probes(page: Page, probes: Sequence[ProbeRow]) -> None:
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
     curves = []
-    for key, title, hint in CURVES:
+    for key, title, hint in (*CURVES, *_online_probes(rows)):
         points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
         if points:
             steps, values = zip(*points, strict=True)
             curves.append(Curve(title, steps, values, hint))
     return curves
+
+
+def _online_probes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Key, title and hint of the online probe of each label column."""
+    keys = dict.fromkeys(key for row in rows for key in row if key.startswith(ONLINE))
+    return [(key, f"Online AUROC: {key[len(ONLINE) :]}", "ranks checkpoints") for key in keys]
 
 
 def _add_pictures(

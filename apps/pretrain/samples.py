@@ -50,8 +50,9 @@ class PretrainSamples:
         masks = tuple(Masks(one.context_BK[0], one.target_BM[0]) for one in drawn)
         return JepaBatch(volume, masks, self._spacing(index))
 
-    def stacked(self, indices: Sequence[int]) -> JepaBatch:
-        """These volumes and their spacing with a batch axis, without masks."""
+    def watched(self, count: int) -> JepaBatch:
+        """`count` volumes at even distances, or all, with a batch axis and without masks."""
+        indices = range(0, len(self), max(1, len(self) // count))[:count]
         spacings = [one for i in indices if (one := self._spacing(i)) is not None]
         volumes = torch.stack([self._volume(i) for i in indices])
         return JepaBatch(volumes, (), torch.stack(spacings) if spacings else None)

@@ -207,6 +207,22 @@ def test_the_ridge_is_that_of_scikit_learn_with_few_and_with_many_features(width
     assert np.abs(mine.numpy() - theirs.predict((asked - middle) / scale)).max() < 1e-9
 
 
+def test_an_online_probe_asks_about_several_columns_and_takes_only_those_with_a_label():
+    rng = np.random.default_rng(0)
+    volumes = rng.integers(0, 200, (12, 8, 64, 64), dtype=np.uint8)
+    one, other = np.arange(12) % 2, np.r_[np.arange(8) % 3, [-1] * 4]
+    encoder = Encoder(EncoderConfig(depth=1, input_mean=80.0, input_std=60.0))
+    numbers = OnlineProbe(list(volumes), {"thin": one, "fluid": other})(encoder)
+    alone = OnlineProbe(volumes[:8], other[:8])(encoder)
+    assert [n for n in numbers if "linear_auroc" in n] == [
+        "probe_linear_auroc_thin",
+        "probe_linear_auroc_fluid",
+    ]
+    assert {f"{name}_fluid": value for name, value in alone.items()}.items() <= numbers.items()
+    with pytest.raises(ValueError, match="online probe for fluid: the labels are of one class"):
+        OnlineProbe(volumes, {"thin": one, "fluid": np.full(12, -1)})
+
+
 def test_an_online_probe_asks_an_encoder_and_leaves_it_as_it_was():
     rng = np.random.default_rng(0)
     y = np.arange(16) % 2

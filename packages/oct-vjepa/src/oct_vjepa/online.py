@@ -3,8 +3,8 @@
 They rank checkpoints of one run; what goes into a report is `oct_vjepa.probe`.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from oct_vjepa.comparison import UNLABELLED
 from oct_vjepa.encoder import Encoder
 from oct_vjepa.metrics import auroc, average_units, balanced_accuracy
 from oct_vjepa.neighbours import neighbour_votes
@@ -21,15 +22,26 @@ SHRINKAGE = 0.1  # of the ridge, in units of the rows: 0.1 says "one tenth of th
 FOLDS = 5
 
 
+class Volumes(Protocol):
+    """An array of volumes, a list, or a cache that reads each when it is asked for."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        """Yield (Z, Y, X) or (C, Z, Y, X) each."""
+
+
 class OnlineProbe:
-    """A few labelled volumes, kept in memory, that an encoder is asked about now and then.
+    """A few labelled volumes that an encoder is asked about now and then.
 
     Every volume is scored by classifiers that have not seen its participant: folds by participant
     for the ridge, all other participants for the neighbours.
 
     Args:
-        volumes: (N, Z, Y, X) or (N, C, Z, Y, X).
-        labels: N classes, numbers or strings.
+        volumes: N volumes, (Z, Y, X) or (C, Z, Y, X) each.
+        labels: N classes, numbers or strings; or columns of such, where `UNLABELLED` takes a volume
+            out of that column. The volumes are embedded once for all columns.
         groups: participant of each volume; each its own if left out.
         pool: how tokens become features.
         batch_size: volumes in one pass.
@@ -42,8 +54,8 @@ class OnlineProbe:
 
     def __init__(
         self,
-        volumes: NDArray[Any],
-        labels: NDArray[Any],
+        volumes: Volumes,
+        labels: NDArray[Any] | Mapping[str, NDArray[Any]],
         groups: NDArray[Any] | None = None,
         *,
         pool: str = "mean_std",
@@ -51,18 +63,22 @@ class OnlineProbe:
         seed: int = 0,
         spacing: Sequence[float] | NDArray[Any] | None = None,
     ) -> None:
-        groups = np.arange(len(labels)) if groups is None else np.asarray(groups)
-        if not len(volumes) == len(labels) == len(groups):
-            raise ValueError(
-                f"online probe: {len(volumes)} volumes, {len(labels)} labels, {len(groups)} groups"
-            )
-        self.volumes, self.labels, self.groups = volumes, np.asarray(labels), groups
+        self.groups = np.arange(len(volumes)) if groups is None else np.asarray(groups)
+        columns = labels if isinstance(labels, Mapping) else {"": labels}
+        self.columns = {name: np.asarray(column) for name, column in columns.items()}
+        for name, column in self.columns.items():
+            if not len(volumes) == len(column) == len(self.groups):
+                raise ValueError(
+                    f"online probe: {len(volumes)} volumes, {len(column)} labels, "
+                    f"{len(self.groups)} groups"
+                )
+            known = column != UNLABELLED
+            check_sides(column[known], self.groups[known], name)
+        self.volumes, self.spacing = volumes, spacing
         self.pool, self.batch_size, self.seed = pool, batch_size, seed
-        self.spacing = spacing
-        check_sides(self.labels, self.groups)
 
     def __call__(self, encoder: Encoder) -> dict[str, float]:
-        """Numbers for the log, as `online_scores`; waits for the device."""
+        """Numbers for the log, as `online_scores`, with _COLUMN behind; waits for the device."""
         features = embed_volumes(
             encoder,
             self.volumes,
@@ -70,7 +86,15 @@ class OnlineProbe:
             pools=(self.pool,),
             spacing=self.spacing,
         )[self.pool]
-        return online_scores(features, self.labels, self.groups, seed=self.seed)
+        numbers: dict[str, float] = {}
+        for column, labels in self.columns.items():
+            known = labels != UNLABELLED
+            found = online_scores(
+                features[known], labels[known], self.groups[known], seed=self.seed
+            )
+            behind = f"_{column}" if column else ""
+            numbers |= {f"{name}{behind}": value for name, value in found.items()}
+        return numbers
 
 
 def online_scores(
@@ -152,13 +176,14 @@ def ridge_scores(fit_ND: Tensor, label_N: Tensor, test_MD: Tensor, classes: int)
     return (test_MD - middle) / scale @ beta + target_mean
 
 
-def check_sides(labels_N: NDArray[Any], groups_N: NDArray[Any]) -> None:
+def check_sides(labels_N: NDArray[Any], groups_N: NDArray[Any], column: str = "") -> None:
     """Refuse labels that no probe can be asked about.
 
     Raises:
         ValueError: one class only, or fewer than two participants.
     """
+    where = f"online probe for {column}" if column else "online probe"
     if len(np.unique(labels_N)) < 2:
-        raise ValueError("online probe: the labels are of one class only; it needs two or more")
+        raise ValueError(f"{where}: the labels are of one class only; it needs two or more")
     if len(np.unique(groups_N)) < 2:
-        raise ValueError("online probe: it needs two participants or more")
+        raise ValueError(f"{where}: it needs two participants or more")

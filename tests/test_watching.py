@@ -1,0 +1,92 @@
+"""The online probe of a pretraining run: whom it asks about, and that it changes nothing."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from oct_io import PhantomTree, SourceConfig, open_source
+from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaBatch, JepaConfig
+from oct_vjepa.online import OnlineProbe
+
+WATCHING = Path(__file__).parent.parent / "apps" / "pretrain" / "watching.py"
+TREE = PhantomTree(
+    participants=16, shape=(4, 40, 32), split_fractions=(0.5, 0.0, 0.5), devices=("phantom_a",),
+    jobs=1,
+)  # fmt: skip
+COLUMNS = ("thin", "fluid", "drusen")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    place = tmp_path_factory.mktemp("watched")
+    config = SourceConfig(
+        root=str(place / "data"), cache=str(place / "cache"), window="tiny", jobs=1, phantom=TREE
+    )
+    return open_source(config)
+
+
+@pytest.fixture(scope="module")
+def watching():
+    return runpy.run_path(str(WATCHING))
+
+
+@pytest.fixture(scope="module")
+def make_probe(watching, source):
+    def make(columns=COLUMNS, count=8, seed=0):
+        return watching["make_probe"](source, columns, count, batch_size=4, seed=seed)
+
+    return make
+
+
+def test_no_test_participant_is_asked_about(make_probe, source):
+    probe = make_probe(count=1000)
+    tested = {key for key, row in source.table.items() if row["recommended_split"] == "test"}
+    everyone = {entry.participant for entry in source.volumes.entries}
+    assert set(probe.groups) == everyone - tested
+    assert len(tested & everyone) == 8
+
+
+def test_each_class_of_each_column_is_among_the_volumes(make_probe):
+    probe = make_probe(count=6)
+    assert len(probe.volumes) == len(probe.groups) == 6
+    for column in COLUMNS:
+        assert sorted(set(probe.columns[column])) == [0, 1], column
+
+
+def test_the_choice_depends_on_the_seed_alone(make_probe):
+    one, same, other = (make_probe(seed=seed).volumes.fingerprint for seed in (0, 0, 1))
+    assert one == same != other
+
+
+def test_without_columns_or_volumes_there_is_no_probe(make_probe):
+    assert make_probe(columns=()) is None
+    assert make_probe(count=0) is None
+
+
+def test_watching_draws_nothing_and_leaves_the_model_as_it_was(make_probe, watching, source):
+    torch.manual_seed(0)
+    jepa = Jepa(Encoder(EncoderConfig(depth=1)), JepaConfig()).train()
+    voxels = torch.from_numpy(np.stack([source.volumes[n] for n in range(4)])).unsqueeze(1)
+    watch = watching["Watch"](jepa, JepaBatch(voxels, ()), make_probe(), torch.device("cpu"))
+    before = {name: value.clone() for name, value in jepa.state_dict().items()}
+    state, numbers = torch.get_rng_state(), watch(4)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert jepa.training
+    assert all(torch.equal(value, before[name]) for name, value in jepa.state_dict().items())
+    assert numbers == watch(8)
+    assert {"effective_rank", *(f"probe_linear_auroc_{name}" for name in COLUMNS)} <= set(numbers)
+
+
+def test_a_probe_is_of_the_teacher_and_not_of_the_student(make_probe, watching, source):
+    torch.manual_seed(0)
+    jepa = Jepa(Encoder(EncoderConfig(depth=1)), JepaConfig())
+    for weight in jepa.encoder.parameters():
+        weight.data.zero_()
+    voxels = torch.from_numpy(np.stack([source.volumes[n] for n in range(4)])).unsqueeze(1)
+    probe = make_probe()
+    assert isinstance(probe, OnlineProbe)
+    numbers = watching["Watch"](jepa, JepaBatch(voxels, ()), probe, torch.device("cpu"))(1)
+    assert probe(jepa.teacher.encoder).items() <= numbers.items()
+    assert not probe(jepa.encoder).items() <= numbers.items()
