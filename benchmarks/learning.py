@@ -1,0 +1,238 @@
+"""What do objectives teach an encoder about lesions that it was never told of? On the phantom.
+
+Reads runs of `apps/pretrain`, folders called ARM-seedN, each arm with the same seeds:
+
+    for s in 0 1 2; do
+      run() { uv run apps/pretrain experiment=phantom_lesions seed=$s probe.columns=[] "$@"; }
+      run run_dir=runs/learning/vjepa2-seed$s
+      run run_dir=runs/learning/vjepa21-seed$s objective=vjepa21_smoke
+      for arm in predecessor_asis predecessor_fixed; do
+        run run_dir=runs/learning/$arm-seed$s objective=$arm masking=predecessor
+      done
+    done
+    python benchmarks/learning.py runs/learning/*
+
+Every encoder is frozen. A logistic regression on its pooled tokens is fitted on the participants
+outside the test split and scored on those inside; `--attentive` adds V-JEPA 2's attentive probe on
+the tokens. Beside each arm stand the same encoder with its first random weights, and the axial
+profile, which needs no encoder. Differences are paired: mean over the seeds on each side, both
+read on the same 1,000 resamplings of the test participants.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oct_io
+import torch
+from finished_runs import FinishedRun, read_run
+from numpy.typing import NDArray
+from oct_report import print_table
+from oct_vjepa import Encoder
+from oct_vjepa.dense import DenseJepaConfig
+from oct_vjepa.efficiency import EfficiencyRow, label_efficiency
+from oct_vjepa.features import load_or_embed
+from oct_vjepa.metrics import Scores
+from oct_vjepa.probes import axial_profile, mean_difference, probe
+from oct_vjepa.token_probe import TokenProbeConfig, token_probe
+from writing import write_results
+
+FEATURES = Path("runs/data/features")
+RANDOM, AXIAL = "random init", "axial profile"
+ATTENTIVE = "attentive"
+FEW_POOL = LEVELS_POOL = "mean_std"
+
+Key = tuple[str, str]
+"""Of a probe: the arm, and the pool; axial profiles have the pool ""."""
+
+Pools = dict[str, NDArray[np.float32]]
+"""Pool to (N, D)."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Question:
+    """One label column, and every probe that was asked about it, seeds in their order."""
+
+    column: str
+    examples: oct_io.LabelledVolumes
+    probes: dict[Key, list[Scores]] = field(default_factory=dict)
+    few: dict[str, list[list[EfficiencyRow]]] = field(default_factory=dict)
+
+    def sides(self, values: NDArray[Any]) -> tuple[list[NDArray[Any]], dict[str, Any]]:
+        """Arguments of a probe on `values`, one row a volume."""
+        held, y, people = self.examples.held_out, self.examples.labels, self.examples.participants
+        rows = [values[~held], y[~held], values[held], y[held]]
+        return rows, {"groups_train": people[~held], "groups_test": people[held]}
+
+    def ask_features(self, name: str, pools: Pools, *, seed: int, few: bool) -> None:
+        """Probe the pooled features of one encoder, or of a baseline."""
+        for pool, values in pools.items():
+            rows, groups = self.sides(values)
+            self.probes.setdefault((name, pool), []).append(probe(*rows, **groups, seed=seed))
+            if few and pool in ("", FEW_POOL):
+                found = label_efficiency(*rows, **groups, seed=0)  # the same subsets for all
+                self.few.setdefault(name, []).append(found)
+
+    def ask_tokens(self, name: str, tokens_NMD: NDArray[np.float32], *, seed: int) -> None:
+        """Train the attentive probe on the tokens of one encoder."""
+        rows, groups = self.sides(tokens_NMD)
+        config = TokenProbeConfig(heads=3, depth=1)
+        result = token_probe(*rows, **groups, config=config, seed=seed)
+        self.probes.setdefault((name, ATTENTIVE), []).append(result)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = _options()
+    runs = sorted(map(read_run, options.runs), key=lambda run: (_arm(run), run.seed))
+    if len({run.dataset_fingerprint for run in runs}) > 1:
+        raise SystemExit("these runs saw different data; compare runs of one data set")
+    source = oct_io.open_source(runs[0].data)
+    questions = [Question(column=one, examples=source.labelled(one)) for one in options.columns]
+    volumes, fingerprint = questions[0].examples.volumes, questions[0].examples.fingerprint
+    for name, seed, encoder in _encoders(runs):
+        print(f"{name}, seed {seed}", flush=True)
+        pools = _features(encoder, volumes, fingerprint)
+        for question in questions:
+            question.ask_features(name, pools, seed=seed, few=options.few)
+        if options.attentive:
+            tokens = _tokens(encoder, volumes)
+            for question in questions:
+                question.ask_tokens(name, tokens, seed=seed)
+    for question in questions:
+        question.ask_features(AXIAL, {"": axial_profile(volumes)}, seed=0, few=options.few)
+    references = {_arm(run): _untrained_name(run, runs[0]) for run in runs}
+    probes = [row for one in questions for row in _probe_rows(one, references)]
+    few = [row for one in questions for row in _few_rows(one, references)]
+    _print("probes", probes)
+    _print("label efficiency", few)
+    names = sorted(run.folder.name for run in runs)
+    document = {
+        "command": f"python benchmarks/learning.py {' '.join(names)}{_flags(options)}",
+        "made_up_data": source.made_up,
+        "volumes": questions[0].examples.describe(),
+        "runs": {run.folder.name: run.course() for run in runs},
+        "probes": probes,
+        "label_efficiency": few,
+    }
+    write_results("learning", ["torch", "scikit-learn", "numpy"], document)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, ARM-seedN")
+    parser.add_argument("--columns", nargs="+", default=["thin", "fluid", "drusen"])
+    parser.add_argument("--attentive", action="store_true", help="the attentive probe as well")
+    parser.add_argument("--few", action="store_true", help="label efficiency as well")
+    return parser.parse_args()
+
+
+def _flags(options: argparse.Namespace) -> str:
+    return "".join(f" --{name}" for name in ("attentive", "few") if getattr(options, name))
+
+
+def _arm(run: FinishedRun) -> str:
+    return re.sub(r"-seed\d+$", "", run.folder.name)
+
+
+def _encoders(runs: Sequence[FinishedRun]) -> Iterator[tuple[str, int, Encoder]]:
+    """Every trained encoder, and what it began with, once for each seed and shape."""
+    done = set()
+    for run in runs:
+        yield _arm(run), run.seed, run.encoder
+        name = _untrained_name(run, runs[0])
+        if (name, run.seed) not in done:
+            done.add((name, run.seed))
+            yield name, run.seed, run.untrained
+
+
+def _untrained_name(run: FinishedRun, first: FinishedRun) -> str:
+    same = asdict(run.encoder.config) == asdict(first.encoder.config)
+    return RANDOM if same else f"{RANDOM} ({_arm(run)})"
+
+
+def _features(encoder: Encoder, volumes: oct_io.CachedVolumes, fingerprint: str) -> Pools:
+    """Every pool of the last block, and one pool of four blocks side by side."""
+    embed = partial(
+        load_or_embed, encoder, volumes, volumes_fingerprint=fingerprint, folder=FEATURES
+    )
+    levels = DenseJepaConfig().blocks_of(encoder.config.depth)
+    deep = embed(pools=(LEVELS_POOL,), layers=levels)[LEVELS_POOL]
+    return embed() | {f"{LEVELS_POOL} of {len(levels)} blocks": deep}
+
+
+@torch.no_grad()
+def _tokens(encoder: Encoder, volumes: oct_io.CachedVolumes) -> NDArray[np.float32]:
+    encoder.eval()
+    parts = []
+    for start in range(0, len(volumes), 32):
+        stop = min(start + 32, len(volumes))
+        batch = np.stack([volumes[number] for number in range(start, stop)])
+        parts.append(encoder(torch.from_numpy(batch[:, None])).numpy())
+    return np.concatenate(parts)
+
+
+def _probe_rows(question: Question, references: dict[str, str]) -> list[dict[str, Any]]:
+    axial = question.probes[AXIAL, ""]
+    rows = []
+    for (name, pool), results in question.probes.items():
+        other = question.probes.get((references.get(name, ""), pool))
+        rows.append(
+            {
+                "label": question.column,
+                "features": name,
+                "pool": pool,
+                "auroc_of_seeds": [round(one.auroc, 4) for one in results],
+                "auroc_mean": round(float(np.mean([one.auroc for one in results])), 4),
+                "over_untrained": _difference(results, other),
+                "over_axial_profile": _difference(results, axial) if name != AXIAL else None,
+            }
+        )
+    return rows
+
+
+def _few_rows(question: Question, references: dict[str, str]) -> list[dict[str, Any]]:
+    rows = []
+    for name, seeds in question.few.items():
+        others = question.few.get(references.get(name, ""))
+        for number, size in enumerate(seeds[0]):
+            results = [one for seed in seeds for one in seed[number].results]
+            other = [one for rows_of in others or () for one in rows_of[number].results]
+            rows.append(
+                {
+                    "label": question.column,
+                    "features": name,
+                    "participants": size.participants,
+                    "probes": len(results),
+                    "auroc_mean": round(float(np.mean([one.auroc for one in results])), 4),
+                    "over_untrained": _difference(results, other),
+                }
+            )
+    return rows
+
+
+def _difference(ones: Sequence[Scores], others: Sequence[Scores] | None) -> list[float] | None:
+    if not others:
+        return None
+    return [round(one, 4) for one in mean_difference(ones, others, seed=0)]
+
+
+def _print(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    if rows:
+        print(f"\n{title}; triples are a difference and its 95 % interval")
+        print_table(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return " ".join(f"{one:.3f}" for one in value) if isinstance(value, list) else str(value)
+
+
+if __name__ == "__main__":
+    main()
