@@ -9,14 +9,16 @@ Reads runs of `apps/pretrain`, folders called ARM-seedN, each arm with the same 
       for arm in predecessor_asis predecessor_fixed; do
         run run_dir=runs/learning/$arm-seed$s objective=$arm masking=predecessor
       done
+      run run_dir=runs/learning/focal-seed$s experiment=phantom_focal
     done
     python benchmarks/learning.py runs/learning/*
 
 Every encoder is frozen. A logistic regression on its pooled tokens is fitted on the participants
 outside the test split and scored on those inside; `--attentive` adds V-JEPA 2's attentive probe on
-the tokens. Beside each arm stand the same encoder with its first random weights, and the axial
-profile, which needs no encoder. Differences are paired: mean over the seeds on each side, both
-read on the same 1,000 resamplings of the test participants.
+the tokens, `--few` probes that are fitted on few participants. Beside each arm stand the same
+encoder with its first random weights, and the axial profile, which needs no encoder. Differences
+are paired: mean over the seeds on each side, both read on the same 1,000 resamplings of the test
+participants.
 """
 
 import argparse
