@@ -1,7 +1,10 @@
 """The same run on XLA, spread over four devices: the same numbers, and no late compilation."""
 
 import json
+import subprocess
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,15 @@ XLA = {
     # The same results to 1e-7, and an eighth of the compile time.
     "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
 }
+OTHERS = {
+    "vjepa21": ["objective=vjepa21_smoke"],
+    "predecessor": ["objective=predecessor_fixed", "masking=predecessor"],
+    "recompute": ["encoder.recompute=true"],
+}
+SHORT = [
+    "experiment=smoke", "runtime.precision=fp32", "loop.steps=5", "probe.columns=[]",
+    "loop.evaluate_every=0", "loop.checkpoint_every=0",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +53,46 @@ def test_nothing_is_compiled_after_the_warm_up(rows):
     compiled = [row["compilations"] for row in rows]
     assert compiled[0] > 0
     assert compiled[2:] == [compiled[2]] * (len(rows) - 2), compiled
+
+
+def rows_of(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def others(place, smoke, environment):
+    """Rows of short runs of each kind, on the CPU and on XLA; one process for each of the two."""
+    if find_spec("torch_xla") is None:
+        pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
+    found = {}
+    for runtime, more in (("cpu", {}), ("xla", XLA)):
+        runs = {
+            name: [
+                *SHORT, *overrides, f"runtime={runtime}", f"data.root={smoke.data}",
+                f"run_dir={place / f'{name}-{runtime}'}",
+            ]
+            for name, overrides in OTHERS.items()
+        }  # fmt: skip
+        program = Path(__file__).with_name("several_runs.py")
+        done = subprocess.run(
+            [sys.executable, program, json.dumps(runs)],
+            cwd=place, env=environment(**more), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found[runtime] = {name: rows_of(place / f"{name}-{runtime}") for name in OTHERS}
+    return found
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_objectives_and_recomputing_give_the_losses_of_the_cpu(others, name):
+    assert len(others["cpu"][name]) == 5
+    for row, wanted in zip(others["xla"][name], others["cpu"][name], strict=True):
+        for key in ("loss", "target_std", "prediction_cosine", "grad_norm"):
+            assert abs(row[key] - wanted[key]) < 1e-4, (row["step"], key)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_objectives_and_recomputing_compile_nothing_after_the_warm_up(others, name):
+    compiled = [row["compilations"] for row in others["xla"][name]]
+    assert compiled[0] > 0
+    assert compiled[2:] == [compiled[2]] * 3, compiled

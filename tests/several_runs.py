@@ -1,0 +1,32 @@
+"""Runs apps/pretrain several times in one process, which spares ten seconds of imports a run.
+
+python tests/several_runs.py '{"one": ["experiment=smoke", "run_dir=DIR"], "other": [...]}'
+"""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+ROOT = Path(__file__).parent.parent
+
+
+def main(runs):
+    """Make each run; the first that fails ends the program."""
+    app = ROOT / "apps" / "pretrain"
+    sys.path.insert(0, str(app))
+    pretrain = runpy.run_path(str(app / "__main__.py"), run_name="pretrain")["pretrain"]
+    for name, overrides in runs.items():
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+            tree = compose("pretrain", overrides=overrides)
+        config = OmegaConf.to_object(tree)
+        OmegaConf.resolve(tree)
+        if code := pretrain(config, tree):
+            raise SystemExit(f"{name} ended with {code}")
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
