@@ -20,7 +20,6 @@ training, and the axial profile, which needs no encoder.
 """
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,14 +27,12 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import oct_io
-import torch
+from finished_runs import FinishedRun, read_run
 from numpy.typing import NDArray
 from oct_report import print_table
-from oct_vjepa import Encoder
 from oct_vjepa.features import load_or_embed
 from oct_vjepa.metrics import Interval, Units, auroc, interval_of, resample_weights
 from oct_vjepa.probes import BOOTSTRAP, axial_profile, probe
-from omegaconf import OmegaConf
 from writing import write_results
 
 FEATURES = Path("runs/data/features")
@@ -44,32 +41,6 @@ POOLS = ("mean_std", "max")
 REFERENCE, RANDOM, AXIAL = "index", "random init", "axial profile"
 ALL, UNSEEN = "all devices", "unseen device"
 SHOWN = ("tested", "label", "pool", "features", "auroc_of_seeds", "over_index", "over_random_init")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
-    """One finished pretraining run."""
-
-    folder: Path
-    seed: int
-    data: oct_io.SourceConfig
-
-    @property
-    def encoder(self) -> Encoder:
-        """What it trained."""
-        return Encoder.from_pretrained(self.folder / "encoder")
-
-    @property
-    def untrained(self) -> Encoder:
-        """What it began with."""
-        torch.manual_seed(self.seed)
-        return Encoder(self.encoder.config).eval()
-
-    @property
-    def arm(self) -> str:
-        """What its positions count, and the window where that gives all scans one spacing."""
-        unit, window = self.encoder.config.position_unit, oct_io.WINDOWS[self.data.window]
-        return unit if window.extent_mm == oct_io.windows.WHOLE_FIELD else f"{unit}, {window.name}"
 
 
 class Answer(NamedTuple):
@@ -125,9 +96,9 @@ Answers = dict[tuple[str, str, str], dict[str, list[Answer]]]
 
 def main() -> None:
     """Measure, print, write."""
-    runs = sorted((_read_run(folder) for folder in _folders()), key=lambda run: run.seed)
-    arms = sorted({run.arm for run in runs}, key=lambda arm: (arm != REFERENCE, arm))
-    seeds = {arm: [run.seed for run in runs if run.arm == arm] for arm in arms}
+    runs = sorted((read_run(folder) for folder in _folders()), key=lambda run: run.seed)
+    arms = sorted({_arm(run) for run in runs}, key=lambda arm: (arm != REFERENCE, arm))
+    seeds = {arm: [run.seed for run in runs if _arm(run) == arm] for arm in arms}
     if len({tuple(numbers) for numbers in seeds.values()}) > 1:
         raise SystemExit(f"every arm must have the same seeds: {seeds}")
     answers: Answers = {}
@@ -139,7 +110,7 @@ def main() -> None:
         questions = [Question.of(source, column) for column in COLUMNS]
         for run in members:
             _ask_run(run, questions, answers)
-        if members[0].arm in (REFERENCE, "length"):
+        if _arm(members[0]) in (REFERENCE, "length"):
             profile = axial_profile(questions[0].examples.volumes)
             _ask_all(questions, AXIAL, {"": profile}, answers)
     rows = _rows(answers)
@@ -150,7 +121,7 @@ def main() -> None:
         "command": f"python benchmarks/positions.py {' '.join(sorted(map(_name, runs)))}",
         "made_up_data": made_up,
         "volumes": questions[0].examples.describe(),
-        "steps": {_name(run): _steps(run) for run in runs},
+        "steps": {_name(run): run.steps for run in runs},
         "seeds": next(iter(seeds.values())),
         "probes": rows,
     }
@@ -163,29 +134,23 @@ def _folders() -> list[Path]:
     return cast(list[Path], parser.parse_args().runs)
 
 
-def _read_run(folder: Path) -> Run:
-    if not (folder / "encoder").exists():
-        raise SystemExit(f"{folder}: is no finished run, it has no encoder")
-    settings = OmegaConf.load(folder / "config.yaml")
-    data = OmegaConf.merge(OmegaConf.structured(oct_io.SourceConfig), settings.data)
-    config = cast(oct_io.SourceConfig, OmegaConf.to_object(data))
-    return Run(folder=folder, seed=int(settings.seed), data=config)
+def _arm(run: FinishedRun) -> str:
+    """What its positions count, and the window where that gives all scans one spacing."""
+    unit, window = run.encoder.config.position_unit, oct_io.WINDOWS[run.data.window]
+    return unit if window.extent_mm == oct_io.windows.WHOLE_FIELD else f"{unit}, {window.name}"
 
 
-def _name(run: Run) -> str:
+def _name(run: FinishedRun) -> str:
     return f"runs/{run.folder.name}"
 
 
-def _steps(run: Run) -> int:
-    lines = (run.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return int(json.loads(lines[-1])["step"])
-
-
-def _ask_run(run: Run, questions: Sequence[Question], answers: Answers) -> None:
+def _ask_run(run: FinishedRun, questions: Sequence[Question], answers: Answers) -> None:
     """Probe what a run trained, and what it began with."""
     examples = questions[0].examples
-    encoders = {run.arm: run.encoder}
-    if run.arm == REFERENCE:  # untrained attention looks everywhere alike, whatever positions count
+    encoders = {_arm(run): run.encoder}
+    if (
+        _arm(run) == REFERENCE
+    ):  # untrained attention looks everywhere alike, whatever positions count
         encoders[RANDOM] = run.untrained
     for name, encoder in encoders.items():
         print(f"{name}, seed {run.seed}", flush=True)
