@@ -24,8 +24,10 @@ participants.
 import argparse
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +64,9 @@ class Question:
 
     column: str
     examples: oct_io.LabelledVolumes
-    probes: dict[Key, list[Scores]] = field(default_factory=dict)
-    few: dict[str, list[list[EfficiencyRow]]] = field(default_factory=dict)
+    pool: ProcessPoolExecutor
+    probes: dict[Key, list[Future[Any]]] = field(default_factory=dict)
+    few: dict[str, list[Future[list[EfficiencyRow]]]] = field(default_factory=dict)
 
     def sides(self, values: NDArray[Any]) -> tuple[list[NDArray[Any]], dict[str, Any]]:
         """Arguments of a probe on `values`, one row a volume."""
@@ -75,17 +78,26 @@ class Question:
         """Probe the pooled features of one encoder, or of a baseline."""
         for pool, values in pools.items():
             rows, groups = self.sides(values)
-            self.probes.setdefault((name, pool), []).append(probe(*rows, **groups, seed=seed))
+            asked = self.pool.submit(probe, *rows, **groups, seed=seed)
+            self.probes.setdefault((name, pool), []).append(asked)
             if few and pool in ("", FEW_POOL):
-                found = label_efficiency(*rows, **groups, seed=0)  # the same subsets for all
-                self.few.setdefault(name, []).append(found)
+                of_few = self.pool.submit(label_efficiency, *rows, **groups, seed=0)
+                self.few.setdefault(name, []).append(of_few)  # one seed: the same subsets for all
 
     def ask_tokens(self, name: str, tokens_NMD: NDArray[np.float32], *, seed: int) -> None:
         """Train the attentive probe on the tokens of one encoder."""
         rows, groups = self.sides(tokens_NMD)
         config = TokenProbeConfig(heads=3, depth=1)
-        result = token_probe(*rows, **groups, config=config, seed=seed)
-        self.probes.setdefault((name, ATTENTIVE), []).append(result)
+        asked = self.pool.submit(token_probe, *rows, **groups, config=config, seed=seed)
+        self.probes.setdefault((name, ATTENTIVE), []).append(asked)
+
+    def scores(self, name: str, pool: str) -> list[Scores]:
+        """Results of one kind of features, a seed each; waits for them. None were asked: empty."""
+        return [one.result() for one in self.probes.get((name, pool), [])]
+
+    def scores_of_few(self, name: str) -> list[list[EfficiencyRow]]:
+        """Likewise, of the probes that were fitted on few participants."""
+        return [one.result() for one in self.few.get(name, [])]
 
 
 def main() -> None:
@@ -95,7 +107,12 @@ def main() -> None:
     if len({run.dataset_fingerprint for run in runs}) > 1:
         raise SystemExit("these runs saw different data; compare runs of one data set")
     source = oct_io.open_source(runs[0].data)
-    questions = [Question(column=one, examples=source.labelled(one)) for one in options.columns]
+    pool = ProcessPoolExecutor(
+        mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+    )
+    questions = [
+        Question(column=one, examples=source.labelled(one), pool=pool) for one in options.columns
+    ]
     volumes, fingerprint = questions[0].examples.volumes, questions[0].examples.fingerprint
     for name, seed, encoder in _encoders(runs):
         print(f"{name}, seed {seed}", flush=True)
@@ -108,7 +125,7 @@ def main() -> None:
                 question.ask_tokens(name, tokens, seed=seed)
     for question in questions:
         question.ask_features(AXIAL, {"": axial_profile(volumes)}, seed=0, few=options.few)
-    references = {_arm(run): _untrained_name(run, runs[0]) for run in runs}
+    references = {_arm(run): _untrained_name(run, runs) for run in runs}
     probes = [row for one in questions for row in _probe_rows(one, references)]
     few = [row for one in questions for row in _few_rows(one, references)]
     _print("probes", probes)
@@ -147,15 +164,16 @@ def _encoders(runs: Sequence[FinishedRun]) -> Iterator[tuple[str, int, Encoder]]
     done = set()
     for run in runs:
         yield _arm(run), run.seed, run.encoder
-        name = _untrained_name(run, runs[0])
+        name = _untrained_name(run, runs)
         if (name, run.seed) not in done:
             done.add((name, run.seed))
             yield name, run.seed, run.untrained
 
 
-def _untrained_name(run: FinishedRun, first: FinishedRun) -> str:
-    same = asdict(run.encoder.config) == asdict(first.encoder.config)
-    return RANDOM if same else f"{RANDOM} ({_arm(run)})"
+def _untrained_name(run: FinishedRun, runs: Sequence[FinishedRun]) -> str:
+    """Arms whose encoders are of one shape begin with the same weights: the first names them."""
+    config = run.encoder.config
+    return f"{RANDOM}, as {next(_arm(one) for one in runs if one.encoder.config == config)}"
 
 
 def _features(encoder: Encoder, volumes: oct_io.CachedVolumes, fingerprint: str) -> Pools:
@@ -180,10 +198,11 @@ def _tokens(encoder: Encoder, volumes: oct_io.CachedVolumes) -> NDArray[np.float
 
 
 def _probe_rows(question: Question, references: dict[str, str]) -> list[dict[str, Any]]:
-    axial = question.probes[AXIAL, ""]
+    axial = question.scores(AXIAL, "")
     rows = []
-    for (name, pool), results in question.probes.items():
-        other = question.probes.get((references.get(name, ""), pool))
+    for name, pool in question.probes:
+        results = question.scores(name, pool)
+        other = question.scores(references.get(name, ""), pool)
         rows.append(
             {
                 "label": question.column,
@@ -200,11 +219,12 @@ def _probe_rows(question: Question, references: dict[str, str]) -> list[dict[str
 
 def _few_rows(question: Question, references: dict[str, str]) -> list[dict[str, Any]]:
     rows = []
-    for name, seeds in question.few.items():
-        others = question.few.get(references.get(name, ""))
+    for name in question.few:
+        seeds = question.scores_of_few(name)
+        others = question.scores_of_few(references.get(name, ""))
         for number, size in enumerate(seeds[0]):
             results = [one for seed in seeds for one in seed[number].results]
-            other = [one for rows_of in others or () for one in rows_of[number].results]
+            other = [one for seed in others for one in seed[number].results]
             rows.append(
                 {
                     "label": question.column,
@@ -218,7 +238,7 @@ def _few_rows(question: Question, references: dict[str, str]) -> list[dict[str, 
     return rows
 
 
-def _difference(ones: Sequence[Scores], others: Sequence[Scores] | None) -> list[float] | None:
+def _difference(ones: Sequence[Scores], others: Sequence[Scores]) -> list[float] | None:
     if not others:
         return None
     return [round(one, 4) for one in mean_difference(ones, others, seed=0)]
