@@ -1,7 +1,6 @@
 """Finished runs of `apps/pretrain`, as the benchmarks that compare them read them."""
 
 import json
-import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -45,15 +44,14 @@ class FinishedRun:
         return int(self._rows()[-1]["step"])
 
     def course(self) -> dict[str, float]:
-        """Its steps, first and last of what a curve shows, and the median speed."""
+        """Its steps, and first and last of what a curve shows."""
         rows = self._rows()
         seen: dict[str, float] = {"steps": self.steps}
         for name in CURVES:
             values = [row[name] for row in rows if row.get(name) is not None]
             if values:
                 seen |= {f"{name}_first": round(values[0], 4), f"{name}_last": round(values[-1], 4)}
-        rates = [row["volumes_per_s"] for row in rows if "volumes_per_s" in row]
-        return seen | {"volumes_per_s_median": round(statistics.median(rates), 1)}
+        return seen
 
     def _rows(self) -> list[dict[str, Any]]:
         lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
