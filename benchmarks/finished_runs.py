@@ -29,8 +29,9 @@ class FinishedRun:
     @property
     def untrained(self) -> Encoder:
         """What it began with."""
+        config = self.encoder.config  # first: reading weights draws random ones, too
         torch.manual_seed(self.seed)
-        return Encoder(self.encoder.config).eval()
+        return Encoder(config).eval()
 
     @property
     def dataset_fingerprint(self) -> str:

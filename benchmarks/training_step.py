@@ -166,7 +166,8 @@ def shape_of(options: argparse.Namespace) -> Shape:
 
 def setting(options: argparse.Namespace) -> dict[str, Any]:
     """What the numbers depend on, for the file."""
-    shown = ["DIR" if one == str(options.vjepa2) else one for one in sys.argv[1:]]
+    hidden = {str(options.vjepa2): "DIR", str(options.out): "FILE"}  # no paths of a machine
+    shown = [hidden.get(one, one) for one in sys.argv[1:]]
     machine = platform.processor() or platform.machine()
     if options.device == "cuda":
         machine = torch.cuda.get_device_name()
