@@ -64,7 +64,7 @@ def test_a_misspelt_key_ends_the_program_in_one_line(run_app):
         ("encoder.wdith=3", ["wdith"]),
         ("+encoder.wdith=3", ["wdith"]),
         ("+stray=3", ["stray"]),
-        ("encoder=huge", ["encoder/huge", "cpu_smoke"]),
+        ("encoder=colossal", ["encoder/colossal", "cpu_smoke"]),
         ("experiment=lost", ["experiment/lost", "smoke"]),
         ("encoder.heads=5", ["heads (5)"]),
         ("encoder.width=wide", ["wide", "width"]),
