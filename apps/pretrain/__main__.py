@@ -164,7 +164,7 @@ def pretrain(config: PretrainConfig, resolved: DictConfig) -> int:
         print(f"stopped at step {result.step}; the same command goes on from there")
         return EXIT_STOPPED
     if runtime.rank == 0:
-        objective.teacher.encoder.save_pretrained(run.path / "encoder")
+        objective.result.save_pretrained(run.path / "encoder")
         conclude(config, run.path, source, samples)
     run.release()
     return 0

@@ -1,4 +1,4 @@
-"""What a run is asked between its steps: signs of collapse, and a probe of the teacher."""
+"""What a run is asked between its steps: signs of collapse, and a probe of the encoder."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ class Watch:
     Args:
         objective: what the run trains.
         watched: volumes whose features are looked at for signs of collapse.
-        probe: labelled volumes that the teacher is probed with; None for no probe.
+        probe: labelled volumes that the encoder of the teacher is probed with; None for no probe.
         device: of the run.
     """
 
@@ -40,7 +40,7 @@ class Watch:
             spacing_B3=None if spacing is None else spacing.to(self.device),
         )
         if self.probe is not None:
-            numbers |= self.probe(self.objective.teacher.encoder)
+            numbers |= self.probe(self.objective.result)
         return numbers
 
 

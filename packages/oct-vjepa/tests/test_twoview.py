@@ -65,6 +65,13 @@ def test_as_it_was_the_teacher_never_moves_and_the_student_sees_the_targets(enco
     assert objective.predictor.positions is None
 
 
+def test_a_run_leaves_the_teacher_behind_or_the_student_where_the_teacher_never_moves(encoder):
+    asis = two_view(encoder, predecessor_asis())
+    assert asis.result is asis.encoder
+    fixed = two_view(encoder, predecessor_fixed())
+    assert fixed.result is fixed.teacher.encoder
+
+
 def test_put_right_the_teacher_follows_by_a_cosine(encoder, batch):
     objective = two_view(encoder, predecessor_fixed())
     assert objective.after_step(0, 11) == {"momentum": 0.996}

@@ -77,6 +77,11 @@ class Objective(nn.Module):
         self.encoder, self.predictor = encoder, predictor
         self.teacher = Teacher(encoder)
 
+    @property
+    def result(self) -> Encoder:
+        """What a run leaves behind: the teacher's encoder, or the student's where it never moves."""
+        return self.encoder if self.frozen else self.teacher.encoder
+
     def forward(self, batch: Any, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Same as `loss`, for wrappers that call the module."""
         return self.loss(batch, generator)
