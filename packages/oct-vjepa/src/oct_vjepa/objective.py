@@ -79,7 +79,7 @@ class Objective(nn.Module):
 
     @property
     def result(self) -> Encoder:
-        """What a run leaves behind: the teacher's encoder, or the student's where it never moves."""
+        """What a run leaves behind: the teacher's encoder; the student where that never moves."""
         return self.encoder if self.frozen else self.teacher.encoder
 
     def forward(self, batch: Any, generator: torch.Generator | None = None) -> dict[str, Tensor]:
