@@ -44,7 +44,7 @@ from oct_vjepa.features import load_or_embed
 from oct_vjepa.metrics import Scores
 from oct_vjepa.probes import axial_profile, mean_difference, probe
 from oct_vjepa.token_probe import TokenProbeConfig, token_probe
-from writing import write_results
+from writing import as_cell, write_results
 
 FEATURES = Path("runs/data/features")
 RANDOM, AXIAL = "random init", "axial profile"
@@ -247,13 +247,7 @@ def _difference(ones: Sequence[Scores], others: Sequence[Scores]) -> list[float]
 def _print(title: str, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
         print(f"\n{title}; triples are a difference and its 95 % interval")
-        print_table(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return " ".join(f"{one:.3f}" for one in value) if isinstance(value, list) else str(value)
+        print_table(list(rows[0]), [[as_cell(value) for value in row.values()] for row in rows])
 
 
 if __name__ == "__main__":

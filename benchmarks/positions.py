@@ -33,7 +33,7 @@ from oct_report import print_table
 from oct_vjepa.features import load_or_embed
 from oct_vjepa.metrics import Interval, Units, auroc, interval_of, resample_weights
 from oct_vjepa.probes import BOOTSTRAP, axial_profile, probe
-from writing import write_results
+from writing import as_cell, write_results
 
 FEATURES = Path("runs/data/features")
 COLUMNS = ("thin", "fluid", "drusen")
@@ -116,7 +116,7 @@ def main() -> None:
     rows = _rows(answers)
     print(f"{'made-up scans (phantom); ' if made_up else ''}{questions[0].examples.describe()}")
     shown = [row for row in rows if row["tested"] in (ALL, UNSEEN)]
-    print_table(SHOWN, [[_cell(row[name]) for name in SHOWN] for row in shown])
+    print_table(SHOWN, [[as_cell(row[name]) for name in SHOWN] for row in shown])
     facts = {
         "command": f"python benchmarks/positions.py {' '.join(sorted(map(_name, runs)))}",
         "made_up_data": made_up,
@@ -237,12 +237,6 @@ def difference(ones: Sequence[Sequence[Answer]], others: Sequence[Sequence[Answe
         sides = [np.mean([one.samples_R for one in side], axis=0) for side in (left, right)]
         samples.append(sides[0] - sides[1])
     return interval_of(_mean(ones) - _mean(others), np.mean(samples, axis=0))
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return " ".join(f"{one:.3f}" for one in value) if isinstance(value, list) else str(value)
 
 
 if __name__ == "__main__":

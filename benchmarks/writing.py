@@ -18,3 +18,10 @@ def write_results(name: str, packages: Sequence[str], facts: Mapping[str, Any]) 
     }
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def as_cell(value: Any) -> str:
+    """One value of a row for the terminal: "-" for none, three decimals for each of a list."""
+    if value is None:
+        return "-"
+    return " ".join(f"{one:.3f}" for one in value) if isinstance(value, list) else str(value)

@@ -23,7 +23,7 @@ from objectives import GuardSink, build_objective, method_of, register_schemas, 
 from oct_io.storage import redact
 from oct_report import EXIT_STOPPED, Stages, exit_codes, mistakes, print_table
 from oct_vjepa.comparison import COLUMNS, ProbeConfig, ProbeRow, as_cells, compare_features
-from oct_vjepa.features import weights_fingerprint
+from oct_vjepa.features import Features, weights_fingerprint
 from oct_vjepa.initial import load_initial
 from oct_vjepa.objective import Objective, TeacherConfig
 from omegaconf import DictConfig, OmegaConf
@@ -276,17 +276,22 @@ def probe_encoders(
 ) -> list[ProbeRow]:
     """Probe the encoders and the axial profile for every label column of `config`."""
     rows = []
+    embedded: dict[tuple[str, str], Features] = {}
     for column in config.columns:
         examples = source.labelled(column)
+        for name, encoder in encoders.items():
+            key = name, examples.fingerprint  # columns mostly label the same volumes
+            if key not in embedded:
+                embedded[key] = oct_vjepa.embed_volumes(
+                    encoder, examples.volumes, spacing=examples.volumes.spacings
+                )
         features = {
             name: {
                 pool: values
-                for pool, values in oct_vjepa.embed_volumes(
-                    encoder, examples.volumes, spacing=examples.volumes.spacings
-                ).items()
+                for pool, values in embedded[name, examples.fingerprint].items()
                 if pool in config.pools
             }
-            for name, encoder in encoders.items()
+            for name in encoders
         }
         features["axial profile"] = {"": oct_vjepa.axial_profile(examples.volumes)}
         rows += compare_features(
