@@ -28,8 +28,8 @@ import torch
 from monai.data import PersistentDataset
 from monai.transforms import Transform
 from oct_io import WINDOWS, CachedVolumes, OctVolume, build_cache, open_cache, read_manifest
+from oct_io.dicom.writer import write_dicom
 from oct_io.volume import Spacing
-from oct_io.writer import write_dicom
 from torch.utils.data import DataLoader, Dataset
 from writing import write_results
 

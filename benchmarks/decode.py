@@ -26,10 +26,10 @@ from typing import Any
 import numpy as np
 import pydicom
 from oct_io import OctVolume, read_volume
-from oct_io.encoding import CODECS
-from oct_io.layout import FileStyle
+from oct_io.dicom.encoding import CODECS
+from oct_io.dicom.layout import FileStyle
+from oct_io.dicom.writer import write_dicom
 from oct_io.phantom import Phantom, draw_phantom
-from oct_io.writer import write_dicom
 from pydicom.pixels.decoders.base import get_decoder
 from writing import write_results
 

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import pydicom
 from oct_io import OctVolume, Spacing
-from oct_io.buckets import StorageConfig, configure_storage
-from oct_io.headers import read_headers
-from oct_io.readers import ScanHeader
-from oct_io.writer import write_dicom
+from oct_io.catalog.headers import read_headers
+from oct_io.dicom.writer import write_dicom
+from oct_io.scan.header import ScanHeader
+from oct_io.storage.buckets import StorageConfig, configure_storage
 from writing import write_results
 
 ROOT = Path(__file__).parent.parent
@@ -87,7 +87,7 @@ def by_pydicom_threads(paths: list[str], url: str) -> int:
 
 
 SIDES: dict[str, Callable[[list[str], str], int]] = {
-    "oct_io.headers.read_headers": by_oct_io,
+    "oct_io.catalog.headers.read_headers": by_oct_io,
     "pydicom over s3fs, in a loop": by_pydicom,
     f"pydicom over s3fs, {CONNECTIONS} threads": by_pydicom_threads,
 }

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pydicom
 from oct_io import OctVolume, ScanError, Spacing, read_volume
-from oct_io.encoding import CODECS
-from oct_io.layout import FileStyle
+from oct_io.dicom.decoders import find_decoder
+from oct_io.dicom.encoding import CODECS
+from oct_io.dicom.header import describe
+from oct_io.dicom.layout import FileStyle
+from oct_io.dicom.writer import write_dicom
 from oct_io.phantom import Phantom, draw_phantom
 from oct_io.phantom.faults import PIXEL_TAG
 from oct_io.phantom.scanners import SCANNERS
-from oct_io.readers.decoders import find_decoder
-from oct_io.readers.header import describe
-from oct_io.writer import write_dicom
 from pydicom.encaps import generate_frames
 from writing import write_results
 

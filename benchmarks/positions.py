@@ -30,9 +30,10 @@ import oct_io
 from finished_runs import FinishedRun, read_run
 from numpy.typing import NDArray
 from oct_report import print_table
-from oct_vjepa.features import load_or_embed
-from oct_vjepa.metrics import Interval, Units, auroc, interval_of, resample_weights
-from oct_vjepa.probes import BOOTSTRAP, axial_profile, probe
+from oct_vjepa.evaluation.baselines import axial_profile
+from oct_vjepa.evaluation.features import load_or_embed
+from oct_vjepa.evaluation.metrics import Interval, Units, auroc, interval_of, resample_weights
+from oct_vjepa.evaluation.probes import BOOTSTRAP, probe_sides
 from writing import as_cell, write_results
 
 FEATURES = Path("runs/data/features")
@@ -74,15 +75,8 @@ class Question:
         """Fit on one side of the part, score the other."""
         fit, test = self.parts[part]
         y, people = self.examples.labels, self.examples.participants
-        scores = probe(
-            values_ND[fit],
-            y[fit],
-            values_ND[test],
-            y[test],
-            groups_train=people[fit],
-            groups_test=people[test],
-            seed=0,
-            bootstrap=1,  # the intervals asked for are those of differences
+        scores = probe_sides(  # the intervals asked for are those of differences
+            values_ND, y, people, fit, test, seed=0, bootstrap=1
         )
         weights = resample_weights(
             scores.units, bootstrap=BOOTSTRAP, seed=list(self.parts).index(part)
@@ -137,7 +131,9 @@ def _folders() -> list[Path]:
 def _arm(run: FinishedRun) -> str:
     """What its positions count, and the window where that gives all scans one spacing."""
     unit, window = run.encoder.config.position_unit, oct_io.WINDOWS[run.data.window]
-    return unit if window.extent_mm == oct_io.windows.WHOLE_FIELD else f"{unit}, {window.name}"
+    return (
+        unit if window.extent_mm == oct_io.space.windows.WHOLE_FIELD else f"{unit}, {window.name}"
+    )
 
 
 def _name(run: FinishedRun) -> str:

@@ -23,10 +23,10 @@ from oct_vjepa import (
     encoder_config,
     sample_masks,
 )
-from oct_vjepa.configuration import SIZES
-from oct_vjepa.costs import step_flops
-from oct_vjepa.objective import Objective
-from oct_vjepa.patches import grid_of
+from oct_vjepa.model.configuration import SIZES
+from oct_vjepa.model.patches import grid_of
+from oct_vjepa.objectives.costs import step_flops
+from oct_vjepa.objectives.objective import Objective
 from oct_xla import Runtime, pick_runtime
 from oct_xla.step import Stepper
 from oct_xla.timing import StepClock
@@ -41,7 +41,7 @@ MATMUL = {"cpu": 2048, "cuda": 8192}  # edge of the square matrices that show th
 class Shape:
     """What all arms have in common."""
 
-    size: str  # key of oct_vjepa.configuration.SIZES
+    size: str  # key of oct_vjepa.model.configuration.SIZES
     volume: tuple[int, int, int]  # voxels along (Z, Y, X)
     patch: tuple[int, int, int]
     batch: int

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from oct_vjepa import MaskingConfig
-from oct_vjepa.configuration import SIZES
-from oct_vjepa.costs import step_flops
+from oct_vjepa.model.configuration import SIZES
+from oct_vjepa.objectives.costs import step_flops
 from step_arms import Arm, Shape, attend_naively, make_objective
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler

@@ -75,7 +75,7 @@ def test_no_file_of_a_library_imports_a_sibling_or_the_apps_tools(library):
 def test_torch_xla_is_imported_by_one_file_of_a_library():
     """oct_vjepa asks it for a kernel and for recomputation, once a tensor lies on such a device."""
     users = [path.name for path in SOURCES if "torch_xla" in imports_of(path)]
-    assert users == ["memory.py", "xla.py"]
+    assert users == ["attention.py", "xla.py"]
 
 
 def test_only_the_apps_join_the_three_libraries():

@@ -12,9 +12,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
-from oct_io.protocols import DEVICES
-from oct_io.selection import REGIONS
-from oct_vjepa.configuration import SIZES
+from oct_io.catalog.selection import REGIONS
+from oct_io.scan.protocols import DEVICES
+from oct_vjepa.model.configuration import SIZES
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parent.parent

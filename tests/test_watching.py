@@ -8,7 +8,7 @@ import pytest
 import torch
 from oct_io import PhantomTree, SourceConfig, open_source
 from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaBatch, JepaConfig
-from oct_vjepa.online import OnlineProbe
+from oct_vjepa.evaluation.online import OnlineProbe
 
 WATCHING = Path(__file__).parent.parent / "apps" / "pretrain" / "watching.py"
 TREE = PhantomTree(

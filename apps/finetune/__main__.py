@@ -20,10 +20,12 @@ import oct_xla
 import torch
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
-from oct_io.releases import refuse_seen
+from oct_io.catalog.releases import refuse_seen
 from oct_report import Stages, exit_codes, mistakes, print_table
-from oct_vjepa.comparison import COLUMNS, ProbeConfig, as_cells, compare_features
-from oct_vjepa.features import Features, load_or_embed, weights_fingerprint
+from oct_vjepa.evaluation.comparison import COLUMNS, as_cells, compare_features
+from oct_vjepa.evaluation.encoders import ProbeConfig
+from oct_vjepa.evaluation.features import Features, load_or_embed
+from oct_vjepa.model.weights import weights_fingerprint
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from results import write_results

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from oct_io import LabelledVolumes
 from oct_report import Page, Score, plot_scores
-from oct_vjepa.comparison import COLUMNS, ProbeRow, as_cells, as_json
+from oct_vjepa.evaluation.comparison import COLUMNS, ProbeRow, as_cells, as_json
+from oct_vjepa.heads.linear import LinearHead
 
 
 def write_results(
@@ -27,8 +28,7 @@ def write_results(
     }
     (run_dir / "results.json").write_text(json.dumps(document, indent=2) + "\n")
     _write_predictions(run_dir / "predictions.csv", rows[0], examples)
-    head = rows[0].result.head
-    head.pool, head.classes = rows[0].pool, list(examples.classes)
+    head = LinearHead.from_regression(rows[0].result.regression, examples.classes, rows[0].pool)
     head.save_pretrained(run_dir / "head")
     _write_page(run_dir, rows, examples, made_up)
 

@@ -20,12 +20,14 @@ import torch
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from objectives import GuardSink, build_objective, method_of, register_schemas, schema_of
-from oct_io.storage import redact
+from oct_io.storage.files import redact
 from oct_report import EXIT_STOPPED, Stages, exit_codes, mistakes, print_table
-from oct_vjepa.comparison import COLUMNS, ProbeConfig, ProbeRow, as_cells, compare_features
-from oct_vjepa.features import Features, weights_fingerprint
-from oct_vjepa.initial import load_initial
-from oct_vjepa.objective import Objective, TeacherConfig
+from oct_vjepa.evaluation.comparison import COLUMNS, ProbeRow, as_cells, compare_features
+from oct_vjepa.evaluation.encoders import ProbeConfig
+from oct_vjepa.evaluation.features import Features
+from oct_vjepa.model.initial import load_initial
+from oct_vjepa.model.weights import weights_fingerprint
+from oct_vjepa.objectives.objective import Objective, TeacherConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from report import write_report

@@ -7,10 +7,10 @@ from pathlib import Path
 import oct_vjepa
 import oct_xla
 from hydra.core.config_store import ConfigStore
-from oct_vjepa.collapse import CollapseGuard
-from oct_vjepa.dense import DenseJepa, DenseJepaConfig
-from oct_vjepa.objective import Objective, TeacherConfig
-from oct_vjepa.twoview import TwoView, TwoViewConfig
+from oct_vjepa.objectives.collapse import CollapseGuard
+from oct_vjepa.objectives.dense import DenseJepa, DenseJepaConfig
+from oct_vjepa.objectives.objective import Objective, TeacherConfig
+from oct_vjepa.objectives.twoview import TwoView, TwoViewConfig
 from oct_xla.journal import Row
 
 SCHEMAS: dict[str, type[TeacherConfig]] = {

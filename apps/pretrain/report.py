@@ -21,8 +21,8 @@ from oct_report import (
     plot_curves,
     plot_scores,
 )
-from oct_vjepa.comparison import COLUMNS, ProbeRow, as_cells
-from oct_vjepa.maps import principal_colours
+from oct_vjepa.evaluation.comparison import COLUMNS, ProbeRow, as_cells
+from oct_vjepa.evaluation.maps import principal_colours
 from samples import PretrainSamples
 
 CURVES = (

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from oct_io import CachedVolumes
 from oct_vjepa import EncoderConfig, JepaBatch, MaskingConfig, Masks, sample_masks
-from oct_vjepa.foreground import foreground_patches
+from oct_vjepa.masking.foreground import foreground_patches
 from oct_xla import sample_seed
 
 

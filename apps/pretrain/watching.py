@@ -7,9 +7,9 @@ import numpy as np
 import oct_io
 import torch
 from oct_vjepa import JepaBatch
-from oct_vjepa.comparison import UNLABELLED
-from oct_vjepa.objective import Objective
-from oct_vjepa.online import OnlineProbe
+from oct_vjepa.evaluation.comparison import UNLABELLED
+from oct_vjepa.evaluation.online import OnlineProbe
+from oct_vjepa.objectives.objective import Objective
 
 
 class Watch:

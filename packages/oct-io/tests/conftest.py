@@ -14,10 +14,10 @@ import numpy as np
 import pydicom
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from oct_io.buckets import StorageConfig, using_storage
+from oct_io.dicom.writer import write_dicom
 from oct_io.phantom import PhantomTree, write_phantom_tree
+from oct_io.storage.buckets import StorageConfig, using_storage
 from oct_io.volume import OctVolume, Spacing
-from oct_io.writer import write_dicom
 from pydicom.encaps import encapsulate, encapsulate_extended
 
 SECRET = "Secret^Person"

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-from oct_io.layout import FileStyle
+from oct_io.dicom.layout import FileStyle
+from oct_io.dicom.writer import write_dicom
 from oct_io.phantom import Phantom, draw_phantom
-from oct_io.writer import write_dicom
 from pydicom.encaps import generate_frames
 
 SHAPE = (4, 32, 24)

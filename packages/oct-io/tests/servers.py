@@ -203,7 +203,7 @@ def serve():
 
 def fill(scheme, contents):
     """Put {"bucket/path": bytes} into a store, past any proxy."""
-    from oct_io.buckets import StorageConfig, open_filesystem, using_storage
+    from oct_io.storage.buckets import StorageConfig, open_filesystem, using_storage
 
     place = f"http://{places[scheme]}"
     with using_storage(StorageConfig(endpoint_url=place, anonymous=scheme == "gs")):

@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 import pytest
 from oct_io import audit, hash_participant, open_cache
+from oct_io.catalog.render import draw_montage, write_png
 from oct_io.cli import main
-from oct_io.render import draw_montage, write_png
 
 HEADER = (
     "person_id\tmanufacturer\tmanufacturers_model_name\tanatomic_region\tlaterality\t"

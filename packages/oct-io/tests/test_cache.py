@@ -359,13 +359,13 @@ def test_decoding_beside_the_main_process_needs_no_luck_with_a_crashing_decoder(
     script = Path(tmp_path / "crash.py")
     script.write_text(
         "import os, sys\n"
-        "import oct_io.decoding as decoding\n"
+        "import oct_io.cache.decoding as decoding\n"
         "from oct_io import Window, build_cache, read_manifest\n"
         "def crash(file):\n"
         "    if file.where.endswith('2.dcm'):\n"
         "        os._exit(9)\n"
         "    return plain(file)\n"
-        "from oct_io.readers import READERS\n"
+        "from oct_io.readers.registry import READERS\n"
         "plain = READERS['.dcm']\n"
         "READERS['.dcm'] = crash\n"
         "if __name__ == '__main__':\n"

@@ -5,13 +5,13 @@ from io import BytesIO
 import numpy as np
 import pytest
 from oct_io import ScanError, Spacing, read_volume
-from oct_io.layout import FileStyle
+from oct_io.dicom.codestream import LONG_ZEROS, frame_size, zero_run
+from oct_io.dicom.layout import FileStyle
+from oct_io.dicom.writer import write_dicom
 from oct_io.phantom import DEVICES, Phantom, draw_phantom
 from oct_io.phantom.scanners import SCANNERS
-from oct_io.readers.codestream import LONG_ZEROS, frame_size, zero_run
-from oct_io.readers.content import check_gaps, check_outliers
+from oct_io.scan.content import check_gaps, check_outliers
 from oct_io.volume import OctVolume
-from oct_io.writer import write_dicom
 
 COMPRESSED = ("rle", "jpeg2000", "jpegls", "ljpeg", "htj2k", "jpeg")
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from oct_io import ScanError, TreeError, content_cache, read_volume
-from oct_io.buckets import StorageConfig, open_filesystem, using_storage
+from oct_io import ScanError, TreeError, read_volume
 from oct_io.cli import main
-from oct_io.content_cache import ContentCache
-from oct_io.storage import read_bytes
+from oct_io.storage import content_cache
+from oct_io.storage.buckets import StorageConfig, open_filesystem, using_storage
+from oct_io.storage.content_cache import ContentCache
+from oct_io.storage.files import read_bytes
 
 SECRET = "s3://eyes/1001/1001_spectralis.dcm"
 
@@ -152,12 +153,12 @@ def test_who_reads_has_the_bytes_even_where_nothing_can_be_kept(tmp_path, monkey
 LIGHT = f"""
 import sys, types
 package = types.ModuleType("oct_io")
-package.__path__ = [{str(Path(content_cache.__file__).parent)!r}]
+package.__path__ = [{str(Path(content_cache.__file__).parents[1])!r}]
 sys.modules["oct_io"] = package  # without what its __init__ imports, which takes a second
 """
 HAMMER = """
 import hashlib, sys, time
-from oct_io.content_cache import ContentCache
+from oct_io.storage.content_cache import ContentCache
 from typing import NamedTuple
 
 class Answer(NamedTuple):
@@ -223,7 +224,7 @@ def test_processes_that_hammer_a_full_cache_read_right_and_keep_its_size(tmp_pat
 
 KILLED = """
 import os, signal, sys
-from oct_io import content_cache
+from oct_io.storage import content_cache
 
 real = os.fsync
 

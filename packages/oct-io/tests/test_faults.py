@@ -2,9 +2,9 @@ import time
 
 import pytest
 from oct_io import ScanError, Window, build_cache, read_manifest
-from oct_io.headers import read_headers
-from oct_io.readers import ScanHeader
-from oct_io.storage import read_bytes, walk_files
+from oct_io.catalog.headers import read_headers
+from oct_io.scan.header import ScanHeader
+from oct_io.storage.files import read_bytes, walk_files
 
 WINDOW = Window(name="test", extent_mm=(2.0, 0.15, 2.0), shape=(4, 16, 12))
 QUICK = {"read_timeout_s": 1.5, "tries": 10}
@@ -15,7 +15,7 @@ ALL = ("reset", "delay", "truncate", "shorten", "busy")
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch):
     """Tests wait less than people; how often they wait stays."""
-    monkeypatch.setattr("oct_io.transport.FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr("oct_io.storage.transport.FIRST_WAIT_S", 0.02)
 
 
 def shards(folder):

@@ -14,7 +14,7 @@ import pytest
 import SimpleITK
 import tifffile
 from oct_io import ScanError, Spacing, open_volume, read_volume
-from oct_io.readers import SUFFIXES, suffix_of
+from oct_io.readers.registry import SUFFIXES, suffix_of
 from PIL import Image
 
 SAID = {"spacing_mm": [0.25, 0.004, 0.05], "laterality": "OS", "device": "Topcon Triton"}

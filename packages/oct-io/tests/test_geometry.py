@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 from oct_io import ScanError, read_header, read_volume
-from oct_io.geometry import FrameGeometry, join_frames, place_frames
-from oct_io.protocols import (
+from oct_io.scan.geometry import FrameGeometry, join_frames, place_frames
+from oct_io.scan.protocols import (
     PROTOCOLS,
     device_name,
     find_protocol,

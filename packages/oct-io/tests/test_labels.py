@@ -5,10 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from oct_io import TreeError, load_labels
-from oct_io.index import CacheEntry
+from oct_io.cache.index import CacheEntry
+from oct_io.catalog.labels import (
+    PRESETS,
+    class_weights,
+    is_ordinal,
+    load_class_names,
+    ordinal_targets,
+)
+from oct_io.catalog.participants import STUDY_GROUPS, hash_ids, study_group
 from oct_io.labelled import label_volumes
-from oct_io.labels import PRESETS, class_weights, is_ordinal, load_class_names, ordinal_targets
-from oct_io.participants import STUDY_GROUPS, hash_ids, study_group
 
 TABLE = {
     "1001": {"study_group": "healthy", "clinical_site": "UW"},

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from oct_io import WINDOWS, OctVolume, Spacing, Window, resample
-from oct_io.layers import resample_layers
+from oct_io.space.layers import resample_layers
 
 LINES = {"RPE": 255, "BM": 127}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pydicom
 import pytest
 from oct_io import ScanError, open_volume, read_volume
-from oct_io.readers import pixels
+from oct_io.dicom import pixels
 
 
 def test_opening_fetches_the_head_and_loading_the_file(scan_file, draw, bucket):

@@ -7,10 +7,14 @@ import shutil
 import numpy as np
 import pytest
 from oct_io import TreeError, audit, read_manifest
-from oct_io.audit_page import audit_page, draw_examples
+from oct_io.catalog.audit_page import audit_page, draw_examples
+from oct_io.catalog.listing import (
+    participants_from_folders,
+    participants_from_table,
+    write_manifest,
+)
+from oct_io.catalog.render import draw_enface
 from oct_io.cli import main
-from oct_io.listing import participants_from_folders, participants_from_table, write_manifest
-from oct_io.render import draw_enface
 from oct_io.volume import Spacing
 
 SIDECAR = {"spacing_mm": [0.25, 0.004, 0.05], "laterality": "R"}

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 from oct_io import ScanRecord, TreeError, hash_participant, read_manifest
-from oct_io.storage import safe_relative
+from oct_io.storage.files import safe_relative
 
 COLUMNS = [
     "manufacturer",

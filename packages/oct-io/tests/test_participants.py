@@ -1,6 +1,6 @@
 import pytest
 from oct_io import TreeError, load_labels, read_participants
-from oct_io.participants import STUDY_GROUPS, recommended_split, study_group
+from oct_io.catalog.participants import STUDY_GROUPS, recommended_split, study_group
 
 TABLE = """participant_id\tstudy_group\trecommended_split\tfluid\tage\tgrade\tscore
 1001\thealthy\ttrain\tTRUE\t55\tnone\t0

@@ -15,7 +15,7 @@ from oct_io.phantom import (
     draw_phantom_with_truth,
 )
 from oct_io.phantom.lesions import THIN_FRACTION
-from oct_io.resample import WINDOWS, resample
+from oct_io.space.resample import WINDOWS, resample
 
 SMALL = Phantom(shape=(6, 80, 48))
 LESIONS = ("fluid", "drusen", "thin")

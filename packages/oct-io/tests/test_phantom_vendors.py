@@ -8,13 +8,13 @@ import numpy as np
 import pydicom
 import pytest
 from oct_io import ScanError, read_header, read_volume
-from oct_io.encoding import CODECS, OFFSET_TABLES, encode_frames
+from oct_io.dicom.encoding import CODECS, OFFSET_TABLES, encode_frames
+from oct_io.dicom.layout import FileStyle
+from oct_io.dicom.writer import maker_of, write_dicom
 from oct_io.errors import OctIoError
-from oct_io.layout import FileStyle
 from oct_io.phantom import Phantom, draw_phantom
 from oct_io.phantom.scanners import SCANNERS
-from oct_io.protocols import PROTOCOLS
-from oct_io.writer import maker_of, write_dicom
+from oct_io.scan.protocols import PROTOCOLS
 
 RASTERS = [one for one in PROTOCOLS if one.pattern == "raster"]
 ONH = "spectralis_onh_rc_hr_oct"

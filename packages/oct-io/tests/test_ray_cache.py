@@ -18,7 +18,7 @@ TWO_SCANS = 2 * 16 * 128 * 128
 SCRIPT = """
 import sys
 from oct_io import Window, build_cache, read_manifest
-from oct_io.ray_cache import on_ray
+from oct_io.cache.ray_cache import on_ray
 
 def progress(done, total, bad):
     print(done, flush=True)

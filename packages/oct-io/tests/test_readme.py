@@ -4,8 +4,8 @@ from pathlib import Path
 import oct_io
 import pytest
 from oct_io import load_labels, read_manifest, read_participants
+from oct_io.catalog.participants import recommended_split
 from oct_io.cli import main
-from oct_io.participants import recommended_split
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 

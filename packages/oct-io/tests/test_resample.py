@@ -12,7 +12,7 @@ from oct_io import (
     read_manifest,
     resample,
 )
-from oct_io.resample import find_retina
+from oct_io.space.resample import find_retina
 
 
 def filled(value, shape=(10, 40, 50), spacing=(0.1, 0.01, 0.02), dtype=np.uint8):

@@ -10,8 +10,8 @@ from pathlib import Path
 import fsspec
 import pytest
 from oct_io import TreeError, Window, build_cache, open_cache, read_manifest
-from oct_io.mending import list_refused, release, retry
-from oct_io.parts import PartFolder, Plan, make_part
+from oct_io.cache.mending import list_refused, release, retry
+from oct_io.cache.parts import PartFolder, Plan, make_part
 from oct_io.progress import Rate
 
 WINDOW = Window(name="test", extent_mm=(2.0, 0.15, 2.0), shape=(4, 16, 12))
@@ -37,7 +37,7 @@ def contents(folder):
 
 SCRIPT = """
 import os, signal, sys
-import oct_io.assembly, oct_io.cache, oct_io.parts
+import oct_io.cache.assembly, oct_io.cache.build, oct_io.cache.parts
 from oct_io import Window, build_cache, read_manifest
 
 def killing(plain):
@@ -45,7 +45,7 @@ def killing(plain):
         os.kill(os.getpid(), signal.SIGKILL)
     return run
 
-class Doomed(oct_io.parts.PartFolder):
+class Doomed(oct_io.cache.parts.PartFolder):
     def _write(self, name, content):
         if name == "part-000001.json":
             os.kill(os.getpid(), signal.SIGKILL)
@@ -58,11 +58,11 @@ def progress(done, total, bad):
 
 root, out, point = sys.argv[1:]
 if point == "part":
-    oct_io.making.PartFolder = Doomed
+    oct_io.cache.making.PartFolder = Doomed
 if point == "index":
-    oct_io.assembly.write_index = killing(None)
+    oct_io.cache.assembly.write_index = killing(None)
 if point == "rename":
-    oct_io.cache._put_in_place = killing(None)
+    oct_io.cache.build._put_in_place = killing(None)
 window = Window(name="test", extent_mm=(2.0, 0.15, 2.0), shape=(4, 16, 12))
 records = read_manifest(root)
 build_cache(records, root, window, out, shard_bytes=2 * 4 * 16 * 12, progress=progress)
@@ -286,7 +286,7 @@ def test_parts_gather_in_real_stores(tree, tmp_path, stores, storage, scheme):
 THREADS = """
 import sys
 from oct_io import Window, read_manifest
-from oct_io.decoding import decode
+from oct_io.cache.decoding import decode
 
 window = Window(name="test", extent_mm=(2.0, 0.8, 2.0), shape=(16, 128, 128))
 for record in read_manifest(sys.argv[1]):

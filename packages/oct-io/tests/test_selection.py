@@ -2,7 +2,7 @@
 
 import pytest
 from oct_io import ScanRecord, TreeError
-from oct_io.selection import Selection, select_scans
+from oct_io.catalog.selection import Selection, select_scans
 
 RECORDS = [
     ScanRecord(

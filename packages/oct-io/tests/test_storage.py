@@ -14,17 +14,18 @@ from oct_io import (
     read_manifest,
     read_volume,
 )
-from oct_io.buckets import (
+from oct_io.catalog.headers import read_headers
+from oct_io.readers.registry import read_header
+from oct_io.scan.header import ScanHeader
+from oct_io.source import SourceConfig, open_source
+from oct_io.storage.buckets import (
     StorageConfig,
     configure_storage,
     current_storage,
     open_filesystem,
     using_storage,
 )
-from oct_io.headers import read_headers
-from oct_io.readers import ScanHeader, read_header
-from oct_io.source import SourceConfig, open_source
-from oct_io.storage import (
+from oct_io.storage.files import (
     change_tokens,
     exists,
     is_folder,
@@ -33,7 +34,7 @@ from oct_io.storage import (
     read_range,
     walk_files,
 )
-from oct_io.transport import PASSING_STATUS, is_passing
+from oct_io.storage.transport import PASSING_STATUS, is_passing
 
 WINDOW = Window(name="test", extent_mm=(2.0, 0.15, 2.0), shape=(4, 16, 12))
 SCHEMES = ("s3", "gs")
@@ -111,7 +112,7 @@ def test_an_empty_file_is_empty_and_a_missing_one_is_asked_for_once(scheme, stor
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_fetched(scheme, storage, monkeypatch):
     proxy = storage(scheme, bytes_per_s=200_000)  # all of it would take two seconds
-    monkeypatch.setattr("oct_io.storage.MAX_FILE_BYTES", 100_000)
+    monkeypatch.setattr("oct_io.storage.files.MAX_FILE_BYTES", 100_000)
     with pytest.raises(ScanError, match="bytes, more than 100,000"):
         read_bytes(f"{scheme}://eyes/many/000.dcm")
     assert len(proxy.requests) == 1
@@ -167,8 +168,9 @@ def test_a_cache_of_a_bucket_notices_a_changed_file(stores, storage, phantom_tre
 
 FORKED = """
 import hashlib, multiprocessing, sys, warnings
-from oct_io.buckets import StorageConfig, configure_storage, current_storage, open_filesystem
-from oct_io.storage import read_bytes
+from oct_io.storage.buckets import StorageConfig, configure_storage, current_storage
+from oct_io.storage.buckets import open_filesystem
+from oct_io.storage.files import read_bytes
 
 PLACES = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 

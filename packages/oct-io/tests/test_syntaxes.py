@@ -11,9 +11,9 @@ import pydicom
 import pytest
 import SimpleITK
 from oct_io import ScanError, Spacing, open_volume, read_volume
-from oct_io.readers import pixels
-from oct_io.readers.pixels import HTJ2K
-from oct_io.writer import write_dicom
+from oct_io.dicom import pixels
+from oct_io.dicom.pixels import HTJ2K
+from oct_io.dicom.writer import write_dicom
 
 LOSSLESS = {
     "1.2.840.10008.1.2.4.57": lambda a: imagecodecs.ljpeg_encode(a),

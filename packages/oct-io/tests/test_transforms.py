@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from oct_io import Spacing
-from oct_io.transforms import (
+from oct_io.space.transforms import (
     AugmentConfig,
     apply_changes,
     augment,
@@ -234,6 +234,8 @@ def test_what_is_no_volume_is_refused():
 
 
 def test_importing_the_transforms_imports_neither_torch_nor_monai():
-    code = "import sys, oct_io.transforms; print(sorted({'torch', 'monai'} & set(sys.modules)))"
+    code = (
+        "import sys, oct_io.space.transforms; print(sorted({'torch', 'monai'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from oct_io.dicom.writer import sop_instance_uid, write_dicom
 from oct_io.volume import OctVolume, Spacing
-from oct_io.writer import sop_instance_uid, write_dicom
 
 # The standard (C.8.17.7) wants these three as 0, 1, 1; dciodvfy does not know that.
 KNOWN_FALSE_ERRORS = {

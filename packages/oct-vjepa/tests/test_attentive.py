@@ -3,10 +3,16 @@
 import pytest
 import torch
 from oct_vjepa import WeightsError
-from oct_vjepa.attentive import AttentiveHead, AttentivePool, CrossAttentionHead, CrossAttentionPool
-from oct_vjepa.classifier import load_head
-from oct_vjepa.heads import LinearHead, MlpHead
-from oct_vjepa.segmentation import SegmentationHead
+from oct_vjepa.heads.attentive import (
+    AttentiveHead,
+    AttentivePool,
+    CrossAttentionHead,
+    CrossAttentionPool,
+)
+from oct_vjepa.heads.classifier import load_head
+from oct_vjepa.heads.linear import LinearHead
+from oct_vjepa.heads.mlp import MlpHead
+from oct_vjepa.heads.segmentation import SegmentationHead
 
 HEADS = [
     LinearHead(width=12, classes=["a", "b"], pool="mean"),

@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaConfig, PredictorConfig, ScheduleConfig
-from oct_vjepa.collapse import CollapseConfig, CollapseGuard
-from oct_vjepa.losses import normalise_targets
+from oct_vjepa.objectives.collapse import CollapseConfig, CollapseGuard
+from oct_vjepa.objectives.losses import normalise_targets
 from torch.nn import functional
 
 HEALTHY = {

@@ -4,14 +4,8 @@ import json
 
 import numpy as np
 import pytest
-from oct_vjepa.comparison import (
-    COLUMNS,
-    UNLABELLED,
-    ProbeConfig,
-    as_cells,
-    as_json,
-    compare_features,
-)
+from oct_vjepa.evaluation.comparison import COLUMNS, UNLABELLED, as_cells, as_json, compare_features
+from oct_vjepa.evaluation.encoders import ProbeConfig
 
 pytest.importorskip("sklearn")
 

@@ -6,8 +6,13 @@ import math
 import pytest
 import torch
 from oct_vjepa import Encoder, JepaBatch, PredictorConfig, sample_masks
-from oct_vjepa.dense import DenseJepa, DenseJepaConfig
-from oct_vjepa.losses import context_loss, normalise_levels, normalise_targets, target_distance
+from oct_vjepa.objectives.dense import DenseJepa, DenseJepaConfig
+from oct_vjepa.objectives.losses import (
+    context_loss,
+    normalise_levels,
+    normalise_targets,
+    target_distance,
+)
 
 PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
 

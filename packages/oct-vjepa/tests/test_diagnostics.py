@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from oct_vjepa.diagnostics import (
+from oct_vjepa.objectives.diagnostics import (
     baseline_loss,
     dead_dimensions,
     effective_rank,

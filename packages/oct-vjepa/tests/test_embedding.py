@@ -11,16 +11,22 @@ import pytest
 import torch
 from oct_vjepa import Encoder, EncoderConfig, pool_tokens
 from oct_vjepa.cli import main
-from oct_vjepa.embed_command import Progress, spell
-from oct_vjepa.embedding import EmbeddingConfig, EmbeddingError, embed_source
-from oct_vjepa.sources import FolderVolumes, SourceError, VolumeSource, open_source, read_array
-from oct_vjepa.tables import read_embeddings
+from oct_vjepa.commands.embed import Progress, spell
+from oct_vjepa.evaluation.embedding import EmbeddingConfig, EmbeddingError, embed_source
+from oct_vjepa.evaluation.sources import (
+    FolderVolumes,
+    SourceError,
+    VolumeSource,
+    open_source,
+    read_array,
+)
+from oct_vjepa.evaluation.tables import read_embeddings
 from safetensors.numpy import load_file, save_file
 
 SHAPE = (4, 16, 24)
 SLOW = """
 import time
-from oct_vjepa.sources import FolderVolumes
+from oct_vjepa.evaluation.sources import FolderVolumes
 
 class Slow(FolderVolumes):
     def __getitem__(self, number):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from oct_vjepa import POOLS, Encoder, EncoderConfig, JepaConfig, encoder_config, pool_tokens
-from oct_vjepa.positions import apply_rotary, grid_positions, make_rotary
+from oct_vjepa.model.positions import apply_rotary, grid_positions, make_rotary
 
 
 @torch.no_grad()

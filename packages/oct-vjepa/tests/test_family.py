@@ -20,10 +20,10 @@ from oct_vjepa import (
     PredictorConfig,
     encoder_config,
 )
-from oct_vjepa.absolute import resize_table, sincos_table
-from oct_vjepa.blocks import Block
-from oct_vjepa.memory import fits_flash
-from oct_vjepa.positions import Placement, patch_positions
+from oct_vjepa.model.absolute import resize_table, sincos_table
+from oct_vjepa.model.attention import fits_flash
+from oct_vjepa.model.blocks import Block
+from oct_vjepa.model.positions import Placement, patch_positions
 
 CPU = torch.device("cpu")
 
@@ -272,7 +272,7 @@ def test_the_flash_kernel_is_for_lengths_that_its_blocks_divide():
 XLA = """
 import torch, torch_xla
 from oct_vjepa import Encoder, EncoderConfig
-from oct_vjepa.memory import attend
+from oct_vjepa.model.attention import attend
 def gradients(recompute, device):
     torch.manual_seed(0)
     config = EncoderConfig(input_shape=(2, 8, 16), patch_size=(2, 8, 8), width=6, depth=1,

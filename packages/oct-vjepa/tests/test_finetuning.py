@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from oct_vjepa import Encoder
-from oct_vjepa.adapters import LoraConfig, add_lora, has_lora, merge_lora
-from oct_vjepa.attentive import AttentiveHead
-from oct_vjepa.classifier import (
+from oct_vjepa.heads.adapters import LoraConfig, add_lora, has_lora, merge_lora
+from oct_vjepa.heads.attentive import AttentiveHead
+from oct_vjepa.heads.classifier import (
     Classifier,
     ClassifierConfig,
     LabelledBatch,
@@ -16,8 +16,9 @@ from oct_vjepa.classifier import (
     smooth_labels,
     soft_cross_entropy,
 )
-from oct_vjepa.finetuning import FinetuningConfig, layer_of, trainable_parameters
-from oct_vjepa.heads import LinearHead, MlpHead
+from oct_vjepa.heads.finetuning import FinetuningConfig, layer_of, trainable_parameters
+from oct_vjepa.heads.linear import LinearHead
+from oct_vjepa.heads.mlp import MlpHead
 
 CLASSES = ["a", "b"]
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from oct_vjepa import Encoder, EncoderConfig, WeightsError
-from oct_vjepa.features import load_or_embed, weights_fingerprint
-from oct_vjepa.heads import LinearHead
+from oct_vjepa.evaluation.features import load_or_embed
+from oct_vjepa.heads.linear import LinearHead
+from oct_vjepa.model.weights import weights_fingerprint
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler

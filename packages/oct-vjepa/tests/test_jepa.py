@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from oct_vjepa import EncoderConfig, Jepa, JepaBatch, JepaConfig, MaskingConfig, sample_masks
-from oct_vjepa.losses import normalise_targets
+from oct_vjepa.objectives.losses import normalise_targets
 
 
 @pytest.fixture

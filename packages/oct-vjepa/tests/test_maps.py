@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from oct_vjepa.maps import (
+from oct_vjepa.evaluation.maps import (
     attention_map,
     attention_weights,
     principal_colours,

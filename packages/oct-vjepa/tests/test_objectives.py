@@ -15,10 +15,10 @@ from oct_vjepa import (
     PredictorConfig,
     sample_masks,
 )
-from oct_vjepa.dense import DenseJepa, DenseJepaConfig
-from oct_vjepa.foreground import ForegroundConfig, foreground_patches
-from oct_vjepa.losses import variance_hinge
-from oct_vjepa.twoview import TwoView, TwoViewBatch, predecessor_fixed
+from oct_vjepa.masking.foreground import ForegroundConfig, foreground_patches
+from oct_vjepa.objectives.dense import DenseJepa, DenseJepaConfig
+from oct_vjepa.objectives.losses import variance_hinge
+from oct_vjepa.objectives.twoview import TwoView, TwoViewBatch, predecessor_fixed
 
 PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
 KINDS = ("blocks", "foreground", "patches", "cubes", "vjepa2")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from oct_vjepa import POOLS, Encoder, EncoderConfig, embed_volumes, pool_tokens
-from oct_vjepa.pooling import FURTHER_POOLS, class_tokens_of, pooled_width
+from oct_vjepa.model.pooling import FURTHER_POOLS, class_tokens_of, pooled_width
 
 
 @pytest.mark.parametrize("pool", POOLS + FURTHER_POOLS)
@@ -38,7 +38,7 @@ def test_cls_is_refused_by_name_where_the_encoder_has_no_class_token():
 
 
 def test_a_pool_asked_for_later_joins_the_features_on_disk(tmp_path):
-    from oct_vjepa.features import load_or_embed
+    from oct_vjepa.evaluation.features import load_or_embed
 
     volumes = np.random.default_rng(0).integers(0, 255, (3, 8, 64, 64), dtype=np.uint8)
     encoder = Encoder(EncoderConfig())

@@ -4,8 +4,8 @@ import pytest
 import torch
 from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaConfig, MaskingConfig, PredictorConfig
 from oct_vjepa.cli import main
-from oct_vjepa.costs import block_forward_flops, block_numbers, cost_of, step_flops
-from oct_vjepa.presets import METHODS, PRESETS, preset
+from oct_vjepa.objectives.costs import block_forward_flops, block_numbers, cost_of, step_flops
+from oct_vjepa.objectives.presets import METHODS, PRESETS, preset
 
 NAMES = (
     "cpu_smoke", "small_oct", "base_oct", "dense_oct", "continue_vjepa2_large",

@@ -11,8 +11,8 @@ from oct_vjepa import (
     paired_difference,
     probe,
 )
-from oct_vjepa.features import load_or_embed
-from oct_vjepa.metrics import (
+from oct_vjepa.evaluation.features import load_or_embed
+from oct_vjepa.evaluation.metrics import (
     Units,
     auroc,
     average_units,
@@ -20,7 +20,7 @@ from oct_vjepa.metrics import (
     interval_of,
     resample_weights,
 )
-from oct_vjepa.probes import mean_difference
+from oct_vjepa.evaluation.probes import mean_difference
 
 metrics = pytest.importorskip("sklearn.metrics")
 

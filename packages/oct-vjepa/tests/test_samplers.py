@@ -3,7 +3,7 @@
 import pytest
 import torch
 from oct_vjepa import MaskingConfig, MaskSetConfig, sample_masks
-from oct_vjepa.foreground import ForegroundConfig, foreground_patches
+from oct_vjepa.masking.foreground import ForegroundConfig, foreground_patches
 
 GRID = (4, 8, 6)
 PATCHES = 4 * 8 * 6

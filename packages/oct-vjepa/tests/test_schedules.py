@@ -4,7 +4,7 @@ import math
 
 import pytest
 from oct_vjepa import ScheduleConfig
-from oct_vjepa.schedules import momentum_at, ramp_at
+from oct_vjepa.objectives.schedules import momentum_at, ramp_at
 
 
 def test_the_warm_up_starts_at_one_part_and_not_at_zero():

@@ -3,9 +3,8 @@
 import pytest
 import torch
 from oct_vjepa import Encoder
-from oct_vjepa.finetuning import FinetuningConfig
-from oct_vjepa.patches import split_patches
-from oct_vjepa.segmentation import (
+from oct_vjepa.heads.finetuning import FinetuningConfig
+from oct_vjepa.heads.segmentation import (
     SegmentationBatch,
     SegmentationHead,
     Segmenter,
@@ -13,6 +12,7 @@ from oct_vjepa.segmentation import (
     hard_labels,
     join_patches,
 )
+from oct_vjepa.model.patches import split_patches
 
 SHAPE, PATCH = (4, 16, 24), (2, 4, 8)
 

@@ -14,14 +14,15 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaBatch, JepaConfig, PredictorConfig, memory
-from oct_vjepa.dense import DenseJepa, DenseJepaConfig
-from oct_vjepa.foreground import ForegroundConfig, foreground_patches
-from oct_vjepa.masks import MaskingConfig, MaskSetConfig, sample_masks
-from oct_vjepa.objective import Objective, TeacherConfig
-from oct_vjepa.schedules import ScheduleConfig
-from oct_vjepa.twoview import TwoView, TwoViewConfig
-from oct_vjepa.views import ViewConfig, draw_view
+from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaBatch, JepaConfig, PredictorConfig
+from oct_vjepa.masking.foreground import ForegroundConfig, foreground_patches
+from oct_vjepa.masking.masks import MaskingConfig, MaskSetConfig, sample_masks
+from oct_vjepa.model import attention
+from oct_vjepa.objectives.dense import DenseJepa, DenseJepaConfig
+from oct_vjepa.objectives.objective import Objective, TeacherConfig
+from oct_vjepa.objectives.schedules import ScheduleConfig
+from oct_vjepa.objectives.twoview import TwoView, TwoViewConfig
+from oct_vjepa.objectives.views import ViewConfig, draw_view
 
 STEPS = 3
 GRID = (2, 8, 8)
@@ -127,9 +128,9 @@ def kernel_on_a_tpu(config):
     """Which attention would run there; no TPU is needed to be asked."""
     token = SimpleNamespace(device=SimpleNamespace(type="xla"), shape=(1, 1, 128, 16))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "_tpu_flash", lambda: lambda *_: "flash")
-        patch.setattr(memory.functional, "scaled_dot_product_attention", lambda *_: "sdpa")
-        return memory.attend(token, token, token, Encoder(config).blocks[0].attention.kernel)
+        patch.setattr(attention, "_tpu_flash", lambda: lambda *_: "flash")
+        patch.setattr(attention.functional, "scaled_dot_product_attention", lambda *_: "sdpa")
+        return attention.attend(token, token, token, Encoder(config).blocks[0].attention.kernel)
 
 
 class Change(NamedTuple):

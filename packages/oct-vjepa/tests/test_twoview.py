@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 from oct_vjepa import Encoder, JepaBatch, sample_masks
-from oct_vjepa.losses import cosine_loss
-from oct_vjepa.schedules import momentum_at
-from oct_vjepa.twoview import (
+from oct_vjepa.objectives.losses import cosine_loss
+from oct_vjepa.objectives.schedules import momentum_at
+from oct_vjepa.objectives.twoview import (
     MlpPredictor,
     TwoView,
     TwoViewBatch,
@@ -16,7 +16,7 @@ from oct_vjepa.twoview import (
     predecessor_fixed,
     predecessor_masking,
 )
-from oct_vjepa.views import ViewConfig, draw_view
+from oct_vjepa.objectives.views import ViewConfig, draw_view
 from torch.nn import functional
 
 

@@ -7,24 +7,24 @@ shape. Every error that bad data causes is an `OctIoError` of one line.
 
 from typing import TYPE_CHECKING, Any
 
-from oct_io.audit import audit
-from oct_io.cache import build_cache
-from oct_io.dataset import CachedVolumes, open_cache
+from oct_io.cache.build import build_cache
+from oct_io.cache.volumes import CachedVolumes, open_cache
+from oct_io.catalog.audit import audit
+from oct_io.catalog.labels import load_labels
+from oct_io.catalog.manifest import ScanRecord, hash_participant, read_manifest
+from oct_io.catalog.participants import read_participants
 from oct_io.errors import OctIoError, ScanError, TreeError
-from oct_io.labels import load_labels
-from oct_io.manifest import ScanRecord, hash_participant, read_manifest
-from oct_io.participants import read_participants
-from oct_io.readers import open_volume, read_volume
-from oct_io.readers import read_header as read_header
-from oct_io.resample import WINDOWS, Window, resample
+from oct_io.readers.registry import open_volume, read_volume
+from oct_io.readers.registry import read_header as read_header
+from oct_io.space.resample import WINDOWS, Window, resample
 from oct_io.volume import OctVolume, Spacing
 
 if TYPE_CHECKING:
+    from oct_io.dicom.writer import write_dicom
     from oct_io.phantom import PhantomTree, draw_phantom, write_phantom_tree
     from oct_io.source import LabelledVolumes as LabelledVolumes
     from oct_io.source import Source as Source
     from oct_io.source import SourceConfig, open_source
-    from oct_io.writer import write_dicom
 
 _LATER = {
     "PhantomTree": "oct_io.phantom",
@@ -34,7 +34,7 @@ _LATER = {
     "Source": "oct_io.source",
     "SourceConfig": "oct_io.source",
     "open_source": "oct_io.source",
-    "write_dicom": "oct_io.writer",
+    "write_dicom": "oct_io.dicom.writer",
 }
 """Imported at first use: who reads scans does not wait for the code that draws them. The two types
 that `open_source` gives are here for annotations and left out of `__all__`."""

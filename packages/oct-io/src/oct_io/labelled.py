@@ -8,12 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.dataset import CachedVolumes
+from oct_io.cache.index import CacheEntry
+from oct_io.cache.volumes import CachedVolumes
+from oct_io.catalog.labels import class_names, is_ordinal, load_class_names, load_labels
+from oct_io.catalog.participants import SITE
+from oct_io.catalog.tables import Row
 from oct_io.errors import TreeError
-from oct_io.index import CacheEntry
-from oct_io.labels import class_names, is_ordinal, load_class_names, load_labels
-from oct_io.participants import SITE
-from oct_io.tables import Row
 
 SCAN_COLUMNS = {
     "@device": "device",
@@ -79,7 +79,7 @@ def label_volumes(
     Args:
         entries: of a cache.
         table: rows by hashed participant.
-        column: of the table, a preset of `oct_io.labels`, @site, or one of `SCAN_COLUMNS`.
+        column: of the table, a preset of `oct_io.catalog.labels`, @site, or one of `SCAN_COLUMNS`.
 
     Raises:
         TreeError: no table, no such column, or no classes in it.

@@ -11,26 +11,27 @@ from pathlib import Path
 
 import numpy as np
 
-from oct_io.buckets import StorageConfig, configure_storage
-from oct_io.cache import build_cache
-from oct_io.dataset import CachedVolumes, open_cache
-from oct_io.errors import TreeError
-from oct_io.labelled import LabelledVolumes as LabelledVolumes
-from oct_io.labelled import VolumeLabels, label_volumes
-from oct_io.manifest import read_manifest
-from oct_io.participants import (
+from oct_io.cache.build import build_cache
+from oct_io.cache.volumes import CachedVolumes, open_cache
+from oct_io.catalog.manifest import read_manifest
+from oct_io.catalog.participants import (
     SITE,
     find_participants,
     hash_ids,
     read_participants,
 )
-from oct_io.phantom.tree import PhantomTree, write_phantom_tree
+from oct_io.catalog.releases import dataset_version, refuse_other_release
+from oct_io.catalog.selection import Selection, select_scans
+from oct_io.catalog.splits import Split, read_split, recommended_parts, stratified_folds
+from oct_io.catalog.tables import Row
+from oct_io.errors import TreeError
+from oct_io.labelled import LabelledVolumes as LabelledVolumes
+from oct_io.labelled import VolumeLabels, label_volumes
+from oct_io.phantom.specification import PhantomTree
+from oct_io.phantom.tree import write_phantom_tree
 from oct_io.quarantine import write_quarantine
-from oct_io.releases import dataset_version, refuse_other_release
-from oct_io.resample import WINDOWS
-from oct_io.selection import Selection, select_scans
-from oct_io.splits import Split, read_split, recommended_parts, stratified_folds
-from oct_io.tables import Row
+from oct_io.space.resample import WINDOWS
+from oct_io.storage.buckets import StorageConfig, configure_storage
 
 TEST_FOLDS = 4  # the first of so many is held out where no split is given or recommended
 MEASURED_VOLUMES = 256  # settle a mean grey level to well under one level

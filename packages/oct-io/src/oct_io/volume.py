@@ -22,6 +22,8 @@ SpacingSource = Literal[
     "none",  # a line, circle or radial scan: its B-scans have no one distance
 ]
 Confidence = Literal["high", "medium", "low", "none"]
+Voxels = NDArray[np.uint8] | NDArray[np.uint16]
+"""(bscans, rows, columns), grey levels as the scanner stored them."""
 
 CONFIDENCE: Mapping[SpacingSource, Confidence] = {
     "frame_positions": "high",  # one value a frame, and the frames agree with each other
@@ -61,7 +63,7 @@ class OctVolume:
         protocol: normalised protocol token, such as "maestro2_3d_macula_oct"; "unknown" likewise.
         region: anatomic region as the file or manifest gives it.
         pattern: how the B-scans lie; only rasters are volumes.
-        participant_id: as in the file; "" if absent. Never logged; see `oct_io.manifest`.
+        participant_id: as in the file; "" if absent. Never logged; see `oct_io.catalog.manifest`.
         spacing_confidence: "high", "medium" or "low"; from `CONFIDENCE` where not given.
         layers: surfaces by name, each (bscans, columns) float32: the row at which it lies, counted
             from the centre of row 0; NaN where the file has none.

@@ -4,15 +4,17 @@ Tensors carry their shape in the name: B batch, C channels, Z Y X voxels or patc
 N patches of a volume, K context patches, M target patches, D features.
 """
 
-from oct_vjepa.encoder import Encoder, EncoderConfig, encoder_config
-from oct_vjepa.jepa import Jepa, JepaBatch, JepaConfig
-from oct_vjepa.masks import MaskingConfig, Masks, MaskSetConfig, sample_masks
-from oct_vjepa.pooling import POOLS, pool_tokens
-from oct_vjepa.predictor import Predictor, PredictorConfig
-from oct_vjepa.probes import ProbeResult, axial_profile, embed_volumes, paired_difference, probe
-from oct_vjepa.schedules import ScheduleConfig
-from oct_vjepa.teacher import Teacher
-from oct_vjepa.weights import WeightsError
+from oct_vjepa.evaluation.baselines import axial_profile
+from oct_vjepa.evaluation.features import embed_volumes
+from oct_vjepa.evaluation.probes import ProbeResult, paired_difference, probe
+from oct_vjepa.masking.masks import MaskingConfig, Masks, MaskSetConfig, sample_masks
+from oct_vjepa.model.encoder import Encoder, EncoderConfig, encoder_config
+from oct_vjepa.model.pooling import POOLS, pool_tokens
+from oct_vjepa.model.predictor import Predictor, PredictorConfig
+from oct_vjepa.model.weights import WeightsError
+from oct_vjepa.objectives.jepa import Jepa, JepaBatch, JepaConfig
+from oct_vjepa.objectives.schedules import ScheduleConfig
+from oct_vjepa.objectives.teacher import Teacher
 
 __all__ = [
     "POOLS",

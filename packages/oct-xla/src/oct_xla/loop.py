@@ -10,13 +10,14 @@ from torch import nn
 from torch.optim import AdamW
 
 from oct_xla.checkpoint import Checkpoints
-from oct_xla.device import Runtime, pick_runtime
+from oct_xla.device import pick_runtime
 from oct_xla.errors import CheckpointError, FeedError, NonFiniteError
 from oct_xla.feed import Feed
 from oct_xla.journal import Journal, Sink
 from oct_xla.objective import parameter_groups
 from oct_xla.preemption import StopRequest
 from oct_xla.progress import ProgressSink
+from oct_xla.runtime import Runtime
 from oct_xla.settings import LoopConfig
 from oct_xla.state import collect_tensors, restore_tensors
 from oct_xla.step import Stepper

@@ -14,9 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oct_xla.device import Runtime
 from oct_xla.errors import RunFolderError
 from oct_xla.files import read_json, write_atomically
+from oct_xla.runtime import Runtime
 
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"
 _CLAIM, _LOCK = ".claim.json", ".lock"

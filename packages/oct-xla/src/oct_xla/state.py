@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from oct_xla.device import Runtime
 from oct_xla.errors import CheckpointError
+from oct_xla.runtime import Runtime
 
 _OBJECTIVE, _OPTIMIZER = "objective.", "optimizer."
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from oct_xla.device import Runtime
 from oct_xla.errors import DeviceError
 from oct_xla.feed import sample_seed
 from oct_xla.objective import after_step
+from oct_xla.runtime import Runtime
 from oct_xla.timing import StepClock
 
 

@@ -14,9 +14,10 @@ import torch_xla.distributed.spmd as xs
 import torch_xla.runtime as xr
 from torch import Tensor
 
-from oct_xla.device import Module, largest_of_all
 from oct_xla.errors import DeviceError
 from oct_xla.precision import autocast, check_precision
+from oct_xla.processes import largest_of_all
+from oct_xla.runtime import Module
 from oct_xla.tree import map_tensors, tensors_of
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from oct_io.audit import AuditReport, audit
+from oct_io.catalog.audit import AuditReport, audit
 from oct_io.commands import Commands, add_command
 from oct_io.progress import show_progress
 
@@ -40,7 +40,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _write_page(report: AuditReport, root: str, path: Path) -> None:
-    from oct_io.audit_page import audit_page, draw_examples
+    from oct_io.catalog.audit_page import audit_page, draw_examples
 
     with show_progress("examples") as update:
         examples = draw_examples(report, root, lambda done, total: update(done, total, 0))

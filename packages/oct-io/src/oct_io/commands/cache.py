@@ -5,11 +5,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from oct_io.cache import build_cache
+from oct_io.cache.build import build_cache
+from oct_io.catalog.manifest import read_manifest
 from oct_io.commands import Commands, add_command
-from oct_io.manifest import read_manifest
 from oct_io.progress import show_progress
-from oct_io.resample import WINDOWS
+from oct_io.space.resample import WINDOWS
 
 
 def add(commands: Commands) -> None:
@@ -39,7 +39,7 @@ def _run(options: argparse.Namespace) -> None:
     """Decode and resample every scan of a data set, once."""
     make_parts = None
     if options.ray:
-        from oct_io.ray_cache import on_ray
+        from oct_io.cache.ray_cache import on_ray
 
         make_parts = on_ray(options.ray, cpus=options.jobs)
     records = read_manifest(options.root, manifest=options.manifest)

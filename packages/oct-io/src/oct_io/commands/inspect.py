@@ -7,10 +7,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from oct_io.catalog.render import draw_enface, draw_montage, write_png
 from oct_io.commands import Commands, add_command
-from oct_io.readers import read_header, read_volume
-from oct_io.readers.header import ScanHeader
-from oct_io.render import draw_enface, draw_montage, write_png
+from oct_io.readers.registry import read_header, read_volume
+from oct_io.scan.header import ScanHeader
 
 
 def add(commands: Commands) -> None:

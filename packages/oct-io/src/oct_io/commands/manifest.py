@@ -5,11 +5,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from oct_io.catalog.listing import (
+    participants_from_folders,
+    participants_from_table,
+    write_manifest,
+)
+from oct_io.catalog.manifest import ScanRecord, read_manifest
+from oct_io.catalog.selection import Selection, select_scans
 from oct_io.commands import Commands, add_command
-from oct_io.listing import participants_from_folders, participants_from_table, write_manifest
-from oct_io.manifest import ScanRecord, read_manifest
 from oct_io.progress import show_progress
-from oct_io.selection import Selection, select_scans
 
 
 def add(commands: Commands) -> None:

@@ -64,7 +64,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _fields(options: argparse.Namespace) -> dict[str, Any]:
     """Fields of `PhantomTree` that the options set."""
-    from oct_io.encoding import CODECS
+    from oct_io.dicom.encoding import CODECS
     from oct_io.phantom.scanners import SCANNERS
 
     found = {name: getattr(options, name) for name in SAME_NAME if getattr(options, name)}

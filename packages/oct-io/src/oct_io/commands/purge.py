@@ -14,8 +14,8 @@ def add(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     """Delete every fetched file that a content cache keeps."""
-    from oct_io.content_cache import MARK, ContentCache
     from oct_io.errors import TreeError
+    from oct_io.storage.content_cache import MARK, ContentCache
 
     if not (options.folder / MARK).exists():
         raise TreeError(f"{options.folder}: no content cache lies there")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from oct_io.cache.mending import list_refused, release, retry
+from oct_io.catalog.manifest import read_manifest
 from oct_io.commands import Commands, add_command
 from oct_io.errors import TreeError
-from oct_io.manifest import read_manifest
-from oct_io.mending import list_refused, release, retry
 from oct_io.progress import show_progress
 from oct_io.quarantine import count_stages
 

@@ -8,7 +8,8 @@ from oct_io.phantom.drawing import (
     draw_phantom_with_truth,
 )
 from oct_io.phantom.retina import LAYERS, SURFACES, Anatomy
-from oct_io.phantom.tree import PhantomTree, write_phantom_tree
+from oct_io.phantom.specification import PhantomTree
+from oct_io.phantom.tree import write_phantom_tree
 
 __all__ = [
     "DEVICES",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.layout import CIRCLE_RADIUS_MM
+from oct_io.dicom.layout import CIRCLE_RADIUS_MM
 from oct_io.phantom.devices import Device, three_counts, three_sizes
 from oct_io.phantom.disc import carve_disc, disc_grid, radial_grid
 from oct_io.phantom.grid import Array, Grid, smooth_noise, stream

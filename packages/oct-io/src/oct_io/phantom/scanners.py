@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from oct_io.phantom.devices import DEVICES, Device
 from oct_io.phantom.retina import Anatomy
-from oct_io.protocols import PROTOCOLS, Protocol
+from oct_io.scan.protocols import PROTOCOLS, Protocol
 
 ROW_MM = {
     "heidelberg_spectralis": 0.003872,  # as its .vol and .xml exports say

@@ -3,19 +3,16 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
-from oct_io.encoding import OFFSET_TABLES
-from oct_io.layout import FileStyle
+from oct_io.dicom.encoding import OFFSET_TABLES
+from oct_io.dicom.layout import FileStyle
+from oct_io.dicom.writer import localizer_uid, sop_instance_uid
 from oct_io.phantom.drawing import Phantom
 from oct_io.phantom.grid import stream
 from oct_io.phantom.nuisance import pick_devices, site_gain_db
 from oct_io.phantom.scanners import find_device
+from oct_io.phantom.specification import PhantomTree
 from oct_io.phantom.tables import Person, manifest_row
-from oct_io.writer import localizer_uid, sop_instance_uid
-
-if TYPE_CHECKING:
-    from oct_io.phantom.tree import PhantomTree
 
 FORMAT = 3
 """Grows when equal specs would give other voxels; an older tree is then not taken for a new one."""
@@ -61,7 +58,7 @@ class Scan:
         )
 
 
-def identify(tree: "PhantomTree") -> dict[str, object]:
+def identify(tree: PhantomTree) -> dict[str, object]:
     """All that changes what is written: everything but the number of processes."""
     usual = type(tree)()
     spec = {
@@ -72,9 +69,7 @@ def identify(tree: "PhantomTree") -> dict[str, object]:
     return {"format": FORMAT, "tree": spec}
 
 
-def list_scans(
-    tree: "PhantomTree", people: Sequence[Person], drawn: Sequence[Person]
-) -> list[Scan]:
+def list_scans(tree: PhantomTree, people: Sequence[Person], drawn: Sequence[Person]) -> list[Scan]:
     """All scans of a tree, in the order of its manifest.
 
     Args:
@@ -97,7 +92,7 @@ def list_scans(
     return scans
 
 
-def _phantom(tree: "PhantomTree", person: Person, device: str, laterality: str) -> Phantom:
+def _phantom(tree: PhantomTree, person: Person, device: str, laterality: str) -> Phantom:
     return Phantom(
         device=device,
         laterality=laterality,
@@ -115,7 +110,7 @@ def _phantom(tree: "PhantomTree", person: Person, device: str, laterality: str) 
     )
 
 
-def _style(tree: "PhantomTree", spec: Phantom, number: int) -> tuple[FileStyle, bool]:
+def _style(tree: PhantomTree, spec: Phantom, number: int) -> tuple[FileStyle, bool]:
     """Codec, offset table and habits of the scan of that number; all take turns."""
     codec = tree.codecs[number % len(tree.codecs)]
     table = OFFSET_TABLES[number // len(tree.codecs) % len(OFFSET_TABLES)]

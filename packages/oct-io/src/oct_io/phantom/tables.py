@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_io.dicom.writer import maker_of
 from oct_io.phantom.grid import stream
 from oct_io.volume import Spacing
-from oct_io.writer import maker_of
 
 SITES = {"1": "UW", "4": "UCSD", "7": "UAB"}
 """First digit of an id -> clinical site, as in AI-READI."""

@@ -9,8 +9,6 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
-from oct_io.readers.header import ScanHeader
-from oct_io.readers.outcome import check_bytes, complete
 from oct_io.readers.plain import (
     Sidecar,
     arranged,
@@ -21,7 +19,9 @@ from oct_io.readers.plain import (
     read_sidecar,
     sidecar_name,
 )
-from oct_io.readers.scanfile import ScanFile
+from oct_io.scan.file import ScanFile
+from oct_io.scan.header import ScanHeader
+from oct_io.scan.outcome import check_bytes, complete
 from oct_io.volume import OctVolume
 
 HEAD_BYTES = 16 << 10  # numpy's own limit of a header is 10 kB

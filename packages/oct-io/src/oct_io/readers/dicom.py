@@ -4,20 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from oct_io.dicom.deflated import is_deflated, unfold
+from oct_io.dicom.header import MAX_HEAD_BYTES, NO_PIXELS, describe, describe_series, parse_dataset
+from oct_io.dicom.pixels import decode
 from oct_io.errors import ScanError
-from oct_io.readers.deflated import is_deflated, unfold
-from oct_io.readers.header import (
-    MAX_HEAD_BYTES,
-    NO_PIXELS,
-    ScanHeader,
-    describe,
-    describe_series,
-    parse_dataset,
+from oct_io.scan.file import RASTER, ScanFile
+from oct_io.scan.header import ScanHeader
+from oct_io.scan.outcome import (
+    check_bytes,
+    check_frames,
+    check_geometry,
+    check_size,
+    complete,
+    narrowed,
 )
-from oct_io.readers.outcome import check_bytes, check_frames, check_geometry, complete, narrowed
-from oct_io.readers.pixels import Voxels, check_size, decode
-from oct_io.readers.scanfile import RASTER, ScanFile
-from oct_io.volume import OctVolume, Pattern, Spacing
+from oct_io.volume import OctVolume, Pattern, Spacing, Voxels
 
 __all__ = ["check_geometry", "read_dicom", "read_dicom_file", "read_instances"]
 

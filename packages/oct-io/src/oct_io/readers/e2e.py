@@ -19,8 +19,8 @@ from oct_io.readers.heidelberg import (
     display_levels,
     spectralis_header,
 )
-from oct_io.readers.outcome import check_bytes, complete
-from oct_io.readers.scanfile import ScanFile
+from oct_io.scan.file import ScanFile
+from oct_io.scan.outcome import check_bytes, complete
 from oct_io.volume import OctVolume
 
 E2E_HEAD_BYTES, E2E_CHUNK_BYTES, E2E_FOLDER_BYTES, E2E_ITEM_BYTES = 36 + 52, 52, 44, 60

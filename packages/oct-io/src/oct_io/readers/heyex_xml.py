@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.readers.heidelberg import INVALID, spectralis_header
-from oct_io.readers.outcome import Voxels, check_bytes, complete
-from oct_io.readers.scanfile import ScanFile
 from oct_io.readers.stacks import IMAGES, natural_order, read_image, read_images
-from oct_io.storage import safe_relative
-from oct_io.volume import OctVolume, Pattern
+from oct_io.scan.file import ScanFile
+from oct_io.scan.outcome import check_bytes, complete
+from oct_io.storage.files import safe_relative
+from oct_io.volume import OctVolume, Pattern, Voxels
 
 MAX_XML_BYTES = 64 << 20  # 19 layers of 500 B-scans take about 60 MB
 PATTERN_WORDS: tuple[tuple[str, Pattern], ...] = (

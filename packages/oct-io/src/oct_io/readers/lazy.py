@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from oct_io.readers.header import ScanHeader
-from oct_io.readers.outcome import check_frames, check_geometry, complete, narrowed
-from oct_io.readers.scanfile import ScanFile
+from oct_io.scan.file import ScanFile
+from oct_io.scan.header import ScanHeader
+from oct_io.scan.outcome import check_frames, check_geometry, complete, narrowed
 from oct_io.volume import Confidence, Laterality, OctVolume, Pattern, Spacing, SpacingSource
 
 

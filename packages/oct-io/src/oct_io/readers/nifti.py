@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.readers.extras import needed, quiet
-from oct_io.readers.header import ScanHeader
-from oct_io.readers.outcome import check_bytes, complete
 from oct_io.readers.plain import (
     AXES,
     Sidecar,
@@ -23,7 +21,9 @@ from oct_io.readers.plain import (
     read_sidecar,
     sidecar_name,
 )
-from oct_io.readers.scanfile import ScanFile
+from oct_io.scan.file import ScanFile
+from oct_io.scan.header import ScanHeader
+from oct_io.scan.outcome import check_bytes, complete
 from oct_io.volume import OctVolume, Spacing, SpacingSource
 
 HEAD_BYTES = 64 << 10

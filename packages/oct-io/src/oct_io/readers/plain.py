@@ -10,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
-from oct_io.geometry import Placement
-from oct_io.protocols import device_name, protocol_token
-from oct_io.readers.groups import text
-from oct_io.readers.header import ScanHeader
-from oct_io.readers.outcome import Voxels
-from oct_io.readers.scanfile import ScanFile
-from oct_io.volume import CONFIDENCE, Laterality, Pattern, Spacing, SpacingSource
+from oct_io.scan.file import ScanFile
+from oct_io.scan.geometry import Placement
+from oct_io.scan.header import ScanHeader, text
+from oct_io.scan.protocols import device_name, protocol_token
+from oct_io.volume import CONFIDENCE, Laterality, Pattern, Spacing, SpacingSource, Voxels
 
 AXES = ("bscan", "row", "column")
 FOLDER_SIDECAR = "volume.json"

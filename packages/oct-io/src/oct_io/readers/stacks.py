@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.readers.extras import needed, quiet
-from oct_io.readers.outcome import check_bytes, complete
 from oct_io.readers.plain import (
     FOLDER_SIDECAR,
     Sidecar,
@@ -22,7 +21,8 @@ from oct_io.readers.plain import (
     read_sidecar,
     sidecar_name,
 )
-from oct_io.readers.scanfile import ScanFile
+from oct_io.scan.file import ScanFile
+from oct_io.scan.outcome import check_bytes, complete
 from oct_io.volume import OctVolume
 
 IMAGES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")

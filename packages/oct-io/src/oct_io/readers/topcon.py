@@ -11,14 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
-from oct_io.geometry import FrameGeometry, place_frames
-from oct_io.protocols import device_name, find_protocol
 from oct_io.readers.extras import needed
-from oct_io.readers.groups import text
-from oct_io.readers.header import ScanHeader
-from oct_io.readers.outcome import check_bytes, complete
 from oct_io.readers.plain import Sidecar, plain_header
-from oct_io.readers.scanfile import ScanFile
+from oct_io.scan.file import ScanFile
+from oct_io.scan.geometry import FrameGeometry, place_frames
+from oct_io.scan.header import ScanHeader, text
+from oct_io.scan.outcome import check_bytes, complete
+from oct_io.scan.protocols import device_name, find_protocol
 from oct_io.volume import Laterality, OctVolume, Pattern
 
 MARK = b"FOCT"

@@ -9,11 +9,11 @@ import re
 import numpy as np
 
 from oct_io.errors import ScanError
-from oct_io.geometry import FrameGeometry, place_frames
-from oct_io.protocols import find_protocol
-from oct_io.readers.outcome import check_bytes, complete
 from oct_io.readers.plain import SIDES, Sidecar, plain_header
-from oct_io.readers.scanfile import ScanFile
+from oct_io.scan.file import ScanFile
+from oct_io.scan.geometry import FrameGeometry, place_frames
+from oct_io.scan.outcome import check_bytes, complete
+from oct_io.scan.protocols import find_protocol
 from oct_io.volume import OctVolume
 
 ROWS = 1024

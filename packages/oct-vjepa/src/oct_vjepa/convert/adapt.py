@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from oct_vjepa.absolute import resize_table
-from oct_vjepa.patches import AXES
-from oct_vjepa.weights import WeightsError
+from oct_vjepa.model.absolute import resize_table
+from oct_vjepa.model.patches import AXES
+from oct_vjepa.model.weights import WeightsError
 
 
 def sum_channels(weight_DCZYX: Tensor) -> Tensor:

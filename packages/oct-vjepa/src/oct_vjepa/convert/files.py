@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from oct_vjepa.weights import CONFIG_NAME, WeightsError
+from oct_vjepa.model.weights import CONFIG_NAME, WeightsError
 
 OMEGACONF = (
     "omegaconf.dictconfig.DictConfig",

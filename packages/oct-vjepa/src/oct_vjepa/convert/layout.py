@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from oct_vjepa.configuration import EncoderConfig
 from oct_vjepa.convert.adapt import adapt_patches, adapt_table
 from oct_vjepa.convert.report import LoadReport
-from oct_vjepa.encoder import Encoder
+from oct_vjepa.model.configuration import EncoderConfig
+from oct_vjepa.model.encoder import Encoder
 
 LAYOUTS = ("auto", "encoder", "predecessor", "vjepa2", "transformers")
 PARTS = ("auto", "context", "target")

@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from oct_vjepa.configuration import EncoderConfig
 from oct_vjepa.convert.files import tensors_of
 from oct_vjepa.convert.layout import ConversionConfig, Foreign
 from oct_vjepa.convert.vjepa2 import rename, strip
-from oct_vjepa.weights import WeightsError
+from oct_vjepa.model.configuration import EncoderConfig
+from oct_vjepa.model.weights import WeightsError
 
 STATES = ("model_state_dict", "state_dict")
 PREFIXES = {

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from oct_vjepa.configuration import EncoderConfig
 from oct_vjepa.convert.files import read_checkpoint, read_document, read_safetensors, tensors_of
 from oct_vjepa.convert.layout import fill
 from oct_vjepa.convert.report import LoadReport
 from oct_vjepa.convert.transformers import OUTSIDE_PREDICTOR, from_transformers
 from oct_vjepa.convert.vjepa2 import our_name, repeated_token, strip
-from oct_vjepa.predictor import Predictor, PredictorConfig
-from oct_vjepa.weights import WeightsError
+from oct_vjepa.model.configuration import EncoderConfig
+from oct_vjepa.model.predictor import Predictor, PredictorConfig
+from oct_vjepa.model.weights import WeightsError
 
 OUTSIDE_HUB = {"predictor_norm": "norm", "predictor_embed": "embed", "predictor_proj": "proj"}
 

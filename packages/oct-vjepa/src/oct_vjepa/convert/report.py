@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from oct_vjepa.weights import WeightsError
+from oct_vjepa.model.weights import WeightsError
 
 LEAST_SHARE = 0.95
 """Below it the file is of another model. V-JEPA 2's own loader takes any share in silence

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from oct_vjepa.configuration import EncoderConfig
 from oct_vjepa.convert.files import read_document, read_safetensors
 from oct_vjepa.convert.layout import ConversionConfig, Foreign
 from oct_vjepa.convert.vjepa2 import INPUT_MEAN, INPUT_STD
-from oct_vjepa.encoder import Encoder
-from oct_vjepa.predictor import Predictor
-from oct_vjepa.weights import CONFIG_NAME, WEIGHTS_NAME, WeightsError
+from oct_vjepa.model.configuration import EncoderConfig
+from oct_vjepa.model.encoder import Encoder
+from oct_vjepa.model.predictor import Predictor
+from oct_vjepa.model.weights import CONFIG_NAME, WEIGHTS_NAME, WeightsError
 
 MODEL_TYPE = "vjepa2"
 PIECES = ("query", "key", "value")

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oct_vjepa.configuration import SIZES, EncoderConfig
 from oct_vjepa.convert.files import tensors_of
 from oct_vjepa.convert.layout import ConversionConfig, Foreign, Renamed
-from oct_vjepa.weights import WeightsError
+from oct_vjepa.model.configuration import SIZES, EncoderConfig
+from oct_vjepa.model.weights import WeightsError
 
 WRAPPERS = ("module.", "backbone.", "_orig_mod.")  # DDP, the clip wrapper, torch.compile
 PARTS = {"target": ("target_encoder", "ema_encoder"), "context": ("encoder",)}

@@ -1,0 +1,106 @@
+"""From the parts of a build to the files of a cache: shards, quarantine, and the index last."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_io.cache.index import INDEX, CacheEntry, CacheIndex, fingerprint, shard_name, write_index
+from oct_io.cache.parts import Part, PartFolder, Plan
+from oct_io.errors import TreeError
+from oct_io.quarantine import QUARANTINE, Refusal, write_quarantine
+
+
+def assemble(
+    plan: Plan, folder: PartFolder, building: Path, *, parts_per_shard: int, inputs: str
+) -> CacheIndex:
+    """Write the cache that the parts in `folder` add up to into `building`, and sync it to disk.
+
+    Where a shard is one part of a local folder it becomes that shard by a second name for the same
+    file, so that a cache larger than half of the disk can be finished.
+
+    Raises:
+        TreeError: a part has gone.
+    """
+    entries: list[CacheEntry] = []
+    refusals: list[Refusal] = []
+    histogram = np.zeros(256, dtype=np.int64)
+    shards: list[int] = []
+    for left in building.glob("*.*"):  # by a build that was killed while it wrote them
+        left.unlink()
+    numbers = plan.numbers()
+    for first in range(0, len(numbers), parts_per_shard):
+        chosen = numbers[first : first + parts_per_shard]
+        parts = [_whole_part(plan, folder, number) for number in chosen]
+        _write_shard(folder, chosen, building / shard_name(len(shards)))
+        held = [entry for part in parts for entry in part.entries]
+        entries += [entry.placed(len(shards), slot) for slot, entry in enumerate(held)]
+        refusals += [refusal for part in parts for refusal in part.refusals]
+        histogram += np.sum([part.histogram for part in parts], axis=0, dtype=np.int64)
+        shards.append(len(held))
+    mean, std, percentiles = _statistics(histogram)
+    index = CacheIndex(
+        window=plan.window,
+        entries=tuple(entries),
+        shards=tuple(shards),
+        mean=mean,
+        std=std,
+        percentiles=percentiles,
+        inputs=inputs,
+        fingerprint=fingerprint(plan.window, (entry.sha256 for entry in entries)),
+        refused=len(refusals),
+    )
+    write_quarantine(building / QUARANTINE, refusals)
+    sync(building)
+    write_index(building / INDEX, index)
+    for name in (QUARANTINE, INDEX):
+        sync(building / name)
+    sync(building)
+    return index
+
+
+def _whole_part(plan: Plan, folder: PartFolder, number: int) -> Part:
+    part = folder.read(number, plan.record_bytes)
+    if part is None:
+        raise TreeError("a part of the cache has gone while it was built; build it again")
+    return part
+
+
+def _write_shard(folder: PartFolder, numbers: Sequence[int], shard: Path) -> None:
+    only = folder.local_voxels(numbers[0]) if len(numbers) == 1 else None
+    if only is not None:
+        with suppress(OSError):  # another file system, or one without second names
+            os.link(only, shard)
+            return
+    with shard.open("wb") as file:
+        for number in numbers:
+            source = folder.local_voxels(number)
+            if source is None:
+                file.write(folder.voxels(number))
+                continue
+            with source.open("rb") as part:
+                shutil.copyfileobj(part, file, 8 << 20)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _statistics(histogram: NDArray[np.int64]) -> tuple[float, float, tuple[float, float, float]]:
+    levels, share = np.arange(256), histogram / max(1, histogram.sum())
+    mean = float((share * levels).sum())
+    std = float(np.sqrt((share * (levels - mean) ** 2).sum()))
+    below = np.cumsum(share)
+    low, middle, high = (float(np.searchsorted(below, part)) for part in (0.01, 0.5, 0.99))
+    return mean, std, (low, middle, high)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

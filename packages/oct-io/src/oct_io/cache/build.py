@@ -1,0 +1,211 @@
+"""Building a cache: decode each scan once, resample it, and write raw voxels that training maps.
+
+A cache is a folder of `shard-00000.u8` files (records of Z x Y x X bytes), `quarantine.jsonl` and
+`index.json`. It appears whole under its name or not at all. Beside it, as `.NAME.building`, lie the
+parts of a build that is under way or was killed; the next build of the same scans goes on there.
+"""
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from oct_io.cache.assembly import assemble, sync
+from oct_io.cache.decoding import NO_GUARD
+from oct_io.cache.index import INDEX, VERSION, CacheIndex, read_index, shard_name
+from oct_io.cache.making import MakeParts, Progress, Tally, find_missing, make_here
+from oct_io.cache.parts import MAX_PART_SCANS, PartFolder, Plan
+from oct_io.cache.reuse import Kept
+from oct_io.catalog.manifest import ScanRecord
+from oct_io.errors import TreeError
+from oct_io.quarantine import TooManyBadError
+from oct_io.space.resample import Window
+from oct_io.storage.files import change_tokens
+
+SHARD_BYTES = 64 << 20
+
+
+def build_cache(
+    records: Sequence[ScanRecord],
+    root: str | Path,
+    window: Window,
+    out: str | Path,
+    *,
+    jobs: int = 1,
+    progress: Progress | None = None,
+    max_bad_fraction: float = 0.5,
+    shard_bytes: int = SHARD_BYTES,
+    make_parts: MakeParts | None = None,
+    parts: str | Path | None = None,
+    again: Collection[str] = (),
+) -> CacheIndex:
+    """Resample every scan of `records` into the cache folder `out`, and return its index.
+
+    Returns at once what lies in `out` if that was built from the same scans (path, size, time of
+    change), records and window. Otherwise builds beside `out` and renames when all is on disk; a
+    killed build leaves `out` as it was, and the next one goes on after its last whole part (at most
+    16 scans). Volumes and refusals of scans that `out` holds already, unchanged, are taken over.
+    Two builds of one cache wait for each other. The result depends neither on `jobs`, nor on who
+    makes the parts, nor on how often the build was killed.
+
+    Args:
+        records: as from `read_manifest(root)`, or some of them.
+        root: what the records' paths are relative to.
+        window: what to cut out, and how finely to sample it.
+        out: local folder; created, or replaced if it holds a cache of something else.
+        jobs: processes that decode; 0 for one a CPU.
+        progress: called after each scan, and once for all that were done before.
+        max_bad_fraction: share of refused scans above which the data set itself is at fault.
+        shard_bytes: about the size of one shard file.
+        make_parts: does the work instead of processes of this machine.
+        parts: folder or URL for the parts, one that all who make them can write to; None puts
+            them beside `out`.
+        again: keys of scans that `out` refused and that are tried again, though nothing changed.
+
+    Raises:
+        TreeError: nothing to cache, too many bad scans, no room, or `out` is something else.
+    """
+    folder = Path(out)
+    if not records:
+        raise TreeError(f"{folder}: no scans to cache")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        building = folder.with_name(f".{folder.name}.building")
+        sources = _hash_sources(records, root)
+        inputs = _hash_all(window, sorted(sources))
+        old = _standing(folder)
+        if old is not None and old.inputs == inputs and not again:
+            return old
+        where = str(parts or building.resolve() / "parts")
+        ready = _finished(building)
+        if ready is not None and ready.inputs == inputs and not again:
+            PartFolder(where).remove()
+            _put_in_place(building, folder)
+            return ready
+        per_shard = max(1, shard_bytes // math.prod(window.require_fixed_shape()))
+        plan = Plan(
+            records=tuple(records),
+            sources=sources,
+            root=str(root),
+            window=window,
+            part_scans=min(per_shard, MAX_PART_SCANS),
+            parts=where,
+            again=tuple(sorted(again)),
+        )
+        tally = Tally(len(records), progress, max_bad_fraction)
+        place = _make(plan, building, Kept(folder, old, plan), tally, jobs, make_parts)
+        each = per_shard // plan.part_scans
+        index = assemble(plan, place, building, parts_per_shard=each, inputs=inputs)
+        place.remove()
+        _put_in_place(building, folder)
+        return index
+
+
+def _make(
+    plan: Plan,
+    building: Path,
+    kept: Kept,
+    tally: Tally,
+    jobs: int,
+    make_parts: MakeParts | None,
+) -> PartFolder:
+    """Make the parts that are missing; what an old cache holds is taken over on this machine."""
+    place = PartFolder(plan.parts)
+    building.mkdir(mode=0o700, exist_ok=True)
+    place.start(plan)
+    try:
+        here = missing = find_missing(plan, place, tally.see)
+        _check_room(building, len(missing) * plan.part_scans * plan.record_bytes)
+        if make_parts is not None:
+            here = [n for n in missing if all(s in kept for s in plan.sources[plan.scans_of(n)])]
+            make_parts(plan, sorted(set(missing) - set(here)), tally.see)
+        make_here(plan, here, tally.see, kept=kept, jobs=jobs)
+    except TooManyBadError:
+        place.remove()  # refusals may have been the network's; the next build asks again
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    return place
+
+
+def _standing(folder: Path) -> CacheIndex | None:
+    """Index of the whole cache that lies in `folder`; None if there is nothing worth keeping.
+
+    Raises:
+        TreeError: something lies there that is no cache.
+    """
+    if not (folder / INDEX).exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise TreeError(f"{folder}: exists and is not a cache; give another place for it")
+        return None
+    return _finished(folder)
+
+
+def _finished(folder: Path) -> CacheIndex | None:
+    """Index of a folder that holds all of a cache; None if it holds less."""
+    try:
+        index = read_index(folder)
+    except TreeError:
+        return None  # damaged, or of another version: what a build is for
+    return index if _is_whole(folder, index) else None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`; the system frees it however the process ends.
+
+    Raises:
+        RuntimeError: the lock is held by the process that started this one as its worker. A script
+            that builds a cache outside of `if __name__ == "__main__":` runs again in each worker.
+    """
+    with (folder.parent / f".{folder.name}.lock").open("a+b") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            if "__mp_main__" in sys.modules and file.read() == str(os.getppid()).encode():
+                raise RuntimeError(NO_GUARD) from None
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()).encode())
+        file.flush()
+        yield
+
+
+def _hash_sources(records: Sequence[ScanRecord], root: str | Path) -> tuple[str, ...]:
+    """Hash of each record and of the state of its file; a change of either changes it."""
+    tokens = change_tokens(root, [record.path for record in records if not record.refused])
+    listed = [[VERSION, asdict(record), tokens.get(record.path, "")] for record in records]
+    return tuple(hashlib.sha256(json.dumps(one).encode()).hexdigest()[:32] for one in listed)
+
+
+def _hash_all(window: Window, sources: Sequence[str]) -> str:
+    content = json.dumps([VERSION, asdict(window), list(sources)])
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _is_whole(folder: Path, index: CacheIndex) -> bool:
+    sizes = [(folder / shard_name(number), n) for number, n in enumerate(index.shards)]
+    return all(path.exists() and path.stat().st_size == n * index.record_bytes for path, n in sizes)
+
+
+def _check_room(building: Path, wanted: int) -> None:
+    free = shutil.disk_usage(building).free
+    if wanted > free:
+        raise TreeError(f"{building}: the cache takes {wanted:,} bytes, the disk has {free:,} free")
+
+
+def _put_in_place(building: Path, folder: Path) -> None:
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    building.rename(folder)
+    sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)

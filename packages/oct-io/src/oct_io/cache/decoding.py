@@ -1,0 +1,196 @@
+"""From record to resampled voxels, in this process or in several, in the order of the records."""
+
+import hashlib
+import multiprocessing
+import os
+import re
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from threadpoolctl import ThreadpoolController
+
+from oct_io.cache.index import CacheEntry
+from oct_io.catalog.manifest import ScanRecord
+from oct_io.errors import ScanError, TreeError
+from oct_io.readers.registry import read_volume
+from oct_io.space.resample import Window, resample
+from oct_io.storage.buckets import configure_storage, current_storage, stays_in_process
+from oct_io.storage.files import join
+from oct_io.volume import OctVolume
+
+NO_GUARD = 'put the call under `if __name__ == "__main__":`, or use jobs=1'
+AHEAD = 2  # scans in flight per process: enough to keep all busy, few enough to hold in memory
+
+
+class Decoded(NamedTuple):
+    """A resampled scan on its way to a shard."""
+
+    voxels: bytes
+    entry: CacheEntry  # shard and slot are still 0
+
+
+class Refused(NamedTuple):
+    """Why a scan was left out."""
+
+    stage: str
+    reason: str
+
+
+Outcome = Decoded | Refused
+Task = tuple[ScanRecord, str, Window]
+
+
+def decode_in_order(
+    records: Sequence[ScanRecord],
+    root: str | Path,
+    window: Window,
+    *,
+    jobs: int = 1,
+    apart: bool = False,
+) -> Generator[Outcome, None, None]:
+    """Read and resample `records`; outcomes come in their order, whatever `jobs` is.
+
+    With more than one job, or `apart`, processes are spawned (filesystems of buckets do not survive
+    a fork), and a decoder that crashes its process costs the scan it crashed on and nothing else.
+
+    Raises:
+        TreeError: no process can be started.
+    """
+    if jobs < 0:
+        raise ValueError(f"jobs ({jobs}) must be 0, for one a CPU, or more")
+    jobs = jobs or _cpus()
+    tasks: list[Task] = [(record, str(root), window) for record in records]
+    if stays_in_process(root) or (not apart and (jobs == 1 or len(tasks) <= 1)):
+        yield from map(decode, tasks)
+    else:
+        yield from _in_processes(tasks, jobs)
+
+
+def _cpus() -> int:
+    """CPUs this process may use; macOS does not say, and gives those that it has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _in_processes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
+    done = 0
+    while done < len(tasks):
+        with _pool(jobs) as pool:
+            try:
+                for outcome in _through(pool, tasks[done:], jobs * AHEAD):
+                    yield outcome
+                    done += 1
+                continue
+            except BrokenProcessPool:
+                pass  # someone among those in flight crashed: decode the next one apart
+        yield _alone(tasks[done])
+        done += 1
+
+
+def _through(pool: ProcessPoolExecutor, tasks: list[Task], ahead: int) -> Iterator[Outcome]:
+    waiting: deque[Future[Outcome]] = deque()
+    for task in tasks:
+        waiting.append(pool.submit(decode, task))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _alone(task: Task) -> Outcome:
+    with _pool(1) as pool:
+        try:
+            return pool.submit(decode, task).result()
+        except BrokenProcessPool:
+            pass
+    with _pool(1) as pool:
+        try:
+            pool.submit(os.getpid).result()
+        except BrokenProcessPool as error:
+            raise TreeError(f"worker processes do not start: {NO_GUARD}") from error
+    return Refused("decode", "the decoder crashed on it")
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        jobs,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=configure_storage,  # a spawned process does not inherit it
+        initargs=(current_storage(),),
+    )
+
+
+def decode(task: Task) -> Outcome:
+    """Read and resample one scan."""
+    record, root, window = task
+    if record.refused is not None:
+        return Refused(*record.refused)
+    try:
+        volume = read_volume(join(root, record.path))
+        _check_identity(record, volume)
+        with _one_thread():
+            return _resampled(record, volume, window)
+    except ScanError as error:
+        return Refused(error.stage, error.reason)
+    except MemoryError:
+        return Refused("decode", "not enough memory")
+
+
+@lru_cache(maxsize=1)
+def _libraries() -> ThreadpoolController:
+    """Libraries of this process that use threads; looked up once, after numpy has loaded them."""
+    return ThreadpoolController()
+
+
+def _one_thread() -> AbstractContextManager[Any]:
+    """Keep numpy's matrix products in this thread.
+
+    With more threads they add up in another order, and a few voxels of a thousand scans come out
+    one grey level off: caches built on 4 and on 64 cores would differ. All cores are busy anyway.
+    """
+    return _libraries().limit(limits=1, user_api="blas")
+
+
+def _check_identity(record: ScanRecord, volume: OctVolume) -> None:
+    """Refuse a file of someone else than the manifest says: its label would be wrong."""
+    stated, found = (
+        re.sub(r"\D", "", one) for one in (record.participant_id, volume.participant_id)
+    )
+    if stated and found and int(stated) != int(found):
+        reason = "the file and the manifest name different participants"
+        raise ScanError("", "content", reason)
+
+
+def _resampled(record: ScanRecord, volume: OctVolume, window: Window) -> Decoded:
+    cut = resample(volume, window)
+    voxels = cut.voxels.tobytes()
+    bscans, rows, columns = volume.voxels.shape
+
+    def first_known(*choices: str) -> str:
+        return next((one for one in choices if one != "unknown"), "unknown")
+
+    entry = CacheEntry(
+        participant=record.participant,
+        key=record.key,
+        device=first_known(volume.device, record.device),
+        laterality=first_known(volume.laterality, record.laterality),
+        region=first_known(record.region, volume.region),
+        protocol=first_known(volume.protocol, record.protocol),
+        spacing=(cut.spacing.bscan, cut.spacing.row, cut.spacing.column),
+        spacing_source=volume.spacing_source,
+        origin_mm=cut.origin_mm,
+        source_shape=(bscans, rows, columns),
+        source_spacing=(volume.spacing.bscan, volume.spacing.row, volume.spacing.column),
+        sha256=hashlib.sha256(voxels).hexdigest(),
+        shard=0,
+        slot=0,
+        mirrored=cut.mirrored,
+    )
+    return Decoded(voxels, entry)

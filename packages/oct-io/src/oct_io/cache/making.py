@@ -1,0 +1,95 @@
+"""The work of a build: which parts are missing, making them, and stopping when too much is bad."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Protocol
+
+from oct_io.cache.decoding import Outcome, Refused, decode_in_order
+from oct_io.cache.parts import PartFolder, Plan, make_part
+from oct_io.cache.reuse import Kept
+from oct_io.quarantine import Refusal, check_share, refuse
+
+Seen = Callable[[int, Sequence[Refusal]], None]
+"""Takes how many more scans are done, and which of them are refused."""
+
+MakeParts = Callable[[Plan, Sequence[int], Seen], None]
+"""Writes the parts with the given numbers, wherever it wants to; `ray_cache` has one."""
+
+
+class Progress(Protocol):
+    """Called after each scan, in order."""
+
+    def __call__(self, done: int, total: int, bad: int, /) -> None:
+        """Take the number of scans done so far, of all, and of those refused."""
+
+
+class Tally:
+    """How far a build has come; stops it when too many scans are bad."""
+
+    def __init__(self, total: int, progress: Progress | None, max_bad_fraction: float) -> None:
+        self.total, self.progress, self.max_bad_fraction = total, progress, max_bad_fraction
+        self.done = 0
+        self.refusals: list[Refusal] = []
+
+    def see(self, scans: int, refusals: Sequence[Refusal]) -> None:
+        """Count `scans` more, of which some are refused.
+
+        Raises:
+            TreeError: too many are.
+        """
+        self.done += scans
+        self.refusals += refusals
+        if self.progress is not None:
+            self.progress(self.done, self.total, len(self.refusals))
+        check_share(self.refusals, self.total, self.max_bad_fraction)
+
+
+def find_missing(plan: Plan, folder: PartFolder, seen: Seen) -> list[int]:
+    """Numbers of the parts that are still to be made; counts the others."""
+    missing, scans = [], 0
+    refusals: list[Refusal] = []
+    for number in plan.numbers():
+        part = folder.read(number, plan.record_bytes)
+        if part is None:
+            missing.append(number)
+            continue
+        scans += len(part.entries) + len(part.refusals)
+        refusals += part.refusals
+    if scans:
+        seen(scans, refusals)
+    return missing
+
+
+def make_here(plan: Plan, numbers: Sequence[int], seen: Seen, *, kept: Kept, jobs: int) -> None:
+    """Make parts with processes of this machine, taking over what an older cache holds."""
+    folder = PartFolder(plan.parts)
+    fresh = [n for number in numbers for n in _indices(plan, number) if plan.sources[n] not in kept]
+    records = [plan.records[n] for n in fresh]
+    with closing(decode_in_order(records, plan.root, plan.window, jobs=jobs)) as decoded:
+        for number in numbers:
+            outcomes = []
+            for n in _indices(plan, number):
+                outcome = _kept(plan, kept, n) if plan.sources[n] in kept else next(decoded)
+                outcomes.append(outcome)
+                seen(1, _refusals(plan, n, outcome))
+            scans = plan.scans_of(number)
+            part, voxels = make_part(plan.records[scans], plan.sources[scans], outcomes)
+            folder.write(number, part, voxels)
+
+
+def _indices(plan: Plan, number: int) -> range:
+    return range(len(plan.records))[plan.scans_of(number)]
+
+
+def _kept(plan: Plan, kept: Kept, n: int) -> Outcome:
+    outcome = kept.outcome(plan.sources[n])
+    if outcome is None:  # the old volume is damaged
+        (outcome,) = decode_in_order([plan.records[n]], plan.root, plan.window)
+    return outcome
+
+
+def _refusals(plan: Plan, n: int, outcome: Outcome) -> list[Refusal]:
+    record = plan.records[n]
+    if isinstance(outcome, Refused):
+        return [refuse(record.key, record.path, *outcome, source=plan.sources[n])]
+    return []

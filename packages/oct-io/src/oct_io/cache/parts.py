@@ -1,0 +1,211 @@
+"""A cache under construction: a part for every few scans, each written whole or not at all.
+
+A part is a pair of files named by its place in the list of scans: `part-000007.u8` with the voxels
+of its usable scans, and `part-000007.json` that says what they are. The second is written last and
+is what makes a part count. Equal scans give equal parts, so that it does no harm when two workers
+write the same one: the work is done at least once, the result is there exactly once. This needs no
+more of the place than that a file appears whole under its name, which a rename on a (shared) file
+system and an upload to a bucket both promise.
+"""
+
+import hashlib
+import json
+import math
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oct_io.cache.decoding import Decoded, Outcome
+from oct_io.cache.index import CacheEntry, entry_from_tree
+from oct_io.catalog.manifest import ScanRecord
+from oct_io.errors import TreeError
+from oct_io.quarantine import Refusal, refuse
+from oct_io.space.resample import Window
+from oct_io.storage.buckets import open_filesystem, redact
+
+PLAN = "plan.txt"
+MAX_PART_SCANS = 16
+"""What a killed worker has to do again, at most."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What is to be built, and cut into which parts; equal plans have equal parts.
+
+    Attributes:
+        records: scans in the order of the cache.
+        sources: hash of each record and of the state of its file, in the same order.
+        root: what the records' paths are relative to.
+        window: what to cut out of each scan.
+        part_scans: scans of one part; the last may have fewer.
+        parts: folder or URL of the parts.
+        again: keys of scans that are tried again although an older cache refused them.
+    """
+
+    records: tuple[ScanRecord, ...]
+    sources: tuple[str, ...]
+    root: str
+    window: Window
+    part_scans: int
+    parts: str
+    again: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Hash of all that the parts depend on."""
+        content = [asdict(self.window), self.part_scans, self.sources, self.again]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of one resampled scan."""
+        return math.prod(self.window.shape)
+
+    def numbers(self) -> range:
+        """Numbers of all parts."""
+        return range(-(-len(self.records) // self.part_scans))
+
+    def scans_of(self, number: int) -> slice:
+        """Which of the records a part is made of."""
+        return slice(number * self.part_scans, (number + 1) * self.part_scans)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """What a part holds, in the order of its scans.
+
+    Attributes:
+        entries: usable scans; shard and slot are not known yet.
+        refusals: the others.
+        histogram: how often each of the 256 grey levels occurs.
+    """
+
+    entries: tuple[CacheEntry, ...]
+    refusals: tuple[Refusal, ...]
+    histogram: tuple[int, ...]
+
+
+class PartFolder:
+    """The folder or bucket in which the parts of one plan gather."""
+
+    def __init__(self, url: str | Path) -> None:
+        self.url = str(url).rstrip("/")
+        self.filesystem, self.path = open_filesystem(self.url)
+        protocols = self.filesystem.protocol
+        self.local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
+
+    def start(self, plan: Plan) -> None:
+        """Keep the parts of this very plan, remove those of any other."""
+        if self._read(PLAN) == plan.name.encode():
+            return
+        self.remove()
+        if self.local:
+            os.makedirs(self.path, mode=0o700)
+        self._write(PLAN, plan.name.encode())
+
+    def check(self, name: str) -> None:
+        """Make sure that this process sees the place where the plan `name` is worked on.
+
+        Raises:
+            TreeError: it does not.
+        """
+        if self._read(PLAN) != name.encode():
+            raise TreeError(
+                f"{redact(self.url)}: not the parts of this build as seen by a worker; give "
+                "--parts a folder or bucket that all machines share"
+            )
+
+    def remove(self) -> None:
+        """Remove all parts."""
+        if self.filesystem.exists(self.path):
+            self.filesystem.rm(self.path, recursive=True)
+
+    def write(self, number: int, part: Part, voxels: Sequence[bytes]) -> None:
+        """Write a part; the description that makes it count comes last."""
+        self._write(f"{_name(number)}.u8", b"".join(voxels))
+        self._write(f"{_name(number)}.json", json.dumps(asdict(part), sort_keys=True).encode())
+
+    def read(self, number: int, record_bytes: int) -> Part | None:
+        """Read what a part holds; None if it is not whole."""
+        if not self.local:
+            self.filesystem.invalidate_cache()  # others write here as well
+        text = self._read(f"{_name(number)}.json")
+        if text is None:
+            return None
+        part = _part_from_tree(json.loads(text))
+        try:
+            size = self.filesystem.size(f"{self.path}/{_name(number)}.u8")
+        except FileNotFoundError:
+            return None
+        return part if size == len(part.entries) * record_bytes else None
+
+    def voxels(self, number: int) -> bytes:
+        """Voxels of a part's entries, one after the other."""
+        return bytes(self.filesystem.cat_file(f"{self.path}/{_name(number)}.u8"))
+
+    def local_voxels(self, number: int) -> Path | None:
+        """File of a part's voxels; None in a bucket."""
+        return Path(self.path, f"{_name(number)}.u8") if self.local else None
+
+    def begin(self, number: int) -> bool:
+        """Note that a part is begun; true if that had been noted before, and nothing came of it."""
+        name = f"{_name(number)}.begun"
+        before = self._read(name) is not None
+        if not before:
+            self._write(name, b"1")
+        return before
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return bytes(self.filesystem.cat_file(f"{self.path}/{name}"))
+        except FileNotFoundError:
+            return None
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Let the file appear whole: by a rename after it is on disk, or by one upload."""
+        path = f"{self.path}/{name}"
+        if not self.local:
+            self.filesystem.pipe_file(path, content)
+            return
+        partial = f"{path}.{uuid.uuid4().hex}"  # two workers may write the same part
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+
+def _name(number: int) -> str:
+    return f"part-{number:06d}"
+
+
+def make_part(
+    records: Sequence[ScanRecord], sources: Sequence[str], outcomes: Sequence[Outcome]
+) -> tuple[Part, list[bytes]]:
+    """Describe the outcomes of a part's scans, and give the voxels of those that are usable."""
+    entries, refusals, voxels = [], [], []
+    histogram = np.zeros(256, dtype=np.int64)
+    for record, source, outcome in zip(records, sources, outcomes, strict=True):
+        if isinstance(outcome, Decoded):
+            entries.append(outcome.entry.from_source(source))
+            voxels.append(outcome.voxels)
+            grey = np.frombuffer(outcome.voxels, dtype=np.uint8)
+            histogram += np.bincount(grey, minlength=256)
+        else:
+            refusals.append(refuse(record.key, record.path, *outcome, source=source))
+    counts = tuple(map(int, histogram))
+    part = Part(entries=tuple(entries), refusals=tuple(refusals), histogram=counts)
+    return part, voxels
+
+
+def _part_from_tree(tree: dict[str, Any]) -> Part:
+    return Part(
+        entries=tuple(entry_from_tree(entry) for entry in tree["entries"]),
+        refusals=tuple(Refusal(**refusal) for refusal in tree["refusals"]),
+        histogram=tuple(tree["histogram"]),
+    )

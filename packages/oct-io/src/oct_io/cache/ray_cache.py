@@ -1,0 +1,132 @@
+"""Making the parts of a cache on Ray Data: many processes, on one machine or on several.
+
+Ray decides who works and repeats what a lost worker had begun. What counts as done is decided by
+the parts alone (see `parts`), so that neither a killed worker nor a killed driver loses or doubles
+a volume, and the cache has the bytes that one process would have given it.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from oct_io.cache.decoding import decode_in_order
+from oct_io.cache.making import MakeParts, Seen
+from oct_io.cache.parts import PartFolder, Plan, make_part
+from oct_io.catalog.manifest import ScanRecord
+from oct_io.errors import TreeError
+from oct_io.space.resample import Window
+from oct_io.storage.buckets import StorageConfig, configure_storage, current_storage, redact
+
+LOCAL = "local"
+STARTS = 3  # of Ray, which gives up after 30 s when a machine is busy
+
+
+def on_ray(address: str = LOCAL, *, cpus: int = 0) -> MakeParts:
+    """Get what `build_cache(make_parts=...)` needs to work on Ray.
+
+    Args:
+        address: of a running cluster, such as "auto" or "host:6379"; "local" starts one on this
+            machine that ends with this process.
+        cpus: processes of a local cluster; 0 for one a CPU.
+
+    Raises:
+        TreeError: Ray is not installed.
+    """
+    try:
+        import ray.data  # noqa: F401
+    except ImportError as error:
+        raise TreeError("--ray needs Ray: install oct-io[ray]") from error
+
+    def make(plan: Plan, numbers: Sequence[int], seen: Seen) -> None:
+        if numbers:
+            _run(plan, numbers, seen, address=address, cpus=cpus)
+
+    return make
+
+
+def _run(plan: Plan, numbers: Sequence[int], seen: Seen, *, address: str, cpus: int) -> None:
+    import ray
+    import ray.data
+    from ray.exceptions import RayError
+
+    _connect(address, cpus)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    folder = PartFolder(plan.parts)
+    rows = [{"number": number, "task": _describe(plan, number)} for number in numbers]
+    parts = ray.data.from_items(rows, override_num_blocks=len(rows))
+    made = parts.map(_make_row, num_cpus=1)  # tries a part again three times if its worker is lost
+    try:
+        for row in made.iter_rows():
+            part = folder.read(int(row["number"]), plan.record_bytes)
+            if part is None:
+                raise TreeError("a worker wrote a part that is not seen here; share the folder")
+            seen(len(part.entries) + len(part.refusals), part.refusals)
+    except RayError as error:
+        cause = getattr(error, "cause", None)
+        reason = str(cause or f"Ray gave up ({type(error).__name__})")
+        raise TreeError(f"{reason}; the same command again goes on where it was") from error
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str, cpus: int) -> None:
+    import ray
+
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if address == LOCAL:
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read at the start; it would phone home
+        os.environ.setdefault("RAY_worker_niceness", "0")  # 15 starves them on a shared machine
+        options |= {"num_cpus": cpus or None, "include_dashboard": False}
+        options["_node_ip_address"] = "127.0.0.1"
+    else:
+        options["address"] = address
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # Ray raises Exception itself where one of its parts is late
+            ray.shutdown()
+            if left == 0:
+                reason = " ".join(str(error).split())[:200]
+                raise TreeError(f"Ray does not start at {redact(address)}: {reason}") from error
+
+
+def _describe(plan: Plan, number: int) -> str:
+    scans = plan.scans_of(number)
+    task = {
+        "plan": plan.name,
+        "parts": plan.parts,
+        "root": plan.root,
+        "window": asdict(plan.window),
+        "records": [asdict(record) for record in plan.records[scans]],
+        "sources": plan.sources[scans],
+        "record_bytes": plan.record_bytes,
+        "storage": asdict(current_storage()),
+    }
+    return json.dumps(task)
+
+
+def _make_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Make one part in a worker; a part that was begun before and came to nothing, with care."""
+    number, task = int(row["number"]), json.loads(row["task"])
+    configure_storage(StorageConfig(**task["storage"]))
+    folder = PartFolder(task["parts"])
+    folder.check(task["plan"])
+    if folder.read(number, task["record_bytes"]) is None:
+        records = [_record(tree) for tree in task["records"]]
+        window = Window(**task["window"])
+        begun = folder.begin(number)
+        outcomes = list(decode_in_order(records, task["root"], window, apart=begun))
+        folder.write(number, *make_part(records, task["sources"], outcomes))
+    return {"number": number}
+
+
+def _record(tree: dict[str, Any]) -> ScanRecord:
+    values: dict[str, Any] = {
+        key: tuple(one) if isinstance(one, list) else one for key, one in tree.items()
+    }
+    return ScanRecord(**values)

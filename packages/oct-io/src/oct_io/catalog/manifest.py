@@ -1,0 +1,212 @@
+"""Which scans a data set holds: an AI-READI manifest, or any folder of scans."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from oct_io.catalog.tables import Row, cell, id_column, normal_id, read_table
+from oct_io.errors import ScanError, TreeError
+from oct_io.readers.registry import READERS, SUFFIXES
+from oct_io.scan.header import ScanHeader
+from oct_io.scan.protocols import DEVICES, device_name, protocol_token
+from oct_io.storage.files import exists, join, redact, safe_relative, walk_files
+from oct_io.volume import Laterality
+
+MODALITY = "retinal_oct"
+MANIFESTS = ("manifest.tsv", "manifest.csv")
+PROBED_ROWS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScanRecord:
+    """One scan of a data set, before it is opened.
+
+    Attributes:
+        path: relative to the root that was given, with forward slashes; names the participant in
+            AI-READI's layout, so it never goes into caches, logs or reports.
+        participant_id: as in the manifest, or in the file's header; "" if unknown.
+        device: normalised device name.
+        laterality: "R", "L" or "unknown".
+        region: anatomic region in the manifest's words.
+        protocol: normalised protocol token.
+        shape: (bscans, rows, columns) as announced; None if not announced.
+        sop_instance_uid: unique name of the file's content, "" if not announced.
+        refused: (stage, reason) if the record is known to be unusable; such a record goes straight
+            to the quarantine.
+    """
+
+    path: str = field(repr=False)
+    participant_id: str = field(default="", repr=False)
+    device: str = "unknown"
+    laterality: Laterality = "unknown"
+    region: str = "unknown"
+    protocol: str = "unknown"
+    shape: tuple[int, int, int] | None = None
+    sop_instance_uid: str = field(default="", repr=False)
+    refused: tuple[str, str] | None = None
+
+    @property
+    def participant(self) -> str:
+        """Hashed participant, safe to write down."""
+        return hash_participant(self.participant_id)
+
+    @property
+    def key(self) -> str:
+        """Hashed path, safe to write down."""
+        return hashlib.sha256(b"oct-io-scan:" + self.path.encode()).hexdigest()[:16]
+
+
+def hash_participant(participant_id: str) -> str:
+    """12 hex characters that stand for a participant in caches, logs and reports."""
+    return hashlib.sha256(b"oct-io:" + participant_id.encode()).hexdigest()[:12]
+
+
+def read_manifest(
+    root: str | Path,
+    *,
+    manifest: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[ScanRecord]:
+    """List the scans below `root`, a local folder or an fsspec URL, sorted by path.
+
+    With `retinal_oct/manifest.tsv` (AI-READI 1, 2 and 3; also where the whole tree lies one folder
+    deeper than it says) the manifest is read and no scan is opened. Otherwise every file below
+    `root` that ends in one of `oct_io.readers.SUFFIXES` is a scan and its header is read. Rows that
+    cannot be used, such as paths that leave the root, are kept with `refused` set, so that whoever
+    reads on can count them.
+
+    Args:
+        root: what the paths are relative to.
+        manifest: another table of scans, such as `write_manifest` makes; it may lie anywhere.
+        progress: called while headers are read, with the number done and the number of all.
+
+    Raises:
+        TreeError: no such folder, or no scans in it.
+    """
+    base, where = str(root).rstrip("/"), redact(root)
+    if not exists(base):
+        raise TreeError(f"{where}: no such folder")
+    if manifest is not None:
+        records, found = _from_manifest(base, "", str(manifest)), "the manifest"
+    else:
+        found = find_manifest(base) or ""
+        records = _from_manifest(base, found, join(base, found)) if found else []
+    if not found:
+        records = [record for record, _ in list_folder(base, progress)]
+    if not records:
+        looked = f"{MODALITY}/manifest.tsv and {', '.join(SUFFIXES)} files below it"
+        what = f"{found} lists no scans" if found else f"no scans; looked for {looked}"
+        raise TreeError(f"{where}: {what}")
+    return sorted(records, key=lambda record: record.path)
+
+
+def find_manifest(base: str) -> str | None:
+    """Relative path of the manifest, looked for at the places where copies of AI-READI have it."""
+    last = base.rsplit("/", 1)[-1]
+    folders = [MODALITY, f"{last}/{MODALITY}", f"{MODALITY}/{MODALITY}"]
+    if last == MODALITY:
+        folders = ["", MODALITY]
+    for folder in folders:
+        for name in MANIFESTS:
+            relative = f"{folder}/{name}".lstrip("/")
+            if exists(join(base, relative)):
+                return relative
+    return None
+
+
+def _from_manifest(base: str, manifest: str, url: str) -> list[ScanRecord]:
+    rows = read_table(url)
+    if not rows:
+        return []
+    if "filepath" not in rows[0]:
+        raise TreeError(f"{redact(url)}: has no column filepath, so it names no scans")
+    names = id_column(rows[0], redact(url))
+    prefix, cut = _probe(base, manifest, rows)
+    return _unique(_from_row(row, names, prefix, cut) for row in rows)
+
+
+def _probe(base: str, manifest: str, rows: list[Row]) -> tuple[str, str]:
+    """(prefix to add, prefix to cut) that turn the manifest's paths into existing ones."""
+    folder = manifest.rsplit("/", 1)[0] + "/" if "/" in manifest else ""
+    outer = folder.removesuffix(f"{MODALITY}/")
+    last = base.rsplit("/", 1)[-1]
+    choices = [(outer, ""), ("", ""), (folder, ""), (f"{last}/", ""), ("", f"{MODALITY}/")]
+    paths = [path for row in rows if (path := safe_relative(cell(row, "filepath")))]
+    for path in paths[:PROBED_ROWS]:
+        for prefix, cut in choices:
+            if exists(join(base, prefix + path.removeprefix(cut))):
+                return prefix, cut
+    return choices[0]  # none of the first files is there; each will say so when it is read
+
+
+def _from_row(row: Row, id_name: str, prefix: str, cut: str) -> ScanRecord:
+    stated = cell(row, "filepath")
+    relative, refused = safe_relative(stated), None
+    if relative is None:
+        why = "the manifest gives no path" if not stated else "its path leaves the root"
+        refused = ("fetch", why)
+    elif not relative.lower().endswith(tuple(READERS)):
+        refused = ("parse", "its name has no suffix that this reads")
+    path = stated if relative is None else prefix + relative.removeprefix(cut)
+    device = device_name(cell(row, "manufacturer"), cell(row, "manufacturers_model_name"))
+    if device == "unknown":
+        device = next((part for part in path.split("/") if part in DEVICES), "unknown")
+    return ScanRecord(
+        path=path,
+        participant_id=normal_id(cell(row, id_name)),
+        device=device,
+        laterality=_laterality(cell(row, "laterality")),
+        region=cell(row, "anatomic_region") or "unknown",
+        protocol=protocol_token(cell(row, "protocol"), path.rsplit("/", 1)[-1]),
+        shape=_shape(row),
+        sop_instance_uid=cell(row, "sop_instance_uid"),
+        refused=refused,
+    )
+
+
+def _laterality(text: str) -> Laterality:
+    letter = text[:1].upper()
+    return "R" if letter == "R" else "L" if letter == "L" else "unknown"
+
+
+def _shape(row: Mapping[str, str]) -> tuple[int, int, int] | None:
+    cells = [row.get(name, "") for name in ("number_of_frames", "height", "width")]
+    whole = [text.removesuffix(".0") for text in cells]
+    if not all(text.isascii() and text.isdigit() for text in whole):
+        return None
+    return int(whole[0]), int(whole[1]), int(whole[2])
+
+
+def _unique(records: Iterable[ScanRecord]) -> list[ScanRecord]:
+    """Records without those that name a file a second time."""
+    seen: dict[str, ScanRecord] = {}
+    for number, record in enumerate(records):
+        seen.setdefault(record.path or f"\0{number}", record)
+    return list(seen.values())
+
+
+def list_folder(
+    base: str, progress: Callable[[int, int], None] | None = None
+) -> list[tuple[ScanRecord, ScanHeader | ScanError]]:
+    """Scans below `base`, by path, each with the header that its record was made from."""
+    from oct_io.catalog.headers import read_headers  # which needs the readers, as this does
+
+    paths = list(walk_files(base, SUFFIXES))
+    found = read_headers(base, paths, progress=progress)
+    return [(_from_header(path, one), one) for path, one in zip(paths, found, strict=True)]
+
+
+def _from_header(path: str, header: ScanHeader | ScanError) -> ScanRecord:
+    if isinstance(header, ScanError):
+        return ScanRecord(path=path, refused=(header.stage, header.reason))
+    return ScanRecord(
+        path=path,
+        participant_id=normal_id(header.participant_id),
+        device=header.device,
+        laterality=header.laterality,
+        region=header.region,
+        protocol=header.protocol,
+        shape=header.shape,
+        sop_instance_uid=header.sop_instance_uid,
+    )

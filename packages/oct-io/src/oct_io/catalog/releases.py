@@ -1,0 +1,111 @@
+"""Which release of a data set tables come from, and whether an encoder has met its test set.
+
+AI-READI's third release drew new splits: who was for training in the second may be for testing in
+the third. So tables of two releases are not mixed, and what an encoder was pretrained on is
+compared with what it is tested on, person by person.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from oct_io.catalog.manifest import find_manifest
+from oct_io.catalog.participants import find_participants
+from oct_io.catalog.tables import ID_COLUMNS, id_column
+from oct_io.errors import ScanError, TreeError
+from oct_io.storage.files import join, read_head, redact
+
+FIRST_LINE_BYTES = 1 << 16  # the names of the columns; a manifest has megabytes below them
+ID_RELEASE = dict(zip(ID_COLUMNS, (2, 3), strict=True))
+
+
+def dataset_version(root: str | Path, *, mixed: bool = False) -> int | None:
+    """Release that the tables under `root` follow; None if there are no tables.
+
+    3 where they name people `person_id`; 2 where `participant_id`, as the first two releases do,
+    which cannot be told apart by their columns. The manifest has the last word where `mixed` lets
+    the tables differ.
+
+    Raises:
+        TreeError: the manifest is of one release and the participants table of another.
+    """
+    manifest, table = find_manifest(str(root).rstrip("/")), find_participants(root)
+    version = table_version(join(root, manifest)) if manifest else None
+    if table is None or mixed:
+        return version
+    if version is None:
+        return table_version(table)
+    refuse_other_release(table, version)
+    return version
+
+
+def table_version(place: str | Path) -> int:
+    """Release that a table follows, by the name of its column of participants: 2 or 3.
+
+    Raises:
+        TreeError: not a table of participants.
+    """
+    where = redact(place)
+    try:
+        first = read_head(place, FIRST_LINE_BYTES).decode("utf-8-sig", "replace").splitlines()[:1]
+    except ScanError as error:
+        raise TreeError(f"{where}: {error.reason}") from error
+    names = re.split(r"[\t,]", first[0]) if first else []
+    column = id_column({name.strip(): "" for name in names}, where)
+    return ID_RELEASE[column.lower().replace(" ", "_")]
+
+
+def refuse_other_release(table: str | Path, version: int | None) -> None:
+    """Refuse a table of participants of another release than `version`.
+
+    Raises:
+        TreeError: the releases differ.
+    """
+    found = table_version(table)
+    if version is not None and found != version:
+        names = {number: name for name, number in ID_RELEASE.items()}
+        raise TreeError(
+            f"{redact(table)}: is of release {found} ({names[found]}), but the manifest of the "
+            f"scans of release {version} ({names[version]}); who is in the test split differs, so "
+            "use tables of one release, or set data.mixed_releases=true"
+        )
+
+
+def refuse_seen(
+    facts: Mapping[str, object], held_out: Collection[str], *, fingerprint: str, version: int | None
+) -> None:
+    """Refuse a test set of which somebody took part in pretraining.
+
+    Args:
+        facts: provenance.json of the pretraining run.
+        held_out: hashed test participants.
+        fingerprint: of the data set that they are from.
+        version: its release.
+
+    Raises:
+        TreeError: somebody did, or it cannot be excluded that somebody did.
+    """
+    seen = facts.get("participants_in_training")
+    excluded = facts.get("excluded_participants")
+    if isinstance(seen, list):
+        met = len(set(held_out) & set(seen))
+        if met:
+            raise TreeError(
+                f"{met} of {len(held_out)} test participants took part in pretraining this encoder"
+                f"{_release_note(facts, version)}; set data.excluded_splits alike in both, or "
+                "allow_seen=true to measure all the same"
+            )
+    elif facts.get("dataset_fingerprint") == fingerprint and isinstance(excluded, list):
+        met = len(set(held_out) - set(excluded))
+        if met:
+            raise TreeError(
+                f"{met} of {len(held_out)} test participants were not excluded when this encoder "
+                "was pretrained on the same volumes; allow_seen=true measures all the same"
+            )
+
+
+def _release_note(facts: Mapping[str, object], version: int | None) -> str:
+    before = facts.get("dataset_version")
+    if before is None or version is None or before == version:
+        return ""
+    return f" on release {before} (these scans are of release {version}, whose split is another)"

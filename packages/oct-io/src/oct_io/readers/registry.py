@@ -1,0 +1,222 @@
+"""Which reader takes a file: every format by its ending, and the functions that pick one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from oct_io.dicom.header import read_dicom_header
+from oct_io.errors import ScanError, TreeError
+from oct_io.readers.arrays import peek_npy, read_npy, read_npz
+from oct_io.readers.dicom import read_dicom, read_dicom_file, read_instances
+from oct_io.readers.e2e import read_e2e
+from oct_io.readers.heidelberg import read_vol
+from oct_io.readers.heyex_xml import read_heyex_xml
+from oct_io.readers.lazy import LazyVolume, header_of, picked
+from oct_io.readers.nifti import peek_nifti, read_nifti
+from oct_io.readers.stacks import IMAGES, read_image_folder, read_tiff
+from oct_io.readers.topcon import read_fda
+from oct_io.readers.zeiss import read_img
+from oct_io.scan.file import RASTER, ScanFile
+from oct_io.scan.header import ScanHeader
+from oct_io.storage.files import is_folder
+from oct_io.volume import OctVolume, Pattern, Spacing
+
+Reader = Callable[[ScanFile], OctVolume]
+
+READERS: dict[str, Reader] = {
+    ".dcm": read_dicom_file,
+    ".dicom": read_dicom_file,
+    ".vol": read_vol,
+    ".xml": read_heyex_xml,
+    ".e2e": read_e2e,
+    ".fda": read_fda,
+    ".img": read_img,
+    ".nii": read_nifti,
+    ".nii.gz": read_nifti,
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".tif": read_tiff,
+    ".tiff": read_tiff,
+}
+"""File name ending to reader. A file with the mark of DICOM is read as such whatever its name."""
+
+PEEKERS: dict[str, Callable[[ScanFile], ScanHeader]] = {
+    ".npy": peek_npy,
+    ".nii": peek_nifti,
+    ".nii.gz": peek_nifti,
+}
+"""Formats besides DICOM whose first bytes tell enough; the others are decoded to be known."""
+
+SUFFIXES: tuple[str, ...] = (
+    *(".dcm", ".dicom", ".vol", ".e2e", ".fda", ".img", ".nii", ".nii.gz", ".npy", ".npz"),
+)
+"""Endings that make a file in a folder a scan. Left out are those that are mostly part of one (a
+.tif may be one B-scan, an .xml lies among its images); such scans are read when they are named."""
+
+FORMATS = (
+    "Ophthalmic Tomography DICOM (.dcm), Heidelberg (.vol, .xml, .e2e), Topcon (.fda), "
+    "Zeiss (.img), NIfTI (.nii, .nii.gz), NumPy (.npy, .npz), TIFF (.tif), and folders of "
+    "DICOM instances or of B-scan images"
+)
+
+
+def read_volume(
+    url: str | Path | Sequence[str | Path],
+    *,
+    spacing: Spacing | None = None,
+    patterns: Sequence[Pattern] = RASTER,
+    member: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> OctVolume:
+    """Read one scan; a file is fetched in one request.
+
+    Args:
+        url: a local path or an fsspec URL of a file; or of a folder with the DICOM instances of one
+            series, a HEYEX export, or B-scan images; or a sequence of DICOM instances.
+        spacing: millimetres that stand above what the file says, source "given".
+        patterns: scan patterns to admit; "line", "radial" and "circle" scans are no volumes, and
+            what is read of them has no distance between B-scans (NaN).
+        member: array of an .npz, series of an .e2e, where there are several.
+        storage_options: for the fsspec filesystem.
+
+    Raises:
+        ScanError: with the stage at which it failed; `geometry` for patterns not admitted.
+    """
+    if not isinstance(url, (str, Path)):
+        files = [_file(one, spacing, patterns, member, storage_options) for one in url]
+        if not files:
+            raise ScanError("", "fetch", "no files were given")
+        return read_instances(files)
+    file = _file(url, spacing, patterns, member, storage_options)
+    suffix = suffix_of(file.name)
+    if suffix in READERS:
+        return READERS[suffix](file)
+    if not suffix and _is_folder(file):
+        return _read_folder(file)
+    content = file.content()
+    if content[128:132] == b"DICM":
+        return read_dicom(content, file.where, patterns=file.patterns, spacing=file.spacing)
+    if _is_folder(file):
+        return _read_folder(file)
+    raise _unknown(file, suffix)
+
+
+def open_volume(
+    url: str | Path,
+    *,
+    spacing: Spacing | None = None,
+    patterns: Sequence[Pattern] = RASTER,
+    member: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> LazyVolume:
+    """Learn what the scan at `url` is; `.load()` decodes it, `.load(frames=[...])` a part of it.
+
+    Of DICOM, .npy and NIfTI only the first bytes are fetched. Other formats spread what there is to
+    know over the file, which is then read whole here and kept. Arguments as in `read_volume`;
+    patterns that are not admitted are described here and refused by `.load()`.
+
+    Raises:
+        ScanError: stage `fetch`, `parse` or `geometry`.
+    """
+    file = _file(url, spacing, patterns, member, storage_options)
+    suffix = suffix_of(file.name)
+    if suffix in PEEKERS:
+        header = PEEKERS[suffix](file)
+        return LazyVolume(header, file, partial(_load_part, READERS[suffix], header))
+    if suffix in (".dcm", ".dicom") or (suffix not in READERS and not _is_folder(file)):
+        header = read_dicom_header(file.url, spacing=spacing, storage_options=storage_options)
+        return LazyVolume(header, file, _load_dicom)
+    every: tuple[Pattern, ...] = ("raster", "radial", "circle", "line", "unknown")
+    volume = read_volume(
+        url, spacing=spacing, patterns=every, member=member, storage_options=storage_options
+    )
+    header = replace(header_of(volume), pattern_note=f"{volume.pattern}, not a volume")
+    return LazyVolume(header, file, partial(_kept_part, volume, header))
+
+
+def read_header(url: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> ScanHeader:
+    """Read what the scan at `url` says about itself: geometry, device, eye.
+
+    Of DICOM 256 kB are fetched, and more only while the header has not ended, never above 16 MB.
+
+    Raises:
+        ScanError: stage `fetch`, `parse`, or `decode` where no pixel data follows. Radial and
+            circle scans are described, not refused.
+    """
+    return open_volume(url, storage_options=storage_options).header
+
+
+def suffix_of(name: str) -> str:
+    """The ending that picks a reader, in small letters; "" without any."""
+    lower = name.lower()
+    known = [suffix for suffix in READERS if lower.endswith(suffix)]
+    return max(known, key=len, default=Path(lower).suffix)
+
+
+def _file(
+    url: str | Path,
+    spacing: Spacing | None,
+    patterns: Sequence[Pattern],
+    member: str | None,
+    storage_options: Mapping[str, Any] | None,
+) -> ScanFile:
+    if isinstance(patterns, str):
+        raise TypeError(f"patterns must be a sequence such as ('{patterns}',), not a text")
+    return ScanFile(
+        url=str(url),
+        spacing=spacing,
+        patterns=tuple(patterns),
+        member=member,
+        storage_options=storage_options,
+    )
+
+
+def _is_folder(file: ScanFile) -> bool:
+    try:
+        return is_folder(file.url, storage_options=file.storage_options)
+    except TreeError:
+        return False  # what cannot be asked is fetched, and that says why
+
+
+def _read_folder(folder: ScanFile) -> OctVolume:
+    """A folder that is one scan: what lies in it decides how it is read."""
+    names = folder.names()
+    by_kind = {
+        kind: [name for name in names if name.lower().endswith(kind)]
+        for kind in ((".dcm", ".dicom"), (".xml",), IMAGES)
+    }
+    dicom, xml, images = by_kind.values()
+    if dicom:
+        return read_instances([folder.inside(name) for name in dicom])
+    if len(xml) == 1:
+        return read_heyex_xml(folder.inside(xml[0]), names)
+    if images:
+        return read_image_folder(folder, names)
+    reason = f"a folder with {len(names)} files and no scan among them; this reads {FORMATS}"
+    raise ScanError(folder.where, "parse", reason)
+
+
+def _unknown(file: ScanFile, suffix: str) -> ScanError:
+    reason = f"unknown format '{suffix or 'no suffix'}'; this reads {FORMATS}"
+    return ScanError(file.where, "parse", reason)
+
+
+def _load_dicom(file: ScanFile, frames: tuple[int, ...] | None) -> OctVolume:
+    return read_dicom(
+        file.content(), file.where, patterns=file.patterns, spacing=file.spacing, frames=frames
+    )
+
+
+def _load_part(
+    reader: Reader, header: ScanHeader, file: ScanFile, frames: tuple[int, ...] | None
+) -> OctVolume:
+    volume = reader(file)
+    return volume if frames is None else picked(volume, header, frames, file.where)
+
+
+def _kept_part(
+    volume: OctVolume, header: ScanHeader, file: ScanFile, frames: tuple[int, ...] | None
+) -> OctVolume:
+    return volume if frames is None else picked(volume, header, frames, file.where)

@@ -1,0 +1,97 @@
+"""One scan as the caller named it: where it lies, and what the caller knows about it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from oct_io.errors import ScanError, TreeError
+from oct_io.storage.files import exists, list_folder, read_bytes, read_head, redact
+from oct_io.volume import Pattern, Spacing
+
+RASTER: tuple[Pattern, ...] = ("raster",)
+MAX_SIDECAR_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScanFile:
+    """What every reader is given.
+
+    Attributes:
+        url: a local path or an fsspec URL; of a file, or of a folder that is one scan.
+        spacing: millimetres that stand above what the file says; None to derive them.
+        patterns: scan patterns that the caller admits.
+        member: which of several volumes in one file: an array's name, a series' number.
+        storage_options: for the filesystem.
+    """
+
+    url: str
+    spacing: Spacing | None = None
+    patterns: tuple[Pattern, ...] = RASTER
+    member: str | None = None
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def where(self) -> str:
+        """The address without credentials, for messages."""
+        return redact(self.url)
+
+    @property
+    def name(self) -> str:
+        """File name with its ending."""
+        return PurePosixPath(self.where.replace("\\", "/")).name
+
+    def content(self) -> bytes:
+        """The whole file in one request.
+
+        Raises:
+            ScanError: stage `fetch`.
+        """
+        return read_bytes(self.url, storage_options=self.storage_options)
+
+    def head(self, size: int) -> bytes:
+        """The first `size` bytes, or fewer.
+
+        Raises:
+            ScanError: stage `fetch`.
+        """
+        return read_head(self.url, size, storage_options=self.storage_options)
+
+    def beside(self, name: str) -> "ScanFile":
+        """The file called `name` in the same folder."""
+        folder, mark, _ = self.url.rpartition("/")
+        return replace(self, url=f"{folder}{mark}{name}")
+
+    def inside(self, name: str) -> "ScanFile":
+        """The file called `name` in this folder."""
+        return replace(self, url=f"{self.url.rstrip('/')}/{name}")
+
+    def names(self) -> list[str]:
+        """Names of the files in this folder, sorted; no subfolders.
+
+        Raises:
+            ScanError: stage `fetch`.
+        """
+        try:
+            return list_folder(self.url, storage_options=self.storage_options)
+        except TreeError as error:
+            raise ScanError(self.where, "fetch", "the folder cannot be listed") from error
+
+    def text(self) -> str | None:
+        """The file as text, if it is there; None otherwise.
+
+        Raises:
+            ScanError: stage `fetch`, or `parse` if it is too long or not UTF-8.
+        """
+        try:
+            if not exists(self.url, storage_options=self.storage_options):
+                return None
+        except TreeError as error:
+            raise ScanError(self.where, "fetch", "it cannot be reached") from error
+        head = self.head(MAX_SIDECAR_BYTES + 1)
+        if len(head) > MAX_SIDECAR_BYTES:
+            raise ScanError(self.where, "parse", f"more than {MAX_SIDECAR_BYTES:,} bytes")
+        try:
+            return head.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise ScanError(self.where, "parse", "not UTF-8 text") from None

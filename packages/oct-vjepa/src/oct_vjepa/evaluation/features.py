@@ -1,0 +1,195 @@
+"""Features of volumes: where an encoder meets a data set, once, and what it found is kept."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+
+from oct_vjepa.model.encoder import Encoder
+from oct_vjepa.model.pooling import POOLS, check_pools, class_tokens_of, pool_tokens
+from oct_vjepa.model.weights import weights_fingerprint
+
+Features = dict[str, NDArray[np.float32]]
+"""Pool to (N, D), or (N, 2D) for `mean_std`; several layers stand side by side along D."""
+
+TOKENS = "tokens"
+"""Key of the tokens themselves, (N, T, D), where they are kept."""
+
+
+@torch.no_grad()
+def embed_batch(
+    encoder: Encoder,
+    volumes: NDArray[Any],
+    *,
+    pools: Sequence[str],
+    spacing_B3: Tensor | None = None,
+    layers: Sequence[int] | None = None,
+    tokens: bool = False,
+) -> Features:
+    """Pooled features of one batch, computed where the encoder is and in the mode that it is in.
+
+    Args:
+        encoder: whose features.
+        volumes: (B, Z, Y, X) or (B, C, Z, Y, X).
+        pools: how the tokens become vectors.
+        spacing_B3: (z, y, x) between voxel centres, for encoders whose positions are lengths.
+        layers: blocks that are pooled each by itself and put side by side; None: the last alone.
+        tokens: keep the tokens too, under `TOKENS`.
+
+    Raises:
+        ValueError: the encoder cannot take the volumes, or there is no such pool or layer.
+    """
+    place = next(encoder.parameters()).device
+    extra: dict[str, Any] = {} if layers is None else {"layers": layers}
+    if spacing_B3 is not None:
+        extra["spacing_B3"] = spacing_B3.to(place)
+    found = encoder(_tensor(volumes).to(place), **extra)
+    levels = [one.float() for one in (found if layers is not None else (found,))]
+    first = class_tokens_of(encoder)
+    features = {
+        pool: torch.cat([pool_tokens(one, pool, class_tokens=first) for one in levels], dim=-1)
+        for pool in pools
+    }
+    if tokens:
+        features[TOKENS] = torch.cat(levels, dim=-1)
+    return {name: values.cpu().numpy() for name, values in features.items()}
+
+
+def embed_volumes(
+    encoder: Encoder,
+    volumes: Iterable[NDArray[Any]],
+    *,
+    batch_size: int = 32,
+    device: torch.device | str | None = None,
+    pools: Sequence[str] = POOLS,
+    spacing: Sequence[float] | NDArray[Any] | None = None,
+    layers: Sequence[int] | None = None,
+) -> Features:
+    """Pooled features of each volume for several pools, in one pass: pool -> (N, D) or (N, 2D).
+
+    Args:
+        encoder: moved to `device` if one is given.
+        volumes: (Z, Y, X) or (C, Z, Y, X) arrays, or one array of them; uint8 or floating.
+        batch_size: volumes in one pass; the last batch may be smaller.
+        device: where to compute; where the encoder is if left out.
+        pools: which; those of `POOLS` if left out.
+        spacing: (z, y, x) between voxel centres, for encoders whose positions are lengths; one
+            triple for all volumes, or one row each, (N, 3).
+        layers: blocks whose tokens are pooled each by itself and put side by side, from 0 and
+            ascending; the last alone if left out. What is small and local may stand in earlier
+            blocks and be gone from the last.
+
+    Raises:
+        ValueError: no volumes, an unknown pool or layer, or not as many rows of spacing as volumes.
+    """
+    check_pools(list(pools))
+    if device is not None:
+        encoder.to(device)
+    was_training = encoder.training
+    encoder.eval()
+    parts: list[Features] = []
+    done = 0
+    for batch in _batches(volumes, batch_size):
+        steps = None if spacing is None else _spacing_rows(spacing, done, len(batch))
+        parts.append(embed_batch(encoder, batch, pools=pools, spacing_B3=steps, layers=layers))
+        done += len(batch)
+    encoder.train(was_training)
+    if spacing is not None and np.ndim(spacing) == 2 and len(spacing) != done:
+        raise ValueError(f"spacing has {len(spacing)} rows, but there are {done} volumes")
+    if not parts:
+        raise ValueError("embed_volumes got no volumes")
+    return {pool: np.concatenate([part[pool] for part in parts]) for pool in pools}
+
+
+def load_or_embed(
+    encoder: Encoder,
+    volumes: Iterable[NDArray[Any]],
+    *,
+    volumes_fingerprint: str,
+    folder: Path,
+    batch_size: int = 32,
+    device: torch.device | str | None = None,
+    pools: Sequence[str] = POOLS,
+    spacing: Sequence[float] | NDArray[Any] | None = None,
+    layers: Sequence[int] | None = None,
+) -> Features:
+    """Features of `volumes` for each pool; read from `folder` if this pair was embedded before.
+
+    A file that is damaged, or lacks a pool, is made again.
+
+    Args:
+        encoder: whose features.
+        volumes: as for `embed_volumes`.
+        volumes_fingerprint: stands for the volumes and their order.
+        folder: local folder for the feature files; made if missing.
+        batch_size: volumes in one pass.
+        device: where to compute.
+        pools: which; those of `POOLS` if left out.
+        spacing: as for `embed_volumes`; read by encoders whose positions are lengths.
+        layers: as for `embed_volumes`.
+    """
+    wanted = list(pools)
+    key = f"{weights_fingerprint(encoder)}-{volumes_fingerprint[:16]}"
+    if spacing is not None and encoder.config.position_unit == "length":
+        steps = np.ascontiguousarray(spacing, dtype=np.float32)
+        key += f"-{hashlib.sha256(steps.tobytes()).hexdigest()[:8]}"
+    if layers is not None:
+        key += "-layers" + "_".join(map(str, layers))
+    path = folder / f"{key}.safetensors"
+    if path.exists():
+        try:
+            found = load_file(path)
+        except SafetensorError:
+            found = {}
+        if found.keys() >= set(wanted):
+            return {pool: found[pool] for pool in wanted}
+        pools = [*wanted, *(pool for pool in found if pool not in wanted)]
+    features = embed_volumes(
+        encoder,
+        volumes,
+        batch_size=batch_size,
+        device=device,
+        pools=pools,
+        spacing=spacing,
+        layers=layers,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    draft = folder / f".{key}-{os.getpid()}.draft"
+    save_file(features, draft)
+    os.replace(draft, path)
+    return {pool: features[pool] for pool in wanted}
+
+
+def _spacing_rows(spacing: Sequence[float] | NDArray[Any], first: int, count: int) -> Tensor:
+    """Spacing of `count` volumes from number `first` on, (count, 3), float32."""
+    rows = np.asarray(spacing, dtype=np.float32)
+    found = np.tile(rows, (count, 1)) if rows.ndim == 1 else rows[first : first + count]
+    if found.shape != (count, 3):
+        raise ValueError(
+            f"spacing {rows.shape} must be three numbers, or a row of them for each volume; there "
+            f"are at least {first + count} volumes"
+        )
+    return torch.from_numpy(found)
+
+
+def _batches(volumes: Iterable[NDArray[Any]], batch_size: int) -> Iterator[NDArray[Any]]:
+    iterator = iter(volumes)
+    while rows := [np.asarray(volume) for volume in islice(iterator, batch_size)]:
+        yield np.stack(rows)
+
+
+def _tensor(volumes: NDArray[Any]) -> Tensor:
+    """(B, C, Z, Y, X)."""
+    if volumes.dtype == np.uint16:  # torch computes with few unsigned types
+        volumes = volumes.astype(np.float32)
+    batch = torch.from_numpy(np.ascontiguousarray(volumes))
+    return batch if batch.ndim == 5 else batch.unsqueeze(1)

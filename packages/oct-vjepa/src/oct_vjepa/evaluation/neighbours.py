@@ -1,0 +1,125 @@
+"""A probe that fits nothing: the classes of the most similar volumes.
+
+Weighted k nearest neighbours by cosine, as DINO (Caron et al. 2021) evaluates features: each of the
+k most similar training volumes votes for its class with exp(cosine / temperature).
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from oct_vjepa.evaluation.metrics import Scores, average_units, score_units
+from oct_vjepa.evaluation.probes import BOOTSTRAP, check_rows, encode_labels, number_groups
+
+NEIGHBOURS = 20  # DINO's k
+TEMPERATURE = 0.07  # DINO's
+_ROWS = 1024  # of the test side at once: bounds the memory for similarities
+
+
+def neighbour_votes(
+    features_ND: Tensor,
+    labels_N: Tensor,
+    query_MD: Tensor,
+    *,
+    classes: int,
+    groups_N: Tensor | None = None,
+    query_groups_M: Tensor | None = None,
+    k: int = NEIGHBOURS,
+    temperature: float = TEMPERATURE,
+) -> Tensor:
+    """Share of the votes for each class, (M, classes); rows of a query's own group do not vote.
+
+    Features are standardised with `features_ND` first: else what all volumes share decides the
+    cosine. Where a query has fewer than k rows of other groups, they all vote.
+
+    Args:
+        features_ND: of the volumes that vote.
+        labels_N: their classes, from 0.
+        query_MD: of the volumes that are asked about.
+        classes: number of classes.
+        groups_N: participant of each voter, as numbers; with `query_groups_M` or not at all.
+        query_groups_M: participant of each query.
+        k: how many vote.
+        temperature: small means that the most similar decide.
+
+    Raises:
+        ValueError: a query for whom no row of another group is left, or a bad k or temperature.
+    """
+    if k < 1 or not temperature > 0:
+        raise ValueError(f"neighbours: k ({k}) and temperature ({temperature}) must be positive")
+    spread = features_ND.std(dim=0, correction=0)
+    scale = torch.where(spread > 1e-12, spread, torch.ones_like(spread))
+    known, asked = (
+        functional.normalize((part - features_ND.mean(dim=0)) / scale, dim=1)
+        for part in (features_ND, query_MD)
+    )
+    hot_NC = functional.one_hot(labels_N, classes).to(known.dtype)
+    votes = []
+    for start in range(0, len(asked), _ROWS):
+        cosine = asked[start : start + _ROWS] @ known.T
+        if groups_N is not None and query_groups_M is not None:
+            own = query_groups_M[start : start + _ROWS, None] == groups_N
+            if own.all(dim=1).any():
+                raise ValueError("neighbours: a volume has no row of another group to compare with")
+            cosine = cosine.masked_fill(own, -torch.inf)
+        best, rows = cosine.topk(min(k, cosine.shape[1]), dim=1)
+        weight = ((best - best[:, :1]) / temperature).exp()
+        votes.append((weight.unsqueeze(-1) * hot_NC[rows]).sum(dim=1) / weight.sum(1, keepdim=True))
+    return torch.cat(votes)
+
+
+def neighbour_probe(
+    features_train: NDArray[Any],
+    y_train: NDArray[Any],
+    features_test: NDArray[Any] | None = None,
+    y_test: NDArray[Any] | None = None,
+    *,
+    groups_train: NDArray[Any] | None = None,
+    groups_test: NDArray[Any] | None = None,
+    k: int = NEIGHBOURS,
+    temperature: float = TEMPERATURE,
+    seed: int,
+    bootstrap: int = BOOTSTRAP,
+) -> Scores:
+    """Score the test participants, or, without a test side, each participant by all others.
+
+    Args:
+        features_train: (N, D).
+        y_train: N labels, numbers or strings; two or more classes.
+        features_test: (M, D); none: leave one group out.
+        y_test: M labels; the same classes.
+        groups_train: participant of each row; each row its own if left out.
+        groups_test: likewise; none may be among the training rows.
+        k: how many neighbours vote.
+        temperature: small means that the most similar decide.
+        seed: of the bootstrap.
+        bootstrap: number of bootstrap samples.
+
+    Raises:
+        ValueError: as `probe`, and as `neighbour_votes`.
+    """
+    if (features_test is None) != (y_test is None):
+        raise ValueError("neighbours: give features and labels of the test side, or neither")
+    alone = features_test is None or y_test is None
+    classes, y, y_held = encode_labels(y_train, y_train if alone else np.asarray(y_test))
+    groups, held = number_groups(groups_train, groups_test, len(y), len(y_held))
+    asked = features_train if features_test is None else features_test
+    held = groups if alone else held
+    check_rows(train=(features_train, y, groups), test=(asked, y_held, held))
+    numbers = torch.from_numpy(np.unique(groups, return_inverse=True)[1].reshape(-1))
+    votes = neighbour_votes(
+        torch.as_tensor(features_train).double(),
+        torch.from_numpy(y),
+        torch.as_tensor(asked).double(),
+        classes=len(classes),
+        groups_N=numbers if alone else None,
+        query_groups_M=numbers if alone else None,
+        k=k,
+        temperature=temperature,
+    )
+    units = average_units(votes.numpy(), y_held, held)
+    return Scores(**score_units(units, classes, seed=seed, bootstrap=bootstrap))

@@ -1,0 +1,223 @@
+"""What frozen features know: a logistic regression on them, with honest intervals.
+
+Features, labels and participants are arrays; whose features they are does not matter. Scikit-learn
+fits the regression and is loaded on first use: install `oct-vjepa[probes]`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_vjepa.evaluation.metrics import (
+    Interval,
+    Scores,
+    auroc,
+    average_units,
+    interval_of,
+    resample_weights,
+    score_units,
+)
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C: large means little shrinkage
+FOLDS = 5
+BOOTSTRAP = 1000
+
+
+@dataclass(kw_only=True, slots=True)
+class ProbeResult(Scores):
+    """How well a linear probe does on the test participants; intervals are 95 % bootstrap."""
+
+    strength: float
+    """The C that cross-validation on the training participants chose."""
+    regression: Any = field(repr=False)
+    """The fitted scikit-learn pipeline of StandardScaler and LogisticRegression, on class numbers;
+    `LinearHead.from_regression` makes a module of it."""
+
+
+def probe(
+    features_train: NDArray[Any],
+    y_train: NDArray[Any],
+    features_test: NDArray[Any],
+    y_test: NDArray[Any],
+    *,
+    groups_train: NDArray[Any] | None = None,
+    groups_test: NDArray[Any] | None = None,
+    seed: int,
+    bootstrap: int = BOOTSTRAP,
+) -> ProbeResult:
+    """Fit on the training participants, score the test participants.
+
+    Features are standardised; the strength of the regression is the one with the least log loss in
+    cross-validation that keeps a participant in one fold. Test scores are averaged within each
+    participant, and participants are resampled within their class.
+
+    Args:
+        features_train: (N, D).
+        y_train: N labels, numbers or strings; two or more classes.
+        features_test: (M, D).
+        y_test: M labels; the same classes.
+        groups_train: participant of each row; each row its own if left out.
+        groups_test: likewise; none may be among the training rows.
+        seed: of the folds and of the bootstrap.
+        bootstrap: number of bootstrap samples.
+
+    Raises:
+        ValueError: classes differ or are too few, sizes differ, a participant is on both sides.
+    """
+    classes, y, y_held = encode_labels(y_train, y_test)
+    groups, held = number_groups(groups_train, groups_test, len(y), len(y_held))
+    check_rows(train=(features_train, y, groups), test=(features_test, y_held, held))
+    strength = _choose_strength(features_train, y, groups, seed)
+    model = _regression(strength).fit(features_train, y)
+    units = average_units(model.predict_proba(features_test), y_held, held)
+    scores = score_units(units, classes, seed=seed, bootstrap=bootstrap)
+    return ProbeResult(**scores, strength=strength, regression=model)
+
+
+def probe_sides(
+    features_ND: NDArray[Any],
+    labels_N: NDArray[Any],
+    participants_N: NDArray[Any],
+    fit: NDArray[np.bool_],
+    test: NDArray[np.bool_],
+    *,
+    seed: int,
+    bootstrap: int = BOOTSTRAP,
+) -> ProbeResult:
+    """As `probe`, where both sides are rows of the same arrays: those true in `fit`, in `test`."""
+    return probe(
+        features_ND[fit],
+        labels_N[fit],
+        features_ND[test],
+        labels_N[test],
+        groups_train=participants_N[fit],
+        groups_test=participants_N[test],
+        seed=seed,
+        bootstrap=bootstrap,
+    )
+
+
+def paired_difference(
+    one: Scores, other: Scores, *, seed: int, bootstrap: int = BOOTSTRAP
+) -> Interval:
+    """AUROC of `one` minus that of `other`, both read on the same resampled participants.
+
+    The two may come from probes of any kind.
+
+    Raises:
+        ValueError: the two probes were not tested on the same participants and labels.
+    """
+    return mean_difference([one], [other], seed=seed, bootstrap=bootstrap)
+
+
+def mean_difference(
+    ones: Sequence[Scores], others: Sequence[Scores], *, seed: int, bootstrap: int = BOOTSTRAP
+) -> Interval:
+    """Mean AUROC of `ones` minus that of `others`, all read on the same resampled participants.
+
+    For several seeds of one method against several of another. The interval is that of the test
+    participants; how much seeds differ stands in the values of each.
+
+    Raises:
+        ValueError: there are none, or they were not tested on the same participants and labels.
+    """
+    if not ones or not others:
+        raise ValueError("a difference of probes needs at least one on either side")
+    first = ones[0]
+    for other in (*ones[1:], *others):
+        same = np.array_equal(first.units.labels_N, other.units.labels_N) and np.array_equal(
+            first.units.groups_N, other.units.groups_N
+        )
+        if not same or first.classes != other.classes:
+            raise ValueError("paired_difference needs probes of the same test participants")
+    weights = resample_weights(first.units, bootstrap=bootstrap, seed=seed)
+    values = [float(np.mean([one.auroc for one in side])) for side in (ones, others)]
+    samples = [
+        np.mean([auroc(one.units, weights) for one in side], axis=0) for side in (ones, others)
+    ]
+    return interval_of(values[0] - values[1], samples[0] - samples[1])
+
+
+def encode_labels(
+    y_train: NDArray[Any], y_test: NDArray[Any]
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """Class names, and labels as their indices."""
+    classes, held = np.unique(y_train), np.unique(y_test)
+    if len(classes) < 2 or not np.array_equal(classes, held):
+        raise ValueError(
+            f"training has the classes {classes.tolist()} and testing {held.tolist()}: "
+            "both must have the same two or more"
+        )
+    names = [str(one) for one in classes.tolist()]
+    return names, np.searchsorted(classes, y_train), np.searchsorted(classes, y_test)
+
+
+def number_groups(
+    train: NDArray[Any] | None, test: NDArray[Any] | None, rows: int, held: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Participants of both sides, numbered by row where none are given."""
+    if train is not None and test is not None and (both := set(train) & set(test)):
+        raise ValueError(f"{len(both)} participants are in both the training and the test rows")
+    ours = np.arange(rows) if train is None else np.asarray(train)
+    return ours, np.arange(held) if test is None else np.asarray(test)
+
+
+def check_rows(**sides: tuple[Any, Any, Any]) -> None:
+    """Refuse a side whose features, labels and groups differ in number.
+
+    Raises:
+        ValueError: names the side and the numbers.
+    """
+    for side, parts in sides.items():
+        sizes = [len(part) for part in parts]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"{side}: rows, labels and groups differ in number: {sizes}")
+
+
+def _regression(strength: float) -> Any:
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise RuntimeError("probes need scikit-learn: install oct-vjepa[probes]") from error
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000))
+
+
+def _choose_strength(
+    features: NDArray[Any], y: NDArray[np.int64], groups: NDArray[Any], seed: int
+) -> float:
+    """The C with the least log loss on held-out folds of training participants."""
+    folds = participant_folds(features, y, groups, seed)
+    losses = []
+    for strength in STRENGTHS:
+        total = 0.0
+        for fit, rest in folds:
+            chances = _regression(strength).fit(features[fit], y[fit]).predict_proba(features[rest])
+            total -= np.log(chances[np.arange(len(rest)), y[rest]].clip(1e-15)).sum()
+        losses.append(total)
+    return STRENGTHS[int(np.argmin(losses))]
+
+
+def participant_folds(
+    features: NDArray[Any], y: NDArray[np.int64], groups: NDArray[Any], seed: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Folds whose training part holds every class; a participant is in one fold only."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    fewest = min(len(np.unique(groups[y == one])) for one in np.unique(y))
+    if fewest < 2:
+        raise ValueError("every class needs at least two training participants")
+    splitter = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=seed)
+    folds = [
+        (fit, rest)
+        for fit, rest in splitter.split(features, y, groups)
+        if len(np.unique(y[fit])) == len(np.unique(y))
+    ]
+    if not folds:
+        raise ValueError("too few training participants to keep every class in every fold")
+    return folds

@@ -1,0 +1,111 @@
+"""Low-rank adapters on an encoder's linear maps, through PEFT: add, train, merge.
+
+PEFT is loaded on first use: install `oct-vjepa[lora]`.
+"""
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from oct_vjepa.model.encoder import Encoder
+
+PARTS = {
+    "qkv": "attention.qkv",
+    "proj": "attention.proj",
+    "fc1": "mlp.fc1",
+    "fc2": "mlp.fc2",
+}
+"""Linear maps of a block by the name that `LoraConfig.parts` takes."""
+
+
+@dataclass(kw_only=True, slots=True)
+class LoraConfig:
+    """Shape of the adapters (LoRA, Hu et al. 2021)."""
+
+    rank: int = 8
+    """Width of the bottleneck; the paper finds 4 to 8 enough for attention."""
+
+    alpha: float = 16.0
+    """The change is scaled by alpha / rank; twice the rank is common practice."""
+
+    dropout: float = 0.0
+    """Share of the adapter's inputs that training sets to 0."""
+
+    parts: list[str] = field(default_factory=lambda: ["qkv", "proj", "fc1", "fc2"])
+    """Which maps of each block get an adapter."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"lora.rank ({self.rank}) must be positive")
+        if not self.alpha > 0:
+            raise ValueError(f"lora.alpha ({self.alpha}) must be positive")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"lora.dropout ({self.dropout}) must be from 0 to below 1")
+        unknown = sorted(set(self.parts) - PARTS.keys())
+        if unknown or not self.parts:
+            raise ValueError(f"lora.parts ({self.parts}) must be among {', '.join(PARTS)}")
+
+
+def has_lora(encoder: nn.Module) -> bool:
+    """Whether `add_lora` was called on the encoder and `merge_lora` was not."""
+    return any("lora_A" in name for name, _ in encoder.named_parameters())
+
+
+def add_lora(encoder: Encoder, config: LoraConfig, *, seed: int) -> Encoder:
+    """Freeze the encoder and put adapters into its blocks, in place; its output does not change.
+
+    Args:
+        encoder: changed and returned.
+        config: see `LoraConfig`.
+        seed: of the adapters' first weights.
+
+    Raises:
+        RuntimeError: PEFT is not installed.
+        ValueError: the encoder has adapters already.
+    """
+    peft = _peft()
+    if has_lora(encoder):
+        raise ValueError("the encoder has LoRA adapters already; call merge_lora first")
+    encoder.requires_grad_(False)
+    settings = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=rf"blocks\.\d+\.({'|'.join(PARTS[one] for one in config.parts)})",
+        bias="none",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        peft.inject_adapter_in_model(settings, encoder)
+    return encoder
+
+
+def merge_lora(encoder: Encoder) -> Encoder:
+    """Add each adapter's change to its map and take the adapters out, in place.
+
+    What is left is a plain encoder with the outputs that it had, all of whose parameters learn
+    again; save it with `save_pretrained`.
+
+    Raises:
+        RuntimeError: PEFT is not installed.
+        ValueError: the encoder has no adapters.
+    """
+    layer = _peft().tuners.lora.LoraLayer
+    adapted = [(name, part) for name, part in encoder.named_modules() if isinstance(part, layer)]
+    if not adapted:
+        raise ValueError("the encoder has no LoRA adapters; call add_lora first")
+    for name, part in adapted:
+        part.merge(safe_merge=True)
+        encoder.set_submodule(name, part.get_base_layer())
+    encoder.requires_grad_(True)
+    return encoder
+
+
+def _peft() -> Any:
+    try:
+        return importlib.import_module("peft")
+    except ImportError as error:
+        raise RuntimeError("LoRA needs PEFT: install oct-vjepa[lora]") from error

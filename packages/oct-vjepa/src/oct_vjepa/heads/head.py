@@ -1,0 +1,94 @@
+"""What every head is: it knows its classes, reads tokens or pooled features, and can be saved."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from oct_vjepa.model.pooling import pool_tokens
+from oct_vjepa.model.weights import WeightsError, load_weights, read_config, write_weights
+
+
+class Head(nn.Module):
+    """A classifier that can be saved: it knows its classes, and gives logits from tokens.
+
+    A subclass names its `kind`, returns from `settings` what its constructor takes, and computes
+    `from_tokens`.
+    """
+
+    kind: ClassVar[str]
+    classes: list[str]
+
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments that rebuild this head, as JSON values."""
+        raise NotImplementedError
+
+    def from_tokens(self, tokens_BND: Tensor, *, class_tokens: int = 0) -> Tensor:
+        """Logits (B, classes) from an encoder's tokens, of which `class_tokens` come first."""
+        raise NotImplementedError
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors to `folder`."""
+        write_weights(folder, self.kind, self.settings(), self)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Read a head from a folder, in evaluation mode and on the CPU.
+
+        Raises:
+            WeightsError: files missing or damaged, settings that do not fit, or keys that do not.
+        """
+        settings = read_config(folder, cls.kind)
+        try:
+            head = cls(**settings)
+        except (TypeError, ValueError) as error:
+            raise WeightsError(f"{folder}: config.json is not valid: {error}") from error
+        load_weights(head, folder)
+        return head.eval()
+
+
+class PooledHead(Head):
+    """A head whose input is a volume's pooled features, which it standardises first.
+
+    Args:
+        width: features of a volume, D.
+        classes: names of the classes, in the order of the outputs.
+        pool: how the tokens became features, so that whoever uses the head does the same; empty
+            if they were not pooled from tokens.
+    """
+
+    def __init__(self, *, width: int, classes: Sequence[str], pool: str = "") -> None:
+        super().__init__()
+        self.classes, self.pool = list(classes), pool
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+
+    mean: Tensor
+    scale: Tensor
+
+    def standardise(self, features_ND: Tensor) -> Tensor:
+        """Take over mean and standard deviation of training features; constant ones keep scale 1.
+
+        Returns the features with mean 0 and standard deviation 1.
+        """
+        spread = features_ND.std(dim=0, correction=0)
+        with torch.no_grad():
+            self.mean.copy_(features_ND.mean(dim=0))
+            self.scale.copy_(torch.where(spread > 1e-12, spread, torch.ones_like(spread)))
+        return (features_ND - self.mean) / self.scale
+
+    def from_tokens(self, tokens_BND: Tensor, *, class_tokens: int = 0) -> Tensor:
+        """Logits (B, classes) from an encoder's tokens.
+
+        Raises:
+            ValueError: the head was not made for pooled tokens.
+        """
+        if not self.pool:
+            raise ValueError(f"{self.kind}: its pool is empty, so it cannot start from tokens")
+        return self(pool_tokens(tokens_BND, self.pool, class_tokens=class_tokens))
+
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments that rebuild this head."""
+        return {"width": len(self.mean), "classes": self.classes, "pool": self.pool}

@@ -1,0 +1,61 @@
+"""The teacher: a slow copy of the encoder, moved towards it after every optimiser step."""
+
+import copy
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from oct_vjepa.model.encoder import Encoder
+
+
+class Teacher(nn.Module):
+    """Exponential moving average of an encoder, in float32, without gradients, always in eval mode.
+
+    float32 because one step moves a weight by less than bfloat16 can tell apart.
+    """
+
+    def __init__(self, student: Encoder) -> None:
+        super().__init__()
+        self.encoder = copy.deepcopy(student).float().requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode, whatever the module around it does."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(
+        self,
+        x_BCZYX: Tensor,
+        *,
+        spacing_B3: Tensor | None = None,
+        layers: Sequence[int] | None = None,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """Features of every patch of the whole volume: what `Encoder.forward` gives, (B, N, D).
+
+        Args:
+            x_BCZYX: the volume.
+            spacing_B3: distance between voxels along (z, y, x), if positions are lengths.
+            layers: numbers of blocks; with them a tuple, one (B, N, D) a block.
+        """
+        return self.encoder(x_BCZYX, spacing_B3=spacing_B3, layers=layers)
+
+    @torch.no_grad()
+    def drift(self, student: Encoder) -> Tensor:
+        """Distance between the student's weights and these, over the length of these, 0-dim."""
+        mine = torch.cat([weight.flatten() for weight in self.encoder.parameters()])
+        theirs = torch.cat([weight.detach().float().flatten() for weight in student.parameters()])
+        return (theirs - mine).norm() / mine.norm().clamp_min(1e-12)
+
+    @torch.no_grad()
+    def update(self, student: Encoder, momentum: float) -> None:
+        """Set each weight to momentum * itself + (1 - momentum) * the student's.
+
+        `momentum` is a Python number and nothing is read back, so the device does not wait.
+        """
+        mine: list[Tensor] = list(self.encoder.parameters())
+        theirs = [weight.detach().to(torch.float32) for weight in student.parameters()]
+        torch._foreach_mul_(mine, momentum)
+        torch._foreach_add_(mine, theirs, alpha=1.0 - momentum)

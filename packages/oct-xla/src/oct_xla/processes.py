@@ -1,0 +1,176 @@
+"""CPUs and CUDA GPUs, one a process, joined by torch.distributed."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from oct_xla.errors import DeviceError
+from oct_xla.precision import autocast, check_precision
+from oct_xla.runtime import Module
+from oct_xla.tree import map_tensors
+
+BUCKET_ELEMENTS = 8 * 1024 * 1024  # 32 MB of float32 a collective: few calls, little extra memory
+
+
+class NativeRuntime:
+    """CPU or CUDA, one device a process, processes joined by torch.distributed.
+
+    Started by torchrun (RANK is set), the processes join through gloo on CPUs and through gloo and
+    NCCL on GPUs. Gradients are averaged here, in flat buckets after the last micro-batch, not by
+    DistributedDataParallel: that wraps `forward` only, and an objective is called through `loss`.
+    Another accelerator of torch.distributed needs its device type and backend below, no more.
+
+    Args:
+        kind: "cpu" or "cuda".
+        precision: see `oct_xla.precision`.
+
+    Raises:
+        DeviceError: if the device is not there.
+    """
+
+    local_devices = 1
+
+    def __init__(self, kind: str, precision: str = "fp32") -> None:
+        self.name, self.precision = kind, check_precision(precision)
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise DeviceError(
+                "runtime cuda: this PyTorch finds no CUDA GPU; check nvidia-smi, install a CUDA"
+                " build of torch, or set runtime=cpu"
+            )
+        self._joined = self._join(kind)
+        self.rank = dist.get_rank() if self._distributed else 0
+        self.world = dist.get_world_size() if self._distributed else 1
+        self.device = self._pick_device(kind)
+        self._checked = False
+
+    @property
+    def devices(self) -> int:
+        """One device a process."""
+        return self.world
+
+    @property
+    def _distributed(self) -> bool:
+        return dist.is_available() and dist.is_initialized()
+
+    def _join(self, kind: str) -> bool:
+        if self._distributed or "RANK" not in os.environ:
+            return False
+        # gloo stands beside NCCL for the agreements, which are host integers.
+        dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "cpu:gloo")
+        return True
+
+    @staticmethod
+    def _pick_device(kind: str) -> torch.device:
+        if kind == "cpu":
+            return torch.device("cpu")
+        index = int(os.environ.get("LOCAL_RANK", "0"))
+        if index >= torch.cuda.device_count():
+            raise DeviceError(
+                f"runtime cuda: local rank {index} has no GPU of its own, this host has"
+                f" {torch.cuda.device_count()}; start as many processes as there are GPUs"
+            )
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
+
+    def prepare(self, module: Module) -> Module:
+        """Move a module to the device and give every process the values of the first."""
+        module.to(self.device)
+        if self.world > 1:
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor.detach(), src=0)
+        return module
+
+    def put(self, batch: Any) -> Any:
+        """Copy a batch to the device; from pinned memory the copy overlaps with work."""
+        return map_tensors(lambda tensor: tensor.to(self.device, non_blocking=True), batch)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context of the forward pass."""
+        return autocast(self.device.type, self.precision)
+
+    def cut(self) -> None:
+        """Do nothing: arithmetic is eager."""
+
+    def seed(self, seed: int) -> None:
+        """Seed PyTorch's generators of the host and of the device."""
+        torch.manual_seed(seed)
+
+    def reduce_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Average the gradients over the processes, in buckets of one dtype.
+
+        Raises:
+            DeviceError: if the processes used different parameters in their first step.
+        """
+        if self.world == 1:
+            return
+        used = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if not self._checked:
+            self._check_equal_count(len(used))
+        for bucket in _buckets(used):
+            flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
+            dist.all_reduce(flat)
+            flat.div_(self.world)
+            parts = flat.split([gradient.numel() for gradient in bucket])
+            for gradient, part in zip(bucket, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+
+    def _check_equal_count(self, count: int) -> None:
+        largest, smallest = self.agree(count), -self.agree(-count)
+        if largest != smallest:
+            raise DeviceError(
+                f"gradients: processes have between {smallest} and {largest} of them; each"
+                " parameter must take part in the loss on every process or on none"
+            )
+        self._checked = True
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of a 1-D tensor over the processes."""
+        if self.world > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+            values /= self.world
+        return values
+
+    def agree(self, value: int) -> int:
+        """Return the largest value of all processes, on each of them."""
+        return largest_of_all(value) if self.world > 1 else value
+
+    def host(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors in host memory; those already there are not copied."""
+        return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+
+    def compilations(self) -> int:
+        """Return 0: nothing is compiled."""
+        return 0
+
+    def close(self) -> None:
+        """Leave the group of processes, if this runtime joined it."""
+        if self._joined:
+            dist.destroy_process_group()
+            self._joined = False
+
+
+def largest_of_all(value: int) -> int:
+    """Return the largest value of all processes, on each of them."""
+    shared = torch.tensor(value)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return int(shared)
+
+
+def _buckets(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+    bucket: list[Tensor] = []
+    elements = 0
+    for tensor in tensors:
+        full = elements + tensor.numel() > BUCKET_ELEMENTS
+        if bucket and (full or tensor.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, elements = [], 0
+        bucket.append(tensor)
+        elements += tensor.numel()
+    if bucket:
+        yield bucket

@@ -1,0 +1,79 @@
+"""What the loop asks of a device and of the other processes: one small protocol."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class Runtime(Protocol):
+    """What `fit` asks of a device and of the other processes.
+
+    Attributes:
+        name: "cpu", "cuda" or "xla".
+        device: where parameters and batches lie.
+        precision: one of `oct_xla.precision.PRECISIONS`.
+        rank: which stripe of the batch this process feeds.
+        world: number of processes that feed.
+        local_devices: parts into which this process's micro-batch is cut.
+    """
+
+    name: str
+    device: torch.device
+    precision: str
+    rank: int
+    world: int
+    local_devices: int
+
+    @property
+    def devices(self) -> int:
+        """Number of devices of all processes."""
+        ...
+
+    def prepare(self, module: Module) -> Module:
+        """Move a module to the device, equal on all processes."""
+        ...
+
+    def put(self, batch: Any) -> Any:
+        """Move a batch of this process to the device."""
+        ...
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context of the forward pass."""
+        ...
+
+    def cut(self) -> None:
+        """End a lazily recorded graph; nothing where arithmetic is eager."""
+        ...
+
+    def seed(self, seed: int) -> None:
+        """Seed the device's own generator, for dropout."""
+        ...
+
+    def reduce_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Replace each gradient by its mean over the processes."""
+        ...
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of a 1-D tensor over the processes."""
+        ...
+
+    def agree(self, value: int) -> int:
+        """Return the largest value of all processes, on each of them."""
+        ...
+
+    def host(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the tensors in host memory."""
+        ...
+
+    def compilations(self) -> int:
+        """Return how many graphs were compiled so far; 0 where arithmetic is eager."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group of processes, if this runtime joined it."""
+        ...
