@@ -139,7 +139,7 @@ DEVICES: dict[str, Device] = {
         _of_field("phantom_narrow", (3.0, 0.9, 3.0)),
         _of_field("phantom_medium", (4.5, 1.1, 4.5)),
         _of_field("phantom_wide", (6.0, 1.3, 6.0)),
-        # Tuned against the real volume named in tests/test_phantom_statistics.py.
+        # Tuned against the real volume named in tests/phantom/test_statistics.py.
         Device(
             name="spectralis_like",
             shape=(24, 496, 512),

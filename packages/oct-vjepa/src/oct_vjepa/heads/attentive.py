@@ -2,7 +2,7 @@
 
 Both turn tokens into one vector by letting learned queries ask the tokens. The attentive probe
 follows facebookresearch/vjepa2, src/models/attentive_pooler.py, and gives the numbers of
-transformers' `VJEPA2ForVideoClassification` on the same weights (tests/test_attentive.py).
+transformers' `VJEPA2ForVideoClassification` on the same weights (tests/heads/test_attentive.py).
 """
 
 import math
