@@ -13,6 +13,27 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LIBRARIES = ("oct_io", "oct_vjepa", "oct_xla")
 SOURCES = sorted([*ROOT.glob("packages/*/src/**/*.py"), *ROOT.glob("apps/**/*.py")])
+WINGS = sorted(path.parent for path in ROOT.glob("packages/*/src/*/*/__init__.py"))
+PAGES = sorted(
+    path
+    for pattern in ("*.md", "docs/**/*.md", "packages/*/*.md", "apps/*/*.md")
+    for path in ROOT.glob(pattern)
+)
+PUBLIC = {
+    "oct_io": """WINDOWS CachedVolumes OctIoError OctVolume PhantomTree ScanError ScanRecord
+        SourceConfig Spacing TreeError Window audit build_cache draw_phantom
+        hash_participant load_labels open_cache open_source open_volume read_manifest
+        read_participants read_volume resample write_dicom write_phantom_tree""",
+    "oct_vjepa": """POOLS Encoder EncoderConfig Jepa JepaBatch JepaConfig MaskSetConfig
+        MaskingConfig Masks Predictor PredictorConfig ProbeResult ScheduleConfig Teacher
+        WeightsError axial_profile embed_volumes encoder_config paired_difference
+        pool_tokens probe sample_masks""",
+    "oct_xla": """CheckpointError Checkpoints DeviceError Feed FeedConfig FeedError FitResult
+        Journal LoopConfig NonFiniteError Objective OctXlaError RunFolder RunFolderError
+        Runtime Sink WandbSink claim_run_folder fit objective_tensors pick_runtime
+        read_checkpoint read_rows sample_seed write_provenance""",
+}
+"""What other projects import; a name that goes is a promise broken."""
 LOADED = """
 import json, sys
 import {library}
@@ -81,6 +102,54 @@ def test_torch_xla_is_imported_by_one_file_of_a_library():
 def test_only_the_apps_join_the_three_libraries():
     joining = {path.parent.name for path in SOURCES if imports_of(path) >= set(LIBRARIES)}
     assert joining == {"pretrain", "finetune"}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_no_public_name_is_gone(library):
+    module = importlib.import_module(library)
+    assert set(module.__all__) >= set(PUBLIC[library].split())
+
+
+@pytest.mark.parametrize("wing", WINGS, ids=lambda path: f"{path.parent.name}.{path.name}")
+def test_a_wing_says_who_lives_there_and_holds_at_most_15_modules(wing):
+    about = ast.get_docstring(ast.parse((wing / "__init__.py").read_text()))
+    assert about is not None
+    assert 2 < len(about.splitlines()) <= 12, "a few lines"
+    assert len([path for path in wing.glob("*.py") if path.stem != "__init__"]) <= 15
+
+
+def test_tests_stand_as_the_wings_do():
+    for library in LIBRARIES:
+        tests = ROOT / "packages" / library.replace("_", "-") / "tests"
+        folders = {path.parent.name for path in tests.glob("*/test_*.py")}
+        assert folders <= {wing.name for wing in WINGS if wing.parent.name == library}
+
+
+def test_every_link_of_a_page_leads_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), (page.relative_to(ROOT), target)
+
+
+def test_every_name_with_dots_in_a_page_or_docstring_is_there():
+    for path in (*PAGES, *SOURCES):
+        for name in re.findall(r"`(oct_(?:io|vjepa|xla)(?:\.\w+)+)", path.read_text()):
+            assert find_name(name), (path.relative_to(ROOT), name)
+
+
+def find_name(dotted: str) -> bool:
+    """Whether a module, or what stands in one, has this name."""
+    library, *parts = dotted.split(".")
+    found = importlib.import_module(library)
+    for number, part in enumerate(parts, start=2):
+        if not hasattr(found, part):
+            try:
+                importlib.import_module(".".join(dotted.split(".")[:number]))
+            except ModuleNotFoundError:
+                return False
+        found = getattr(found, part)
+    return True
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
