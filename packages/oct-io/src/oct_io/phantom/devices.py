@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -81,44 +81,31 @@ def three_sizes(name: str, values: Sequence[float]) -> tuple[float, float, float
     return bscan, row, column
 
 
-class Optics(NamedTuple):
-    """How a scanner forms an image; a row of values for the fields of `Device` called the same."""
-
-    axial_sigma_um: float
-    lateral_sigma_um: float
-    looks: int
-    noise_db: float
-    window_db: tuple[float, float]
-    roll_off_db_per_mm: float
-    gain_sd_db: float
-    texture_db: float = 1.0
-
-    def device(
-        self, name: str, shape: tuple[int, int, int], extent_mm: tuple[float, float, float]
-    ) -> Device:
-        """The scanner of these optics that samples so."""
-        return Device(name=name, shape=shape, extent_mm=extent_mm, **self._asdict())
+def device_of(*row: Any) -> Device:
+    """The device of a row of values: all fields of `Device`, in their order."""
+    return Device(**dict(zip(Device.__dataclass_fields__, row, strict=True)))
 
 
-SPECTRALIS = Optics(5.6, 11.0, 9, -25.5, (-26.0, 6.0), 1.0, 1.6, 0.7)
-"""Tuned against the real volume named in tests/phantom/test_statistics.py."""
+# Axial and lateral sigma, looks, noise, window, roll-off, gain, texture.
+SPECTRALIS = (5.6, 11.0, 9, -25.5, (-26.0, 6.0), 1.0, 1.6, 0.7)
+"""Optics, the fields after a device's name, shape and extent; tuned against the real volume named
+in tests/phantom/test_statistics.py."""
 
-_A = Optics(5.0, 14.0, 6, -27.0, (-27.0, 3.0), 1.5, 0.4)
-_B = Optics(6.0, 18.0, 3, -23.0, (-30.0, 4.0), 3.0, 0.8)
-_C = Optics(7.5, 20.0, 4, -25.0, (-24.0, 1.0), 0.5, 0.2)
+_A = (5.0, 14.0, 6, -27.0, (-27.0, 3.0), 1.5, 0.4, 1.0)
+_B = (6.0, 18.0, 3, -23.0, (-30.0, 4.0), 3.0, 0.8, 1.0)
+_C = (7.5, 20.0, 4, -25.0, (-24.0, 1.0), 0.5, 0.2, 1.0)
 
-DEVICES: dict[str, Device] = {
-    name: optics.device(name, shape, extent_mm)
-    for name, shape, extent_mm, optics in (
-        ("phantom_a", (12, 160, 96), (6.0, 1.28, 6.0), _A),
-        ("phantom_b", (14, 180, 88), (6.0, 1.26, 6.0), _B),
-        ("phantom_c", (16, 144, 80), (6.0, 1.296, 6.0), _C),
-        # A narrow field needs less depth for the same tilt and curvature; each shows the retina.
-        ("phantom_narrow", (10, 112, 80), (3.0, 0.9, 3.0), _A),
-        ("phantom_medium", (10, 112, 80), (4.5, 1.1, 4.5), _A),
-        ("phantom_wide", (10, 112, 80), (6.0, 1.3, 6.0), _A),
-        ("spectralis_like", (24, 496, 512), (0.72, 1.920512, 5.725184), SPECTRALIS),
-    )
-}
+_ROWS = (
+    ("phantom_a", (12, 160, 96), (6.0, 1.28, 6.0), *_A),
+    ("phantom_b", (14, 180, 88), (6.0, 1.26, 6.0), *_B),
+    ("phantom_c", (16, 144, 80), (6.0, 1.296, 6.0), *_C),
+    # A narrow field needs less depth for the same tilt and curvature; each shows the retina.
+    ("phantom_narrow", (10, 112, 80), (3.0, 0.9, 3.0), *_A),
+    ("phantom_medium", (10, 112, 80), (4.5, 1.1, 4.5), *_A),
+    ("phantom_wide", (10, 112, 80), (6.0, 1.3, 6.0), *_A),
+    ("spectralis_like", (24, 496, 512), (0.72, 1.920512, 5.725184), *SPECTRALIS),
+)
+
+DEVICES: dict[str, Device] = {row[0]: device_of(*row) for row in _ROWS}
 """By name. The depth of the small ones is what a curved, tilted macula needs and no more: a volume
 of 0.18 million voxels is drawn in well under a tenth of a second."""

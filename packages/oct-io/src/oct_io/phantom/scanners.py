@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from oct_io.phantom.devices import DEVICES, SPECTRALIS, Device, Optics
+from oct_io.phantom.devices import DEVICES, SPECTRALIS, Device, device_of
 from oct_io.phantom.retina import Anatomy
 from oct_io.scan.protocols import PROTOCOLS, Protocol
 
@@ -19,12 +19,12 @@ RADIAL_MM = 6.0
 
 _OPTICS = {
     "heidelberg_spectralis": SPECTRALIS,  # its tracker averages B-scans
-    "topcon_maestro2": Optics(6.0, 17.0, 1, -21.0, (-27.0, 5.0), 2.0, 0.5),  # cubes of one pass
-    "topcon_triton": Optics(8.0, 20.0, 1, -23.0, (-26.0, 4.0), 0.3, 0.5),  # a swept source
-    "zeiss_cirrus": Optics(5.0, 15.0, 1, -20.0, (-28.0, 4.0), 2.5, 0.3),
+    "topcon_maestro2": (6.0, 17.0, 1, -21.0, (-27.0, 5.0), 2.0, 0.5, 1.0),  # cubes of one pass
+    "topcon_triton": (8.0, 20.0, 1, -23.0, (-26.0, 4.0), 0.3, 0.5, 1.0),  # a swept source
+    "zeiss_cirrus": (5.0, 15.0, 1, -20.0, (-28.0, 4.0), 2.5, 0.3, 1.0),
 }
-"""By device. Chosen by eye to differ; only Spectralis' are tuned on a real scan. A swept
-source hardly loses depth."""
+"""Optics by device, as in `devices`. Chosen by eye to differ; only Spectralis' are tuned on a real
+scan. A swept source hardly loses depth."""
 
 
 def scanner(protocol: Protocol) -> Device:
@@ -32,7 +32,7 @@ def scanner(protocol: Protocol) -> Device:
     _, rows, _ = protocol.shape
     across_mm, along_mm = protocol.extent_mm or (RADIAL_MM, RADIAL_MM)
     extent_mm = (across_mm, rows * ROW_MM[protocol.device], along_mm)
-    device = _OPTICS[protocol.device].device(protocol.device, protocol.shape, extent_mm)
+    device = device_of(protocol.device, protocol.shape, extent_mm, *_OPTICS[protocol.device])
     return replace(device, looks=1) if "octa" in protocol.token else device
 
 
