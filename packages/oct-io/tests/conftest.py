@@ -14,11 +14,11 @@ import numpy as np
 import pydicom
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from oct_io.dicom.encoding import set_streams
 from oct_io.dicom.writer import write_dicom
 from oct_io.phantom import PhantomTree, write_phantom_tree
 from oct_io.storage.buckets import StorageConfig, using_storage
 from oct_io.volume import OctVolume, Spacing
-from pydicom.encaps import encapsulate, encapsulate_extended
 
 SECRET = "Secret^Person"
 SPACING = Spacing(0.25, 0.004, 0.05)
@@ -58,16 +58,8 @@ def compress(dataset, codec, table):
     `codec` is a name in SYNTAXES, or the UID of a syntax and what encodes a frame in it.
     """
     uid, encode = SYNTAXES[codec] if isinstance(codec, str) else codec
-    frames = [bytes(encode(frame)) for frame in dataset.pixel_array]
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(uid)
-    if table == "extended":
-        data, offsets, lengths = encapsulate_extended(frames)
-        dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = offsets, lengths
-    else:
-        data = encapsulate(frames, has_bot=table == "basic")
-    dataset.PixelData = data
-    dataset["PixelData"].VR = "OB"
-    dataset["PixelData"].is_undefined_length = True
+    streams = [bytes(encode(frame)) for frame in dataset.pixel_array]
+    set_streams(dataset, streams, uid, table)
 
 
 @pytest.fixture
@@ -77,13 +69,25 @@ def draw():
 
 @pytest.fixture
 def scan_file(tmp_path):
-    """Writes a scan; `edit(dataset)` spoils it, `codec` and `table` compress it."""
+    """Writes a scan; `edit(dataset)` spoils it, `codec` and `table` compress it.
 
-    def write(name="scan.dcm", volume=None, edit=None, codec="", table="basic", **changes):
+    Its measures stand per frame if `shared_groups` is false.
+    """
+
+    def write(
+        name="scan.dcm",
+        volume=None,
+        edit=None,
+        codec="",
+        table="basic",
+        shared_groups=True,
+        **changes,
+    ):
         volume = replace(volume or draw_volume(), **changes)
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_dicom(volume, path, uid_seed=str(path.relative_to(tmp_path)))
+        seed = str(path.relative_to(tmp_path))
+        write_dicom(volume, path, uid_seed=seed, shared_groups=shared_groups)
         dataset = pydicom.dcmread(path)
         dataset.PatientName = SECRET
         if codec:
@@ -132,10 +136,9 @@ def bucket():
     return CountingFileSystem()
 
 
-def load_servers():
-    """The module beside this file; test folders are not packages, so that names may repeat."""
-    path = Path(__file__).with_name("servers.py")
-    spec = importlib.util.spec_from_file_location("oct_io_test_servers", path)
+def load_module(path):
+    """The module at `path`; test folders are not packages, so that names may repeat."""
+    spec = importlib.util.spec_from_file_location(f"oct_io_test_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -143,9 +146,15 @@ def load_servers():
 
 
 @pytest.fixture(scope="session")
-def servers():
+def neighbour():
+    """`neighbour(__file__, name)` is the module of that file name in the folder of a test."""
+    return lambda test, name: load_module(Path(test).with_name(name))
+
+
+@pytest.fixture(scope="session")
+def servers(neighbour):
     """Proxies, and real S3 and GCS APIs at `servers.places`."""
-    module = load_servers()
+    module = neighbour(__file__, "servers.py")
     with pytest.MonkeyPatch.context() as patch, module.serve() as places:
         patch.setenv("AWS_ACCESS_KEY_ID", "made-up")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "made-up")

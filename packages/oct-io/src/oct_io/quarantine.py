@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 
 from oct_io.errors import TreeError
+from oct_io.saving import appearing
 
 QUARANTINE = "quarantine.jsonl"
 
@@ -52,9 +53,8 @@ def without_name(reason: str, path: str) -> str:
 def write_quarantine(path: Path, refusals: Sequence[Refusal]) -> None:
     """Write one JSON object a line; an empty file says that nothing was refused."""
     lines = (json.dumps(asdict(refusal), sort_keys=True) + "\n" for refusal in refusals)
-    partial = path.with_name(f".{path.name}.new")
-    partial.write_text("".join(lines), encoding="utf-8")
-    partial.replace(path)
+    with appearing(path, durable=True) as part:
+        part.write_text("".join(lines), encoding="utf-8")
 
 
 def read_quarantine(path: Path) -> tuple[Refusal, ...]:

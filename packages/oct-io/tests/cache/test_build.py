@@ -7,7 +7,6 @@ import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -336,9 +335,19 @@ def test_scans_in_a_bucket_are_cached_with_one_request_each(tree, tmp_path, buck
     assert bucket.requests == []
 
 
+def run_script(tree, folder, text):
+    """What a script prints that is given the root of a tree and where to put its cache."""
+    script = folder / "script.py"
+    script.write_text(text)
+    command = [sys.executable, str(script), str(tree), str(folder / "cache")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    return run.stdout
+
+
 def test_a_script_that_forgot_its_main_guard_is_told_so_instead_of_waiting_forever(tree, tmp_path):
-    script = Path(tmp_path / "script.py")
-    script.write_text(
+    said = run_script(
+        tree,
+        tmp_path,
         "import sys\n"
         "from oct_io import TreeError, Window, build_cache, read_manifest\n"
         "root, out = sys.argv[1:]\n"
@@ -346,18 +355,17 @@ def test_a_script_that_forgot_its_main_guard_is_told_so_instead_of_waiting_forev
         "try:\n"
         "    build_cache(read_manifest(root), root, window, out, jobs=2)\n"
         "except TreeError as error:\n"
-        "    print(error)\n"
+        "    print(error)\n",
     )
-    command = [sys.executable, str(script), str(tree), str(tmp_path / "cache")]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    assert "worker processes do not start" in result.stdout
-    assert "__main__" in result.stdout
+    assert "worker processes do not start" in said
+    assert "__main__" in said
 
 
 def test_decoding_beside_the_main_process_needs_no_luck_with_a_crashing_decoder(tree, tmp_path):
     """A decoder that kills its process costs that scan; the others are cached."""
-    script = Path(tmp_path / "crash.py")
-    script.write_text(
+    said = run_script(
+        tree,
+        tmp_path,
         "import os, sys\n"
         "import oct_io.cache.decoding as decoding\n"
         "from oct_io import Window, build_cache, read_manifest\n"
@@ -372,10 +380,8 @@ def test_decoding_beside_the_main_process_needs_no_luck_with_a_crashing_decoder(
         "    root, out = sys.argv[1:]\n"
         "    window = Window(name='test', extent_mm=(2.0, 0.15, 2.0), shape=(4, 16, 12))\n"
         "    index = build_cache(read_manifest(root), root, window, out, jobs=2)\n"
-        "    print(len(index.entries), index.refused)\n"
+        "    print(len(index.entries), index.refused)\n",
     )
-    command = [sys.executable, str(script), str(tree), str(tmp_path / "cache")]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    assert result.stdout.split() == ["5", "1"]
+    assert said.split() == ["5", "1"]
     (refusal,) = open_cache(tmp_path / "cache").quarantined
     assert refusal.reason == "the decoder crashed on it"

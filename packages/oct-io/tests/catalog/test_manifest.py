@@ -4,22 +4,6 @@ import pytest
 from oct_io import ScanRecord, TreeError, hash_participant, read_manifest
 from oct_io.storage.files import safe_relative
 
-COLUMNS = [
-    "manufacturer",
-    "manufacturers_model_name",
-    "anatomic_region",
-    "imaging",
-    "laterality",
-    "height",
-    "width",
-    "number_of_frames",
-    "pixel_spacing",
-    "slice_thickness",
-    "sop_instance_uid",
-    "filepath",
-    "reference_instance_uid",
-    "reference_filepath",
-]
 ROW = {
     "manufacturer": "Topcon",
     "manufacturers_model_name": "Triton",
@@ -31,14 +15,17 @@ ROW = {
     "number_of_frames": "8",
     "pixel_spacing": "[0.004, 0.05]",
     "slice_thickness": "0.25",
+    "sop_instance_uid": "",
+    "filepath": "",
+    "reference_instance_uid": "",
     "reference_filepath": "NaN",
 }
 
 
 def write_manifest(folder, rows, id_name="participant_id", name="manifest.tsv"):
     folder.mkdir(parents=True, exist_ok=True)
-    table = [[id_name, *COLUMNS]]
-    table += [[row.get(c, ROW.get(c, "")) for c in (id_name, *COLUMNS)] for row in rows]
+    usual = {id_name: "", **ROW}
+    table = [list(usual), *([row.get(c, usual[c]) for c in usual] for row in rows)]
     between = "\t" if name.endswith("tsv") else ","
     quoted = [[f'"{cell}"' if "," in cell else cell for cell in line] for line in table]
     (folder / name).write_text("\n".join(between.join(line) for line in quoted) + "\n")

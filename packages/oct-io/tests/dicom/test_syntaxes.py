@@ -171,20 +171,11 @@ def test_a_mixture_of_series_is_refused(pieces, scan_file):
         read_volume([])
 
 
-def everything_changes(dataset):
-    """Per-frame instead of shared measures, as in Spectralis files of the optic disc."""
-    shared = dataset.SharedFunctionalGroupsSequence[0]
-    for group in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
-        for frame in dataset.PerFrameFunctionalGroupsSequence:
-            setattr(frame, group, getattr(shared, group))
-        delattr(shared, group)
-
-
 def scan_in(scan_file, uid, groups):
     """A scan in one syntax, with the geometry said once or for each frame."""
     return scan_file(
         codec="" if uid == "native" else (uid, LOSSLESS[uid]),
-        edit=everything_changes if groups == "per frame" else None,
+        shared_groups=groups == "shared",
     )
 
 

@@ -1,7 +1,6 @@
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,20 +17,21 @@ KNOWN_FALSE_ERRORS = {
 }
 
 
-def a_volume(dtype=np.uint8, shape=(5, 7, 9), **changes):
-    rng = np.random.default_rng(0)
-    voxels = rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
-    volume = OctVolume(
-        voxels,
-        Spacing(6 / 13, 0.0019531, 0.0117647),
-        "drawn",
-        laterality="L",
-        device="phantom_a",
-        protocol="phantom_a_macula_oct",
-        region="Macula, 6 x 6",
-        participant_id="4007",
-    )
-    return replace(volume, **changes)
+@pytest.fixture
+def a_volume(draw):
+    """Makes a volume that uses all grey levels, with steps that no decimal fraction gives."""
+
+    def make(dtype=np.uint8, shape=(5, 7, 9), **changes):
+        rng = np.random.default_rng(0)
+        usual = {
+            "voxels": rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True),
+            "spacing": Spacing(6 / 13, 0.0019531, 0.0117647),
+            "device": "phantom_a",
+            "protocol": "phantom_a_macula_oct",
+        }
+        return draw(**(usual | changes))
+
+    return make
 
 
 def real_volume():
@@ -57,7 +57,7 @@ def complaints(path):
 
 @pytest.mark.parametrize("shared_groups", [True, False])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_voxels_are_read_back_bit_for_bit(tmp_path, dtype, shared_groups):
+def test_voxels_are_read_back_bit_for_bit(tmp_path, a_volume, dtype, shared_groups):
     volume = a_volume(dtype)  # 315 voxels: an odd number, so that 8 bit needs a padding byte
     write_dicom(volume, tmp_path / "x.dcm", uid_seed="x", shared_groups=shared_groups)
     read = pydicom.dcmread(tmp_path / "x.dcm").pixel_array
@@ -67,13 +67,13 @@ def test_voxels_are_read_back_bit_for_bit(tmp_path, dtype, shared_groups):
 
 @pytest.mark.parametrize("shared_groups", [True, False])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_validator_finds_nothing_wrong(tmp_path, dtype, shared_groups):
+def test_a_validator_finds_nothing_wrong(tmp_path, a_volume, dtype, shared_groups):
     write_dicom(a_volume(dtype), tmp_path / "x.dcm", uid_seed="x", shared_groups=shared_groups)
     assert complaints(tmp_path / "x.dcm") == []
 
 
 @pytest.mark.parametrize("shared_groups", [True, False])
-def test_highdicom_reads_the_same_geometry(tmp_path, shared_groups):
+def test_highdicom_reads_the_same_geometry(tmp_path, a_volume, shared_groups):
     highdicom = pytest.importorskip("highdicom")
     volume = a_volume()
     write_dicom(volume, tmp_path / "x.dcm", uid_seed="x", shared_groups=shared_groups)
@@ -83,7 +83,7 @@ def test_highdicom_reads_the_same_geometry(tmp_path, shared_groups):
     np.testing.assert_array_equal(array, volume.voxels)
 
 
-def test_frame_positions_give_the_exact_distance_between_bscans(tmp_path):
+def test_frame_positions_give_the_exact_distance_between_bscans(tmp_path, a_volume):
     volume = a_volume(shape=(61, 4, 6))
     write_dicom(volume, tmp_path / "x.dcm", uid_seed="x")
     frames = pydicom.dcmread(tmp_path / "x.dcm").PerFrameFunctionalGroupsSequence
@@ -91,7 +91,7 @@ def test_frame_positions_give_the_exact_distance_between_bscans(tmp_path):
     np.testing.assert_allclose(-np.diff(z), volume.spacing.bscan, rtol=0, atol=1e-9)
 
 
-def test_frames_run_from_superior_to_inferior(tmp_path):
+def test_frames_run_from_superior_to_inferior(tmp_path, a_volume):
     write_dicom(a_volume(), tmp_path / "x.dcm", uid_seed="x")
     frames = pydicom.dcmread(tmp_path / "x.dcm").PerFrameFunctionalGroupsSequence
     heights = [float(f.PlanePositionSequence[0].ImagePositionPatient[2]) for f in frames]
@@ -99,7 +99,7 @@ def test_frames_run_from_superior_to_inferior(tmp_path):
 
 
 @pytest.mark.parametrize("step", [1 / 3, 1e-7, 123456.789012345678, 0.1 + 0.2])
-def test_any_spacing_fits_into_sixteen_characters(tmp_path, step):
+def test_any_spacing_fits_into_sixteen_characters(tmp_path, a_volume, step):
     volume = a_volume(spacing=Spacing(step, step, step))
     write_dicom(volume, tmp_path / "x.dcm", uid_seed="x")
     shared = pydicom.dcmread(tmp_path / "x.dcm").SharedFunctionalGroupsSequence[0]
@@ -108,7 +108,7 @@ def test_any_spacing_fits_into_sixteen_characters(tmp_path, step):
     assert all(len(value.original_string) <= 16 for value in written)
 
 
-def test_device_laterality_region_and_participant_are_written(tmp_path):
+def test_device_laterality_region_and_participant_are_written(tmp_path, a_volume):
     write_dicom(a_volume(device="topcon_triton"), tmp_path / "x.dcm", uid_seed="x")
     read = pydicom.dcmread(tmp_path / "x.dcm")
     assert (read.Manufacturer, read.ManufacturerModelName) == ("Topcon", "Triton")
@@ -116,25 +116,25 @@ def test_device_laterality_region_and_participant_are_written(tmp_path):
     assert (read.ProtocolName, read.SeriesDescription) == ("phantom_a_macula_oct", "Macula, 6 x 6")
 
 
-def test_a_disc_scan_is_coded_as_optic_nerve_head(tmp_path):
+def test_a_disc_scan_is_coded_as_optic_nerve_head(tmp_path, a_volume):
     write_dicom(a_volume(region="Optic Disc"), tmp_path / "x.dcm", uid_seed="x")
     read = pydicom.dcmread(tmp_path / "x.dcm")
     assert read.AnatomicRegionSequence[0].CodeValue == "81016008"
 
 
-def test_equal_arguments_give_equal_bytes(tmp_path):
+def test_equal_arguments_give_equal_bytes(tmp_path, a_volume):
     for name in ("a", "b"):
         write_dicom(a_volume(), tmp_path / name, uid_seed="same")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_another_seed_gives_another_identity(tmp_path):
+def test_another_seed_gives_another_identity(tmp_path, a_volume):
     assert sop_instance_uid("a") != sop_instance_uid("b")
     write_dicom(a_volume(), tmp_path / "a", uid_seed="a")
     assert pydicom.dcmread(tmp_path / "a").SOPInstanceUID == sop_instance_uid("a")
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, a_volume):
     target = tmp_path / "taken.dcm"
     target.mkdir()  # a folder cannot be replaced by a file
     with pytest.raises(OSError, match="taken"):
@@ -142,18 +142,18 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["taken.dcm"]
 
 
-def test_a_circle_scan_is_refused(tmp_path):
+def test_a_circle_scan_is_refused(tmp_path, a_volume):
     with pytest.raises(ValueError, match=r"volume\.pattern \('circle'\) must be 'raster'"):
         write_dicom(a_volume(pattern="circle"), tmp_path / "x.dcm", uid_seed="x")
 
 
-def test_a_text_too_long_for_dicom_is_refused_without_quoting_it(tmp_path):
+def test_a_text_too_long_for_dicom_is_refused_without_quoting_it(tmp_path, a_volume):
     with pytest.raises(ValueError, match=r"volume\.participant_id must be at most 64") as error:
         write_dicom(a_volume(participant_id="7" * 65), tmp_path / "x.dcm", uid_seed="x")
     assert "777" not in str(error.value)
 
 
-def test_an_empty_uid_seed_is_refused(tmp_path):
+def test_an_empty_uid_seed_is_refused(tmp_path, a_volume):
     with pytest.raises(ValueError, match="uid_seed"):
         write_dicom(a_volume(), tmp_path / "x.dcm", uid_seed="")
 

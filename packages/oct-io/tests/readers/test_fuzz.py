@@ -1,10 +1,7 @@
 """Two thousand damaged scans: none may crash, hang, fill the memory or escape the quarantine."""
 
-import importlib.util
 import os
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from oct_io import WINDOWS, build_cache, read_manifest
@@ -19,13 +16,8 @@ JOBS = 2
 
 
 @pytest.fixture(scope="module")
-def fuzzing():
-    path = Path(__file__).with_name("fuzzing.py")
-    spec = importlib.util.spec_from_file_location("oct_io_test_fuzzing", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def fuzzing(neighbour):
+    return neighbour(__file__, "fuzzing.py")
 
 
 @pytest.fixture(scope="module")

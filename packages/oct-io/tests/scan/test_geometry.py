@@ -1,4 +1,5 @@
 import numpy as np
+import pydicom
 import pytest
 from oct_io import ScanError, read_header, read_volume
 from oct_io.scan.geometry import FrameGeometry, join_frames, place_frames
@@ -173,14 +174,10 @@ def test_geometry_is_found_in_files_step_by_step(scan_file, draw):
 
 
 def test_measures_that_stand_per_frame_are_found(scan_file, draw):
-    def move(dataset):
-        shared = dataset.SharedFunctionalGroupsSequence[0]
-        for group in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
-            for frame in dataset.PerFrameFunctionalGroupsSequence:
-                setattr(frame, group, getattr(shared, group))
-            delattr(shared, group)
-
-    volume = read_volume(scan_file(edit=move))
+    path = scan_file(shared_groups=False)
+    shared = pydicom.dcmread(path).SharedFunctionalGroupsSequence[0]
+    assert "PixelMeasuresSequence" not in shared
+    volume = read_volume(path)
     assert volume.spacing == pytest.approx(draw().spacing, abs=1e-6)
 
 

@@ -13,6 +13,7 @@ from oct_io.cache.index import INDEX, CacheEntry, CacheIndex, fingerprint, shard
 from oct_io.cache.parts import Part, PartFolder, Plan
 from oct_io.errors import TreeError
 from oct_io.quarantine import QUARANTINE, Refusal, write_quarantine
+from oct_io.saving import sync
 
 
 def assemble(
@@ -57,8 +58,6 @@ def assemble(
     write_quarantine(building / QUARANTINE, refusals)
     sync(building)
     write_index(building / INDEX, index)
-    for name in (QUARANTINE, INDEX):
-        sync(building / name)
     sync(building)
     return index
 
@@ -84,8 +83,7 @@ def _write_shard(folder: PartFolder, numbers: Sequence[int], shard: Path) -> Non
                 continue
             with source.open("rb") as part:
                 shutil.copyfileobj(part, file, 8 << 20)
-        file.flush()
-        os.fsync(file.fileno())
+    sync(shard)
 
 
 def _statistics(histogram: NDArray[np.int64]) -> tuple[float, float, tuple[float, float, float]]:
@@ -95,12 +93,3 @@ def _statistics(histogram: NDArray[np.int64]) -> tuple[float, float, tuple[float
     below = np.cumsum(share)
     low, middle, high = (float(np.searchsorted(below, part)) for part in (0.01, 0.5, 0.99))
     return mean, std, (low, middle, high)
-
-
-def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, to disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

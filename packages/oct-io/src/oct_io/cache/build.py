@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from oct_io.cache.assembly import assemble, sync
+from oct_io.cache.assembly import assemble
 from oct_io.cache.decoding import NO_GUARD
 from oct_io.cache.index import INDEX, VERSION, CacheIndex, read_index, shard_name
 from oct_io.cache.making import MakeParts, Progress, Tally, find_missing, make_here
@@ -26,6 +26,7 @@ from oct_io.cache.reuse import Kept
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import TreeError
 from oct_io.quarantine import TooManyBadError
+from oct_io.saving import sync
 from oct_io.space.resample import Window
 from oct_io.storage.files import change_tokens
 

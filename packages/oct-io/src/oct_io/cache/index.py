@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oct_io.errors import TreeError
+from oct_io.saving import appearing
 from oct_io.space.resample import Window
 
 INDEX = "index.json"
@@ -112,9 +113,8 @@ def shard_name(number: int) -> str:
 def write_index(path: Path, index: CacheIndex) -> None:
     """Write `index` as JSON; an older one stays whole until the new one is."""
     tree = {"format": FORMAT, "version": VERSION, **asdict(index)}
-    partial = path.with_name(f".{path.name}.new")
-    partial.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with appearing(path, durable=True) as part:
+        part.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read_index(folder: Path) -> CacheIndex:

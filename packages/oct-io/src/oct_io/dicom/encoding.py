@@ -133,7 +133,16 @@ def set_pixels(dataset: Dataset, frames: Frame, codec: str, table: str) -> None:
         raise ValueError(f"table ({table!r}) must be one of {', '.join(OFFSET_TABLES)}")
     found = check_codec(codec, frames.dtype.itemsize * 8)
     streams = encode_frames(frames, codec)
-    dataset.file_meta.TransferSyntaxUID = UID(found.uid)
+    set_streams(dataset, streams, found.uid, table)
+    if found.lossy:
+        dataset.LossyImageCompression = "01"
+        dataset.LossyImageCompressionRatio = f"{frames.nbytes / sum(map(len, streams)):.3f}"
+        dataset.LossyImageCompressionMethod = found.lossy
+
+
+def set_streams(dataset: Dataset, streams: list[bytes], uid: str, table: str) -> None:
+    """Store codestreams, one a frame, of the transfer syntax `uid` in `dataset`."""
+    dataset.file_meta.TransferSyntaxUID = UID(uid)
     if table == "extended":
         data, offsets, lengths = encapsulate_extended(streams)
         dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = offsets, lengths
@@ -142,7 +151,3 @@ def set_pixels(dataset: Dataset, frames: Frame, codec: str, table: str) -> None:
     dataset.PixelData = data
     dataset["PixelData"].VR = "OB"
     dataset["PixelData"].is_undefined_length = True
-    if found.lossy:
-        dataset.LossyImageCompression = "01"
-        dataset.LossyImageCompressionRatio = f"{frames.nbytes / sum(map(len, streams)):.3f}"
-        dataset.LossyImageCompressionMethod = found.lossy

@@ -1,6 +1,5 @@
 """Write a volume as an Ophthalmic Tomography Image, the DICOM object that OCT scanners export."""
 
-import os
 from datetime import datetime
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
 from oct_io.dicom.encoding import check_codec, set_pixels
 from oct_io.dicom.layout import FileStyle, code_item, functional_groups, region_item
+from oct_io.saving import appearing
 from oct_io.volume import OctVolume
 
 OPHTHALMIC_TOMOGRAPHY = UID("1.2.840.10008.5.1.4.1.1.77.1.5.4")
@@ -94,12 +94,8 @@ def write_dicom(
     dataset.SharedFunctionalGroupsSequence = [shared]
     dataset.PerFrameFunctionalGroupsSequence = frames
     _set_pixels(dataset, volume, style)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with appearing(path) as part:
         dataset.save_as(part, enforce_file_format=True)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _check(volume: OctVolume, uid_seed: str) -> None:

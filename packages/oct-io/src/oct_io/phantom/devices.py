@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,80 +81,31 @@ def three_sizes(name: str, values: Sequence[float]) -> tuple[float, float, float
     return bscan, row, column
 
 
-def _of_field(name: str, extent_mm: tuple[float, float, float]) -> Device:
-    """A scanner that differs from others like it in its field alone."""
-    return Device(
-        name=name,
-        shape=(10, 112, 80),
-        extent_mm=extent_mm,
-        axial_sigma_um=5.0,
-        lateral_sigma_um=14.0,
-        looks=6,
-        noise_db=-27.0,
-        window_db=(-27.0, 3.0),
-        roll_off_db_per_mm=1.5,
-        gain_sd_db=0.4,
-    )
+def device_of(*row: Any) -> Device:
+    """The device of a row of values: all fields of `Device`, in their order."""
+    return Device(**dict(zip(Device.__dataclass_fields__, row, strict=True)))
 
 
-DEVICES: dict[str, Device] = {
-    device.name: device
-    for device in (
-        Device(
-            name="phantom_a",
-            shape=(12, 160, 96),
-            extent_mm=(6.0, 1.28, 6.0),
-            axial_sigma_um=5.0,
-            lateral_sigma_um=14.0,
-            looks=6,
-            noise_db=-27.0,
-            window_db=(-27.0, 3.0),
-            roll_off_db_per_mm=1.5,
-            gain_sd_db=0.4,
-        ),
-        Device(
-            name="phantom_b",
-            shape=(14, 180, 88),
-            extent_mm=(6.0, 1.26, 6.0),
-            axial_sigma_um=6.0,
-            lateral_sigma_um=18.0,
-            looks=3,
-            noise_db=-23.0,
-            window_db=(-30.0, 4.0),
-            roll_off_db_per_mm=3.0,
-            gain_sd_db=0.8,
-        ),
-        Device(
-            name="phantom_c",
-            shape=(16, 144, 80),
-            extent_mm=(6.0, 1.296, 6.0),
-            axial_sigma_um=7.5,
-            lateral_sigma_um=20.0,
-            looks=4,
-            noise_db=-25.0,
-            window_db=(-24.0, 1.0),
-            roll_off_db_per_mm=0.5,
-            gain_sd_db=0.2,
-        ),
-        # A narrow field needs less depth for the same tilt and curvature; each shows the retina.
-        _of_field("phantom_narrow", (3.0, 0.9, 3.0)),
-        _of_field("phantom_medium", (4.5, 1.1, 4.5)),
-        _of_field("phantom_wide", (6.0, 1.3, 6.0)),
-        # Tuned against the real volume named in tests/phantom/test_statistics.py.
-        Device(
-            name="spectralis_like",
-            shape=(24, 496, 512),
-            extent_mm=(0.72, 1.920512, 5.725184),
-            axial_sigma_um=5.6,
-            lateral_sigma_um=11.0,
-            looks=9,
-            noise_db=-25.5,
-            window_db=(-26.0, 6.0),
-            roll_off_db_per_mm=1.0,
-            gain_sd_db=1.6,
-            texture_db=0.7,
-        ),
-    )
-}
+# Axial and lateral sigma, looks, noise, window, roll-off, gain, texture.
+SPECTRALIS = (5.6, 11.0, 9, -25.5, (-26.0, 6.0), 1.0, 1.6, 0.7)
+"""Optics, the fields after a device's name, shape and extent; tuned against the real volume named
+in tests/phantom/test_statistics.py."""
+
+_A = (5.0, 14.0, 6, -27.0, (-27.0, 3.0), 1.5, 0.4, 1.0)
+_B = (6.0, 18.0, 3, -23.0, (-30.0, 4.0), 3.0, 0.8, 1.0)
+_C = (7.5, 20.0, 4, -25.0, (-24.0, 1.0), 0.5, 0.2, 1.0)
+
+_ROWS = (
+    ("phantom_a", (12, 160, 96), (6.0, 1.28, 6.0), *_A),
+    ("phantom_b", (14, 180, 88), (6.0, 1.26, 6.0), *_B),
+    ("phantom_c", (16, 144, 80), (6.0, 1.296, 6.0), *_C),
+    # A narrow field needs less depth for the same tilt and curvature; each shows the retina.
+    ("phantom_narrow", (10, 112, 80), (3.0, 0.9, 3.0), *_A),
+    ("phantom_medium", (10, 112, 80), (4.5, 1.1, 4.5), *_A),
+    ("phantom_wide", (10, 112, 80), (6.0, 1.3, 6.0), *_A),
+    ("spectralis_like", (24, 496, 512), (0.72, 1.920512, 5.725184), *SPECTRALIS),
+)
+
+DEVICES: dict[str, Device] = {row[0]: device_of(*row) for row in _ROWS}
 """By name. The depth of the small ones is what a curved, tilted macula needs and no more: a volume
 of 0.18 million voxels is drawn in well under a tenth of a second."""

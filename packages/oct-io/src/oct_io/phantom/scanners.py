@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from oct_io.phantom.devices import DEVICES, Device
+from oct_io.phantom.devices import DEVICES, SPECTRALIS, Device, device_of
 from oct_io.phantom.retina import Anatomy
 from oct_io.scan.protocols import PROTOCOLS, Protocol
 
@@ -17,74 +17,23 @@ ROW_MM = {
 RADIAL_MM = 6.0
 """Length of a radial B-scan through the nerve head."""
 
-_OPTICS: dict[str, Device] = {
-    device.name: device
-    for device in (
-        Device(
-            name="heidelberg_spectralis",  # like `spectralis_like`, tuned on a real volume
-            shape=(61, 496, 768),
-            extent_mm=(7.3, 1.92, 8.8),
-            axial_sigma_um=5.6,
-            lateral_sigma_um=11.0,
-            looks=9,  # its tracker averages B-scans
-            noise_db=-25.5,
-            window_db=(-26.0, 6.0),
-            roll_off_db_per_mm=1.0,
-            gain_sd_db=1.6,
-            texture_db=0.7,
-        ),
-        Device(
-            name="topcon_maestro2",
-            shape=(128, 885, 512),
-            extent_mm=(6.0, 2.3, 6.0),
-            axial_sigma_um=6.0,
-            lateral_sigma_um=17.0,
-            looks=1,  # cubes of one pass
-            noise_db=-21.0,
-            window_db=(-27.0, 5.0),
-            roll_off_db_per_mm=2.0,
-            gain_sd_db=0.5,
-        ),
-        Device(
-            name="topcon_triton",
-            shape=(256, 992, 512),
-            extent_mm=(9.0, 2.58, 12.0),
-            axial_sigma_um=8.0,
-            lateral_sigma_um=20.0,
-            looks=1,
-            noise_db=-23.0,
-            window_db=(-26.0, 4.0),
-            roll_off_db_per_mm=0.3,  # a swept source hardly loses depth
-            gain_sd_db=0.5,
-        ),
-        Device(
-            name="zeiss_cirrus",
-            shape=(128, 1024, 512),
-            extent_mm=(6.0, 2.0, 6.0),
-            axial_sigma_um=5.0,
-            lateral_sigma_um=15.0,
-            looks=1,
-            noise_db=-20.0,
-            window_db=(-28.0, 4.0),
-            roll_off_db_per_mm=2.5,
-            gain_sd_db=0.3,
-        ),
-    )
+_OPTICS = {
+    "heidelberg_spectralis": SPECTRALIS,  # its tracker averages B-scans
+    "topcon_maestro2": (6.0, 17.0, 1, -21.0, (-27.0, 5.0), 2.0, 0.5, 1.0),  # cubes of one pass
+    "topcon_triton": (8.0, 20.0, 1, -23.0, (-26.0, 4.0), 0.3, 0.5, 1.0),  # a swept source
+    "zeiss_cirrus": (5.0, 15.0, 1, -20.0, (-28.0, 4.0), 2.5, 0.3, 1.0),
 }
-"""By device. Chosen by eye to differ; only Spectralis' are tuned on a real scan."""
+"""Optics by device, as in `devices`. Chosen by eye to differ; only Spectralis' are tuned on a real
+scan. A swept source hardly loses depth."""
 
 
 def scanner(protocol: Protocol) -> Device:
     """The device of `protocol`, sampling as it does."""
     _, rows, _ = protocol.shape
     across_mm, along_mm = protocol.extent_mm or (RADIAL_MM, RADIAL_MM)
-    depth_mm = rows * ROW_MM[protocol.device]
-    return replace(
-        _OPTICS[protocol.device],
-        shape=protocol.shape,
-        extent_mm=(across_mm, depth_mm, along_mm),
-        looks=1 if "octa" in protocol.token else _OPTICS[protocol.device].looks,
-    )
+    extent_mm = (across_mm, rows * ROW_MM[protocol.device], along_mm)
+    device = device_of(protocol.device, protocol.shape, extent_mm, *_OPTICS[protocol.device])
+    return replace(device, looks=1) if "octa" in protocol.token else device
 
 
 SCANNERS: dict[str, Device] = {protocol.token: scanner(protocol) for protocol in PROTOCOLS}

@@ -1,7 +1,7 @@
 """Participants of a phantom tree, and the two tables that describe it."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,24 +26,6 @@ STUDY_GROUP_SHARES = (0.35, 0.23, 0.30, 0.12)
 
 SPLITS = ("train", "val", "test")
 LESIONS = ("fluid", "drusen", "thin")
-
-MANIFEST_COLUMNS = (
-    "manufacturer",
-    "manufacturers_model_name",
-    "anatomic_region",
-    "imaging",
-    "laterality",
-    "height",
-    "width",
-    "number_of_frames",
-    "pixel_spacing",
-    "slice_thickness",
-    "sop_instance_uid",
-    "filepath",
-    "reference_instance_uid",
-    "reference_filepath",
-)
-"""Of retinal_oct/manifest.tsv, after the id; names and order are AI-READI's."""
 
 PARTICIPANT_COLUMNS = (
     "clinical_site",
@@ -136,7 +118,7 @@ def manifest_row(
     uids: tuple[str, str],
     path: str,
 ) -> dict[str, str]:
-    """One line of retinal_oct/manifest.tsv without the id.
+    """One line of retinal_oct/manifest.tsv without the id; names and order are AI-READI's.
 
     Args:
         device: name in oct_io.
@@ -187,13 +169,14 @@ def participant_row(person: Person) -> dict[str, str]:
 
 
 def write_table(
-    path: Path,
-    rows: Iterable[tuple[str, dict[str, str]]],
-    columns: tuple[str, ...],
-    manifest_version: int,
+    path: Path, rows: Sequence[tuple[str, dict[str, str]]], manifest_version: int
 ) -> None:
-    """Write `(participant id, row)` pairs as tab-separated values, the id first."""
+    """Write `(participant id, row)` pairs as tab-separated values, the id first.
+
+    The first row says what the columns are and how they are ordered.
+    """
     id_column = "person_id" if manifest_version == 3 else "participant_id"
+    columns = tuple(rows[0][1])
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow((id_column, *columns))

@@ -17,8 +17,6 @@ from oct_io.phantom.nuisance import shuffle_lesions, tie_sites
 from oct_io.phantom.scans import Scan, identify, list_scans
 from oct_io.phantom.specification import PhantomTree
 from oct_io.phantom.tables import (
-    MANIFEST_COLUMNS,
-    PARTICIPANT_COLUMNS,
     Person,
     draw_people,
     participant_row,
@@ -105,9 +103,9 @@ def _write_tables(
     version = tree.manifest_version
     rows = [(scan.person.id, scan.row) for scan in scans]
     found = make_odd(rows, tree.seed) if tree.odd_manifest else []
-    write_table(root / "retinal_oct" / "manifest.tsv", rows, MANIFEST_COLUMNS, version)
+    write_table(root / "retinal_oct" / "manifest.tsv", rows, version)
     described = [(person.id, participant_row(person)) for person in people]
-    write_table(root / "participants.tsv", described, PARTICIPANT_COLUMNS, version)
+    write_table(root / "participants.tsv", described, version)
     return found
 
 

@@ -6,22 +6,18 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.readers.plain import (
     Sidecar,
-    arranged,
-    arranged_shape,
-    grey,
-    place,
-    plain_header,
+    plain_volume,
     read_sidecar,
+    sidecar_header,
     sidecar_name,
 )
 from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader
-from oct_io.scan.outcome import check_bytes, complete
+from oct_io.scan.outcome import check_bytes
 from oct_io.volume import OctVolume
 
 HEAD_BYTES = 16 << 10  # numpy's own limit of a header is 10 kB
@@ -42,7 +38,7 @@ def read_npy(file: ScanFile) -> OctVolume:
     except Exception as error:  # numpy parses the header as Python, and promises no set of errors
         reason = f"the array is cut off or damaged ({type(error).__name__})"
         raise ScanError(file.where, "decode", reason) from None
-    return _volume(file, array, sidecar, header)
+    return plain_volume(file, array, sidecar, header)
 
 
 def peek_npy(file: ScanFile) -> ScanHeader:
@@ -76,7 +72,7 @@ def read_npz(file: ScanFile) -> OctVolume:
     except Exception as error:  # neither does zipfile
         reason = f"the archive is cut off or damaged ({type(error).__name__})"
         raise ScanError(file.where, "decode", reason) from None
-    return _volume(file, array, sidecar, header)
+    return plain_volume(file, array, sidecar, header)
 
 
 def _member(archive: zipfile.ZipFile, file: ScanFile) -> str:
@@ -125,15 +121,4 @@ def _describe(
     check_bytes(shape, dtype.itemsize, file.where)
     if size is not None and size < int(np.prod(shape)) * dtype.itemsize:
         raise ScanError(file.where, "decode", "the member is shorter than its array")
-    bscans, rows, columns = arranged_shape(shape, sidecar.axes)
-    placed = place(file, sidecar, sidecar_name(file), bscans)
-    spacing = file.spacing or sidecar.spacing
-    assert spacing is not None  # `place` refused otherwise
-    return plain_header(
-        (bscans, rows, columns), dtype.itemsize, placed, (spacing.row, spacing.column), sidecar
-    )
-
-
-def _volume(file: ScanFile, array: NDArray[Any], sidecar: Sidecar, header: ScanHeader) -> OctVolume:
-    voxels = grey(arranged(array, sidecar.axes), sidecar.value_range, file.where)
-    return complete(voxels, header, file.where, patterns=file.patterns)
+    return sidecar_header(file, sidecar, sidecar_name(file), shape, dtype.itemsize)

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from oct_io.readers.plain import plain_header
 from oct_io.scan.file import ScanFile
+from oct_io.scan.geometry import Placement
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_frames, check_geometry, complete, narrowed
 from oct_io.volume import Confidence, Laterality, OctVolume, Pattern, Spacing, SpacingSource
@@ -103,24 +105,15 @@ def picked(volume: OctVolume, header: ScanHeader, frames: Sequence[int], where: 
 def header_of(volume: OctVolume) -> ScanHeader:
     """The header of a volume that had to be decoded to be known."""
     bscans, rows, columns = volume.voxels.shape
-    bits = volume.voxels.dtype.itemsize * 8
     raster = volume.spacing_source != "none"
-    return ScanHeader(
-        shape=(bscans, rows, columns),
-        bits=bits,
-        allocated=bits,
-        row_mm=volume.spacing.row,
-        column_mm=volume.spacing.column,
-        spacing=volume.spacing if raster else None,
-        spacing_source=volume.spacing_source if raster else None,
-        spacing_confidence=volume.spacing_confidence or "none",
-        pattern=volume.pattern,
-        pattern_note="",
-        order=tuple(range(bscans)),
-        laterality=volume.laterality,
-        device=volume.device,
-        protocol=volume.protocol,
-        region=volume.region,
-        transfer_syntax="",
-        participant_id=volume.participant_id,
+    placed = Placement(
+        volume.pattern,
+        tuple(range(bscans)),
+        volume.spacing.bscan if raster else None,
+        volume.spacing_source if raster else None,
+        "",
+        volume.spacing_confidence or "none",
     )
+    pitch = (volume.spacing.row, volume.spacing.column)
+    itemsize = volume.voxels.dtype.itemsize
+    return plain_header((bscans, rows, columns), itemsize, placed, pitch, volume)

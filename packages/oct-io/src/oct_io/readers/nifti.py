@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -13,17 +14,16 @@ from oct_io.readers.extras import needed, quiet
 from oct_io.readers.plain import (
     AXES,
     Sidecar,
-    arranged,
     arranged_shape,
-    grey,
     placement,
     plain_header,
+    plain_volume,
     read_sidecar,
     sidecar_name,
 )
 from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader
-from oct_io.scan.outcome import check_bytes, complete
+from oct_io.scan.outcome import check_bytes
 from oct_io.volume import OctVolume, Spacing, SpacingSource
 
 HEAD_BYTES = 64 << 10
@@ -44,10 +44,10 @@ def read_nifti(file: ScanFile) -> OctVolume:
     """
     sidecar = read_sidecar(file, sidecar_name(file))
     packed = file.content()
-    image, header, axes = _describe(file, _unpacked(packed, file.where, HEAD_BYTES), sidecar)
+    image, _, _ = _describe(file, _unpacked(packed, file.where, HEAD_BYTES), sidecar)
     promised = math.prod(image.shape) * image.header.get_data_dtype().itemsize
     content = _unpacked(packed, file.where, promised + MAX_EXTRA_BYTES)
-    image, header, axes = _describe(file, content, sidecar)
+    image, header, sidecar = _describe(file, content, sidecar)
     start = int(image.header.get_data_offset())
     wanted = math.prod(image.shape) * image.header.get_data_dtype().itemsize
     if len(content) < start + wanted:
@@ -58,8 +58,7 @@ def read_nifti(file: ScanFile) -> OctVolume:
     except Exception as error:  # nibabel promises no set of errors for damaged bytes
         reason = f"the voxels cannot be read ({type(error).__name__})"
         raise ScanError(file.where, "decode", reason) from None
-    voxels = grey(arranged(array.reshape(image.shape[:3]), axes), sidecar.value_range, file.where)
-    return complete(voxels, header, file.where, patterns=file.patterns)
+    return plain_volume(file, array.reshape(image.shape[:3]), sidecar, header)
 
 
 def peek_nifti(file: ScanFile) -> ScanHeader:
@@ -83,9 +82,8 @@ def _unpacked(content: bytes, where: str, limit: int) -> bytes:
         raise ScanError(where, "parse", "the gzip stream is damaged") from None
 
 
-def _describe(
-    file: ScanFile, content: bytes, sidecar: Sidecar
-) -> tuple[Any, ScanHeader, tuple[str, ...]]:
+def _describe(file: ScanFile, content: bytes, sidecar: Sidecar) -> tuple[Any, ScanHeader, Sidecar]:
+    """The image, its header, and the sidecar with axes, from the affine if it has none."""
     image, sized = _open(content, file.where)
     shape, itemsize = tuple(image.shape), max(image.header.get_data_dtype().itemsize, 1)
     if len(shape) < 3 or math.prod(shape[3:]) != 1:
@@ -104,7 +102,8 @@ def _describe(
     ordered = arranged_shape(shape, axes)
     placed = placement(spacing, source, sidecar.pattern, ordered[0])
     pitch = (spacing.row, spacing.column)
-    return image, plain_header(ordered, itemsize, placed, pitch, sidecar), axes
+    header = plain_header(ordered, itemsize, placed, pitch, sidecar)
+    return image, header, replace(sidecar, axes=axes)
 
 
 def _open(content: bytes, where: str) -> tuple[Any, bool]:

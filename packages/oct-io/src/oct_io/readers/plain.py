@@ -13,8 +13,17 @@ from oct_io.errors import ScanError
 from oct_io.scan.file import ScanFile
 from oct_io.scan.geometry import Placement
 from oct_io.scan.header import ScanHeader, text
+from oct_io.scan.outcome import complete
 from oct_io.scan.protocols import device_name, protocol_token
-from oct_io.volume import CONFIDENCE, Laterality, Pattern, Spacing, SpacingSource, Voxels
+from oct_io.volume import (
+    CONFIDENCE,
+    Laterality,
+    OctVolume,
+    Pattern,
+    Spacing,
+    SpacingSource,
+    Voxels,
+)
 
 AXES = ("bscan", "row", "column")
 FOLDER_SIDECAR = "volume.json"
@@ -133,8 +142,12 @@ def _numbers(values: Sequence[object], count: int, name: str, where: str) -> lis
     return good
 
 
-def place(file: ScanFile, sidecar: Sidecar, sidecar_name: str, bscans: int) -> Placement:
-    """Pattern and distance of B-scans that only the caller or the sidecar knows about.
+def sidecar_header(
+    file: ScanFile, sidecar: Sidecar, name: str, shape: Sequence[int], itemsize: int
+) -> ScanHeader:
+    """Header of an array whose pattern and spacing only the caller or its sidecar knows.
+
+    `name` is that of the sidecar, `shape` that of the array, its axes in any order.
 
     Raises:
         ScanError: stage `geometry`, with the sidecar to write, if nobody says the spacing.
@@ -142,11 +155,13 @@ def place(file: ScanFile, sidecar: Sidecar, sidecar_name: str, bscans: int) -> P
     spacing = file.spacing or sidecar.spacing
     if spacing is None:
         reason = (
-            f"nothing tells its spacing; write {sidecar_name} like {EXAMPLE} with millimetres "
+            f"nothing tells its spacing; write {name} like {EXAMPLE} with millimetres "
             "(between B-scans, along depth, between A-scans), or give spacing=Spacing(...)"
         )
         raise ScanError(file.where, "geometry", reason)
-    return placement(spacing, "given", sidecar.pattern, bscans)
+    ordered = arranged_shape(shape, sidecar.axes)
+    placed = placement(spacing, "given", sidecar.pattern, ordered[0])
+    return plain_header(ordered, itemsize, placed, (spacing.row, spacing.column), sidecar)
 
 
 def placement(spacing: Spacing, source: SpacingSource, pattern: Pattern, bscans: int) -> Placement:
@@ -164,7 +179,7 @@ def plain_header(
     itemsize: int,
     placed: Placement,
     pitch: tuple[float, float],
-    sidecar: Sidecar,
+    said: Sidecar | OctVolume,
 ) -> ScanHeader:
     """A `ScanHeader` of what has none of its own; `pitch` is millimetres (row, column)."""
     step = placed.bscan_mm
@@ -180,12 +195,12 @@ def plain_header(
         pattern=placed.pattern,
         pattern_note=placed.note,
         order=placed.order,
-        laterality=sidecar.laterality,
-        device=sidecar.device,
-        protocol=sidecar.protocol,
-        region=sidecar.region,
+        laterality=said.laterality,
+        device=said.device,
+        protocol=said.protocol,
+        region=said.region,
         transfer_syntax="",
-        participant_id=sidecar.participant_id,
+        participant_id=said.participant_id,
     )
 
 
@@ -203,6 +218,18 @@ def arranged(array: NDArray[Any], axes: Sequence[str] | None) -> NDArray[Any]:
     names = [axis.removeprefix("-") for axis in axes]
     array = array[tuple(slice(None, None, -1 if axis[0] == "-" else 1) for axis in axes)]
     return array.transpose([names.index(axis) for axis in AXES])
+
+
+def plain_volume(
+    file: ScanFile, array: NDArray[Any], sidecar: Sidecar, header: ScanHeader
+) -> OctVolume:
+    """The volume of an array, with the axes and grey levels that its sidecar says it has.
+
+    Raises:
+        ScanError: stage `content`, or `geometry` for what is no volume.
+    """
+    voxels = grey(arranged(array, sidecar.axes), sidecar.value_range, file.where)
+    return complete(voxels, header, file.where, patterns=file.patterns)
 
 
 def grey(array: NDArray[Any], value_range: tuple[float, float] | None, where: str) -> Voxels:

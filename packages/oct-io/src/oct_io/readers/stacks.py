@@ -13,16 +13,13 @@ from oct_io.readers.extras import needed, quiet
 from oct_io.readers.plain import (
     FOLDER_SIDECAR,
     Sidecar,
-    arranged,
-    arranged_shape,
-    grey,
-    place,
-    plain_header,
+    plain_volume,
     read_sidecar,
+    sidecar_header,
     sidecar_name,
 )
 from oct_io.scan.file import ScanFile
-from oct_io.scan.outcome import check_bytes, complete
+from oct_io.scan.outcome import check_bytes
 from oct_io.volume import OctVolume
 
 IMAGES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -131,11 +128,5 @@ def _volume(file: ScanFile, array: NDArray[Any], sidecar: Sidecar, name: str) ->
     if array.ndim != 3:
         reason = f"an array of shape {array.shape}; B-scans are grey images of one size"
         raise ScanError(file.where, "parse", reason)
-    shape = arranged_shape(array.shape, sidecar.axes)
-    placed = place(file, sidecar, name, shape[0])
-    spacing = file.spacing or sidecar.spacing
-    assert spacing is not None  # `place` refused otherwise
-    pitch = (spacing.row, spacing.column)
-    header = plain_header(shape, array.dtype.itemsize, placed, pitch, sidecar)
-    voxels = grey(arranged(array, sidecar.axes), sidecar.value_range, file.where)
-    return complete(voxels, header, file.where, patterns=file.patterns)
+    header = sidecar_header(file, sidecar, name, array.shape, array.dtype.itemsize)
+    return plain_volume(file, array, sidecar, header)

@@ -1,0 +1,35 @@
+"""Files that appear whole under their name, or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def appearing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """A path beside `path` to write to; the file there takes its place when the block ends.
+
+    If the block fails, what stood at `path` stays as it was, and nothing is left beside it.
+
+    Args:
+        path: the file to write; its folder must exist.
+        durable: whether the content is on disk before it has its name, which takes milliseconds.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        if durable:
+            sync(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
