@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import oct_io
@@ -108,20 +109,9 @@ def finetune(config: FinetuneConfig, launch: Launch) -> int:
         check_test_set(config, source, examples)
     torch.manual_seed(config.seed)
     encoders = {"pretrained": encoder, "random init": oct_vjepa.Encoder(encoder.config)}
-
-    def embed(one: oct_vjepa.Encoder, asked: Examples) -> Features:
-        return load_or_embed(
-            one,
-            asked.volumes,
-            volumes_fingerprint=asked.fingerprint,
-            folder=Path(config.features),
-            batch_size=config.batch_size,
-            device=runtime.device,
-            spacing=asked.volumes.spacings,
-        )
-
     with mistakes(ValueError):  # such as a class that no test participant has
-        rows = probe_encoders(config.probe(), encoders, {column: examples}, embed, seed=config.seed)
+        find = partial(embed, config, runtime)
+        rows = probe_encoders(config.probe(), encoders, {column: examples}, find, seed=config.seed)
     extra = {
         "encoder": weights_fingerprint(encoder),
         "dataset_fingerprint": source.volumes.fingerprint,
@@ -148,6 +138,24 @@ def check_test_set(
             fingerprint=source.volumes.fingerprint,
             version=source.version,
         )
+
+
+def embed(
+    config: FinetuneConfig,
+    runtime: oct_xla.Runtime,
+    encoder: oct_vjepa.Encoder,
+    examples: Examples,
+) -> Features:
+    """Features of all examples, from disk if they are there."""
+    return load_or_embed(
+        encoder,
+        examples.volumes,
+        volumes_fingerprint=examples.fingerprint,
+        folder=Path(config.features),
+        batch_size=config.batch_size,
+        device=runtime.device,
+        spacing=examples.volumes.spacings,
+    )
 
 
 def spell_out(arguments: Sequence[str]) -> list[str]:

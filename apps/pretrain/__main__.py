@@ -60,14 +60,7 @@ def pretrain(config: PretrainConfig, launch: Launch) -> int:
         source.volumes, seen, config.masking, encoder=objective.encoder.config, seed=config.seed
     )
     if runtime.rank == 0:
-        extra = source.describe(seen, config.data.excluded_splits)
-        if initial is not None:
-            extra["initial"] = {
-                "weights": redact(config.initial),
-                "fingerprint": weights_fingerprint(initial),
-            }
-        oct_xla.write_provenance(run.path, runtime, seed=config.seed, extra=extra)
-        source.write_quarantine(run.path / "quarantine.jsonl")
+        record(config, run.path, runtime, source, seen, initial)
     watched = samples.watched(config.watched_volumes)
     watch = Watch(objective, watched, probe, runtime.device)
     result = train(config, objective, samples, runtime, run, watch)
@@ -80,6 +73,23 @@ def pretrain(config: PretrainConfig, launch: Launch) -> int:
         conclude(config, run.path, source, questions, samples)
     run.release()
     return 0
+
+
+def record(
+    config: PretrainConfig,
+    run_dir: Path,
+    runtime: oct_xla.Runtime,
+    source: oct_io.Source,
+    seen: Sequence[int],
+    initial: oct_vjepa.Encoder | None,
+) -> None:
+    """Write down where the run comes from, and which scans were refused."""
+    extra = source.describe(seen, config.data.excluded_splits)
+    if initial is not None:
+        start = {"weights": redact(config.initial), "fingerprint": weights_fingerprint(initial)}
+        extra["initial"] = start
+    oct_xla.write_provenance(run_dir, runtime, seed=config.seed, extra=extra)
+    source.write_quarantine(run_dir / "quarantine.jsonl")
 
 
 def conclude(
