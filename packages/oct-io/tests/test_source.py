@@ -114,6 +114,21 @@ def test_pretraining_sees_nobody_of_the_excluded_splits(drawn):
     assert source.excluded_participants([]) == []
 
 
+def test_a_source_describes_who_is_trained_on_and_who_is_not_in_plain_values(drawn):
+    _, source, _ = drawn
+    seen = source.outside(["test"])
+    facts = source.describe(seen, ["test"])
+    assert json.loads(json.dumps(facts)) == facts
+    counts = ("volumes", "volumes_in_training", "scans_refused")
+    assert [facts[name] for name in counts] == [24, 12, 0]
+    assert facts["participants_in_training"] == source.participants(seen)
+    assert facts["excluded_participants"] == source.excluded_participants(["test"])
+    assert not set(facts["participants_in_training"]) & set(facts["excluded_participants"])
+    assert facts["dataset_fingerprint"] == source.volumes.fingerprint
+    assert facts["made_up_data"] is True
+    assert facts["dataset_version"] == source.version
+
+
 def test_excluding_everybody_is_an_error_that_says_what_to_set(drawn):
     _, source, _ = drawn
     with pytest.raises(TreeError, match=r"all 24 volumes .* data.excluded_splits=\[\]"):

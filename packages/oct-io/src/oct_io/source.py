@@ -169,6 +169,23 @@ class Source:
         present = {entry.participant for entry in self.volumes.entries}
         return sorted(present & self._participants_in(splits))
 
+    def describe(self, seen: Sequence[int], splits: Sequence[str]) -> dict[str, object]:
+        """What a run that trains on the volumes `seen`, outside of `splits`, puts on record.
+
+        Plain values; participants appear as hashes, and no path.
+        """
+        return {
+            "dataset_fingerprint": self.volumes.fingerprint,
+            "made_up_data": self.made_up,
+            "volumes": len(self.volumes),
+            "volumes_in_training": len(seen),
+            "scans_refused": len(self.volumes.quarantined),
+            "excluded_splits": list(splits),
+            "excluded_participants": self.excluded_participants(splits),
+            "participants_in_training": self.participants(seen),
+            "dataset_version": self.version,
+        }
+
     def write_quarantine(self, path: Path) -> None:
         """Copy the list of refused scans to `path`: a line each, with path, stage and reason."""
         write_quarantine(path, self.volumes.quarantined)

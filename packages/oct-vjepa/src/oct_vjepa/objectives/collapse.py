@@ -9,7 +9,7 @@ test_collapse.py drills it. Expect to move them for large ones.
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, pstdev
 from typing import Any
@@ -216,3 +216,13 @@ class CollapseGuard:
             f"teacher's and the effective rank is at {rank:.0%} of its start: the learning rate is "
             "too high for this teacher"
         }
+
+
+def collapse_alarms(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """What a fresh guard says of a whole run, a sentence for each sign.
+
+    Args:
+        rows: reports in their order, each with its "step".
+    """
+    guard = CollapseGuard()
+    return [alarm for row in rows for alarm in guard.update(int(row["step"]), row)]
