@@ -25,7 +25,6 @@ from oct_report import EXIT_STOPPED, Stages, exit_codes, mistakes, print_table
 from oct_vjepa.evaluation.comparison import COLUMNS, ProbeRow, as_cells, compare_features
 from oct_vjepa.evaluation.encoders import ProbeConfig
 from oct_vjepa.evaluation.features import Features
-from oct_vjepa.model.initial import load_initial
 from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.objectives.objective import Objective, TeacherConfig
 from omegaconf import DictConfig, OmegaConf
@@ -122,7 +121,9 @@ def pretrain(config: PretrainConfig, resolved: DictConfig) -> int:
     """Run what `config` asks for; returns the exit code."""
     with mistakes(ValueError):
         check_window(config)
-        initial = load_initial(config.initial, config.encoder) if config.initial else None
+        initial = None
+        if config.initial:
+            initial = oct_vjepa.Encoder.from_pretrained(config.initial, config.encoder)
         runtime = oct_xla.pick_runtime(config.runtime.device, precision=config.runtime.precision)
         run = oct_xla.claim_run_folder(
             Path(config.run_dir),
@@ -179,7 +180,7 @@ def conclude(
     pretrained = oct_vjepa.Encoder.from_pretrained(run_dir / "encoder")
     encoders = {"pretrained": pretrained}
     if config.initial:
-        encoders["initial"] = load_initial(config.initial, pretrained.config)
+        encoders["initial"] = oct_vjepa.Encoder.from_pretrained(config.initial, pretrained.config)
     encoders["random init"] = random_encoder(pretrained.config, config.seed)
     with mistakes(ValueError):
         rows = probe_encoders(config.probe, encoders, source, seed=config.seed)
