@@ -84,6 +84,7 @@ class DenseJepa(Predicting):
         ValueError: masks or levels do not fit the encoder.
     """
 
+    config: DenseJepaConfig
     context_weight: Tensor
 
     def __init__(
@@ -91,7 +92,7 @@ class DenseJepa(Predicting):
     ) -> None:
         layers = config.blocks_of(encoder.config.depth)
         super().__init__(encoder, config, masking, levels=len(layers), dense=True)
-        self.config, self.layers = config, layers
+        self.layers = layers
         # A tensor and part of the state: a changed number would be a new graph on XLA, and a run
         # that resumes must not start without it.
         self.register_buffer("context_weight", torch.tensor(self._context_weight(0, 1)))

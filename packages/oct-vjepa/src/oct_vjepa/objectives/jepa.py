@@ -63,6 +63,7 @@ class Predicting(Objective):
     """
 
     predictor: Predictor
+    config: JepaConfig
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class Predicting(Objective):
         sets, shape = len(masking.sets), encoder.config
         predictor = Predictor(config.predictor, shape, sets, levels=levels, dense=dense)
         super().__init__(encoder, predictor, config, masking)
-        self.variance_weight = config.variance_weight
+        self.config = config
 
     def loss(
         self, batch: Tensor | JepaBatch, generator: torch.Generator | None = None
@@ -123,9 +124,8 @@ class Predicting(Objective):
 
     def terms(self, said: Said, masks: Masks, target_BNE: Tensor) -> Terms:
         """What counts beside the prediction of one mask set: the same names for every set."""
-        if not self.variance_weight:
-            return {}
-        return {"variance_loss": (self.variance_weight, variance_hinge(said.context_BKD))}
+        weight = self.config.variance_weight
+        return {"variance_loss": (weight, variance_hinge(said.context_BKD))} if weight else {}
 
 
 class Jepa(Predicting):
@@ -144,7 +144,6 @@ class Jepa(Predicting):
         self, encoder: Encoder, config: JepaConfig, masking: MaskingConfig | None = None
     ) -> None:
         super().__init__(encoder, config, masking)
-        self.config = config
 
     def targets(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None = None) -> Tensor:
         """What is to be predicted of every patch, (B, N, D), float32, without gradients."""
