@@ -17,7 +17,6 @@ from oct_io.storage.files import redact
 from oct_launch import EXIT_STOPPED, Launch, Stages, app, check_window, mistakes, print_table
 from oct_vjepa.evaluation.comparison import COLUMNS, as_cells
 from oct_vjepa.evaluation.encoders import probe_encoders
-from oct_vjepa.model.initial import load_initial
 from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective, method_of
@@ -33,7 +32,9 @@ def pretrain(config: PretrainConfig, launch: Launch) -> int:
     with mistakes(ValueError):
         given = f"encoder.input_shape is {config.encoder.input_shape}; make them equal"
         check_window(config.data.window, config.encoder.input_shape, otherwise=given)
-        initial = load_initial(config.initial, config.encoder) if config.initial else None
+        initial = None
+        if config.initial:
+            initial = oct_vjepa.Encoder.from_pretrained(config.initial, config.encoder)
         runtime = config.runtime.pick()
         run = launch.claim_run_folder(
             "the run",
@@ -103,7 +104,7 @@ def conclude(
     pretrained = oct_vjepa.Encoder.from_pretrained(run_dir / "encoder")
     encoders = {"pretrained": pretrained}
     if config.initial:
-        encoders["initial"] = load_initial(config.initial, pretrained.config)
+        encoders["initial"] = oct_vjepa.Encoder.from_pretrained(config.initial, pretrained.config)
     encoders["random init"] = random_encoder(pretrained.config, config.seed)
     with mistakes(ValueError):
         rows = probe_encoders(

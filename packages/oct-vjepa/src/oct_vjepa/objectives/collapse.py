@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from statistics import fmean, median, pstdev
 from typing import Any
 
+from oct_vjepa.rules import AT_LEAST_1, BETWEEN_0_AND_1, POSITIVE, check_numbers
+
 SPREADS = ("target_std", "spread_foreground", "spread_background")
 HISTORY = (
     "loss",
@@ -60,17 +62,11 @@ class CollapseConfig:
     learning rate."""
 
     def __post_init__(self) -> None:
-        for name in ("start", "recent"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"collapse.{name} ({getattr(self, name)}) must be at least 1")
+        check_numbers(self, "collapse", AT_LEAST_1, "start", "recent")
         if self.window < 10:
             raise ValueError(f"collapse.window ({self.window}) must be at least 10")
-        for name in SHARES:
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"collapse.{name} ({getattr(self, name)}) must be between 0 and 1")
-        for name in ("drop_sigma", "drift_limit"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"collapse.{name} ({getattr(self, name)}) must be positive")
+        check_numbers(self, "collapse", BETWEEN_0_AND_1, *SHARES)
+        check_numbers(self, "collapse", POSITIVE, "drop_sigma", "drift_limit")
 
 
 class CollapseGuard:
