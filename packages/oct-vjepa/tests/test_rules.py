@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from oct_vjepa.model import rules
+from oct_vjepa import rules
 
 NUMBERS = (float("nan"), -1, 0, 0.5, 1, 2)
 ALLOWED = [
