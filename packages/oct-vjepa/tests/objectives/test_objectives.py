@@ -51,15 +51,6 @@ def draw(objective, volume, seed=0):
     )  # fmt: skip
 
 
-def voxels_of(ids_BM, config):
-    """True where a voxel belongs to one of the patches."""
-    chosen = torch.zeros(len(ids_BM), config.tokens, dtype=torch.bool).scatter_(1, ids_BM, True)
-    chosen = chosen.view(-1, 1, *config.grid)
-    for axis, patch in zip((2, 3, 4), config.patch_size, strict=True):
-        chosen = chosen.repeat_interleave(patch, dim=axis)
-    return chosen
-
-
 def predictions(objective, volume, masks):
     """What the predictor says of targets, and of the context where it does."""
     if isinstance(objective, TwoView):
@@ -73,7 +64,7 @@ def predictions(objective, volume, masks):
 @torch.no_grad()
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_voxel_of_a_target_reaches_a_prediction(small_config, volume, name, kind):
+def test_no_voxel_of_a_target_reaches_a_prediction(small_config, volume, voxels_of, name, kind):
     objective = build(name, small_config, masking_of(kind)).eval()
     masks = draw(objective, volume)[0]
     targets = voxels_of(masks.target_BM, small_config)
@@ -86,7 +77,7 @@ def test_no_voxel_of_a_target_reaches_a_prediction(small_config, volume, name, k
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_voxels_of_the_context_do_reach_the_predictions(small_config, volume, name):
+def test_voxels_of_the_context_do_reach_the_predictions(small_config, volume, voxels_of, name):
     objective = build(name, small_config, masking_of("blocks")).eval()
     masks = draw(objective, volume)[0]
     changed = torch.where(voxels_of(masks.context_BK, small_config), 255 - volume, volume)
