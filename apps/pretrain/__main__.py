@@ -320,6 +320,8 @@ def describe(
         "volumes": len(source.volumes),
         "volumes_in_training": len(seen),
         "scans_refused": len(source.volumes.quarantined),
+        "scans_by_flag": dict(source.flags),
+        "scans_left_out_for_flags": source.flagged_out,
         "excluded_splits": splits,
         "excluded_participants": source.excluded_participants(splits),
         "participants_in_training": source.participants(seen),

@@ -5,6 +5,8 @@ throughput JPEG 2000, which that one does not read. Voxels are the same with and
 """
 
 import importlib.util
+import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,6 +21,8 @@ from oct_io.scan.header import ScanHeader
 
 Frame = NDArray[Any]
 Decode = Callable[[bytes], Frame]
+
+_one_at_a_time = threading.Lock()  # while the hook of the whole process is ours
 
 HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
 BASELINE = "1.2.840.10008.1.2.4.50"
@@ -68,7 +72,9 @@ def _decode_rle(header: ScanHeader, frame: bytes) -> Frame:
 
 
 def _decode_htj2k(header: ScanHeader, frame: bytes) -> Frame:
-    """Decode with a check of our own: imagecodecs leaves rows out after an error, and says nothing.
+    """Decode with a check of our own: imagecodecs leaves rows out after an error.
+
+    It cannot raise what went wrong, so that Python would print it as an exception ignored.
 
     Raises:
         ValueError: the decoder did not come to the last row.
@@ -79,8 +85,14 @@ def _decode_htj2k(header: ScanHeader, frame: bytes) -> Frame:
     out = np.empty(header.shape[1:], kind)
     unlikely = np.random.default_rng(0).integers(0, np.iinfo(kind).max, out.shape[1], kind)
     out[-1] = unlikely
-    found = np.asarray(imagecodecs.htj2k_decode(frame, out=out))
-    if np.array_equal(found[-1], unlikely):
+    complaints: list[bool] = []
+    with _one_at_a_time:
+        before, sys.unraisablehook = sys.unraisablehook, lambda seen: complaints.append(True)
+        try:
+            found = np.asarray(imagecodecs.htj2k_decode(frame, out=out))
+        finally:
+            sys.unraisablehook = before
+    if complaints or np.array_equal(found[-1], unlikely):
         raise ValueError("the decoder stopped early")
     return found
 

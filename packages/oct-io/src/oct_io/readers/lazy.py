@@ -97,6 +97,7 @@ def picked(volume: OctVolume, header: ScanHeader, frames: Sequence[int], where: 
         patterns=(part.pattern,),
         layers={name: surface[at] for name, surface in volume.layers.items()},
         localizer=volume.localizer,
+        lost_bytes=volume.lost_bytes,
     )
 
 
@@ -107,7 +108,7 @@ def header_of(volume: OctVolume) -> ScanHeader:
     raster = volume.spacing_source != "none"
     return ScanHeader(
         shape=(bscans, rows, columns),
-        bits=bits,
+        bits=volume.bits or bits,
         allocated=bits,
         row_mm=volume.spacing.row,
         column_mm=volume.spacing.column,
