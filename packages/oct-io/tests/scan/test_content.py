@@ -41,7 +41,7 @@ def zeroed(content, frame, size):
 
 
 @pytest.mark.parametrize("codec", COMPRESSED)
-def test_zeros_within_a_codestream_are_flagged_or_cannot_be_decoded(tmp_path, volume, codec):
+def test_zeros_within_a_codestream_are_flagged_or_cannot_be_decoded(tmp_path, volume, codec, capfd):
     path = written(tmp_path, volume, codec)
     assert read_volume(path).lost_bytes == ""
     path.write_bytes(zeroed(path.read_bytes(), 4, 600 if codec != "jpeg" else 900))
@@ -53,6 +53,7 @@ def test_zeros_within_a_codestream_are_flagged_or_cannot_be_decoded(tmp_path, vo
         spoiled = read_volume(path)
         assert "zero bytes within its codestream" in spoiled.lost_bytes
         assert "lost_bytes" in find_flags(spoiled).names
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_black_area_of_lossless_jpeg_is_no_loss(tmp_path, volume):
