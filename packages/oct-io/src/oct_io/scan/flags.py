@@ -237,8 +237,8 @@ def _is_mirrored(pictures: NDArray[np.float32], row_mm: float) -> bool:
     """Whether tissue leans the wrong way: its sharp edge is the inner one, its long tail choroid.
 
     Skewness of brightness over depth, A-scan by A-scan: positive where the tail lies deeper. Of
-    noisy scans it is near 0 either way, and nothing is said. A retina that is folded at the edge in
-    part touches that edge, and is found as clipped.
+    noisy scans of few voxels it is near 0 either way, and nothing is said. A retina that is folded
+    at the edge in part touches that edge, and is found as clipped.
     """
     pictures = pictures[:: max(1, len(pictures) // SAMPLED_BSCANS)]
     bright = np.clip(pictures - np.median(pictures, axis=1, keepdims=True), 0, None)
