@@ -116,6 +116,8 @@ def finetune(config: FinetuneConfig, launch: Launch) -> int:
         "encoder": weights_fingerprint(encoder),
         "dataset_fingerprint": source.volumes.fingerprint,
         "made_up_data": source.made_up,
+        "scans_by_flag": dict(source.flags),
+        "scans_left_out_for_flags": source.flagged_out,
         "split": examples.split_rule,
     }
     oct_xla.write_provenance(run.path, runtime, seed=config.seed, extra=extra)

@@ -30,6 +30,7 @@ from oct_io.labelled import VolumeLabels, label_volumes
 from oct_io.phantom.specification import PhantomTree
 from oct_io.phantom.tree import write_phantom_tree
 from oct_io.quarantine import write_quarantine
+from oct_io.scan.flags import check_flag_names, count_flags
 from oct_io.space.resample import WINDOWS
 from oct_io.storage.buckets import StorageConfig, configure_storage
 
@@ -65,6 +66,11 @@ class SourceConfig:
 
     lateralities: list[str] = field(default_factory=list)
     """Eyes to take, R or L; empty takes both."""
+
+    flags: list[str] = field(default_factory=list)
+    """Flags that a scan must not have: of motion, lost_bytes, saturation, low_signal,
+    clipped_retina, blink, mirrored_depth. Empty leaves none out; what suggests a fault is no proof
+    of it, and who leaves out the poor scans of ill eyes changes what is learned."""
 
     cache: str = ""
     """Local folder for the resampled volumes; made once, used by every later run."""
@@ -104,6 +110,7 @@ class SourceConfig:
             raise ValueError(f"data.window ({self.window}) must be one of {', '.join(WINDOWS)}")
         WINDOWS[self.window].require_fixed_shape()
         self.selection()
+        check_flag_names(self.flags, "data.flags")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"data.max_bad_fraction ({self.max_bad_fraction}) must be 0 to 1")
 
@@ -122,6 +129,8 @@ class Source:
         made_up: true for phantoms.
         split: who is for what, as a table says; None if none says it.
         version: release of the data set, 2 or 3; None without tables.
+        flags: how many cached scans have each flag, those that were left out included.
+        flagged_out: how many scans were left out for a flag.
     """
 
     volumes: CachedVolumes
@@ -129,6 +138,8 @@ class Source:
     made_up: bool
     split: Split | None = None
     version: int | None = None
+    flags: Mapping[str, int] = field(default_factory=dict)
+    flagged_out: int = 0
 
     def outside(self, splits: Sequence[str]) -> list[int]:
         """Numbers of the volumes whose participant is in none of the recommended `splits`.
@@ -180,6 +191,8 @@ class Source:
             "volumes": len(self.volumes),
             "volumes_in_training": len(seen),
             "scans_refused": len(self.volumes.quarantined),
+            "scans_by_flag": dict(self.flags),
+            "scans_left_out_for_flags": self.flagged_out,
             "excluded_splits": list(splits),
             "excluded_participants": self.excluded_participants(splits),
             "participants_in_training": self.participants(seen),
@@ -283,13 +296,35 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         progress=lambda done, total, bad: tell("resampling scans", done, total),
         max_bad_fraction=config.max_bad_fraction,
     )
+    every = open_cache(config.cache)
+    volumes = _without_flags(every, config.flags)
     return Source(
-        volumes=open_cache(config.cache),
+        volumes=volumes,
         table=table,
         made_up=config.phantom is not None,
         split=split,
         version=version,
+        flags=count_flags(entry.flags for entry in every.entries),
+        flagged_out=len(every) - len(volumes),
     )
+
+
+def _without_flags(volumes: CachedVolumes, flags: Sequence[str]) -> CachedVolumes:
+    """Volumes of scans that have none of these flags.
+
+    Raises:
+        TreeError: the cache is older than flags, or none is left.
+    """
+    if not flags:
+        return volumes
+    if any(entry.signal_db is None for entry in volumes.entries):
+        raise TreeError(
+            f"{volumes.folder}: made before scans had flags; delete it, and data.flags works"
+        )
+    kept = volumes.select(lambda entry: not set(flags) & set(entry.flags))
+    if not len(kept):
+        raise TreeError(f"all {len(volumes)} scans have a flag of data.flags ({', '.join(flags)})")
+    return kept
 
 
 def _say_nothing(what: str, done: int, total: int) -> None:

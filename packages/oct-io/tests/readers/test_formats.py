@@ -3,8 +3,10 @@
 import gzip
 import io
 import json
+import os
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from dataclasses import replace
 
@@ -318,3 +320,41 @@ def test_layers_must_fit_their_volume(draw):
     volume = draw()
     with pytest.raises(ValueError, match=r"layer ILM must be \(8, 40\)"):
         replace(volume, layers={"ILM": np.zeros((8, 41), np.float32)})
+
+
+@pytest.fixture
+def ghostscript(tmp_path, monkeypatch):
+    """A `gs` in front of all others on the path; what it returns exists once it was started."""
+    folder, started = tmp_path / "bin", tmp_path / "started"
+    folder.mkdir()
+    program = folder / "gs"
+    program.write_text(f"#!/bin/sh\necho 10.0\ntouch {started}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # it asks once in a process
+    return started
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 48\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_postscript_that_is_called_an_image_starts_nothing(tmp_path, ghostscript):
+    folder = tmp_path / "scan"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(EPS)
+    beside(folder / "volume.json")
+    error = refusal(folder)
+    assert (error.stage, "not a readable image" in error.reason) == ("decode", True)
+    assert not ghostscript.exists()
+
+
+def test_an_archive_that_packs_as_no_image_does_is_refused_before_it_is_unpacked(tmp_path):
+    np.savez_compressed(tmp_path / "scan.npz", voxels=np.zeros((100, 1000, 1000), np.uint8))
+    beside(tmp_path / "scan.json")
+    tracemalloc.start()
+    error = refusal(tmp_path / "scan.npz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (error.stage, "hold no image" in error.reason) == ("content", True)
+    assert peak < 10**7

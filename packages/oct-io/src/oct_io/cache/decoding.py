@@ -18,7 +18,9 @@ from threadpoolctl import ThreadpoolController
 from oct_io.cache.index import CacheEntry
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import ScanError, TreeError
+from oct_io.interrupts import uninterrupted
 from oct_io.readers.registry import read_volume
+from oct_io.scan.flags import find_flags
 from oct_io.space.resample import Window, resample
 from oct_io.storage.buckets import configure_storage, current_storage, stays_in_process
 from oct_io.storage.files import join
@@ -96,18 +98,25 @@ def _in_processes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
 
 def _through(pool: ProcessPoolExecutor, tasks: list[Task], ahead: int) -> Iterator[Outcome]:
     waiting: deque[Future[Outcome]] = deque()
-    for task in tasks:
-        waiting.append(pool.submit(decode, task))
-        if len(waiting) >= ahead:
+    try:
+        for task in tasks:
+            with uninterrupted():
+                waiting.append(pool.submit(decode, task))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    finally:
+        for future in waiting:  # who stops early does not wait for what nobody takes
+            future.cancel()
 
 
 def _alone(task: Task) -> Outcome:
     with _pool(1) as pool:
         try:
-            return pool.submit(decode, task).result()
+            with uninterrupted():
+                future = pool.submit(decode, task)
+            return future.result()
         except BrokenProcessPool:
             pass
     with _pool(1) as pool:
@@ -172,6 +181,7 @@ def _resampled(record: ScanRecord, volume: OctVolume, window: Window) -> Decoded
     cut = resample(volume, window)
     voxels = cut.voxels.tobytes()
     bscans, rows, columns = volume.voxels.shape
+    flags = find_flags(volume)
 
     def first_known(*choices: str) -> str:
         return next((one for one in choices if one != "unknown"), "unknown")
@@ -192,5 +202,8 @@ def _resampled(record: ScanRecord, volume: OctVolume, window: Window) -> Decoded
         shard=0,
         slot=0,
         mirrored=cut.mirrored,
+        flags=flags.names,
+        signal_db=round(flags.signal_db, 1),
+        white=cut.white,
     )
     return Decoded(voxels, entry)

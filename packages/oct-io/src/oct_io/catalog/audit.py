@@ -42,6 +42,8 @@ class AuditReport:
         mismatches: what contradicts the header of a scan, and how often: the manifest, where no
             more is said, or the folder or file name.
         contradictions: (key of the scan, what contradicts), the first 200.
+        flags: how many decoded scans have each flag of `oct_io.scan.flags`: those of a cache whose
+            index was looked at, or else the examples that were drawn.
         examples: path of the first usable scan of each device and protocol; for who looks at them.
     """
 
@@ -57,6 +59,7 @@ class AuditReport:
     copies: int = 0
     mismatches: Counter[str] = field(default_factory=Counter)
     contradictions: list[tuple[str, str]] = field(default_factory=list)
+    flags: dict[str, int] = field(default_factory=dict)
     examples: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
 
     def to_tree(self) -> dict[str, Any]:

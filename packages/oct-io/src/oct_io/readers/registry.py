@@ -132,7 +132,8 @@ def open_volume(
     volume = read_volume(
         url, spacing=spacing, patterns=every, member=member, storage_options=storage_options
     )
-    header = replace(header_of(volume), pattern_note=f"{volume.pattern}, not a volume")
+    note = "" if volume.pattern == "raster" else "not a volume"
+    header = replace(header_of(volume), pattern_note=note)
     return LazyVolume(header, file, partial(_kept_part, volume, header))
 
 

@@ -23,6 +23,9 @@ from oct_io.scan.outcome import check_bytes
 from oct_io.volume import OctVolume
 
 IMAGES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+PILLOW_FORMATS = ("PNG", "BMP", "TIFF", "JPEG")
+"""What may be in a file with such an ending. Pillow goes by the content and starts Ghostscript on
+PostScript, whatever its name."""
 MAX_IMAGES = 8192
 
 
@@ -107,7 +110,8 @@ def read_image(file: ScanFile, called: str) -> NDArray[Any]:
 
     content = file.content()
     try:
-        with warnings.catch_warnings(), Image.open(BytesIO(content)) as image:
+        opened = Image.open(BytesIO(content), formats=PILLOW_FORMATS)
+        with warnings.catch_warnings(), opened as image:
             warnings.simplefilter("ignore")
             check_bytes((image.height, image.width), 4, file.where)
             deep = image.mode.startswith("I")
