@@ -1,5 +1,6 @@
 """Every transfer syntax of an Ophthalmic Tomography file, and volumes in several files."""
 
+import sys
 import warnings
 import zlib
 from dataclasses import replace
@@ -14,6 +15,7 @@ from oct_io import ScanError, Spacing, open_volume, read_volume
 from oct_io.dicom import pixels
 from oct_io.dicom.pixels import HTJ2K
 from oct_io.dicom.writer import write_dicom
+from pydicom.encaps import encapsulate, generate_frames
 
 LOSSLESS = {
     "1.2.840.10008.1.2.4.57": lambda a: imagecodecs.ljpeg_encode(a),
@@ -81,6 +83,20 @@ def test_implicit_and_deflated_files_are_read(scan_file, draw, syntax, dtype):
 def test_high_throughput_jpeg_2000_is_read_where_a_decoder_is_installed(scan_file, draw, uid):
     path = scan_file(codec=(uid, imagecodecs.htj2k_encode))
     assert np.array_equal(read_volume(path).voxels, draw().voxels)
+
+
+def test_a_damaged_high_throughput_codestream_prints_nothing(scan_file, monkeypatch):
+    path = scan_file(codec=(HTJ2K[0], imagecodecs.htj2k_encode))
+    dataset = pydicom.dcmread(path)
+    first, *others = generate_frames(dataset.PixelData, number_of_frames=8)
+    dataset.PixelData = encapsulate([first[: len(first) // 3] + b"\xff\xd9", *others])
+    dataset.save_as(path, enforce_file_format=True)
+    printed = []
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    with pytest.raises(ScanError, match=": decode: "):
+        read_volume(path)
+    assert printed == []
+    assert sys.unraisablehook == printed.append
 
 
 def test_without_a_decoder_high_throughput_jpeg_2000_says_what_to_install(scan_file, monkeypatch):

@@ -5,8 +5,11 @@ throughput JPEG 2000, which that one does not read. Voxels are the same with and
 """
 
 import importlib.util
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,8 @@ FASTER = {
     "1.2.840.10008.1.2.4.91": "jpeg2k_decode",
 }
 """Transfer syntax -> function of imagecodecs."""
+
+_HOOK = Lock()
 
 
 def find_decoder(header: ScanHeader) -> Decode | None:
@@ -79,10 +84,35 @@ def _decode_htj2k(header: ScanHeader, frame: bytes) -> Frame:
     out = np.empty(header.shape[1:], kind)
     unlikely = np.random.default_rng(0).integers(0, np.iinfo(kind).max, out.shape[1], kind)
     out[-1] = unlikely
-    found = np.asarray(imagecodecs.htj2k_decode(frame, out=out))
-    if np.array_equal(found[-1], unlikely):
+    with _unraised() as errors:
+        found = np.asarray(imagecodecs.htj2k_decode(frame, out=out))
+    if errors or np.array_equal(found[-1], unlikely):
         raise ValueError("the decoder stopped early")
     return found
+
+
+@contextmanager
+def _unraised() -> Iterator[list[object]]:
+    """Errors that the high throughput decoder cannot raise, and that Python would print instead.
+
+    Python has one hook for them, so one frame at a time is decoded under it; what others cannot
+    raise meanwhile goes to the hook that was there.
+    """
+    errors: list[object] = []
+    with _HOOK:
+        before = sys.unraisablehook
+
+        def keep(found: Any) -> None:
+            if "htj2k" in str(found.object):
+                errors.append(found.exc_value)
+            else:
+                before(found)
+
+        sys.unraisablehook = keep
+        try:
+            yield errors
+        finally:
+            sys.unraisablehook = before
 
 
 def _decode_with_pydicom(header: ScanHeader, frame: bytes) -> Frame:
