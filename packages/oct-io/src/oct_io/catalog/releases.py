@@ -5,13 +5,12 @@ the third. So tables of two releases are not mixed, and what an encoder was pret
 compared with what it is tested on, person by person.
 """
 
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from oct_io.catalog.manifest import find_manifest
 from oct_io.catalog.participants import find_participants
-from oct_io.catalog.tables import ID_COLUMNS, id_column
+from oct_io.catalog.tables import ID_COLUMNS, id_column, split_line
 from oct_io.errors import ScanError, TreeError
 from oct_io.storage.files import join, read_head, redact
 
@@ -47,11 +46,14 @@ def table_version(place: str | Path) -> int:
     """
     where = redact(place)
     try:
-        first = read_head(place, FIRST_LINE_BYTES).decode("utf-8-sig", "replace").splitlines()[:1]
+        head = read_head(place, FIRST_LINE_BYTES).decode("utf-8-sig", "replace")
+        first = head.split("\n", 1)[0].rstrip("\r")
+        names = split_line(first, "\t" if "\t" in first else ",")
     except ScanError as error:
         raise TreeError(f"{where}: {error.reason}") from error
-    names = re.split(r"[\t,]", first[0]) if first else []
-    column = id_column({name.strip(): "" for name in names}, where)
+    except ValueError as error:
+        raise TreeError(f"{where}: line 1 {error}") from None
+    column = id_column(dict.fromkeys(names, ""), where)
     return ID_RELEASE[column.lower().replace(" ", "_")]
 
 
