@@ -13,8 +13,7 @@ import numpy as np
 
 from oct_io.cache.build import build_cache
 from oct_io.cache.volumes import CachedVolumes, open_cache
-from oct_io.catalog.concepts import AI_READI, read_concepts
-from oct_io.catalog.events import is_clinical
+from oct_io.catalog.concepts import AI_READI, is_clinical, read_concepts
 from oct_io.catalog.manifest import read_manifest
 from oct_io.catalog.omop import join_participants, read_omop
 from oct_io.catalog.participants import (

@@ -1,15 +1,23 @@
-"""Which clinical facts of OMOP tables become columns of a label table, and by which rule."""
+"""Which facts of OMOP's long clinical tables become columns of a label table, and by which rule.
 
+Each row that a concept chooses is read, counted, or refused with its line; of a table with a
+million rows no others are kept. Dates and ids of visits stay in memory.
+"""
+
+import hashlib
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
-from oct_io.catalog.tables import Row, number_rows
+from oct_io.catalog.manifest import hash_participant
+from oct_io.catalog.tables import MISSING, Row, Table, normal_id, number_rows, open_table
 from oct_io.errors import TreeError
-from oct_io.storage.files import redact
+from oct_io.storage.files import exists, join, redact
 
 Rule = Literal["first", "last", "mean", "any", "years_since_first", "years_since_age", "age"]
 
@@ -27,6 +35,11 @@ RULES: dict[str, str] = {
 TABLES = ("measurement", "observation", "condition_occurrence", "person")
 COLUMNS = ("column", "table", "rule", "concept_ids", "items", "missing", "cuts")
 NUMBER = re.compile(r"[+-]?[0-9]{1,15}(\.[0-9]{0,15})?([eE][+-]?[0-9]{1,2})?")
+SUFFIXES = (".csv", ".tsv")
+PERSON = "person"
+MARKS = (PERSON, "measurement")  # a folder with one of these tables is one of OMOP tables
+BEYOND_LIMITS = {"4171756", "4172704", "4171754", "4171755"}  # operators <, >, <= and >=
+YES_OR_NO = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 REFUSED_TO_SAY = (555.0, 777.0, 888.0, 999.0)
 
 
@@ -161,3 +174,180 @@ def _numbers(text: str, what: str) -> tuple[float, ...]:
 def number(text: str) -> float:
     """The number that a cell is; NaN if it is none."""
     return float(text) if NUMBER.fullmatch(text) else math.nan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One row of a clinical table that a concept chose.
+
+    Attributes:
+        column: of the concept.
+        participant: hashed.
+        visit: hashed `visit_occurrence_id`; "" if the row has none.
+        day: its date, None if it has none; never in logs or reports.
+        value: the number; of a condition 1.
+    """
+
+    column: str
+    participant: str
+    visit: str
+    day: date | None = field(repr=False)
+    value: float = field(repr=False)
+
+
+class Chosen(NamedTuple):
+    """Rows of one concept: by participant id, and how many there were and were left out."""
+
+    events: dict[str, list[Event]]
+    counts: Counter[str]
+
+
+def is_clinical(folder: str | Path) -> bool:
+    """Whether a folder holds OMOP tables; a table file is no folder."""
+    if str(folder).lower().endswith((*SUFFIXES, ".txt")):
+        return False
+    return any(find_table(str(folder), name) for name in MARKS)
+
+
+def find_table(folder: str, name: str) -> str | None:
+    """Address of the table of that name; None if there is none."""
+    urls = (join(folder, f"{name}{suffix}") for suffix in SUFFIXES)
+    return next((url for url in urls if exists(url)), None)
+
+
+def open_clinical(folder: str, name: str) -> Table:
+    """The table of that name, its columns in small letters.
+
+    Raises:
+        TreeError: there is none.
+    """
+    url = find_table(folder, name)
+    if url is None:
+        raise TreeError(f"{redact(folder)}: has no table {name}.csv or .tsv")
+    table = open_table(url)
+    return table._replace(names=[one.lower() for one in table.names])
+
+
+def find_column(table: Table, *names: str) -> int:
+    """Number of the first of the named columns that the table has.
+
+    Raises:
+        TreeError: it has none of them.
+    """
+    for name in names:
+        if name in table.names:
+            return table.names.index(name)
+    raise TreeError(f"{table.where}: has no column {' or '.join(names)}")
+
+
+def parse_day(text: str, where: str, line: int) -> date | None:
+    """Date that a cell starts with, as 2024-05-31; None if it is empty.
+
+    Raises:
+        TreeError: it starts otherwise.
+    """
+    if text.lower() in MISSING:
+        return None
+    try:
+        return date.fromisoformat(text[:10])
+    except ValueError:
+        raise TreeError(f"{where}: line {line} has a date that is not like 2024-05-31") from None
+
+
+def owner_of(cells: list[str], column: int, where: str, line: int) -> str:
+    """Participant id in a row.
+
+    Raises:
+        TreeError: it is empty.
+    """
+    name = normal_id(cells[column])
+    if name.lower() in MISSING:
+        raise TreeError(f"{where}: line {line} has no person_id")
+    return name
+
+
+def hash_visit(text: str) -> str:
+    """12 hex characters that stand for a visit; "" if a row has none."""
+    name = normal_id(text)
+    if name.lower() in MISSING or name == "0":  # 0 is OMOP's "no such thing"
+        return ""
+    return hashlib.sha256(b"oct-io-visit:" + name.encode()).hexdigest()[:12]
+
+
+def read_events(folder: str, name: str, concepts: Sequence[Concept]) -> dict[str, Chosen]:
+    """Column of each of `concepts` to the rows of table `name` that it chooses.
+
+    Raises:
+        TreeError: no such table, or a row that is chosen and cannot be read.
+    """
+    table = open_clinical(folder, name)
+    columns = _Columns.of(table, name.removesuffix("_occurrence"))
+    wanted = [(one, {str(number) for number in one.concept_ids}) for one in concepts]
+    found = {one.column: Chosen({}, Counter()) for one in concepts}
+    for line, cells in table.rows:
+        concept_id = normal_id(cells[columns.concept])
+        item = columns.read(cells, columns.source).split(",", 1)[0].strip()
+        for concept, ids in wanted:
+            if (ids and concept_id not in ids) or (concept.items and item not in concept.items):
+                continue
+            chosen = found[concept.column]
+            value, why = _value(concept, columns, cells)
+            chosen.counts[why or "rows"] += 1
+            if not why:
+                owner = owner_of(cells, columns.person, table.where, line)
+                event = Event(
+                    column=concept.column,
+                    participant=hash_participant(owner),
+                    visit=hash_visit(columns.read(cells, columns.visit)),
+                    day=parse_day(cells[columns.day], table.where, line),
+                    value=value,
+                )
+                chosen.events.setdefault(owner, []).append(event)
+    return found
+
+
+class _Columns(NamedTuple):
+    """Where the columns of an event table are; -1 for those that need not be there."""
+
+    condition: bool
+    person: int
+    concept: int
+    day: int
+    source: int
+    value: int
+    words: int
+    operator: int
+    visit: int
+
+    @classmethod
+    def of(cls, table: Table, domain: str) -> "_Columns":
+        days = (f"{domain}_date", f"{domain}_start_date", f"{domain}_datetime")
+        optional = [f"{domain}_source_value", "value_as_number", "value_as_string"]
+        optional += ["operator_concept_id", "visit_occurrence_id"]
+        return cls(
+            domain == "condition",
+            find_column(table, "person_id"),
+            find_column(table, f"{domain}_concept_id"),
+            find_column(table, *days),
+            *(table.names.index(one) if one in table.names else -1 for one in optional),
+        )
+
+    @staticmethod
+    def read(cells: list[str], column: int) -> str:
+        return cells[column] if column >= 0 else ""
+
+
+def _value(concept: Concept, columns: _Columns, cells: list[str]) -> tuple[float, str]:
+    """The number of a row, or why it has none; of a condition 1."""
+    if columns.condition:
+        return 1.0, ""
+    taken, words = number(columns.read(cells, columns.value)), columns.read(cells, columns.words)
+    if math.isnan(taken):
+        taken = YES_OR_NO.get(words.lower(), number(words))
+    if math.isnan(taken):
+        return taken, "without a number"
+    if taken in concept.missing:
+        return taken, "coded as missing"
+    if normal_id(columns.read(cells, columns.operator)) in BEYOND_LIMITS:
+        return taken, "beyond a limit of detection"
+    return taken, ""

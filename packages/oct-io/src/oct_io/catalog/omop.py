@@ -4,29 +4,59 @@ Each column of the result has its rule and how many rows went into it; visits ar
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
+from typing import NamedTuple
 
-from oct_io.catalog.concepts import AI_READI, Concept, check_columns
-from oct_io.catalog.events import (
+from oct_io.catalog.concepts import (
+    AI_READI,
     MARKS,
     PERSON,
     Chosen,
+    Concept,
     Event,
-    Person,
-    Visit,
+    check_columns,
+    find_column,
+    find_table,
+    hash_visit,
     is_clinical,
+    number,
+    open_clinical,
+    owner_of,
+    parse_day,
     read_events,
-    read_persons,
-    read_visits,
 )
+from oct_io.catalog.manifest import hash_participant
 from oct_io.catalog.participants import Participants, read_participants
 from oct_io.errors import TreeError
 from oct_io.storage.files import redact
 
+VISITS = "visit_occurrence"
 DAYS_A_YEAR = 365.25
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Visit:
+    """One visit of a participant.
+
+    Attributes:
+        participant: hashed.
+        visit: hashed `visit_occurrence_id`.
+        start: its date; never in logs or reports.
+    """
+
+    participant: str
+    visit: str
+    start: date = field(repr=False)
+
+
+class Person(NamedTuple):
+    """What is known of a participant besides events."""
+
+    born: date | None = None  # 1 July of the year where only that is known
+    last_visit: date | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +96,8 @@ def read_omop(folder: str | Path, concepts: Sequence[Concept] = AI_READI) -> Omo
     if not is_clinical(place):
         named = " or ".join(f"{name}.csv" for name in MARKS)
         raise TreeError(f"{redact(folder)}: no OMOP tables; looked for {named} right in it")
-    visits = sorted(read_visits(place), key=lambda one: (one[0], one[1].start))
-    persons = read_persons(place, visits)
+    visits = sorted(_read_visits(place), key=lambda one: (one[0], one[1].start))
+    persons = _read_persons(place, visits)
     chosen: dict[str, Chosen] = {}
     for table in sorted({one.table for one in concepts} - {PERSON}):
         chosen |= read_events(place, table, [one for one in concepts if one.table == table])
@@ -156,3 +186,65 @@ def _describe(concept: Concept, rows: Participants, chosen: Chosen | None) -> st
         parts.append(f"{counts.pop('rows', 0):,} rows")
         parts += [f"left out {number:,} {why}" for why, number in sorted(counts.items())]
     return f"{concept.describe()}; {', '.join(parts)}"
+
+
+def _read_visits(folder: str) -> Iterator[tuple[str, Visit]]:
+    """(Participant id, visit) of each visit with a date; nothing where there is no such table.
+
+    Raises:
+        TreeError: a row that cannot be read.
+    """
+    if find_table(folder, VISITS) is None:
+        return
+    table = open_clinical(folder, VISITS)
+    person, visit = find_column(table, "person_id"), find_column(table, "visit_occurrence_id")
+    start = find_column(table, "visit_start_date", "visit_start_datetime")
+    for line, cells in table.rows:
+        name = owner_of(cells, person, table.where, line)
+        day = parse_day(cells[start], table.where, line)
+        if day is None:
+            raise TreeError(f"{table.where}: line {line} has no date")
+        yield (
+            name,
+            Visit(participant=hash_participant(name), visit=hash_visit(cells[visit]), start=day),
+        )
+
+
+def _read_persons(folder: str, visits: Sequence[tuple[str, Visit]]) -> dict[str, Person]:
+    """Participant id to date of birth and last visit, as far as tables say so.
+
+    Raises:
+        TreeError: a row that cannot be read, or a participant twice.
+    """
+    last: dict[str, date] = {}
+    for name, visit in visits:
+        last[name] = max(visit.start, last.get(name, visit.start))
+    found = {name: Person(None, day) for name, day in last.items()}
+    if find_table(folder, PERSON) is None:
+        return found
+    table, seen = open_clinical(folder, PERSON), set[str]()
+    person = find_column(table, "person_id")
+    parts = [
+        table.names.index(name) if name in table.names else None
+        for name in ("year_of_birth", "month_of_birth", "day_of_birth")
+    ]
+    for line, cells in table.rows:
+        name = owner_of(cells, person, table.where, line)
+        if name in seen:
+            raise TreeError(f"{table.where}: line {line} repeats the person_id of an earlier line")
+        seen.add(name)
+        born = _born(*("" if part is None else cells[part] for part in parts))
+        found[name] = Person(born, last.get(name))
+    return found
+
+
+def _born(*cells: str) -> date | None:
+    year, month, day = (number(text) for text in cells)
+    if math.isnan(year):
+        return None
+    try:
+        if math.isnan(month) or month == 0:
+            return date(int(year), 7, 1)
+        return date(int(year), int(month), 15 if math.isnan(day) or day == 0 else int(day))
+    except ValueError:
+        return None
