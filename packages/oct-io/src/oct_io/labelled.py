@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from oct_io.cache.index import CacheEntry
 from oct_io.cache.volumes import CachedVolumes
-from oct_io.catalog.labels import class_names, is_ordinal, load_class_names, load_labels
+from oct_io.catalog.labels import (
+    class_names,
+    class_word,
+    is_ordinal,
+    load_class_names,
+    load_labels,
+)
 from oct_io.catalog.participants import SITE
 from oct_io.catalog.tables import Row
 from oct_io.errors import TreeError
@@ -168,5 +174,5 @@ def _label_scans(entries: Sequence[CacheEntry], column: str) -> VolumeLabels:
         if (value := getattr(entry, SCAN_COLUMNS[column])) != "unknown"
     }
     classes = class_names(cells, column)
-    labels = [classes.index(value.lower()) for value in cells.values()]
+    labels = [classes.index(class_word(value)) for value in cells.values()]
     return VolumeLabels([int(number) for number in cells], labels, classes, False)

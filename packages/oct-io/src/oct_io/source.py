@@ -13,7 +13,9 @@ import numpy as np
 
 from oct_io.cache.build import build_cache
 from oct_io.cache.volumes import CachedVolumes, open_cache
+from oct_io.catalog.concepts import AI_READI, is_clinical, read_concepts
 from oct_io.catalog.manifest import read_manifest
+from oct_io.catalog.omop import join_participants, read_omop
 from oct_io.catalog.participants import (
     SITE,
     find_participants,
@@ -76,7 +78,12 @@ class SourceConfig:
     """Local folder for the resampled volumes; made once, used by every later run."""
 
     labels: str = ""
-    """Label table, one participant a row; empty: `participants.tsv` under the root, if there."""
+    """Label table, one participant a row; empty: `participants.tsv` under the root, if there. Or a
+    folder of OMOP tables, such as AI-READI's `clinical_data`, that are joined with that table."""
+
+    label_concepts: str = ""
+    """Table of the columns to make of OMOP tables, as `read_concepts` takes it; empty: the HbA1c,
+    age, years of diabetes and others in `oct_io.catalog.concepts.AI_READI`."""
 
     label_columns: list[str] = field(default_factory=list)
     """Columns of the label table that are worth a probe, presets such as `healthy_vs_rest`, or
@@ -131,6 +138,7 @@ class Source:
         version: release of the data set, 2 or 3; None without tables.
         flags: how many cached scans have each flag, those that were left out included.
         flagged_out: how many scans were left out for a flag.
+        label_rules: of columns that were made of clinical tables, their rule and what went in.
     """
 
     volumes: CachedVolumes
@@ -140,6 +148,7 @@ class Source:
     version: int | None = None
     flags: Mapping[str, int] = field(default_factory=dict)
     flagged_out: int = 0
+    label_rules: Mapping[str, str] = field(default_factory=dict)
 
     def outside(self, splits: Sequence[str]) -> list[int]:
         """Numbers of the volumes whose participant is in none of the recommended `splits`.
@@ -197,6 +206,7 @@ class Source:
             "excluded_participants": self.excluded_participants(splits),
             "participants_in_training": self.participants(seen),
             "dataset_version": self.version,
+            "label_rules": dict(self.label_rules),
         }
 
     def write_quarantine(self, path: Path) -> None:
@@ -285,7 +295,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         write_phantom_tree(Path(config.root), config.phantom, drawn)
     records = select_scans(read_manifest(config.root), config.selection())
     version = dataset_version(config.root, mixed=config.mixed_releases)
-    table = _read_table(config, version)
+    table, rules = _read_table(config, version)
     split = read_split(config.split) if config.split else recommended_parts(table)
     build_cache(
         records,
@@ -306,6 +316,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         version=version,
         flags=count_flags(entry.flags for entry in every.entries),
         flagged_out=len(every) - len(volumes),
+        label_rules=rules,
     )
 
 
@@ -331,12 +342,24 @@ def _say_nothing(what: str, done: int, total: int) -> None:
     """Default report."""
 
 
-def _read_table(config: SourceConfig, version: int | None) -> dict[str, Row]:
-    """Read the label table by hashed participant; a root without one gives nothing."""
-    place = config.labels or find_participants(config.root)
-    if place is None:
-        return {}
-    table = hash_ids(read_participants(place))
-    if not config.mixed_releases and not config.split and recommended_parts(table) is not None:
+def _read_table(
+    config: SourceConfig, version: int | None
+) -> tuple[dict[str, Row], Mapping[str, str]]:
+    """Label table by hashed participant and the rules of its columns; empty if a root has none."""
+    place, rules = config.labels or find_participants(config.root), dict[str, str]()
+    if config.labels and is_clinical(config.labels):
+        concepts = read_concepts(config.label_concepts) if config.label_concepts else AI_READI
+        clinical = read_omop(config.labels, concepts)
+        place = find_participants(config.root)
+        people, rules = join_participants(clinical, place), dict(clinical.rules)
+    elif config.label_concepts:
+        raise TreeError("data.label_concepts needs data.labels=FOLDER, a folder of OMOP tables")
+    elif place is None:
+        return {}, {}
+    else:
+        people = read_participants(place)
+    table = hash_ids(people)
+    mixes = config.mixed_releases or config.split or recommended_parts(table) is None
+    if place is not None and not mixes:
         refuse_other_release(place, version)
-    return table
+    return table, rules

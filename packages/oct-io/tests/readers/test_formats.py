@@ -222,6 +222,34 @@ def test_depth_is_never_flipped_on_a_guess(tmp_path, draw):
     assert volume.spacing == pytest.approx((0.25, 0.004, 0.05), rel=1e-6)
 
 
+@pytest.mark.parametrize("member_bytes", [100, 4096, 1 << 20])
+def test_gzip_members_one_after_the_other_are_one_file(tmp_path, draw, member_bytes):
+    voxels = draw().voxels
+    nibabel.save(nibabel.Nifti1Image(voxels.transpose(2, 1, 0), AFFINE), tmp_path / "whole.nii")
+    raw = (tmp_path / "whole.nii").read_bytes()
+    starts = range(0, len(raw), member_bytes)
+    members = b"".join(gzip.compress(raw[start : start + member_bytes]) for start in starts)
+    (tmp_path / "scan.nii.gz").write_bytes(members)
+    assert np.array_equal(read_volume(tmp_path / "scan.nii.gz").voxels, voxels)
+    assert open_volume(tmp_path / "scan.nii.gz").shape == voxels.shape
+    (tmp_path / "scan.nii.gz").write_bytes(members[: len(members) // 2])
+    assert "cut off" in refusal(tmp_path / "scan.nii.gz").reason
+
+
+def test_the_sidecar_of_a_packed_file_is_named_whatever_the_case_of_its_ending(tmp_path, draw):
+    raw = nibabel.Nifti1Image(draw().voxels.transpose(2, 1, 0), AFFINE).to_bytes()
+    (tmp_path / "SCAN.NII.GZ").write_bytes(gzip.compress(raw))
+    beside(tmp_path / "SCAN.json", laterality="L")
+    assert read_volume(tmp_path / "SCAN.NII.GZ").laterality == "L"
+
+
+def test_a_device_that_is_not_listed_keeps_the_name_that_its_sidecar_gives(tmp_path, draw):
+    np.save(tmp_path / "scan.npy", draw().voxels)
+    for stated, known in (("Optovue RTVue-XR", "optovue_rtvue_xr"), ("Triton", "topcon_triton")):
+        beside(tmp_path / "scan.json", device=stated)
+        assert read_volume(tmp_path / "scan.npy").device == known
+
+
 def test_nifti_units_and_a_caller_are_heeded(tmp_path, draw):
     image = nibabel.Nifti1Image(draw().voxels.transpose(2, 1, 0), AFFINE * 1000)
     image.header.set_xyzt_units("micron")

@@ -3,7 +3,6 @@
 import hashlib
 import multiprocessing
 import os
-import re
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,6 +16,7 @@ from threadpoolctl import ThreadpoolController
 
 from oct_io.cache.index import CacheEntry
 from oct_io.catalog.manifest import ScanRecord
+from oct_io.catalog.tables import may_be_same
 from oct_io.errors import ScanError, TreeError
 from oct_io.interrupts import uninterrupted
 from oct_io.readers.registry import read_volume
@@ -169,10 +169,7 @@ def _one_thread() -> AbstractContextManager[Any]:
 
 def _check_identity(record: ScanRecord, volume: OctVolume) -> None:
     """Refuse a file of someone else than the manifest says: its label would be wrong."""
-    stated, found = (
-        re.sub(r"\D", "", one) for one in (record.participant_id, volume.participant_id)
-    )
-    if stated and found and int(stated) != int(found):
+    if not may_be_same(record.participant_id, volume.participant_id):
         reason = "the file and the manifest name different participants"
         raise ScanError("", "content", reason)
 

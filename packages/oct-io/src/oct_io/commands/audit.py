@@ -75,3 +75,5 @@ def _print_report(report: AuditReport, console: Console) -> None:
             f"{len(report.without_scans)} participants of the table have no scan; "
             f"{len(report.not_in_table)} participants with scans are not in the table"
         )
+    if report.release:
+        console.print(report.release, markup=False)

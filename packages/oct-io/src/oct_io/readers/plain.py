@@ -14,7 +14,7 @@ from oct_io.scan.file import ScanFile
 from oct_io.scan.geometry import Placement
 from oct_io.scan.header import ScanHeader, text
 from oct_io.scan.outcome import complete
-from oct_io.scan.protocols import device_name, protocol_token
+from oct_io.scan.protocols import protocol_token, stated_device
 from oct_io.volume import (
     CONFIDENCE,
     Laterality,
@@ -73,7 +73,8 @@ class Sidecar:
 
 def sidecar_name(file: ScanFile) -> str:
     """`scan.json` beside `scan.npy` or `scan.nii.gz`, as BIDS has it."""
-    return PurePosixPath(file.name.removesuffix(".gz")).stem + ".json"
+    name = file.name[:-3] if file.name.lower().endswith(".gz") else file.name
+    return PurePosixPath(name).stem + ".json"
 
 
 def read_sidecar(file: ScanFile, name: str) -> Sidecar:
@@ -127,7 +128,7 @@ def parse_sidecar(content: str, where: str) -> Sidecar:
         raise refuse(f"pattern must be one of {', '.join(PATTERNS)}")
     return Sidecar(
         laterality=SIDES[fields["laterality"]] if "laterality" in fields else "unknown",
-        device=device_name("", fields.get("device", "")),
+        device=stated_device(fields.get("device", "")),
         protocol=protocol_token(fields.get("protocol", "")),
         pattern=fields.get("pattern", "raster"),
         participant_id=text(fields.get("participant_id", "")),
