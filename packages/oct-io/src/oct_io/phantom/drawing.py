@@ -22,6 +22,7 @@ from oct_io.phantom.retina import LAYERS, SURFACES, Anatomy, Retina, draw_retina
 from oct_io.phantom.scanners import find_device, fit_anatomy, is_disc, protocol_of
 from oct_io.phantom.speckle import decibels, form_image
 from oct_io.phantom.vessels import draw_vessels
+from oct_io.threads import one_thread
 from oct_io.volume import OctVolume, Pattern, Spacing
 
 RADIAL_CIRCLES = 3
@@ -173,7 +174,8 @@ def draw_phantom_with_truth(spec: Phantom, seed: int) -> tuple[OctVolume, Phanto
     device, grid = find_device(spec.device), spec.grid
     black, white = device.window_db
     shown = replace(device, window_db=(black - spec.gain_db, white - spec.gain_db))
-    backscatter, truth = _backscatter(spec, grid, seed, device.texture_db)
+    with one_thread():
+        backscatter, truth = _backscatter(spec, grid, seed, device.texture_db)
     rng = stream(seed, "acquisition", spec.laterality, device.name, spec.acquisition)
     volume = OctVolume(
         form_image(backscatter, grid, shown, rng, bits=spec.bits),
