@@ -5,10 +5,10 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, generate_uid
 
-from oct_io.dicom.encoding import check_codec, set_pixels
+from oct_io.dicom.encoding import CODECS, check_codec, set_pixels
+from oct_io.dicom.items import Item, Pixels
 from oct_io.dicom.layout import FileStyle, code_item, functional_groups, region_item
 from oct_io.volume import OctVolume
 
@@ -96,7 +96,9 @@ def write_dicom(
     _set_pixels(dataset, volume, style)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        dataset.save_as(part, enforce_file_format=True)
+        with part.open("wb") as file:
+            file.write(_meta(dataset, style.codec))
+            file.write(dataset.encode())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -125,19 +127,25 @@ def _uid(seed: str, role: str) -> str:
     return str(generate_uid(entropy_srcs=["oct-io", role, seed]))
 
 
-def _dataset(
-    volume: OctVolume, seed: str, acquired: datetime, part: tuple[int, int]
-) -> FileDataset:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = OPHTHALMIC_TOMOGRAPHY
-    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid(seed, part))
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+def _meta(dataset: Item, codec: str) -> bytes:
+    """Preamble and file meta information (PS3.10 7.1)."""
+    meta = Item()
+    meta.FileMetaInformationVersion = b"\0\1"
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = CODECS[codec].uid
     meta.ImplementationClassUID = IMPLEMENTATION_UID
-    meta.ImplementationVersionName = "OCT-IO"  # or pydicom's own version would change the bytes
-    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    meta.ImplementationVersionName = "OCT-IO"
+    content = meta.encode()
+    length = Item(FileMetaInformationGroupLength=len(content))
+    return b"\0" * 128 + b"DICM" + length.encode() + content
+
+
+def _dataset(volume: OctVolume, seed: str, acquired: datetime, part: tuple[int, int]) -> Item:
+    dataset = Item()
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID = OPHTHALMIC_TOMOGRAPHY
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    dataset.SOPInstanceUID = sop_instance_uid(seed, part)
     _set_identity(dataset, volume, seed, acquired)
     _set_equipment(dataset, volume)
     _set_image(dataset, volume, seed, acquired)
@@ -145,7 +153,7 @@ def _dataset(
     return dataset
 
 
-def _set_identity(dataset: Dataset, volume: OctVolume, seed: str, acquired: datetime) -> None:
+def _set_identity(dataset: Item, volume: OctVolume, seed: str, acquired: datetime) -> None:
     """Patient, study, series and frame of reference (PS3.3 C.7.1 to C.7.4)."""
     dataset.PatientName = ""
     dataset.PatientID = volume.participant_id
@@ -169,7 +177,7 @@ def _set_identity(dataset: Dataset, volume: OctVolume, seed: str, acquired: date
     dataset.AcquisitionTimeSynchronized = "N"
 
 
-def _set_equipment(dataset: Dataset, volume: OctVolume) -> None:
+def _set_equipment(dataset: Item, volume: OctVolume) -> None:
     """Equipment and acquisition parameters (PS3.3 C.8.17.8, C.8.17.9)."""
     dataset.Manufacturer, dataset.ManufacturerModelName = maker_of(volume.device)
     dataset.DeviceSerialNumber = "0"
@@ -198,7 +206,7 @@ def _set_equipment(dataset: Dataset, volume: OctVolume) -> None:
     dataset.IlluminationBandwidth = 50.0
 
 
-def _set_image(dataset: Dataset, volume: OctVolume, seed: str, acquired: datetime) -> None:
+def _set_image(dataset: Item, volume: OctVolume, seed: str, acquired: datetime) -> None:
     """Image, dimensions and anatomy (PS3.3 C.8.17.7, C.7.6.17, C.8.17.5)."""
     dataset.ImageType = ["ORIGINAL", "PRIMARY"]
     dataset.ContentDate = dataset.StudyDate
@@ -217,19 +225,19 @@ def _set_image(dataset: Dataset, volume: OctVolume, seed: str, acquired: datetim
     dataset.AnatomicRegionSequence = [region_item(volume.region)]
     dataset.OphthalmicAnatomicReferencePointXCoordinate = None
     dataset.OphthalmicAnatomicReferencePointYCoordinate = None
-    organization = Dataset()
+    organization = Item()
     organization.DimensionOrganizationUID = _uid(seed, "dimensions")
     dataset.DimensionOrganizationSequence = [organization]
     dataset.DimensionIndexSequence = []
     for pointer in (0x00209056, 0x00209057):  # StackID, InStackPositionNumber
-        index = Dataset()
+        index = Item()
         index.DimensionOrganizationUID = organization.DimensionOrganizationUID
         index.DimensionIndexPointer = pointer
         index.FunctionalGroupPointer = 0x00209111  # FrameContentSequence
         dataset.DimensionIndexSequence.append(index)
 
 
-def _set_pixels(dataset: Dataset, volume: OctVolume, style: FileStyle) -> None:
+def _set_pixels(dataset: Item, volume: OctVolume, style: FileStyle) -> None:
     voxels = volume.voxels[style.frames_of(len(volume.voxels))]
     bits = voxels.dtype.itemsize * 8
     check_codec(style.codec, bits)
@@ -246,5 +254,4 @@ def _set_pixels(dataset: Dataset, volume: OctVolume, style: FileStyle) -> None:
         set_pixels(dataset, voxels, style.codec, style.table)
         return
     pixels = np.ascontiguousarray(voxels, dtype=voxels.dtype.newbyteorder("<")).tobytes()
-    dataset.PixelData = pixels + b"\0" * (len(pixels) % 2)
-    dataset["PixelData"].VR = "OB" if bits == 8 else "OW"
+    dataset.PixelData = Pixels(pixels, "OB" if bits == 8 else "OW", encapsulated=False)
