@@ -5,9 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.encaps import encapsulate, encapsulate_extended
-from pydicom.pixels.encoders.base import get_encoder
-from pydicom.uid import RLELossless
 
 from oct_io.dicom.items import Item, Pixels
 from oct_io.errors import OctIoError
@@ -99,6 +96,9 @@ def _encoder(name: str, codec: Codec) -> Callable[[Frame], bytes]:
 
 
 def _encode_rle(frame: Frame) -> bytes:
+    from pydicom.pixels.encoders.base import get_encoder
+    from pydicom.uid import RLELossless
+
     bits = frame.dtype.itemsize * 8
     stream = get_encoder(RLELossless).encode(
         np.ascontiguousarray(frame),
@@ -129,6 +129,8 @@ def set_pixels(dataset: Item, frames: Frame, codec: str, table: str) -> None:
         OctIoError: the encoder is not installed.
         ValueError: no such codec or table.
     """
+    from pydicom.encaps import encapsulate, encapsulate_extended
+
     if table not in OFFSET_TABLES:
         raise ValueError(f"table ({table!r}) must be one of {', '.join(OFFSET_TABLES)}")
     found = check_codec(codec, frames.dtype.itemsize * 8)

@@ -10,8 +10,6 @@ from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from pydicom.datadict import dictionary_VR, tag_for_keyword
-
 UNDEFINED = 0xFFFFFFFF
 ITEM = struct.Struct("<HHI")
 LONG = frozenset(("OB", "OV", "OW", "SQ"))
@@ -54,6 +52,8 @@ class Item(SimpleNamespace):
 @cache
 def _entry(keyword: str) -> tuple[int, str]:
     """Tag and value representation."""
+    from pydicom.datadict import dictionary_VR, tag_for_keyword  # half of a second to import
+
     tag = tag_for_keyword(keyword)
     if tag is None:
         raise ValueError(f"{keyword} is no DICOM keyword")

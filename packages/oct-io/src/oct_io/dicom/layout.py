@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-from pydicom.uid import UID
-from pydicom.valuerep import format_number_as_ds
 
 from oct_io.dicom.encoding import OFFSET_TABLES, check_codec
 from oct_io.dicom.items import Item
 from oct_io.volume import OctVolume
 
-OPHTHALMIC_PHOTOGRAPHY = UID("1.2.840.10008.5.1.4.1.1.77.1.5.1")
+OPHTHALMIC_PHOTOGRAPHY = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 LOCALIZER_PIXEL_MM = 0.0115
 """Pixel of the imagined localizer photograph: 30 degrees, about 8.8 mm, over 768 pixels."""
 
@@ -94,6 +92,8 @@ def region_item(region: str) -> Item:
 
 def _number(value: float) -> str:
     """A decimal string of at most 16 characters (PS3.5 6.2, DS), with all digits that fit."""
+    from pydicom.valuerep import format_number_as_ds
+
     return format_number_as_ds(float(value))
 
 

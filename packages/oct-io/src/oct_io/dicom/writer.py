@@ -5,15 +5,13 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from pydicom.uid import UID, generate_uid
 
 from oct_io.dicom.encoding import CODECS, check_codec, set_pixels
 from oct_io.dicom.items import Item, Pixels
 from oct_io.dicom.layout import FileStyle, code_item, functional_groups, region_item
 from oct_io.volume import OctVolume
 
-OPHTHALMIC_TOMOGRAPHY = UID("1.2.840.10008.5.1.4.1.1.77.1.5.4")
-IMPLEMENTATION_UID = generate_uid(entropy_srcs=["oct-io", "implementation"])
+OPHTHALMIC_TOMOGRAPHY = "1.2.840.10008.5.1.4.1.1.77.1.5.4"
 
 DEFAULT_ACQUIRED = datetime(2000, 1, 1, 12, 0, 0)
 """A date that nobody takes for a visit; a fixed one, so that equal volumes give equal bytes."""
@@ -45,12 +43,12 @@ def maker_of(device: str) -> tuple[str, str]:
 
 def sop_instance_uid(uid_seed: str, part: tuple[int, int] = (1, 1)) -> str:
     """The SOP Instance UID that `write_dicom` gives to a file written with this seed."""
-    return _uid(uid_seed, "instance" if part == (1, 1) else f"instance {part[0]} of {part[1]}")
+    return _uid("instance" if part == (1, 1) else f"instance {part[0]} of {part[1]}", uid_seed)
 
 
 def localizer_uid(uid_seed: str) -> str:
     """The UID of the photograph that such a file refers to; no such file is written."""
-    return _uid(uid_seed, "localizer")
+    return _uid("localizer", uid_seed)
 
 
 def write_dicom(
@@ -123,8 +121,10 @@ def _check(volume: OctVolume, uid_seed: str) -> None:
             )
 
 
-def _uid(seed: str, role: str) -> str:
-    return str(generate_uid(entropy_srcs=["oct-io", role, seed]))
+def _uid(*sources: str) -> str:
+    from pydicom.uid import generate_uid  # pydicom takes half of a second to import
+
+    return str(generate_uid(entropy_srcs=["oct-io", *sources]))
 
 
 def _meta(dataset: Item, codec: str) -> bytes:
@@ -134,7 +134,7 @@ def _meta(dataset: Item, codec: str) -> bytes:
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     meta.TransferSyntaxUID = CODECS[codec].uid
-    meta.ImplementationClassUID = IMPLEMENTATION_UID
+    meta.ImplementationClassUID = _uid("implementation")
     meta.ImplementationVersionName = "OCT-IO"
     content = meta.encode()
     length = Item(FileMetaInformationGroupLength=len(content))
@@ -159,20 +159,20 @@ def _set_identity(dataset: Item, volume: OctVolume, seed: str, acquired: datetim
     dataset.PatientID = volume.participant_id
     dataset.PatientBirthDate = ""
     dataset.PatientSex = "O"
-    dataset.StudyInstanceUID = _uid(seed, "study")
+    dataset.StudyInstanceUID = _uid("study", seed)
     dataset.StudyDate = f"{acquired:%Y%m%d}"
     dataset.StudyTime = f"{acquired:%H%M%S}"
     dataset.StudyID = "1"
     dataset.ReferringPhysicianName = ""
     dataset.AccessionNumber = ""
     dataset.Modality = "OPT"
-    dataset.SeriesInstanceUID = _uid(seed, "series")
+    dataset.SeriesInstanceUID = _uid("series", seed)
     dataset.SeriesNumber = 1
     dataset.SeriesDescription = volume.region
     dataset.ProtocolName = volume.protocol
-    dataset.FrameOfReferenceUID = _uid(seed, "frame of reference")
+    dataset.FrameOfReferenceUID = _uid("frame of reference", seed)
     dataset.PositionReferenceIndicator = ""
-    dataset.SynchronizationFrameOfReferenceUID = _uid(seed, "clock")
+    dataset.SynchronizationFrameOfReferenceUID = _uid("clock", seed)
     dataset.SynchronizationTrigger = "NO TRIGGER"
     dataset.AcquisitionTimeSynchronized = "N"
 
@@ -226,7 +226,7 @@ def _set_image(dataset: Item, volume: OctVolume, seed: str, acquired: datetime) 
     dataset.OphthalmicAnatomicReferencePointXCoordinate = None
     dataset.OphthalmicAnatomicReferencePointYCoordinate = None
     organization = Item()
-    organization.DimensionOrganizationUID = _uid(seed, "dimensions")
+    organization.DimensionOrganizationUID = _uid("dimensions", seed)
     dataset.DimensionOrganizationSequence = [organization]
     dataset.DimensionIndexSequence = []
     for pointer in (0x00209056, 0x00209057):  # StackID, InStackPositionNumber
