@@ -16,7 +16,8 @@ Array64 = NDArray[np.float64]
 def decibels(values: ArrayLike) -> Array:
     """Intensity of a level given in decibels."""
     scale = np.float32(np.log(10) / 10)  # exp is several times faster than a power of ten
-    return np.exp(np.asarray(values, dtype=np.float32) * scale)
+    level: Array = np.multiply(values, scale, dtype=np.float32)
+    return np.exp(level, out=level) if level.ndim else np.exp(level)
 
 
 def _kernel(sigma_px: float) -> Array:
@@ -31,12 +32,12 @@ def _blur(field: Array, kernel: Array, axis: int) -> Array:
     if len(kernel) == 1:
         return field
     reach = len(kernel) // 2
-    out = kernel[reach] * field
+    out, weighted = kernel[reach] * field, np.empty_like(field)
     for shift in range(1, reach + 1):
         near = [slice(None)] * field.ndim
         far = [slice(None)] * field.ndim
         near[axis], far[axis] = slice(None, -shift), slice(shift, None)
-        weighted = kernel[reach + shift] * field
+        np.multiply(kernel[reach + shift], field, out=weighted)
         out[tuple(near)] += weighted[tuple(far)]
         out[tuple(far)] += weighted[tuple(near)]
     return out
@@ -73,8 +74,10 @@ def _gamma(shape: int) -> Array:
 
 def _draw(rng: np.random.Generator, levels: Array, shape: tuple[int, ...]) -> Array:
     """Independent draws from `levels`, each as likely as the others."""
-    picks = np.frombuffer(rng.bytes(2 * math.prod(shape)), "<u2")
-    return levels.take(picks.reshape(shape), mode="wrap")  # 16 bits never leave the table
+    count = math.prod(shape)
+    bits = rng.bit_generator.random_raw(-(-count // 4)).astype("<u8", copy=False)
+    picks = bits.view("<u2")[:count].reshape(shape)
+    return levels.take(picks, mode="wrap")  # 16 bits never leave the table
 
 
 def form_image(
