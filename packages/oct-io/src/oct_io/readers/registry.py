@@ -6,10 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from oct_io.dicom.header import read_dicom_header
 from oct_io.errors import ScanError, TreeError
 from oct_io.readers.arrays import peek_npy, read_npy, read_npz
-from oct_io.readers.dicom import read_dicom, read_dicom_file, read_instances
 from oct_io.readers.e2e import read_e2e
 from oct_io.readers.heidelberg import read_vol
 from oct_io.readers.heyex_xml import read_heyex_xml
@@ -24,6 +22,14 @@ from oct_io.storage.files import is_folder
 from oct_io.volume import OctVolume, Pattern, Spacing
 
 Reader = Callable[[ScanFile], OctVolume]
+
+
+def read_dicom_file(file: ScanFile) -> OctVolume:
+    """Read one DICOM file that is a whole volume; pydicom is imported by the first one."""
+    from oct_io.readers import dicom
+
+    return dicom.read_dicom_file(file)
+
 
 READERS: dict[str, Reader] = {
     ".dcm": read_dicom_file,
@@ -88,7 +94,7 @@ def read_volume(
         files = [_file(one, spacing, patterns, member, storage_options) for one in url]
         if not files:
             raise ScanError("", "fetch", "no files were given")
-        return read_instances(files)
+        return _read_instances(files)
     file = _file(url, spacing, patterns, member, storage_options)
     suffix = suffix_of(file.name)
     if suffix in READERS:
@@ -97,7 +103,7 @@ def read_volume(
         return _read_folder(file)
     content = file.content()
     if content[128:132] == b"DICM":
-        return read_dicom(content, file.where, patterns=file.patterns, spacing=file.spacing)
+        return _read_dicom(content, file)
     if _is_folder(file):
         return _read_folder(file)
     raise _unknown(file, suffix)
@@ -126,6 +132,8 @@ def open_volume(
         header = PEEKERS[suffix](file)
         return LazyVolume(header, file, partial(_load_part, READERS[suffix], header))
     if suffix in (".dcm", ".dicom") or (suffix not in READERS and not _is_folder(file)):
+        from oct_io.dicom.header import read_dicom_header
+
         header = read_dicom_header(file.url, spacing=spacing, storage_options=storage_options)
         return LazyVolume(header, file, _load_dicom)
     every: tuple[Pattern, ...] = ("raster", "radial", "circle", "line", "unknown")
@@ -190,7 +198,7 @@ def _read_folder(folder: ScanFile) -> OctVolume:
     }
     dicom, xml, images = by_kind.values()
     if dicom:
-        return read_instances([folder.inside(name) for name in dicom])
+        return _read_instances([folder.inside(name) for name in dicom])
     if len(xml) == 1:
         return read_heyex_xml(folder.inside(xml[0]), names)
     if images:
@@ -205,9 +213,21 @@ def _unknown(file: ScanFile, suffix: str) -> ScanError:
 
 
 def _load_dicom(file: ScanFile, frames: tuple[int, ...] | None) -> OctVolume:
+    return _read_dicom(file.content(), file, frames)
+
+
+def _read_dicom(content: bytes, file: ScanFile, frames: tuple[int, ...] | None = None) -> OctVolume:
+    from oct_io.readers.dicom import read_dicom
+
     return read_dicom(
-        file.content(), file.where, patterns=file.patterns, spacing=file.spacing, frames=frames
+        content, file.where, patterns=file.patterns, spacing=file.spacing, frames=frames
     )
+
+
+def _read_instances(files: Sequence[ScanFile]) -> OctVolume:
+    from oct_io.readers.dicom import read_instances
+
+    return read_instances(files)
 
 
 def _load_part(
