@@ -1,4 +1,7 @@
-"""What can go wrong with one scan, and at which stage."""
+"""What can go wrong with one scan, and at which stage: `ScanError`; with a data set: `TreeError`.
+
+Readers raise it for whoever reads one scan; a build of the cache makes it a line of the quarantine.
+"""
 
 from typing import Literal, get_args
 

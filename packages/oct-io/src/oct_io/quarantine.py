@@ -1,4 +1,7 @@
-"""Scans that could not be used: one line each, and a limit on how many are too many."""
+"""Scans that could not be used: a line each in quarantine.jsonl, and how many are too many.
+
+A build of the cache writes it and goes on; `oct-io quarantine` shows it and tries again.
+"""
 
 import json
 from collections import Counter

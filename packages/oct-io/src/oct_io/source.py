@@ -1,4 +1,4 @@
-"""From a configured folder or bucket to volumes of one shape with their label table.
+"""`open_source(config)`: from a folder or bucket to volumes of one shape with their label table.
 
 The one path that pretraining and fine-tuning share, so that both see the same voxels.
 """
