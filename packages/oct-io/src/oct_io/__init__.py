@@ -7,7 +7,7 @@ one line.
 
 The folders are wings, each with its own docstring, from the ground up: storage (bytes), space
 (windows), scan (one scan of any format), dicom, readers, phantom, catalog (what a data set holds),
-cache (decoded once), commands. A wing imports those before it; `uv run lint-imports` checks it.
+cache (decoded once), commands. A wing imports those before it, as `lint-imports` checks.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -5,7 +5,7 @@ N patches of a volume, K context patches, M target patches, D features.
 
 The folders are wings, each with its own docstring, from the ground up: model (the networks),
 masking (what is hidden), objectives (what is trained), heads, convert (others' weights), evaluation
-(what features are worth), commands. A wing imports those before it; `uv run lint-imports` checks it.
+(what features are worth), commands. A wing imports those before it, as `lint-imports` checks.
 """
 
 from oct_vjepa.evaluation.baselines import axial_profile
