@@ -62,7 +62,7 @@ def compress(dataset, codec, table):
     set_streams(dataset, streams, uid, table)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw():
     return draw_volume
 

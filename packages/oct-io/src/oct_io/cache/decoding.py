@@ -17,11 +17,10 @@ from threadpoolctl import ThreadpoolController
 
 from oct_io.cache.index import CacheEntry
 from oct_io.catalog.manifest import ScanRecord
+from oct_io.catalog.opening import read_scan
 from oct_io.errors import ScanError, TreeError
-from oct_io.readers.registry import read_volume
 from oct_io.space.resample import Window, resample
 from oct_io.storage.buckets import configure_storage, current_storage, stays_in_process
-from oct_io.storage.files import join
 from oct_io.volume import OctVolume
 
 NO_GUARD = 'put the call under `if __name__ == "__main__":`, or use jobs=1'
@@ -133,7 +132,7 @@ def decode(task: Task) -> Outcome:
     if record.refused is not None:
         return Refused(*record.refused)
     try:
-        volume = read_volume(join(root, record.path))
+        volume = read_scan(root, record)
         _check_identity(record, volume)
         with _one_thread():
             return _resampled(record, volume, window)

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from oct_io.catalog.disagreement import find_disagreement
+from oct_io.catalog.discovery import list_folder
+from oct_io.catalog.headers import read_headers
 from oct_io.catalog.manifest import (
     ScanRecord,
     find_manifest,
     hash_participant,
-    list_folder,
     read_manifest,
 )
 from oct_io.catalog.participants import read_participants
@@ -42,7 +43,7 @@ class AuditReport:
         mismatches: what contradicts the header of a scan, and how often: the manifest, where no
             more is said, or the folder or file name.
         contradictions: (key of the scan, what contradicts), the first 200.
-        examples: path of the first usable scan of each device and protocol; for who looks at them.
+        examples: the first usable scan of each device and protocol; for who looks at them.
     """
 
     scans: int = 0
@@ -57,7 +58,7 @@ class AuditReport:
     copies: int = 0
     mismatches: Counter[str] = field(default_factory=Counter)
     contradictions: list[tuple[str, str]] = field(default_factory=list)
-    examples: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
+    examples: dict[tuple[str, str], ScanRecord] = field(default_factory=dict, repr=False)
 
     def to_tree(self) -> dict[str, Any]:
         """Everything but the paths of the examples, for JSON."""
@@ -110,8 +111,6 @@ def _scans(
     progress: Callable[[int, int], None] | None,
 ) -> list[tuple[ScanRecord, ScanHeader | ScanError]]:
     """Each scan with its header, which is read once."""
-    from oct_io.catalog.headers import read_headers
-
     base = str(root).rstrip("/")
     if manifest is None and exists(base) and find_manifest(base) is None:
         found = list_folder(base, progress)
@@ -119,7 +118,7 @@ def _scans(
             return found
     records = read_manifest(root, manifest=manifest)
     readable = [record for record in records if record.refused is None]
-    headers = read_headers(root, [record.path for record in readable], progress=progress)
+    headers = read_headers(root, readable, progress=progress)
     return [
         (record, next(headers) if record.refused is None else _refused(record))
         for record in records
@@ -158,7 +157,7 @@ def _count(report: AuditReport, record: ScanRecord, header: ScanHeader) -> None:
         "device": header.device,
         "region": record.region if record.region != "unknown" else header.region,
         "protocol": header.protocol,
-        "laterality": header.laterality,
+        "laterality": header.laterality if header.laterality != "unknown" else record.laterality,
         "shape": " x ".join(map(str, header.shape)),
         "spacing_source": str(header.spacing_source),
         "spacing_confidence": header.spacing_confidence,
@@ -166,7 +165,7 @@ def _count(report: AuditReport, record: ScanRecord, header: ScanHeader) -> None:
     }
     for name, value in properties.items():
         report.counts.setdefault(name, Counter())[value] += 1
-    report.examples.setdefault((header.device, header.protocol), record.path)
+    report.examples.setdefault((header.device, header.protocol), record)
     for what in find_disagreement(record, header):
         report.mismatches[what] += 1
         if len(report.contradictions) < LISTED:

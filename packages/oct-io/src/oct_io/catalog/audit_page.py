@@ -7,10 +7,9 @@ from html import escape
 from pathlib import Path
 
 from oct_io.catalog.audit import AuditReport
+from oct_io.catalog.opening import read_scan
 from oct_io.catalog.render import draw_enface, draw_montage, encode_png
 from oct_io.errors import ScanError
-from oct_io.readers.registry import read_volume
-from oct_io.storage.files import join
 
 TITLES = {
     "device": "Device",
@@ -78,9 +77,9 @@ def draw_examples(
 ) -> list[Example]:
     """Decode and draw the first usable scan of each device and protocol."""
     found = []
-    for (device, protocol), path in sorted(report.examples.items()):
+    for (device, protocol), record in sorted(report.examples.items(), key=lambda one: one[0]):
         try:
-            volume = read_volume(join(root, path))
+            volume = read_scan(root, record)
         except ScanError as error:
             found.append(Example(device, protocol, f"{error.stage}: {error.reason}"))
         else:
