@@ -116,7 +116,7 @@ def _scans_in(
     scans += exports + stacks
     used = {*scans, *(images if exports else ())}
     if images and not exports:
-        alone = [path for path in images if path not in stacks]
+        alone = sorted(set(images) - set(stacks))
         if scans:
             skipped["images beside scans"] += len(alone)
         elif not folder:
@@ -134,7 +134,9 @@ def _scans_in(
 
 
 def _kind(name: str) -> str:
-    return "without an ending" if lacks_suffix(name) else PurePosixPath(name).suffix.lower()
+    if lacks_suffix(name):
+        return "without an ending"
+    return PurePosixPath(name).suffix.lower() or name
 
 
 def _ending(paths: Sequence[str], suffixes: tuple[str, ...]) -> list[str]:

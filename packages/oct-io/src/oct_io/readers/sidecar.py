@@ -179,7 +179,10 @@ def _check_words(fields: Mapping[str, Any], where: str) -> None:
 
 
 def _numbers(values: Sequence[object], count: int, name: str, where: str) -> list[float]:
-    good = [float(one) for one in values if isinstance(one, (int, float))]
+    try:
+        good = [float(one) for one in values if isinstance(one, (int, float))]
+    except OverflowError:  # whole numbers of JSON have no limit
+        good = []
     if len(good) != count or len(values) != count or not np.isfinite(good).all():
         raise ScanError(where, "parse", f"{name} must be {count} numbers")
     return good
