@@ -120,6 +120,7 @@ def _member(archive: zipfile.ZipFile, file: ScanFile, sidecar: Sidecar) -> str:
 def _head(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type that the header of an array declares."""
     try:
+        stream = BytesIO(stream.read(HEAD_BYTES))  # a header may claim, and unpack to, gigabytes
         version = npy.read_magic(stream)
         reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = reader(stream)

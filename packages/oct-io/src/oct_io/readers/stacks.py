@@ -2,6 +2,8 @@
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -32,8 +34,7 @@ def read_tiff(file: ScanFile) -> OctVolume:
     sidecar = read_sidecar(file, sidecar_name(file))
     try:
         content = BytesIO(file.content())
-        with warnings.catch_warnings(), quiet("tifffile"), tifffile.TiffFile(content) as stack:
-            warnings.simplefilter("ignore")
+        with _no_warnings(), quiet("tifffile"), tifffile.TiffFile(content) as stack:
             page = stack.pages[0]
             if len(stack.pages) == 1 and len(stack.series[0].shape) == 3:
                 shape = tuple(stack.series[0].shape)  # ImageJ writes one page for a large stack
@@ -89,8 +90,7 @@ def is_stack(file: ScanFile) -> bool:
     tifffile = needed("tifffile", "formats", file.where)
     try:
         stream = file.stream()
-        with warnings.catch_warnings(), quiet("tifffile"), tifffile.TiffFile(stream) as stack:
-            warnings.simplefilter("ignore")
+        with _no_warnings(), quiet("tifffile"), tifffile.TiffFile(stream) as stack:
             return len(stack.pages) > 1 or (stack.is_imagej and len(stack.series[0].shape) == 3)
     except ScanError:
         raise
@@ -105,12 +105,19 @@ def _measure(file: ScanFile, content: bytes, names: list[str]) -> tuple[int, int
     from PIL import Image
 
     try:
-        with warnings.catch_warnings(), Image.open(BytesIO(content)) as image:
-            warnings.simplefilter("ignore")
+        with _no_warnings(), Image.open(BytesIO(content)) as image:
             return image.height, image.width, image.mode
     except Exception as error:  # pillow promises no set of errors for damaged bytes
         reason = f"image 1 of {len(names)} is not a readable image ({type(error).__name__})"
         raise ScanError(file.where, "decode", reason) from None
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Keep libraries from warning of damage, which a volume or a refusal says."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _images(names: list[str]) -> list[str]:
@@ -162,8 +169,7 @@ def read_image(file: ScanFile, called: str) -> NDArray[Any]:
 
     content = file.content()
     try:
-        with warnings.catch_warnings(), Image.open(BytesIO(content)) as image:
-            warnings.simplefilter("ignore")
+        with _no_warnings(), Image.open(BytesIO(content)) as image:
             check_bytes((image.height, image.width), 4, file.where)
             if getattr(image, "n_frames", 1) > 1:
                 raise ScanError(file.where, "parse", f"{called} has several pages")
