@@ -5,8 +5,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from oct_io import WINDOWS, SourceConfig, audit, open_source, read_manifest, resample
-from oct_io.catalog.opening import read_scan
+from oct_io import WINDOWS, ScanError, SourceConfig, audit, open_source, read_manifest, resample
+from oct_io.records.opening import read_scan
 from PIL import Image
 
 TINY = WINDOWS["tiny"]
@@ -99,12 +99,16 @@ def test_fairvision_needs_one_small_file_and_a_table_of_labels(fairvision, tmp_p
     assert (report.usable, report.participants, report.without_scans) == (8, 8, [])
 
 
-def test_a_start_reads_no_voxels_of_archives(fairvision):
-    (fairvision / "volume.json").write_text(json.dumps(SAID))
-    for path in fairvision.rglob("*.npz"):
-        with zipfile.ZipFile(path) as archive:
-            place = archive.getinfo("oct_bscans.npy").header_offset + 1000
-        content = bytearray(path.read_bytes())
-        content[place : place + 200] = bytes(200)  # which its checksum would tell
-        path.write_bytes(content)
-    assert [record.shape for record in read_manifest(fairvision)] == [(8, 48, 40)] * 8
+def test_a_start_unpacks_the_head_of_an_archive_alone(tmp_path, draw):
+    (tmp_path / "volume.json").write_text(json.dumps(SAID))
+    path = tmp_path / "data_0001.npz"
+    np.savez(path, oct_bscans=draw(shape=(30, 48, 40)).voxels)
+    with zipfile.ZipFile(path) as archive:
+        place = archive.getinfo("oct_bscans.npy").header_offset + 40_000
+    content = bytearray(path.read_bytes())
+    content[place : place + 200] = bytes(200)  # which its checksum tells who unpacks it
+    path.write_bytes(content)
+    (record,) = read_manifest(tmp_path)
+    assert (record.shape, record.refused) == ((48, 30, 40), None)
+    with pytest.raises(ScanError, match="cut off or damaged"):
+        read_scan(tmp_path, record)

@@ -361,7 +361,7 @@ def test_what_read_volume_refuses_is_refused_alike_and_what_is_no_scan_is_counte
         stage, word = REFUSED[record.path]
         assert (record.refused[0], word in record.refused[1]) == (stage, True)
     (line,) = caplog.messages
-    assert line.startswith("10 files passed over, which are no scans: 8 images of which no volume")
+    assert line.startswith("passed over, no scans: 8 images of which no volume.json speaks, 1 ")
     assert ("1 without an ending" in line, "1 .txt" in line) == (True, True)
     assert audit(root).refused.total() == len(REFUSED)
     assert main(["cache", str(root), str(tmp_path / "c"), "--window", "tiny", "--jobs", "1"]) == 2

@@ -24,9 +24,9 @@ from oct_io.cache.making import MakeParts, Progress, Tally, find_missing, make_h
 from oct_io.cache.parts import MAX_PART_SCANS, PartFolder, Plan
 from oct_io.cache.reuse import Kept
 from oct_io.catalog.manifest import ScanRecord
-from oct_io.catalog.opening import find_companion
 from oct_io.errors import TreeError
 from oct_io.quarantine import TooManyBadError
+from oct_io.records.opening import find_companion
 from oct_io.saving import sync
 from oct_io.space.resample import Window
 from oct_io.storage.files import change_tokens

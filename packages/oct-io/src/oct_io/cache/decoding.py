@@ -17,8 +17,8 @@ from threadpoolctl import ThreadpoolController
 
 from oct_io.cache.index import CacheEntry
 from oct_io.catalog.manifest import ScanRecord
-from oct_io.catalog.opening import read_scan
 from oct_io.errors import ScanError, TreeError
+from oct_io.records.opening import read_scan
 from oct_io.space.resample import Window, resample
 from oct_io.storage.buckets import configure_storage, current_storage, stays_in_process
 from oct_io.volume import OctVolume

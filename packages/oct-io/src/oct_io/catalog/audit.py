@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from oct_io.catalog.disagreement import find_disagreement
-from oct_io.catalog.discovery import list_folder
 from oct_io.catalog.headers import read_headers
 from oct_io.catalog.manifest import (
     ScanRecord,
     find_manifest,
     hash_participant,
+    list_folder,
     read_manifest,
 )
 from oct_io.catalog.participants import read_participants

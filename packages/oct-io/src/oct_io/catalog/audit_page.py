@@ -7,9 +7,9 @@ from html import escape
 from pathlib import Path
 
 from oct_io.catalog.audit import AuditReport
-from oct_io.catalog.opening import read_scan
 from oct_io.catalog.render import draw_enface, draw_montage, encode_png
 from oct_io.errors import ScanError
+from oct_io.records.opening import read_scan
 
 TITLES = {
     "device": "Device",

@@ -7,10 +7,10 @@ from contextlib import nullcontext
 from pathlib import Path
 from threading import BoundedSemaphore
 
-from oct_io.catalog.opening import open_scan
-from oct_io.catalog.records import ScanRecord
 from oct_io.errors import ScanError
 from oct_io.readers.registry import DICOM, PEEKERS, READERS, suffix_of
+from oct_io.records.opening import open_scan
+from oct_io.records.record import ScanRecord
 from oct_io.scan.header import ScanHeader
 from oct_io.storage.buckets import current_storage
 

@@ -5,14 +5,23 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from oct_io.catalog.discovery import list_folder
-from oct_io.catalog.records import ScanRecord as ScanRecord
-from oct_io.catalog.records import hash_participant as hash_participant
-from oct_io.catalog.sidecars import FolderSidecars
+from oct_io.catalog.headers import read_headers
 from oct_io.catalog.tables import Row, cell, id_column, normal_id, read_table
-from oct_io.errors import TreeError
-from oct_io.readers.registry import READERS, SUFFIXES, lacks_suffix
+from oct_io.errors import ScanError, TreeError
+from oct_io.readers.registry import READERS, SUFFIXES, is_marked, lacks_suffix
 from oct_io.readers.sidecar import FOLDER_SIDECAR
+from oct_io.records.discovery import (
+    LOG,
+    Listed,
+    describe_skipped,
+    fill_in,
+    find_scans,
+    join_series,
+)
+from oct_io.records.record import ScanRecord as ScanRecord
+from oct_io.records.record import hash_participant as hash_participant
+from oct_io.records.sidecars import FolderSidecars
+from oct_io.scan.file import ScanFile
 from oct_io.scan.protocols import DEVICES, device_name, protocol_token
 from oct_io.storage.files import exists, is_folder, join, redact, safe_relative
 from oct_io.volume import Laterality
@@ -144,10 +153,18 @@ def _placed(record: ScanRecord, base: str, sidecars: FolderSidecars) -> ScanReco
     if record.refused is not None:
         return record
     name = record.path.rpartition("/")[2]
-    readable = lacks_suffix(name) or name.lower().endswith(tuple(READERS))
-    if not readable and not is_folder(join(base, record.path)):
+    known = lacks_suffix(name) or name.lower().endswith(tuple(READERS))
+    if not known and not _is_read(join(base, record.path)):
         return replace(record, refused=("parse", "its name has no suffix that this reads"))
     return replace(record, sidecar=sidecars.said(record.path))
+
+
+def _is_read(url: str) -> bool:
+    """Whether what has an ending that names no format may be a scan: a folder, or DICOM."""
+    try:
+        return is_folder(url) or is_marked(ScanFile(url=url))
+    except ScanError:
+        return False  # it is not there
 
 
 def _spacing(text: str) -> tuple[float, float, float] | tuple[()] | None:
@@ -182,3 +199,24 @@ def _unique(records: Iterable[ScanRecord]) -> list[ScanRecord]:
     for number, record in enumerate(records):
         seen.setdefault((record.path or f"\0{number}", record.member), record)
     return list(seen.values())
+
+
+def list_folder(base: str, progress: Callable[[int, int], None] | None = None) -> list[Listed]:
+    """Scans below `base`, by path, each with the header that its record was made from.
+
+    What is passed over is counted by kind in one line of the log.
+
+    Args:
+        base: local folder or fsspec URL.
+        progress: called with the number of headers read and of all.
+
+    Raises:
+        TreeError: the folder cannot be listed, or a `volume.json` in it cannot be used.
+    """
+    found, skipped = find_scans(base)
+    if skipped:
+        LOG.warning("%s", describe_skipped(skipped))
+    headers = read_headers(base, found, progress=progress)
+    listed = [(fill_in(record, one), one) for record, one in zip(found, headers, strict=True)]
+    joined = sorted(join_series(base, listed), key=lambda one: one[0].path)
+    return [(replace(one, participant_id=normal_id(one.participant_id)), h) for one, h in joined]

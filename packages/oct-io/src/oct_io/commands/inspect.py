@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from oct_io.catalog.render import draw_enface, draw_montage, write_png
-from oct_io.catalog.sidecars import FolderSidecars
 from oct_io.commands import Commands, add_command
 from oct_io.readers.registry import open_volume
+from oct_io.records.sidecars import FolderSidecars
 from oct_io.scan.header import ScanHeader
 from oct_io.volume import Spacing
 

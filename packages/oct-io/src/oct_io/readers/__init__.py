@@ -1,7 +1,8 @@
 """Readers of scan files, a module a vendor or format; `read_volume(url)` picks the one that fits.
 
 A reader is a function from a `ScanFile` to an `OctVolume`; docs/adding-a-reader.md makes one, and
-`registry` lists them all. What arrays without metadata share is in `plain`. The catalog and the
+`registry` lists them all. What arrays without metadata share is in `plain`, and what a JSON file
+says of a scan in `sidecar`. The catalog and the
 cache read through this wing; it never knows which data set a scan belongs to.
 """
 

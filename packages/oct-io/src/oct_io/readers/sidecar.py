@@ -195,4 +195,5 @@ def _read_fields(file: ScanFile) -> dict[str, Any]:
 
 
 def _stem(file: ScanFile) -> str:
-    return PurePosixPath(file.name.removesuffix(".gz")).stem
+    name = PurePosixPath(file.name)
+    return PurePosixPath(name.stem).stem if name.suffix.lower() == ".gz" else name.stem

@@ -25,9 +25,11 @@ from oct_io import (
     resample,
 )
 from oct_io.cache.build import _hash_sources
-from oct_io.catalog.records import RARE
-from oct_io.catalog.sidecars import FolderSidecars
 from oct_io.cli import main
+from oct_io.readers.sidecar import sidecar_name
+from oct_io.records.record import RARE
+from oct_io.records.sidecars import FolderSidecars
+from oct_io.scan.file import ScanFile
 from oct_io.storage.files import change_tokens
 from PIL import Image
 
@@ -169,7 +171,7 @@ def test_what_systems_leave_behind_is_no_scan(tmp_path, draw, caplog):
     (record,) = read_manifest(root)
     assert (record.path, record.shape) == ("eye", (8, 48, 40))
     assert read_volume(root / "eye").voxels.shape == (8, 48, 40)
-    assert caplog.messages == ["4 files passed over, which are no scans: 3 hidden, 1 DICOMDIR"]
+    assert caplog.messages == ["passed over, no scans: 3 hidden, 1 DICOMDIR"]
 
 
 def test_images_in_the_root_itself_say_what_to_give(tmp_path, draw, caplog):
@@ -208,6 +210,27 @@ def test_rows_say_what_is_wrong_with_their_spacing(tmp_path, draw):
     assert (first.spacing_mm, first.refused) == ((0.25, 0.004, 0.05), None)
     wrong = ("parse", "its spacing_mm is not three numbers of millimetres")
     assert [record.refused for record in others] == [wrong] * 3
+
+
+def test_a_row_may_name_dicom_of_any_ending_and_a_folder_of_any_name(tmp_path, scan_file, draw):
+    scan_file("a.ima")
+    images(tmp_path / "left.eye", draw().voxels)
+    (tmp_path / "notes.txt").write_text("nothing")
+    lines = ["participant_id\tfilepath\tspacing_mm", "4007\ta.ima\t"]
+    lines += ["2\tleft.eye\t0.25 0.004 0.05", "3\tnotes.txt\t", "4\tgone.txt\t"]
+    (tmp_path / "list.tsv").write_text("\n".join(lines))
+    records = read_manifest(tmp_path, manifest=tmp_path / "list.tsv")
+    build_cache(records, tmp_path, TINY, tmp_path / "cache")
+    cache = open_cache(tmp_path / "cache")
+    assert (len(cache), [one.stage for one in cache.quarantined]) == (2, ["parse", "parse"])
+
+
+def test_the_sidecar_of_a_name_in_capitals_is_the_one_that_the_refusal_names(tmp_path, draw):
+    np.save(tmp_path / "a.npy", draw().voxels)
+    (tmp_path / "a.npy").rename(tmp_path / "A.NPY")
+    assert sidecar_name(ScanFile(url="data/A.NII.GZ")) == "A.json"
+    with pytest.raises(ScanError, match=r"write A\.json like"):
+        read_volume(tmp_path / "A.NPY")
 
 
 def test_two_members_of_one_file_are_two_scans(tmp_path, draw):

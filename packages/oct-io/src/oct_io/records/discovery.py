@@ -2,20 +2,18 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from oct_io.catalog.headers import read_headers
-from oct_io.catalog.opening import open_scan
-from oct_io.catalog.records import ScanRecord
-from oct_io.catalog.sidecars import FolderSidecars
-from oct_io.catalog.tables import normal_id
 from oct_io.errors import ScanError
 from oct_io.readers.registry import DICOM, SUFFIXES, is_marked, lacks_suffix
 from oct_io.readers.sidecar import FOLDER_SIDECAR, sidecar_name
 from oct_io.readers.stacks import IMAGES, is_stack, natural_order
+from oct_io.records.opening import open_scan
+from oct_io.records.record import ScanRecord
+from oct_io.records.sidecars import FolderSidecars
 from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader
 from oct_io.storage.buckets import current_storage
@@ -31,30 +29,10 @@ TABLES = (FOLDER_SIDECAR, "participants.tsv", "participants.csv")  # are read, a
 Listed = tuple[ScanRecord, ScanHeader | ScanError]
 
 
-def list_folder(base: str, progress: Callable[[int, int], None] | None = None) -> list[Listed]:
-    """Scans below `base`, by path, each with the header that its record was made from.
-
-    What is passed over is counted by kind in one line of the log.
-
-    Args:
-        base: local folder or fsspec URL.
-        progress: called with the number of headers read and of all.
-
-    Raises:
-        TreeError: the folder cannot be listed, or a `volume.json` in it cannot be used.
-    """
-    records, skipped = find_scans(base)
-    if skipped:
-        LOG.warning("%s", describe_skipped(skipped))
-    headers = read_headers(base, records, progress=progress)
-    listed = [(_known(record, one), one) for record, one in zip(records, headers, strict=True)]
-    return sorted(_join_series(base, listed), key=lambda one: one[0].path)
-
-
 def describe_skipped(skipped: Counter[str]) -> str:
     """One line on what is no scan, the most frequent kind first."""
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in skipped.most_common())
-    return f"{skipped.total():,} files passed over, which are no scans: {kinds}"
+    return f"passed over, no scans: {kinds}"
 
 
 def find_scans(base: str) -> tuple[list[ScanRecord], Counter[str]]:
@@ -65,7 +43,7 @@ def find_scans(base: str) -> tuple[list[ScanRecord], Counter[str]]:
     scans, and a `volume.json` in it or above it speaks of it: pictures of anything are common.
 
     Raises:
-        TreeError: as `list_folder`.
+        TreeError: the folder cannot be listed, or a `volume.json` in it cannot be used.
     """
     folders: dict[str, list[str]] = {}
     skipped: Counter[str] = Counter()
@@ -163,12 +141,13 @@ def _stacks(base: str, paths: list[str]) -> list[str]:
     return list(filter(is_scan, ordered)) if ordered and is_scan(ordered[0]) else []
 
 
-def _known(record: ScanRecord, header: ScanHeader | ScanError) -> ScanRecord:
+def fill_in(record: ScanRecord, header: ScanHeader | ScanError) -> ScanRecord:
+    """The record with what the header of its scan says; refused if that could not be read."""
     if isinstance(header, ScanError):
         return replace(record, refused=(header.stage, header.reason))
     return replace(
         record,
-        participant_id=normal_id(header.participant_id),
+        participant_id=header.participant_id,
         device=header.device,
         laterality=header.laterality,
         region=header.region,
@@ -178,7 +157,7 @@ def _known(record: ScanRecord, header: ScanHeader | ScanError) -> ScanRecord:
     )
 
 
-def _join_series(base: str, listed: Sequence[Listed]) -> list[Listed]:
+def join_series(base: str, listed: Sequence[Listed]) -> list[Listed]:
     """Scans, with one for each folder of DICOM files that are the instances of one series."""
     folders: dict[str, list[Listed]] = {}
     for one in listed:
@@ -222,5 +201,5 @@ def _whole(base: str, folder: str, headers: Sequence[ScanHeader]) -> Listed | No
         header = error
     parts = all(one.shape[0] == 1 for one in headers)
     if parts or (isinstance(header, ScanHeader) and header.spacing_source in PLACED):
-        return _known(record, header), header
+        return fill_in(record, header), header
     return None
