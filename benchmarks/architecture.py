@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import grimp
-from oct_report import print_table
+from oct_launch import print_table
 from writing import write_results
 
 LIBRARIES = ("oct_io", "oct_vjepa", "oct_xla")

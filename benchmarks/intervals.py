@@ -13,7 +13,7 @@ from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
-from oct_report import print_table
+from oct_launch import print_table
 from oct_vjepa.evaluation.metrics import (
     Interval,
     auroc,

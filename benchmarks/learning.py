@@ -36,7 +36,7 @@ import oct_io
 import torch
 from finished_runs import FinishedRun, read_run
 from numpy.typing import NDArray
-from oct_report import print_table
+from oct_launch import print_table
 from oct_vjepa import Encoder
 from oct_vjepa.evaluation.baselines import axial_profile
 from oct_vjepa.evaluation.efficiency import EfficiencyRow, label_efficiency

@@ -29,7 +29,7 @@ import numpy as np
 import oct_io
 from finished_runs import FinishedRun, read_run
 from numpy.typing import NDArray
-from oct_report import print_table
+from oct_launch import print_table
 from oct_vjepa.evaluation.baselines import axial_profile
 from oct_vjepa.evaluation.features import load_or_embed
 from oct_vjepa.evaluation.metrics import Interval, Units, auroc, interval_of, resample_weights

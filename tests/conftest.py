@@ -16,9 +16,9 @@ from hydra.core.global_hydra import GlobalHydra
 
 ROOT = Path(__file__).parent.parent
 BESIDE = (
-    "objectives",
     "report",
     "samples",
+    "settings",
     "watching",
     "results",
 )  # modules beside an app's __main__.py

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import oct_io
 import pytest
+from oct_io.scan.flags import FLAGS
 from oct_vjepa import Encoder
 from safetensors import safe_open
 from safetensors.numpy import load_file
@@ -113,6 +114,8 @@ def test_participants_of_the_test_split_take_no_part_and_are_recorded_as_hashes(
     assert facts["volumes"] == 2 * len(table)
     assert facts["volumes_in_training"] == 2 * (len(table) - len(test)) > 0
     assert facts["made_up_data"] is True
+    assert facts["scans_left_out_for_flags"] == 0, "data.flags names none"
+    assert set(facts["scans_by_flag"]) <= set(FLAGS)
     for key in ("git_commit", "versions", "device", "world_size", "seed", "dataset_fingerprint"):
         assert key in facts
 

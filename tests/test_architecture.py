@@ -88,7 +88,7 @@ def test_importing_a_library_loads_neither_its_siblings_nor_what_it_may_not_use(
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_no_file_of_a_library_imports_a_sibling_or_the_apps_tools(library):
-    others = {*LIBRARIES, "hydra", "omegaconf", "oct_report"} - {library}
+    others = {*LIBRARIES, "hydra", "omegaconf", "oct_launch", "oct_report"} - {library}
     for path in ROOT.glob(f"packages/*/src/{library}/**/*.py"):
         assert not imports_of(path) & others, path
 
@@ -99,9 +99,19 @@ def test_torch_xla_is_imported_by_one_file_of_a_library():
     assert users == ["attention.py", "xla.py"]
 
 
-def test_only_the_apps_join_the_three_libraries():
+def test_only_the_apps_and_what_starts_them_join_the_three_libraries():
     joining = {path.parent.name for path in SOURCES if imports_of(path) >= set(LIBRARIES)}
-    assert joining == {"pretrain", "finetune"}
+    assert joining == {"pretrain", "finetune", "oct_launch"}
+
+
+def test_what_the_apps_share_knows_neither_an_app_nor_each_other():
+    beside = {
+        path.stem for app in ("pretrain", "finetune") for path in ROOT.glob(f"apps/{app}/*.py")
+    }
+    assert "watching" in beside
+    for package, other in (("launch", "oct_report"), ("report", "oct_launch")):
+        for path in ROOT.glob(f"apps/{package}/src/**/*.py"):
+            assert not imports_of(path) & (beside | {other}), path
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

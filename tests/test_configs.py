@@ -22,7 +22,7 @@ CONFIGS = ROOT / "configs"
 REAL = ["folder", *sorted(path.stem for path in (CONFIGS / "data").glob("aireadi*.yaml"))]
 GIVEN = {name: ["data.root=somewhere"] for name in REAL}
 MEANT_FOR = {"multi_domain": ["data=aireadi", "data.root=somewhere"]}
-BESIDE = ("objectives", "report", "samples", "watching", "results")  # modules beside the apps
+BESIDE = ("report", "samples", "settings", "watching", "results")  # modules beside the apps
 
 
 def names(group: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The page, its figures, and how an app ends when something is wrong."""
+"""The page, its figures, and what the pages of all runs have alike."""
 
 import re
 
@@ -7,19 +7,19 @@ import pytest
 from oct_report import (
     BScan,
     Curve,
-    Mistake,
     Page,
     Score,
-    Stages,
+    add_probe_scores,
+    add_probe_table,
+    begin_page,
+    best_rows,
     draw_features,
     draw_masks,
-    exit_codes,
-    mistakes,
+    end_page,
     plot_curves,
     plot_scores,
-    print_table,
 )
-from oct_report.console import one_line
+from oct_vjepa.evaluation.comparison import compare_features
 
 PNG = b"\x89PNG\r\n\x1a\n"
 BSCAN = BScan(np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1)), depth_mm=2.0, width_mm=6.0)
@@ -122,56 +122,48 @@ def test_equal_figures_are_equal_bytes():
     assert plot_curves(curves) == plot_curves(curves)
 
 
-def test_a_mistake_is_one_line_on_stderr_and_code_two(capsys):
-    with pytest.raises(SystemExit) as end, exit_codes(KeyError):
-        raise Mistake("no such folder:\n  set data.root")
-    assert end.value.code == 2
-    assert capsys.readouterr() == ("", "error: no such folder: set data.root\n")
+def probed(seed=0):
+    """Rows of two columns for one good and one useless kind of features, twice."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(60) % 2
+    noise = rng.normal(size=(60, 3)).astype(np.float32)
+    good = noise + 9 * labels[:, None].astype(np.float32)
+    return compare_features(
+        {"trained": {"mean": noise, "max": good}, "copy": {"max": good}},
+        {"thin": labels, "fluid": 1 - labels},
+        np.array([f"p{number}" for number in range(60)]),
+        np.arange(60) >= 30,
+        reference="copy",
+        seed=0,
+        bootstrap=100,
+    )
 
 
-def test_errors_that_an_app_names_are_mistakes_too(capsys):
-    with pytest.raises(SystemExit) as end, exit_codes(OSError):
-        raise FileNotFoundError("gone")
-    assert end.value.code == 2
-    assert capsys.readouterr().err == "error: gone\n"
+def test_the_best_rows_are_those_of_each_column_and_all_of_them_where_they_tie():
+    rows = probed()
+    assert [row.pool for row in rows] == ["mean", "max", "max"] * 2
+    assert best_rows(rows) == {"thin": [1, 2], "fluid": [4, 5]}
+    assert best_rows(rows[:1]) == {"thin": [0]}
+    assert best_rows([]) == {}
 
 
-def test_any_other_error_is_ours_and_keeps_its_traceback(capsys):
-    with pytest.raises(ZeroDivisionError), exit_codes(OSError):
-        raise ZeroDivisionError
-    assert capsys.readouterr().err == ""
+def test_a_page_of_a_run_shows_its_probes_and_ends_with_what_repeats_it(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 7\n")
+    page = begin_page("Run", "lead", made_up=False)
+    rows = probed()
+    add_probe_scores(page, rows, "AUROC of each.")
+    add_probe_table(page, rows, best=[1])
+    assert end_page(page, tmp_path, "the run") == tmp_path / "report.html"
+    text = (tmp_path / "report.html").read_text()
+    assert text.count("data:image/png") == 1
+    assert text.count('<td class="best">max</td>') == 1
+    assert "repeats the run." in text
+    assert text.index("seed: 7") > text.index("AUROC of each.")
+    assert "Phantom" not in text
 
 
-def test_what_checks_the_users_wishes_turns_its_errors_into_mistakes_and_keeps_the_cause():
-    with pytest.raises(Mistake, match=r"heads \(5\)") as caught, mistakes(ValueError):
-        raise ValueError("heads (5) must divide")
-    assert isinstance(caught.value.__cause__, ValueError)
-
-
-def test_one_line_names_the_argument_that_could_not_be_read():
-    error = ValueError("mismatched input")
-    error.override = "a=3=4"
-    assert one_line(error) == "a=3=4: mismatched input"
-
-
-def test_one_line_drops_what_configuration_errors_append_and_what_moves_a_cursor():
-    error = ValueError("Value 'wide' is no int\n    full_key: encoder.width\n    object_type=X")
-    assert one_line(error) == "Value 'wide' is no int"
-    assert one_line(ValueError("a\x1b[2Jb")) == "a[2Jb"
-
-
-def test_a_table_is_never_broken_into_eighty_columns(capsys):
-    print_table(("label", "AUROC", "over reference"), [("thin", "0.9" * 15, "0.2" * 15)])
-    assert len(capsys.readouterr().out.splitlines()) == 2
-
-
-def test_stages_print_few_lines_where_there_is_no_terminal(capsys):
-    with Stages() as stages:
-        for done in range(1, 1001):
-            stages("resampling scans", done, 1000)
-        stages.say("done")
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "resampling scans: 1 of 1000"
-    assert "resampling scans: 1000 of 1000" in lines
-    assert lines[-1] == "done"
-    assert len(lines) < 10
+def test_made_up_data_is_told_at_the_top(tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    page = begin_page("Run", "lead", made_up=True)
+    end_page(page, tmp_path, "the run")
+    assert "Phantom: every scan" in (tmp_path / "report.html").read_text()

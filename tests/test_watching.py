@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from oct_io import PhantomTree, SourceConfig, open_source
+from oct_io import PhantomTree, SourceConfig, labelled, open_source
 from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaBatch, JepaConfig
+from oct_vjepa.evaluation import comparison
 from oct_vjepa.evaluation.online import OnlineProbe
 
 WATCHING = Path(__file__).parent.parent / "apps" / "pretrain" / "watching.py"
@@ -34,30 +35,15 @@ def watching():
 
 @pytest.fixture(scope="module")
 def make_probe(watching, source):
-    def make(columns=COLUMNS, count=8, seed=0):
-        return watching["make_probe"](source, columns, count, batch_size=4, seed=seed)
+    def make(columns=COLUMNS, count=8):
+        questions = {column: source.labelled(column) for column in columns}
+        return watching["make_probe"](source.volumes, questions, count, batch_size=4, seed=0)
 
     return make
 
 
-def test_no_test_participant_is_asked_about(make_probe, source):
-    probe = make_probe(count=1000)
-    tested = {key for key, row in source.table.items() if row["recommended_split"] == "test"}
-    everyone = {entry.participant for entry in source.volumes.entries}
-    assert set(probe.groups) == everyone - tested
-    assert len(tested & everyone) == 8
-
-
-def test_each_class_of_each_column_is_among_the_volumes(make_probe):
-    probe = make_probe(count=6)
-    assert len(probe.volumes) == len(probe.groups) == 6
-    for column in COLUMNS:
-        assert sorted(set(probe.columns[column])) == [0, 1], column
-
-
-def test_the_choice_depends_on_the_seed_alone(make_probe):
-    one, same, other = (make_probe(seed=seed).volumes.fingerprint for seed in (0, 0, 1))
-    assert one == same != other
+def test_a_volume_without_a_label_is_marked_alike_by_who_chooses_and_by_who_probes():
+    assert labelled.UNLABELLED == comparison.UNLABELLED
 
 
 def test_without_columns_or_volumes_there_is_no_probe(make_probe):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from oct_io import LabelledVolumes
-from oct_report import Page, Score, plot_scores
-from oct_vjepa.evaluation.comparison import COLUMNS, ProbeRow, as_cells, as_json
+from oct_report import REFERENCE, add_probe_scores, add_probe_table, begin_page, end_page
+from oct_vjepa.evaluation.comparison import ProbeRow, as_json
 from oct_vjepa.heads.linear import LinearHead
 
 
@@ -49,12 +49,11 @@ def _write_page(
     run_dir: Path, rows: Sequence[ProbeRow], examples: LabelledVolumes, made_up: bool
 ) -> None:
     asked = rows[0].result
-    page = Page(
+    page = begin_page(
         f"{rows[0].column}: what the frozen encoder knows",
         f"Linear probe, {rows[0].pool} pool; {examples.describe()}.",
+        made_up=made_up,
     )
-    if made_up:
-        page.note("Phantom: every scan, participant and label of this run is made up by oct-io.")
     page.tiles(
         {
             "AUROC": f"{asked.auroc:.3f}",
@@ -68,10 +67,7 @@ def _write_page(
         "Scores are averaged over the scans of a participant; intervals are bootstrapped over "
         "participants. The axial profile is the mean A-scan: what one gets without any encoder.",
     )
-    scores = [Score(*row.point) for row in rows]
-    page.figure(plot_scores(scores, label="AUROC", chance=0.5), "AUROC with 95 % intervals.")
-    page.table(COLUMNS, as_cells(rows), best=[0])
-    page.text("The reference of the last column is random init with the same pool.")
-    page.section("Configuration", "config.yaml; feeding it back repeats the evaluation.")
-    page.code((run_dir / "config.yaml").read_text())
-    page.write(run_dir / "report.html")
+    add_probe_scores(page, rows, "AUROC with 95 % intervals.")
+    add_probe_table(page, rows, best=[0])
+    page.text(REFERENCE)
+    end_page(page, run_dir, "the evaluation")

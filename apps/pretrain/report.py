@@ -9,20 +9,24 @@ import numpy as np
 import oct_vjepa
 import torch
 from numpy.typing import NDArray
-from objectives import collapse_alarms
 from oct_io import Source
 from oct_report import (
+    REFERENCE,
     BScan,
     Curve,
     Page,
-    Score,
+    add_probe_scores,
+    add_probe_table,
+    begin_page,
+    best_rows,
     draw_features,
     draw_masks,
+    end_page,
     plot_curves,
-    plot_scores,
 )
-from oct_vjepa.evaluation.comparison import COLUMNS, ProbeRow, as_cells
+from oct_vjepa.evaluation.comparison import ProbeRow
 from oct_vjepa.evaluation.maps import principal_colours
+from oct_vjepa.objectives.collapse import collapse_alarms
 from samples import PretrainSamples
 
 CURVES = (
@@ -58,13 +62,12 @@ def write_report(
     """
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     facts = json.loads((run_dir / "provenance.json").read_text())
-    page = Page(
+    page = begin_page(
         f"Pretraining run {run_dir.name}",
         f"{method} on {len(samples)} volumes, {int(rows[-1]['step'])} optimiser steps on "
         f"{facts['runtime']} ({facts['device']}), {facts['precision']}.",
+        made_up=source.made_up,
     )
-    if source.made_up:
-        page.note("Phantom: every scan, participant and label of this run is made up by oct-io.")
     page.tiles(_tiles(rows, probes))
     _add_probes(page, probes)
     page.section("Curves", "How to read them: docs/reading-the-curves.md.")
@@ -77,31 +80,20 @@ def write_report(
     _add_pictures(page, samples, encoders)
     page.section("Provenance")
     page.table(("what", "value"), [(key, _short(value)) for key, value in facts.items()])
-    page.section("Configuration", "config.yaml; feeding it back repeats the run.")
-    page.code((run_dir / "config.yaml").read_text())
-    page.write(run_dir / "report.html")
-    return run_dir / "report.html"
+    return end_page(page, run_dir, "the run")
 
 
 def _tiles(rows: Sequence[Mapping[str, Any]], probes: Sequence[ProbeRow]) -> dict[str, str]:
     last = rows[-1]
     tiles = {}
     trained = [row for row in probes if row.gain is not None]
-    for row in _best_of_each(trained)[:3]:
+    for row in [trained[numbers[0]] for numbers in best_rows(trained).values()][:3]:
         tiles[f"AUROC {row.column} ({row.pool})"] = f"{row.result.auroc:.2f}"
     tiles["loss at the end"] = f"{last['loss']:.3f}"
     tiles["target spread at the end"] = f"{last['target_std']:.3f}"
     rates = [row["volumes_per_s"] for row in rows if "volumes_per_s" in row]
     tiles["volumes per second, median"] = f"{np.median(rates):.0f}"
     return tiles
-
-
-def _best_of_each(rows: Sequence[ProbeRow]) -> list[ProbeRow]:
-    best: dict[str, ProbeRow] = {}
-    for row in rows:
-        if row.column not in best or row.result.auroc > best[row.column].result.auroc:
-            best[row.column] = row
-    return list(best.values())
 
 
 def _add_probes(page: Page, probes: Sequence[ProbeRow]) -> None:
@@ -114,16 +106,10 @@ def _add_probes(page: Page, probes: Sequence[ProbeRow]) -> None:
         "participants, 95 % bootstrap intervals over participants. The axial profile is the mean "
         "A-scan of a volume: what one gets without any encoder."
     )
-    scores = [Score(*row.point) for row in probes]
-    page.figure(plot_scores(scores, label="AUROC", chance=0.5), "AUROC of each probe.")
-    page.text("The reference of the last column is random init with the same pool.")
-    best = [
-        number
-        for number, row in enumerate(probes)
-        if row.result.auroc
-        == max(other.result.auroc for other in probes if other.column == row.column)
-    ]
-    page.table(COLUMNS, as_cells(probes), best=best)
+    add_probe_scores(page, probes, "AUROC of each probe.")
+    page.text(REFERENCE)
+    best = [number for numbers in best_rows(probes).values() for number in numbers]
+    add_probe_table(page, probes, best=best)
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:

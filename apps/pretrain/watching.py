@@ -1,15 +1,18 @@
 """What a run is asked between its steps: signs of collapse, and a probe of the encoder."""
 
-from collections import deque
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 
-import numpy as np
-import oct_io
+import oct_xla
 import torch
+from oct_io import CachedVolumes, LabelledVolumes
+from oct_io.labelled import choose_labelled
 from oct_vjepa import JepaBatch
-from oct_vjepa.evaluation.comparison import UNLABELLED
 from oct_vjepa.evaluation.online import OnlineProbe
+from oct_vjepa.objectives.collapse import CollapseGuard
 from oct_vjepa.objectives.objective import Objective
+from oct_xla.journal import Row
 
 
 class Watch:
@@ -45,61 +48,59 @@ class Watch:
 
 
 def make_probe(
-    source: oct_io.Source, columns: Sequence[str], count: int, *, batch_size: int, seed: int
+    volumes: CachedVolumes,
+    questions: Mapping[str, LabelledVolumes],
+    count: int,
+    *,
+    batch_size: int,
+    seed: int,
 ) -> OnlineProbe | None:
     """A probe of `count` labelled volumes, none of a participant that any column tests with.
 
-    The classes of all columns take turns in choosing them, so that rare ones are there, too.
-
     Args:
-        source: the volumes and labels.
-        columns: what is asked; none: no probe.
+        volumes: to choose from.
+        questions: column to those of `volumes` that have a label in it; none: no probe.
         count: volumes at the most; 0: no probe.
         batch_size: volumes in one pass.
         seed: of the choice and of the folds.
 
     Raises:
         ValueError: fewer than two classes or participants in a column.
-        TreeError: a column that the source does not have.
     """
-    if not columns or not count:
+    if not questions or not count:
         return None
-    classes: dict[str, dict[str, int]] = {}
-    tested: set[str] = set()
-    for column in columns:
-        found = source.labelled(column)
-        keys = (entry.key for entry in found.volumes.entries)
-        classes[column] = dict(zip(keys, found.labels.tolist(), strict=True))
-        tested |= set(found.participants[found.held_out].tolist())
-    entries = source.volumes.entries
-    allowed = [n for n, entry in enumerate(entries) if entry.participant not in tested]
-    drawn = np.random.default_rng(seed).permutation(allowed).tolist()
-    queues: dict[tuple[str, int], deque[int]] = {}
-    for number in drawn:
-        for column, known in classes.items():
-            if entries[number].key in known:
-                queues.setdefault((column, known[entries[number].key]), deque()).append(number)
-    chosen = source.volumes.select(take_turns(queues, count))
+    chosen = choose_labelled(volumes, questions, count, seed=seed)
     return OnlineProbe(
-        chosen,
-        {
-            column: np.array([known.get(one.key, UNLABELLED) for one in chosen.entries], np.int64)
-            for column, known in classes.items()
-        },
-        np.array([one.participant for one in chosen.entries], dtype=np.str_),
+        chosen.volumes,
+        chosen.labels,
+        chosen.participants,
         batch_size=batch_size,
         seed=seed,
-        spacing=chosen.spacings,
+        spacing=chosen.volumes.spacings,
     )
 
 
-def take_turns(queues: Mapping[tuple[str, int], deque[int]], count: int) -> list[int]:
-    """At most `count` numbers, ascending, of which each queue gave one after the other."""
-    chosen: set[int] = set()
-    while len(chosen) < count and any(queues.values()):
-        for _, queue in sorted(queues.items()):
-            while queue and queue[0] in chosen:
-                queue.popleft()
-            if queue and len(chosen) < count:
-                chosen.add(queue.popleft())
-    return sorted(chosen)
+class GuardSink:
+    """Reads what a run tells and says on stderr when the run looks collapsed.
+
+    Args:
+        journal: metrics.jsonl of the run; the guard of a resumed run reads what stands there first,
+            so that it says what it would have said without the interruption.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._guard, self._journal = CollapseGuard(), journal
+        self._caught_up = False
+
+    def write(self, row: Row) -> None:
+        """Look at one row."""
+        if not self._caught_up:
+            self._caught_up = True
+            for earlier in oct_xla.read_rows(self._journal):
+                if earlier["step"] < row["step"]:
+                    self._guard.update(int(earlier["step"]), earlier)
+        for alarm in self._guard.update(int(row["step"]), row):
+            print(f"this run looks collapsed: {alarm}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Nothing to finish."""

@@ -114,6 +114,21 @@ def test_pretraining_sees_nobody_of_the_excluded_splits(drawn):
     assert source.excluded_participants([]) == []
 
 
+def test_a_source_describes_who_is_trained_on_and_who_is_not_in_plain_values(drawn):
+    _, source, _ = drawn
+    seen = source.outside(["test"])
+    facts = source.describe(seen, ["test"])
+    assert json.loads(json.dumps(facts)) == facts
+    counts = ("volumes", "volumes_in_training", "scans_refused")
+    assert [facts[name] for name in counts] == [24, 12, 0]
+    assert facts["participants_in_training"] == source.participants(seen)
+    assert facts["excluded_participants"] == source.excluded_participants(["test"])
+    assert not set(facts["participants_in_training"]) & set(facts["excluded_participants"])
+    assert facts["dataset_fingerprint"] == source.volumes.fingerprint
+    assert facts["made_up_data"] is True
+    assert facts["dataset_version"] == source.version
+
+
 def test_excluding_everybody_is_an_error_that_says_what_to_set(drawn):
     _, source, _ = drawn
     with pytest.raises(TreeError, match=r"all 24 volumes .* data.excluded_splits=\[\]"):
@@ -390,3 +405,32 @@ def test_left_eyes_are_mirrored_on_request_in_a_cache_of_their_own(scan_file, op
 def test_a_window_without_one_shape_is_refused_as_a_setting():
     with pytest.raises(ValueError, match="window native keeps the shape of each scan"):
         SourceConfig(window="native")
+
+
+def test_clinical_tables_give_labels_with_the_rule_beside_them(tmp_path, scan_file, open_folder):
+    scans(scan_file, 8)
+    write_table(
+        tmp_path / "scans/participants.tsv",
+        [f"{700 + n}\t{'test' if n < 4 else 'train'}" for n in range(8)],
+        "person_id\trecommended_split",
+    )
+    clinical = tmp_path / "scans/clinical_data"
+    clinical.mkdir()
+    names = "person_id,measurement_concept_id,measurement_date,value_as_number"
+    rows = [
+        f"{700 + n},3004410,2024-01-0{day},{5 + n % 2 + int(day)}" for n in range(8) for day in "21"
+    ]
+    write_table(clinical / "measurement.csv", rows, names)
+    concepts = write_table(
+        tmp_path / "concepts.csv",
+        ["sugar,measurement,last,3004410,7.5"],
+        "column,table,rule,concept_ids,cuts",
+    )
+    source = open_folder(labels=str(clinical), label_concepts=concepts)
+    found = source.labelled("sugar")
+    assert found.classes == ("0", "1")
+    assert found.split_rule == "recommended_split test"
+    assert len(found.volumes) == 16
+    assert source.label_rules["sugar"].startswith("last value by date, cut at 7.5; measurement")
+    with pytest.raises(TreeError, match=r"data\.label_concepts needs data\.labels=FOLDER"):
+        open_folder(label_concepts=concepts)

@@ -1,13 +1,5 @@
-"""How the apps show a run: on the terminal, in figures, and on one self-contained HTML page."""
+"""How the apps show a run: in figures and on one self-contained HTML page."""
 
-from oct_report.console import (
-    EXIT_STOPPED,
-    Mistake,
-    Stages,
-    exit_codes,
-    mistakes,
-    print_table,
-)
 from oct_report.figures import (
     BScan,
     Curve,
@@ -18,20 +10,28 @@ from oct_report.figures import (
     plot_scores,
 )
 from oct_report.page import Page
+from oct_report.runs import (
+    REFERENCE,
+    add_probe_scores,
+    add_probe_table,
+    begin_page,
+    best_rows,
+    end_page,
+)
 
 __all__ = [
-    "EXIT_STOPPED",
+    "REFERENCE",
     "BScan",
     "Curve",
-    "Mistake",
     "Page",
     "Score",
-    "Stages",
+    "add_probe_scores",
+    "add_probe_table",
+    "begin_page",
+    "best_rows",
     "draw_features",
     "draw_masks",
-    "exit_codes",
-    "mistakes",
+    "end_page",
     "plot_curves",
     "plot_scores",
-    "print_table",
 ]

@@ -9,14 +9,20 @@ from importlib import import_module
 from oct_io import commands
 from oct_io.errors import OctIoError
 
-OK, USER_ERROR = 0, 2
+OK, USER_ERROR, INTERRUPTED = 0, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when done, 2 with one line on stderr when the input is at fault."""
-    options = _parser().parse_args(arguments)
+    """Run the command; 0 when done, 2 with one line on stderr when the input is at fault.
+
+    Ctrl-C ends it with one line as well, and 130.
+    """
     try:
+        options = _parser().parse_args(arguments)
         options.run(options)
+    except KeyboardInterrupt:
+        print("oct-io: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except OctIoError as error:
         print(f"oct-io: {error}", file=sys.stderr)
         return USER_ERROR

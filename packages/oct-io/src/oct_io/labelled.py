@@ -1,6 +1,7 @@
 """Volumes of a cache with a class each: of their participant, or of the scan itself."""
 
 import hashlib
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,7 +11,13 @@ from numpy.typing import NDArray
 
 from oct_io.cache.index import CacheEntry
 from oct_io.cache.volumes import CachedVolumes
-from oct_io.catalog.labels import class_names, is_ordinal, load_class_names, load_labels
+from oct_io.catalog.labels import (
+    class_names,
+    class_word,
+    is_ordinal,
+    load_class_names,
+    load_labels,
+)
 from oct_io.catalog.participants import SITE
 from oct_io.catalog.tables import Row
 from oct_io.errors import TreeError
@@ -23,6 +30,9 @@ SCAN_COLUMNS = {
 }
 """Labels that a scan brings along. An encoder that tells them, and a class that goes with one of
 them, is how a probe scores without having seen a disease."""
+
+UNLABELLED = -1
+"""Class of a volume that has no label in a column."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +70,63 @@ class LabelledVolumes:
             people = len(np.unique(self.participants[side]))
             sides.append(f"{name} {int(side.sum())} volumes of {people} participants")
         return f"{', '.join(sides)} ({self.split_rule})"
+
+
+class ChosenVolumes(NamedTuple):
+    """Some volumes with their class in each of several columns."""
+
+    volumes: CachedVolumes
+    labels: dict[str, NDArray[np.int64]]  # column to a class for each volume, or `UNLABELLED`
+    participants: NDArray[np.str_]  # hashed participant of each volume
+
+
+def choose_labelled(
+    volumes: CachedVolumes, questions: Mapping[str, LabelledVolumes], count: int, *, seed: int
+) -> ChosenVolumes:
+    """Choose labelled volumes, none of a participant that any column tests with.
+
+    The classes of all columns take turns in choosing them, so that rare ones are there, too.
+
+    Args:
+        volumes: to choose from.
+        questions: column to those of `volumes` that have a label in it.
+        count: volumes at the most.
+        seed: of the choice.
+    """
+    classes: dict[str, dict[str, int]] = {}
+    tested: set[str] = set()
+    for column, found in questions.items():
+        keys = (entry.key for entry in found.volumes.entries)
+        classes[column] = dict(zip(keys, found.labels.tolist(), strict=True))
+        tested |= set(found.participants[found.held_out].tolist())
+    entries = volumes.entries
+    allowed = [n for n, entry in enumerate(entries) if entry.participant not in tested]
+    queues: dict[tuple[str, int], deque[int]] = {}
+    for number in np.random.default_rng(seed).permutation(allowed).tolist():
+        for column, known in classes.items():
+            if entries[number].key in known:
+                queues.setdefault((column, known[entries[number].key]), deque()).append(number)
+    chosen = volumes.select(_take_turns(queues, count))
+    return ChosenVolumes(
+        chosen,
+        {
+            column: np.array([known.get(one.key, UNLABELLED) for one in chosen.entries], np.int64)
+            for column, known in classes.items()
+        },
+        np.array([one.participant for one in chosen.entries], dtype=np.str_),
+    )
+
+
+def _take_turns(queues: Mapping[tuple[str, int], deque[int]], count: int) -> list[int]:
+    """At most `count` numbers, ascending, of which each queue gave one after the other."""
+    chosen: set[int] = set()
+    while len(chosen) < count and any(queues.values()):
+        for _, queue in sorted(queues.items()):
+            while queue and queue[0] in chosen:
+                queue.popleft()
+            if queue and len(chosen) < count:
+                chosen.add(queue.popleft())
+    return sorted(chosen)
 
 
 class VolumeLabels(NamedTuple):
@@ -107,5 +174,5 @@ def _label_scans(entries: Sequence[CacheEntry], column: str) -> VolumeLabels:
         if (value := getattr(entry, SCAN_COLUMNS[column])) != "unknown"
     }
     classes = class_names(cells, column)
-    labels = [classes.index(value.lower()) for value in cells.values()]
+    labels = [classes.index(class_word(value)) for value in cells.values()]
     return VolumeLabels([int(number) for number in cells], labels, classes, False)

@@ -13,7 +13,9 @@ import numpy as np
 
 from oct_io.cache.build import build_cache
 from oct_io.cache.volumes import CachedVolumes, open_cache
+from oct_io.catalog.concepts import AI_READI, is_clinical, read_concepts
 from oct_io.catalog.manifest import read_manifest
+from oct_io.catalog.omop import join_participants, read_omop
 from oct_io.catalog.participants import (
     SITE,
     find_participants,
@@ -30,6 +32,7 @@ from oct_io.labelled import VolumeLabels, label_volumes
 from oct_io.phantom.specification import PhantomTree
 from oct_io.phantom.tree import write_phantom_tree
 from oct_io.quarantine import write_quarantine
+from oct_io.scan.flags import check_flag_names, count_flags
 from oct_io.space.resample import WINDOWS
 from oct_io.storage.buckets import StorageConfig, configure_storage
 
@@ -70,11 +73,21 @@ class SourceConfig:
     lateralities: list[str] = field(default_factory=list)
     """Eyes to take, R or L; empty takes both."""
 
+    flags: list[str] = field(default_factory=list)
+    """Flags that a scan must not have: of motion, lost_bytes, saturation, low_signal,
+    clipped_retina, blink, mirrored_depth. Empty leaves none out; what suggests a fault is no proof
+    of it, and who leaves out the poor scans of ill eyes changes what is learned."""
+
     cache: str = ""
     """Local folder for the resampled volumes; made once, used by every later run."""
 
     labels: str = ""
-    """Label table, one participant a row; empty: `participants.tsv` under the root, if there."""
+    """Label table, one participant a row; empty: `participants.tsv` under the root, if there. Or a
+    folder of OMOP tables, such as AI-READI's `clinical_data`, that are joined with that table."""
+
+    label_concepts: str = ""
+    """Table of the columns to make of OMOP tables, as `read_concepts` takes it; empty: the HbA1c,
+    age, years of diabetes and others in `oct_io.catalog.concepts.AI_READI`."""
 
     label_columns: list[str] = field(default_factory=list)
     """Columns of the label table that are worth a probe, presets such as `healthy_vs_rest`, or
@@ -108,6 +121,7 @@ class SourceConfig:
             raise ValueError(f"data.window ({self.window}) must be one of {', '.join(WINDOWS)}")
         WINDOWS[self.window].require_fixed_shape()
         self.selection()
+        check_flag_names(self.flags, "data.flags")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"data.max_bad_fraction ({self.max_bad_fraction}) must be 0 to 1")
 
@@ -126,6 +140,9 @@ class Source:
         made_up: true for phantoms.
         split: who is for what, as a table says; None if none says it.
         version: release of the data set, 2 or 3; None without tables.
+        flags: how many cached scans have each flag, those that were left out included.
+        flagged_out: how many scans were left out for a flag.
+        label_rules: of columns that were made of clinical tables, their rule and what went in.
     """
 
     volumes: CachedVolumes
@@ -133,6 +150,9 @@ class Source:
     made_up: bool
     split: Split | None = None
     version: int | None = None
+    flags: Mapping[str, int] = field(default_factory=dict)
+    flagged_out: int = 0
+    label_rules: Mapping[str, str] = field(default_factory=dict)
 
     def outside(self, splits: Sequence[str]) -> list[int]:
         """Numbers of the volumes whose participant is in none of the recommended `splits`.
@@ -172,6 +192,26 @@ class Source:
         """Hashed participants that have volumes and that `outside` leaves out, sorted."""
         present = {entry.participant for entry in self.volumes.entries}
         return sorted(present & self._participants_in(splits))
+
+    def describe(self, seen: Sequence[int], splits: Sequence[str]) -> dict[str, object]:
+        """What a run that trains on the volumes `seen`, outside of `splits`, puts on record.
+
+        Plain values; participants appear as hashes, and no path.
+        """
+        return {
+            "dataset_fingerprint": self.volumes.fingerprint,
+            "made_up_data": self.made_up,
+            "volumes": len(self.volumes),
+            "volumes_in_training": len(seen),
+            "scans_refused": len(self.volumes.quarantined),
+            "scans_by_flag": dict(self.flags),
+            "scans_left_out_for_flags": self.flagged_out,
+            "excluded_splits": list(splits),
+            "excluded_participants": self.excluded_participants(splits),
+            "participants_in_training": self.participants(seen),
+            "dataset_version": self.version,
+            "label_rules": dict(self.label_rules),
+        }
 
     def write_quarantine(self, path: Path) -> None:
         """Copy the list of refused scans to `path`: a line each, with path, stage and reason."""
@@ -260,7 +300,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     found = read_manifest(config.root, manifest=config.manifest or None)
     records = select_scans(found, config.selection())
     version = dataset_version(config.root, mixed=config.mixed_releases)
-    table = _read_table(config, version)
+    table, rules = _read_table(config, version)
     split = read_split(config.split) if config.split else recommended_parts(table)
     build_cache(
         records,
@@ -271,25 +311,60 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         progress=lambda done, total, bad: tell("resampling scans", done, total),
         max_bad_fraction=config.max_bad_fraction,
     )
+    every = open_cache(config.cache)
+    volumes = _without_flags(every, config.flags)
     return Source(
-        volumes=open_cache(config.cache),
+        volumes=volumes,
         table=table,
         made_up=config.phantom is not None,
         split=split,
         version=version,
+        flags=count_flags(entry.flags for entry in every.entries),
+        flagged_out=len(every) - len(volumes),
+        label_rules=rules,
     )
+
+
+def _without_flags(volumes: CachedVolumes, flags: Sequence[str]) -> CachedVolumes:
+    """Volumes of scans that have none of these flags.
+
+    Raises:
+        TreeError: the cache is older than flags, or none is left.
+    """
+    if not flags:
+        return volumes
+    if any(entry.signal_db is None for entry in volumes.entries):
+        raise TreeError(
+            f"{volumes.folder}: made before scans had flags; delete it, and data.flags works"
+        )
+    kept = volumes.select(lambda entry: not set(flags) & set(entry.flags))
+    if not len(kept):
+        raise TreeError(f"all {len(volumes)} scans have a flag of data.flags ({', '.join(flags)})")
+    return kept
 
 
 def _say_nothing(what: str, done: int, total: int) -> None:
     """Default report."""
 
 
-def _read_table(config: SourceConfig, version: int | None) -> dict[str, Row]:
-    """Read the label table by hashed participant; a root without one gives nothing."""
-    place = config.labels or find_participants(config.root)
-    if place is None:
-        return {}
-    table = hash_ids(read_participants(place))
-    if not config.mixed_releases and not config.split and recommended_parts(table) is not None:
+def _read_table(
+    config: SourceConfig, version: int | None
+) -> tuple[dict[str, Row], Mapping[str, str]]:
+    """Label table by hashed participant and the rules of its columns; empty if a root has none."""
+    place, rules = config.labels or find_participants(config.root), dict[str, str]()
+    if config.labels and is_clinical(config.labels):
+        concepts = read_concepts(config.label_concepts) if config.label_concepts else AI_READI
+        clinical = read_omop(config.labels, concepts)
+        place = find_participants(config.root)
+        people, rules = join_participants(clinical, place), dict(clinical.rules)
+    elif config.label_concepts:
+        raise TreeError("data.label_concepts needs data.labels=FOLDER, a folder of OMOP tables")
+    elif place is None:
+        return {}, {}
+    else:
+        people = read_participants(place)
+    table = hash_ids(people)
+    mixes = config.mixed_releases or config.split or recommended_parts(table) is None
+    if place is not None and not mixes:
         refuse_other_release(place, version)
-    return table
+    return table, rules

@@ -67,6 +67,9 @@ class OctVolume:
         spacing_confidence: "high", "medium" or "low"; from `CONFIDENCE` where not given.
         layers: surfaces by name, each (bscans, columns) float32: the row at which it lies, counted
             from the centre of row 0; NaN where the file has none.
+        bits: that the file says a voxel uses; None if nothing said so.
+        lost_bytes: what suggests that bytes of the file are missing; "" if nothing does. What shows
+            in the voxels is found by `oct_io.scan.flags.find_flags`.
         localizer: en-face image that the scanner took along, (height, width) uint8, if it is there.
     """
 
@@ -82,6 +85,8 @@ class OctVolume:
     spacing_confidence: Confidence | None = None
     layers: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
     localizer: NDArray[np.uint8] | None = field(default=None, repr=False)
+    bits: int | None = None
+    lost_bytes: str = ""
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 3:

@@ -7,6 +7,8 @@ import zlib
 import numpy as np
 import pytest
 from oct_io import audit, hash_participant, open_cache
+from oct_io.catalog.participants import STUDY_GROUPS
+from oct_io.catalog.releases import compare_with_release
 from oct_io.catalog.render import draw_montage, write_png
 from oct_io.cli import main
 
@@ -172,3 +174,30 @@ def test_the_public_names_are_few_and_sorted():
 
     assert len(oct_io.__all__) <= 25
     assert sorted(oct_io.__all__) == sorted(set(oct_io.__all__))
+
+
+def test_a_tree_that_looks_like_the_third_release_is_compared_with_it(tree, capsys):
+    assert main(["audit", str(tree)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    wanted = "third release counts otherwise: participants 2,280 (here 4), scans 56,477 (here 5)"
+    assert wanted in said
+    assert "healthy 776 (here 4)" in said
+    (tree / "participants.tsv").write_text("participant_id\n1001\n")
+    assert audit(tree).release == ""
+
+
+def test_the_third_release_as_counted_differs_in_nothing_and_a_lost_row_shows():
+    splits = ["train"] * 1576 + ["val"] * 352 + ["test"] * 352
+    groups = [*STUDY_GROUPS[:3], "insulin_controlled"]
+    groups = [g for g, n in zip(groups, (776, 560, 686, 258), strict=True) for _ in range(n)]
+    ids = [f"{site}{n:03}" for site, count in ((1, 798), (4, 682), (7, 800)) for n in range(count)]
+    rows = {
+        one: {"person_id": one, "recommended_split": split, "study_group": group}
+        for one, split, group in zip(ids, splits, groups, strict=True)
+    }
+    assert compare_with_release(rows, 56477) == ""
+    del rows["1000"]
+    assert compare_with_release(rows, 56477).endswith(
+        "participants 2,280 (here 2,279), train 1,576 (here 1,575), healthy 776 (here 775), "
+        "UW 798 (here 797)"
+    )

@@ -62,6 +62,20 @@ def test_a_column_of_the_table_goes_before_a_preset_of_its_name():
     assert load_class_names(table, "healthy_vs_rest") == ("false", "true")
 
 
+def test_one_number_in_several_spellings_is_one_class():
+    table = {str(i): {"grade": text} for i, text in enumerate(["1", "1.0", "01", "0", "-0", "+2"])}
+    assert load_class_names(table, "grade") == ("0", "1", "2")
+    assert list(load_labels(table, "grade").values()) == [1, 1, 1, 0, 0, 2]
+    assert load_labels(table, "grade", classes=["2.0", "1", "0"])["0"] == 1
+
+
+@pytest.mark.parametrize("odd", ["²", "--1", "9" * 5000, "٣", "1.5"])
+def test_what_only_looks_like_a_number_is_a_word(odd):
+    table = {"1": {"grade": "1"}, "2": {"grade": odd}}
+    assert set(load_labels(table, "grade").values()) == {0, 1}
+    assert set(load_class_names(table, "grade")) == {"1", odd}
+
+
 def test_severity_is_ordinal_and_a_comparison_of_two_is_not():
     assert [is_ordinal(TABLE, one) for one in ("study_group", "diabetes4")] == [True, True]
     assert not is_ordinal(TABLE, "insulin_vs_rest")

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from oct_io import TreeError, audit, read_manifest
+from oct_io import ScanRecord, TreeError, audit, read_manifest
 from oct_io.catalog.audit_page import audit_page, draw_examples
 from oct_io.catalog.listing import (
     participants_from_folders,
@@ -66,9 +66,18 @@ def test_participants_come_from_a_column_that_the_user_names(tree, tmp_path):
     assert [record.participant_id for record in named] == ["1001", "4007", "7003"]
     with pytest.raises(TreeError, match="no column 'who'"):
         participants_from_table(read_manifest(tree), table, "who")
+    table.write_text("filepath,person\n/7003/scan.npy,7003\n/7003/scan.npy,7004\n")
+    with pytest.raises(TreeError, match="lines 2 and 3 give a scan to two participants"):
+        participants_from_table(read_manifest(tree), table, "person")
     table.write_text("filepath,person\n/other.npy,7003\n")
     with pytest.raises(TreeError, match="names no participant for 1 of 3 scans"):
         participants_from_table(read_manifest(tree), table, "person")
+
+
+def test_a_device_that_is_not_listed_is_written_and_read_back(tmp_path):
+    record = ScanRecord(path="a/1.npy", participant_id="1", device="optovue_rtvue_xr")
+    write_manifest(tmp_path / "list.tsv", [record])
+    assert read_manifest(tmp_path, manifest=tmp_path / "list.tsv") == [record]
 
 
 def test_the_command_writes_filtered_manifests(tree, tmp_path, capsys):

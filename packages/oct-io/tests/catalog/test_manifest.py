@@ -1,7 +1,15 @@
 import shutil
 
 import pytest
-from oct_io import ScanRecord, TreeError, hash_participant, read_manifest
+from oct_io import (
+    WINDOWS,
+    ScanRecord,
+    TreeError,
+    build_cache,
+    hash_participant,
+    read_manifest,
+)
+from oct_io.quarantine import read_quarantine
 from oct_io.storage.files import safe_relative
 
 ROW = {
@@ -104,6 +112,39 @@ def test_a_file_named_twice_is_one_scan(tree):
     rows = [{"participant_id": "1", "filepath": f"/{paths[0]}"}] * 2
     write_manifest(root / "retinal_oct", rows)
     assert len(read_manifest(root)) == 1
+
+
+def test_a_file_of_two_participants_is_refused_with_its_lines(tree):
+    root, paths = tree
+    owners = [("4007", paths[0]), ("1001", paths[1]), ("4008", paths[0])]
+    rows = [{"participant_id": owner, "filepath": f"/{path}"} for owner, path in owners]
+    write_manifest(root / "retinal_oct", rows)
+    kept, refused = read_manifest(root)
+    assert (kept.path, kept.refused) == (paths[1], None)
+    assert (refused.path, refused.participant_id) == (paths[0], "")
+    reason = "the manifest lists it for 2 participants, in lines 2, 4"
+    assert refused.refused == ("content", reason)
+    build_cache([kept, refused], root, WINDOWS["tiny"], root.parent / "cache", jobs=1)
+    (line,) = read_quarantine(root.parent / "cache/quarantine.jsonl")
+    assert (line.path, line.stage, line.reason) == (paths[0], "content", reason)
+
+
+def test_what_two_rows_of_a_file_contradict_each_other_in_is_unknown(tree):
+    root, paths = tree
+    row = {"participant_id": "4007", "filepath": f"/{paths[0]}"}
+    changed = {"participant_id": "", "laterality": "R", "height": "99"}
+    write_manifest(root / "retinal_oct", [row, row | changed])
+    (record,) = read_manifest(root)
+    assert (record.participant_id, record.laterality, record.shape) == ("4007", "unknown", None)
+    assert (record.device, record.refused) == ("topcon_triton", None)
+
+
+def test_a_device_that_is_not_listed_keeps_its_name(tree):
+    root, _ = tree
+    row = {"manufacturer": "Optovue", "manufacturers_model_name": "RTVue-XR"}
+    row |= {"participant_id": "1", "filepath": "/x/1.npy"}
+    write_manifest(root / "retinal_oct", [row])
+    assert read_manifest(root)[0].device == "rtvue_xr"
 
 
 def test_any_folder_of_scans_will_do(tree):

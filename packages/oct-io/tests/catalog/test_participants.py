@@ -38,6 +38,22 @@ def test_an_unknown_study_group_is_named():
         study_group("oral_medication")
 
 
+def test_both_spellings_of_the_fourth_group_are_one_class():
+    assert study_group("insulin_controlled") == study_group("Insulin dependent") == 3
+
+
+def test_unknown_words_are_named_with_their_lines(tmp_path):
+    path = tmp_path / "participants.tsv"
+    rows = ["person_id\tstudy_group\trecommended_split", "1\thealthy\ttrain", ""]
+    rows += ["2\tgestational\ttest", "3\tgestational\ttest", "4\ttype_1\tdev"]
+    path.write_text("\n".join(rows) + "\n")
+    words = "unknown study_group 'gestational' in line 4, 'type_1' in line 6; known are healthy"
+    with pytest.raises(TreeError, match=words):
+        load_labels(path, "insulin_vs_rest")
+    with pytest.raises(TreeError, match="unknown recommended_split 'dev' in line 6"):
+        recommended_split(read_participants(path))
+
+
 def test_splits_are_normalised_and_unknown_ones_named(table):
     wanted = {"1001": "train", "4002": "val", "7003": "test", "7004": "test"}
     assert recommended_split(table) == wanted
@@ -55,7 +71,7 @@ def test_labels_come_from_any_column_and_empty_cells_have_none(table):
 
 
 def test_columns_that_are_no_labels_are_refused_with_the_reason(table):
-    with pytest.raises(TreeError, match="no label column 'amd'; the table has: participant_id"):
+    with pytest.raises(TreeError, match=r"the table has: participant_id, [a-z_, ]*score$"):
         load_labels(table, "amd")
     with pytest.raises(TreeError, match="'severe' is none of none, mild"):
         load_labels(table, "grade", classes=["none", "mild"])
@@ -72,9 +88,10 @@ def test_broken_tables_say_what_is_wrong_without_ids(tmp_path):
         "": "is empty",
         "participant_id\tage\n": "no rows",
         "name\tage\nx\t3\n": "participant_id or person_id",
-        "participant_id\n1001\n1001\n": "row 3 repeats",
-        "participant_id\tage\n\t5\n": "row 2 has no participant_id",
-        "participant_id\tage\n1001\t4\t5\n": "row 2 has 3 cells for 2",
+        "participant_id\n1001\n1001\n": "line 3 repeats",
+        "participant_id\tage\n\t5\n": "line 2 has no participant_id",
+        "participant_id\tage\n1001\t4\t5\n": "line 2 has 3 cells for 2",
+        'participant_id\tage\n10"01\t4\n': "line 2 has a stray quote in its participant_id",
     }
     for content, words in cases.items():
         path.write_text(content)

@@ -1,5 +1,6 @@
 """Every transfer syntax of an Ophthalmic Tomography file, and volumes in several files."""
 
+import sys
 import warnings
 import zlib
 from dataclasses import replace
@@ -10,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from oct_io import ScanError, Spacing, open_volume, read_volume
+from oct_io import ScanError, Spacing, open_volume, read_header, read_volume
 from oct_io.dicom import pixels
 from oct_io.dicom.pixels import HTJ2K
 from oct_io.dicom.writer import write_dicom
@@ -81,6 +82,24 @@ def test_implicit_and_deflated_files_are_read(scan_file, draw, syntax, dtype):
 def test_high_throughput_jpeg_2000_is_read_where_a_decoder_is_installed(scan_file, draw, uid):
     path = scan_file(codec=(uid, imagecodecs.htj2k_encode))
     assert np.array_equal(read_volume(path).voxels, draw().voxels)
+
+
+def test_a_damaged_high_throughput_codestream_prints_nothing(scan_file, draw, monkeypatch):
+    path = scan_file(codec=(HTJ2K[0], imagecodecs.htj2k_encode))
+    decode = pixels.find_decoder(read_header(path))
+    frame = imagecodecs.htj2k_encode(draw().voxels[0])
+    printed, refused = [], 0
+    monkeypatch.setattr(sys, "unraisablehook", printed.append)
+    for lost in range(60, len(frame) - 40, 40):
+        damaged = frame[:lost] + bytes(40) + frame[lost + 40 :]
+        for spoilt in (damaged, frame[:lost]):
+            try:
+                decode(spoilt)
+            except (ValueError, imagecodecs.Htj2kError):
+                refused += 1
+    assert printed == []
+    assert refused > 10
+    assert sys.unraisablehook == printed.append
 
 
 def test_without_a_decoder_high_throughput_jpeg_2000_says_what_to_install(scan_file, monkeypatch):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from oct_io import WINDOWS, audit, build_cache, read_manifest
+from oct_io import WINDOWS, audit, build_cache, open_cache, read_manifest
 from oct_io.cli import main
 from oct_io.phantom import Phantom, PhantomTree, draw_phantom, write_phantom_tree
 from oct_io.phantom.faults import FAULTS, ODD_CELLS, ODD_PATHS
@@ -53,6 +53,15 @@ def test_what_is_wrong_is_found_at_the_stage_that_the_tree_expects(tmp_path, tre
     found = {one.path: one.stage for one in read_quarantine(tmp_path / "cache" / QUARANTINE)}
     stated = {line["path"]: line["stage"] for line in expected if line["stage"]}
     assert found == stated
+    keys = {record.path: record.key for record in read_manifest(root)}
+    flags = {entry.key: entry.flags for entry in open_cache(tmp_path / "cache").entries}
+    for line in expected:
+        assert not line["flag"] or line["flag"] in flags[keys[line["path"]]]
+    assert not tree.corrupt or {line["stage"] or line["flag"] for line in expected} >= {
+        "decode",
+        "parse",
+        "content",
+    }
     report = audit(root)
     for line in expected:
         if line["audit"] in ("laterality", "participant"):

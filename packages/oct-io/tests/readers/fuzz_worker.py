@@ -17,10 +17,10 @@ def too_slow(signum, frame):
     raise TimeoutError
 
 
-def answer(path, read_volume, scan_error):
+def answer(path, read_volume, find_flags, scan_error):
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
-        read_volume(path)
+        flags = find_flags(read_volume(path)).names
     except scan_error as error:
         kind = "memory" if "MemoryError" in error.reason else error.stage
         return kind, error.reason
@@ -32,15 +32,16 @@ def answer(path, read_volume, scan_error):
         return "leak", f"{type(error).__name__}: {error}"
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-    return "read", ""
+    return "read", " ".join(flags)
 
 
 def main(cap_bytes, warm):
     from oct_io import ScanError, read_volume
+    from oct_io.scan.flags import find_flags
 
     warnings.simplefilter("ignore")
     for path in warm:  # loads every decoder, so that libraries do not count as allocations
-        read_volume(path)
+        find_flags(read_volume(path))
     with open("/proc/self/statm") as file:
         pages = int(file.read().split()[0])
     limit = pages * resource.getpagesize() + cap_bytes
@@ -49,7 +50,7 @@ def main(cap_bytes, warm):
     print("ready", flush=True)
     for line in sys.stdin:
         start = time.process_time()
-        outcome, reason = answer(line.rstrip("\n"), read_volume, ScanError)
+        outcome, reason = answer(line.rstrip("\n"), read_volume, find_flags, ScanError)
         found = {"outcome": outcome, "reason": reason, "s": time.process_time() - start}
         print(json.dumps(found), flush=True)
 

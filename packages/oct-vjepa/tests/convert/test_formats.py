@@ -7,9 +7,9 @@ import pytest
 import torch
 from oct_vjepa import Encoder, EncoderConfig, WeightsError
 from oct_vjepa.cli import main
+from oct_vjepa.convert import ConversionConfig, LoadReport, read_encoder, read_predictor
 from oct_vjepa.convert.adapt import adapt_patches
 from oct_vjepa.convert.files import read_checkpoint
-from oct_vjepa.convert.formats import ConversionConfig, LoadReport, read_encoder, read_predictor
 from torch.nn import functional
 
 TOLERANCE = 2e-5

@@ -189,6 +189,14 @@ def test_a_volume_that_cannot_be_embedded_is_refused_by_name(volume, words, enco
         embed_source(encoder, source, tmp_path / "out.safetensors")
 
 
+def test_tokens_of_an_encoder_in_bfloat16_are_kept_in_float32(folder, encoder, tmp_path):
+    out = tmp_path / "out.safetensors"
+    embed_source(encoder.bfloat16(), FolderVolumes(folder), out, EmbeddingConfig(tokens=True))
+    columns = read_embeddings(out).columns
+    assert columns["tokens"].dtype == np.float32
+    assert np.abs(columns["tokens"].mean(axis=1) - columns["mean"]).max() < 1e-5
+
+
 def test_volumes_of_several_shapes_share_a_table_of_pools_but_not_of_tokens(encoder, tmp_path):
     source = Listed([zeros(), zeros((2, 8, 8)), zeros()])
     embed_source(encoder, source, tmp_path / "out.safetensors")
@@ -278,6 +286,7 @@ def test_mistakes_of_the_user_are_one_line_and_code_2(folder, saved, tmp_path, c
         ([*ask, str(tmp_path / "o.parquet"), "--batch", "0"], "embedding.batch_size (0)"),
         ([*ask, str(tmp_path / "o.parquet"), "--pool", "cls"], "needs an encoder with a class"),
         ([*ask, str(tmp_path / "o.parquet"), "--device", "toaster"], "'toaster'"),
+        ([*ask, str(tmp_path / "o.parquet"), "--device", "cuda:99"], "'cuda:99') is not there"),
         (["embed", "x", "o.parquet", "--encoder", str(saved)], "is not a folder"),
         (["embed", str(folder), "o.parquet", "--encoder", "nowhere"], "cannot be read"),
     ):

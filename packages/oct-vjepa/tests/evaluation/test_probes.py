@@ -1,5 +1,7 @@
 """A probe finds what is there, calls chance chance, and counts participants rather than volumes."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -218,6 +220,40 @@ def test_the_axial_profile_is_the_mean_over_slices_and_columns():
     profile = axial_profile(volumes)
     assert profile.shape == (2, 4)
     assert profile[1, 2] == volumes[1, :, 2].mean()
+
+
+def test_the_axial_profiles_of_several_channels_stand_side_by_side():
+    volumes = np.arange(2 * 2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 2, 3, 4, 5)
+    profile = axial_profile(volumes)
+    assert profile.shape == (2, 8)
+    assert np.array_equal(profile[:, 4:], axial_profile(volumes[:, 1]))
+    with pytest.raises(ValueError, match=r"not \(4, 5\)"):
+        axial_profile(volumes[0, 0])
+    with pytest.raises(ValueError, match=r"\[4, 8\] rows have no profile in common"):
+        axial_profile([volumes[0], volumes[0, 0]])
+
+
+def test_volumes_of_several_shapes_are_refused_in_one_batch(encoder, volume):
+    volumes = [volume[0, 0].numpy(), volume[1, 0, :, :8].numpy()]
+    with pytest.raises(ValueError, match=r"\(4, 16, 24\), \(4, 8, 24\) do not fit into one batch"):
+        embed_volumes(encoder, volumes)
+    assert embed_volumes(encoder, volumes, batch_size=1)["mean"].shape == (2, 48)
+
+
+def test_an_encoder_in_bfloat16_gives_features_that_are_kept(encoder, volume, tmp_path):
+    ask = {"volumes_fingerprint": "abc", "folder": tmp_path, "pools": ["mean"]}
+    exact = load_or_embed(encoder, volume[:, 0].numpy(), **ask)["mean"]
+    rounded = load_or_embed(encoder.bfloat16(), volume[:, 0].numpy(), **ask)["mean"]
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(exact - rounded).max() < 0.1
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("module", ["sklearn.model_selection", "sklearn.linear_model"])
+def test_without_scikit_learn_a_probe_says_what_to_install(module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(RuntimeError, match=r"install oct-vjepa\[probes\]"):
+        run(signal=1.0)
 
 
 def test_volumes_of_different_spacing_are_embedded_each_with_its_own():

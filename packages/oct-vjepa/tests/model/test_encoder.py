@@ -13,6 +13,13 @@ def test_listing_every_patch_equals_listing_none(encoder, volume):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("rows", [1, 3, 5])
+def test_ids_of_another_number_of_volumes_are_refused(encoder, volume, rows):
+    ids = torch.arange(6).expand(rows, -1)
+    with pytest.raises(ValueError, match=f"ids for {rows} volumes do not belong to 4 volumes"):
+        encoder(volume, ids)
+
+
 def test_the_order_of_the_ids_only_reorders_the_tokens(encoder, volume):
     ids = torch.tensor([[3, 7, 11, 20, 5]]).expand(4, -1)
     order = torch.tensor([4, 0, 3, 1, 2])

@@ -1,10 +1,14 @@
 """Saved weights come back bit for bit, and what does not fit is refused by name."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from oct_vjepa import Encoder, EncoderConfig, WeightsError
+from oct_vjepa.heads.classifier import load_head
+from oct_vjepa.heads.mlp import MlpHead
+from oct_vjepa.model.weights import weights_fingerprint
 from safetensors.torch import load_file, save_file
 
 
@@ -119,3 +123,76 @@ def test_a_file_that_is_no_encoder_configuration_is_refused(saved, text):
     (saved / "config.json").write_text(text)
     with pytest.raises(WeightsError, match=r"config\.json"):
         Encoder.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("positions", ["rotary", "learned", "sincos"])
+def test_reading_draws_nothing_and_misses_nothing(positions, small_config, volume, tmp_path):
+    encoder = Encoder(replace(small_config, positions=positions)).eval()
+    encoder.save_pretrained(tmp_path / "encoder")
+    before = torch.get_rng_state()
+    again = Encoder.from_pretrained(tmp_path / "encoder")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(again(volume), encoder(volume))
+    assert all(weight.requires_grad for weight in again.parameters())
+
+
+def test_reading_a_head_draws_nothing(tmp_path):
+    head = MlpHead(width=6, classes=["a", "b"], pool="mean", hidden=3)
+    head.save_pretrained(tmp_path / "head")
+    before = torch.get_rng_state()
+    again = load_head(tmp_path / "head")
+    assert torch.equal(torch.get_rng_state(), before)
+    features = torch.arange(12.0).view(2, 6)
+    assert torch.equal(again(features), head.eval()(features))
+
+
+def test_weights_in_bfloat16_are_read_in_float32_and_owned(encoder, saved):
+    encoder.bfloat16().save_pretrained(saved)
+    again = Encoder.from_pretrained(saved)
+    assert {weight.dtype for weight in again.parameters()} == {torch.float32}
+    kept = again.norm.weight.detach().clone()
+    (saved / "model.safetensors").write_bytes(b"gone")
+    assert torch.equal(again.norm.weight, kept)
+
+
+def test_an_encoder_is_read_to_the_device_that_is_asked_for(saved):
+    encoder = Encoder.from_pretrained(saved, device="meta")
+    assert {weight.device.type for weight in encoder.parameters()} == {"meta"}
+
+
+def test_the_settings_of_a_run_stand_above_those_of_the_file_where_the_weights_do_not_care(
+    encoder, saved, small_config
+):
+    wanted = replace(small_config, drop_path=0.1, input_shape=(4, 16, 32), input_mean=1.0)
+    again = Encoder.from_pretrained(saved, wanted)
+    assert again.config == wanted
+    assert again.blocks[-1].drop_path == 0.1
+    assert torch.equal(again.norm.weight, encoder.norm.weight)
+    assert not again.training
+
+
+def test_a_setting_that_the_weights_depend_on_is_refused_with_both_values(saved, small_config):
+    with pytest.raises(WeightsError, match=r"encoder\.rotary=vjepa2, and this run has interleaved"):
+        Encoder.from_pretrained(saved, replace(small_config, rotary="interleaved"))
+
+
+def test_the_shape_of_volumes_is_not_free_where_each_place_has_a_row(small_config, tmp_path):
+    learned = replace(small_config, positions="learned")
+    Encoder(learned).save_pretrained(tmp_path / "encoder")
+    with pytest.raises(WeightsError, match=r"encoder\.input_shape=\(4, 16, 24\)"):
+        Encoder.from_pretrained(tmp_path / "encoder", replace(learned, input_shape=(4, 16, 32)))
+
+
+def test_a_folder_of_transformers_names_the_command_that_reads_it(saved):
+    (saved / "config.json").write_text('{"model_type": "vjepa2"}')
+    with pytest.raises(WeightsError, match=r"run oct-vjepa convert .*encoder NEW_FOLDER first"):
+        Encoder.from_pretrained(saved)
+
+
+def test_a_fingerprint_stands_for_weights_of_any_type(encoder):
+    exact = weights_fingerprint(encoder)
+    rounded = weights_fingerprint(encoder.bfloat16())
+    assert rounded == weights_fingerprint(encoder)
+    with torch.no_grad():
+        encoder.norm.weight[0] += 1
+    assert len({exact, rounded, weights_fingerprint(encoder)}) == 3

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaConfig, PredictorConfig, ScheduleConfig
-from oct_vjepa.objectives.collapse import CollapseConfig, CollapseGuard
+from oct_vjepa.objectives.collapse import CollapseConfig, CollapseGuard, collapse_alarms
 from oct_vjepa.objectives.losses import normalise_targets
 from torch.nn import functional
 
@@ -104,6 +104,16 @@ def test_a_sign_is_told_once_and_again_after_it_went_away():
     assert feed(guard, good) == []
     assert guard.alarms == ()
     assert len(feed(guard, bad)) == 1
+
+
+def test_a_whole_run_is_told_what_a_guard_said_on_the_way():
+    rows = [HEALTHY | row | {"step": 10 * step} for step, row in enumerate(STD)]
+    guard = CollapseGuard()
+    told = [alarm for row in rows for alarm in guard.update(row["step"], row)]
+    assert collapse_alarms(rows) == told
+    assert len(told) == 1
+    assert "target_std" in told[0]
+    assert collapse_alarms(rows[:20]) == []
 
 
 def test_a_guard_that_was_saved_goes_on_where_it_stood():

@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from oct_vjepa import Encoder, JepaBatch, PredictorConfig, sample_masks
+from oct_vjepa import Encoder, Jepa, JepaBatch, JepaConfig, PredictorConfig, sample_masks
 from oct_vjepa.objectives.dense import DenseJepa, DenseJepaConfig
 from oct_vjepa.objectives.losses import (
     context_loss,
@@ -32,6 +32,26 @@ def dense(encoder):
 def batch(dense, volume, generator):
     masks = sample_masks(dense.masking, dense.encoder.config.grid, 4, generator=generator)
     return JepaBatch(volume, masks)
+
+
+@pytest.mark.parametrize("variance_weight", [0.0, 0.5])
+def test_with_one_level_and_no_context_loss_it_is_jepa_to_the_last_bit(
+    encoder, batch, variance_weight
+):
+    torch.manual_seed(1)
+    shared = {"predictor": PREDICTOR, "variance_weight": variance_weight}
+    plain = Jepa(copy.deepcopy(encoder), JepaConfig(**shared))
+    dense = DenseJepa(encoder, DenseJepaConfig(levels=1, context_weight=0.0, **shared))
+    dense.load_state_dict(plain.state_dict(), strict=False)
+    found, wanted = dense.loss(batch), plain.loss(batch)
+    assert found.keys() == wanted.keys() | {"context_loss", "context_weight"}
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    for out in (found, wanted):
+        out["loss"].backward()
+    weights = dict(dense.named_parameters())
+    for name, weight in plain.named_parameters():
+        if weight.requires_grad:
+            assert torch.equal(weights[name].grad, weight.grad), name
 
 
 def test_levels_are_spread_over_the_encoder_as_in_the_reference():

@@ -14,17 +14,8 @@ def batch(jepa, volume, generator):
     return JepaBatch(volume, masks)
 
 
-def voxels_of(ids_BM, config):
-    """True where a voxel belongs to one of the patches."""
-    chosen = torch.zeros(len(ids_BM), config.tokens, dtype=torch.bool).scatter_(1, ids_BM, True)
-    chosen = chosen.view(-1, 1, *config.grid)
-    for axis, patch in zip((2, 3, 4), config.patch_size, strict=True):
-        chosen = chosen.repeat_interleave(patch, dim=axis)
-    return chosen
-
-
 @torch.no_grad()
-def test_no_voxel_of_a_target_reaches_context_tokens_or_predictions(jepa, batch):
+def test_no_voxel_of_a_target_reaches_context_tokens_or_predictions(jepa, batch, voxels_of):
     for index, masks in enumerate(batch.masks):
         targets = voxels_of(masks.target_BM, jepa.encoder.config)
         changed = torch.where(targets, 255 - batch.volume_BCZYX, batch.volume_BCZYX)
@@ -38,7 +29,7 @@ def test_no_voxel_of_a_target_reaches_context_tokens_or_predictions(jepa, batch)
 
 
 @torch.no_grad()
-def test_context_voxels_do_reach_the_predictions(jepa, batch):
+def test_context_voxels_do_reach_the_predictions(jepa, batch, voxels_of):
     masks = batch.masks[0]
     kept = voxels_of(masks.context_BK, jepa.encoder.config)
     changed = torch.where(kept, 255 - batch.volume_BCZYX, batch.volume_BCZYX)

@@ -126,11 +126,11 @@ def kept_bytes(config):
 
 def kernel_on_a_tpu(config):
     """Which attention would run there; no TPU is needed to be asked."""
-    token = SimpleNamespace(device=SimpleNamespace(type="xla"), shape=(1, 1, 128, 16))
+    tpu = SimpleNamespace(type="xla")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "_tpu_flash", lambda: lambda *_: "flash")
         patch.setattr(attention.functional, "scaled_dot_product_attention", lambda *_: "sdpa")
-        return attention.attend(token, token, token, Encoder(config).blocks[0].attention.kernel)
+        return attention.pick_kernel(Encoder(config).blocks[0].attention.kernel, tpu, 128)()
 
 
 class Change(NamedTuple):

@@ -3,7 +3,6 @@
 import hashlib
 import multiprocessing
 import os
-import re
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,8 +16,11 @@ from threadpoolctl import ThreadpoolController
 
 from oct_io.cache.index import CacheEntry
 from oct_io.catalog.manifest import ScanRecord
+from oct_io.catalog.tables import may_be_same
 from oct_io.errors import ScanError, TreeError
+from oct_io.interrupts import uninterrupted
 from oct_io.records.opening import read_scan
+from oct_io.scan.flags import find_flags
 from oct_io.space.resample import Window, resample
 from oct_io.storage.buckets import configure_storage, current_storage, stays_in_process
 from oct_io.volume import OctVolume
@@ -95,18 +97,25 @@ def _in_processes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
 
 def _through(pool: ProcessPoolExecutor, tasks: list[Task], ahead: int) -> Iterator[Outcome]:
     waiting: deque[Future[Outcome]] = deque()
-    for task in tasks:
-        waiting.append(pool.submit(decode, task))
-        if len(waiting) >= ahead:
+    try:
+        for task in tasks:
+            with uninterrupted():
+                waiting.append(pool.submit(decode, task))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    finally:
+        for future in waiting:  # who stops early does not wait for what nobody takes
+            future.cancel()
 
 
 def _alone(task: Task) -> Outcome:
     with _pool(1) as pool:
         try:
-            return pool.submit(decode, task).result()
+            with uninterrupted():
+                future = pool.submit(decode, task)
+            return future.result()
         except BrokenProcessPool:
             pass
     with _pool(1) as pool:
@@ -159,10 +168,7 @@ def _one_thread() -> AbstractContextManager[Any]:
 
 def _check_identity(record: ScanRecord, volume: OctVolume) -> None:
     """Refuse a file of someone else than the manifest says: its label would be wrong."""
-    stated, found = (
-        re.sub(r"\D", "", one) for one in (record.participant_id, volume.participant_id)
-    )
-    if stated and found and int(stated) != int(found):
+    if not may_be_same(record.participant_id, volume.participant_id):
         reason = "the file and the manifest name different participants"
         raise ScanError("", "content", reason)
 
@@ -171,6 +177,7 @@ def _resampled(record: ScanRecord, volume: OctVolume, window: Window) -> Decoded
     cut = resample(volume, window)
     voxels = cut.voxels.tobytes()
     bscans, rows, columns = volume.voxels.shape
+    flags = find_flags(volume)
 
     def first_known(*choices: str) -> str:
         return next((one for one in choices if one != "unknown"), "unknown")
@@ -191,5 +198,8 @@ def _resampled(record: ScanRecord, volume: OctVolume, window: Window) -> Decoded
         shard=0,
         slot=0,
         mirrored=cut.mirrored,
+        flags=flags.names,
+        signal_db=round(flags.signal_db, 1),
+        white=cut.white,
     )
     return Decoded(voxels, entry)

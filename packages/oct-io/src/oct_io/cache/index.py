@@ -38,6 +38,9 @@ class CacheEntry:
         slot: position within that file, in records.
         mirrored: columns run from the scan's last to its first.
         source: hash of the scan's record and of the state of its file; "" if not known.
+        flags: what is suspicious about the scan, of `oct_io.scan.flags.FLAGS`.
+        signal_db: how far its tissue stands out from noise; None in a cache older than flags.
+        white: grey level of the scan that became 255; None likewise.
     """
 
     participant: str
@@ -56,6 +59,9 @@ class CacheEntry:
     slot: int
     mirrored: bool = False
     source: str = ""
+    flags: tuple[str, ...] = ()
+    signal_db: float | None = None
+    white: int | None = None
 
     def placed(self, shard: int, slot: int) -> "CacheEntry":
         """Return the same entry at its place in the cache."""

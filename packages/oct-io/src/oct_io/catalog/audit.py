@@ -16,6 +16,7 @@ from oct_io.catalog.manifest import (
     read_manifest,
 )
 from oct_io.catalog.participants import read_participants
+from oct_io.catalog.releases import compare_with_release
 from oct_io.errors import ScanError, Stage, TreeError
 from oct_io.quarantine import without_name
 from oct_io.scan.header import ScanHeader
@@ -35,6 +36,7 @@ class AuditReport:
         participants: participants with a scan.
         without_scans: hashed participants of the table that have no scan; None without a table.
         not_in_table: hashed participants with scans that the table lacks; None without a table.
+        release: how a tree that looks like AI-READI's third release differs from it; "" if not.
         counts: for each property (device, region, ...) how many usable scans have each value.
         refused: how many scans fall out at each stage.
         reasons: first reason met at each stage.
@@ -43,6 +45,8 @@ class AuditReport:
         mismatches: what contradicts the header of a scan, and how often: the manifest, where no
             more is said, or the folder or file name.
         contradictions: (key of the scan, what contradicts), the first 200.
+        flags: how many decoded scans have each flag of `oct_io.scan.flags`: those of a cache whose
+            index was looked at, or else the examples that were drawn.
         examples: the first usable scan of each device and protocol; for who looks at them.
     """
 
@@ -51,6 +55,7 @@ class AuditReport:
     participants: int = 0
     without_scans: list[str] | None = None
     not_in_table: list[str] | None = None
+    release: str = ""
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
     reasons: dict[str, str] = field(default_factory=dict)
@@ -58,6 +63,7 @@ class AuditReport:
     copies: int = 0
     mismatches: Counter[str] = field(default_factory=Counter)
     contradictions: list[tuple[str, str]] = field(default_factory=list)
+    flags: dict[str, int] = field(default_factory=dict)
     examples: dict[tuple[str, str], ScanRecord] = field(default_factory=dict, repr=False)
 
     def to_tree(self) -> dict[str, Any]:
@@ -176,8 +182,10 @@ def _compare_participants(report: AuditReport, records: list[ScanRecord], root: 
     seen = {record.participant_id for record in records if record.participant_id}
     report.participants = len(seen)
     try:
-        table = set(read_participants(root))
+        people = read_participants(root)
     except TreeError:
         return  # a folder of scans needs no table; who needs one reads it and is told
+    table = set(people)
+    report.release = compare_with_release(people, len(records))
     report.without_scans = sorted(map(hash_participant, table - seen))
     report.not_in_table = sorted(map(hash_participant, seen - table))

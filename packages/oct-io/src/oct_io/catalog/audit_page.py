@@ -10,6 +10,7 @@ from oct_io.catalog.audit import AuditReport
 from oct_io.catalog.render import draw_enface, draw_montage, encode_png
 from oct_io.errors import ScanError
 from oct_io.records.opening import read_scan
+from oct_io.scan.flags import FLAGS, count_flags, find_flags
 
 TITLES = {
     "device": "Device",
@@ -61,6 +62,7 @@ class Example:
         device: normalised name.
         protocol: normalised token.
         about: one line under them.
+        flags: what is suspicious about the scan.
         bscans: PNG of a few B-scans; empty where the scan cannot be decoded.
         enface: PNG of the view from the front.
     """
@@ -70,12 +72,16 @@ class Example:
     about: str
     bscans: bytes = b""
     enface: bytes = b""
+    flags: tuple[str, ...] = ()
 
 
 def draw_examples(
     report: AuditReport, root: str | Path, progress: Callable[[int, int], None] | None = None
 ) -> list[Example]:
-    """Decode and draw the first usable scan of each device and protocol."""
+    """Decode and draw the first usable scan of each device and protocol.
+
+    Counts their flags in `report`, unless it has those of a cache.
+    """
     found = []
     for (device, protocol), record in sorted(report.examples.items(), key=lambda one: one[0]):
         try:
@@ -87,9 +93,12 @@ def draw_examples(
             steps = " x ".join(f"{step:.3g}" for step in volume.spacing)
             montage = encode_png(draw_montage(volume, tiles=4, across=2, tile_columns=320))
             enface = encode_png(draw_enface(volume, columns=256))
-            found.append(Example(device, protocol, f"{shape}; {steps} mm", montage, enface))
+            flags = find_flags(volume)
+            about = f"{shape}; {steps} mm; signal {flags.signal_db:.0f} dB"
+            found.append(Example(device, protocol, about, montage, enface, flags.names))
         if progress is not None:
             progress(len(found), len(report.examples))
+    report.flags = report.flags or count_flags(example.flags for example in found)
     return found
 
 
@@ -156,7 +165,8 @@ def _shot(example: Example) -> str:
         if png
     )
     about = f"{example.protocol}; {example.about}"
-    title = f"<h3>{escape(example.device)}</h3><p>{escape(about)}</p>"
+    flags = f"<p>Flags: {', '.join(example.flags)}</p>" if example.flags else ""
+    title = f"<h3>{escape(example.device)}</h3><p>{escape(about)}</p>{flags}"
     return f'<div class="shot">{title}<div>{pictures}</div></div>'
 
 
@@ -180,6 +190,12 @@ def _problems(report: AuditReport) -> str:
             for key, what in report.contradictions[:40]
         )
         cards.append(("Scans with contradictions, the first 40", rows))
+    if report.flags:
+        rows = "".join(
+            f'<tr><td>{name}: {FLAGS[name]}</td><td class="n">{number:,}</td></tr>'
+            for name, number in report.flags.items()
+        )
+        cards.append(("Flags of decoded scans", rows))
     for title, people in (
         ("Participants of the table without a scan", report.without_scans),
         ("Participants with scans that the table lacks", report.not_in_table),

@@ -1,5 +1,6 @@
 """Integer class labels by participant, from any column of any participants table."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from oct_io.catalog.participants import STUDY_GROUPS, read_participants, study_group
+from oct_io.catalog.participants import STUDY_GROUPS, read_participants, study_groups
 from oct_io.catalog.tables import MISSING, Row
 from oct_io.errors import TreeError
 
 MAX_CLASSES = 20  # more different values than this are a measurement, not a class
+
+WHOLE = re.compile(r"([+-]?)0*([0-9]{1,15})(\.0*)?")  # longer ones are codes, not quantities
 
 _YES = {"true": 1, "yes": 1, "false": 0, "no": 0}
 
@@ -70,16 +73,16 @@ def load_labels(
         return {name: preset.groups[group] for name, group in severity.items()}
     values = _values(participants, column)
     if column == "study_group" and classes is None:
-        return {name: study_group(value) for name, value in values.items()}
+        return study_groups({name: participants[name] for name in values})
     names = class_names(values, column, classes)
-    known = {one.lower(): index for index, one in enumerate(names)}
+    known = {class_word(one): index for index, one in enumerate(names)}
     if classes is None and set(names) == {"false", "true"}:
         return {name: _YES[value.lower()] for name, value in values.items()}
     for value in values.values():
-        if value.lower() not in known:
+        if class_word(value) not in known:
             listed = ", ".join(names)
             raise TreeError(f"label column '{column}': '{value[:40]}' is none of {listed}")
-    return {name: known[value.lower()] for name, value in values.items()}
+    return {name: known[class_word(value)] for name, value in values.items()}
 
 
 def find_preset(participants: Mapping[str, Row], column: str) -> LabelPreset | None:
@@ -146,7 +149,8 @@ def _whole(labels: ArrayLike, classes: int) -> NDArray[np.int64]:
 
 def _values(participants: Mapping[str, Row], column: str) -> dict[str, str]:
     if not any(column in row for row in participants.values()):
-        listed = ", ".join(next(iter(participants.values()), {}))
+        columns = next(iter(participants.values()), {})
+        listed = ", ".join(name for name in columns if not name.startswith("@"))
         raise TreeError(f"no label column '{column}'; the table has: {listed[:300]}")
     return {name: value for name, row in participants.items() if (value := _label(row, column))}
 
@@ -169,7 +173,7 @@ def class_names(
         return tuple(classes)
     if column == "study_group":
         return STUDY_GROUPS
-    found = {value.lower() for value in values.values()}
+    found = {class_word(value) for value in values.values()}
     if found and found <= set(_YES):
         return ("false", "true")
     if len(found) > MAX_CLASSES:
@@ -179,6 +183,15 @@ def class_names(
         )
     if len(found) < 2:
         raise TreeError(f"label column '{column}' has {len(found)} class; it takes two to compare")
-    if all(one.lstrip("-").isdigit() for one in found):
+    if all(WHOLE.fullmatch(one) for one in found):
         return tuple(sorted(found, key=int))
     return tuple(sorted(found))
+
+
+def class_word(value: str) -> str:
+    """A cell as the name of its class: in lower case, and "1", "01" and "1.0" are one number."""
+    whole = WHOLE.fullmatch(value)
+    if whole is None:
+        return value.lower()
+    sign = "-" if whole[1] == "-" and int(whole[2]) else ""
+    return f"{sign}{int(whole[2])}"

@@ -2,12 +2,12 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from oct_io.catalog.manifest import ScanRecord
-from oct_io.catalog.tables import cell, normal_id, read_table
+from oct_io.catalog.tables import Row, cell, normal_id, number_rows
 from oct_io.errors import TreeError
 from oct_io.storage.files import redact, safe_relative
 
@@ -51,7 +51,7 @@ def write_manifest(path: str | Path, records: Sequence[ScanRecord]) -> None:
 
 
 def _row(record: ScanRecord) -> dict[str, str]:
-    maker, model = MAKERS.get(record.device, ("", ""))
+    maker, model = MAKERS.get(record.device, ("", _known(record.device)))
     if record.device.startswith("phantom"):
         maker, model = "Phantom", record.device
     frames, rows, columns = map(str, record.shape) if record.shape else ("", "", "")
@@ -103,13 +103,15 @@ def participants_from_table(
     The table has a row a scan and a column `filepath`, relative to the root of the records.
 
     Raises:
-        TreeError: no such column, or a scan without a participant that the table does not list.
+        TreeError: no such column, a scan with two participants, or one that has none and that the
+            table does not list.
     """
-    where, rows = redact(table), read_table(table)
+    where, rows = redact(table), number_rows(table)
     for name in ("filepath", column):
-        if rows and name not in rows[0]:
-            raise TreeError(f"{where}: has no column '{name}'; it has: {', '.join(rows[0])[:200]}")
-    ids = _ids_by_path(rows, column)
+        if rows and name not in rows[0][1]:
+            named = ", ".join(rows[0][1])
+            raise TreeError(f"{where}: has no column '{name}'; it has: {named[:200]}")
+    ids = _ids_by_path(rows, column, where)
     found = [
         replace(one, participant_id=one.participant_id or ids.get(one.path, "")) for one in records
     ]
@@ -122,6 +124,13 @@ def participants_from_table(
     return found
 
 
-def _ids_by_path(rows: Sequence[Mapping[str, str]], column: str) -> dict[str, str]:
-    listed = ((safe_relative(cell(dict(row), "filepath")), row) for row in rows)
-    return {path: normal_id(cell(dict(row), column)) for path, row in listed if path}
+def _ids_by_path(rows: Sequence[tuple[int, Row]], column: str, where: str) -> dict[str, str]:
+    found: dict[str, tuple[int, str]] = {}
+    for line, row in rows:
+        path, owner = safe_relative(cell(row, "filepath")), normal_id(cell(row, column))
+        if not path:
+            continue
+        before, first = found.setdefault(path, (line, owner))
+        if first != owner:
+            raise TreeError(f"{where}: lines {before} and {line} give a scan to two participants")
+    return {path: owner for path, (_, owner) in found.items()}

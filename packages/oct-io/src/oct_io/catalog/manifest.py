@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from oct_io.catalog.headers import read_headers
-from oct_io.catalog.tables import Row, cell, id_column, normal_id, read_table
+from oct_io.catalog.tables import Row, cell, id_column, normal_id, number_rows
 from oct_io.errors import ScanError, TreeError
 from oct_io.readers.registry import READERS, SUFFIXES, is_marked, lacks_suffix
 from oct_io.readers.sidecar import FOLDER_SIDECAR
@@ -22,13 +23,16 @@ from oct_io.records.record import ScanRecord as ScanRecord
 from oct_io.records.record import hash_participant as hash_participant
 from oct_io.records.sidecars import FolderSidecars
 from oct_io.scan.file import ScanFile
-from oct_io.scan.protocols import DEVICES, device_name, protocol_token
+from oct_io.scan.protocols import DEVICES, device_name, protocol_token, stated_device
 from oct_io.storage.files import exists, is_folder, join, redact, safe_relative
 from oct_io.volume import Laterality
 
 MODALITY = "retinal_oct"
 MANIFESTS = ("manifest.tsv", "manifest.csv")
 PROBED_ROWS = 3
+SIZES = ("number_of_frames", "height", "width")
+LISTED = 5  # lines of a manifest that a reason names
+MAX_DIGITS = 9  # of a number of frames, rows or columns; longer ones are no size of anything
 
 
 def read_manifest(
@@ -94,16 +98,17 @@ def find_manifest(base: str) -> str | None:
 
 
 def _from_manifest(base: str, manifest: str, url: str) -> list[ScanRecord]:
-    rows = read_table(url)
-    if not rows:
+    numbered = number_rows(url)
+    if not numbered:
         return []
+    rows = [row for _, row in numbered]
     if "filepath" not in rows[0]:
         raise TreeError(f"{redact(url)}: has no column filepath, so it names no scans")
     names = id_column(rows[0], redact(url))
     prefix, cut = _probe(base, manifest, rows)
     sidecars = FolderSidecars(base)
-    records = [_from_row(row, names, prefix, cut) for row in rows]
-    return _unique(_placed(record, base, sidecars) for record in records)
+    records = ((line, _from_row(line, row, names, prefix, cut)) for line, row in numbered)
+    return _unique((line, _placed(record, base, sidecars)) for line, record in records)
 
 
 def _probe(base: str, manifest: str, rows: list[Row]) -> tuple[str, str]:
@@ -120,19 +125,15 @@ def _probe(base: str, manifest: str, rows: list[Row]) -> tuple[str, str]:
     return choices[0]  # none of the first files is there; each will say so when it is read
 
 
-def _from_row(row: Row, id_name: str, prefix: str, cut: str) -> ScanRecord:
+def _from_row(line: int, row: Row, id_name: str, prefix: str, cut: str) -> ScanRecord:
     stated = cell(row, "filepath")
-    relative, refused = safe_relative(stated), None
-    spacing_mm = _spacing(cell(row, "spacing_mm"))
-    if relative is None:
-        why = "the manifest gives no path" if not stated else "its path leaves the root"
-        refused = ("fetch", why)
-    elif spacing_mm == ():
-        refused = ("parse", "its spacing_mm is not three numbers of millimetres")
+    relative = safe_relative(stated)
     path = stated if relative is None else prefix + relative.removeprefix(cut)
-    device = device_name(cell(row, "manufacturer"), cell(row, "manufacturers_model_name"))
+    model = cell(row, "manufacturers_model_name")
+    device = device_name(cell(row, "manufacturer"), model)
     if device == "unknown":
-        device = next((part for part in path.split("/") if part in DEVICES), "unknown")
+        listed = next((part for part in path.split("/") if part in DEVICES), "")
+        device = listed or stated_device(model)
     return ScanRecord(
         path=path,
         participant_id=normal_id(cell(row, id_name)),
@@ -142,8 +143,8 @@ def _from_row(row: Row, id_name: str, prefix: str, cut: str) -> ScanRecord:
         protocol=protocol_token(cell(row, "protocol"), path.rsplit("/", 1)[-1]),
         shape=_shape(row),
         sop_instance_uid=cell(row, "sop_instance_uid"),
-        refused=refused,
-        spacing_mm=spacing_mm or None,
+        refused=_refusal(line, row, id_name, relative),
+        spacing_mm=_spacing(cell(row, "spacing_mm")) or None,
         member=cell(row, "member"),
     )
 
@@ -180,25 +181,64 @@ def _spacing(text: str) -> tuple[float, float, float] | tuple[()] | None:
     return numbers[0], numbers[1], numbers[2]
 
 
+def _refusal(line: int, row: Row, id_name: str, relative: str | None) -> tuple[str, str] | None:
+    """Stage and reason if a row of a manifest is known to be unusable."""
+    if relative is None:
+        stated = cell(row, "filepath")
+        return ("fetch", "its path leaves the root" if stated else "the manifest gives no path")
+    if _spacing(cell(row, "spacing_mm")) == ():
+        return ("parse", f"line {line} of the manifest: spacing_mm is not three numbers above 0")
+    if '"' in row[id_name]:
+        return ("parse", f"line {line} of the manifest has a stray quote in its {id_name}")
+    if any(len(text) > MAX_DIGITS for text in _sizes(row) if text.isdigit()):
+        named = " or ".join(SIZES)
+        return ("parse", f"line {line} of the manifest: {named} has over {MAX_DIGITS} digits")
+    return None
+
+
 def _laterality(text: str) -> Laterality:
     letter = text[:1].upper()
     return "R" if letter == "R" else "L" if letter == "L" else "unknown"
 
 
 def _shape(row: Mapping[str, str]) -> tuple[int, int, int] | None:
-    cells = [row.get(name, "") for name in ("number_of_frames", "height", "width")]
-    whole = [text.removesuffix(".0") for text in cells]
-    if not all(text.isascii() and text.isdigit() for text in whole):
+    whole = _sizes(row)
+    if not all(text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS for text in whole):
         return None
     return int(whole[0]), int(whole[1]), int(whole[2])
 
 
-def _unique(records: Iterable[ScanRecord]) -> list[ScanRecord]:
-    """Records without those that name a scan, a file or a member of it, a second time."""
-    seen: dict[tuple[str, str], ScanRecord] = {}
-    for number, record in enumerate(records):
-        seen.setdefault((record.path or f"\0{number}", record.member), record)
-    return list(seen.values())
+def _sizes(row: Mapping[str, str]) -> list[str]:
+    return [row.get(name, "").removesuffix(".0") for name in SIZES]
+
+
+def _unique(records: Iterable[tuple[int, ScanRecord]]) -> list[ScanRecord]:
+    """One record a file, or a member of it, whatever the number of rows that name it."""
+    listed: dict[tuple[str, str], list[tuple[int, ScanRecord]]] = {}
+    for line, record in records:
+        named = record.path or f"\0{line}", record.member
+        listed.setdefault(named, []).append((line, record))
+    return [same[0][1] if len(same) == 1 else _joined(same) for same in listed.values()]
+
+
+def _joined(listed: list[tuple[int, ScanRecord]]) -> ScanRecord:
+    """The record of a file with several rows: what they contradict each other in is left unknown.
+
+    A file of two participants is refused, because one of them would get the other's label.
+    """
+    records = [record for _, record in listed]
+    owners = {one.participant_id for one in records if one.participant_id}
+    if len(owners) > 1:
+        lines = ", ".join(str(line) for line, _ in listed[:LISTED])
+        reason = f"the manifest lists it for {len(owners)} participants, in lines {lines}"
+        return ScanRecord(path=records[0].path, refused=("content", reason))
+    unknown: dict[str, Any] = {
+        one.name: one.default
+        for one in fields(ScanRecord)
+        if len({getattr(record, one.name) for record in records}) > 1
+    }
+    unknown["participant_id"] = next(iter(owners), "")
+    return replace(records[0], **unknown)
 
 
 def list_folder(base: str, progress: Callable[[int, int], None] | None = None) -> list[Listed]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from oct_io.catalog.manifest import hash_participant
-from oct_io.catalog.tables import Row, cell, id_column, normal_id, read_table
+from oct_io.catalog.tables import Row, cell, id_column, normal_id, number_rows
 from oct_io.errors import TreeError
 from oct_io.storage.files import exists, join, redact
 
@@ -20,6 +20,9 @@ STUDY_GROUPS = (
 """AI-READI's study groups by severity. The second mixes pre-diabetes with diabetes controlled by
 lifestyle; that is how the data set defines it."""
 
+GROUP_ALIASES = {"insulin_controlled": "insulin_dependent"}
+"""Spellings that public code for AI-READI's third release meets besides those above."""
+
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 TABLES = ("participants.tsv", "participants.csv")
@@ -29,6 +32,11 @@ SITES = {"1": "UW", "4": "UCSD", "7": "UAB"}
 
 SITE = "@site"
 """Column that `hash_ids` adds."""
+
+LINE = "@line"
+"""Column that `read_participants` adds: the number of the row's line, for messages."""
+
+NAMED = 5  # unknown words that a message names
 
 
 def read_participants(root_or_file: str | Path) -> Participants:
@@ -44,18 +52,20 @@ def read_participants(root_or_file: str | Path) -> Participants:
         where = redact(root_or_file)
         raise TreeError(f"{where}: no participants table; looked for {' and '.join(TABLES)}")
     where = redact(url)
-    rows = read_table(url)
+    rows = number_rows(url)
     if not rows:
         raise TreeError(f"{where}: names its columns, but has no rows")
-    column = id_column(rows[0], where)
+    column = id_column(rows[0][1], where)
     found: Participants = {}
-    for number, row in enumerate(rows, start=2):
+    for line, row in rows:
         name = normal_id(cell(row, column))
         if not name:
-            raise TreeError(f"{where}: row {number} has no {column}")
+            raise TreeError(f"{where}: line {line} has no {column}")
+        if '"' in name:
+            raise TreeError(f"{where}: line {line} has a stray quote in its {column}")
         if name in found:
-            raise TreeError(f"{where}: row {number} repeats the {column} of an earlier row")
-        found[name] = row
+            raise TreeError(f"{where}: line {line} repeats the {column} of an earlier line")
+        found[name] = row | {LINE: str(line)}
     return found
 
 
@@ -97,17 +107,42 @@ def study_group(text: str) -> int:
         TreeError: an unknown group, with its name.
     """
     name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    name = GROUP_ALIASES.get(name, name)
     if name not in STUDY_GROUPS:
-        known = ", ".join(STUDY_GROUPS)
+        known = ", ".join((*STUDY_GROUPS, *GROUP_ALIASES))
         raise TreeError(f"unknown study_group '{text[:80]}'; known are {known}")
     return STUDY_GROUPS.index(name)
+
+
+def study_groups(participants: Mapping[str, Row]) -> dict[str, int]:
+    """Participant id to ordinal class 0 to 3, of participants that all have a study group.
+
+    Raises:
+        TreeError: unknown groups, each with the line where it comes first.
+    """
+    found, unknown = {}, dict[str, str]()
+    for name, row in participants.items():
+        try:
+            found[name] = study_group(row["study_group"])
+        except TreeError:
+            unknown.setdefault(row["study_group"], _line(row))
+    if unknown:
+        listed = [f"'{word[:80]}'{line}" for word, line in unknown.items()][:NAMED]
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        known = ", ".join((*STUDY_GROUPS, *GROUP_ALIASES))
+        raise TreeError(f"unknown study_group {', '.join(listed)}{more}; known are {known}")
+    return found
+
+
+def _line(row: Row) -> str:
+    return f" in line {row[LINE]}" if LINE in row else ""
 
 
 def recommended_split(participants: Mapping[str, Row]) -> dict[str, str]:
     """Participant id to "train", "val" or "test"; participants without a split are left out.
 
     Raises:
-        TreeError: no such column, or an unknown split, with its name.
+        TreeError: no such column, or an unknown split, with its name and line.
     """
     if participants and not any("recommended_split" in row for row in participants.values()):
         raise TreeError("the participants table has no column recommended_split")
@@ -117,6 +152,8 @@ def recommended_split(participants: Mapping[str, Row]) -> dict[str, str]:
         if not value:
             continue
         if value.lower() not in SPLITS:
-            raise TreeError(f"unknown recommended_split '{value[:40]}'; known are train, val, test")
+            raise TreeError(
+                f"unknown recommended_split '{value[:40]}'{_line(row)}; known are train, val, test"
+            )
         found[name] = SPLITS[value.lower()]
     return found

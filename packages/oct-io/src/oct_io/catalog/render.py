@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_io.space.grey import white_level
 from oct_io.volume import OctVolume
 
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
@@ -57,18 +58,19 @@ def draw_montage(
     along = np.minimum(np.arange(width) * columns // width, columns - 1)
     across = min(across, len(chosen))
     lines = -(-len(chosen) // across)
+    white = white_level(volume)
     sheet = np.zeros((lines * (height + 2) - 2, across * (width + 2) - 2), dtype=np.uint8)
     for number, bscan in enumerate(chosen):
         top, left = (number // across) * (height + 2), (number % across) * (width + 2)
-        tile = _to_bytes(volume.voxels[bscan][np.ix_(down, along)], int(volume.voxels.max()))
+        tile = _to_bytes(volume.voxels[bscan][np.ix_(down, along)], white)
         sheet[top : top + height, left : left + width] = tile
     return sheet
 
 
-def _to_bytes(tile: NDArray[np.uint8] | NDArray[np.uint16], highest: int) -> NDArray[np.uint8]:
+def _to_bytes(tile: NDArray[np.uint8] | NDArray[np.uint16], white: int) -> NDArray[np.uint8]:
     if tile.dtype == np.uint8:
         return tile.astype(np.uint8)
-    return (tile.astype(np.float32) * (255 / max(highest, 1))).astype(np.uint8)
+    return np.clip(tile.astype(np.float32) * (255 / white), 0, 255).astype(np.uint8)
 
 
 def draw_enface(

@@ -9,6 +9,8 @@ import argparse
 from collections.abc import Callable
 from typing import Protocol
 
+from rich.console import Console
+
 
 class Commands(Protocol):
     """What `argparse.ArgumentParser.add_subparsers` returns."""
@@ -25,3 +27,8 @@ def add_command(
     command = commands.add_parser(name, help=about, description=about)
     command.set_defaults(run=run)
     return command
+
+
+def plain_console() -> Console:
+    """Standard output that prints what is read from files as it stands, brackets and all."""
+    return Console(markup=False, emoji=False, highlight=False)

@@ -7,9 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from oct_io.cache.index import read_index
 from oct_io.catalog.audit import AuditReport, audit
-from oct_io.commands import Commands, add_command
+from oct_io.commands import Commands, add_command, plain_console
 from oct_io.progress import show_progress
+from oct_io.scan.flags import FLAGS, count_flags
 
 
 def add(commands: Commands) -> None:
@@ -19,6 +21,9 @@ def add(commands: Commands) -> None:
     command.add_argument("--manifest", metavar="FILE", help="table of scans, if not at its place")
     command.add_argument(
         "--html", type=Path, metavar="FILE", help="also write a page, with B-scans"
+    )
+    command.add_argument(
+        "--cache", type=Path, metavar="CACHE", help="also count the flags of the scans cached there"
     )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -31,12 +36,14 @@ def _run(options: argparse.Namespace) -> None:
             manifest=options.manifest,
             progress=lambda done, total: update(done, total, 0),
         )
+    if options.cache:
+        report.flags = count_flags(entry.flags for entry in read_index(options.cache).entries)
     if options.html:
         _write_page(report, options.root, options.html)
     if options.json:
         print(json.dumps(report.to_tree(), indent=1))
     else:
-        _print_report(report, Console())
+        _print_report(report, plain_console())
 
 
 def _write_page(report: AuditReport, root: str, path: Path) -> None:
@@ -56,6 +63,8 @@ def _print_report(report: AuditReport, console: Console) -> None:
         table.add_row("refused", f"{stage}: {report.reasons[stage]}", str(number))
     for name, number in report.mismatches.most_common():
         table.add_row("contradicts the header", name, str(number))
+    for name, number in report.flags.items():
+        table.add_row("flag", f"{name}: {FLAGS[name]}", str(number))
     console.print(table)
     console.print(
         f"{report.scans} scans, {report.usable} usable, of {report.participants} participants; "
@@ -66,3 +75,5 @@ def _print_report(report: AuditReport, console: Console) -> None:
             f"{len(report.without_scans)} participants of the table have no scan; "
             f"{len(report.not_in_table)} participants with scans are not in the table"
         )
+    if report.release:
+        console.print(report.release, markup=False)

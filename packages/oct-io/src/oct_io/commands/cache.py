@@ -3,12 +3,11 @@
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from oct_io.cache.build import build_cache
 from oct_io.catalog.manifest import read_manifest
-from oct_io.commands import Commands, add_command
+from oct_io.commands import Commands, add_command, plain_console
 from oct_io.progress import show_progress
+from oct_io.scan.flags import count_flags
 from oct_io.space.resample import WINDOWS
 
 
@@ -55,8 +54,12 @@ def _run(options: argparse.Namespace) -> None:
             make_parts=make_parts,
             parts=options.parts,
         )
-    Console().print(
+    plain_console().print(
         f"{len(index.entries)} volumes of {' x '.join(map(str, index.window.shape))}, "
         f"{index.refused} refused; mean {index.mean:.1f}, std {index.std:.1f}; "
         f"fingerprint {index.fingerprint[:12]}"
     )
+    flags = count_flags(entry.flags for entry in index.entries)
+    if flags:
+        listed = ", ".join(f"{number} {name}" for name, number in flags.items())
+        plain_console().print(f"flags: {listed}; data.flags=[...] leaves such scans out")

@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from oct_io.catalog.render import draw_enface, draw_montage, write_png
-from oct_io.commands import Commands, add_command
+from oct_io.commands import Commands, add_command, plain_console
 from oct_io.readers.registry import open_volume
 from oct_io.records.sidecars import FolderSidecars
+from oct_io.scan.flags import FLAGS, find_flags
 from oct_io.scan.header import ScanHeader
-from oct_io.volume import Spacing
+from oct_io.volume import OctVolume, Spacing
 
 
 def add(commands: Commands) -> None:
@@ -32,6 +32,7 @@ def add(commands: Commands) -> None:
         metavar=("BSCAN", "ROW", "COLUMN"),
         help="millimetres, above what the file says",
     )
+    command.add_argument("--flags", action="store_true", help="also decode, and say what is odd")
     command.add_argument("--png", type=Path, metavar="OUT", help="also decode, and draw B-scans")
     command.add_argument("--enface", type=Path, metavar="OUT", help="also draw it from the front")
     command.add_argument(
@@ -54,9 +55,10 @@ def _run(options: argparse.Namespace) -> None:
         sidecar=_said(options.file, options.root),
     )
     _print_header(scan.header)
-    if not options.png and not options.enface:
+    if not options.flags and not options.png and not options.enface:
         return
     volume = scan.load()
+    _print_flags(volume)
     if options.png:
         write_png(draw_montage(volume), options.png)
     if options.enface:
@@ -76,14 +78,13 @@ def _said(file: str, root: str | None) -> dict[str, Any] | None:
 
 
 def _print_header(header: ScanHeader) -> None:
-    spacing = "unknown" if header.spacing is None else _numbers(header.spacing, " x ")
     table = Table("property", "value", title="scan")
     rows = {
         "bscans x rows x columns": " x ".join(map(str, header.shape)),
         "bits": str(header.bits),
-        "spacing, mm": f"{spacing} (from {header.spacing_source})",
+        "spacing, mm": _spacing(header),
         "confidence": header.spacing_confidence,
-        "pattern": f"{header.pattern} {header.pattern_note}".strip(),
+        "pattern": header.pattern + (f": {header.pattern_note}" if header.pattern_note else ""),
         "laterality": header.laterality,
         "device": header.device,
         "protocol": header.protocol,
@@ -92,7 +93,26 @@ def _print_header(header: ScanHeader) -> None:
     }
     for name, value in rows.items():
         table.add_row(name, value)
-    Console().print(table)
+    plain_console().print(table)
+
+
+def _print_flags(volume: OctVolume) -> None:
+    found = find_flags(volume)
+    table = Table("flag", "what it means", title=f"signal {found.signal_db:.1f} dB")
+    for name in found.names:
+        seen = volume.lost_bytes if name == "lost_bytes" else ""
+        table.add_row(name, seen or FLAGS[name])
+    if not found.names:
+        table.add_row("none", "")
+    plain_console().print(table)
+
+
+def _spacing(header: ScanHeader) -> str:
+    """Millimetres and their source; a line or a circle has them within its B-scans alone."""
+    if header.spacing is not None:
+        return f"{_numbers(header.spacing, ' x ')} (from {header.spacing_source})"
+    within = _numbers((header.row_mm, header.column_mm), " x ")
+    return f"unknown between B-scans, {within} within them"
 
 
 def _numbers(values: Sequence[float], between: str) -> str:

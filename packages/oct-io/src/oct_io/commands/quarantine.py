@@ -3,11 +3,9 @@
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from oct_io.cache.mending import list_refused, release, retry
 from oct_io.catalog.manifest import read_manifest
-from oct_io.commands import Commands, add_command
+from oct_io.commands import Commands, add_command, plain_console
 from oct_io.errors import TreeError
 from oct_io.progress import show_progress
 from oct_io.quarantine import count_stages
@@ -53,7 +51,7 @@ def _retry(options: argparse.Namespace) -> None:
             jobs=options.jobs,
             progress=update,
         )
-    Console().print(
+    plain_console().print(
         f"{before - index.refused} of {before} refused scans now work; "
         f"{len(index.entries)} volumes, {index.refused} refused"
     )

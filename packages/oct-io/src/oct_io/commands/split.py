@@ -4,13 +4,12 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from oct_io.catalog.labels import load_class_names, load_labels
 from oct_io.catalog.participants import hash_ids, read_participants
 from oct_io.catalog.splits import make_split, write_split
-from oct_io.commands import Commands, add_command
+from oct_io.commands import Commands, add_command, plain_console
 
 
 def add(commands: Commands) -> None:
@@ -43,7 +42,7 @@ def _run(options: argparse.Namespace) -> None:
     for part, people in split.parts.items():
         counts = Counter(labels[one] for one in people if one in labels)
         table.add_row(part, str(len(people)), *(str(counts[i]) for i in range(len(names))))
-    Console().print(table)
+    plain_console().print(table)
     print(split.describe())
     if options.out:
         write_split(options.out, split)

@@ -4,8 +4,11 @@ imagecodecs is taken for what it decodes faster than the decoder that we require
 throughput JPEG 2000, which that one does not read. Voxels are the same with and without it.
 """
 
+import contextlib
 import importlib.util
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -19,6 +22,8 @@ from oct_io.scan.header import ScanHeader
 
 Frame = NDArray[Any]
 Decode = Callable[[bytes], Frame]
+
+_one_at_a_time = threading.Lock()  # while hooks of the whole process are ours
 
 HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
 BASELINE = "1.2.840.10008.1.2.4.50"
@@ -68,7 +73,7 @@ def _decode_rle(header: ScanHeader, frame: bytes) -> Frame:
 
 
 def _decode_htj2k(header: ScanHeader, frame: bytes) -> Frame:
-    """Decode with a check of our own: imagecodecs leaves rows out after an error, and says nothing.
+    """Decode with a check of our own: imagecodecs leaves rows out after an error, and goes on.
 
     Raises:
         ValueError: the decoder did not come to the last row.
@@ -79,10 +84,25 @@ def _decode_htj2k(header: ScanHeader, frame: bytes) -> Frame:
     out = np.empty(header.shape[1:], kind)
     unlikely = np.random.default_rng(0).integers(0, np.iinfo(kind).max, out.shape[1], kind)
     out[-1] = unlikely
-    found = np.asarray(imagecodecs.htj2k_decode(frame, out=out))
-    if np.array_equal(found[-1], unlikely):
+    with _complaints() as complaints:
+        found = np.asarray(imagecodecs.htj2k_decode(frame, out=out))
+    if complaints or np.array_equal(found[-1], unlikely):
         raise ValueError("the decoder stopped early")
     return found
+
+
+@contextlib.contextmanager
+def _complaints() -> Iterator[list[bool]]:
+    """Count what a decoder in Cython cannot raise, and would print as an exception ignored."""
+    heard: list[bool] = []
+    with _one_at_a_time:
+        before = sys.unraisablehook, sys.excepthook
+        sys.unraisablehook = lambda _: heard.append(True)
+        sys.excepthook = lambda *_: None  # Cython prints it before it hands it over
+        try:
+            yield heard
+        finally:
+            sys.unraisablehook, sys.excepthook = before
 
 
 def _decode_with_pydicom(header: ScanHeader, frame: bytes) -> Frame:

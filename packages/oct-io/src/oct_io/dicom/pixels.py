@@ -16,7 +16,6 @@ from oct_io.dicom.codestream import RLE_HEADER, frame_size, is_whole, zero_run
 from oct_io.dicom.decoders import HTJ2K, HUFFMAN, Decode, find_decoder, uses_all_bytes
 from oct_io.dicom.header import NO_PIXELS
 from oct_io.errors import ScanError
-from oct_io.scan.content import check_gaps, check_outliers
 from oct_io.scan.header import ScanHeader
 from oct_io.volume import Voxels
 
@@ -27,14 +26,21 @@ LONGEST_HUFFMAN_ZEROS = 512
 INSTALL = dict.fromkeys(HTJ2K, "; install pylibjpeg-openjpeg or imagecodecs, which do")
 
 
+class Pixels(NamedTuple):
+    """What pixel data decode to."""
+
+    voxels: Voxels  # (bscans, rows, columns)
+    lost_bytes: str  # what suggests that some are missing; "" if nothing does
+
+
 def decode(
     content: bytes, header: ScanHeader, where: str, frames: Sequence[int] | None = None
-) -> Voxels:
-    """Decode all frames in file order, or those listed in their order; (bscans, rows, columns).
+) -> Pixels:
+    """Decode all frames in file order, or those listed in their order.
 
     Raises:
         ScanError: stage `decode`: pixel data missing, cut off, damaged, or not as many frames as
-            the header says; stage `content`: bytes of uncompressed frames were lost.
+            the header says.
     """
     try:
         with warnings.catch_warnings():
@@ -43,7 +49,7 @@ def decode(
             _check_kind(found.dataset, where)
             if UID(header.transfer_syntax).is_encapsulated:
                 return _decode_frames(content, found, header, where, frames)
-            return _copy_native(content, found, header, where, frames)
+            return Pixels(_copy_native(content, found, header, where, frames), "")
     except (ScanError, MemoryError):
         raise
     except Exception as error:  # decoders promise no set of errors; their texts may quote bytes
@@ -51,13 +57,13 @@ def decode(
         raise ScanError(where, "decode", reason) from None
 
 
-class _Pixels(NamedTuple):
+class _Found(NamedTuple):
     dataset: Dataset  # all elements before the pixel data
     start: int  # of the value
     length: int  # UNDEFINED where fragments follow
 
 
-def _find_pixels(content: bytes, where: str) -> _Pixels:
+def _find_pixels(content: bytes, where: str) -> _Found:
     """Where the pixel data lies; it is not copied, because it may be all of the memory there is."""
     lengths: list[int] = []
 
@@ -71,7 +77,7 @@ def _find_pixels(content: bytes, where: str) -> _Pixels:
     if not lengths or not lengths[0]:
         raise ScanError(where, "decode", NO_PIXELS)
     implicit, _ = dataset.original_encoding
-    return _Pixels(dataset, file.tell() + (8 if implicit else 12), lengths[0])
+    return _Found(dataset, file.tell() + (8 if implicit else 12), lengths[0])
 
 
 def _check_kind(dataset: Dataset, where: str) -> None:
@@ -85,7 +91,7 @@ def _check_kind(dataset: Dataset, where: str) -> None:
 
 
 def _copy_native(
-    content: bytes, found: _Pixels, header: ScanHeader, where: str, frames: Sequence[int] | None
+    content: bytes, found: _Found, header: ScanHeader, where: str, frames: Sequence[int] | None
 ) -> Voxels:
     count, rows, columns = header.shape
     wanted = count * rows * columns * header.allocated // 8
@@ -100,14 +106,13 @@ def _copy_native(
     kind = np.dtype(np.uint8 if header.allocated == 8 else "<u2" if little else ">u2")
     flat = np.frombuffer(content, kind, wanted // kind.itemsize, found.start)
     view = flat.reshape(header.shape)
-    check_gaps(content, found.start, view, where)
     chosen = view if frames is None else view[list(frames)]
     return chosen.astype(np.uint8) if header.allocated == 8 else chosen.astype(np.uint16)
 
 
 def _decode_frames(
-    content: bytes, found: _Pixels, header: ScanHeader, where: str, frames: Sequence[int] | None
-) -> Voxels:
+    content: bytes, found: _Found, header: ScanHeader, where: str, frames: Sequence[int] | None
+) -> Pixels:
     count, rows, columns = header.shape
     decoder = find_decoder(header)
     if decoder is None:
@@ -117,22 +122,21 @@ def _decode_frames(
     gaps = _check_frames(content, found, header, where)
     wanted = {frame: i for i, frame in enumerate(range(count) if frames is None else frames)}
     out = np.empty((len(wanted), rows, columns), np.uint8 if header.allocated == 8 else np.uint16)
+    lost = ""
     for number, frame in enumerate(_frames(content, found, header)):
         if number not in wanted:
             continue
-        if number in gaps:
-            _check_gap(frame, gaps[number], decoder, header, f"frame {number + 1}", where)
+        if number in gaps and not lost and _is_lost(frame, decoder, header):
+            lost = f"frame {number + 1} has {gaps[number]:,} zero bytes within its codestream"
         image = decoder(frame)
         if image.shape != (rows, columns) or image.dtype.itemsize > out.dtype.itemsize:
             reason = f"frame {number + 1} decoded to {image.dtype} {image.shape}"
             raise ScanError(where, "decode", reason)
         out[wanted[number]] = image
-    if frames is None:
-        check_outliers(out, header.order, where)
-    return out
+    return Pixels(out, lost)
 
 
-def _frames(content: bytes, found: _Pixels, header: ScanHeader) -> Iterator[bytes]:
+def _frames(content: bytes, found: _Found, header: ScanHeader) -> Iterator[bytes]:
     offsets = found.dataset.get("ExtendedOffsetTable")
     lengths = found.dataset.get("ExtendedOffsetTableLengths")
     table = (bytes(offsets), bytes(lengths)) if offsets and lengths else None
@@ -141,7 +145,7 @@ def _frames(content: bytes, found: _Pixels, header: ScanHeader) -> Iterator[byte
     return generate_frames(file, number_of_frames=header.shape[0], extended_offsets=table)
 
 
-def _check_frames(content: bytes, found: _Pixels, header: ScanHeader, where: str) -> dict[int, int]:
+def _check_frames(content: bytes, found: _Found, header: ScanHeader, where: str) -> dict[int, int]:
     """Check number, size and end of all frames; those with a long row of zeros, and how long.
 
     All this before memory for the voxels is asked for.
@@ -185,13 +189,6 @@ def _check_frame(frame: bytes, header: ScanHeader, number: int, where: str) -> N
         raise ScanError(where, "decode", f"frame {number} of {count} is cut off")
 
 
-def _check_gap(
-    frame: bytes, zeros: int, decoder: Decode, header: ScanHeader, name: str, where: str
-) -> None:
+def _is_lost(frame: bytes, decoder: Decode, header: ScanHeader) -> bool:
     """Tell lost bytes from a black area, which Huffman codes may well write as zeros."""
-    lost = True
-    if header.transfer_syntax in HUFFMAN:
-        lost = not uses_all_bytes(frame, decoder)
-    if lost:
-        reason = f"{name} has {zeros:,} zero bytes within its codestream: bytes were lost"
-        raise ScanError(where, "decode", reason)
+    return header.transfer_syntax not in HUFFMAN or not uses_all_bytes(frame, decoder)

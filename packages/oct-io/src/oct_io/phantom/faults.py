@@ -9,6 +9,9 @@ import numpy as np
 import pydicom
 from pydicom.dataset import FileDataset
 
+from oct_io.dicom.header import describe
+from oct_io.dicom.pixels import decode
+from oct_io.errors import ScanError
 from oct_io.phantom.grid import stream
 
 EXPECTED = "expected.tsv"
@@ -25,12 +28,14 @@ class Expected(NamedTuple):
         wrong: name of what is wrong.
         stage: at which a cache refuses the scan; "" if it does not.
         audit: mismatch or count in which an audit shows it; "" if it does not.
+        flag: that the index of a cache gives the scan; "" for none.
     """
 
     path: str
     wrong: str
     stage: str
     audit: str = ""
+    flag: str = ""
 
 
 class Fault(NamedTuple):
@@ -40,6 +45,8 @@ class Fault(NamedTuple):
     spoil: Callable[[Path, Path], None]
     """Takes the file, and another one of the same tree."""
     audit: str = ""
+    flag: str = ""
+    """Given by a cache if the bytes can still be decoded; it is refused at `decode` otherwise."""
 
 
 def _edit(path: Path, change: Callable[[FileDataset], None]) -> None:
@@ -126,7 +133,7 @@ def _empty(path: Path, _other: Path) -> None:
 
 FAULTS: dict[str, Fault] = {
     "truncated": Fault("decode", _truncate),
-    "zeroed_bytes": Fault("content", _zero),
+    "zeroed_bytes": Fault("", _zero, flag="lost_bytes"),
     "missing_pixels": Fault("decode", _drop_pixels),
     "lying_frames": Fault("parse", _lie_about_frames),
     "wrong_laterality": Fault("", _swap_eyes, "laterality"),
@@ -134,19 +141,16 @@ FAULTS: dict[str, Fault] = {
     "duplicate_uid": Fault("", _take_uid, "duplicates"),
     "zero_byte": Fault("parse", _empty),
 }
-"""By name; zeros within a codestream are found before it is decoded, hence at `decode`."""
+"""By name."""
 
 
-def spoil_scans(
-    root: Path, paths: Sequence[str], seed: int, compressed: set[str]
-) -> list[Expected]:
+def spoil_scans(root: Path, paths: Sequence[str], seed: int) -> list[Expected]:
     """Give each fault to one of `paths`, chosen by `seed`, and say to which.
 
     Args:
         root: what the paths are relative to.
         paths: scans to choose from; those that are refused anyway should not be among them.
         seed: another one, other scans.
-        compressed: which of them are.
 
     Raises:
         ValueError: fewer scans than twice the number of faults.
@@ -162,9 +166,21 @@ def spoil_scans(
     for (name, fault), i in zip(FAULTS.items(), order, strict=False):
         path = paths[int(i)]
         fault.spoil(root / path, root / sound)
-        early = name == "zeroed_bytes" and path in compressed
-        found.append(Expected(path, name, "decode" if early else fault.stage, fault.audit))
+        stage, flag = fault.stage, fault.flag
+        if flag and not _is_decodable(root / path):
+            stage, flag = "decode", ""
+        found.append(Expected(path, name, stage, fault.audit, flag))
     return found
+
+
+def _is_decodable(path: Path) -> bool:
+    """Whether a decoder takes the pixel data; some codecs notice lost bytes, others do not."""
+    header = describe(pydicom.dcmread(path, stop_before_pixels=True), "")
+    try:
+        decode(path.read_bytes(), header, "")
+    except ScanError:
+        return False
+    return True
 
 
 Row = tuple[str, dict[str, str]]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from oct_io.dicom.writer import write_dicom
 from oct_io.errors import TreeError
+from oct_io.interrupts import uninterrupted
 from oct_io.phantom.drawing import draw_phantom
 from oct_io.phantom.faults import EXPECTED, Expected, make_odd, spoil_scans, write_expected
 from oct_io.phantom.nuisance import shuffle_lesions, tie_sites
@@ -89,10 +90,8 @@ def _spoil(root: Path, tree: PhantomTree, scans: list[Scan]) -> list[Expected]:
     radial = [scan.path for scan in scans if scan.spec.pattern != "raster"]
     found = [Expected(path, "radial_scan", "geometry") for path in radial]
     if tree.corrupt:
-        rasters = [scan for scan in scans if scan.spec.pattern == "raster"]
-        compressed = {scan.path for scan in rasters if scan.style.codec != "native"}
-        paths = [scan.path for scan in rasters]
-        found += spoil_scans(root, paths, tree.seed, compressed)
+        paths = [scan.path for scan in scans if scan.spec.pattern == "raster"]
+        found += spoil_scans(root, paths, tree.seed)
     return found
 
 
@@ -168,7 +167,9 @@ def _mapper(jobs: int) -> Iterator[Callable[..., Iterator[None]]]:
         yield map
         return
     # Spawned, not forked: callers may hold threads, and a forked copy of those can hang.
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+    with uninterrupted():
+        pool = multiprocessing.get_context("spawn").Pool(jobs)
+    with pool:
         yield pool.imap_unordered
 
 

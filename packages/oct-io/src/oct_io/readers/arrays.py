@@ -17,6 +17,8 @@ from oct_io.volume import OctVolume
 
 HEAD_BYTES = 16 << 10  # numpy's own limit of a header is 10 kB
 MAX_MEMBERS = 1000
+MOST_PACKED = 500  # times; one value all over reaches 1,029, the real Spectralis volume 1.5
+SMALL_BYTES = 64 << 20  # unpacked in a moment, whatever is in it
 
 
 def read_npy(file: ScanFile) -> OctVolume:
@@ -59,7 +61,7 @@ def read_npz(file: ScanFile) -> OctVolume:
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             name = _member(archive, file, sidecar)
-            size = archive.getinfo(name).file_size
+            size = _unpacked_size(archive.getinfo(name), file.where)
             with archive.open(name) as stream:
                 header = _describe(file, stream, sidecar, size)
             with archive.open(name) as stream:
@@ -84,7 +86,7 @@ def peek_npz(file: ScanFile) -> ScanHeader:
     try:
         with zipfile.ZipFile(file.stream()) as archive:
             name = _member(archive, file, sidecar)
-            size = archive.getinfo(name).file_size
+            size = _unpacked_size(archive.getinfo(name), file.where)
             with archive.open(name) as stream:
                 return _describe(file, stream, sidecar, size)
     except ScanError:
@@ -115,6 +117,15 @@ def _member(archive: zipfile.ZipFile, file: ScanFile, sidecar: Sidecar) -> str:
         reason = f"{len(deep)} of its arrays have three axes; name one with member="
         raise ScanError(file.where, "parse", reason)
     return deep[0]
+
+
+def _unpacked_size(member: zipfile.ZipInfo, where: str) -> int:
+    """Bytes of a member, refused before it is unpacked if no image packs as well as it does."""
+    times = member.file_size / max(member.compress_size, 1)
+    if member.file_size > SMALL_BYTES and times > MOST_PACKED:
+        reason = f"{member.file_size:,} bytes packed {times:,.0f} times hold no image"
+        raise ScanError(where, "content", reason)
+    return member.file_size
 
 
 def _head(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -70,12 +70,12 @@ def read_dicom(
     check_geometry(header, where, patterns)
     content = _inflated(content, header, where)
     if frames is None:
-        voxels = decode(content, header, where)
-        return complete(voxels, header, where, patterns=patterns)
+        voxels, lost = decode(content, header, where)
+        return complete(voxels, header, where, patterns=patterns, lost_bytes=lost)
     chosen = check_frames(frames, header.shape[0])
-    voxels = decode(content, header, where, [header.order[frame] for frame in chosen])
+    voxels, lost = decode(content, header, where, [header.order[frame] for frame in chosen])
     part = narrowed(header, chosen)
-    return complete(voxels, part, where, patterns=(part.pattern,))
+    return complete(voxels, part, where, patterns=(part.pattern,), lost_bytes=lost)
 
 
 def read_instances(files: Sequence[ScanFile]) -> OctVolume:
@@ -102,8 +102,9 @@ def read_instances(files: Sequence[ScanFile]) -> OctVolume:
         check_size(headers[i], files[i].where)
         content = _inflated(contents[i], headers[i], files[i].where)
         parts.append(decode(content, headers[i], files[i].where))
-    voxels: Voxels = np.concatenate(parts)  # type: ignore[assignment]  # all of one type
-    return complete(voxels, whole, where, patterns=files[0].patterns)
+    voxels: Voxels = np.concatenate([part.voxels for part in parts])
+    lost = next((part.lost_bytes for part in parts if part.lost_bytes), "")
+    return complete(voxels, whole, where, patterns=files[0].patterns, lost_bytes=lost)
 
 
 def peek_instances(files: Sequence[ScanFile]) -> ScanHeader:

@@ -1,7 +1,7 @@
 """A scan that is known and not yet decoded."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -99,6 +99,7 @@ def picked(volume: OctVolume, header: ScanHeader, frames: Sequence[int], where: 
         patterns=(part.pattern,),
         layers={name: surface[at] for name, surface in volume.layers.items()},
         localizer=volume.localizer,
+        lost_bytes=volume.lost_bytes,
     )
 
 
@@ -116,4 +117,5 @@ def header_of(volume: OctVolume) -> ScanHeader:
     )
     pitch = (volume.spacing.row, volume.spacing.column)
     itemsize = volume.voxels.dtype.itemsize
-    return plain_header((bscans, rows, columns), itemsize, placed, pitch, volume)
+    header = plain_header((bscans, rows, columns), itemsize, placed, pitch, volume)
+    return header if volume.bits is None else replace(header, bits=volume.bits)

@@ -18,7 +18,9 @@ from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_bytes
 from oct_io.volume import OctVolume, Spacing, SpacingSource
 
+GZIP = b"\x1f\x8b"
 HEAD_BYTES = 64 << 10
+PIECE_BYTES = 16 << 10  # what is left of a piece is copied once for each member that ends in it
 MAX_EXTRA_BYTES = 1 << 20
 FORWARDS = {"S": "-bscan", "I": "bscan", "A": "-row", "P": "row", "R": "-column", "L": "column"}
 """Direction in which an array axis grows -> our axis: B-scans run to inferior, rows into the eye
@@ -65,13 +67,22 @@ def peek_nifti(file: ScanFile) -> ScanHeader:
 
 
 def _unpacked(content: bytes, where: str, limit: int) -> bytes:
-    """Undo gzip, to at most `limit` bytes."""
-    if content[:2] != b"\x1f\x8b":
+    """Undo gzip, to at most `limit` bytes, member after member, as bgzip and pigz write them."""
+    if content[:2] != GZIP:
         return content
-    try:
-        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16).decompress(content, limit)
-    except zlib.error:
-        raise ScanError(where, "parse", "the gzip stream is damaged") from None
+    found: list[bytes] = []
+    at = 0
+    while content[at : at + 2] == GZIP and limit > 0:
+        member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        while not member.eof and at < len(content) and limit > 0:
+            piece = content[at : at + PIECE_BYTES]
+            try:
+                found.append(member.decompress(piece, limit))
+            except zlib.error:
+                raise ScanError(where, "parse", "the gzip stream is damaged") from None
+            at += len(piece) - len(member.unused_data) - len(member.unconsumed_tail)
+            limit -= len(found[-1])
+    return b"".join(found)
 
 
 def _describe(file: ScanFile, content: bytes, sidecar: Sidecar) -> tuple[Any, ScanHeader, Sidecar]:

@@ -149,7 +149,7 @@ def open_volume(
         sidecar=sidecar,
         storage_options=storage_options,
     )
-    note = "" if volume.pattern == "raster" else f"{volume.pattern}, not a volume"
+    note = "" if volume.pattern == "raster" else "not a volume"
     header = replace(header_of(volume), pattern_note=note)
     return LazyVolume(header, file, partial(_kept_part, volume, header))
 

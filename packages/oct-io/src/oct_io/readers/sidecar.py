@@ -11,7 +11,7 @@ import numpy as np
 from oct_io.errors import ScanError
 from oct_io.scan.file import ScanFile
 from oct_io.scan.header import text
-from oct_io.scan.protocols import device_name, protocol_token
+from oct_io.scan.protocols import protocol_token, stated_device
 from oct_io.volume import Laterality, Pattern, Spacing
 
 AXES = ("bscan", "row", "column")
@@ -159,7 +159,7 @@ def _sidecar(fields: Mapping[str, Any], where: str) -> Sidecar:
     _check_words(fields, where)
     return Sidecar(
         laterality=SIDES[fields["laterality"]] if "laterality" in fields else "unknown",
-        device=device_name("", fields.get("device", "")),
+        device=stated_device(fields.get("device", "")),
         protocol=protocol_token(fields.get("protocol", "")),
         pattern=fields.get("pattern", "raster"),
         participant_id=text(fields.get("participant_id", "")),

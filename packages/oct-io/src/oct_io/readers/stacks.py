@@ -20,6 +20,9 @@ from oct_io.scan.outcome import check_bytes
 from oct_io.volume import OctVolume
 
 IMAGES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
+PILLOW_FORMATS = ("PNG", "BMP", "TIFF", "JPEG")
+"""What may be in a file with such an ending. Pillow goes by the content and starts Ghostscript on
+PostScript, whatever its name."""
 MAX_IMAGES = 8192
 HEAD_BYTES = 64 << 10  # says size and depth of an image, but of a TIFF that says them at its end
 
@@ -105,7 +108,7 @@ def _measure(file: ScanFile, content: bytes, names: list[str]) -> tuple[int, int
     from PIL import Image
 
     try:
-        with _no_warnings(), Image.open(BytesIO(content)) as image:
+        with _no_warnings(), Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
             return image.height, image.width, image.mode
     except Exception as error:  # pillow promises no set of errors for damaged bytes
         reason = f"image 1 of {len(names)} is not a readable image ({type(error).__name__})"
@@ -169,7 +172,7 @@ def read_image(file: ScanFile, called: str) -> NDArray[Any]:
 
     content = file.content()
     try:
-        with _no_warnings(), Image.open(BytesIO(content)) as image:
+        with _no_warnings(), Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
             check_bytes((image.height, image.width), 4, file.where)
             if getattr(image, "n_frames", 1) > 1:
                 raise ScanError(file.where, "parse", f"{called} has several pages")

@@ -38,6 +38,8 @@ LAYERS = {
     "MULTILAYERS_8": "INL_OPL",
     "MULTILAYERS_9": "ELM",
 }
+PILLOW_FORMATS = ("JPEG", "JPEG2000")
+"""What oct-converter and the uocte project found in image chunks."""
 Chunks = dict[str, list[bytes]]
 
 
@@ -102,11 +104,8 @@ def _bscans(chunks: Chunks, binary: Any, where: str) -> tuple[int, NDArray[Any]]
         frames = []
         for _ in range(head.number_slices):
             size = int.from_bytes(data.read(4), "little")
-            frames.append(_image(data.read(size), where))
-        voxels = np.stack(frames)
-        if voxels.shape != shape:
-            raise ScanError(where, "decode", f"decoded to {voxels.shape} instead of {shape}")
-        return int(head.scan_mode), voxels
+            frames.append(_image(data.read(size), where, expected=shape[1:]))
+        return int(head.scan_mode), np.stack(frames)
     if "IMG_MOT_COMP_03" in chunks:
         data = BytesIO(chunks["IMG_MOT_COMP_03"][0])
         head = binary.oct_header_2.parse_stream(data)
@@ -118,12 +117,22 @@ def _bscans(chunks: Chunks, binary: Any, where: str) -> tuple[int, NDArray[Any]]
     raise ScanError(where, "decode", reason)
 
 
-def _image(content: bytes, where: str) -> NDArray[np.uint8]:
-    """One JPEG or JPEG 2000 B-scan."""
+def _image(
+    content: bytes, where: str, expected: tuple[int, int] | None = None
+) -> NDArray[np.uint8]:
+    """One JPEG or JPEG 2000 image; if it is not of the given (rows, columns), not decoded at all.
+
+    Raises:
+        ScanError: stage `decode`.
+    """
     from PIL import Image
 
-    with Image.open(BytesIO(content)) as image:
-        check_bytes((image.height, image.width), 4, where)
+    with Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
+        found = (image.height, image.width)
+        if expected not in (None, found):
+            reason = f"a B-scan of {found[0]} x {found[1]} where the file declares {expected}"
+            raise ScanError(where, "decode", reason)
+        check_bytes(found, 4, where)
         return np.asarray(image.convert("L"), dtype=np.uint8)
 
 

@@ -84,6 +84,7 @@ def complete(
     patterns: Sequence[Pattern] = RASTER,
     layers: Layers | None = None,
     localizer: NDArray[np.uint8] | None = None,
+    lost_bytes: str = "",
 ) -> OctVolume:
     """Make a volume of the frames of a file, sorted from superior to inferior.
 
@@ -94,6 +95,7 @@ def complete(
         patterns: scan patterns that the caller admits.
         layers: surfaces, (bscans, columns) in the order of the file.
         localizer: en-face image.
+        lost_bytes: what suggests that bytes of the file are missing.
 
     Raises:
         ScanError: stage `geometry` or `content`.
@@ -117,6 +119,8 @@ def complete(
         participant_id=header.participant_id,
         layers=dict(layers or {}),
         localizer=localizer,
+        bits=min(header.bits, 8 * voxels.itemsize),
+        lost_bytes=lost_bytes,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
+from oct_io.space.grey import white_level
 from oct_io.space.windows import WHOLE_FIELD, Triple
 from oct_io.space.windows import WINDOWS as WINDOWS
 from oct_io.space.windows import Window as Window
@@ -22,6 +23,7 @@ class Resampled(NamedTuple):
     spacing: Spacing  # millimetres between voxel centres
     origin_mm: Triple  # from the scan's outer corner to the window's, negative where padded
     mirrored: bool = False  # columns run from the scan's last to its first; origin_mm alike
+    white: int = 255  # grey level of the scan that became 255
 
 
 class Placement(NamedTuple):
@@ -39,20 +41,20 @@ def resample(volume: OctVolume, window: Window) -> Resampled:
     finely than the scan, a triangle as wide as the window's step where more coarsely, so that fine
     detail is averaged and does not alias. Where the scan ends, 0 is padded; border voxels are not
     darkened, because weights are normalised over the voxels that exist. 16-bit voxels are scaled so
-    that the smallest of 4095 and 65535 that holds the largest voxel becomes 255. What a window says
-    otherwise (`antialiased`, `retina_centred`, `mirror_left`) is done.
+    that `white_level` of the scan becomes 255. What a window says otherwise (`antialiased`,
+    `retina_centred`, `mirror_left`) is done.
     """
     spacing, origin, matrices = place(volume, window)
-    voxels, scale = volume.voxels, _scale(volume.voxels)
-    result = _apply(voxels, matrices)
-    if scale != 1:
-        result *= np.float32(scale)
+    white = white_level(volume)
+    result = _apply(volume.voxels, matrices)
+    if white != 255:
+        result *= np.float32(255 / white)
     np.rint(result, out=result)
     np.clip(result, 0, 255, out=result)
     mirrored = window.mirrors(volume)
     if mirrored:
         result = result[:, :, ::-1]
-    return Resampled(result.astype(np.uint8, order="C"), spacing, origin, mirrored)
+    return Resampled(result.astype(np.uint8, order="C"), spacing, origin, mirrored, white)
 
 
 def place(volume: OctVolume, window: Window) -> Placement:
@@ -83,12 +85,6 @@ def place(volume: OctVolume, window: Window) -> Placement:
         for axis in range(3)
     ]
     return Placement(spacing, (origin[0], origin[1], origin[2]), matrices)
-
-
-def _scale(voxels: NDArray[np.uint8] | NDArray[np.uint16]) -> float:
-    if voxels.dtype == np.uint8:
-        return 1.0
-    return 255 / (4095 if int(voxels.max()) <= 4095 else 65535)
 
 
 def find_retina(voxels: NDArray[np.uint8] | NDArray[np.uint16]) -> float:

@@ -3,9 +3,10 @@
 import argparse
 from typing import Any
 
-from oct_vjepa.objectives.costs import GIB, Cost, cost_of
+from oct_vjepa.objectives.costs import Cost, cost_of
 from oct_vjepa.objectives.presets import PRESETS, Preset, preset
 
+GIB = 2**30
 COLUMNS = ("preset", "tokens", "encoder M", "predictor M", "TFLOP/volume", "states GiB")
 MORE_COLUMNS = ("activations GiB/volume", "batch", "PFLOP/step")
 

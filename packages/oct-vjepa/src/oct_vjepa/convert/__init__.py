@@ -8,14 +8,10 @@ A module a layout (`vjepa2`, `transformers`, `predecessor`), `adapt` for other p
 `export` for ONNX and torch.export. This wing builds on the model, and never trains or judges.
 """
 
-from oct_vjepa.convert.formats import (
-    FORMS,
-    ConversionConfig,
-    LoadReport,
-    read_encoder,
-    read_predictor,
-    write_encoder,
-)
+from oct_vjepa.convert.formats import FORMS, read_encoder, write_encoder
+from oct_vjepa.convert.layout import ConversionConfig
+from oct_vjepa.convert.predictors import read_predictor
+from oct_vjepa.convert.report import LoadReport
 
 __all__ = [
     "FORMS",

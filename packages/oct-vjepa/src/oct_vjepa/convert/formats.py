@@ -7,19 +7,9 @@ from oct_vjepa.convert import predecessor, transformers, vjepa2
 from oct_vjepa.convert.export import export_onnx, export_program
 from oct_vjepa.convert.files import read_checkpoint
 from oct_vjepa.convert.layout import ConversionConfig, Foreign, build
-from oct_vjepa.convert.predictors import read_predictor
 from oct_vjepa.convert.report import LoadReport
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.weights import WeightsError, local_copy
-
-__all__ = [
-    "FORMS",
-    "ConversionConfig",
-    "LoadReport",
-    "read_encoder",
-    "read_predictor",
-    "write_encoder",
-]
 
 FORMS = ("encoder", "transformers", "onnx", "torch-export")
 """What `write_encoder` can write: two kinds of folders, and two kinds of files."""

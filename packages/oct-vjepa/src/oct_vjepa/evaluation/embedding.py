@@ -7,7 +7,6 @@ result does not depend on how often the work was interrupted.
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +27,8 @@ from oct_vjepa.evaluation.tables import Column, check_format, format_of, read_ab
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.pooling import check_pools
 from oct_vjepa.model.weights import weights_fingerprint
+from oct_vjepa.rules import COUNT, NOT_NEGATIVE, check_numbers
+from oct_vjepa.saving import write_whole
 
 _PLAN = "plan.json"
 _PART_BYTES = 256 * 2**20  # a part is written at this size, even if it is not time yet
@@ -65,14 +66,12 @@ class EmbeddingConfig:
             raise ValueError("embedding.pools is empty and tokens is off: nothing to keep")
         if len(set(self.pools)) < len(self.pools):
             raise ValueError(f"embedding.pools ({self.pools}) names one twice")
-        if self.batch_size < 1:
-            raise ValueError(f"embedding.batch_size ({self.batch_size}) must be positive")
+        check_numbers(self, "embedding", COUNT, "batch_size")
         try:
             torch.device(self.device)
         except RuntimeError as error:
             raise ValueError(f"embedding.device ({self.device!r}) is not one of torch's") from error
-        if self.save_every_s < 0:
-            raise ValueError(f"embedding.save_every_s ({self.save_every_s}) must not be negative")
+        check_numbers(self, "embedding", NOT_NEGATIVE, "save_every_s")
 
 
 def embed_source(
@@ -98,13 +97,13 @@ def embed_source(
         False if `out` was there already, made by the same job.
 
     Raises:
-        EmbeddingError: `out` or its parts are of another job, a volume that cannot be embedded, or
-            ids that are not all different.
+        EmbeddingError: `out` or its parts are of another job, a volume that cannot be embedded, ids
+            that are not all different, or a device that is not there.
         TableError: Parquet without pyarrow.
         ValueError: an unknown format.
     """
     config = EmbeddingConfig() if config is None else config
-    job = _Job(encoder.to(config.device).eval(), source, Path(out), config)
+    job = _Job(_placed(encoder, config.device).eval(), source, Path(out), config)
     if restart:
         job.clear()
     if not job.begin():
@@ -169,7 +168,7 @@ class _Job:
                 )
         else:
             self.parts.mkdir(parents=True, exist_ok=True)
-            _replace(path, lambda draft: draft.write_text(json.dumps(self.plan)))
+            write_whole(path, lambda draft: draft.write_text(json.dumps(self.plan)))
         return True
 
     def whole_parts(self) -> list[tuple[int, int, Path]]:
@@ -223,7 +222,7 @@ class _Job:
     def _save(self, held: list[Features], start: int, stop: int) -> None:
         arrays = {name: np.concatenate([part[name] for part in held]) for name in self._names()}
         path = self.parts / f"part-{start:09d}-{stop:09d}.safetensors"
-        _replace(path, lambda draft: save_file(arrays, draft))
+        write_whole(path, lambda draft: save_file(arrays, draft))
 
     def _embed(self, start: int, stop: int) -> Features:
         """Features of the rows from `start` to before `stop`; volumes of one shape go together."""
@@ -293,13 +292,12 @@ class _Job:
         return torch.from_numpy(rows)
 
 
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a draft, flush it, and give it its name: whole or not at all."""
-    draft = path.with_name(f".{path.name}.draft")
-    write(draft)
-    with draft.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+def _placed(encoder: Encoder, device: str) -> Encoder:
+    try:
+        return encoder.to(device)
+    except (AssertionError, RuntimeError) as error:  # a torch without the device asserts
+        reason = str(error).partition("\n")[0]
+        raise EmbeddingError(f"embedding.device ({device!r}) is not there: {reason}") from error
 
 
 def _row_shape(path: Path, name: str) -> tuple[int, ...]:

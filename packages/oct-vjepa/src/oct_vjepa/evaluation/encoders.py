@@ -79,7 +79,7 @@ def probe_encoders(
     reference: str = "random init",
     seed: int,
 ) -> list[ProbeRow]:
-    """Probe the encoders and the axial profile for every question.
+    """Probe the encoders and the axial profile for every question; pools in the order of `POOLS`.
 
     Args:
         config: which pools, and how many bootstrap samples.
@@ -101,7 +101,7 @@ def probe_encoders(
             key = name, examples.fingerprint
             if key not in embedded:
                 embedded[key] = embed(encoder, examples)
-            features[name] = {pool: embedded[key][pool] for pool in config.pools}
+            features[name] = {pool: embedded[key][pool] for pool in POOLS if pool in config.pools}
         features["axial profile"] = {"": axial_profile(examples.volumes)}
         rows += compare_features(
             features,

@@ -1,7 +1,6 @@
 """Features of volumes: where an encoder meets a data set, once, and what it found is kept."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.pooling import POOLS, check_pools, class_tokens_of, pool_tokens
 from oct_vjepa.model.weights import weights_fingerprint
+from oct_vjepa.saving import write_whole
 
 Features = dict[str, NDArray[np.float32]]
 """Pool to (N, D), or (N, 2D) for `mean_std`; several layers stand side by side along D."""
@@ -89,7 +89,8 @@ def embed_volumes(
             blocks and be gone from the last.
 
     Raises:
-        ValueError: no volumes, an unknown pool or layer, or not as many rows of spacing as volumes.
+        ValueError: no volumes, several shapes in one batch, an unknown pool or layer, or not as
+            many rows of spacing as volumes.
     """
     check_pools(list(pools))
     if device is not None:
@@ -163,9 +164,7 @@ def load_or_embed(
         layers=layers,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / f".{key}-{os.getpid()}.draft"
-    save_file(features, draft)
-    os.replace(draft, path)
+    write_whole(path, lambda draft: save_file(features, draft), shared=True)
     return {pool: features[pool] for pool in wanted}
 
 
@@ -184,6 +183,12 @@ def _spacing_rows(spacing: Sequence[float] | NDArray[Any], first: int, count: in
 def _batches(volumes: Iterable[NDArray[Any]], batch_size: int) -> Iterator[NDArray[Any]]:
     iterator = iter(volumes)
     while rows := [np.asarray(volume) for volume in islice(iterator, batch_size)]:
+        shapes = dict.fromkeys(row.shape for row in rows)
+        if len(shapes) > 1:
+            raise ValueError(
+                f"volumes of the shapes {', '.join(map(str, shapes))} do not fit into one batch; "
+                "bring them to one shape, or use batch_size 1"
+            )
         yield np.stack(rows)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from oct_vjepa.evaluation.metrics import Scores, average_units, score_units
-from oct_vjepa.evaluation.probes import BOOTSTRAP, check_rows, encode_labels, number_groups
+from oct_vjepa.evaluation.probes import BOOTSTRAP, prepare_sides
 
 NEIGHBOURS = 20  # DINO's k
 TEMPERATURE = 0.07  # DINO's
@@ -105,21 +105,20 @@ def neighbour_probe(
     if (features_test is None) != (y_test is None):
         raise ValueError("neighbours: give features and labels of the test side, or neither")
     alone = features_test is None or y_test is None
-    classes, y, y_held = encode_labels(y_train, y_train if alone else np.asarray(y_test))
-    groups, held = number_groups(groups_train, groups_test, len(y), len(y_held))
     asked = features_train if features_test is None else features_test
-    held = groups if alone else held
-    check_rows(train=(features_train, y, groups), test=(asked, y_held, held))
-    numbers = torch.from_numpy(np.unique(groups, return_inverse=True)[1].reshape(-1))
+    y_asked = y_train if y_test is None else y_test
+    sides = prepare_sides(features_train, y_train, asked, y_asked, groups_train, groups_test)
+    numbers = torch.from_numpy(np.unique(sides.groups, return_inverse=True)[1].reshape(-1))
     votes = neighbour_votes(
         torch.as_tensor(features_train).double(),
-        torch.from_numpy(y),
+        torch.from_numpy(sides.y),
         torch.as_tensor(asked).double(),
-        classes=len(classes),
+        classes=len(sides.classes),
         groups_N=numbers if alone else None,
         query_groups_M=numbers if alone else None,
         k=k,
         temperature=temperature,
     )
-    units = average_units(votes.numpy(), y_held, held)
-    return Scores(**score_units(units, classes, seed=seed, bootstrap=bootstrap))
+    held = sides.groups if alone else sides.groups_test
+    units = average_units(votes.numpy(), sides.y_test, held)
+    return Scores(**score_units(units, sides.classes, seed=seed, bootstrap=bootstrap))

@@ -4,9 +4,10 @@ Features, labels and participants are arrays; whose features they are does not m
 fits the regression and is loaded on first use: install `oct-vjepa[probes]`.
 """
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,13 +68,11 @@ def probe(
     Raises:
         ValueError: classes differ or are too few, sizes differ, a participant is on both sides.
     """
-    classes, y, y_held = encode_labels(y_train, y_test)
-    groups, held = number_groups(groups_train, groups_test, len(y), len(y_held))
-    check_rows(train=(features_train, y, groups), test=(features_test, y_held, held))
-    strength = _choose_strength(features_train, y, groups, seed)
-    model = _regression(strength).fit(features_train, y)
-    units = average_units(model.predict_proba(features_test), y_held, held)
-    scores = score_units(units, classes, seed=seed, bootstrap=bootstrap)
+    sides = prepare_sides(features_train, y_train, features_test, y_test, groups_train, groups_test)
+    strength = _choose_strength(features_train, sides.y, sides.groups, seed)
+    model = _regression(strength).fit(features_train, sides.y)
+    units = average_units(model.predict_proba(features_test), sides.y_test, sides.groups_test)
+    scores = score_units(units, sides.classes, seed=seed, bootstrap=bootstrap)
     return ProbeResult(**scores, strength=strength, regression=model)
 
 
@@ -141,51 +140,68 @@ def mean_difference(
     return interval_of(values[0] - values[1], samples[0] - samples[1])
 
 
-def encode_labels(
-    y_train: NDArray[Any], y_test: NDArray[Any]
-) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """Class names, and labels as their indices."""
+class Sides(NamedTuple):
+    """Labels and participants of the training and the test rows, as every probe takes them."""
+
+    classes: list[str]  # names, in the order of the numbers
+    y: NDArray[np.int64]  # classes of the training rows, from 0
+    groups: NDArray[Any]  # their participants
+    y_test: NDArray[np.int64]
+    groups_test: NDArray[Any]
+
+
+def prepare_sides(
+    features_train: NDArray[Any],
+    y_train: NDArray[Any],
+    features_test: NDArray[Any],
+    y_test: NDArray[Any],
+    groups_train: NDArray[Any] | None,
+    groups_test: NDArray[Any] | None,
+) -> Sides:
+    """Labels as numbers of their classes, and participants, numbered by row if there are none.
+
+    Raises:
+        ValueError: classes differ or are too few, a participant is on both sides, or features,
+            labels and groups of a side differ in number.
+    """
     classes, held = np.unique(y_train), np.unique(y_test)
     if len(classes) < 2 or not np.array_equal(classes, held):
         raise ValueError(
             f"training has the classes {classes.tolist()} and testing {held.tolist()}: "
             "both must have the same two or more"
         )
-    names = [str(one) for one in classes.tolist()]
-    return names, np.searchsorted(classes, y_train), np.searchsorted(classes, y_test)
-
-
-def number_groups(
-    train: NDArray[Any] | None, test: NDArray[Any] | None, rows: int, held: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Participants of both sides, numbered by row where none are given."""
-    if train is not None and test is not None and (both := set(train) & set(test)):
+    known = [set(groups) for groups in (groups_train, groups_test) if groups is not None]
+    if len(known) == 2 and (both := set.intersection(*known)):
         raise ValueError(f"{len(both)} participants are in both the training and the test rows")
-    ours = np.arange(rows) if train is None else np.asarray(train)
-    return ours, np.arange(held) if test is None else np.asarray(test)
-
-
-def check_rows(**sides: tuple[Any, Any, Any]) -> None:
-    """Refuse a side whose features, labels and groups differ in number.
-
-    Raises:
-        ValueError: names the side and the numbers.
-    """
-    for side, parts in sides.items():
+    sides = Sides(
+        classes=[str(one) for one in classes.tolist()],
+        y=np.searchsorted(classes, y_train),
+        groups=np.arange(len(y_train)) if groups_train is None else np.asarray(groups_train),
+        y_test=np.searchsorted(classes, y_test),
+        groups_test=np.arange(len(y_test)) if groups_test is None else np.asarray(groups_test),
+    )
+    for side, parts in (
+        ("train", (features_train, sides.y, sides.groups)),
+        ("test", (features_test, sides.y_test, sides.groups_test)),
+    ):
         sizes = [len(part) for part in parts]
         if len(set(sizes)) > 1:
             raise ValueError(f"{side}: rows, labels and groups differ in number: {sizes}")
+    return sides
+
+
+def _sklearn(module: str) -> Any:
+    try:
+        return importlib.import_module(f"sklearn.{module}")
+    except ImportError as error:
+        raise RuntimeError("probes need scikit-learn: install oct-vjepa[probes]") from error
 
 
 def _regression(strength: float) -> Any:
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise RuntimeError("probes need scikit-learn: install oct-vjepa[probes]") from error
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000))
+    return _sklearn("pipeline").make_pipeline(
+        _sklearn("preprocessing").StandardScaler(),
+        _sklearn("linear_model").LogisticRegression(C=strength, max_iter=5000),
+    )
 
 
 def _choose_strength(
@@ -206,13 +222,19 @@ def _choose_strength(
 def participant_folds(
     features: NDArray[Any], y: NDArray[np.int64], groups: NDArray[Any], seed: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Folds whose training part holds every class; a participant is in one fold only."""
-    from sklearn.model_selection import StratifiedGroupKFold
+    """Folds whose training part holds every class; a participant is in one fold only.
 
+    Raises:
+        RuntimeError: scikit-learn is not installed.
+        ValueError: too few participants.
+    """
+    model_selection = _sklearn("model_selection")
     fewest = min(len(np.unique(groups[y == one])) for one in np.unique(y))
     if fewest < 2:
         raise ValueError("every class needs at least two training participants")
-    splitter = StratifiedGroupKFold(min(FOLDS, fewest), shuffle=True, random_state=seed)
+    splitter = model_selection.StratifiedGroupKFold(
+        min(FOLDS, fewest), shuffle=True, random_state=seed
+    )
     folds = [
         (fit, rest)
         for fit, rest in splitter.split(features, y, groups)

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
+
+from oct_vjepa.saving import write_whole
 
 FORMATS = ("parquet", "safetensors")
 _GROUP_BYTES = 64 * 2**20  # of a Parquet row group; fixed, so that equal rows give equal files
@@ -73,13 +74,9 @@ def write_table(
         blocks: rows of all columns, together as many as ids.
         about: JSON values kept with the rows.
     """
-    draft = path.with_name(f".{path.name}.draft")
     text = json.dumps(dict(about), sort_keys=True)
     write = _write_parquet if form == "parquet" else _write_safetensors
-    write(draft, list(ids), columns, blocks, text)
-    with draft.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    write_whole(path, lambda draft: write(draft, list(ids), columns, blocks, text))
 
 
 def read_embeddings(path: str | Path, form: str = "") -> Embeddings:

@@ -16,14 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oct_vjepa.evaluation.metrics import Scores, average_units, score_units
-from oct_vjepa.evaluation.probes import (
-    BOOTSTRAP,
-    check_rows,
-    encode_labels,
-    number_groups,
-    participant_folds,
-)
+from oct_vjepa.evaluation.probes import BOOTSTRAP, participant_folds, prepare_sides
 from oct_vjepa.heads.attentive import AttentiveHead, CrossAttentionHead, TokenHead
+from oct_vjepa.model.decay import decay_groups
+from oct_vjepa.rules import COUNT, check_choices, check_numbers
 
 KINDS = ("attentive", "cross_attention")
 
@@ -60,11 +56,9 @@ class TokenProbeConfig:
     """Passes without a lower validation loss after which training stops."""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"token_probe.kind ({self.kind!r}) must be one of {KINDS}")
-        for name in ("heads", "depth", "inner", "batch_size", "epochs", "patience"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"token_probe.{name} ({getattr(self, name)}) must be positive")
+        check_choices(self, "token_probe", kind=KINDS)
+        counts = ("heads", "depth", "inner", "batch_size", "epochs", "patience")
+        check_numbers(self, "token_probe", COUNT, *counts)
         if not self.learning_rate > 0 or self.weight_decay < 0:
             raise ValueError(
                 f"token_probe.learning_rate ({self.learning_rate}) must be positive and "
@@ -117,15 +111,14 @@ def token_probe(
         ValueError: as `probe`, or the heads do not divide the width.
     """
     config = TokenProbeConfig() if config is None else config
-    classes, y, y_held = encode_labels(y_train, y_test)
-    groups, held = number_groups(groups_train, groups_test, len(y), len(y_held))
-    check_rows(train=(tokens_train, y, groups), test=(tokens_test, y_held, held))
-    fit, rest = participant_folds(tokens_train, y, groups, seed)[0]
-    head = _make_head(config, tokens_train.shape[2], classes, seed).to(device)
-    epoch, loss = _train(head, tokens_train, y, fit, rest, config, seed)
-    units = average_units(_predict(head, tokens_test, config).softmax(1).numpy(), y_held, held)
+    sides = prepare_sides(tokens_train, y_train, tokens_test, y_test, groups_train, groups_test)
+    fit, rest = participant_folds(tokens_train, sides.y, sides.groups, seed)[0]
+    head = _make_head(config, tokens_train.shape[2], sides.classes, seed).to(device)
+    epoch, loss = _train(head, tokens_train, sides.y, fit, rest, config, seed)
+    chances = _predict(head, tokens_test, config).softmax(1).numpy()
+    units = average_units(chances, sides.y_test, sides.groups_test)
     return TokenProbeResult(
-        **score_units(units, classes, seed=seed, bootstrap=bootstrap),
+        **score_units(units, sides.classes, seed=seed, bootstrap=bootstrap),
         head=head.cpu().eval(),
         best_epoch=epoch,
         validation_loss=loss,
@@ -157,7 +150,7 @@ def _train(
     order = np.random.default_rng(seed)
     counts = np.bincount(y[fit], minlength=len(head.classes))
     weight = torch.from_numpy(len(fit) / (len(counts) * counts)).double()
-    optimizer = torch.optim.AdamW(_groups(head, config.weight_decay), lr=config.learning_rate)
+    optimizer = torch.optim.AdamW(decay_groups(head, config.weight_decay), lr=config.learning_rate)
     best, best_epoch, state = np.inf, 0, copy.deepcopy(head.state_dict())
     for epoch in range(1, config.epochs + 1):
         head.train()
@@ -176,19 +169,6 @@ def _train(
             break
     head.load_state_dict(state)
     return best_epoch, best
-
-
-def _groups(head: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    matrices = [one for name, one in head.named_parameters() if _decays(name, one)]
-    alone = [one for name, one in head.named_parameters() if not _decays(name, one)]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": alone, "weight_decay": 0.0},
-    ]
-
-
-def _decays(name: str, weight: Tensor) -> bool:
-    return weight.ndim >= 2 and not name.endswith(".query")  # the query is a token, not a map
 
 
 def _rows(tokens: NDArray[Any], rows: NDArray[np.int64] | slice, head: nn.Module) -> Tensor:

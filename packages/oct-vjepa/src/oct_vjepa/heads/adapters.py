@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from oct_vjepa.model.encoder import Encoder
+from oct_vjepa.rules import COUNT, FROM_0_BELOW_1, POSITIVE, check_numbers
 
 PARTS = {
     "qkv": "attention.qkv",
@@ -38,12 +39,9 @@ class LoraConfig:
     """Which maps of each block get an adapter."""
 
     def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"lora.rank ({self.rank}) must be positive")
-        if not self.alpha > 0:
-            raise ValueError(f"lora.alpha ({self.alpha}) must be positive")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"lora.dropout ({self.dropout}) must be from 0 to below 1")
+        check_numbers(self, "lora", COUNT, "rank")
+        check_numbers(self, "lora", POSITIVE, "alpha")
+        check_numbers(self, "lora", FROM_0_BELOW_1, "dropout")
         unknown = sorted(set(self.parts) - PARTS.keys())
         if unknown or not self.parts:
             raise ValueError(f"lora.parts ({self.parts}) must be among {', '.join(PARTS)}")

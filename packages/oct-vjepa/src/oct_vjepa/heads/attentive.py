@@ -11,37 +11,31 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from oct_vjepa.heads.head import Head
-from oct_vjepa.model.blocks import INIT_STD, Mlp
+from oct_vjepa.model.attention import attend
+from oct_vjepa.model.blocks import INIT_STD, Attention, Mlp
+from oct_vjepa.model.positions import Rotary
+
+KERNEL = "sdpa"  # PyTorch's own: no head has been run with a TPU's kernel
 
 
-def attend(query_BMD: Tensor, key_BND: Tensor, value_BND: Tensor, heads: int) -> Tensor:
-    """Scaled dot-product attention in `heads` parts of the last axis, (B, M, D)."""
-    query, key, value = (
-        part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query_BMD, key_BND, value_BND)
-    )
-    mixed = functional.scaled_dot_product_attention(query, key, value)
-    return mixed.transpose(1, 2).flatten(-2)
+class TokenBlock(Attention):
+    """Pre-norm self-attention among tokens without positions, then an MLP.
 
-
-class TokenBlock(nn.Module):
-    """Pre-norm self-attention among tokens without positions, then an MLP."""
+    Not a `Block`, which has an attention: this is one, so that its maps are called `qkv` and `proj`
+    in a saved head, beside those of `QueryBlock`.
+    """
 
     def __init__(self, *, width: int, heads: int, mlp_ratio: float, layer_norm_eps: float) -> None:
-        super().__init__()
-        self.heads = heads
+        super().__init__(width, heads, KERNEL)
         self.norm1 = nn.LayerNorm(width, eps=layer_norm_eps)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=layer_norm_eps)
         self.mlp = Mlp(width, mlp_ratio)
 
-    def forward(self, x_BND: Tensor) -> Tensor:
+    def forward(self, x_BND: Tensor, rotary: Rotary | None = None) -> Tensor:
         """Attend, then transform, both added to the input, (B, N, D)."""
-        query, key, value = self.qkv(self.norm1(x_BND)).chunk(3, dim=-1)
-        x_BND = x_BND + self.proj(attend(query, key, value, self.heads))
+        x_BND = x_BND + super().forward(self.norm1(x_BND), rotary)
         return x_BND + self.mlp(self.norm2(x_BND))
 
 
@@ -59,8 +53,10 @@ class QueryBlock(nn.Module):
 
     def forward(self, query_BMD: Tensor, x_BND: Tensor) -> Tensor:
         """What the queries become, (B, M, D)."""
-        key, value = self.keyvalue(self.norm1(x_BND)).chunk(2, dim=-1)
-        query_BMD = query_BMD + attend(self.query(query_BMD), key, value, self.heads)
+        query = self.query(query_BMD).unflatten(-1, (self.heads, -1))
+        keyvalue = self.keyvalue(self.norm1(x_BND)).unflatten(-1, (2, self.heads, -1))
+        key, value = keyvalue.unbind(2)
+        query_BMD = query_BMD + attend(query, key, value, KERNEL)
         return query_BMD + self.mlp(self.norm2(query_BMD))
 
 
@@ -136,9 +132,10 @@ class CrossAttentionPool(nn.Module):
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
         """One vector a volume, (B, D)."""
-        key, value = self.keyvalue(self.norm(tokens_BND)).chunk(2, dim=-1)
-        query = self.query.expand(tokens_BND.shape[0], -1, -1)
-        return self.proj(attend(query, key, value, self.heads)).squeeze(1)
+        query = self.query.expand(tokens_BND.shape[0], -1, -1).unflatten(-1, (self.heads, -1))
+        keyvalue = self.keyvalue(self.norm(tokens_BND)).unflatten(-1, (2, self.heads, -1))
+        key, value = keyvalue.unbind(2)
+        return self.proj(attend(query, key, value, KERNEL)).squeeze(1)
 
 
 class TokenHead(Head):

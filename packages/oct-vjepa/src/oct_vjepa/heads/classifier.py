@@ -19,6 +19,7 @@ from oct_vjepa.heads.mlp import MlpHead
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.pooling import class_tokens_of
 from oct_vjepa.model.weights import WeightsError, read_config
+from oct_vjepa.rules import FROM_0_BELOW_1, check_choices, check_numbers
 
 LOSSES = ("cross_entropy", "ordinal")
 HEADS: dict[str, type[Head]] = {
@@ -50,12 +51,8 @@ class ClassifierConfig:
     """Weight of each class in the loss, such as those of `balanced_weights`; none: all alike."""
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ValueError(f"classifier.loss ({self.loss!r}) must be one of {LOSSES}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(
-                f"classifier.label_smoothing ({self.label_smoothing}) must be from 0 to below 1"
-            )
+        check_choices(self, "classifier", loss=LOSSES)
+        check_numbers(self, "classifier", FROM_0_BELOW_1, "label_smoothing")
         weights = self.class_weights
         if weights is not None and (min(weights, default=0) < 0 or sum(weights) <= 0):
             raise ValueError(

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from oct_vjepa.heads.adapters import has_lora
+from oct_vjepa.model.decay import decays
 from oct_vjepa.model.encoder import Encoder
+from oct_vjepa.rules import ABOVE_0_TO_1, COUNT, POSITIVE, check_choices, check_numbers
 
 MODES = ("linear", "gradual", "full", "lora")
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 _LATE = re.compile(r"(?:^|\.)norms?\.")  # the norm behind the last block
-_UNDECAYED = ("query", "mask_tokens", "table")  # the table holds learned positions
 
 
 @dataclass(kw_only=True, slots=True)
@@ -37,18 +38,10 @@ class FinetuningConfig:
     joins is one more compilation on XLA."""
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"finetuning.mode ({self.mode!r}) must be one of {MODES}")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(
-                f"finetuning.layer_decay ({self.layer_decay}) must be above 0 and at most 1"
-            )
-        if not self.encoder_lr_scale > 0:
-            raise ValueError(
-                f"finetuning.encoder_lr_scale ({self.encoder_lr_scale}) must be positive"
-            )
-        if self.unfreeze_every < 1:
-            raise ValueError(f"finetuning.unfreeze_every ({self.unfreeze_every}) must be positive")
+        check_choices(self, "finetuning", mode=MODES)
+        check_numbers(self, "finetuning", ABOVE_0_TO_1, "layer_decay")
+        check_numbers(self, "finetuning", POSITIVE, "encoder_lr_scale")
+        check_numbers(self, "finetuning", COUNT, "unfreeze_every")
 
 
 def layer_of(name: str, depth: int) -> int:
@@ -78,13 +71,15 @@ def layer_groups(
     """
     depth = len(encoder.blocks)
     parts: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, weight in encoder.named_parameters():
-        if weight.requires_grad:
-            scale = encoder_lr_scale * layer_decay ** (depth + 1 - layer_of(name, depth))
-            parts.setdefault((scale, _decay(name, weight, weight_decay)), []).append(weight)
-    for name, weight in head.named_parameters():
-        if weight.requires_grad:
-            parts.setdefault((1.0, _decay(name, weight, weight_decay)), []).append(weight)
+    for module in (encoder, head):
+        for name, weight in module.named_parameters():
+            if not weight.requires_grad:
+                continue
+            scale = 1.0
+            if module is encoder:
+                scale = encoder_lr_scale * layer_decay ** (depth + 1 - layer_of(name, depth))
+            decay = weight_decay if decays(name, weight) else 0.0
+            parts.setdefault((scale, decay), []).append(weight)
     return [
         {"params": weights, "lr_scale": scale, "weight_decay": decay}
         for (scale, decay), weights in sorted(parts.items(), key=lambda item: item[0])
@@ -214,11 +209,6 @@ def trainable_parameters(modules: Iterable[nn.Module]) -> int:
     return sum(
         weight.numel() for one in modules for weight in one.parameters() if weight.requires_grad
     )
-
-
-def _decay(name: str, weight: Tensor, weight_decay: float) -> float:
-    alone = weight.ndim < 2 or name.rpartition(".")[2] in _UNDECAYED
-    return 0.0 if alone else weight_decay
 
 
 def _forget_steps(module: nn.Module, _: Any) -> None:

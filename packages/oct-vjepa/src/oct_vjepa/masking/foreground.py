@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from oct_vjepa.model.patches import split_patches
+from oct_vjepa.rules import BETWEEN_0_AND_1, check_choices, check_numbers
 
 FOREGROUND_MEASURES = ("mean", "std")
 
@@ -26,12 +27,8 @@ class ForegroundConfig:
     no unit, survives a change of gain, and gives every volume the same number."""
 
     def __post_init__(self) -> None:
-        if self.measure not in FOREGROUND_MEASURES:
-            raise ValueError(
-                f"foreground.measure ({self.measure!r}) must be one of {FOREGROUND_MEASURES}"
-            )
-        if not 0 < self.fraction < 1:
-            raise ValueError(f"foreground.fraction ({self.fraction}) must be between 0 and 1")
+        check_choices(self, "foreground", measure=FOREGROUND_MEASURES)
+        check_numbers(self, "foreground", BETWEEN_0_AND_1, "fraction")
 
 
 @torch.no_grad()

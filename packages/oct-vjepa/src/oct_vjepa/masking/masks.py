@@ -15,6 +15,13 @@ from torch import Tensor
 
 from oct_vjepa.masking import samplers
 from oct_vjepa.masking.foreground import ForegroundConfig
+from oct_vjepa.rules import (
+    ABOVE_0_TO_1,
+    AT_LEAST_1,
+    BETWEEN_0_AND_1,
+    check_choices,
+    check_numbers,
+)
 
 MASK_KINDS = ("blocks", "foreground", "patches", "cubes", "vjepa2")
 
@@ -58,12 +65,9 @@ class MaskSetConfig:
     encoder would seldom be given what it is asked about."""
 
     def __post_init__(self) -> None:
-        if self.kind not in MASK_KINDS:
-            raise ValueError(f"masking.sets.kind ({self.kind!r}) must be one of {MASK_KINDS}")
-        if self.blocks < 1:
-            raise ValueError(f"masking.sets.blocks ({self.blocks}) must be at least 1")
-        if not 0 < self.scale <= 1:
-            raise ValueError(f"masking.sets.scale ({self.scale}) must be above 0 and at most 1")
+        check_choices(self, "masking.sets", kind=MASK_KINDS)
+        check_numbers(self, "masking.sets", AT_LEAST_1, "blocks")
+        check_numbers(self, "masking.sets", ABOVE_0_TO_1, "scale")
         if not 0 < self.aspect_low <= self.aspect_high:
             raise ValueError(
                 f"masking.sets.aspect_low ({self.aspect_low}) must be above 0 and at most "
@@ -78,17 +82,14 @@ class MaskSetConfig:
         self._check_options()
 
     def _check_options(self) -> None:
-        if self.max_targets is not None and self.max_targets < 1:
-            raise ValueError(f"masking.sets.max_targets ({self.max_targets}) must be at least 1")
+        if self.max_targets is not None:
+            check_numbers(self, "masking.sets", AT_LEAST_1, "max_targets")
         cube = tuple(int(edge) for edge in self.cube_size)  # OmegaConf gives a list
         if len(cube) != 3 or min(cube) < 1:
             raise ValueError(f"masking.sets.cube_size ({cube}) must be three positive sizes")
         self.cube_size = cube
-        for name in ("foreground_fraction", "context_foreground"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(
-                    f"masking.sets.{name} ({getattr(self, name)}) must be between 0 and 1"
-                )
+        fractions = ("foreground_fraction", "context_foreground")
+        check_numbers(self, "masking.sets", BETWEEN_0_AND_1, *fractions)
 
     @property
     def fixed_size(self) -> bool:

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from oct_vjepa.model.blocks import INIT_STD
 from oct_vjepa.model.positions import THETA, grid_positions
-
-TABLE_STD = 0.02  # as every other weight; also what ViT and its 3-D descendants use
 
 
 def resize_table(table_ND: Tensor, old: tuple[int, int, int], new: tuple[int, int, int]) -> Tensor:
@@ -64,7 +63,7 @@ class AbsolutePositions(nn.Module):
         self.kind, self.grid = kind, grid
         if kind == "learned":
             self.table = nn.Parameter(torch.empty(grid[0] * grid[1] * grid[2], width))
-            nn.init.trunc_normal_(self.table, std=TABLE_STD)
+            nn.init.trunc_normal_(self.table, std=INIT_STD)  # as ViT and its 3-D descendants
         else:
             self.register_buffer("fixed", sincos_table(grid, width), persistent=False)
 

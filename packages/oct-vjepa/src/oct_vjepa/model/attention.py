@@ -14,19 +14,34 @@ ATTENTION_KERNELS = ("auto", "sdpa")
 FLASH_BLOCK = 1024  # torch_xla.experimental.custom_kernel: the largest of DEFAULT_BLOCK_SIZES
 FLASH_SHORT = (128, 256, 512)  # shorter lengths that the smaller blocks divide
 
+Fused = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Queries, keys and values (B, H, N, D) in, what the queries become out."""
 
-def attend(query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor, kernel: str) -> Tensor:
-    """Softmax attention without a matrix of N x N in memory, (B, H, N, D).
 
-    PyTorch's fused attention everywhere. On a TPU it would be taken apart into that matrix, so
-    "auto" takes torch-xla's Pallas kernel there, where its blocks divide N. That path has not been
-    run on a TPU yet; "sdpa" avoids it.
+def attend(query_BMHD: Tensor, key_BNHD: Tensor, value_BNHD: Tensor, kernel: str) -> Tensor:
+    """Softmax attention without a matrix of M x N in memory, heads side by side, (B, M, H * D).
+
+    Args:
+        query_BMHD: M tokens that ask, in H heads of width D.
+        key_BNHD: N tokens that are asked.
+        value_BNHD: what they answer.
+        kernel: one of `ATTENTION_KERNELS`; see `pick_kernel`.
     """
-    if kernel == "auto" and query_BHND.device.type == "xla" and fits_flash(query_BHND.shape[2]):
-        flash = _tpu_flash()
-        if flash is not None:
-            return flash(query_BHND, key_BHND, value_BHND)
-    return functional.scaled_dot_product_attention(query_BHND, key_BHND, value_BHND)
+    query, key, value = (part.transpose(1, 2) for part in (query_BMHD, key_BNHD, value_BNHD))
+    fused = pick_kernel(kernel, query.device, query.shape[2])
+    return fused(query, key, value).transpose(1, 2).flatten(-2)
+
+
+def pick_kernel(kernel: str, device: torch.device, tokens: int) -> Fused:
+    """The function that attends among `tokens` on `device`.
+
+    PyTorch's fused attention everywhere. On a TPU it would be taken apart into the matrix of all
+    pairs, so "auto" takes torch-xla's Pallas kernel there, where its blocks divide the tokens. That
+    path has not been run on a TPU yet; "sdpa" avoids it.
+    """
+    if kernel == "auto" and device.type == "xla" and fits_flash(tokens):
+        return _tpu_flash() or functional.scaled_dot_product_attention
+    return functional.scaled_dot_product_attention
 
 
 def fits_flash(tokens: int) -> bool:
@@ -38,7 +53,7 @@ def fits_flash(tokens: int) -> bool:
 
 
 @cache
-def _tpu_flash() -> Callable[[Tensor, Tensor, Tensor], Tensor] | None:
+def _tpu_flash() -> Fused | None:
     """torch-xla's kernel on a TPU with jax installed (it compiles the kernel), else None."""
     import torch_xla.runtime as xr
 

@@ -1,12 +1,13 @@
 """The transformer block that the encoder and the predictor share, and how it is initialised."""
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from oct_vjepa.model.attention import attend
+from oct_vjepa.model.attention import attend, recompute
 from oct_vjepa.model.positions import Rotary, apply_rotary
 
 INIT_STD = 0.02  # V-JEPA 2, vision_transformer.py
@@ -26,11 +27,7 @@ class Attention(nn.Module):
         qkv = self.qkv(x_BND).unflatten(-1, (3, self.heads, -1))  # (B, N, 3, H, D/H)
         pair = qkv[:, :, :2]
         query, key = (pair if rotary is None else apply_rotary(pair, rotary)).unbind(2)
-        value = qkv[:, :, 2]
-        mixed = attend(
-            query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), self.kernel
-        )
-        return self.proj(mixed.transpose(1, 2).flatten(-2))
+        return self.proj(attend(query, key, qkv[:, :, 2], self.kernel))
 
 
 class Mlp(nn.Module):
@@ -90,6 +87,48 @@ class Block(nn.Module):
         shape = (branch_BND.shape[0], 1, 1)
         kept_B11 = torch.rand(shape, device=branch_BND.device) < keep
         return branch_BND * (kept_B11 / keep).to(branch_BND.dtype)
+
+
+class StackShape(Protocol):
+    """What `stack_blocks` reads of a configuration."""
+
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float
+
+
+def stack_blocks(
+    shape: StackShape, *, layer_norm_eps: float, attention: str, drop_path: float = 0.0
+) -> nn.ModuleList:
+    """The blocks of a transformer, first to last; further arguments are those of `Block`.
+
+    The last block drops a branch with the probability `drop_path`, the others less, linear from 0.
+    """
+    return nn.ModuleList(
+        Block(
+            width=shape.width,
+            heads=shape.heads,
+            mlp_ratio=shape.mlp_ratio,
+            layer_norm_eps=layer_norm_eps,
+            drop_path=drop_path * index / max(shape.depth - 1, 1),
+            attention=attention,
+        )
+        for index in range(shape.depth)
+    )
+
+
+def run_block(
+    block: nn.Module, tokens_BND: Tensor, rotary: Rotary | None, *, recomputed: bool
+) -> Tensor:
+    """What a block makes of the tokens; if `recomputed`, it keeps its input only until backward."""
+    if not recomputed:
+        return block(tokens_BND, rotary)
+
+    def run(x_BND: Tensor, *tables: Tensor) -> Tensor:
+        return block(x_BND, Rotary(*tables) if tables else None)
+
+    return recompute(run, tokens_BND, *(rotary or ()))
 
 
 def initialise(module: nn.Module) -> None:

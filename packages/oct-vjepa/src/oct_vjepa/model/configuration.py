@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from oct_vjepa.model.attention import ATTENTION_KERNELS
 from oct_vjepa.model.patches import grid_of
 from oct_vjepa.model.positions import POSITION_UNITS, ROTARY_FORMS, Placement, check_head_width
+from oct_vjepa.rules import FROM_0_BELOW_1, POSITIVE, check_choices, check_numbers
 
 POSITIONS = ("rotary", "learned", "sincos")
 
@@ -87,22 +88,17 @@ class EncoderConfig:
             if len(value) != 3 or min(value) < 1:
                 raise ValueError(f"encoder.{name} ({value}) must be three positive sizes (Z, Y, X)")
             setattr(self, name, value)
-        for name in ("channels", "depth", "mlp_ratio", "input_std", "layer_norm_eps"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"encoder.{name} ({getattr(self, name)}) must be positive")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"encoder.drop_path ({self.drop_path}) must be from 0 to below 1")
-        choices: tuple[tuple[str, tuple[str, ...]], ...] = (
-            ("rotary", ROTARY_FORMS),
-            ("positions", POSITIONS),
-            ("position_unit", POSITION_UNITS),
-            ("attention", ATTENTION_KERNELS),
+        positive = ("channels", "depth", "mlp_ratio", "input_std", "layer_norm_eps")
+        check_numbers(self, "encoder", POSITIVE, *positive)
+        check_numbers(self, "encoder", FROM_0_BELOW_1, "drop_path")
+        check_choices(
+            self,
+            "encoder",
+            rotary=ROTARY_FORMS,
+            positions=POSITIONS,
+            position_unit=POSITION_UNITS,
+            attention=ATTENTION_KERNELS,
         )
-        for name, allowed in choices:
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"encoder.{name} ({getattr(self, name)!r}) must be one of {allowed}"
-                )
         self._check_positions()
         try:
             grid_of(self.input_shape, self.patch_size)

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from oct_vjepa.model.absolute import AbsolutePositions
-from oct_vjepa.model.attention import recompute
-from oct_vjepa.model.blocks import Block, initialise
+from oct_vjepa.model.blocks import initialise, run_block, stack_blocks
 from oct_vjepa.model.configuration import SIZES, EncoderConfig, encoder_config
 from oct_vjepa.model.patches import PatchEmbedding, grid_of
 from oct_vjepa.model.pooling import pool_tokens
@@ -24,6 +23,9 @@ from oct_vjepa.model.weights import (
 )
 
 __all__ = ["SIZES", "Encoder", "EncoderConfig", "encoder_config"]
+
+FREE = ("input_shape", "drop_path", "recompute", "attention", "input_mean", "input_std")
+"""Settings that the weights do not depend on; those of a new run stand above those of the file."""
 
 
 class Encoder(nn.Module):
@@ -42,16 +44,11 @@ class Encoder(nn.Module):
         self.positions: AbsolutePositions | None = None
         if config.positions != "rotary":
             self.positions = AbsolutePositions(config.positions, config.grid, config.width)
-        self.blocks = nn.ModuleList(
-            Block(
-                width=config.width,
-                heads=config.heads,
-                mlp_ratio=config.mlp_ratio,
-                layer_norm_eps=config.layer_norm_eps,
-                drop_path=config.drop_path * index / max(config.depth - 1, 1),
-                attention=config.attention,
-            )
-            for index in range(config.depth)
+        self.blocks = stack_blocks(
+            config,
+            layer_norm_eps=config.layer_norm_eps,
+            attention=config.attention,
+            drop_path=config.drop_path,
         )
         self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         initialise(self)
@@ -88,7 +85,7 @@ class Encoder(nn.Module):
         rotary = self._rotary(grid, ids_BK, x_BCZYX.device, spacing_B3)
         found: list[Tensor] = []
         for index, block in enumerate(self.blocks[: wanted[-1] + 1] if wanted else self.blocks):
-            tokens = self._run(block, tokens, rotary)
+            tokens = run_block(block, tokens, rotary, recomputed=self.config.recompute)
             if index in wanted:
                 found.append(self.norm(tokens))
         return tuple(found) if wanted else self.norm(tokens)
@@ -120,15 +117,6 @@ class Encoder(nn.Module):
         positions = patch_positions(config.placement, grid, ids_BK, device, spacing_B3)
         return make_rotary(positions, config.width // config.heads, config.rotary)
 
-    def _run(self, block: nn.Module, tokens_BND: Tensor, rotary: Rotary | None) -> Tensor:
-        if not self.config.recompute:
-            return block(tokens_BND, rotary)
-
-        def run(x_BND: Tensor, *tables: Tensor) -> Tensor:
-            return block(x_BND, Rotary(*tables) if tables else None)
-
-        return recompute(run, tokens_BND, *(rotary or ()))
-
     def embed(
         self, x_BCZYX: Tensor, pool: str = "mean", *, spacing_B3: Tensor | None = None
     ) -> Tensor:
@@ -140,26 +128,55 @@ class Encoder(nn.Module):
         write_weights(folder, "encoder", asdict(self.config), self)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
-        """Read an encoder from a folder, in evaluation mode and on the CPU.
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        config: EncoderConfig | None = None,
+        *,
+        device: torch.device | str = "cpu",
+    ) -> Self:
+        """Read an encoder from a folder, in evaluation mode; nothing is drawn on the way.
 
         Weights of other projects are read by `oct_vjepa.convert`.
 
         Args:
             folder: a path, or a URL that fsspec knows (needs `oct-vjepa[urls]`).
+            config: of the encoder that is wanted, where a run has settings of its own; it must be
+                what is in the folder, except for the settings in `FREE`. None: that of the folder.
+            device: where its weights shall be.
 
         Raises:
-            WeightsError: files missing or damaged, settings unknown, or keys that do not fit.
+            WeightsError: files missing or damaged, settings unknown, keys that do not fit, or a
+                setting that is not the wanted one; it is named with both values.
         """
         with local_copy(folder) as local:
-            settings = read_config(local, "encoder")
-            known = {field.name for field in fields(EncoderConfig)}
-            if unknown := sorted(settings.keys() - known):
-                raise WeightsError(f"{folder}: config.json has unknown encoder settings {unknown}")
-            try:
-                config = EncoderConfig(**settings)
-            except (TypeError, ValueError) as error:
-                raise WeightsError(f"{folder}: config.json is not valid: {error}") from error
-            encoder = cls(config)
+            found = _read_settings(folder, local)
+            if config is not None:
+                _check_settings(folder, found, config)
+            with torch.device("meta"):  # no numbers yet: all of them are in the file
+                encoder = cls(found if config is None else config)
             load_weights(encoder, local)
-        return encoder.eval()
+        return encoder.to(device).eval()
+
+
+def _read_settings(folder: str | Path, local: Path) -> EncoderConfig:
+    settings = read_config(local, "encoder")
+    known = {field.name for field in fields(EncoderConfig)}
+    if unknown := sorted(settings.keys() - known):
+        raise WeightsError(f"{folder}: config.json has unknown encoder settings {unknown}")
+    try:
+        return EncoderConfig(**settings)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{folder}: config.json is not valid: {error}") from error
+
+
+def _check_settings(folder: str | Path, found: EncoderConfig, wanted: EncoderConfig) -> None:
+    """Refuse what the weights depend on and is not alike."""
+    free = FREE if wanted.positions == "rotary" else FREE[1:]  # a table has a row for each place
+    for one in fields(EncoderConfig):
+        there, here = getattr(found, one.name), getattr(wanted, one.name)
+        if one.name not in free and there != here:
+            raise WeightsError(
+                f"{folder}: was made with encoder.{one.name}={there}, and this run has {here}; "
+                "make them equal"
+            )

@@ -31,7 +31,13 @@ def split_patches(x_BCZYX: Tensor, patch_size: tuple[int, int, int]) -> Tensor:
 
 
 def gather_patches(x_BND: Tensor, ids_BK: Tensor) -> Tensor:
-    """Rows of `x_BND` that `ids_BK` lists, (B, K, D)."""
+    """Rows of `x_BND` that `ids_BK` lists, (B, K, D).
+
+    Raises:
+        ValueError: ids for another number of volumes.
+    """
+    if len(ids_BK) != len(x_BND):  # torch's gather would take the first volumes without a word
+        raise ValueError(f"ids for {len(ids_BK)} volumes do not belong to {len(x_BND)} volumes")
     return x_BND.gather(1, ids_BK.unsqueeze(-1).expand(-1, -1, x_BND.shape[-1]))
 
 

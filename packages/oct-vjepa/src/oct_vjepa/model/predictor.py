@@ -6,10 +6,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from oct_vjepa.model.attention import recompute
-from oct_vjepa.model.blocks import INIT_STD, Block, initialise
+from oct_vjepa.model.blocks import INIT_STD, initialise, run_block, stack_blocks
 from oct_vjepa.model.encoder import EncoderConfig
-from oct_vjepa.model.positions import Rotary, check_head_width, make_rotary, patch_positions
+from oct_vjepa.model.positions import check_head_width, make_rotary, patch_positions
+from oct_vjepa.rules import POSITIVE, check_numbers
 
 
 @dataclass(kw_only=True, slots=True)
@@ -27,9 +27,7 @@ class PredictorConfig:
 
     def __post_init__(self) -> None:
         check_head_width("predictor", width=self.width, heads=self.heads)
-        for name in ("depth", "mlp_ratio"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"predictor.{name} ({getattr(self, name)}) must be positive")
+        check_numbers(self, "predictor", POSITIVE, "depth", "mlp_ratio")
 
 
 class PatchIds(Protocol):
@@ -86,15 +84,8 @@ class Predictor(nn.Module):
                 nn.Linear(encoder.width, config.width),
             )
         self.mask_tokens = nn.Parameter(torch.empty(mask_tokens, config.width))
-        self.blocks = nn.ModuleList(
-            Block(
-                width=config.width,
-                heads=config.heads,
-                mlp_ratio=config.mlp_ratio,
-                layer_norm_eps=encoder.layer_norm_eps,
-                attention=encoder.attention,
-            )
-            for _ in range(config.depth)
+        self.blocks = stack_blocks(
+            config, layer_norm_eps=encoder.layer_norm_eps, attention=encoder.attention
         )
         self.norm = nn.LayerNorm(config.width, eps=encoder.layer_norm_eps)
         self.proj = nn.Linear(config.width, levels * encoder.width)
@@ -147,10 +138,5 @@ class Predictor(nn.Module):
         positions = patch_positions(encoder.placement, self.grid, ids, ids.device, spacing_B3)
         rotary = make_rotary(positions, self.config.width // self.config.heads, encoder.rotary)
         for block in self.blocks:
-            tokens = self._run(block, tokens, rotary)
+            tokens = run_block(block, tokens, rotary, recomputed=encoder.recompute)
         return tokens
-
-    def _run(self, block: nn.Module, tokens_BND: Tensor, rotary: Rotary) -> Tensor:
-        if not self.encoder_config.recompute:
-            return block(tokens_BND, rotary)
-        return recompute(lambda x, *tables: block(x, Rotary(*tables)), tokens_BND, *rotary)

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from oct_vjepa.saving import flush
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -102,7 +105,7 @@ def write_weights(folder: str | Path, kind: str, config: dict[str, Any], module:
         save_file(state, staging / WEIGHTS_NAME, metadata={"config": _fingerprint(text)})
         (staging / CONFIG_NAME).write_text(text, encoding="utf-8")
         for name in (WEIGHTS_NAME, CONFIG_NAME):
-            _flush(staging / name)
+            flush(staging / name)
         if folder.exists():
             for name in (WEIGHTS_NAME, CONFIG_NAME):
                 os.replace(staging / name, folder / name)
@@ -144,7 +147,9 @@ def read_config(folder: str | Path, kind: str) -> dict[str, Any]:
     except ValueError as error:
         raise WeightsError(f"{path}: not JSON ({error})") from error
     if not isinstance(document, dict) or not isinstance(document.get(kind), dict):
-        raise WeightsError(f'{path}: has no section "{kind}", so it is not a saved {kind}')
+        raise WeightsError(
+            f'{path}: has no section "{kind}", so it is not a saved {kind}{_cure(document, path)}'
+        )
     version = document.get("format_version")
     if version != FORMAT_VERSION:
         raise WeightsError(
@@ -154,8 +159,17 @@ def read_config(folder: str | Path, kind: str) -> dict[str, Any]:
     return document[kind]
 
 
+def _cure(document: Any, path: Path) -> str:
+    """How to get at weights of transformers; empty for other files."""
+    if not isinstance(document, dict) or "model_type" not in document:
+        return ""
+    return f"; for weights of transformers run oct-vjepa convert {path.parent} NEW_FOLDER first"
+
+
 def load_weights(module: nn.Module, folder: str | Path) -> None:
-    """Copy the weights in `folder` into `module`; every key and shape must agree.
+    """Give `module` the weights in `folder`, on the CPU; every key and shape must agree.
+
+    What the module held is not read: it may have been made on the device "meta", without numbers.
 
     Raises:
         WeightsError: an unreadable file, missing or unexpected keys, other shapes, or weights that
@@ -163,14 +177,16 @@ def load_weights(module: nn.Module, folder: str | Path) -> None:
     """
     path = Path(folder) / WEIGHTS_NAME
     state, fingerprint = _read_tensors(path)
-    _check_keys(path, state, module.state_dict())
+    wanted = module.state_dict()
+    _check_keys(path, state, wanted)
     text = (path.parent / CONFIG_NAME).read_text(encoding="utf-8")
     if fingerprint is not None and fingerprint != _fingerprint(text):
         raise WeightsError(
             f"{path}: was not written together with {CONFIG_NAME} beside it; one of the two was "
             "edited or a save was cut short: save both again"
         )
-    module.load_state_dict(state)
+    state = {name: value.to(wanted[name].dtype, copy=True) for name, value in state.items()}
+    module.load_state_dict(state, assign=True)
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], str | None]:
@@ -201,16 +217,11 @@ def _fingerprint(text: str) -> str:
     return hashlib.sha256(json.dumps(json.loads(text), sort_keys=True).encode()).hexdigest()
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
 def weights_fingerprint(encoder: nn.Module) -> str:
     """16 hex characters that stand for the configuration and every weight of an encoder."""
     config: Any = encoder.config
     digest = hashlib.sha256(json.dumps(asdict(config), sort_keys=True).encode())
     for name, value in sorted(encoder.state_dict().items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -9,10 +9,12 @@ test_collapse.py drills it. Expect to move them for large ones.
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, pstdev
 from typing import Any
+
+from oct_vjepa.rules import AT_LEAST_1, BETWEEN_0_AND_1, POSITIVE, check_numbers
 
 SPREADS = ("target_std", "spread_foreground", "spread_background")
 HISTORY = (
@@ -60,17 +62,11 @@ class CollapseConfig:
     learning rate."""
 
     def __post_init__(self) -> None:
-        for name in ("start", "recent"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"collapse.{name} ({getattr(self, name)}) must be at least 1")
+        check_numbers(self, "collapse", AT_LEAST_1, "start", "recent")
         if self.window < 10:
             raise ValueError(f"collapse.window ({self.window}) must be at least 10")
-        for name in SHARES:
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"collapse.{name} ({getattr(self, name)}) must be between 0 and 1")
-        for name in ("drop_sigma", "drift_limit"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"collapse.{name} ({getattr(self, name)}) must be positive")
+        check_numbers(self, "collapse", BETWEEN_0_AND_1, *SHARES)
+        check_numbers(self, "collapse", POSITIVE, "drop_sigma", "drift_limit")
 
 
 class CollapseGuard:
@@ -216,3 +212,13 @@ class CollapseGuard:
             f"teacher's and the effective rank is at {rank:.0%} of its start: the learning rate is "
             "too high for this teacher"
         }
+
+
+def collapse_alarms(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """What a fresh guard says of a whole run, a sentence for each sign.
+
+    Args:
+        rows: reports in their order, each with its "step".
+    """
+    guard = CollapseGuard()
+    return [alarm for row in rows for alarm in guard.update(int(row["step"]), row)]

@@ -13,7 +13,6 @@ from oct_vjepa.objectives.objective import JepaBatch, Objective
 from oct_vjepa.objectives.presets import Preset
 from oct_vjepa.objectives.twoview import TwoView, TwoViewBatch
 
-GIB = 2**30
 STATE_BYTES = 16
 """A trained parameter in float32 with its gradient and AdamW's two moments."""
 TEACHER_BYTES = 4

@@ -14,18 +14,11 @@ from torch import Tensor
 from oct_vjepa.masking.masks import MaskingConfig, Masks
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.patches import gather_patches
-from oct_vjepa.model.predictor import Predictor
-from oct_vjepa.objectives.diagnostics import baseline_loss
-from oct_vjepa.objectives.jepa import JepaConfig, add_variance_loss
-from oct_vjepa.objectives.losses import (
-    context_loss,
-    normalise_levels,
-    prediction_loss,
-    target_distance,
-    variance_hinge,
-)
-from oct_vjepa.objectives.objective import JepaBatch, Objective, Tally
+from oct_vjepa.objectives.jepa import JepaConfig, Predicting, Said, Terms
+from oct_vjepa.objectives.losses import context_loss, normalise_levels, target_distance
+from oct_vjepa.objectives.objective import JepaBatch
 from oct_vjepa.objectives.schedules import ramp_at
+from oct_vjepa.rules import AT_LEAST_1, NOT_NEGATIVE, check_numbers
 
 
 @dataclass(kw_only=True, slots=True)
@@ -48,10 +41,8 @@ class DenseJepaConfig(JepaConfig):
 
     def __post_init__(self) -> None:
         JepaConfig.__post_init__(self)
-        if self.levels < 1:
-            raise ValueError(f"jepa.levels ({self.levels}) must be at least 1")
-        if not self.context_weight >= 0:
-            raise ValueError(f"jepa.context_weight ({self.context_weight}) must not be negative")
+        check_numbers(self, "jepa", AT_LEAST_1, "levels")
+        check_numbers(self, "jepa", NOT_NEGATIVE, "context_weight")
         if not 0 <= self.context_start <= self.context_full <= 1:
             raise ValueError(
                 f"jepa.context_start ({self.context_start}) and context_full "
@@ -77,7 +68,7 @@ class DenseJepaConfig(JepaConfig):
         return list(self.layers)
 
 
-class DenseJepa(Objective):
+class DenseJepa(Predicting):
     """Encoder, predictor and teacher with the loss of V-JEPA 2.1.
 
     The encoder's last norm serves all levels, where 2.1 has a norm for each: before the predictor's
@@ -93,24 +84,15 @@ class DenseJepa(Objective):
         ValueError: masks or levels do not fit the encoder.
     """
 
-    predictor: Predictor
+    config: DenseJepaConfig
     context_weight: Tensor
 
     def __init__(
         self, encoder: Encoder, config: DenseJepaConfig, masking: MaskingConfig | None = None
     ) -> None:
-        masking = MaskingConfig() if masking is None else masking
-        masking.check(encoder.config.grid)
         layers = config.blocks_of(encoder.config.depth)
-        predictor = Predictor(
-            config.predictor,
-            encoder.config,
-            mask_tokens=len(masking.sets),
-            levels=len(layers),
-            dense=True,
-        )
-        super().__init__(encoder, predictor, config, masking)
-        self.config, self.layers = config, layers
+        super().__init__(encoder, config, masking, levels=len(layers), dense=True)
+        self.layers = layers
         # A tensor and part of the state: a changed number would be a new graph on XLA, and a run
         # that resumes must not start without it.
         self.register_buffer("context_weight", torch.tensor(self._context_weight(0, 1)))
@@ -118,41 +100,29 @@ class DenseJepa(Objective):
     def loss(
         self, batch: Tensor | JepaBatch, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Loss and cheap diagnostics, each 0-dim and on the device; nothing is read back.
+        """As `Jepa.loss`; "loss_0", ... speak of the targets alone.
 
-        Args:
-            batch: volumes (B, C, Z, Y, X) with their masks, or volumes alone.
-            generator: on the CPU; draws the masks when `batch` is volumes alone.
-
-        Returns:
-            As `Jepa.loss`, where "loss_0", ... speak of the targets alone, and "context_loss" and
-            "context_weight", whose product is part of "loss".
-
-        Raises:
-            ValueError: volumes of another shape than the encoder was made for, masks for another
-                number of sets, or neither masks nor a generator.
+        Besides there are "context_loss" and "context_weight", whose product is part of "loss".
         """
-        batch = self._unpack(batch, generator)
-        volume, spacing = batch.volume_BCZYX, batch.spacing_B3
-        target_BNE = self.targets(volume, spacing)
-        tally, contexts, hinges = Tally(), [], []
-        for index, one in enumerate(batch.masks):
-            levels = self.encoder(volume, one.context_BK, spacing_B3=spacing, layers=self.layers)
-            said = self.predictor.dense(torch.cat(levels, dim=-1), one, index, spacing)
-            target = gather_patches(target_BNE, one.target_BM)
-            tally.add(prediction_loss(said.target_BMD, target), said.target_BMD, target)
-            given = gather_patches(target_BNE, one.context_BK)
-            contexts.append(context_loss(said.context_BKD, given, self._distance(one)))
-            if self.config.variance_weight:
-                hinges.append(variance_hinge(levels[-1]))
-        context = torch.stack(contexts).mean()
-        out = {
-            "loss": tally.mean() + self.context_weight * context,
-            **tally.report(target_BNE, baseline_loss(target_BNE)),
-            "context_loss": context.detach(),
-            "context_weight": self.context_weight.clone(),
-        }
-        return add_variance_loss(out, hinges, self.config.variance_weight)
+        out = super().loss(batch, generator)
+        return out | {"context_weight": self.context_weight.clone()}
+
+    def predict(self, batch: JepaBatch, index: int) -> Said:
+        """The student's tokens of the context, and what those of all levels say of all patches."""
+        masks, spacing = batch.masks[index], batch.spacing_B3
+        levels = self.encoder(
+            batch.volume_BCZYX, masks.context_BK, spacing_B3=spacing, layers=self.layers
+        )
+        said = self.predictor.dense(torch.cat(levels, dim=-1), masks, index, spacing)
+        return Said(levels[-1], said.target_BMD, said.context_BKD)
+
+    def terms(self, said: Said, masks: Masks, target_BNE: Tensor) -> Terms:
+        """The loss on the context, then what every objective has."""
+        assert said.given_BKE is not None, "see `predict`"
+        given = gather_patches(target_BNE, masks.context_BK)
+        loss = context_loss(said.given_BKE, given, self._distance(masks))
+        terms: Terms = {"context_loss": (self.context_weight, loss)}
+        return terms | super().terms(said, masks, target_BNE)
 
     def targets(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None = None) -> Tensor:
         """What is to be predicted of every patch, (B, N, levels * D), float32, no gradients."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from oct_vjepa.masking.foreground import foreground_patches
 from oct_vjepa.masking.masks import MaskingConfig, Masks, sample_masks
+from oct_vjepa.model.decay import decay_groups
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.objectives.diagnostics import (
     dead_dimensions,
@@ -21,6 +22,7 @@ from oct_vjepa.objectives.diagnostics import (
 from oct_vjepa.objectives.losses import normalise_targets
 from oct_vjepa.objectives.schedules import MOMENTUM_KINDS, momentum_at
 from oct_vjepa.objectives.teacher import Teacher
+from oct_vjepa.rules import FROM_0_TO_1, check_choices, check_numbers
 
 
 class JepaBatch(NamedTuple):
@@ -45,11 +47,8 @@ class TeacherConfig:
     stays at the first."""
 
     def __post_init__(self) -> None:
-        for name in ("ema_start", "ema_end"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"jepa.{name} ({getattr(self, name)}) must be from 0 to 1")
-        if self.ema_kind not in MOMENTUM_KINDS:
-            raise ValueError(f"jepa.ema_kind ({self.ema_kind!r}) must be one of {MOMENTUM_KINDS}")
+        check_numbers(self, "jepa", FROM_0_TO_1, "ema_start", "ema_end")
+        check_choices(self, "jepa", ema_kind=MOMENTUM_KINDS)
 
 
 class Objective(nn.Module):
@@ -108,16 +107,7 @@ class Objective(nn.Module):
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups: matrices with decay; biases, norms, mask tokens and places without."""
-        decayed: list[nn.Parameter] = []
-        free: list[nn.Parameter] = []
-        for name, weight in self.named_parameters():
-            if weight.requires_grad:
-                alone = weight.ndim < 2 or name.endswith(("mask_tokens", "positions.table"))
-                (free if alone else decayed).append(weight)
-        return [
-            {"params": decayed, "weight_decay": weight_decay},
-            {"params": free, "weight_decay": 0.0},
-        ]
+        return decay_groups(self, weight_decay)
 
     @torch.no_grad()
     def diagnostics(

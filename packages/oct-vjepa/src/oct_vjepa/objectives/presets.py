@@ -179,35 +179,40 @@ _TRAINING = {
     "betas": BETAS,
     "clip_norm": CLIP,
 }
-_SEED_ENCODER = {
-    **_BIG,
-    "positions": Given("learned", SEED_MODEL),
-    "layer_norm_eps": Given(1e-5, f"{SEED_MODEL}: nn.LayerNorm without an argument"),
-}
-_SEED_MASKS: tuple[Settings, ...] = (
-    {
-        "kind": Given("patches", "predecessor, data_setup/transforms.py"),
-        "target_fraction": Given(0.6, f"{SEED_CONFIG}: mask_ratio"),
-        "context_fraction": Given(0.4, f"{SEED_CONFIG}: the rest"),
+_SEED = Preset(
+    purpose="the predecessor's dimensions and loss with its mistakes put right, to compare",
+    method="predecessor_fixed",
+    size=Given("base", f"{SEED_MODEL}: 768, 12, 12"),
+    encoder={
+        **_BIG,
+        "positions": Given("learned", SEED_MODEL),
+        "layer_norm_eps": Given(1e-5, f"{SEED_MODEL}: nn.LayerNorm without an argument"),
+    },
+    objective={
+        "ema_start": Given(0.996, f"{SEED_CONFIG}: ema_base"),
+        "ema_end": Given(1.0, f"{SEED_MODEL}: cosine_ema_schedule"),
+    },
+    masking=(
+        {
+            "kind": Given("patches", "predecessor, data_setup/transforms.py"),
+            "target_fraction": Given(0.6, f"{SEED_CONFIG}: mask_ratio"),
+            "context_fraction": Given(0.4, f"{SEED_CONFIG}: the rest"),
+        },
+    ),
+    schedule={
+        "kind": Given("cosine", SEED_LOOP),
+        "peak": Given(1e-4, f"{SEED_CONFIG}: base_lr"),
+        "end": Given(1e-5, f"{SEED_LOOP}: a tenth of base_lr"),
+        "warmup_fraction": Given(0.03, f"{SEED_LOOP}; warmup_epochs is not read"),
+    },
+    training={
+        "batch_size": Given(32, f"{SEED_CONFIG}: global_batch_size"),
+        "steps": Given(2250, "601 volumes x 120 epochs / 32"),
+        "weight_decay": Given(0.05, f"{SEED_LOOP}: on every parameter; here on maps only"),
+        "betas": Given((0.9, 0.95), SEED_LOOP),
+        "clip_norm": Given(0.01, SEED_LOOP),
     },
 )
-_SEED_SCHEDULE = {
-    "kind": Given("cosine", SEED_LOOP),
-    "peak": Given(1e-4, f"{SEED_CONFIG}: base_lr"),
-    "end": Given(1e-5, f"{SEED_LOOP}: a tenth of base_lr"),
-    "warmup_fraction": Given(0.03, f"{SEED_LOOP}; warmup_epochs is not read"),
-}
-_SEED_TRAINING = {
-    "batch_size": Given(32, f"{SEED_CONFIG}: global_batch_size"),
-    "steps": Given(2250, "601 volumes x 120 epochs / 32"),
-    "weight_decay": Given(0.05, f"{SEED_LOOP}: on every parameter; here not on 1-D ones"),
-    "betas": Given((0.9, 0.95), SEED_LOOP),
-    "clip_norm": Given(0.01, SEED_LOOP),
-}
-_SEED_TEACHER = {
-    "ema_start": Given(0.996, f"{SEED_CONFIG}: ema_base"),
-    "ema_end": Given(1.0, f"{SEED_MODEL}: cosine_ema_schedule"),
-}
 
 PRESETS: dict[str, Preset] = {
     "cpu_smoke": Preset(
@@ -310,25 +315,11 @@ PRESETS: dict[str, Preset] = {
             "steps": Given(12_000, f"{COOLDOWN}: 40 x 300"),
         },
     ),
-    "predecessor_fixed": Preset(
-        purpose="the predecessor's dimensions and loss with its mistakes put right, to compare",
-        method="predecessor_fixed",
-        size=Given("base", f"{SEED_MODEL}: 768, 12, 12"),
-        encoder=_SEED_ENCODER,
-        objective=_SEED_TEACHER,
-        masking=_SEED_MASKS,
-        schedule=_SEED_SCHEDULE,
-        training=_SEED_TRAINING,
-    ),
-    "predecessor_asis": Preset(
+    "predecessor_fixed": _SEED,
+    "predecessor_asis": replace(
+        _SEED,
         purpose="the predecessor as it ran, only to load and to compare",
         method="predecessor_asis",
-        size=Given("base", f"{SEED_MODEL}: 768, 12, 12"),
-        encoder=_SEED_ENCODER,
-        objective=_SEED_TEACHER,
-        masking=_SEED_MASKS,
-        schedule=_SEED_SCHEDULE,
-        training=_SEED_TRAINING,
         warning="predecessor_asis does not train a JEPA: its teacher stays random and its student "
         "sees every patch; use predecessor_fixed or base_oct to train",
     ),

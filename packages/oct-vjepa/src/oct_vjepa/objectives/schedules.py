@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from oct_vjepa.rules import FROM_0_TO_1, NOT_NEGATIVE, check_choices, check_numbers
+
 SCHEDULE_KINDS = ("cosine", "wsd", "constant")
 MOMENTUM_KINDS = ("linear", "cosine", "constant")
 MOMENTUM_CAP = 1.0 - 2e-6
@@ -27,14 +29,9 @@ class ScheduleConfig:
     """Share of the steps that fall linearly at the end; "wsd" only."""
 
     def __post_init__(self) -> None:
-        if self.kind not in SCHEDULE_KINDS:
-            raise ValueError(f"schedule.kind ({self.kind!r}) must be one of {SCHEDULE_KINDS}")
-        for name in ("peak", "end"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"schedule.{name} ({getattr(self, name)}) must not be negative")
-        for name in ("warmup_fraction", "cooldown_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"schedule.{name} ({getattr(self, name)}) must be from 0 to 1")
+        check_choices(self, "schedule", kind=SCHEDULE_KINDS)
+        check_numbers(self, "schedule", NOT_NEGATIVE, "peak", "end")
+        check_numbers(self, "schedule", FROM_0_TO_1, "warmup_fraction", "cooldown_fraction")
         if self.kind == "wsd" and self.warmup_fraction + self.cooldown_fraction > 1:
             raise ValueError(
                 f"schedule.warmup_fraction ({self.warmup_fraction}) and cooldown_fraction "

@@ -45,9 +45,10 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def drift(self, student: Encoder) -> Tensor:
         """Distance between the student's weights and these, over the length of these, 0-dim."""
-        mine = torch.cat([weight.flatten() for weight in self.encoder.parameters()])
-        theirs = torch.cat([weight.detach().float().flatten() for weight in student.parameters()])
-        return (theirs - mine).norm() / mine.norm().clamp_min(1e-12)
+        pairs = list(zip(student.parameters(), self.encoder.parameters(), strict=True))
+        apart = torch.stack([(theirs.float() - mine).norm() for theirs, mine in pairs]).norm()
+        length = torch.stack([mine.norm() for _, mine in pairs]).norm()
+        return apart / length.clamp_min(1e-12)
 
     @torch.no_grad()
     def update(self, student: Encoder, momentum: float) -> None:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from oct_vjepa.rules import FROM_0_TO_1, NOT_NEGATIVE, check_numbers
+
 
 @dataclass(kw_only=True, slots=True)
 class ViewConfig:
@@ -34,12 +36,9 @@ class ViewConfig:
     """Standard deviation of that noise, in standard deviations of the input."""
 
     def __post_init__(self) -> None:
-        for name in ("flip_probability", "affine_probability", "noise_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"views.{name} ({getattr(self, name)}) must be from 0 to 1")
-        for name in ("rotation", "shift", "scale", "noise_std"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"views.{name} ({getattr(self, name)}) must not be negative")
+        chances = ("flip_probability", "affine_probability", "noise_probability")
+        check_numbers(self, "views", FROM_0_TO_1, *chances)
+        check_numbers(self, "views", NOT_NEGATIVE, "rotation", "shift", "scale", "noise_std")
 
 
 @torch.no_grad()

@@ -1,0 +1,36 @@
+"""How the apps start and end: from the command line to a claimed run folder and an exit code.
+
+`app` makes a command of a function and its settings; `console` is what both say to a terminal. It
+knows what the three libraries call an error, a device and a run folder, and nothing of what an app
+does between its start and its end.
+"""
+
+from oct_launch.command import (
+    EXPECTED,
+    Launch,
+    RuntimeConfig,
+    app,
+    check_window,
+)
+from oct_launch.console import (
+    EXIT_STOPPED,
+    Mistake,
+    Stages,
+    exit_codes,
+    mistakes,
+    print_table,
+)
+
+__all__ = [
+    "EXIT_STOPPED",
+    "EXPECTED",
+    "Launch",
+    "Mistake",
+    "RuntimeConfig",
+    "Stages",
+    "app",
+    "check_window",
+    "exit_codes",
+    "mistakes",
+    "print_table",
+]

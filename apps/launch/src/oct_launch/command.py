@@ -1,0 +1,160 @@
+"""A command: Hydra composes its settings, a dataclass checks them, and a mistake ends in a line."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TypeVar, cast
+
+import hydra
+import oct_io
+import oct_vjepa
+import oct_xla
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from oct_launch.console import exit_codes, mistakes
+
+Config = TypeVar("Config")
+
+EXPECTED = (
+    HydraException,
+    OmegaConfBaseException,
+    oct_io.OctIoError,
+    oct_vjepa.WeightsError,
+    oct_xla.OctXlaError,
+)
+"""Errors whose text tells the user what to put right."""
+
+HEAD = """\
+# Repeats {what}: uv run apps/{app} --config-dir THIS_FOLDER --config-name config run_dir=OTHER
+defaults:
+{defaults}
+- override hydra/job_logging: none
+- override hydra/hydra_logging: none
+hydra: {{run: {{dir: .}}, output_subdir: null}}
+"""
+"""Put before the settings in config.yaml: their types, and Hydra without files of its own."""
+
+
+@dataclass(kw_only=True, slots=True)
+class RuntimeConfig:
+    """Where an app computes."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or xla."""
+
+    precision: str = "fp32"
+    """fp32, or bf16 autocast; parameters stay fp32."""
+
+    def pick(self) -> oct_xla.Runtime:
+        """Start the runtime.
+
+        Raises:
+            ValueError: no such device or precision.
+            DeviceError: this machine lacks the device.
+        """
+        return oct_xla.pick_runtime(self.device, precision=self.precision)
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One start of an app.
+
+    Attributes:
+        app: its name, that of its folder.
+        settings: all of them, resolved; what the run folder keeps.
+    """
+
+    app: str
+    settings: DictConfig
+
+    def claim_run_folder(
+        self,
+        what: str,
+        *,
+        groups: Sequence[str] = (),
+        resume: str = "auto",
+        may_change: Sequence[str] = (),
+        rank: int = 0,
+    ) -> oct_xla.RunFolder:
+        """Make or take up the folder that the setting `run_dir` names, and keep the settings there.
+
+        Args:
+            what: the settings repeat, in the words of a reader.
+            groups: lines of the defaults list that give types to groups of settings.
+            resume: as `oct_xla.claim_run_folder`; so are the others, and what is raised.
+            may_change: settings that may differ on a resume.
+            rank: number of this process.
+        """
+        names = (f"{self.app}_schema", *groups, "_self_")
+        head = HEAD.format(
+            what=what, app=self.app, defaults="\n".join(f"- {name}" for name in names)
+        )
+        return oct_xla.claim_run_folder(
+            Path(self.settings.run_dir),
+            head + OmegaConf.to_yaml(self.settings),
+            cast(dict[str, object], OmegaConf.to_container(self.settings)),
+            resume=resume,
+            may_change=may_change,
+            rank=rank,
+        )
+
+
+def app(
+    name: str, schema: type[Config]
+) -> Callable[[Callable[[Config, Launch], int]], Callable[[], None]]:
+    """Make a command of a function: it takes the checked settings and returns the exit code.
+
+    The command reads its arguments from `sys.argv`, and ends the process with code 2 and one line
+    on stderr for what only the user can put right.
+
+    Args:
+        name: of the app, and of its file in configs/.
+        schema: dataclass of the settings; Hydra knows it as NAME_schema from now on.
+    """
+    ConfigStore.instance().store(f"{name}_schema", schema)
+
+    def decorate(function: Callable[[Config, Launch], int]) -> Callable[[], None]:
+        @wraps(function)  # Hydra looks for configs/ from the file of what is wrapped
+        def checked(tree: DictConfig) -> None:
+            with exit_codes(*EXPECTED):  # here as well: Hydra adds a line to what passes through it
+                with mistakes(ValueError, AttributeError):  # the latter: a key added with +
+                    config = cast(Config, OmegaConf.to_object(tree))
+                OmegaConf.resolve(tree)
+                if code := function(config, Launch(name, tree)):
+                    sys.exit(code)
+
+        composed = hydra.main(version_base="1.3", config_path="../../configs", config_name=name)(
+            checked
+        )
+
+        def command() -> None:
+            # Without it Hydra prints several lines and exits with 1.
+            os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+            with exit_codes(*EXPECTED):
+                composed()
+
+        return command
+
+    return decorate
+
+
+def check_window(window: str, taken: tuple[int, int, int], *, otherwise: str) -> None:
+    """Refuse a window whose volumes an encoder does not take, before any scan is read.
+
+    Args:
+        window: name of the window.
+        taken: (Z, Y, X) of the volumes that the encoder takes.
+        otherwise: who takes what, and how to put it right; ends the sentence.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    shape = oct_io.WINDOWS[window].shape
+    if shape != taken:
+        raise ValueError(f"data.window={window} gives volumes of {shape}, but {otherwise}")

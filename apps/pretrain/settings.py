@@ -1,0 +1,84 @@
+"""What may be set for a pretraining run; the files in configs/ give the values."""
+
+from dataclasses import dataclass, field
+
+import oct_io
+import oct_vjepa
+import oct_xla
+from hydra.core.config_store import ConfigStore
+from oct_launch import RuntimeConfig
+from oct_vjepa.evaluation.encoders import ProbeConfig
+from oct_vjepa.objectives.objective import TeacherConfig
+from oct_vjepa.objectives.registry import OBJECTIVES, method_of
+
+
+@dataclass(kw_only=True, slots=True)
+class TrackingConfig:
+    """Who is told besides metrics.jsonl."""
+
+    wandb: bool = False
+    """Log to Weights & Biases; offline when WANDB_API_KEY is not set."""
+
+    project: str = "oct-vjepa"
+    """Weights & Biases project."""
+
+
+@dataclass(kw_only=True, slots=True)
+class PretrainConfig:
+    """One pretraining run."""
+
+    name: str = "${data.name}"
+    """Name of the run."""
+
+    run_dir: str = "runs/${name}"
+    """Where the run is written; the same command again goes on from there."""
+
+    seed: int = 0
+    """Of the weights, the order, the masks and the probes."""
+
+    resume: str = "auto"
+    """auto goes on from the newest whole checkpoint; never refuses to touch an existing run."""
+
+    measure_input: bool = True
+    """Set encoder.input_mean and input_std from the training volumes."""
+
+    initial: str = ""
+    """Encoder to start from, a folder or URL with the same `encoder` settings; empty: random."""
+
+    watched_volumes: int = 128
+    """Volumes whose features are looked at for the effective rank, at each evaluation."""
+
+    probed_volumes: int = 64
+    """Labelled volumes, none of a test participant, that are probed for probe.columns at each
+    evaluation; 0: none. 64 at every 50 steps of 16 volumes are some 2 % of the time."""
+
+    data: oct_io.SourceConfig = field(default_factory=oct_io.SourceConfig)
+    encoder: oct_vjepa.EncoderConfig = field(default_factory=oct_vjepa.EncoderConfig)
+    masking: oct_vjepa.MaskingConfig = field(default_factory=oct_vjepa.MaskingConfig)
+    objective: TeacherConfig = field(default_factory=TeacherConfig)  # a subclass: OBJECTIVES
+    schedule: oct_vjepa.ScheduleConfig = field(default_factory=oct_vjepa.ScheduleConfig)
+    feed: oct_xla.FeedConfig = field(default_factory=oct_xla.FeedConfig)
+    loop: oct_xla.LoopConfig = field(default_factory=oct_xla.LoopConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+TOLD = ("encoder", "masking", "objective", "schedule", "feed", "loop")
+"""Settings that a tracker is told: the science, not where scans lie."""
+
+MAY_CHANGE = ("runtime.*", "tracking.*", "resume", "feed.workers", "feed.prefetch", "data.jobs")
+"""Settings that a resumed run may change, because they do not change what it computes."""
+
+
+def schema_of(config: TeacherConfig) -> str:
+    """What files in configs/objective/ name first in their defaults: which objective it is.
+
+    Raises:
+        ValueError: `config` describes no objective.
+    """
+    return f"{method_of(config).name}_schema"
+
+
+for kind in OBJECTIVES:
+    ConfigStore.instance().store(group="objective", name=schema_of(kind()), node=kind)

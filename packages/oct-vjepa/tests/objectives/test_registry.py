@@ -1,0 +1,39 @@
+"""From a configuration to its objective."""
+
+import pytest
+import torch
+from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaConfig, MaskingConfig, PredictorConfig
+from oct_vjepa.objectives.dense import DenseJepa, DenseJepaConfig
+from oct_vjepa.objectives.objective import TeacherConfig
+from oct_vjepa.objectives.registry import OBJECTIVES, build_objective, method_of
+from oct_vjepa.objectives.twoview import TwoView, predecessor_fixed
+
+PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
+
+
+@pytest.mark.parametrize(
+    ("config", "objective"),
+    [
+        (JepaConfig(predictor=PREDICTOR), Jepa),
+        (DenseJepaConfig(predictor=PREDICTOR, levels=2), DenseJepa),
+        (predecessor_fixed(), TwoView),
+    ],
+)
+def test_a_configuration_builds_the_objective_of_its_own_type(config, objective):
+    torch.manual_seed(0)
+    encoder, masking = Encoder(EncoderConfig(depth=2)), MaskingConfig()
+    built = build_objective(encoder, config, masking)
+    assert type(built) is objective
+    assert built.encoder is encoder
+    assert built.masking is masking
+
+
+def test_every_objective_has_a_name_and_a_title_of_its_own():
+    for part in ("name", "title", "build"):
+        assert len({getattr(method, part) for method in OBJECTIVES.values()}) == len(OBJECTIVES)
+    assert method_of(DenseJepaConfig()).title == "V-JEPA 2.1", "though its type is a JepaConfig too"
+
+
+def test_a_configuration_of_no_objective_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match="TeacherConfig names none of vjepa2, vjepa21, pred"):
+        method_of(TeacherConfig())

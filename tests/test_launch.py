@@ -1,0 +1,112 @@
+"""How the apps start and end: settings, the head of config.yaml, and what a mistake becomes."""
+
+import pytest
+import yaml
+from oct_launch import (
+    Launch,
+    Mistake,
+    RuntimeConfig,
+    Stages,
+    check_window,
+    exit_codes,
+    mistakes,
+    print_table,
+)
+from oct_launch.console import one_line
+from oct_xla import RunFolderError
+from omegaconf import OmegaConf
+
+
+@pytest.fixture
+def launch(tmp_path):
+    return Launch("pretrain", OmegaConf.create({"run_dir": str(tmp_path / "run"), "seed": 3}))
+
+
+def test_a_claimed_folder_keeps_the_settings_and_the_command_that_repeats_them(launch, tmp_path):
+    run = launch.claim_run_folder("the run", groups=("objective: vjepa2_schema",))
+    run.release()
+    text = (tmp_path / "run" / "config.yaml").read_text()
+    assert text.startswith("# Repeats the run: uv run apps/pretrain --config-dir THIS_FOLDER ")
+    content = yaml.safe_load(text)
+    assert content["defaults"] == [
+        "pretrain_schema", {"objective": "vjepa2_schema"}, "_self_",
+        {"override hydra/job_logging": "none"}, {"override hydra/hydra_logging": "none"},
+    ]  # fmt: skip
+    assert content["hydra"] == {"run": {"dir": "."}, "output_subdir": None}
+    assert content["seed"] == 3
+
+
+def test_a_setting_that_may_change_does_not_refuse_a_folder_and_another_does(launch, tmp_path):
+    launch.claim_run_folder("the run").release()
+    (tmp_path / "run" / "metrics.jsonl").write_text("")  # it has begun
+    other = Launch("pretrain", OmegaConf.merge(launch.settings, {"seed": 4}))
+    with pytest.raises(RunFolderError, match="seed was 3, now 4"):
+        other.claim_run_folder("the run")
+    other.claim_run_folder("the run", may_change=("seed",)).release()
+
+
+def test_a_runtime_is_the_one_that_its_settings_name():
+    runtime = RuntimeConfig(device="cpu", precision="bf16").pick()
+    assert (runtime.device.type, runtime.precision) == ("cpu", "bf16")
+    runtime.close()
+
+
+def test_a_window_of_another_shape_is_refused_with_both_shapes():
+    check_window("tiny", (8, 64, 64), otherwise="never said")
+    with pytest.raises(ValueError, match=r"data.window=tiny .*\(8, 64, 64\), but it takes less"):
+        check_window("tiny", (8, 64, 32), otherwise="it takes less")
+
+
+def test_a_mistake_is_one_line_on_stderr_and_code_two(capsys):
+    with pytest.raises(SystemExit) as end, exit_codes(KeyError):
+        raise Mistake("no such folder:\n  set data.root")
+    assert end.value.code == 2
+    assert capsys.readouterr() == ("", "error: no such folder: set data.root\n")
+
+
+def test_errors_that_an_app_names_are_mistakes_too(capsys):
+    with pytest.raises(SystemExit) as end, exit_codes(OSError):
+        raise FileNotFoundError("gone")
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: gone\n"
+
+
+def test_any_other_error_is_ours_and_keeps_its_traceback(capsys):
+    with pytest.raises(ZeroDivisionError), exit_codes(OSError):
+        raise ZeroDivisionError
+    assert capsys.readouterr().err == ""
+
+
+def test_what_checks_the_users_wishes_turns_its_errors_into_mistakes_and_keeps_the_cause():
+    with pytest.raises(Mistake, match=r"heads \(5\)") as caught, mistakes(ValueError):
+        raise ValueError("heads (5) must divide")
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_one_line_names_the_argument_that_could_not_be_read():
+    error = ValueError("mismatched input")
+    error.override = "a=3=4"
+    assert one_line(error) == "a=3=4: mismatched input"
+
+
+def test_one_line_drops_what_configuration_errors_append_and_what_moves_a_cursor():
+    error = ValueError("Value 'wide' is no int\n    full_key: encoder.width\n    object_type=X")
+    assert one_line(error) == "Value 'wide' is no int"
+    assert one_line(ValueError("a\x1b[2Jb")) == "a[2Jb"
+
+
+def test_a_table_is_never_broken_into_eighty_columns(capsys):
+    print_table(("label", "AUROC", "over reference"), [("thin", "0.9" * 15, "0.2" * 15)])
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_stages_print_few_lines_where_there_is_no_terminal(capsys):
+    with Stages() as stages:
+        for done in range(1, 1001):
+            stages("resampling scans", done, 1000)
+        stages.say("done")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "resampling scans: 1 of 1000"
+    assert "resampling scans: 1000 of 1000" in lines
+    assert lines[-1] == "done"
+    assert len(lines) < 10
