@@ -7,12 +7,8 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from threadpoolctl import ThreadpoolController
+from typing import NamedTuple
 
 from oct_io.cache.index import CacheEntry
 from oct_io.catalog.manifest import ScanRecord
@@ -23,6 +19,7 @@ from oct_io.records.opening import read_scan
 from oct_io.scan.flags import find_flags
 from oct_io.space.resample import Window, resample
 from oct_io.storage.buckets import configure_storage, current_storage, stays_in_process
+from oct_io.threads import one_thread
 from oct_io.volume import OctVolume
 
 NO_GUARD = 'put the call under `if __name__ == "__main__":`, or use jobs=1'
@@ -143,27 +140,12 @@ def decode(task: Task) -> Outcome:
     try:
         volume = read_scan(root, record)
         _check_identity(record, volume)
-        with _one_thread():
+        with one_thread():
             return _resampled(record, volume, window)
     except ScanError as error:
         return Refused(error.stage, error.reason)
     except MemoryError:
         return Refused("decode", "not enough memory")
-
-
-@lru_cache(maxsize=1)
-def _libraries() -> ThreadpoolController:
-    """Libraries of this process that use threads; looked up once, after numpy has loaded them."""
-    return ThreadpoolController()
-
-
-def _one_thread() -> AbstractContextManager[Any]:
-    """Keep numpy's matrix products in this thread.
-
-    With more threads they add up in another order, and a few voxels of a thousand scans come out
-    one grey level off: caches built on 4 and on 64 cores would differ. All cores are busy anyway.
-    """
-    return _libraries().limit(limits=1, user_api="blas")
 
 
 def _check_identity(record: ScanRecord, volume: OctVolume) -> None:

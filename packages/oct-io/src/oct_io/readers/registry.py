@@ -7,11 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from oct_io.dicom.header import read_dicom_header
 from oct_io.errors import ScanError, TreeError
 from oct_io.readers.arrays import peek_npy, peek_npz, read_npy, read_npz
 from oct_io.readers.described import read_described
-from oct_io.readers.dicom import peek_instances, read_dicom, read_dicom_file, read_instances
 from oct_io.readers.e2e import read_e2e
 from oct_io.readers.heidelberg import read_vol
 from oct_io.readers.heyex_xml import read_heyex_xml
@@ -26,6 +24,14 @@ from oct_io.storage.files import is_folder
 from oct_io.volume import OctVolume, Pattern, Spacing
 
 Reader = Callable[[ScanFile], OctVolume]
+
+
+def read_dicom_file(file: ScanFile) -> OctVolume:
+    """Read one DICOM file that is a whole volume; pydicom is imported by the first one."""
+    from oct_io.readers import dicom
+
+    return dicom.read_dicom_file(file)
+
 
 READERS: dict[str, Reader] = {
     ".dcm": read_dicom_file,
@@ -97,7 +103,7 @@ def read_volume(
         files = [_file(one, spacing, patterns, member, sidecar, storage_options) for one in url]
         if not files:
             raise ScanError("", "fetch", "no files were given")
-        return read_instances(files)
+        return _read_instances(files)
     file = _file(url, spacing, patterns, member, sidecar, storage_options)
     suffix = suffix_of(file.name)
     if suffix in READERS:
@@ -106,7 +112,7 @@ def read_volume(
         return _read_folder(file)
     content = file.content()
     if content[128:132] == b"DICM":
-        return read_dicom(content, file.where, patterns=file.patterns, spacing=file.spacing)
+        return _read_dicom(content, file)
     raise _unknown(file, suffix)
 
 
@@ -138,6 +144,8 @@ def open_volume(
         if seen is not None:
             return LazyVolume(seen, file, partial(_load_part, _read_folder, seen))
     elif suffix not in READERS or suffix in DICOM:
+        from oct_io.dicom.header import read_dicom_header
+
         header = read_dicom_header(file.url, spacing=spacing, storage_options=storage_options)
         return LazyVolume(header, file, _load_dicom)
     every: tuple[Pattern, ...] = ("raster", "radial", "circle", "line", "unknown")
@@ -213,7 +221,7 @@ def _read_folder(folder: ScanFile) -> OctVolume:
     """A folder that is one scan: what lies in it decides how it is read."""
     names = _names(folder)
     if instances := _instances(folder, names):
-        return read_instances(instances)
+        return _read_instances(instances)
     xml = _ending(names, (".xml",))
     if len(xml) == 1:
         reader = partial(read_heyex_xml, names=names)
@@ -228,6 +236,8 @@ def _peek_folder(folder: ScanFile) -> ScanHeader | None:
     """The header of a folder that is one scan; None where it must be decoded to be known."""
     names = _names(folder)
     if instances := _instances(folder, names):
+        from oct_io.readers.dicom import peek_instances
+
         return peek_instances(instances)
     if _ending(names, IMAGES) and len(_ending(names, (".xml",))) != 1:
         return peek_image_folder(folder, names)
@@ -273,9 +283,21 @@ def _unknown(file: ScanFile, suffix: str) -> ScanError:
 
 
 def _load_dicom(file: ScanFile, frames: tuple[int, ...] | None) -> OctVolume:
+    return _read_dicom(file.content(), file, frames)
+
+
+def _read_dicom(content: bytes, file: ScanFile, frames: tuple[int, ...] | None = None) -> OctVolume:
+    from oct_io.readers.dicom import read_dicom
+
     return read_dicom(
-        file.content(), file.where, patterns=file.patterns, spacing=file.spacing, frames=frames
+        content, file.where, patterns=file.patterns, spacing=file.spacing, frames=frames
     )
+
+
+def _read_instances(files: Sequence[ScanFile]) -> OctVolume:
+    from oct_io.readers.dicom import read_instances
+
+    return read_instances(files)
 
 
 def _load_part(
