@@ -4,7 +4,7 @@
 
 Writes archives in the manner of FairVision (a volume, a fundus image, labels as scalars), one
 `volume.json` and a table of labels, then opens the source twice as the apps do. Prints CPU seconds
-of this process, and bytes that were read of archives to list them.
+of this process and wall seconds.
 """
 
 import argparse
