@@ -70,7 +70,7 @@ def compress(dataset, codec, table):
     dataset["PixelData"].is_undefined_length = True
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw():
     return draw_volume
 

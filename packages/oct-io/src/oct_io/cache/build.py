@@ -26,6 +26,7 @@ from oct_io.cache.reuse import Kept
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import TreeError
 from oct_io.quarantine import TooManyBadError
+from oct_io.records.opening import find_companion
 from oct_io.saving import sync
 from oct_io.space.resample import Window
 from oct_io.storage.files import change_tokens
@@ -180,9 +181,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _hash_sources(records: Sequence[ScanRecord], root: str | Path) -> tuple[str, ...]:
-    """Hash of each record and of the state of its file; a change of either changes it."""
-    tokens = change_tokens(root, [record.path for record in records if not record.refused])
-    listed = [[VERSION, asdict(record), tokens.get(record.path, "")] for record in records]
+    """Hash of each record, and of the state of its file and of what lies there for it."""
+    whole = [record for record in records if not record.refused]
+    beside = {record.path: one for record in whole if (one := find_companion(record))}
+    tokens = change_tokens(root, [*(record.path for record in whole), *beside.values()])
+    listed = []
+    for record in records:
+        state = [VERSION, record.to_tree(), tokens.get(record.path, "")]
+        other = tokens.get(beside.get(record.path, ""), "absent")
+        listed.append(state if other == "absent" else [*state, other])
     return tuple(hashlib.sha256(json.dumps(one).encode()).hexdigest()[:32] for one in listed)
 
 

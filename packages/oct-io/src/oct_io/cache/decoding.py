@@ -15,11 +15,10 @@ from oct_io.catalog.manifest import ScanRecord
 from oct_io.catalog.tables import may_be_same
 from oct_io.errors import ScanError, TreeError
 from oct_io.interrupts import uninterrupted
-from oct_io.readers.registry import read_volume
+from oct_io.records.opening import read_scan
 from oct_io.scan.flags import find_flags
 from oct_io.space.resample import Window, resample
 from oct_io.storage.buckets import configure_storage, current_storage, stays_in_process
-from oct_io.storage.files import join
 from oct_io.threads import one_thread
 from oct_io.volume import OctVolume
 
@@ -139,7 +138,7 @@ def decode(task: Task) -> Outcome:
     if record.refused is not None:
         return Refused(*record.refused)
     try:
-        volume = read_volume(join(root, record.path))
+        volume = read_scan(root, record)
         _check_identity(record, volume)
         with one_thread():
             return _resampled(record, volume, window)

@@ -1,5 +1,7 @@
 """Bytes from local disks and buckets: whole files in one request, heads, and folder walks."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +21,7 @@ Options = Mapping[str, Any]
 __all__ = [
     "change_tokens",
     "exists",
+    "file_size",
     "is_folder",
     "join",
     "list_folder",
@@ -83,6 +86,17 @@ def read_head(url: str | Path, size: int, *, storage_options: Options | None = N
         ScanError: stage `fetch`.
     """
     return read_range(url, 0, size, storage_options=storage_options)
+
+
+def file_size(url: str | Path, *, storage_options: Options | None = None) -> int:
+    """Bytes of the file at `url`.
+
+    Raises:
+        ScanError: stage `fetch`.
+    """
+    with _fetching(url):
+        filesystem, path = open_filesystem(url, storage_options)
+        return int(with_retries(lambda: filesystem.size(path)) or 0)
 
 
 def _content_cache(url: str | Path) -> ContentCache | None:
@@ -207,7 +221,8 @@ def _reaching(url: str | Path) -> Iterator[None]:
 def change_tokens(root: str | Path, relatives: Sequence[str]) -> dict[str, str]:
     """What changes when a file below `root` does, by relative path; "absent" for missing files.
 
-    Size and modification time or entity tag. In a bucket, one listing serves all files.
+    Size and modification time or entity tag; of a folder, a hash over those of the files in it. In
+    a bucket, one listing serves all files.
     """
     filesystem, base = open_filesystem(root)
     base = base.rstrip("/")
@@ -215,15 +230,40 @@ def change_tokens(root: str | Path, relatives: Sequence[str]) -> dict[str, str]:
     local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
     with _reaching(root):
         listed = {} if local else with_retries(lambda: filesystem.find(base, detail=True))
+    folders: dict[str, list[Mapping[str, Any]]] = {}
+    for path, info in listed.items():
+        folders.setdefault(path.rpartition("/")[0], []).append(info)
     tokens = {}
     for relative in relatives:
         path = f"{base}/{relative}"
         if local:
-            with suppress(OSError):
-                listed = {path: filesystem.info(path)}
-        info = listed.get(path)
-        tokens[relative] = _change_token(info) if info else "absent"
+            listed, folders = _local_state(filesystem, path)
+        if path in folders:
+            tokens[relative] = _folder_token(folders[path])
+        else:
+            tokens[relative] = _change_token(listed[path]) if path in listed else "absent"
     return tokens
+
+
+def _local_state(
+    filesystem: Any, path: str
+) -> tuple[dict[str, Any], dict[str, list[Mapping[str, Any]]]]:
+    """What lies at `path`: (the file by its path, the files of the folder by its path)."""
+    with suppress(OSError):
+        info = filesystem.info(path)
+        if info["type"] != "directory":
+            return {path: info}, {}
+        return {}, {
+            path: [one for one in filesystem.ls(path, detail=True) if one["type"] == "file"]
+        }
+    return {}, {}
+
+
+def _folder_token(files: Sequence[Mapping[str, Any]]) -> str:
+    """One token of all files of a folder; its first part is their size, as in that of a file."""
+    named = sorted(f"{str(one['name']).rpartition('/')[2]}:{_change_token(one)}" for one in files)
+    size = sum(int(one.get("size") or 0) for one in files)
+    return f"{size}:{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]}"
 
 
 def _change_token(info: Mapping[str, Any]) -> str:
