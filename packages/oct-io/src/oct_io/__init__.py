@@ -6,8 +6,9 @@ shape; `open_source(config)` does all of it. Every error that bad data causes is
 one line.
 
 The folders are wings, each with its own docstring, from the ground up: storage (bytes), space
-(windows), scan (one scan of any format), dicom, readers, phantom, catalog (what a data set holds),
-cache (decoded once), commands. A wing imports those before it, as `lint-imports` checks.
+(windows), scan (one scan of any format), dicom, readers, phantom, records (which scans there are),
+catalog (what a data set holds), cache (decoded once), commands. A wing imports those before it, as
+`lint-imports` checks.
 """
 
 from typing import TYPE_CHECKING, Any
