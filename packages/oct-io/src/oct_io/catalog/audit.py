@@ -15,7 +15,7 @@ from oct_io.catalog.manifest import (
     read_manifest,
 )
 from oct_io.catalog.participants import read_participants
-from oct_io.errors import ScanError, Stage, TreeError
+from oct_io.errors import ScanError, Stage, StoreError, TreeError
 from oct_io.quarantine import without_name
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_geometry, check_size
@@ -178,6 +178,8 @@ def _compare_participants(report: AuditReport, records: list[ScanRecord], root: 
     report.participants = len(seen)
     try:
         table = set(read_participants(root))
+    except StoreError:
+        raise
     except TreeError:
         return  # a folder of scans needs no table; who needs one reads it and is told
     report.without_scans = sorted(map(hash_participant, table - seen))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from oct_io.dicom.header import read_dicom_header
-from oct_io.errors import ScanError, TreeError
+from oct_io.errors import ScanError, StoreError, TreeError
 from oct_io.readers.arrays import peek_npy, read_npy, read_npz
 from oct_io.readers.dicom import read_dicom, read_dicom_file, read_instances
 from oct_io.readers.e2e import read_e2e
@@ -176,6 +176,8 @@ def _file(
 def _is_folder(file: ScanFile) -> bool:
     try:
         return is_folder(file.url, storage_options=file.storage_options)
+    except StoreError:
+        raise
     except TreeError:
         return False  # what cannot be asked is fetched, and that says why
 

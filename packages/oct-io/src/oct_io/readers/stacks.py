@@ -37,8 +37,8 @@ def read_tiff(file: ScanFile) -> OctVolume:
     """
     tifffile = needed("tifffile", "formats", file.where)
     sidecar = read_sidecar(file, sidecar_name(file))
+    content = BytesIO(file.content())
     try:
-        content = BytesIO(file.content())
         with warnings.catch_warnings(), quiet("tifffile"), tifffile.TiffFile(content) as stack:
             warnings.simplefilter("ignore")
             page = stack.pages[0]

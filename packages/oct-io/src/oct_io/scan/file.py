@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from oct_io.errors import ScanError, TreeError
+from oct_io.errors import ScanError, StoreError, TreeError
 from oct_io.storage.files import exists, list_folder, read_bytes, read_head, redact
 from oct_io.volume import Pattern, Spacing
 
@@ -74,6 +74,8 @@ class ScanFile:
         """
         try:
             return list_folder(self.url, storage_options=self.storage_options)
+        except StoreError:
+            raise
         except TreeError as error:
             raise ScanError(self.where, "fetch", "the folder cannot be listed") from error
 
@@ -86,8 +88,10 @@ class ScanFile:
         try:
             if not exists(self.url, storage_options=self.storage_options):
                 return None
+        except StoreError:
+            raise
         except TreeError as error:
-            raise ScanError(self.where, "fetch", "it cannot be reached") from error
+            raise ScanError(self.where, "fetch", "no permission to read it") from error
         head = self.head(MAX_SIDECAR_BYTES + 1)
         if len(head) > MAX_SIDECAR_BYTES:
             raise ScanError(self.where, "parse", f"more than {MAX_SIDECAR_BYTES:,} bytes")
