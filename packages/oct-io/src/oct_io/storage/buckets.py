@@ -125,10 +125,13 @@ class Contact:
         self.answered = _WORKING
         self.given_up = False
         self.heard_at = 0.0  # time.monotonic()
+        self.refusal = ""  # the last answer, if it was one
 
-    def hear(self) -> None:
+    def hear(self, status: int = 200) -> None:
         """Note a sign of life."""
-        self.answered, self.given_up, self.heard_at = True, False, time.monotonic()
+        self.answered, self.heard_at = True, time.monotonic()
+        self.refusal = f"HTTP status {status}" if status >= 400 else ""
+        self.given_up = self.given_up and status >= 400
 
 
 _WORKING = False  # whether this process works for one that has reached the stores already
@@ -295,8 +298,8 @@ def _see_s3(contact: Contact, response: Any = None, **_: Any) -> None:
     """
     if response is None:
         return
-    contact.hear()
     answer = response[0]
+    contact.hear(answer.status_code)
     known = {name.lower(): value for name, value in answer.headers.items()}
     moved = 300 < answer.status_code < 400 and answer.status_code != 304
     if moved and "x-amz-bucket-region" not in known:

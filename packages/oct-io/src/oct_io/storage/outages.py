@@ -127,6 +127,9 @@ class _Asking:
         config = current_storage()
         return config.give_up_s if self.contact.answered else config.first_answer_s
 
+    def what(self) -> str:
+        return self.reason or self.contact.refusal or "no answer"
+
     def finish(self, asked: Any) -> Any:
         """Wait for a coroutine on the filesystem's thread; what is no coroutine is the answer."""
         if not inspect.isawaitable(asked):
@@ -182,8 +185,7 @@ class _Asking:
         if said or now - since < SPEAK_S:
             return
         _SPOKEN.value = now
-        what = self.reason or "no answer"
-        limit = self.patience()
+        what, limit = self.what(), self.patience()
         logger.warning(
             f"oct-io: waiting for {self.where} for {now - since:.0f} s ({what}); "
             f"gives up after {limit:.0f} s"
@@ -196,7 +198,7 @@ class _Asking:
             StoreError: always.
         """
         self.contact.given_up = True
-        what = self.reason or "no answer"
+        what = self.what()
         if not self.contact.answered:
             raise StoreError(
                 f"{self.where}: not reached within {self.seconds():.0f} s ({what}); check the "
@@ -261,11 +263,10 @@ def code_of(error: BaseException) -> str:
 
 def status_of(error: BaseException) -> int | None:
     """HTTP status behind an error of s3fs, gcsfs or aiohttp; None if it has none."""
-    status = _client_error(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
-    for value in (status, getattr(error, "status", None), getattr(error, "code", None)):
-        if isinstance(value, int) and value > 0:
-            return value
-    return None
+    value = _client_error(error).get("ResponseMetadata", {}).get("HTTPStatusCode")
+    for name in ("status", "code"):  # the second of aiohttp's errors only warns
+        value = getattr(error, name, None) if value is None else value
+    return value if isinstance(value, int) and value > 0 else None
 
 
 def passes(status: int) -> bool:

@@ -126,6 +126,7 @@ async def _from_gcs(filesystem: Any, path: str, start: int, end: int, whole: boo
         headers=filesystem._get_headers(asked),
         timeout=limits,
     ) as found:
+        contact_with(filesystem).hear(found.status)
         if found.status == 416:
             return Answer(b"", None, "")
         if found.status >= 300:
