@@ -125,7 +125,7 @@ class Contact:
         self.answered = _WORKING
         self.given_up = False
         self.heard_at = 0.0  # time.monotonic()
-        self.refusal = ""  # the last answer, if it was one
+        self.refusal = ""  # what came last, if it was no success
 
     def hear(self, status: int = 200) -> None:
         """Note a sign of life."""
@@ -287,8 +287,8 @@ def _make(scheme: str, arguments: Mapping[str, Any], config: StorageConfig) -> A
     return made
 
 
-def _see_s3(contact: Contact, response: Any = None, **_: Any) -> None:
-    """Note that S3 answered; stop at a redirect that botocore would follow for ever.
+def _see_s3(contact: Contact, response: Any = None, caught_exception: Any = None, **_: Any) -> None:
+    """Note what came of a request to S3, which botocore may repeat; stop at a redirect that botocore would follow for ever.
 
     To follow one, botocore must know the bucket's region. Where the answer does not tell, it asks
     for it with a request that is redirected as well.
@@ -297,6 +297,7 @@ def _see_s3(contact: Contact, response: Any = None, **_: Any) -> None:
         Redirected: such an answer.
     """
     if response is None:
+        contact.refusal = type(caught_exception).__name__
         return
     answer = response[0]
     contact.hear(answer.status_code)

@@ -197,17 +197,17 @@ class _Asking:
         Raises:
             StoreError: always.
         """
-        self.contact.given_up = True
-        what = self.what()
+        before, self.contact.given_up = self.contact.given_up, True
+        how = "as a moment ago" if before else f"for {self.seconds():.0f} s"
+        tried = f"{self.where}: out of reach {how} ({self.what()})"
         if not self.contact.answered:
             raise StoreError(
-                f"{self.where}: not reached within {self.seconds():.0f} s ({what}); check the "
-                "network and storage.endpoint_url, then give the same command again"
+                f"{tried}, and it never answered; check storage.endpoint_url and the network, then "
+                "give the same command again"
             )
         raise StoreError(
-            f"{self.where}: out of reach for {self.seconds():.0f} s ({what}); what is done is kept "
-            "and no scan is refused for it: give the same command again when the store answers, "
-            "or a larger storage.give_up_s"
+            f"{tried}; what is done is kept and no scan is refused for it: give the same command "
+            "again when the store answers, or a larger storage.give_up_s"
         )
 
 
