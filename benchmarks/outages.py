@@ -3,7 +3,7 @@
 Real S3 and GCS APIs run on this machine behind a proxy that closes its port in the middle of a
 build, or spoils some of the requests. Each build must end with the bytes of an undisturbed one.
 
-    python benchmarks/outages.py [--seconds 2 20] [--fractions 0.1 0.3] [--builds 6] [--schemes s3 gs]
+    python benchmarks/outages.py [--seconds 2 20] [--fractions 0.1 0.3] [--builds 6] [--schemes s3]
 """
 
 import argparse

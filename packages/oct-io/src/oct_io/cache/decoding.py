@@ -93,8 +93,9 @@ def _in_processes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
                 continue
             except BrokenProcessPool:
                 pass  # someone among those in flight crashed: decode the next one apart
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)  # nobody starts on what is left
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # nobody starts on what is left
+                raise
         yield _alone(tasks[done])
         done += 1
 

@@ -288,7 +288,7 @@ def _make(scheme: str, arguments: Mapping[str, Any], config: StorageConfig) -> A
 
 
 def _see_s3(contact: Contact, response: Any = None, caught_exception: Any = None, **_: Any) -> None:
-    """Note what came of a request to S3, which botocore may repeat; stop at a redirect that botocore would follow for ever.
+    """Note what came of a request; stop at a redirect that botocore would follow for ever.
 
     To follow one, botocore must know the bucket's region. Where the answer does not tell, it asks
     for it with a request that is redirected as well.
