@@ -1,3 +1,4 @@
+import errno
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ from oct_io.cli import main
 from oct_io.errors import StoreError
 from oct_io.quarantine import QUARANTINE, read_quarantine, refuse, write_quarantine
 from oct_io.scan.header import ScanHeader
+from oct_io.storage.buckets import StorageConfig, using_storage
 from oct_io.storage.files import exists, read_bytes, walk_files
 
 WINDOW = Window(name="test", extent_mm=(4.0, 0.15, 4.0), shape=(4, 16, 12))
@@ -251,3 +253,17 @@ def test_no_such_file_is_still_said_of_one_scan(stores, storage):
     with pytest.raises(ScanError, match="no such file"):
         read_bytes("s3://eyes/many/none.dcm")
     assert len(proxy.requests) == 1
+
+
+def test_a_bad_sector_is_a_fact_and_a_lost_network_disk_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr("oct_io.storage.outages.DISK_S", 0.1)
+    path = tmp_path / "scan.dcm"
+    path.write_bytes(b"x")
+    for number, expected in ((errno.EIO, ScanError), (errno.ESTALE, StoreError)):
+
+        def fail(_handle, number=number):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr("oct_io.storage.transport.os.fstat", fail)
+        with using_storage(StorageConfig(give_up_s=1.0)), pytest.raises(expected):
+            read_bytes(path)

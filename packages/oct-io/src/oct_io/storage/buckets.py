@@ -214,6 +214,8 @@ def open_filesystem(
 
 def describe_place(filesystem: Any, path: str) -> str:
     """Bucket and endpoint of a path, for messages; no more of it, since paths name participants."""
+    if "file" in schemes_of(filesystem):
+        return "the disk"
     bucket = path.strip("/").split("/")[0] if is_bucket(filesystem) else ""
     made_with = getattr(filesystem, "storage_options", {})
     variable = "AWS_ENDPOINT_URL" if schemes_of(filesystem) & S3 else "STORAGE_EMULATOR_HOST"

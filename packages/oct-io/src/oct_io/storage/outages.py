@@ -117,6 +117,8 @@ class _Asking:
     def __init__(self, filesystem: Any, path: str) -> None:
         self.filesystem, self.where = filesystem, describe_place(filesystem, path)
         self.contact = contact_with(filesystem)
+        self.local = "file" in schemes_of(filesystem)
+        self.contact.answered |= self.local  # a disk has no address that could be wrong
         self.started = time.monotonic()
         self.reason = ""
 
@@ -152,10 +154,9 @@ class _Asking:
             StoreError: a store that cannot be used.
             Exception: `error`, if it says something about the file.
         """
-        local = "file" in schemes_of(self.filesystem)
         if not is_passing(error):
             wrong = _wrong_store(error)
-            if wrong is None and not (local or _is_answer(error)):
+            if wrong is None and not (self.local or _is_answer(error)):
                 wrong = f"the request failed ({_named(error)})"
             if wrong is not None:
                 raise StoreError(f"{self.where}: {wrong}") from error
@@ -164,7 +165,7 @@ class _Asking:
         if status_of(error) is not None:
             self.contact.answered = True  # it is there, only busy
         self.reason = _named(error)
-        damaged = local and getattr(error, "errno", None) == errno.EIO
+        damaged = self.local and getattr(error, "errno", None) == errno.EIO
         if damaged and self.seconds() > DISK_S:
             raise error
         if self.contact.given_up or self.seconds() >= self.patience():
