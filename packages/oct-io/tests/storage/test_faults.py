@@ -259,10 +259,14 @@ def test_a_bad_sector_is_a_fact_and_a_lost_network_disk_is_not(tmp_path, monkeyp
     monkeypatch.setattr("oct_io.storage.outages.DISK_S", 0.1)
     path = tmp_path / "scan.dcm"
     path.write_bytes(b"x")
+    spoilt, fstat = path.stat().st_ino, os.fstat
     for number, expected in ((errno.EIO, ScanError), (errno.ESTALE, StoreError)):
 
-        def fail(_handle, number=number):
-            raise OSError(number, os.strerror(number))
+        def fail(handle, number=number):
+            found = fstat(handle)
+            if found.st_ino == spoilt:
+                raise OSError(number, os.strerror(number))
+            return found
 
         monkeypatch.setattr("oct_io.storage.transport.os.fstat", fail)
         with using_storage(StorageConfig(give_up_s=1.0)), pytest.raises(expected):

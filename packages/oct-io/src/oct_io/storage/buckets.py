@@ -6,8 +6,10 @@ takes a URL then follows it. Forked processes inherit it. Spawned ones are given
 `ProcessPoolExecutor(..., initializer=start_worker, initargs=(current_storage(),))`.
 """
 
+import asyncio
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from fsspec.registry import get_filesystem_class
 
 from oct_io.errors import TreeError
 
+CLIENT_TRIES = 3  # of one request within seconds; what lasts longer is `outages`'s
 S3, GCS = frozenset({"s3", "s3a"}), frozenset({"gs", "gcs"})
 SECRETS = frozenset(
     {"key", "secret", "username", "password", "access_token", "sas_token", "account_key"}
@@ -274,12 +277,23 @@ def _make(scheme: str, arguments: Mapping[str, Any], config: StorageConfig) -> A
     limits = {"sock_connect": config.connect_timeout_s, "sock_read": config.read_timeout_s}
     arguments = {"requests_timeout": aiohttp.ClientTimeout(total=None, **limits), **arguments}
     made = GCSFileSystem(skip_instance_cache=True, **arguments)
-    # Without gcsfs's own retries: they log the address with a traceback when they end, leave out
-    # time-outs, and cannot be set; six refused connections take them half a minute.
+    # Without gcsfs's own retries: they log the address with a traceback when they end and cannot be
+    # set. Three tries as botocore's: a listing or a removal is several requests, each of which may
+    # fail, and at 30 % of them failing one removal took 110 s of starting again.
     once = getattr(GCSFileSystem._request, "__wrapped__", GCSFileSystem._request)
 
     async def ask(*what: Any, **how: Any) -> Any:
-        answer = await once(made, *what, **how)
+        from oct_io.storage.outages import is_passing  # which knows this module
+
+        for left in reversed(range(CLIENT_TRIES)):
+            try:
+                answer = await once(made, *what, **how)
+                break
+            except Exception as error:  # each client has errors of its own
+                contact_with(made).refusal = type(error).__name__
+                if not left or not is_passing(error):
+                    raise
+            await asyncio.sleep(secrets.randbelow(1000) / 1000 / (left + 1))
         contact_with(made).hear()
         if 300 < answer[0] < 400:
             raise Redirected
@@ -314,7 +328,7 @@ def _s3_arguments(config: StorageConfig) -> dict[str, Any]:
         "max_pool_connections": config.connections,
         "connect_timeout": config.connect_timeout_s,
         "read_timeout": config.read_timeout_s,
-        "retries": {"total_max_attempts": 3, "mode": "standard"},  # blips; outages are `outages`'s
+        "retries": {"total_max_attempts": CLIENT_TRIES, "mode": "standard"},
         # From botocore 1.36 on, checksum headers are sent by default, which Backblaze B2 and other
         # S3-compatible stores refuse (boto/botocore #3352).
         "request_checksum_calculation": "when_required",

@@ -1,8 +1,8 @@
 """Outages: which errors pass, asking again until they do, and a line when that takes long.
 
-The clients repeat what they can: botocore three times within seconds. Here stays what they do not
-do: bodies that end too soon, outages of minutes, one limit on time for everything, and a word to
-whoever waits.
+The clients make each request three times within seconds (see `buckets`). Here stays what they do
+not do: bodies that end too soon, outages of minutes, one limit on time for everything, and a word
+to whoever waits.
 """
 
 import asyncio
