@@ -271,3 +271,18 @@ def test_a_bad_sector_is_a_fact_and_a_lost_network_disk_is_not(tmp_path, monkeyp
         monkeypatch.setattr("oct_io.storage.transport.os.fstat", fail)
         with using_storage(StorageConfig(give_up_s=1.0)), pytest.raises(expected):
             read_bytes(path)
+
+
+def test_readers_that_nobody_waits_for_end_although_the_store_is_away(stores, storage):
+    proxy = storage("s3", config={"give_up_s": 300.0})
+    paths = list(walk_files("s3://eyes/many", ".dcm"))
+    some = read_headers("s3://eyes/many", paths, concurrency=4)
+    next(some)
+    proxy.shut()
+    time.sleep(0.5)
+    readers = [one for one in threading.enumerate() if one.name.startswith("oct-io-header")]
+    assert readers
+    some.close()
+    for one in readers:
+        one.join(10)
+    assert not any(one.is_alive() for one in readers)

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Event
 
 from oct_io.errors import ScanError
 from oct_io.readers.registry import PEEKERS, READERS, read_header, suffix_of
 from oct_io.scan.header import ScanHeader
 from oct_io.storage.buckets import current_storage
 from oct_io.storage.files import join
+from oct_io.storage.outages import start_reader
 
 AHEAD = 4  # files asked for per thread beyond the one that is waited for
 DICOM = (".dcm", ".dicom")
@@ -54,7 +55,10 @@ def _in_order(
     if concurrency == 1:
         yield from (_read_one(root, path, whole) for path in paths)
         return
-    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="oct-io-header")
+    stop = Event()
+    pool = ThreadPoolExecutor(
+        concurrency, "oct-io-header", initializer=start_reader, initargs=(stop,)
+    )
     waiting: deque[Future[ScanHeader | ScanError]] = deque()
     try:
         for path in paths:
@@ -65,6 +69,7 @@ def _in_order(
             yield waiting.popleft().result()
     finally:
         # Not waited for: a caller that stops half-way may be collected by one of these threads.
+        stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -12,6 +12,7 @@ import json
 import logging
 import secrets
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -67,6 +68,7 @@ NO_KEY = (
 )
 
 logger = logging.getLogger("oct_io.storage")
+_THREAD = threading.local()
 _SPOKEN: Any = SimpleNamespace(value=-REPEAT_S)  # when a wait was last said; workers share one
 
 
@@ -83,6 +85,14 @@ def start_decoder(config: StorageConfig, spoken: Any) -> None:
     global _SPOKEN
     _SPOKEN = spoken
     start_worker(config)
+
+
+def start_reader(stop: threading.Event) -> None:
+    """Let what this thread waits for end once `stop` is set, since nobody wants it any more.
+
+    Python waits for the threads of a pool when it ends: without this, for as long as an outage.
+    """
+    _THREAD.stop = stop
 
 
 def with_retries(filesystem: Any, path: str, question: Callable[[], Any]) -> Any:
@@ -179,7 +189,14 @@ class _Asking:
             self.look()
 
     def look(self) -> None:
-        """Say what is waited for, if nothing came for long and nobody said so lately."""
+        """Say what is waited for, if nothing came for long and nobody said so lately.
+
+        Raises:
+            StoreError: nobody waits for it any more.
+        """
+        stop = getattr(_THREAD, "stop", None)
+        if stop is not None and stop.is_set():
+            raise StoreError(f"{self.where}: nobody waits for it any more")
         now = time.monotonic()
         since = self.started if self.reason else max(self.started, self.contact.heard_at)
         said = _SPOKEN.value > since and now - _SPOKEN.value < REPEAT_S
