@@ -33,3 +33,10 @@ class ScanError(OctIoError):
 
 class TreeError(OctIoError):
     """A folder, manifest or table that cannot be used as a whole; the text says what to do."""
+
+
+class StoreError(TreeError):
+    """A bucket, disk or network that cannot be used now: no fact about any scan.
+
+    What is done is kept, and the same call goes on once the store answers again.
+    """

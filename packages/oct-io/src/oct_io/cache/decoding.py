@@ -1,6 +1,7 @@
 """From record to resampled voxels, in this process or in several, in the order of the records."""
 
 import hashlib
+import math
 import multiprocessing
 import os
 from collections import deque
@@ -18,7 +19,8 @@ from oct_io.interrupts import uninterrupted
 from oct_io.records.opening import read_scan
 from oct_io.scan.flags import find_flags
 from oct_io.space.resample import Window, resample
-from oct_io.storage.buckets import configure_storage, current_storage, stays_in_process
+from oct_io.storage.buckets import current_storage, stays_in_process
+from oct_io.storage.outages import start_decoder
 from oct_io.threads import one_thread
 from oct_io.volume import OctVolume
 
@@ -59,6 +61,7 @@ def decode_in_order(
 
     Raises:
         TreeError: no process can be started.
+        StoreError: see `decode`.
     """
     if jobs < 0:
         raise ValueError(f"jobs ({jobs}) must be 0, for one a CPU, or more")
@@ -88,6 +91,9 @@ def _in_processes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
                 continue
             except BrokenProcessPool:
                 pass  # someone among those in flight crashed: decode the next one apart
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # nobody starts on what is left
+                raise
         yield _alone(tasks[done])
         done += 1
 
@@ -124,16 +130,22 @@ def _alone(task: Task) -> Outcome:
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    spoken = context.Value("d", -math.inf)  # so that of all who wait one says so
     return ProcessPoolExecutor(
         jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=configure_storage,  # a spawned process does not inherit it
-        initargs=(current_storage(),),
+        mp_context=context,
+        initializer=start_decoder,  # a spawned process inherits no configuration
+        initargs=(current_storage(), spoken),
     )
 
 
 def decode(task: Task) -> Outcome:
-    """Read and resample one scan."""
+    """Read and resample one scan.
+
+    Raises:
+        StoreError: its bytes do not come, which says nothing about the scan.
+    """
     record, root, window = task
     if record.refused is not None:
         return Refused(*record.refused)

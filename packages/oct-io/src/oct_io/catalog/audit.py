@@ -17,7 +17,7 @@ from oct_io.catalog.manifest import (
 )
 from oct_io.catalog.participants import read_participants
 from oct_io.catalog.releases import compare_with_release
-from oct_io.errors import ScanError, Stage, TreeError
+from oct_io.errors import ScanError, Stage, StoreError, TreeError
 from oct_io.quarantine import without_name
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_geometry, check_size
@@ -183,6 +183,8 @@ def _compare_participants(report: AuditReport, records: list[ScanRecord], root: 
     report.participants = len(seen)
     try:
         people = read_participants(root)
+    except StoreError:
+        raise
     except TreeError:
         return  # a folder of scans needs no table; who needs one reads it and is told
     table = set(people)

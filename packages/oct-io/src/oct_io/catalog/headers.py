@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from threading import BoundedSemaphore
+from threading import BoundedSemaphore, Event
 
 from oct_io.errors import ScanError
 from oct_io.readers.registry import DICOM, PEEKERS, READERS, suffix_of
@@ -13,6 +13,7 @@ from oct_io.records.opening import open_scan
 from oct_io.records.record import ScanRecord
 from oct_io.scan.header import ScanHeader
 from oct_io.storage.buckets import current_storage
+from oct_io.storage.outages import start_reader
 
 AHEAD = 4  # files asked for per thread beyond the one that is waited for
 WHOLE_AT_ONCE = 4  # volumes that are decoded at a time, where that is how a format is known
@@ -55,7 +56,10 @@ def _in_order(
     if concurrency == 1:
         yield from (_read_one(root, record, whole) for record in records)
         return
-    pool = ThreadPoolExecutor(concurrency, thread_name_prefix="oct-io-header")
+    stop = Event()
+    pool = ThreadPoolExecutor(
+        concurrency, "oct-io-header", initializer=start_reader, initargs=(stop,)
+    )
     waiting: deque[Future[ScanHeader | ScanError]] = deque()
     try:
         for record in records:
@@ -66,6 +70,7 @@ def _in_order(
             yield waiting.popleft().result()
     finally:
         # Not waited for: a caller that stops half-way may be collected by one of these threads.
+        stop.set()
         pool.shutdown(wait=False, cancel_futures=True)
 
 

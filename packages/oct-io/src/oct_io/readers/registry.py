@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from oct_io.errors import ScanError, TreeError
+from oct_io.errors import ScanError, StoreError, TreeError
 from oct_io.readers.arrays import peek_npy, peek_npz, read_npy, read_npz
 from oct_io.readers.described import read_described
 from oct_io.readers.e2e import read_e2e
@@ -213,6 +213,8 @@ def _file(
 def _is_folder(file: ScanFile) -> bool:
     try:
         return is_folder(file.url, storage_options=file.storage_options)
+    except StoreError:
+        raise
     except TreeError:
         return False  # what cannot be asked is fetched, and that says why
 

@@ -35,8 +35,8 @@ def read_tiff(file: ScanFile) -> OctVolume:
     """
     tifffile = needed("tifffile", "formats", file.where)
     sidecar = read_sidecar(file, sidecar_name(file))
+    content = BytesIO(file.content())
     try:
-        content = BytesIO(file.content())
         with _no_warnings(), quiet("tifffile"), tifffile.TiffFile(content) as stack:
             page = stack.pages[0]
             if len(stack.pages) == 1 and len(stack.series[0].shape) == 3:

@@ -6,7 +6,7 @@ from io import SEEK_CUR, SEEK_END, BufferedReader, BytesIO, RawIOBase
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
-from oct_io.errors import ScanError, TreeError
+from oct_io.errors import ScanError, StoreError, TreeError
 from oct_io.storage.files import (
     exists,
     file_size,
@@ -78,10 +78,21 @@ class ScanFile:
         Raises:
             ScanError: stage `fetch`, here and while it is read.
         """
-        size = file_size(self.url, storage_options=self.storage_options)
+        size = self._size()
         if size <= WHOLE_BYTES:
             return BytesIO(self.content())
         return BufferedReader(_Ranges(self, size), BLOCK_BYTES)
+
+    def _size(self) -> int:
+        try:
+            size = file_size(self.url, storage_options=self.storage_options)
+        except StoreError:
+            raise
+        except TreeError as error:
+            raise ScanError(self.where, "fetch", "it cannot be reached") from error
+        if size is None:
+            raise ScanError(self.where, "fetch", "no such file")
+        return size
 
     def beside(self, name: str) -> "ScanFile":
         """The file called `name` in the same folder."""
@@ -100,6 +111,8 @@ class ScanFile:
         """
         try:
             return list_folder(self.url, storage_options=self.storage_options)
+        except StoreError:
+            raise
         except TreeError as error:
             raise ScanError(self.where, "fetch", "the folder cannot be listed") from error
 
@@ -112,8 +125,10 @@ class ScanFile:
         try:
             if not exists(self.url, storage_options=self.storage_options):
                 return None
+        except StoreError:
+            raise
         except TreeError as error:
-            raise ScanError(self.where, "fetch", "it cannot be reached") from error
+            raise ScanError(self.where, "fetch", "no permission to read it") from error
         head = self.head(MAX_SIDECAR_BYTES + 1)
         if len(head) > MAX_SIDECAR_BYTES:
             raise ScanError(self.where, "parse", f"more than {MAX_SIDECAR_BYTES:,} bytes")
