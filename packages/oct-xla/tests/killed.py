@@ -9,6 +9,7 @@ checkpoint are those of a run that was never killed.
 
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -60,24 +61,29 @@ def wait(child):
 
 
 def kill_at_random(folder, count):
+    train(options_of([str(folder / "warm-up"), *OPTIONS]))  # torch imports half of itself late
     began = time.monotonic()
     assert wait(start(folder / "whole", OPTIONS)) == 0
     lasts_s, whole = time.monotonic() - began, outcome(folder / "whole", 40)
     for number in range(count):
         draws, kills, code = np.random.default_rng(number), 0, None
+        run_dir = folder / f"run-{number}"
         while code != 0:
-            child = start(folder / f"run-{number}", OPTIONS)
+            child = start(run_dir, OPTIONS)
             if kills < 3:
                 time.sleep(draws.uniform(0, lasts_s))
                 os.kill(child, signal.SIGKILL)
             code = wait(child)
             assert code in (0, -signal.SIGKILL), code
             kills += code != 0
-        report(folder / f"run-{number}", kills, whole, 40)
+            if code == 0 and kills == 0:  # through before the signal came: once more
+                shutil.rmtree(run_dir)
+                code = None
+        report(run_dir, kills, whole, 40)
 
 
 def kill_between(folder):
-    assert wait(start(folder / "whole", SHORT)) == 0
+    assert train(options_of([str(folder / "whole"), *SHORT])) == 0
     whole = outcome(folder / "whole", 8)
     number, killed = 0, True
     while killed:

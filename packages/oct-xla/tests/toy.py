@@ -115,6 +115,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--signal", default="SIGTERM")
     parser.add_argument("--evaluate-every", type=int, default=0)
     parser.add_argument("--evaluate-for", type=float, default=0.0)
+    parser.add_argument("--codes", type=Path, help="each process writes its exit code there")
     parser.add_argument("--wrong", default="", choices=("", "length", "keys"))
     return parser.parse_args(arguments)
 
@@ -164,4 +165,8 @@ def train(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(train(options_of()))
+    given = options_of()
+    code = train(given)
+    if given.codes:  # torchrun tells nobody
+        (given.codes / os.environ.get("RANK", "0")).write_text(str(code))
+    sys.exit(code)

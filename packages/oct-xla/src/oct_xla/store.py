@@ -84,6 +84,9 @@ class Checkpoints:
         Raises:
             CheckpointError: if there are checkpoints and none is whole.
         """
+        if self.root.is_dir():
+            with _writing(self.root):
+                self._remove_unfinished()
         damaged: list[tuple[int, CheckpointError]] = []
         for step in reversed(self._all_steps()):
             try:
