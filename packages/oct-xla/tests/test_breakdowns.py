@@ -16,10 +16,10 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 64 KB that can be made read-only."""
+    """A file system of 600 KB that can be made read-only."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(place)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a file system can be mounted by root only")
     yield place
@@ -211,7 +211,8 @@ def test_an_installed_package_has_no_commit_and_a_checkout_has_its_own(tmp_path)
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@example.org"]
     for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "another repository"]):
         subprocess.run([*git, *words], check=True)
-    subprocess.run(["cp", "-r", here, str(tmp_path / "oct_xla")], check=True)
+    (tmp_path / "lib").mkdir()
+    subprocess.run(["cp", "-r", here, str(tmp_path / "lib/oct_xla")], check=True)
     code = "import oct_xla.runfolder as r; print(r._git()['git_commit'])"
 
     def commit(**environment):
@@ -225,7 +226,7 @@ def test_an_installed_package_has_no_commit_and_a_checkout_has_its_own(tmp_path)
         )
         return done.stdout.strip()
 
-    assert commit(PYTHONPATH=str(tmp_path)) == "None"
+    assert commit(PYTHONPATH=str(tmp_path / "lib")) == "None"
     head = ["git", "-C", here, "rev-parse", "HEAD"]
     wanted = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
     if wanted:

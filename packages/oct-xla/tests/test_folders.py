@@ -131,6 +131,43 @@ def test_another_configuration_is_refused_with_both_values(tmp_path):
     assert folder.changed["loop.steps"] == (10, 20)
 
 
+def test_only_what_defines_the_run_must_be_equal_and_the_rest_is_reported(tmp_path):
+    begin(tmp_path)
+    other = {"loop": {"steps": 20, "betas": (0.9, 0.99)}, "tracking": {"mode": "online"}}
+    folder = claim(tmp_path, other, defining=("loop.betas",))
+    assert set(folder.changed) == {"loop.steps", "tracking.mode"}
+    folder.release()
+    with pytest.raises(RunFolderError, match=r"loop\.betas was .*; set run_dir"):
+        claim(tmp_path, {"loop": {"steps": 20, "betas": (0.8, 0.99)}}, defining=("loop.betas",))
+    text = (tmp_path / "config.yaml").read_text()
+    assert "20" in text, "a refused start leaves the settings of the run as they were"
+    assert "0.8" not in text
+
+
+def test_a_run_may_be_moved_and_named_by_its_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = type(tmp_path)("runs/a")
+    first = begin(path, {**CONFIG, "run_dir": "runs/a"})
+    absolute = str(tmp_path / "runs/a")
+    second = claim(type(tmp_path)(absolute), {**CONFIG, "run_dir": absolute})
+    assert second.resumed
+    second.release()
+    (tmp_path / "runs/a").rename(tmp_path / "moved")
+    third = claim(tmp_path / "moved", {**CONFIG, "run_dir": "moved"})
+    assert third.resumed
+    assert first.run_id == second.run_id == third.run_id
+    assert third.changed == {}
+
+
+def test_a_damaged_claim_is_one_line(tmp_path):
+    begin(tmp_path)
+    for text in ("", "{}", "[]", '{"config": 1, "run_id": 2}'):
+        (tmp_path / ".claim.json").write_text(text)
+        with pytest.raises(RunFolderError, match=r"\.claim\.json: ") as caught:
+            claim(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
 def test_never_refuses_a_folder_with_a_run(tmp_path):
     begin(tmp_path, resume="never")
     with pytest.raises(RunFolderError, match="resume=never; set run_dir"):

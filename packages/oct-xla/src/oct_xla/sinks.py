@@ -127,6 +127,7 @@ class WandbSink:
                 raise OctXlaError(f"tracking: wandb does not start: {error}") from error
             reason = " ".join(str(error).split())[:200]
             say(f"tracking: no answer ({reason}); kept offline in {folder}, see `wandb sync`")
+            wandb.teardown()  # its service else holds the run id
             self._run = start("offline")
 
     def write(self, row: Row) -> None:
