@@ -1,6 +1,6 @@
 """Train one objective on a CPU, CUDA GPUs or TPUs: `fit(objective, feed, LoopConfig(...))`."""
 
-from oct_xla.checkpoint import Checkpoints, read_checkpoint
+from oct_xla.checkpoint import read_checkpoint
 from oct_xla.device import pick_runtime
 from oct_xla.errors import (
     CheckpointError,
@@ -12,13 +12,15 @@ from oct_xla.errors import (
 )
 from oct_xla.feed import Feed, FeedConfig, sample_seed
 from oct_xla.journal import Journal, Sink, read_rows
-from oct_xla.loop import FitResult, fit
+from oct_xla.learner import objective_tensors
+from oct_xla.loop import fit
 from oct_xla.objective import Objective
 from oct_xla.runfolder import RunFolder, claim_run_folder, write_provenance
 from oct_xla.runtime import Runtime
 from oct_xla.settings import LoopConfig
-from oct_xla.state import objective_tensors
-from oct_xla.tracking import WandbSink
+from oct_xla.sinks import WandbSink
+from oct_xla.store import Checkpoints
+from oct_xla.trainer import FitResult
 
 __all__ = [
     "CheckpointError",
