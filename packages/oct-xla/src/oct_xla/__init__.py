@@ -1,4 +1,11 @@
-"""Train one objective on a CPU, CUDA GPUs or TPUs: `fit(objective, feed, LoopConfig(...))`."""
+"""Train one objective on a CPU, CUDA GPUs or TPUs: `fit(objective, feed, LoopConfig(...))`.
+
+A few flat modules, no wings. `loop` has `fit`, which builds a `trainer`; it takes the steps of a
+`learner` (an `objective` with its optimiser) on batches of the `feed`, saves through `checkpointer`
+and tells `metrics` and `sinks`. `runfolder`, `journal`, `store` and `checkpoint` are what is left on
+disk, `identity` what makes two starts one run. `device` picks a `runtime`: `processes` for CPUs and
+CUDA, `xla` for TPUs. It knows no model and no scan.
+"""
 
 from oct_xla.checkpoint import read_checkpoint
 from oct_xla.device import pick_runtime

@@ -1,4 +1,9 @@
-"""One checkpoint: a folder without pickle whose every byte is vouched for."""
+"""One checkpoint: a folder without pickle whose every byte is vouched for.
+
+Its tensors are the objective's weights and buffers, a teacher's among them, and the moments of the
+optimiser; its state the step, what identifies the run, settings, the best so far and the last row.
+No generator and no place in the feed: order, masks and seeds are functions of the step.
+"""
 
 import hashlib
 import json
