@@ -1,10 +1,11 @@
 """Scans that tests write for themselves, and the folder of real ones."""
 
 import importlib.util
+import json
 import os
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from oct_io.cache.index import read_index
 from oct_io.dicom.encoding import set_streams
 from oct_io.dicom.writer import write_dicom
 from oct_io.phantom import PhantomTree, write_phantom_tree
@@ -98,6 +100,23 @@ def scan_file(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def as_before_tables():
+    """Gives a cache the index that it had when `index.json` held the entries; returns that file."""
+
+    def rewrite(folder):
+        index = read_index(Path(folder))
+        tree = {one.name: getattr(index, one.name) for one in fields(index)}
+        tree |= {"format": "oct-io-cache", "version": 1, "window": asdict(index.window)}
+        tree["entries"] = [asdict(entry) for entry in index.entries]
+        path = Path(folder) / "index.json"
+        path.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n")
+        (Path(folder) / "entries.arrow").unlink()
+        return path
+
+    return rewrite
 
 
 @pytest.fixture(scope="session")

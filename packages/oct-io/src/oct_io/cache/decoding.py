@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from threadpoolctl import ThreadpoolController
 
-from oct_io.cache.index import CacheEntry
+from oct_io.cache.entries import CacheEntry
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.catalog.tables import may_be_same
 from oct_io.errors import ScanError, TreeError
