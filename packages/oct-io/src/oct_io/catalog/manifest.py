@@ -4,14 +4,15 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from oct_io.catalog.header_index import read_known_headers, scan_states
 from oct_io.catalog.tables import Row, cell, id_column, normal_id, number_rows
 from oct_io.errors import ScanError, TreeError
 from oct_io.readers.registry import READERS, SUFFIXES
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.protocols import DEVICES, device_name, protocol_token, stated_device
-from oct_io.storage.files import exists, join, redact, safe_relative, walk_files
+from oct_io.storage.files import exists, join, list_tokens, redact, safe_relative
 from oct_io.volume import Laterality
 
 MODALITY = "retinal_oct"
@@ -66,10 +67,20 @@ def hash_participant(participant_id: str) -> str:
     return hashlib.sha256(b"oct-io:" + participant_id.encode()).hexdigest()[:12]
 
 
+class Listing(NamedTuple):
+    """The scans of a data set."""
+
+    records: list[ScanRecord]
+    tokens: dict[str, str] | None
+    """What changes when a file does, by path; None where a manifest was read and nothing listed."""
+
+
 def read_manifest(
     root: str | Path,
     *,
     manifest: str | Path | None = None,
+    cache: str | Path | None = None,
+    jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ScanRecord]:
     """List the scans below `root`, a local folder or an fsspec URL, sorted by path.
@@ -83,7 +94,28 @@ def read_manifest(
     Args:
         root: what the paths are relative to.
         manifest: another table of scans, such as `write_manifest` makes; it may lie anywhere.
+        cache: folder of the cache that is, or will be, made of these scans. Headers are kept beside
+            it, so that the next call reads new and changed files only.
+        jobs: processes that read headers from a disk; 0 for one a CPU.
         progress: called while headers are read, with the number done and the number of all.
+
+    Raises:
+        TreeError: no such folder, or no scans in it.
+    """
+    return list_scans(root, manifest=manifest, cache=cache, jobs=jobs, progress=progress).records
+
+
+def list_scans(
+    root: str | Path,
+    *,
+    manifest: str | Path | None = None,
+    cache: str | Path | None = None,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Listing:
+    """Scans as `read_manifest` lists them, with the state of the files where that is known.
+
+    `build_cache(tokens=...)` takes it, and need not list them again.
 
     Raises:
         TreeError: no such folder, or no scans in it.
@@ -96,13 +128,16 @@ def read_manifest(
     else:
         found = find_manifest(base) or ""
         records = _from_manifest(base, found, join(base, found)) if found else []
+    tokens = None
     if not found:
-        records = [record for record, _ in list_folder(base, progress)]
+        tokens = list_tokens(base)
+        scans = list_folder(base, tokens, cache=cache, jobs=jobs, progress=progress)
+        records = [record for record, _ in scans]
     if not records:
         looked = f"{MODALITY}/manifest.tsv and {', '.join(SUFFIXES)} files below it"
         what = f"{found} lists no scans" if found else f"no scans; looked for {looked}"
         raise TreeError(f"{where}: {what}")
-    return sorted(records, key=lambda record: record.path)
+    return Listing(sorted(records, key=lambda record: record.path), tokens)
 
 
 def find_manifest(base: str) -> str | None:
@@ -227,13 +262,25 @@ def _joined(listed: list[tuple[int, ScanRecord]]) -> ScanRecord:
 
 
 def list_folder(
-    base: str, progress: Callable[[int, int], None] | None = None
+    base: str,
+    tokens: Mapping[str, str],
+    *,
+    cache: str | Path | None = None,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[ScanRecord, ScanHeader | ScanError]]:
-    """Scans below `base`, by path, each with the header that its record was made from."""
-    from oct_io.catalog.headers import read_headers  # which needs the readers, as this does
+    """Scans below `base`, by path, each with the header that its record was made from.
 
-    paths = list(walk_files(base, SUFFIXES))
-    found = read_headers(base, paths, progress=progress)
+    Args:
+        base: local folder or fsspec URL.
+        tokens: of all files below it, as from `list_tokens`.
+        cache: as in `read_manifest`.
+        jobs: likewise.
+        progress: likewise.
+    """
+    paths = [path for path in tokens if path.lower().endswith(SUFFIXES)]
+    states = scan_states(tokens, paths)
+    found = read_known_headers(base, states, cache=cache, jobs=jobs, progress=progress)
     return [(_from_header(path, one), one) for path, one in zip(paths, found, strict=True)]
 
 
