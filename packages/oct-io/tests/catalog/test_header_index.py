@@ -86,6 +86,16 @@ def test_what_stands_beside_an_array_is_part_of_its_state(tree, name):
     assert changed == ({"2.npz"} if name == "2.json" else {"2.npz", "3.npz"})
 
 
+def test_a_folder_is_what_is_in_it(tree):
+    tokens = {"a/1.png": "1:1", "a/2.png": "1:1", "a0.npy": "1:1", "ab/3.png": "1:1"}
+    before = scan_states(tokens, ["a", "ab"])
+    after = scan_states(tokens | {"a/2.png": "1:2", "a0.npy": "2:2"}, ["a", "ab"])
+    assert (before["a"] != after["a"], before["ab"] == after["ab"]) == (True, True)
+    many = {f"a/{number}.png": "1:1" for number in range(900)}
+    assert len(scan_states(many, ["a"])["a"]) == 64
+    assert scan_states(many | {"a/5.png": "2:1"}, ["a"]) != scan_states(many, ["a"])
+
+
 def test_a_changed_sidecar_is_read_though_the_array_stays(tree, cache):
     read_manifest(tree, cache=cache)
     (tree / "2.json").write_text(json.dumps(SIDECAR | {"laterality": "L"}))

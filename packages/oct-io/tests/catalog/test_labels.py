@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from oct_io import TreeError, load_labels
-from oct_io.cache.entries import CacheEntry, collect_entries
+from oct_io.cache.entries import CacheEntry
+from oct_io.cache.table import collect_entries
 from oct_io.catalog.labels import (
     PRESETS,
     class_weights,

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.cache.entries import ENTRIES, EntryWriter, map_entries
 from oct_io.cache.index import CacheIndex, fingerprint, shard_name, write_index
 from oct_io.cache.parts import Part, PartFolder, Plan
+from oct_io.cache.table import ENTRIES, EntryWriter, map_entries
 from oct_io.errors import TreeError
 from oct_io.quarantine import QUARANTINE, Refusal, write_quarantine
 from oct_io.saving import sync

@@ -191,9 +191,10 @@ def _hash_sources(
 ) -> tuple[str, ...]:
     """Hash of each record and of the state of its file; a change of either changes it."""
     usable = [record.path for record in records if not record.refused]
-    if tokens is None:
-        tokens = change_tokens(root, usable)
-    states = {path: tokens.get(path, "absent") for path in usable}
+    states = {path: tokens[path] for path in usable if tokens and path in tokens}
+    unasked = [path for path in usable if path not in states]
+    if unasked:
+        states |= change_tokens(root, unasked)
     names = [one.name for one in fields(ScanRecord)]  # `asdict` copies, ten times as slowly
     found = []
     for record in records:

@@ -1,24 +1,17 @@
-"""The records of a cache as a table on disk, mapped into memory and read where it is asked for.
+"""What each record of a cache is, one at a time or as columns of all of them."""
 
-The table is one Arrow IPC file, `entries.arrow`. Opening it reads its last few kilobytes, whatever
-the number of records; processes that have it open share its pages.
-"""
-
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from operator import index as to_int
-from pathlib import Path
-from typing import Any, NamedTuple, Self, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from oct_io.scan.flags import FLAGS
 
-ENTRIES = "entries.arrow"
-BATCH = 1 << 14  # records that are held until they are written; 25 MB of them
+AT_ONCE = 1 << 14  # entries that a loop over all of them makes at a time
 
 Triple = tuple[float, float, float]
 
@@ -78,9 +71,6 @@ class CacheEntry:
         return replace(self, source=source, shard=0, slot=0)
 
 
-NAMES = tuple(one.name for one in fields(CacheEntry))
-
-
 def entry_from_tree(tree: dict[str, Any]) -> CacheEntry:
     """Turn the JSON form of an entry back into one."""
     values: dict[str, Any] = {
@@ -89,66 +79,10 @@ def entry_from_tree(tree: dict[str, Any]) -> CacheEntry:
     return CacheEntry(**values)
 
 
-def _schema() -> pa.Schema:
-    """Columns by name; `flags` are words with spaces between, `sha256` is bytes."""
-    numbers, sizes = pa.list_(pa.float64(), 3), pa.list_(pa.int32(), 3)
-    special = {
-        **dict.fromkeys(("spacing", "origin_mm", "source_spacing"), numbers),
-        "source_shape": sizes,
-        "sha256": pa.binary(32),
-        "mirrored": pa.bool_(),
-        "signal_db": pa.float64(),
-        **dict.fromkeys(("shard", "slot", "white"), pa.int32()),
-    }
-    return pa.schema([(name, special.get(name, pa.string())) for name in NAMES])
-
-
-def _batch(entries: Sequence[CacheEntry]) -> pa.RecordBatch:
-    columns = []
-    for field in _schema():
-        values = [getattr(entry, field.name) for entry in entries]
-        if field.name == "flags":
-            values = [" ".join(names) for names in values]
-        if field.name == "sha256":
-            values = [bytes.fromhex(text) for text in values]
-        columns.append(pa.array(values, field.type))
-    return pa.record_batch(columns, schema=_schema())
-
-
-def _entry(row: dict[str, Any]) -> CacheEntry:
+def entry_from_row(row: dict[str, Any]) -> CacheEntry:
+    """Turn a row of the table (`oct_io.cache.table`) back into an entry."""
     row["flags"], row["sha256"] = row["flags"].split(), row["sha256"].hex()
     return entry_from_tree(row)
-
-
-class EntryWriter:
-    """Writes entries as they come, holding at most `BATCH` of them and those of one call."""
-
-    def __init__(self, path: Path) -> None:
-        self._waiting: list[CacheEntry] = []
-        self._file = pa.OSFile(str(path), "wb")
-        self._table = pa.ipc.new_file(self._file, _schema())
-
-    def add(self, entries: Iterable[CacheEntry]) -> None:
-        """Take more entries, each at its place in the cache."""
-        self._waiting += entries
-        if len(self._waiting) >= BATCH:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self._table.write_batch(_batch(self._waiting))
-            self._waiting = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, failed: object, *_: object) -> None:
-        try:
-            if failed is None:
-                self._flush()
-                self._table.close()
-        finally:
-            self._file.close()
 
 
 class Coded(NamedTuple):
@@ -196,11 +130,11 @@ class Entries(Sequence[CacheEntry]):
         if isinstance(number, slice):
             return self.take(range(len(self))[number])
         (row,) = self.table.slice(self._row(number), 1).to_pylist()
-        return _entry(row)
+        return entry_from_row(row)
 
     def __iter__(self) -> Iterator[CacheEntry]:
-        for first in range(0, len(self), BATCH):
-            yield from map(_entry, self._rows(first, first + BATCH).to_pylist())
+        for first in range(0, len(self), AT_ONCE):
+            yield from map(entry_from_row, self._rows(first, first + AT_ONCE).to_pylist())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entries):
@@ -224,7 +158,7 @@ class Entries(Sequence[CacheEntry]):
     def _rows(self, first: int, end: int) -> pa.Table:
         if self.numbers is None:
             return self.table.slice(first, end - first)
-        return self.table.take(self.numbers[first:end])
+        return self.table.take(_as_column(self.numbers[first:end]))
 
     def take(self, numbers: Iterable[int]) -> "Entries":
         """The entries with these numbers, in that order.
@@ -245,22 +179,22 @@ class Entries(Sequence[CacheEntry]):
     def column(self, name: str) -> pa.ChunkedArray:
         """A property of all entries, in the form that the table has it in."""
         column = self.table.column(name)
-        return column if self.numbers is None else column.take(self.numbers)
+        return column if self.numbers is None else column.take(_as_column(self.numbers))
 
     def coded(self, name: str) -> Coded:
         """A property that is text, of all entries; `flags` have spaces between them."""
         found = self.column(name).dictionary_encode().combine_chunks()
-        return Coded(found.indices.to_numpy(), found.dictionary.to_pylist())
+        return Coded(_as_array(found.indices, np.int32), found.dictionary.to_pylist())
 
     def triples(self, name: str) -> NDArray[np.float64]:
         """A property of three numbers, of all entries, (N, 3)."""
-        parts = [part.flatten().to_numpy() for part in self.column(name).chunks]
+        parts = [_as_array(part.flatten(), np.float64) for part in self.column(name).chunks]
         return np.concatenate([np.empty(0), *parts]).reshape(-1, 3)
 
     def hashes(self) -> NDArray[np.bytes_]:
         """SHA-256 of each record, 32 bytes each."""
-        parts = [_bytes_of(part) for part in self.column("sha256").chunks]
-        return np.frombuffer(b"".join(parts), "S32")
+        parts = [_as_array(part, "S32") for part in self.column("sha256").chunks]
+        return np.concatenate([np.empty(0, "S32"), *parts])
 
     def place(self, number: int) -> tuple[int, int]:
         """Shard of an entry, and its slot there.
@@ -269,11 +203,13 @@ class Entries(Sequence[CacheEntry]):
             IndexError: there is no such entry.
         """
         if self._places is None:
-            columns = (self.table.column(name) for name in ("shard", "slot"))
-            shards, slots = (column.to_numpy() for column in columns)
-            self._places = shards, slots
+            self._places = self._whole_numbers("shard"), self._whole_numbers("slot")
         row = self._row(number)
         return int(self._places[0][row]), int(self._places[1][row])
+
+    def _whole_numbers(self, name: str) -> NDArray[np.int32]:
+        parts = [_as_array(part, np.int32) for part in self.table.column(name).chunks]
+        return np.concatenate([np.empty(0, np.int32), *parts])
 
     def count_flags(self) -> dict[str, int]:
         """How many entries have each flag; those that none has are left out."""
@@ -292,46 +228,15 @@ class Entries(Sequence[CacheEntry]):
         return np.flatnonzero(~found.among(bad))
 
 
-def _bytes_of(part: pa.FixedSizeBinaryArray) -> bytes:
-    width = part.type.byte_width
-    start = part.offset * width
-    return memoryview(part.buffers()[1])[start : start + len(part) * width].tobytes()
+def _as_array(part: pa.Array, dtype: DTypeLike) -> NDArray[Any]:
+    """The values of a column without gaps; `to_numpy` gives them as well, but imports pandas."""
+    if not len(part):
+        return np.empty(0, dtype)
+    start = part.offset * np.dtype(dtype).itemsize
+    return np.frombuffer(part.buffers()[1], dtype, len(part), start)
 
 
-def collect_entries(entries: Iterable[CacheEntry]) -> Entries:
-    """Make a table in memory."""
-    listed = list(entries)
-    batches = [_batch(listed[n : n + BATCH]) for n in range(0, len(listed), BATCH)]
-    return Entries(pa.Table.from_batches(batches, _schema()))
-
-
-def write_entries(path: Path, entries: Entries) -> None:
-    """Write a table to `path`, as `EntryWriter` does."""
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, _schema()) as out:
-        out.write_table(entries.table, max_chunksize=BATCH)
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def map_entries(path: Path, digest: str = "") -> Entries:
-    """Map the table at `path`; nothing but its last bytes is read.
-
-    Args:
-        path: of a file by `EntryWriter`.
-        digest: its SHA-256, if it is known; it is computed otherwise, which reads all of it.
-
-    Raises:
-        OSError: it cannot be opened.
-        ValueError: it is no such table.
-    """
-    digest = digest or file_hash(path)
-    with pa.memory_map(str(path)) as mapped:
-        table = pa.ipc.open_file(mapped).read_all()
-    if table.schema != _schema():
-        raise ValueError(f"{path} has other columns")
-    table.validate()
-    return Entries(table, digest=digest)
+def _as_column(numbers: NDArray[np.int64]) -> pa.Array:
+    """Numbers for `take`, which imports pandas where it is given an array."""
+    whole = np.ascontiguousarray(numbers)
+    return pa.Array.from_buffers(pa.int64(), len(whole), [None, pa.py_buffer(whole)])

@@ -10,15 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.cache.entries import (
-    ENTRIES,
-    Entries,
-    Triple,
-    collect_entries,
-    entry_from_tree,
-    map_entries,
-    write_entries,
-)
+from oct_io.cache.entries import Entries, Triple, entry_from_tree
+from oct_io.cache.table import ENTRIES, collect_entries, map_entries, write_entries
 from oct_io.errors import TreeError
 from oct_io.saving import appearing
 from oct_io.space.resample import Window

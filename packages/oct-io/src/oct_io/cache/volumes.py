@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.cache.entries import ENTRIES, CacheEntry, Entries, file_hash
+from oct_io.cache.entries import CacheEntry, Entries
 from oct_io.cache.index import (
     CacheIndex,
     find_spoilt_shard,
@@ -19,6 +19,7 @@ from oct_io.cache.index import (
     read_index,
     shard_name,
 )
+from oct_io.cache.table import ENTRIES, file_hash
 from oct_io.errors import ScanError, TreeError
 from oct_io.quarantine import QUARANTINE, Refusal, read_quarantine
 from oct_io.space.resample import Window

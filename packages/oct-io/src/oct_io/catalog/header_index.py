@@ -8,9 +8,11 @@ the file does, and its header or why it was refused. It names paths and particip
 import json
 import warnings
 import zlib
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, fields
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -27,6 +29,7 @@ from oct_io.volume import Spacing
 VERSION = "1"  # another number where readers see something else in the same file
 COLUMNS = ("path", "state", "header", "check")
 SIDECAR = ".json"
+LONGEST_STATE = 200  # letters; of a folder of many files it is hashed
 ROWS = 1 << 16  # of one block of the file
 
 Known = tuple[str, str]
@@ -86,8 +89,9 @@ def read_known_headers(
 def scan_states(tokens: Mapping[str, str], paths: Sequence[str]) -> dict[str, str]:
     """What changes when what is known about a scan does, for each of `paths`.
 
-    That is the token of its file. What is known about a file that is no DICOM may stand in a JSON
-    file as well: one of its name, or one that is nobody's in its folder or in a folder above.
+    That is the token of its file, or those of all files in it if it is a folder. What is known
+    about a scan that is no DICOM file may stand in a JSON file as well: one of its name, or one
+    that is nobody's in its folder or in a folder above.
 
     Args:
         tokens: of all files of the data set, by path.
@@ -98,16 +102,22 @@ def scan_states(tokens: Mapping[str, str], paths: Sequence[str]) -> dict[str, st
     for path, token in tokens.items():
         if path.endswith(SIDECAR) and path.removesuffix(SIDECAR) not in names:
             shared.setdefault(str(PurePosixPath(path).parent), []).append(f"{path}={token}")
-    states = {}
+    listed, states = sorted(tokens), {}
     for path in paths:
-        state = tokens.get(path, "absent")
+        found = [tokens[path]] if path in tokens else []
+        if not found:
+            first, end = (bisect_left(listed, path + mark) for mark in ("/", "0"))  # "0" follows
+            found = [f"{one}={tokens[one]}" for one in listed[first:end]]
         if suffix_of(path) not in DICOM:
-            own = tokens.get(_stem(path) + SIDECAR, "")
+            found.append(tokens.get(_stem(path) + SIDECAR, ""))
             above = map(str, PurePosixPath(path).parents)
-            listed = [one for folder in above for one in sorted(shared.get(folder, ()))]
-            state = " ".join([state, own, *listed])
-        states[path] = state
+            found += [one for folder in above for one in sorted(shared.get(folder, ()))]
+        states[path] = _short(" ".join(found))
     return states
+
+
+def _short(text: str) -> str:
+    return text if len(text) < LONGEST_STATE else sha256(text.encode()).hexdigest()
 
 
 def _stem(path: str) -> str:

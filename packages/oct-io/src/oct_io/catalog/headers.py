@@ -20,7 +20,7 @@ from oct_io.storage.files import join
 AHEAD = 4  # files asked for per thread beyond the one that is waited for
 DICOM = (".dcm", ".dicom")
 WHOLE_AT_ONCE = 4  # volumes that are decoded at a time, where that is how a format is known
-AT_ONCE = 16  # headers that a process reads between two answers
+AT_ONCE = 16  # headers that a process reads between two answers; 1 of files that are decoded
 WORTH = 400  # headers that take a process as long as to start; of a file that is decoded, 1 in 20
 Found = ScanHeader | ScanError
 
@@ -83,11 +83,11 @@ def _in_processes(root: str | Path, paths: Sequence[str], workers: int) -> Itera
         initargs=(current_storage(),),
     )
     waiting: deque[Future[list[Found]]] = deque()
-    done = 0
+    done, at_once = 0, AT_ONCE if _work(paths) == len(paths) else 1
     try:
-        for first in range(0, len(paths), AT_ONCE):
+        for first in range(0, len(paths), at_once):
             with uninterrupted():
-                waiting.append(pool.submit(read_some, root, paths[first : first + AT_ONCE]))
+                waiting.append(pool.submit(read_some, root, paths[first : first + at_once]))
             if len(waiting) > workers * AHEAD:
                 found = waiting.popleft().result()
                 yield from found
