@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -196,3 +198,14 @@ def test_processes_read_the_headers_that_one_reads(tree, tmp_path):
     assert one[:-1] == two[:-1]
     assert [type(found[-1]) for found in (one, two)] == [ScanError, ScanError]
     assert str(one[-1]) == str(two[-1])
+
+
+def test_a_script_that_forgot_its_main_guard_gets_its_headers_all_the_same(tree, tmp_path):
+    (tmp_path / "many").mkdir()
+    for number in range(2 * WORTH):
+        os.link(tree / "0.dcm", tmp_path / f"many/{number:03}.dcm")
+    script = tmp_path / "script.py"
+    call = f"read_manifest({str(tmp_path / 'many')!r}, jobs=2)"
+    script.write_text(f"from oct_io import read_manifest\nprint(len({call}))\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout.split()) == (0, [str(2 * WORTH)])

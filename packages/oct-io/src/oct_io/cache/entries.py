@@ -104,8 +104,8 @@ class Coded(NamedTuple):
 class Entries(Sequence[CacheEntry]):
     """Entries of a cache, or some of them; `entries[i]` is made when it is asked for.
 
-    A loop over a million entries takes half a minute. Who needs one property of all takes `column`,
-    `coded` or `triples`, which take milliseconds.
+    A loop over a million entries takes a quarter of a minute. Who needs one property of all takes
+    `column`, `coded` or `triples`, which take milliseconds.
 
     Attributes:
         table: of all entries of the cache.
