@@ -1,10 +1,11 @@
 """Scans that tests write for themselves, and the folder of real ones."""
 
 import importlib.util
+import json
 import os
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,8 +15,10 @@ import numpy as np
 import pydicom
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from oct_io.cache.index import read_index
 from oct_io.dicom.writer import write_dicom
 from oct_io.phantom import PhantomTree, write_phantom_tree
+from oct_io.storage import buckets
 from oct_io.storage.buckets import StorageConfig, using_storage
 from oct_io.volume import OctVolume, Spacing
 from pydicom.encaps import encapsulate, encapsulate_extended
@@ -108,6 +111,23 @@ def scan_file(tmp_path):
     return write
 
 
+@pytest.fixture
+def as_before_tables():
+    """Gives a cache the index that it had when `index.json` held the entries; returns that file."""
+
+    def rewrite(folder):
+        index = read_index(Path(folder))
+        tree = {one.name: getattr(index, one.name) for one in fields(index)}
+        tree |= {"format": "oct-io-cache", "version": 1, "window": asdict(index.window)}
+        tree["entries"] = [asdict(entry) for entry in index.entries]
+        path = Path(folder) / "index.json"
+        path.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n")
+        (Path(folder) / "entries.arrow").unlink()
+        return path
+
+    return rewrite
+
+
 @pytest.fixture(scope="session")
 def samples():
     folder = os.environ.get("OCT_SAMPLES")
@@ -178,6 +198,7 @@ def storage(servers):
 
         def start(scheme, *, config=None, **faults):
             proxy = servers.Proxy(servers.places[scheme], **faults)
+            buckets._OPEN.clear()  # a port may be given out again; nobody has answered there yet
             open_ones.callback(proxy.close)
             wanted = {"endpoint_url": proxy.url, "anonymous": scheme == "gs"}
             wanted |= {"read_timeout_s": 300.0} | (config or {})  # a busy machine is no bad network

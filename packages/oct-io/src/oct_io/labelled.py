@@ -2,14 +2,14 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.cache.index import CacheEntry
+from oct_io.cache.entries import Entries
 from oct_io.cache.volumes import CachedVolumes
 from oct_io.catalog.labels import (
     class_names,
@@ -60,8 +60,7 @@ class LabelledVolumes:
     @property
     def fingerprint(self) -> str:
         """Hash of the volumes in their order."""
-        digest = hashlib.sha256("".join(one.sha256 for one in self.volumes.entries).encode())
-        return digest.hexdigest()
+        return hashlib.sha256(self.volumes.entries.hashes().tobytes().hex().encode()).hexdigest()
 
     def describe(self) -> str:
         """One line for a log: how many volumes and participants on each side."""
@@ -96,24 +95,23 @@ def choose_labelled(
     classes: dict[str, dict[str, int]] = {}
     tested: set[str] = set()
     for column, found in questions.items():
-        keys = (entry.key for entry in found.volumes.entries)
-        classes[column] = dict(zip(keys, found.labels.tolist(), strict=True))
+        classes[column] = dict(zip(found.volumes.ids, found.labels.tolist(), strict=True))
         tested |= set(found.participants[found.held_out].tolist())
-    entries = volumes.entries
-    allowed = [n for n, entry in enumerate(entries) if entry.participant not in tested]
+    keys = volumes.ids
+    allowed = np.flatnonzero(~volumes.entries.coded("participant").among(tested))
     queues: dict[tuple[str, int], deque[int]] = {}
     for number in np.random.default_rng(seed).permutation(allowed).tolist():
         for column, known in classes.items():
-            if entries[number].key in known:
-                queues.setdefault((column, known[entries[number].key]), deque()).append(number)
+            if keys[number] in known:
+                queues.setdefault((column, known[keys[number]]), deque()).append(number)
     chosen = volumes.select(_take_turns(queues, count))
     return ChosenVolumes(
         chosen,
         {
-            column: np.array([known.get(one.key, UNLABELLED) for one in chosen.entries], np.int64)
+            column: np.array([known.get(key, UNLABELLED) for key in chosen.ids], np.int64)
             for column, known in classes.items()
         },
-        np.array([one.participant for one in chosen.entries], dtype=np.str_),
+        chosen.entries.coded("participant").texts(),
     )
 
 
@@ -138,9 +136,7 @@ class VolumeLabels(NamedTuple):
     ordinal: bool
 
 
-def label_volumes(
-    entries: Sequence[CacheEntry], table: Mapping[str, Row], column: str
-) -> VolumeLabels:
+def label_volumes(entries: Entries, table: Mapping[str, Row], column: str) -> VolumeLabels:
     """Find the class of each volume in `column`.
 
     Args:
@@ -162,17 +158,16 @@ def label_volumes(
             "participant_id and one column a label"
         )
     found = load_labels(table, column)
-    numbers = [i for i, entry in enumerate(entries) if entry.participant in found]
-    labels = [found[entries[i].participant] for i in numbers]
+    people = entries.coded("participant")
+    numbers: list[int] = np.flatnonzero(people.among(found)).tolist()
+    labels = [found[people.words[code]] for code in people.codes[numbers].tolist()]
     return VolumeLabels(numbers, labels, load_class_names(table, column), is_ordinal(table, column))
 
 
-def _label_scans(entries: Sequence[CacheEntry], column: str) -> VolumeLabels:
-    cells = {
-        str(number): value
-        for number, entry in enumerate(entries)
-        if (value := getattr(entry, SCAN_COLUMNS[column])) != "unknown"
-    }
-    classes = class_names(cells, column)
-    labels = [classes.index(class_word(value)) for value in cells.values()]
-    return VolumeLabels([int(number) for number in cells], labels, classes, False)
+def _label_scans(entries: Entries, column: str) -> VolumeLabels:
+    found = entries.coded(SCAN_COLUMNS[column])
+    classes = class_names({word: word for word in found.words if word != "unknown"}, column)
+    of_word = [UNLABELLED if w == "unknown" else classes.index(class_word(w)) for w in found.words]
+    every = np.array(of_word, np.int64)[found.codes]
+    numbers = np.flatnonzero(every != UNLABELLED)
+    return VolumeLabels(numbers.tolist(), every[numbers].tolist(), classes, False)

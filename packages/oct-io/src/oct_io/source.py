@@ -14,7 +14,7 @@ import numpy as np
 from oct_io.cache.build import build_cache
 from oct_io.cache.volumes import CachedVolumes, open_cache
 from oct_io.catalog.concepts import AI_READI, is_clinical, read_concepts
-from oct_io.catalog.manifest import read_manifest
+from oct_io.catalog.manifest import list_scans
 from oct_io.catalog.omop import join_participants, read_omop
 from oct_io.catalog.participants import (
     SITE,
@@ -32,7 +32,7 @@ from oct_io.labelled import VolumeLabels, label_volumes
 from oct_io.phantom.specification import PhantomTree
 from oct_io.phantom.tree import write_phantom_tree
 from oct_io.quarantine import write_quarantine
-from oct_io.scan.flags import check_flag_names, count_flags
+from oct_io.scan.flags import check_flag_names
 from oct_io.space.resample import WINDOWS
 from oct_io.storage.buckets import StorageConfig, configure_storage
 
@@ -160,12 +160,12 @@ class Source:
         Raises:
             TreeError: none is left.
         """
-        inside = self._participants_in(splits)
-        entries = self.volumes.entries
-        kept = [i for i, entry in enumerate(entries) if entry.participant not in inside]
+        people = self.volumes.entries.coded("participant")
+        kept: list[int] = np.flatnonzero(~people.among(self._participants_in(splits))).tolist()
         if not kept:
             raise TreeError(
-                f"all {len(entries)} volumes belong to the excluded splits {', '.join(splits)}; "
+                f"all {len(people.codes)} volumes belong to the excluded splits "
+                f"{', '.join(splits)}; "
                 "set data.excluded_splits=[]"
             )
         return kept
@@ -185,13 +185,12 @@ class Source:
 
     def participants(self, numbers: Sequence[int]) -> list[str]:
         """Hashed participants of the volumes with these numbers, sorted."""
-        entries = self.volumes.entries
-        return sorted({entries[number].participant for number in numbers})
+        return sorted(self.volumes.entries.take(numbers).coded("participant").words)
 
     def excluded_participants(self, splits: Sequence[str]) -> list[str]:
         """Hashed participants that have volumes and that `outside` leaves out, sorted."""
-        present = {entry.participant for entry in self.volumes.entries}
-        return sorted(present & self._participants_in(splits))
+        present = self.volumes.entries.coded("participant").words
+        return sorted(self._participants_in(splits).intersection(present))
 
     def describe(self, seen: Sequence[int], splits: Sequence[str]) -> dict[str, object]:
         """What a run that trains on the volumes `seen`, outside of `splits`, puts on record.
@@ -230,9 +229,10 @@ class Source:
         """
         entries = self.volumes.entries
         found = label_volumes(entries, self.table, column)
-        people = np.array([entries[i].participant for i in found.numbers], dtype=np.str_)
+        named = entries.take(found.numbers).coded("participant")
+        people = named.texts()
         test, rule = self._test_participants(people.tolist(), found, column, test_split)
-        held_out = np.array([one in test for one in people], dtype=bool)
+        held_out = named.among(test)
         if held_out.all() or not held_out.any():
             raise TreeError(
                 f"label column '{column}': {len(people)} labelled volumes, {int(held_out.sum())} "
@@ -297,8 +297,14 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     if config.phantom is not None:
         drawn = partial(tell, "drawing phantoms")
         write_phantom_tree(Path(config.root), config.phantom, drawn)
-    found = read_manifest(config.root, manifest=config.manifest or None)
-    records = select_scans(found, config.selection())
+    listing = list_scans(
+        config.root,
+        manifest=config.manifest or None,
+        cache=config.cache,
+        jobs=config.jobs,
+        progress=lambda done, total: tell("reading headers", done, total),
+    )
+    records = select_scans(listing.records, config.selection())
     version = dataset_version(config.root, mixed=config.mixed_releases)
     table, rules = _read_table(config, version)
     split = read_split(config.split) if config.split else recommended_parts(table)
@@ -310,6 +316,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         jobs=config.jobs,
         progress=lambda done, total, bad: tell("resampling scans", done, total),
         max_bad_fraction=config.max_bad_fraction,
+        tokens=listing.tokens,
     )
     every = open_cache(config.cache)
     volumes = _without_flags(every, config.flags)
@@ -319,7 +326,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         made_up=config.phantom is not None,
         split=split,
         version=version,
-        flags=count_flags(entry.flags for entry in every.entries),
+        flags=every.entries.count_flags(),
         flagged_out=len(every) - len(volumes),
         label_rules=rules,
     )
@@ -333,11 +340,11 @@ def _without_flags(volumes: CachedVolumes, flags: Sequence[str]) -> CachedVolume
     """
     if not flags:
         return volumes
-    if any(entry.signal_db is None for entry in volumes.entries):
+    if volumes.entries.column("signal_db").null_count:
         raise TreeError(
             f"{volumes.folder}: made before scans had flags; delete it, and data.flags works"
         )
-    kept = volumes.select(lambda entry: not set(flags) & set(entry.flags))
+    kept = volumes.select(volumes.entries.without_flags(flags))
     if not len(kept):
         raise TreeError(f"all {len(volumes)} scans have a flag of data.flags ({', '.join(flags)})")
     return kept

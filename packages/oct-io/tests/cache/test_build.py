@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from multiprocessing import get_context
 
 import numpy as np
@@ -385,3 +386,89 @@ def test_decoding_beside_the_main_process_needs_no_luck_with_a_crashing_decoder(
     assert said.split() == ["5", "1"]
     (refusal,) = open_cache(tmp_path / "cache").quarantined
     assert refusal.reason == "the decoder crashed on it"
+
+
+def test_entries_are_read_where_they_are_asked_for_and_by_column(tree, tmp_path):
+    build(tree, tmp_path / "cache")
+    entries = open_cache(tmp_path / "cache").entries
+    listed = list(entries)
+    assert [entries[n] for n in range(-6, 0)] == listed == [*entries[:4], *entries[4:]]
+    assert entries.coded("laterality").texts().tolist() == [one.laterality for one in listed]
+    assert entries.triples("spacing").tolist() == [list(one.spacing) for one in listed]
+    assert [one.hex() for one in entries.hashes().tolist()] == [one.sha256 for one in listed]
+    some = entries.take([5, 0, -2])
+    assert list(some) == [listed[5], listed[0], listed[4]]
+    assert some.column("key").to_pylist() == [listed[n].key for n in (5, 0, 4)]
+    assert some.take([1]).coded("participant").words == [listed[0].participant]
+    for wrong in (6, -7):
+        with pytest.raises(IndexError):
+            entries[wrong]
+        with pytest.raises(IndexError):
+            entries.take([wrong])
+    with pytest.raises(TypeError):
+        entries.take([0.5])
+
+
+def test_a_fingerprint_is_the_hash_of_the_json_of_window_and_sorted_hashes(tree, tmp_path):
+    build(tree, tmp_path / "cache")
+    cache = open_cache(tmp_path / "cache")
+    for some in (cache, cache.select([3, 1]), cache.select([])):
+        content = [asdict(cache.window), sorted(one.sha256 for one in some.entries)]
+        text = json.dumps(content, sort_keys=True)
+        assert some.fingerprint == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_a_cache_with_entries_in_its_json_opens_and_is_brought_up_without_decoding(
+    tree, tmp_path, as_before_tables
+):
+    first = build(tree, tmp_path / "cache")
+    path = as_before_tables(tmp_path / "cache")
+    before = path.read_bytes()
+    old = open_cache(tmp_path / "cache")
+    assert (old.fingerprint, list(old.entries)) == (first.fingerprint, list(first.entries))
+    assert np.array_equal(pickle.loads(pickle.dumps(old.select([4])))[0], old[4])
+    assert path.read_bytes() == before, "opening writes nothing"
+    records = read_manifest(tree)
+    states = [(one, one.stat()) for one in tree.rglob("*.dcm")]
+    for scan, state in states:  # same size, same time, and nothing in it to decode
+        scan.write_bytes(bytes(state.st_size))
+        os.utime(scan, ns=(state.st_atime_ns, state.st_mtime_ns))
+    index = build(tree, tmp_path / "cache", records=records)
+    assert (index.inputs, index.entries) == (first.inputs, first.entries)
+    assert json.loads(path.read_text())["version"] == 2
+    open_cache(tmp_path / "cache").verify()
+
+
+def test_volumes_sent_to_another_process_are_not_those_of_a_cache_built_since(tree, tmp_path):
+    build(tree, tmp_path / "cache")
+    sent = pickle.dumps(open_cache(tmp_path / "cache").select([0, 5]))
+    assert len(sent) < 1000
+    build(tree, tmp_path / "cache", records=read_manifest(tree)[1:])
+    with pytest.raises(TreeError, match="built again since it was opened"):
+        pickle.loads(sent)
+
+
+def test_a_damaged_table_of_entries_is_found_and_the_next_build_makes_it_anew(tree, tmp_path):
+    build(tree, tmp_path / "cache")
+    table = tmp_path / "cache/entries.arrow"
+    content, name = table.read_bytes(), open_cache(tmp_path / "cache").fingerprint
+    third = bytes.fromhex(open_cache(tmp_path / "cache").entries[2].sha256)
+    middle = len(content) // 2
+    for bad in (
+        b"",
+        content[:-1],
+        content[:middle],
+        bytes(len(content)),
+        content[:-40] + b"x" * 40,
+    ):
+        table.unlink()  # what others have mapped is not written to
+        table.write_bytes(bad)
+        with pytest.raises(TreeError, match="the index is damaged; build it again"):
+            open_cache(tmp_path / "cache")
+        assert build(tree, tmp_path / "cache").fingerprint == name
+        assert table.read_bytes() == content
+    place = content.index(third)
+    table.unlink()
+    table.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(ScanError, match="not what was written"):
+        open_cache(tmp_path / "cache").verify()

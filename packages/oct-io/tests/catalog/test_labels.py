@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from oct_io import TreeError, load_labels
-from oct_io.cache.index import CacheEntry
+from oct_io.cache.entries import CacheEntry
+from oct_io.cache.table import collect_entries
 from oct_io.catalog.labels import (
     PRESETS,
     class_weights,
@@ -117,8 +118,8 @@ def entry(number, participant, **changes):
     known = CacheEntry(
         participant=participant, key=str(number), device="topcon_triton", laterality="L",
         region="Macula, 6 x 6", protocol="unknown", spacing=(1, 1, 1), spacing_source="given",
-        origin_mm=(0, 0, 0), source_shape=(1, 1, 1), source_spacing=(1, 1, 1), sha256="", shard=0,
-        slot=number,
+        origin_mm=(0, 0, 0), source_shape=(1, 1, 1), source_spacing=(1, 1, 1), sha256="00" * 32,
+        shard=0, slot=number,
     )  # fmt: skip
     return replace(known, **changes)
 
@@ -126,13 +127,14 @@ def entry(number, participant, **changes):
 @pytest.fixture
 def entries():
     people = list(hash_ids(TABLE))
-    return [
+    found = [
         entry(0, people[0]),
         entry(1, people[0], laterality="R", device="zeiss_cirrus"),
         entry(2, people[2], device="unknown"),
         entry(3, people[3], laterality="R", region="Macula"),
         entry(4, "someone else"),
     ]
+    return collect_entries(found)
 
 
 def test_device_eye_and_region_label_each_scan_and_unknown_ones_have_none(entries):

@@ -16,7 +16,7 @@ from oct_io import (
     read_manifest,
     read_volume,
 )
-from oct_io.cache.index import entry_from_tree
+from oct_io.cache.entries import entry_from_tree
 from oct_io.cli import main
 from oct_io.dicom.layout import FileStyle
 from oct_io.dicom.writer import write_dicom
@@ -211,9 +211,11 @@ def test_an_unknown_flag_is_an_error_that_lists_those_there_are():
         SourceConfig(flags=["blurred"])
 
 
-def test_a_cache_older_than_flags_opens_and_says_so_when_flags_are_asked_for(source):
+def test_a_cache_older_than_flags_opens_and_says_so_when_flags_are_asked_for(
+    source, as_before_tables
+):
     open_source(source)
-    path = open_cache(source.cache).folder / "index.json"
+    path = as_before_tables(source.cache)
     tree = json.loads(path.read_text())
     for entry in tree["entries"]:
         for name in ("flags", "signal_db", "white"):

@@ -108,7 +108,7 @@ def test_parts_in_a_bucket_are_written_and_read_through_a_bad_network(
 def test_parts_out_of_reach_are_one_line_of_the_command(
     stores, storage, phantom_tree, tmp_path, capsys
 ):
-    proxy = storage("s3", config={"first_answer_s": 0.5})
+    proxy = storage("s3", config={"first_answer_s": 0.5, "give_up_s": 5.0})
     proxy.shut()
     wanted = [str(phantom_tree), str(tmp_path / "cache"), "--window", "tiny", "--jobs", "1"]
     assert main(["cache", *wanted, "--parts", "s3://eyes/none"]) == 2

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.cache.index import INDEX, CacheEntry, CacheIndex, fingerprint, shard_name, write_index
+from oct_io.cache.index import CacheIndex, fingerprint, shard_name, write_index
 from oct_io.cache.parts import GONE, Part, PartFolder, Plan
+from oct_io.cache.table import ENTRIES, EntryWriter, map_entries
 from oct_io.errors import TreeError
 from oct_io.quarantine import QUARANTINE, Refusal, write_quarantine
 from oct_io.saving import sync
@@ -22,42 +23,45 @@ def assemble(
     """Write the cache that the parts in `folder` add up to into `building`, and sync it to disk.
 
     Where a shard is one part of a local folder it becomes that shard by a second name for the same
-    file, so that a cache larger than half of the disk can be finished.
+    file, so that a cache larger than half of the disk can be finished. Entries are written as they
+    come: of any number of them, a few thousand are held at a time.
 
     Raises:
         TreeError: a part has gone.
     """
-    entries: list[CacheEntry] = []
     refusals: list[Refusal] = []
     histogram = np.zeros(256, dtype=np.int64)
     shards: list[int] = []
     for left in building.glob("*.*"):  # by a build that was killed while it wrote them
         left.unlink()
     numbers = plan.numbers()
-    for first in range(0, len(numbers), parts_per_shard):
-        chosen = numbers[first : first + parts_per_shard]
-        parts = [_whole_part(plan, folder, number) for number in chosen]
-        _write_shard(folder, chosen, building / shard_name(len(shards)))
-        held = [entry for part in parts for entry in part.entries]
-        entries += [entry.placed(len(shards), slot) for slot, entry in enumerate(held)]
-        refusals += [refusal for part in parts for refusal in part.refusals]
-        histogram += np.sum([part.histogram for part in parts], axis=0, dtype=np.int64)
-        shards.append(len(held))
+    with EntryWriter(building / ENTRIES) as table:
+        for first in range(0, len(numbers), parts_per_shard):
+            chosen = numbers[first : first + parts_per_shard]
+            parts = [_whole_part(plan, folder, number) for number in chosen]
+            _write_shard(folder, chosen, building / shard_name(len(shards)))
+            held = [entry for part in parts for entry in part.entries]
+            table.add(entry.placed(len(shards), slot) for slot, entry in enumerate(held))
+            refusals += [refusal for part in parts for refusal in part.refusals]
+            histogram += np.sum([part.histogram for part in parts], axis=0, dtype=np.int64)
+            shards.append(len(held))
+    sync(building / ENTRIES)
+    entries = map_entries(building / ENTRIES)
     mean, std, percentiles = _statistics(histogram)
     index = CacheIndex(
         window=plan.window,
-        entries=tuple(entries),
+        entries=entries,
         shards=tuple(shards),
         mean=mean,
         std=std,
         percentiles=percentiles,
         inputs=inputs,
-        fingerprint=fingerprint(plan.window, (entry.sha256 for entry in entries)),
+        fingerprint=fingerprint(plan.window, entries.hashes()),
         refused=len(refusals),
     )
     write_quarantine(building / QUARANTINE, refusals)
     sync(building)
-    write_index(building / INDEX, index)
+    write_index(building, index)
     sync(building)
     return index
 

@@ -1,8 +1,9 @@
 """Building a cache: decode each scan once, resample it, and write raw voxels that training maps.
 
-A cache is a folder of `shard-00000.u8` files (records of Z x Y x X bytes), `quarantine.jsonl` and
-`index.json`. It appears whole under its name or not at all. Beside it, as `.NAME.building`, lie the
-parts of a build that is under way or was killed; the next build of the same scans goes on there.
+A cache is a folder of `shard-00000.u8` files (records of Z x Y x X bytes), `quarantine.jsonl`,
+`entries.arrow` and `index.json`. It appears whole under its name or not at all. Beside it, as
+`.NAME.building`, lie the parts of a build that is under way or was killed; the next build of the
+same scans goes on there.
 """
 
 import fcntl
@@ -12,14 +13,14 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from oct_io.cache.assembly import assemble
 from oct_io.cache.decoding import NO_GUARD
-from oct_io.cache.index import INDEX, VERSION, CacheIndex, read_index, shard_name
+from oct_io.cache.index import INDEX, CacheIndex, find_spoilt_shard, read_index, write_index
 from oct_io.cache.making import MakeParts, Progress, Tally, find_missing, make_here
 from oct_io.cache.parts import MAX_PART_SCANS, PartFolder, Plan
 from oct_io.cache.reuse import Kept
@@ -32,6 +33,8 @@ from oct_io.space.resample import Window
 from oct_io.storage.files import change_tokens
 
 SHARD_BYTES = 64 << 20
+SIDECAR = (".json",)
+STATE = 1  # how the state of a scan is hashed; another number, and every scan is decoded again
 
 
 def build_cache(
@@ -47,6 +50,7 @@ def build_cache(
     make_parts: MakeParts | None = None,
     parts: str | Path | None = None,
     again: Collection[str] = (),
+    tokens: Mapping[str, str] | None = None,
 ) -> CacheIndex:
     """Resample every scan of `records` into the cache folder `out`, and return its index.
 
@@ -70,6 +74,7 @@ def build_cache(
         parts: folder or URL for the parts, one that all who make them can write to; None puts
             them beside `out`.
         again: keys of scans that `out` refused and that are tried again, though nothing changed.
+        tokens: what changes when a file does, by path, as `list_scans` just found it; None asks.
 
     Raises:
         TreeError: nothing to cache, too many bad scans, no room, or `out` is something else.
@@ -82,10 +87,13 @@ def build_cache(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         building = folder.with_name(f".{folder.name}.building")
-        sources = _hash_sources(records, root)
+        sources = _hash_sources(records, root, tokens)
         inputs = _hash_all(window, sorted(sources))
         old = _standing(folder)
         if old is not None and old.inputs == inputs and not again and _is_final(folder):
+            if not old.entries.digest:  # they stand in an index as it was before there was a table
+                write_index(folder, old)
+                return read_index(folder)
             return old
         where = str(parts or building.resolve() / "parts")
         ready = _finished(building)
@@ -157,7 +165,7 @@ def _finished(folder: Path) -> CacheIndex | None:
         index = read_index(folder)
     except TreeError:
         return None  # damaged, or of another version: what a build is for
-    return index if _is_whole(folder, index) else None
+    return index if find_spoilt_shard(folder, index) is None else None
 
 
 def _is_final(folder: Path) -> bool:
@@ -188,27 +196,36 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _hash_sources(records: Sequence[ScanRecord], root: str | Path) -> tuple[str, ...]:
+def _hash_sources(
+    records: Sequence[ScanRecord], root: str | Path, tokens: Mapping[str, str] | None
+) -> tuple[str, ...]:
     """Hash of each record, and of the state of its file and of what lies there for it."""
     whole = [record for record in records if not record.refused]
     beside = {record.path: one for record in whole if (one := find_companion(record))}
-    tokens = change_tokens(root, [*(record.path for record in whole), *beside.values()])
-    listed = []
+    states = _states([*(record.path for record in whole), *beside.values()], root, tokens)
+    found = []
     for record in records:
-        state = [VERSION, record.to_tree(), tokens.get(record.path, "")]
-        other = tokens.get(beside.get(record.path, ""), "absent")
-        listed.append(state if other == "absent" else [*state, other])
-    return tuple(hashlib.sha256(json.dumps(one).encode()).hexdigest()[:32] for one in listed)
+        state = [STATE, record.to_tree(), states.get(record.path, "")]
+        other = states.get(beside.get(record.path, ""), "absent")
+        content = json.dumps(state if other == "absent" else [*state, other])
+        found.append(hashlib.sha256(content.encode()).hexdigest()[:32])
+    return tuple(found)
+
+
+def _states(
+    paths: Sequence[str], root: str | Path, tokens: Mapping[str, str] | None
+) -> dict[str, str]:
+    """What changes when a file or folder does; asked for where a listing does not tell."""
+    listed = tokens or {}
+    states = {path: listed[path] for path in paths if path in listed}
+    absent = SIDECAR if listed else ()  # a listing has all files, and no folders
+    unasked = [path for path in paths if path not in states and not path.endswith(absent)]
+    return states | change_tokens(root, unasked) if unasked else states
 
 
 def _hash_all(window: Window, sources: Sequence[str]) -> str:
-    content = json.dumps([VERSION, asdict(window), list(sources)])
+    content = json.dumps([STATE, asdict(window), list(sources)])
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _is_whole(folder: Path, index: CacheIndex) -> bool:
-    sizes = [(folder / shard_name(number), n) for number, n in enumerate(index.shards)]
-    return all(path.exists() and path.stat().st_size == n * index.record_bytes for path, n in sizes)
 
 
 def _check_room(building: Path, wanted: int) -> None:

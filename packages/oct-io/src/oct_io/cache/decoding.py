@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
-from oct_io.cache.index import CacheEntry
+from oct_io.cache.entries import CacheEntry
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.catalog.tables import may_be_same
 from oct_io.errors import ScanError, TreeError

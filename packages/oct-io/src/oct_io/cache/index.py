@@ -2,74 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+import os
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_io.cache.entries import Entries, Triple, entry_from_tree
+from oct_io.cache.table import ENTRIES, collect_entries, map_entries, write_entries
 from oct_io.errors import TreeError
 from oct_io.saving import appearing
 from oct_io.space.resample import Window
 
 INDEX = "index.json"
-FORMAT, VERSION = "oct-io-cache", 1
+FORMAT, VERSION = "oct-io-cache", 2
+ENTRIES_WITHIN = 1  # the version whose index.json held the entries as well; it is still read
 
-Triple = tuple[float, float, float]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CacheEntry:
-    """One resampled scan of a cache; identities are hashed.
-
-    Attributes:
-        participant: hashed participant, `hash_participant`.
-        key: hashed path of the scan, `ScanRecord.key`.
-        device: normalised device name.
-        laterality: "R", "L" or "unknown".
-        region: anatomic region.
-        protocol: normalised protocol token.
-        spacing: millimetres between voxel centres of the record.
-        spacing_source: where the distance between the scan's B-scans came from.
-        origin_mm: from the scan's outer corner to the record's; negative where padded.
-        source_shape: (bscans, rows, columns) of the scan.
-        source_spacing: millimetres between voxel centres of the scan.
-        sha256: of the record's bytes.
-        shard: number of the file that holds it.
-        slot: position within that file, in records.
-        mirrored: columns run from the scan's last to its first.
-        source: hash of the scan's record and of the state of its file; "" if not known.
-        flags: what is suspicious about the scan, of `oct_io.scan.flags.FLAGS`.
-        signal_db: how far its tissue stands out from noise; None in a cache older than flags.
-        white: grey level of the scan that became 255; None likewise.
-    """
-
-    participant: str
-    key: str
-    device: str
-    laterality: str
-    region: str
-    protocol: str
-    spacing: Triple
-    spacing_source: str
-    origin_mm: Triple
-    source_shape: tuple[int, int, int]
-    source_spacing: Triple
-    sha256: str
-    shard: int
-    slot: int
-    mirrored: bool = False
-    source: str = ""
-    flags: tuple[str, ...] = ()
-    signal_db: float | None = None
-    white: int | None = None
-
-    def placed(self, shard: int, slot: int) -> "CacheEntry":
-        """Return the same entry at its place in the cache."""
-        return replace(self, shard=shard, slot=slot)
-
-    def from_source(self, source: str) -> "CacheEntry":
-        """Return the same entry, not yet placed, of a scan in the given state."""
-        return replace(self, source=source, shard=0, slot=0)
+HASHED_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +40,7 @@ class CacheIndex:
     """
 
     window: Window
-    entries: tuple[CacheEntry, ...]
+    entries: Entries
     shards: tuple[int, ...]
     mean: float
     std: float
@@ -105,10 +56,16 @@ class CacheIndex:
         return bscans * rows * columns
 
 
-def fingerprint(window: Window, hashes: Iterable[str]) -> str:
-    """Hash of the window and the sorted hashes of the records."""
-    content = json.dumps([asdict(window), sorted(hashes)], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+def fingerprint(window: Window, hashes: NDArray[np.bytes_]) -> str:
+    """Hash of the window and of the sorted hashes of the records, 32 bytes each."""
+    digest = hashlib.sha256(f"[{json.dumps(asdict(window), sort_keys=True)}, [".encode())
+    ordered = np.sort(hashes)
+    for first in range(0, len(ordered), HASHED_AT_ONCE):
+        part = ordered[first : first + HASHED_AT_ONCE].tobytes().hex()
+        texts = (f'"{part[n : n + 64]}"' for n in range(0, len(part), 64))
+        digest.update((", " if first else "").encode() + ", ".join(texts).encode())
+    digest.update(b"]]")  # the JSON of both, never whole in memory
+    return digest.hexdigest()
 
 
 def shard_name(number: int) -> str:
@@ -116,15 +73,38 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}.u8"
 
 
-def write_index(path: Path, index: CacheIndex) -> None:
-    """Write `index` as JSON; an older one stays whole until the new one is."""
-    tree = {"format": FORMAT, "version": VERSION, **asdict(index)}
-    with appearing(path, durable=True) as part:
-        part.write_text(json.dumps(tree, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+def find_spoilt_shard(folder: Path, index: CacheIndex) -> tuple[int, int] | None:
+    """Number of the first shard that is not as long as the index says, and its bytes or -1."""
+    for number, records in enumerate(index.shards):
+        try:
+            size = os.stat(f"{folder}/{shard_name(number)}").st_size
+        except OSError:
+            size = -1
+        if size != records * index.record_bytes:
+            return number, size
+    return None
+
+
+def write_index(folder: Path, index: CacheIndex) -> None:
+    """Write `index` to a cache; an older one stays whole until the new one is.
+
+    The entries are written first, unless the table that lies there is theirs.
+    """
+    table, entries = folder / ENTRIES, index.entries
+    if not entries.digest:
+        with appearing(table, durable=True) as part:
+            write_entries(part, entries)
+        entries = map_entries(table)
+    about = {"count": len(entries), "bytes": table.stat().st_size, "sha256": entries.digest}
+    tree = {one.name: getattr(index, one.name) for one in fields(index)}
+    tree |= {"format": FORMAT, "version": VERSION, "window": asdict(index.window)}
+    with appearing(folder / INDEX, durable=True) as part:
+        text = json.dumps(tree | {"entries": about}, indent=1, sort_keys=True)
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def read_index(folder: Path) -> CacheIndex:
-    """Read the index of the cache in `folder`.
+    """Read the index of the cache in `folder`; its entries are read where they are asked for.
 
     Raises:
         TreeError: no cache there, a damaged index, or one of another version.
@@ -139,25 +119,29 @@ def read_index(folder: Path) -> CacheIndex:
     if not isinstance(tree, dict) or tree.pop("format", "") != FORMAT:
         raise TreeError(f"{path}: not the index of an oct-io cache")
     version = tree.pop("version", None)
-    if version != VERSION:
+    if version not in (ENTRIES_WITHIN, VERSION):
         raise TreeError(f"{path}: version {version}, this reads {VERSION}; build it again")
     try:
-        return _from_tree(tree)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        entries = _entries(folder, tree.pop("entries"), within=version == ENTRIES_WITHIN)
+        return _from_tree(tree, entries)
+    except (OSError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise TreeError(f"{path}: the index is damaged; build it again") from error
 
 
-def entry_from_tree(tree: dict[str, Any]) -> CacheEntry:
-    """Turn the JSON form of an entry back into one."""
-    values: dict[str, Any] = {
-        key: tuple(one) if isinstance(one, list) else one for key, one in tree.items()
-    }
-    return CacheEntry(**values)
+def _entries(folder: Path, about: Any, *, within: bool) -> Entries:
+    if within:
+        return collect_entries(map(entry_from_tree, about))
+    path = folder / ENTRIES
+    if path.stat().st_size != about["bytes"]:
+        raise ValueError(f"{path} is cut off")
+    entries = map_entries(path, about["sha256"])
+    if len(entries) != about["count"]:
+        raise ValueError(f"{path} has {len(entries)} entries")
+    return entries
 
 
-def _from_tree(tree: dict[str, Any]) -> CacheIndex:
+def _from_tree(tree: dict[str, Any], entries: Entries) -> CacheIndex:
     window = Window(**tree.pop("window"))
-    entries = tuple(map(entry_from_tree, tree.pop("entries")))
     shards, percentiles = tuple(tree.pop("shards")), tuple(tree.pop("percentiles"))
     return CacheIndex(
         window=window, entries=entries, shards=shards, percentiles=percentiles, **tree

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from oct_io.cache.build import build_cache, locked
-from oct_io.cache.index import INDEX, CacheIndex, read_index, write_index
+from oct_io.cache.index import CacheIndex, read_index, write_index
 from oct_io.cache.making import Progress
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import TreeError
@@ -47,7 +47,7 @@ def release(cache: str | Path, keys: Sequence[str]) -> int:
         wanted = _known(refusals, keys)
         left = [refusal for refusal in refusals if refusal.key not in wanted]
         index = replace(read_index(folder), inputs=RELEASED, refused=len(left))
-        write_index(folder / INDEX, index)  # first: a build in between would only look again
+        write_index(folder, index)  # first: a build in between would only look again
         write_quarantine(folder / QUARANTINE, left)
     return len(left)
 
@@ -83,7 +83,7 @@ def retry(
     again = _known(refusals, keys) if keys else {refusal.key for refusal in refusals}
     if not again:
         return index
-    seen = {entry.key for entry in index.entries} | {refusal.key for refusal in refusals}
+    seen = set(index.entries.column("key").to_pylist()) | {refusal.key for refusal in refusals}
     chosen = [record for record in records if record.key in seen]
     if not chosen:
         raise TreeError(f"{folder}: none of its {len(seen)} scans lies below the root given")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from oct_io.cache.decoding import Decoded, Outcome
-from oct_io.cache.index import CacheEntry, entry_from_tree
+from oct_io.cache.entries import CacheEntry, entry_from_tree
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import TreeError
 from oct_io.quarantine import Refusal, refuse, was_outage

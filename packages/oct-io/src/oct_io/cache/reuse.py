@@ -20,7 +20,8 @@ class Kept:
         if old is None or old.window != plan.window:
             return
         self._volumes = CachedVolumes(folder, old)
-        self._numbers = {entry.source: n for n, entry in enumerate(old.entries) if entry.source}
+        sources = old.entries.column("source").to_pylist()
+        self._numbers = {source: n for n, source in enumerate(sources) if source}
         for refusal in read_quarantine(folder / QUARANTINE):
             if refusal.source and refusal.key not in plan.again and not was_outage(refusal):
                 self._refused[refusal.source] = Refused(refusal.stage, refusal.reason)

@@ -5,14 +5,21 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from operator import index as to_int
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.cache.index import CacheEntry, CacheIndex, fingerprint, read_index, shard_name
+from oct_io.cache.entries import CacheEntry, Entries
+from oct_io.cache.index import (
+    CacheIndex,
+    find_spoilt_shard,
+    fingerprint,
+    read_index,
+    shard_name,
+)
+from oct_io.cache.table import ENTRIES, file_hash
 from oct_io.errors import ScanError, TreeError
 from oct_io.quarantine import QUARANTINE, Refusal, read_quarantine
 from oct_io.space.resample import Window
@@ -31,15 +38,15 @@ def open_cache(path: str | Path) -> "CachedVolumes":
     """
     folder = Path(path)
     index = read_index(folder)
-    for number, records in enumerate(index.shards):
-        shard = folder / shard_name(number)
-        size = shard.stat().st_size if shard.exists() else -1
-        if size != records * index.record_bytes:
-            seen = "is missing" if size < 0 else f"has {size:,} bytes"
-            raise TreeError(
-                f"{shard}: {seen}, the index says {records * index.record_bytes:,}; "
-                "delete the cache folder and build it again"
-            )
+    spoilt = find_spoilt_shard(folder, index)
+    if spoilt is not None:
+        number, size = spoilt
+        seen = "is missing" if size < 0 else f"has {size:,} bytes"
+        raise TreeError(
+            f"{folder / shard_name(number)}: {seen}, the index says "
+            f"{index.shards[number] * index.record_bytes:,}; "
+            "delete the cache folder and build it again"
+        )
     return CachedVolumes(folder, index)
 
 
@@ -84,8 +91,9 @@ class _ShardFile:
 class CachedVolumes:
     """Volumes of a cache, all of one shape; `volumes[i]` is a fresh uint8 array (Z, Y, X).
 
-    Reads say where they start, so that forked processes and threads may share open files; pickled,
-    it holds none. It can be sent to workers started in any way.
+    Reads say where they start, so that forked processes and threads may share open files. It can be
+    sent to workers started in any way: pickled, it is the folder and the numbers of a selection,
+    and the index is mapped there, as it is here.
 
     Attributes:
         folder: where the cache lies.
@@ -100,9 +108,9 @@ class CachedVolumes:
         return len(self.index.entries)
 
     def __getitem__(self, number: int) -> NDArray[np.uint8]:
-        entry = self.index.entries[to_int(number)]
+        shard, slot = self.index.entries.place(number)
         volume = np.empty(self.shape, dtype=np.uint8)
-        self._file(entry.shard).read_into(volume, entry.slot * volume.nbytes)
+        self._file(shard).read_into(volume, slot * volume.nbytes)
         return volume
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
@@ -120,17 +128,29 @@ class CachedVolumes:
         return file
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"folder": self.folder, "index": self.index, "_files": {}}
+        entries = self.index.entries
+        state = {"folder": self.folder, "numbers": entries.numbers, "digest": entries.digest}
+        return state | {"fingerprint": self.fingerprint}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        folder, numbers, fingerprint = state["folder"], state["numbers"], state["fingerprint"]
+        index = read_index(folder)
+        if index.entries.digest != state["digest"]:
+            raise TreeError(f"{folder}: built again since it was opened; open it again")
+        if numbers is not None:
+            entries = index.entries.take(numbers)
+            index = replace(index, entries=entries, fingerprint=fingerprint)
+        self.folder, self.index, self._files = folder, index, {}
 
     @property
-    def entries(self) -> tuple[CacheEntry, ...]:
+    def entries(self) -> Entries:
         """What each volume is."""
         return self.index.entries
 
     @property
     def ids(self) -> tuple[str, ...]:
         """Hashed path of the scan of each volume."""
-        return tuple(entry.key for entry in self.entries)
+        return tuple(self.entries.column("key").to_pylist())
 
     @property
     def window(self) -> Window:
@@ -154,7 +174,7 @@ class CachedVolumes:
     @property
     def spacings(self) -> NDArray[np.float64]:
         """Millimetres between voxel centres of each volume, (N, 3) along (bscan, row, column)."""
-        return np.array([entry.spacing for entry in self.entries], np.float64).reshape(-1, 3)
+        return self.entries.triples("spacing")
 
     @property
     def mean(self) -> float:
@@ -183,18 +203,21 @@ class CachedVolumes:
         Statistics stay those of the whole cache, so that a selection is normalised alike.
         """
         if callable(which):
-            chosen = tuple(entry for entry in self.entries if which(entry))
-        else:
-            chosen = tuple(self.entries[to_int(number)] for number in which)
-        name = fingerprint(self.window, (entry.sha256 for entry in chosen))
+            which = [number for number, entry in enumerate(self.entries) if which(entry)]
+        chosen = self.entries.take(which)
+        name = fingerprint(self.window, chosen.hashes())
         return CachedVolumes(self.folder, replace(self.index, entries=chosen, fingerprint=name))
 
     def verify(self) -> None:
-        """Read every volume and compare it with its hash.
+        """Read every volume and compare it with its hash, and the table of entries with its own.
 
         Raises:
-            ScanError: stage `content`, for the first record that has changed.
+            ScanError: stage `content`, for the table, or the first record that has changed.
         """
+        table = self.folder / ENTRIES
+        if self.entries.digest and file_hash(table) != self.entries.digest:
+            reason = "it is not what was written; build the cache again"
+            raise ScanError(str(table), "content", reason)
         for number, entry in enumerate(self.entries):
             if hashlib.sha256(self[number].tobytes()).hexdigest() != entry.sha256:
                 path = str(self.folder / shard_name(entry.shard))

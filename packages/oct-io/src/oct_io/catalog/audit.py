@@ -1,13 +1,13 @@
 """What a data set holds, counted from its tables and the headers of its scans."""
 
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from oct_io.catalog.disagreement import find_disagreement
-from oct_io.catalog.headers import read_headers
+from oct_io.catalog.header_index import read_known_headers
 from oct_io.catalog.manifest import (
     ScanRecord,
     find_manifest,
@@ -17,13 +17,21 @@ from oct_io.catalog.manifest import (
 )
 from oct_io.catalog.participants import read_participants
 from oct_io.catalog.releases import compare_with_release
+from oct_io.catalog.tables import normal_id
 from oct_io.errors import ScanError, Stage, StoreError, TreeError
 from oct_io.quarantine import without_name
+from oct_io.readers.registry import DICOM, suffix_of
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_geometry, check_size
-from oct_io.storage.files import change_tokens, exists
+from oct_io.scan.protocols import DEVICES, find_protocol
+from oct_io.storage.files import change_tokens, exists, list_tokens
 
 LISTED = 200  # contradictions named one by one; the counts have all
+EYE = re.compile(r"_([lr])_(?=[0-9])", re.IGNORECASE)  # AI-READI: ..._oct_l_1.3.6.1....dcm
+NUMBERED = re.compile(r"^[0-9]{3,}(?=_)")  # AI-READI: 1001_spectralis_...; a lone 3_ is a counter
+
+
+Scans = list[tuple[ScanRecord, ScanHeader | ScanError]]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -77,6 +85,8 @@ def audit(
     root: str | Path,
     *,
     manifest: str | Path | None = None,
+    cache: str | Path | None = None,
+    jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> AuditReport:
     """Read the header of every scan below `root` and count what is there.
@@ -84,15 +94,17 @@ def audit(
     Args:
         root: local folder or fsspec URL.
         manifest: table of scans, as in `read_manifest`.
+        cache: folder of the cache that is, or will be, made of these scans; headers that are kept
+            beside it are not read again.
+        jobs: processes that read headers from a disk; 0 for one a CPU.
         progress: called with the number of headers read and of all.
 
     Raises:
         TreeError: no such folder, or no scans in it.
     """
-    scans = _scans(root, manifest, progress)
+    scans, tokens = _scans(root, manifest, cache=cache, jobs=jobs, progress=progress)
     records = [record for record, _ in scans]
     report = AuditReport(scans=len(scans))
-    sizes = _sizes(root, records)
     first_size: dict[str, str] = {}
     for record, header in scans:
         if isinstance(header, ScanError):
@@ -101,7 +113,7 @@ def audit(
         if not _is_usable(header, report):
             continue
         _count(report, record, header)
-        size = sizes.get(record.path, "")
+        size = tokens.get(record.path, "").split(":", 1)[0]
         uid = header.sop_instance_uid
         if uid and uid in first_size:
             report.duplicates += 1
@@ -114,31 +126,30 @@ def audit(
 def _scans(
     root: str | Path,
     manifest: str | Path | None,
+    *,
+    cache: str | Path | None,
+    jobs: int,
     progress: Callable[[int, int], None] | None,
-) -> list[tuple[ScanRecord, ScanHeader | ScanError]]:
-    """Each scan with its header, which is read once."""
+) -> tuple[Scans, dict[str, str]]:
+    """Each scan with its header, and what changes when a file does, by path."""
     base = str(root).rstrip("/")
     if manifest is None and exists(base) and find_manifest(base) is None:
-        found = list_folder(base, progress)
+        tokens = list_tokens(base)
+        found = list_folder(base, tokens, cache=cache, jobs=jobs, progress=progress)
         if found:
-            return found
+            return found, tokens
     records = read_manifest(root, manifest=manifest)
     readable = [record for record in records if record.refused is None]
-    headers = read_headers(root, readable, progress=progress)
-    return [
-        (record, next(headers) if record.refused is None else _refused(record))
-        for record in records
-    ]
+    paths = [record.path for record in readable]
+    described = any(suffix_of(path) not in DICOM for path in paths)  # by what lies beside it, too
+    tokens = list_tokens(base) if described else change_tokens(base, paths)
+    headers = read_known_headers(base, readable, tokens, cache=cache, jobs=jobs, progress=progress)
+    return [(one, _refused(one) if one.refused else next(headers)) for one in records], tokens
 
 
 def _refused(record: ScanRecord) -> ScanError:
     stage, reason = record.refused or ("fetch", "")
     return ScanError("", cast(Stage, stage), reason)
-
-
-def _sizes(root: str | Path, records: Sequence[ScanRecord]) -> dict[str, str]:
-    tokens = change_tokens(root, [record.path for record in records if not record.refused])
-    return {path: token.split(":", 1)[0] for path, token in tokens.items()}
 
 
 def _refuse(report: AuditReport, stage: str, reason: str) -> None:
@@ -191,3 +202,37 @@ def _compare_participants(report: AuditReport, records: list[ScanRecord], root: 
     report.release = compare_with_release(people, len(records))
     report.without_scans = sorted(map(hash_participant, table - seen))
     report.not_in_table = sorted(map(hash_participant, seen - table))
+
+
+def find_disagreement(record: ScanRecord, header: ScanHeader) -> list[str]:
+    """What is contradicted, such as "laterality" (of the manifest) or "device of the folder".
+
+    Only what both sides state is compared, always with the header.
+    """
+    path = PurePosixPath(record.path)
+    eye = EYE.search(path.name)
+    number = NUMBERED.search(path.name)
+    parent = normal_id(path.parent.name)
+    owner = normal_id(header.participant_id)
+    token = find_protocol(path.name)
+    folder = next((part for part in path.parts if part in DEVICES), "unknown")
+    pairs = {
+        "shape": (_text(record.shape), _text(header.shape)),
+        "laterality": (record.laterality, header.laterality),
+        "participant": (record.participant_id, owner),
+        "device": (record.device, header.device),
+        "participant of the folder": (parent if parent.isdigit() else "", owner),
+        "device of the folder": (folder, header.device),
+        "participant of the file name": (normal_id(number[0]) if number else "", owner),
+        "laterality of the file name": (eye[1].upper() if eye else "", header.laterality),
+        "device of the file name": (token.device if token else "", header.device),
+    }
+    return [name for name, both in pairs.items() if both[0] != both[1] and all(map(_stated, both))]
+
+
+def _text(shape: tuple[int, int, int] | None) -> str:
+    return "" if shape is None else " x ".join(map(str, shape))
+
+
+def _stated(value: str) -> bool:
+    return value not in ("", "unknown")

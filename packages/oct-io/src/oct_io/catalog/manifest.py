@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from oct_io.catalog.headers import read_headers
+from oct_io.catalog.header_index import forget_headers, read_known_headers
 from oct_io.catalog.tables import Row, cell, id_column, normal_id, number_rows
 from oct_io.errors import ScanError, TreeError
 from oct_io.readers.registry import READERS, SUFFIXES, is_marked, lacks_suffix
@@ -23,8 +23,9 @@ from oct_io.records.record import ScanRecord as ScanRecord
 from oct_io.records.record import hash_participant as hash_participant
 from oct_io.records.sidecars import FolderSidecars
 from oct_io.scan.file import ScanFile
+from oct_io.scan.header import ScanHeader
 from oct_io.scan.protocols import DEVICES, device_name, protocol_token, stated_device
-from oct_io.storage.files import exists, is_folder, join, redact, safe_relative
+from oct_io.storage.files import exists, is_folder, join, list_tokens, redact, safe_relative
 from oct_io.volume import Laterality
 
 MODALITY = "retinal_oct"
@@ -35,10 +36,20 @@ LISTED = 5  # lines of a manifest that a reason names
 MAX_DIGITS = 9  # of a number of frames, rows or columns; longer ones are no size of anything
 
 
+class Listing(NamedTuple):
+    """The scans of a data set."""
+
+    records: list[ScanRecord]
+    tokens: dict[str, str] | None
+    """What changes when a file does, by path; None where a manifest was read and nothing listed."""
+
+
 def read_manifest(
     root: str | Path,
     *,
     manifest: str | Path | None = None,
+    cache: str | Path | None = None,
+    jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[ScanRecord]:
     """List the scans below `root`, a local folder or an fsspec URL, sorted by path.
@@ -57,7 +68,28 @@ def read_manifest(
     Args:
         root: what the paths are relative to.
         manifest: another table of scans, such as `write_manifest` makes; it may lie anywhere.
+        cache: folder of the cache that is, or will be, made of these scans. Headers are kept beside
+            it, so that the next call reads new and changed files only.
+        jobs: processes that read headers from a disk; 0 for one a CPU.
         progress: called while headers are read, with the number done and the number of all.
+
+    Raises:
+        TreeError: no such folder, or no scans in it.
+    """
+    return list_scans(root, manifest=manifest, cache=cache, jobs=jobs, progress=progress).records
+
+
+def list_scans(
+    root: str | Path,
+    *,
+    manifest: str | Path | None = None,
+    cache: str | Path | None = None,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Listing:
+    """Scans as `read_manifest` lists them, with the state of the files where that is known.
+
+    `build_cache(tokens=...)` takes it, and need not list them again.
 
     Raises:
         TreeError: no such folder, or no scans in it.
@@ -70,8 +102,11 @@ def read_manifest(
     else:
         found = find_manifest(base) or ""
         records = _from_manifest(base, found, join(base, found)) if found else []
+    tokens = None
     if not found:
-        records = [record for record, _ in list_folder(base, progress)]
+        tokens = list_tokens(base)
+        scans = list_folder(base, tokens, cache=cache, jobs=jobs, progress=progress)
+        records = [record for record, _ in scans]
     if not records:
         looked = (
             f"{MODALITY}/manifest.tsv and, below it, {', '.join(SUFFIXES)} files, DICOM files "
@@ -80,7 +115,7 @@ def read_manifest(
         )
         what = f"{found} lists no scans" if found else f"no scans; looked for {looked}"
         raise TreeError(f"{where}: {what}")
-    return sorted(records, key=lambda record: (record.path, record.member))
+    return Listing(sorted(records, key=lambda record: (record.path, record.member)), tokens)
 
 
 def find_manifest(base: str) -> str | None:
@@ -241,22 +276,40 @@ def _joined(listed: list[tuple[int, ScanRecord]]) -> ScanRecord:
     return replace(records[0], **unknown)
 
 
-def list_folder(base: str, progress: Callable[[int, int], None] | None = None) -> list[Listed]:
+def list_folder(
+    base: str,
+    tokens: Mapping[str, str],
+    *,
+    cache: str | Path | None = None,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Listed]:
     """Scans below `base`, by path, each with the header that its record was made from.
 
     What is passed over is counted by kind in one line of the log.
 
     Args:
         base: local folder or fsspec URL.
-        progress: called with the number of headers read and of all.
+        tokens: of all files below it, as from `list_tokens`.
+        cache: as in `read_manifest`.
+        jobs: likewise.
+        progress: likewise.
 
     Raises:
-        TreeError: the folder cannot be listed, or a `volume.json` in it cannot be used.
+        TreeError: a `volume.json` that cannot be used.
     """
-    found, skipped = find_scans(base)
+    found, skipped = find_scans(base, list(tokens))
     if skipped:
         LOG.warning("%s", describe_skipped(skipped))
-    headers = read_headers(base, found, progress=progress)
+    headers = read_known_headers(base, found, tokens, cache=cache, jobs=jobs, progress=progress)
     listed = [(fill_in(record, one), one) for record, one in zip(found, headers, strict=True)]
-    joined = sorted(join_series(base, listed), key=lambda one: one[0].path)
+    folders: list[ScanRecord] = []
+
+    def read(folder: ScanRecord) -> ScanHeader | ScanError:
+        folders.append(folder)
+        return next(read_known_headers(base, [folder], tokens, cache=cache))
+
+    joined = sorted(join_series(listed, read), key=lambda one: one[0].path)
+    if cache is not None:
+        forget_headers(cache, [*found, *folders])
     return [(replace(one, participant_id=normal_id(one.participant_id)), h) for one, h in joined]

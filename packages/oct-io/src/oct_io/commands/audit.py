@@ -7,11 +7,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from oct_io.cache.index import read_index
+from oct_io.cache.index import INDEX, read_index
 from oct_io.catalog.audit import AuditReport, audit
 from oct_io.commands import Commands, add_command, plain_console
 from oct_io.progress import show_progress
-from oct_io.scan.flags import FLAGS, count_flags
+from oct_io.scan.flags import FLAGS
 
 
 def add(commands: Commands) -> None:
@@ -23,7 +23,10 @@ def add(commands: Commands) -> None:
         "--html", type=Path, metavar="FILE", help="also write a page, with B-scans"
     )
     command.add_argument(
-        "--cache", type=Path, metavar="CACHE", help="also count the flags of the scans cached there"
+        "--cache",
+        type=Path,
+        metavar="CACHE",
+        help="keep headers beside this cache, and count flags of its scans",
     )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -34,10 +37,12 @@ def _run(options: argparse.Namespace) -> None:
         report = audit(
             options.root,
             manifest=options.manifest,
+            cache=options.cache,
+            jobs=0,
             progress=lambda done, total: update(done, total, 0),
         )
-    if options.cache:
-        report.flags = count_flags(entry.flags for entry in read_index(options.cache).entries)
+    if options.cache and (options.cache / INDEX).exists():
+        report.flags = read_index(options.cache).entries.count_flags()
     if options.html:
         _write_page(report, options.root, options.html)
     if options.json:

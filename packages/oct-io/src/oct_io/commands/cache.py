@@ -4,10 +4,9 @@ import argparse
 from pathlib import Path
 
 from oct_io.cache.build import build_cache
-from oct_io.catalog.manifest import read_manifest
+from oct_io.catalog.manifest import list_scans
 from oct_io.commands import Commands, add_command, plain_console
 from oct_io.progress import show_progress
-from oct_io.scan.flags import count_flags
 from oct_io.space.resample import WINDOWS
 
 
@@ -41,10 +40,17 @@ def _run(options: argparse.Namespace) -> None:
         from oct_io.cache.ray_cache import on_ray
 
         make_parts = on_ray(options.ray, cpus=options.jobs)
-    records = read_manifest(options.root, manifest=options.manifest)
+    with show_progress("headers") as update_headers:
+        listing = list_scans(
+            options.root,
+            manifest=options.manifest,
+            cache=options.out,
+            jobs=options.jobs,
+            progress=lambda done, total: update_headers(done, total, 0),
+        )
     with show_progress("scans") as update:
         index = build_cache(
-            records,
+            listing.records,
             options.root,
             WINDOWS[options.window],
             options.out,
@@ -53,13 +59,14 @@ def _run(options: argparse.Namespace) -> None:
             max_bad_fraction=options.max_bad_fraction,
             make_parts=make_parts,
             parts=options.parts,
+            tokens=listing.tokens,
         )
     plain_console().print(
         f"{len(index.entries)} volumes of {' x '.join(map(str, index.window.shape))}, "
         f"{index.refused} refused; mean {index.mean:.1f}, std {index.std:.1f}; "
         f"fingerprint {index.fingerprint[:12]}"
     )
-    flags = count_flags(entry.flags for entry in index.entries)
+    flags = index.entries.count_flags()
     if flags:
         listed = ", ".join(f"{number} {name}" for name, number in flags.items())
         plain_console().print(f"flags: {listed}; data.flags=[...] leaves such scans out")

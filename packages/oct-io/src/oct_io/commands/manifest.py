@@ -32,13 +32,21 @@ def add(commands: Commands) -> None:
         help="where scans that name no participant get theirs: the folder they lie in, or a column "
         "of a table that has a column filepath",
     )
+    command.add_argument(
+        "--cache", type=Path, metavar="CACHE", help="keep headers beside this cache of these scans"
+    )
     command.add_argument("--out", type=Path, metavar="FILE", help="write a manifest, ids in clear")
 
 
 def _run(options: argparse.Namespace) -> None:
     """List the scans of a data set, participants hashed, or write a manifest of them."""
     with show_progress("headers") as update:
-        records = read_manifest(options.root, progress=lambda done, total: update(done, total, 0))
+        records = read_manifest(
+            options.root,
+            cache=options.cache,
+            jobs=0,
+            progress=lambda done, total: update(done, total, 0),
+        )
     wanted = Selection(
         devices=options.device,
         regions=options.region,

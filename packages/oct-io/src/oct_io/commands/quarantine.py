@@ -45,7 +45,7 @@ def _retry(options: argparse.Namespace) -> None:
     with show_progress("scans") as update:
         index = retry(
             options.cache,
-            read_manifest(options.root, manifest=options.manifest),
+            read_manifest(options.root, manifest=options.manifest, cache=options.cache),
             options.root,
             keys=options.keys,
             jobs=options.jobs,

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -11,13 +11,12 @@ from oct_io.errors import ScanError
 from oct_io.readers.registry import DICOM, SUFFIXES, is_marked, lacks_suffix
 from oct_io.readers.sidecar import FOLDER_SIDECAR, sidecar_name
 from oct_io.readers.stacks import IMAGES, is_stack, natural_order
-from oct_io.records.opening import open_scan
 from oct_io.records.record import ScanRecord
 from oct_io.records.sidecars import FolderSidecars
 from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader
 from oct_io.storage.buckets import current_storage
-from oct_io.storage.files import join, walk_files
+from oct_io.storage.files import join
 
 LOG = logging.getLogger("oct_io")
 TIFF = (".tif", ".tiff")
@@ -35,19 +34,22 @@ def describe_skipped(skipped: Counter[str]) -> str:
     return f"passed over, no scans: {kinds}"
 
 
-def find_scans(base: str) -> tuple[list[ScanRecord], Counter[str]]:
+def find_scans(base: str, paths: Sequence[str]) -> tuple[list[ScanRecord], Counter[str]]:
     """Files and folders below `base` that are scans, by path, and counts of the files that are not.
 
     A file is a scan by its ending, by the mark of DICOM where it has none, by its root element if
     it is an .xml, and by its pages if it is a TIFF. A folder is one if it holds images and no
     scans, and a `volume.json` in it or above it speaks of it: pictures of anything are common.
 
+    Args:
+        base: local folder or fsspec URL.
+        paths: of all files below it, relative, as from `list_tokens`.
+
     Raises:
-        TreeError: the folder cannot be listed, or a `volume.json` in it cannot be used.
+        TreeError: a `volume.json` that cannot be used.
     """
     folders: dict[str, list[str]] = {}
     skipped: Counter[str] = Counter()
-    paths = list(walk_files(base, ""))
     for path in paths:
         if any(part.startswith(".") for part in path.split("/")):
             skipped["hidden"] += 1
@@ -157,8 +159,15 @@ def fill_in(record: ScanRecord, header: ScanHeader | ScanError) -> ScanRecord:
     )
 
 
-def join_series(base: str, listed: Sequence[Listed]) -> list[Listed]:
-    """Scans, with one for each folder of DICOM files that are the instances of one series."""
+def join_series(
+    listed: Sequence[Listed], read: Callable[[ScanRecord], ScanHeader | ScanError]
+) -> list[Listed]:
+    """Scans, with one for each folder of DICOM files that are the instances of one series.
+
+    Args:
+        listed: files, each with its header.
+        read: gives the header of the scan that a folder is.
+    """
     folders: dict[str, list[Listed]] = {}
     for one in listed:
         folder, _, name = one[0].path.rpartition("/")
@@ -173,7 +182,7 @@ def join_series(base: str, listed: Sequence[Listed]) -> list[Listed]:
             LOG.warning(
                 "the root itself is one scan in %d files; give the folder above", len(files)
             )
-        elif (whole := _whole(base, folder, headers)) is not None:
+        elif (whole := _whole(folder, headers, read)) is not None:
             joined |= {record.path: whole for record, _ in files}
     alone = [one for one in listed if one[0].path not in joined]
     return alone + list({one[0].path: one for one in joined.values()}.values())
@@ -188,17 +197,17 @@ def _are_one_series(headers: Sequence[ScanHeader]) -> bool:
     return len(names) == len(headers) > 1
 
 
-def _whole(base: str, folder: str, headers: Sequence[ScanHeader]) -> Listed | None:
+def _whole(
+    folder: str,
+    headers: Sequence[ScanHeader],
+    read: Callable[[ScanRecord], ScanHeader | ScanError],
+) -> Listed | None:
     """The scan that the DICOM files of a folder make; None if each is a scan of its own.
 
     Files of one frame are parts. Files of several are so if their positions make one raster.
     """
     record = ScanRecord(path=folder)
-    header: ScanHeader | ScanError
-    try:
-        header = open_scan(base, record).header
-    except ScanError as error:
-        header = error
+    header = read(record)
     parts = all(one.shape[0] == 1 for one in headers)
     if parts or (isinstance(header, ScanHeader) and header.spacing_source in PLACED):
         return fill_in(record, header), header

@@ -1,7 +1,7 @@
 """One scan of a data set before it is opened, and the hashes that stand for it and its owner."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from oct_io.volume import Laterality
@@ -56,8 +56,11 @@ class ScanRecord:
 
     def to_tree(self) -> dict[str, Any]:
         """All fields for JSON and hashes; without those that few records have, where unset."""
-        tree = asdict(self)
+        tree = {name: getattr(self, name) for name in NAMES}  # `asdict` copies, ten times as slowly
         return {name: one for name, one in tree.items() if name not in RARE or one}
+
+
+NAMES = tuple(one.name for one in fields(ScanRecord))
 
 
 def hash_participant(participant_id: str) -> str:

@@ -33,6 +33,7 @@ __all__ = [
     "is_folder",
     "join",
     "list_folder",
+    "list_tokens",
     "open_filesystem",
     "read_bytes",
     "read_head",
@@ -334,6 +335,22 @@ def _change_token(info: Mapping[str, Any]) -> str:
     names = ("ETag", "etag", "mtime", "LastModified", "updated")
     changed = next((info[name] for name in names if info.get(name)), "")
     return f"{info.get('size')}:{changed}"
+
+
+def list_tokens(root: str | Path) -> dict[str, str]:
+    """What changes when a file does, by relative path, of all files below `root`; one listing.
+
+    The tokens are those of `change_tokens`; sorted by path.
+
+    Raises:
+        TreeError: it cannot be reached.
+    """
+    filesystem, base = open_filesystem(root)
+    base = base.rstrip("/")
+    with _reaching(root):
+        found = _ask(filesystem, "find", base, detail=True)
+    paths = sorted(map(str, found))
+    return {path[len(base) :].lstrip("/"): _change_token(found[path]) for path in paths}
 
 
 def walk_files(root: str | Path, suffix: str | tuple[str, ...]) -> Iterator[str]:
