@@ -44,7 +44,7 @@ def test_what_is_known_of_the_spacing_of_a_line_is_said(tmp_path, draw, capsys):
     (tmp_path / "scan.json").write_text(fields)
     assert main(["inspect", str(tmp_path / "scan.npz")]) == 0
     printed = capsys.readouterr().out
-    assert "circle: not a volume" in printed
+    assert "circle: its sidecar calls it a circle scan" in printed
     assert "unknown between B-scans, 0.004 x 0.05 within them" in printed
 
 
