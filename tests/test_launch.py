@@ -18,7 +18,8 @@ from oct_launch import (
 )
 from oct_launch.console import one_line
 from oct_launch.settings import field_texts
-from oct_xla import RunFolderError
+from oct_vjepa import EncoderConfig, JepaConfig, MaskSetConfig, ScheduleConfig
+from oct_xla import FeedConfig, LoopConfig, RunFolderError
 from oct_xla.runfolder import flatten
 from omegaconf import OmegaConf
 
@@ -79,7 +80,10 @@ def test_help_shows_every_setting_with_its_value_and_its_text(call_app, app):
     assert "data.storage.region" in keys
     for key in keys:
         assert f"{key} = " in page, key
-    for kind in (SourceConfig, PhantomTree, RuntimeConfig):
+    kinds = [SourceConfig, PhantomTree, RuntimeConfig]
+    if app == "pretrain":
+        kinds += [EncoderConfig, FeedConfig, LoopConfig, JepaConfig, MaskSetConfig, ScheduleConfig]
+    for kind in kinds:
         texts = field_texts(kind)
         assert texts.keys() == {field.name for field in fields(kind)}
         assert [text for text in texts.values() if read(text) not in page] == []

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from oct_launch.settings import field_texts, read_choices, read_groups
 
@@ -42,12 +42,22 @@ def _describe(node: DictConfig, prefix: str) -> Iterator[str]:
         else:
             yield f"  {prefix}{name} = {_value(node, name)}"
             yield from _paragraph(texts.get(name, ""), " " * 6, " " * 6)
+            yield from _describe_entries(node, name)
     for name in sections:
         section = node[name]
         about = " ".join((OmegaConf.get_type(section).__doc__ or "").split("\n\n")[0].split())
         yield ""
         yield from _paragraph(texts.get(name, about), f"{prefix}{name}: ", "  ")
         yield from _describe(section, f"{prefix}{name}.")
+
+
+def _describe_entries(node: DictConfig, name: str) -> Iterator[str]:
+    """What may stand in each entry of a list of sections."""
+    value = None if OmegaConf.is_missing(node, name) else node[name]
+    kind = OmegaConf.get_type(value[0]) if isinstance(value, ListConfig) and len(value) else None
+    if kind is not None and is_dataclass(kind):
+        for field, text in field_texts(kind).items():
+            yield from _paragraph(text, f"      {field}: ", " " * 10)
 
 
 def _value(node: DictConfig, name: str) -> str:

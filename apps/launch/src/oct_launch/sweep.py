@@ -84,7 +84,9 @@ def sweep(arguments: Arguments, app: Path, configs: Path, headline: Headline) ->
             elif not stop.asked:
                 print(f"job {number} of {len(jobs)}: {job.name}", flush=True)
                 _run(command, job, stop, headline)
-                _write(place, {**before, **{one.name: one for one in jobs}})
+                # What is not reached yet keeps what stood there: it may be done already.
+                ended = {one.name: one for one in jobs if one.exit_code is not None}
+                _write(place, before | ended)
     _tell(place, jobs)
     if stop.asked:
         print(f"stopped; the same command goes on from there ({place / TABLE})")
@@ -197,7 +199,11 @@ def _run(command: Sequence[str], job: Job, stop: _Stop, headline: Headline) -> N
     given = [f"run_dir={_quoted(job.run_dir)}"] if job.run_dir else []
     # A group of its own: Ctrl-C reaches this process alone, which hands on what saves a run.
     with subprocess.Popen(
-        [*command, *job.overrides, *given], stderr=subprocess.PIPE, text=True, process_group=0
+        [*command, *job.overrides, *given],
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        process_group=0,
     ) as process:
         stop.process = process
         if stop.asked:  # while it was starting
