@@ -27,9 +27,10 @@ from oct_vjepa.model.configuration import SIZES
 from oct_vjepa.model.patches import grid_of
 from oct_vjepa.objectives.costs import step_flops
 from oct_vjepa.objectives.objective import Objective
-from oct_xla import Runtime, pick_runtime
-from oct_xla.step import Stepper
-from oct_xla.timing import StepClock
+from oct_xla import LoopConfig, Runtime, pick_runtime
+from oct_xla.learner import Learner
+from oct_xla.metrics import StepClock
+from oct_xla.preemption import StopRequest
 from torch import Tensor
 from torch.nn import functional
 
@@ -114,23 +115,15 @@ def build_ours(
     """A step of `oct_xla.fit`, with all that it measures for the log."""
     with torch.device("meta"):
         flops = step_flops(make_objective(shape, **changes), shape.batch)
-    runtime = shape.runtime()
-    objective = runtime.prepare(make_objective(shape, recompute=recompute, **changes))
+    objective = make_objective(shape, recompute=recompute, **changes)
     if compiled:
         for part in (objective.encoder, objective.predictor, objective.teacher.encoder):
             part.compile()
-    stepper = Stepper(
-        objective=objective,
-        optimizer=torch.optim.AdamW(objective.parameter_groups(0.04), lr=1e-4, weight_decay=0.04),
-        runtime=runtime,
-        steps=1_000_000,
-        accumulate=1,
-        clip_norm=1.0,
-        seed=0,
-    )
+    learner = Learner(objective, shape.runtime(), LoopConfig(steps=1_000_000), seed=0)
     batch = JepaBatch(shape.draw_volume(), shape.draw_masks(objective.masking))
-    feed, clock, numbers = itertools.repeat(batch), StepClock(), itertools.count()
-    return Arm(lambda: stepper.take(next(numbers), feed, clock), flops)
+    feed, numbers = itertools.repeat(batch), itertools.count()
+    clock, stop = StepClock(), StopRequest()
+    return Arm(lambda: learner.take(next(numbers), 1e-4, feed, clock, stop), flops)
 
 
 def attend_naively(query_BHND: Tensor, key_BHND: Tensor, value_BHND: Tensor) -> Tensor:

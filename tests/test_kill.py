@@ -11,7 +11,8 @@ from oct_xla import Checkpoints
 
 pytestmark = pytest.mark.slow
 
-CLOCK = {"volumes_per_s", "data_wait_fraction", "seconds"}  # what a kill may change
+# What a kill may change.
+CLOCK = {"volumes_per_s", "data_wait_fraction", "seconds", "peak_memory_gb"}
 
 
 def options(smoke, run_dir):

@@ -14,11 +14,11 @@ import numpy as np
 import pydicom
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from oct_io.dicom.encoding import set_streams
 from oct_io.dicom.writer import write_dicom
 from oct_io.phantom import PhantomTree, write_phantom_tree
 from oct_io.storage.buckets import StorageConfig, using_storage
 from oct_io.volume import OctVolume, Spacing
+from pydicom.encaps import encapsulate, encapsulate_extended
 
 SECRET = "Secret^Person"
 SPACING = Spacing(0.25, 0.004, 0.05)
@@ -59,10 +59,18 @@ def compress(dataset, codec, table):
     """
     uid, encode = SYNTAXES[codec] if isinstance(codec, str) else codec
     streams = [bytes(encode(frame)) for frame in dataset.pixel_array]
-    set_streams(dataset, streams, uid, table)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.UID(uid)
+    if table == "extended":
+        data, offsets, lengths = encapsulate_extended(streams)
+        dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = offsets, lengths
+    else:
+        data = encapsulate(streams, has_bot=table == "basic")
+    dataset.PixelData = data
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw():
     return draw_volume
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -23,9 +23,15 @@ SLOW_DOWN = (
     b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
 )
 FORBIDDEN = b"<Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"
+MOVED = (
+    b"<Error><Code>PermanentRedirect</Code><Message>The bucket you are attempting to access must "
+    b"be addressed using the specified endpoint.</Message></Error>"
+)
 HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 FAULTS = ("reset", "delay", "truncate", "shorten", "busy")
-"""What passes; "forbid" is one more kind, which does not."""
+"""What passes, and an answer that never comes ("silent") with it; "forbid", "redirect" and
+"circle" (to the same place) do not."""
+SILENT_S = 600.0  # longer than anyone waits
 
 
 places = {}
@@ -72,13 +78,44 @@ class Proxy:
         self.times = {}
         self.lock = threading.Lock()
         self.free_at = 0.0
-        self.server = _Server(("127.0.0.1", 0), _handler(self))
+        self.closed = threading.Event()
+        self.connections = set()
+        self.server = self.failing = None
+        self.port = 0
+        self.open()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def open(self):
+        """Listen, on the same port as before."""
+        self.server = _Server(("127.0.0.1", self.port), _handler(self))
+        self.port = self.server.server_port
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()
 
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server.server_port}"
+    def shut(self):
+        """Close the port and all connections, so that who comes is refused."""
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+        self.server = None
+        for one in list(self.connections):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def fail_later(self, requests, seconds=None):
+        """Close the port after so many more requests, for `seconds` or for good."""
+        after = len(self.requests) + requests
+
+        def run():
+            while len(self.requests) < after:
+                if self.closed.wait(0.005):
+                    return
+            self.shut()
+            if seconds is not None and not self.closed.wait(seconds):
+                self.open()
+
+        self.failing = threading.Thread(target=run, daemon=True)
+        self.failing.start()
 
     def gets(self, suffix=".dcm"):
         """Requests for the content of files."""
@@ -88,9 +125,11 @@ class Proxy:
         self.requests.clear()
 
     def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+        self.closed.set()
+        if self.failing is not None:
+            self.failing.join()
+        if self.server is not None:
+            self.shut()
 
     def __enter__(self):
         return self
@@ -134,18 +173,35 @@ def _handler(proxy):
         def log_message(self, *_):
             pass
 
+        def setup(self):
+            super().setup()
+            proxy.connections.add(self.connection)
+
+        def finish(self):
+            proxy.connections.discard(self.connection)
+            super().finish()
+
         def answer(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, headers, content = ask(self.command, self.path, dict(self.headers), body)
             path, span = unquote(urlsplit(self.path).path), self.headers.get("Range")
             fault = proxy.fault_for(self.command, self.path, span)
+            if fault == "silent":
+                proxy.requests.append(Request(self.command, path, span, 0, 0, fault))
+                proxy.closed.wait(SILENT_S)
+                self.close_connection = True
+                return
+            status, headers, content = ask(self.command, self.path, dict(self.headers), body)
             if fault == "forbid":
                 status, headers, content = 403, {"Content-Type": "application/xml"}, FORBIDDEN
+            if fault in ("redirect", "circle"):
+                status, content = 301, MOVED
+                headers = {"Content-Type": "application/xml"}
+                headers |= {"Location": proxy.url + self.path} if fault == "circle" else {}
             if fault == "busy":
                 status, headers, content = 503, {"Content-Type": "application/xml"}, SLOW_DOWN
             announced = len(content)
             if self.command == "HEAD":
-                announced = int(headers.get("Content-Length", 0))
+                announced, content = int(headers.get("Content-Length", 0)), b""
             if fault in ("truncate", "shorten"):
                 content = content[: len(content) // 2]
             if fault == "shorten" and self.command != "HEAD":

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from oct_io import ScanError, Spacing, read_volume
-from oct_io.readers.plain import FIELDS, parse_sidecar
 from oct_io.readers.registry import READERS
+from oct_io.readers.sidecar import FIELDS, parse_sidecar
 from oct_io.volume import CONFIDENCE
 
 DOCS = Path(__file__).parents[3] / "docs"

@@ -20,9 +20,8 @@ from oct_xla import (
     read_rows,
     write_provenance,
 )
-from oct_xla.progress import ProgressSink
-from oct_xla.timing import StepClock
-from oct_xla.tracking import pick_mode
+from oct_xla.metrics import StepClock
+from oct_xla.sinks import ProgressSink, pick_mode
 from rich.console import Console
 
 TENSORS = {"a.b": torch.arange(6.0).view(2, 3), "n": torch.tensor(3), "t": torch.ones(3, 2).T}
@@ -34,7 +33,7 @@ def test_a_checkpoint_comes_back_bit_for_bit_and_holds_no_pickle(tmp_path):
     assert state == {"x": 1, "step": 7}
     assert tensors.keys() == TENSORS.keys()
     assert all(torch.equal(tensors[name], value) for name, value in TENSORS.items())
-    assert {file.suffix for file in folder.iterdir()} == {".safetensors", ".json", ""}
+    assert {file.suffix for file in folder.iterdir()} == {".safetensors", ".json"}
 
 
 def test_half_checkpoints_are_passed_over_and_replaced(tmp_path):
@@ -45,7 +44,7 @@ def test_half_checkpoints_are_passed_over_and_replaced(tmp_path):
     (store.path(3)).mkdir()
     (tmp_path / ".tmp-00000004").mkdir()
     assert store.newest() == 1
-    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+    with pytest.raises(CheckpointError, match=r"has 4 bytes, \d+ were written"):
         store.load(2)
     store.save(2, TENSORS, {})
     assert store.newest() == 2
@@ -55,17 +54,17 @@ def test_half_checkpoints_are_passed_over_and_replaced(tmp_path):
 def test_only_the_newest_and_the_best_stay(tmp_path):
     store = Checkpoints(tmp_path, keep_last=2)
     for step in range(1, 6):
-        store.save(step, TENSORS, {})
-        if step == 2:
-            store.mark_best(2, "auroc", 0.7)
+        best = {"step": 2, "metric": "auroc", "value": 0.7} if step > 1 else None
+        store.save(step, TENSORS, {"best": best})
     assert store.steps() == [2, 4, 5]
+    assert store.best() == json.loads((tmp_path / "best.json").read_text()) == best
 
 
 def test_damaged_tensors_of_the_right_size_are_an_error_of_ours(tmp_path):
     store = Checkpoints(tmp_path)
     file = next(store.save(1, TENSORS, {}).glob("*.safetensors"))
     file.write_bytes(b"\xff" * file.stat().st_size)
-    with pytest.raises(CheckpointError, match="cannot be read") as caught:
+    with pytest.raises(CheckpointError, match="is not as it was written") as caught:
         store.load(1)
     assert "\n" not in str(caught.value)
 
@@ -88,7 +87,7 @@ def test_a_journal_drops_later_rows_and_a_torn_line_on_resume(tmp_path):
 
 def test_a_line_damaged_in_the_middle_is_named(tmp_path):
     (tmp_path / "m").write_text('{"step": 1}\nxx\n{"step": 3}\n')
-    with pytest.raises(ValueError, match="line 2 is not a row"):
+    with pytest.raises(RunFolderError, match="line 2 is not a row"):
         read_rows(tmp_path / "m")
 
 
@@ -130,6 +129,43 @@ def test_another_configuration_is_refused_with_both_values(tmp_path):
         claim(tmp_path, other)
     folder = claim(tmp_path, other, may_change=("loop.steps", "tracking.*"))
     assert folder.changed["loop.steps"] == (10, 20)
+
+
+def test_only_what_defines_the_run_must_be_equal_and_the_rest_is_reported(tmp_path):
+    begin(tmp_path)
+    other = {"loop": {"steps": 20, "betas": (0.9, 0.99)}, "tracking": {"mode": "online"}}
+    folder = claim(tmp_path, other, defining=("loop.betas",))
+    assert set(folder.changed) == {"loop.steps", "tracking.mode"}
+    folder.release()
+    with pytest.raises(RunFolderError, match=r"loop\.betas was .*; set run_dir"):
+        claim(tmp_path, {"loop": {"steps": 20, "betas": (0.8, 0.99)}}, defining=("loop.betas",))
+    text = (tmp_path / "config.yaml").read_text()
+    assert "20" in text, "a refused start leaves the settings of the run as they were"
+    assert "0.8" not in text
+
+
+def test_a_run_may_be_moved_and_named_by_its_absolute_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = type(tmp_path)("runs/a")
+    first = begin(path, {**CONFIG, "run_dir": "runs/a"})
+    absolute = str(tmp_path / "runs/a")
+    second = claim(type(tmp_path)(absolute), {**CONFIG, "run_dir": absolute})
+    assert second.resumed
+    second.release()
+    (tmp_path / "runs/a").rename(tmp_path / "moved")
+    third = claim(tmp_path / "moved", {**CONFIG, "run_dir": "moved"})
+    assert third.resumed
+    assert first.run_id == second.run_id == third.run_id
+    assert third.changed == {}
+
+
+def test_a_damaged_claim_is_one_line(tmp_path):
+    begin(tmp_path)
+    for text in ("", "{}", "[]", '{"config": 1, "run_id": 2}'):
+        (tmp_path / ".claim.json").write_text(text)
+        with pytest.raises(RunFolderError, match=r"\.claim\.json: ") as caught:
+            claim(tmp_path)
+        assert "\n" not in str(caught.value)
 
 
 def test_never_refuses_a_folder_with_a_run(tmp_path):

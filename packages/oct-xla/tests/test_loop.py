@@ -1,6 +1,5 @@
 """The loop: accumulation, resuming, skipping, stopping, evaluating."""
 
-import json
 import math
 import os
 import signal
@@ -215,9 +214,5 @@ def test_training_draws_nothing_from_the_order_of_samples(tmp_path):
     train(tmp_path / "a", feed=feed)
     train(tmp_path / "b", feed=make_feed())
     assert losses(tmp_path / "a") != losses(tmp_path / "b")
-    assert (
-        json.loads((tmp_path / "a/checkpoints/step-00000010/state.json").read_text())["order"][
-            "feed.seed"
-        ]
-        == 1
-    )
+    state = Checkpoints(tmp_path / "a/checkpoints").load(10).state
+    assert state["identity"]["feed.seed"] == 1

@@ -1,45 +1,15 @@
 """Whole programs: killed, terminated, started twice at once, and run on XLA."""
 
 import math
-import os
 import signal
-import subprocess
-import sys
 import time
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
 from oct_xla import Checkpoints, LoopConfig, fit, pick_runtime, read_rows
+from programs import TORCHRUN, XLA, finish, losses, start
 from toy import Toy, make_feed, warm_up
-
-TOY = str(Path(__file__).parent / "toy.py")
-QUIET = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
-XLA = {
-    "PJRT_DEVICE": "CPU",
-    "CPU_NUM_DEVICES": "4",
-    # The same results to 1e-7, and an eighth of the compile time.
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-}
-
-
-def start(run_dir, *options, launcher=(), **environment):
-    command = [sys.executable, *launcher, TOY, str(run_dir), *map(str, options)]
-    names = ("PJRT_DEVICE", "CPU_NUM_DEVICES", "XLA_FLAGS")
-    inherited = {k: v for k, v in os.environ.items() if k not in names}
-    return subprocess.Popen(
-        command, env={**inherited, **QUIET, **environment}, stderr=subprocess.PIPE, text=True
-    )
-
-
-def finish(process):
-    _, errors = process.communicate(timeout=600)
-    return process.returncode, errors
-
-
-def losses(run_dir):
-    return [(row["step"], row["loss"]) for row in read_rows(run_dir / "metrics.jsonl")]
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +49,7 @@ def test_a_run_killed_while_saving_repeats_the_uninterrupted_one_bit_for_bit(tmp
 
 @pytest.mark.slow
 def test_two_processes_train_like_one_stop_together_and_resume_as_one(tmp_path, plain):
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    first = start(tmp_path, "--steps", 12, "--accumulate", 2, "--term-at", 5, launcher=torchrun)
+    first = start(tmp_path, "--steps", 12, "--accumulate", 2, "--term-at", 5, launcher=TORCHRUN)
     code, errors = finish(first)
     assert code != 0, errors
     assert losses(tmp_path)[-1][0] == 6, errors

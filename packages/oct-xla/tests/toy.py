@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from oct_xla import Feed, FeedConfig, LoopConfig, fit, pick_runtime, sample_seed
+from oct_xla import Feed, FeedConfig, LoopConfig, OctXlaError, fit, pick_runtime, sample_seed
 from torch import Tensor, nn
 
 
@@ -85,7 +86,24 @@ def make_feed(batch_size: int = 8, length: int = 40, workers: int = 0) -> Feed:
     return Feed(draw, length, FeedConfig(batch_size=batch_size, workers=workers))
 
 
-def main() -> None:
+class KeysByRank(Toy):
+    """Has a metric on every second process only, and on every third step."""
+
+    def loss(self, batch: Batch, generator: torch.Generator | None) -> dict[str, Tensor]:
+        parts = super().loss(batch, generator)
+        self.calls = getattr(self, "calls", 0) + 1
+        if int(os.environ.get("RANK", "0")) % 2 and self.calls % 3 == 0:
+            parts["sometimes"] = torch.tensor(7.0)
+        return parts
+
+
+def score(toy: Toy, step: int) -> dict[str, float]:
+    """A number that goes up and down as training goes on, and draws nothing."""
+    with torch.no_grad():
+        return {"score": float(toy.student(torch.ones(12)).sum()) * (-1) ** (step // 3)}
+
+
+def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("run_dir", type=Path)
     for name, default in (("steps", 12), ("accumulate", 1), ("every", 4), ("width", 16)):
@@ -94,33 +112,61 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--runtime", default="cpu")
     parser.add_argument("--term-at", type=int, default=-1)
-    options = parser.parse_args()
+    parser.add_argument("--signal", default="SIGTERM")
+    parser.add_argument("--evaluate-every", type=int, default=0)
+    parser.add_argument("--evaluate-for", type=float, default=0.0)
+    parser.add_argument("--codes", type=Path, help="each process writes its exit code there")
+    parser.add_argument("--wrong", default="", choices=("", "length", "keys"))
+    return parser.parse_args(arguments)
+
+
+def train(options: argparse.Namespace) -> int:
+    """Train as the options say; returns the exit code, as our apps choose it."""
+    toy = (KeysByRank if options.wrong == "keys" else Toy)(options.width, options.dropout)
 
     def rate(step: int) -> float:
         time.sleep(options.pause)
         if step == options.term_at:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), getattr(signal, options.signal))
         return warm_up(step)
 
-    runtime = pick_runtime(options.runtime)
-    config = LoopConfig(
-        steps=options.steps,
-        accumulate=options.accumulate,
-        log_every=1,
-        checkpoint_every=options.every,
-    )
-    result = fit(
-        Toy(options.width, options.dropout),
-        make_feed(),
-        config,
-        runtime=runtime,
-        run_dir=options.run_dir,
-        learning_rate=rate,
-        seed=3,
-    )
-    runtime.close()
-    sys.exit(143 if result.reason == "stopped" else 0)
+    def evaluate(step: int) -> Iterator[dict[str, float] | None]:
+        for _ in range(10):
+            time.sleep(options.evaluate_for / 10)
+            yield None
+        yield score(toy, step)
+
+    try:
+        runtime = pick_runtime(options.runtime)
+        config = LoopConfig(
+            steps=options.steps,
+            accumulate=options.accumulate,
+            log_every=1,
+            checkpoint_every=options.every,
+            evaluate_every=options.evaluate_every,
+            best_metric="score" if options.evaluate_every else "",
+        )
+        length = 40 + 8 * runtime.rank if options.wrong == "length" else 40
+        result = fit(
+            toy,
+            make_feed(length=length),
+            config,
+            runtime=runtime,
+            run_dir=options.run_dir,
+            learning_rate=rate,
+            seed=3,
+            evaluate=evaluate if options.evaluate_every else None,
+        )
+        runtime.close()
+    except OctXlaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 143 if result.reason == "stopped" else 0
 
 
 if __name__ == "__main__":
-    main()
+    given = options_of()
+    code = train(given)
+    if given.codes:  # torchrun tells nobody
+        (given.codes / os.environ.get("RANK", "0")).write_text(str(code))
+    sys.exit(code)

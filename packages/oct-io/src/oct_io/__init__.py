@@ -2,7 +2,13 @@
 
 `read_volume(url)` reads one scan, `open_volume(url)` what it says of itself; `read_manifest(root)`
 lists those of a data set, `build_cache` decodes each once, and `open_cache` gives arrays of one
-shape. Every error that bad data causes is an `OctIoError` of one line.
+shape; `open_source(config)` does all of it. Every error that bad data causes is an `OctIoError` of
+one line.
+
+The folders are wings, each with its own docstring, from the ground up: storage (bytes), space
+(windows), scan (one scan of any format), dicom, readers, phantom, records (which scans there are),
+catalog (what a data set holds), cache (decoded once), commands. A wing imports those before it, as
+`lint-imports` checks.
 """
 
 from typing import TYPE_CHECKING, Any

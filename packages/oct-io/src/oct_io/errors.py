@@ -1,4 +1,7 @@
-"""What can go wrong with one scan, and at which stage."""
+"""What can go wrong with one scan, and at which stage: `ScanError`; with a data set: `TreeError`.
+
+Readers raise it for whoever reads one scan; a build of the cache makes it a line of the quarantine.
+"""
 
 from typing import Literal, get_args
 
@@ -30,3 +33,10 @@ class ScanError(OctIoError):
 
 class TreeError(OctIoError):
     """A folder, manifest or table that cannot be used as a whole; the text says what to do."""
+
+
+class StoreError(TreeError):
+    """A bucket, disk or network that cannot be used now: no fact about any scan.
+
+    What is done is kept, and the same call goes on once the store answers again.
+    """

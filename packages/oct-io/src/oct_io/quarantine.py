@@ -1,4 +1,7 @@
-"""Scans that could not be used: one line each, and a limit on how many are too many."""
+"""Scans that could not be used: a line each in quarantine.jsonl, and how many are too many.
+
+A build of the cache writes it and goes on; `oct-io quarantine` shows it and tries again.
+"""
 
 import json
 from collections import Counter
@@ -10,6 +13,8 @@ from oct_io.errors import TreeError
 from oct_io.saving import appearing
 
 QUARANTINE = "quarantine.jsonl"
+OUTAGES = ("transport failed", "no credentials found", "it cannot be reached")
+"""How refusals began that older versions wrote for what is no fact about a scan."""
 
 
 class TooManyBadError(TreeError):
@@ -42,6 +47,14 @@ def refuse(key: str, path: str, stage: str, reason: str, *, source: str = "") ->
     """Describe a scan that is left out."""
     named = without_name(reason, path)
     return Refusal(key, PurePosixPath(path).suffix[:10], stage, named, path, source)
+
+
+def was_outage(refusal: Refusal) -> bool:
+    """Whether a scan was refused because a store was out of reach, which says nothing about it.
+
+    A file that is not there, or that nobody may read, is a fact of the data set and stays.
+    """
+    return refusal.stage == "fetch" and refusal.reason.startswith(OUTAGES)
 
 
 def without_name(reason: str, path: str) -> str:

@@ -1,4 +1,7 @@
-"""Files that appear whole under their name, or not at all."""
+"""Files that appear whole under their name, or not at all.
+
+The three libraries import nothing of each other, so each has its own.
+"""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""From a configured folder or bucket to volumes of one shape with their label table.
+"""`open_source(config)`: from a folder or bucket to volumes of one shape with their label table.
 
 The one path that pretraining and fine-tuning share, so that both see the same voxels.
 """
@@ -52,6 +52,10 @@ class SourceConfig:
 
     root: str = ""
     """Folder or URL of a tree like AI-READI's, or of any folder of scans."""
+
+    manifest: str = ""
+    """Table of the scans to take, such as `oct-io manifest` writes, anywhere; empty: the one of the
+    tree, or all scans that are found below the root."""
 
     window: str = "macula6"
     """What is cut out of each scan and how finely: a name in `oct_io.WINDOWS`."""
@@ -295,7 +299,8 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     if config.phantom is not None:
         drawn = partial(tell, "drawing phantoms")
         write_phantom_tree(Path(config.root), config.phantom, drawn)
-    records = select_scans(read_manifest(config.root), config.selection())
+    found = read_manifest(config.root, manifest=config.manifest or None)
+    records = select_scans(found, config.selection())
     version = dataset_version(config.root, mixed=config.mixed_releases)
     table, rules = _read_table(config, version)
     split = read_split(config.split) if config.split else recommended_parts(table)

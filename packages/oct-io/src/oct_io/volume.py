@@ -1,4 +1,7 @@
-"""The one type every reader returns and every later step takes."""
+"""`OctVolume`, the one type that every reader returns and every later step takes.
+
+Its `Spacing` is in millimetres; `scan.geometry` finds it, and `SpacingSource` says from what.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

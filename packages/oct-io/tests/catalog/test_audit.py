@@ -156,10 +156,10 @@ def test_a_montage_shows_bscans_in_true_proportions(draw):
     assert sheet.max() > 200
 
 
-def test_importing_oct_io_loads_no_torch_and_nothing_that_draws_phantoms():
+def test_importing_oct_io_loads_no_torch_no_pydicom_and_nothing_that_draws_phantoms():
     code = (
         "import sys, oct_io; "
-        "heavy = ('torch', 'monai', 'scipy', 'pandas', 'sklearn', 'oct_io.phantom'); "
+        "heavy = ('torch', 'monai', 'scipy', 'pandas', 'sklearn', 'pydicom', 'oct_io.phantom'); "
         "print([name for name in heavy if name in sys.modules]); "
         "print([name for name in oct_io.__all__ if not hasattr(oct_io, name)])"
     )

@@ -105,6 +105,7 @@ def test_paths_that_leave_the_root_are_refused_and_counted(tree):
 def test_a_leading_slash_does_not_mean_the_root_of_the_disk():
     assert safe_relative("/retinal_oct/a.dcm") == "retinal_oct/a.dcm"
     assert safe_relative("/a/../b") is None
+    assert safe_relative("/a\0b.dcm") is None
 
 
 def test_a_file_named_twice_is_one_scan(tree):

@@ -15,6 +15,7 @@ from oct_io.phantom import (
     draw_phantom_with_truth,
 )
 from oct_io.phantom.lesions import THIN_FRACTION
+from oct_io.phantom.speckle import _gamma, _normal
 from oct_io.space.resample import WINDOWS, resample
 
 SMALL = Phantom(shape=(6, 80, 48))
@@ -44,6 +45,19 @@ def test_another_process_draws_the_same_voxels():
         for e in (env, env | {"PYTHONHASHSEED": "8"})
     ]
     assert runs[0] == runs[1] != b""
+
+
+def test_voxels_do_not_depend_on_the_number_of_threads():
+    code = (
+        "import zlib; from oct_io.phantom import Phantom, draw_phantom;"
+        "print(zlib.crc32(draw_phantom(Phantom(shape=(4, 400, 300), bits=16), 3).voxels))"
+    )
+    seen = set()
+    for threads in ("1", "2"):
+        env = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        command = [sys.executable, "-c", code]
+        seen.add(subprocess.run(command, check=True, capture_output=True, env=env).stdout)
+    assert len(seen) == 1
 
 
 def test_another_seed_draws_another_retina():
@@ -232,6 +246,23 @@ def test_more_looks_mean_less_speckle(monkeypatch):
         return np.abs(pair[0] - pair[1])[bright].mean()
 
     assert contrast(16) < 0.4 * contrast(1)
+
+
+@pytest.mark.parametrize(
+    ("levels", "mean", "variance", "fourth"),
+    [
+        (_normal(), 0, 1, 3),
+        (_gamma(1), 1, 1, 9),
+        (_gamma(6), 6, 6, 144),
+        (_gamma(300), 300, 300, 271_800),
+    ],
+)
+def test_speckle_and_noise_have_the_moments_of_their_distributions(levels, mean, variance, fourth):
+    """About the mean; the fourth of a sum of k exponential variables is 3k(k + 2)."""
+    apart = levels.astype(np.float64) - levels.mean(dtype=np.float64)
+    assert levels.mean(dtype=np.float64) == pytest.approx(mean, rel=1e-4, abs=1e-4)
+    assert (apart**2).mean() == pytest.approx(variance, rel=1e-3)
+    assert (apart**4).mean() == pytest.approx(fourth, rel=1e-2)
 
 
 @pytest.mark.parametrize(

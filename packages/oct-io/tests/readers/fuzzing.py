@@ -254,7 +254,6 @@ WAYS_OUT = (
     "//{n}/scan.dcm",
     "s3://elsewhere/{n}.dcm",
     "file:///etc/{n}.dcm",
-    "/retinal_oct/a\0{n}.dcm",
     "C:\\{n}.dcm",
     "/./../{n}.dcm",
     "retinal_oct/{n}/../../../x.dcm",

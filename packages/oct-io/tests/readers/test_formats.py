@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import tracemalloc
+import warnings
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 
 import nibabel
@@ -303,6 +305,19 @@ def test_images_that_do_not_fit_together_are_named_by_number(tmp_path, draw):
     colours = np.random.default_rng(0).integers(0, 255, (48, 40, 3), dtype=np.uint8)
     Image.fromarray(colours).save(folder / "bscan 3.png")
     assert "image 4 of 8 is coloured" in refusal(folder).reason
+
+
+def test_damaged_images_are_refused_without_a_warning(tmp_path, draw):
+    Image.fromarray(draw().voxels[0]).save(tmp_path / "0.tif")
+    content = (tmp_path / "0.tif").read_bytes()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for kept in range(8, 140, 9):  # of its directory, of which pillow warns
+            (tmp_path / "0.tif").write_bytes(content[:kept])
+            with suppress(ScanError):  # its size may be known all the same
+                open_volume(tmp_path, spacing=Spacing(0.25, 0.004, 0.05))
+            assert "image 1 of 1 is not a readable image" in refusal(tmp_path).reason
+    assert told == []
 
 
 def test_a_folder_without_a_scan_says_what_is_read(tmp_path):

@@ -2,6 +2,10 @@
 
 Tensors carry their shape in the name: B batch, C channels, Z Y X voxels or patches along the axes,
 N patches of a volume, K context patches, M target patches, D features.
+
+The folders are wings, each with its own docstring, from the ground up: model (the networks),
+masking (what is hidden), objectives (what is trained), heads, convert (others' weights), evaluation
+(what features are worth), commands. A wing imports those before it, as `lint-imports` checks.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,7 @@
-"""Files that appear whole or not at all, even if the power fails."""
+"""Files that appear whole or not at all, even if the power fails.
+
+The three libraries import nothing of each other, so each has its own.
+"""
 
 import os
 from collections.abc import Callable

@@ -1,9 +1,16 @@
-"""Train one objective on a CPU, CUDA GPUs or TPUs: `fit(objective, feed, LoopConfig(...))`."""
+"""Train one objective on a CPU, CUDA GPUs or TPUs: `fit(objective, feed, LoopConfig(...))`.
+
+A few flat modules, no wings. `loop` has `fit`, which builds a `trainer`; it takes the steps of a
+`learner` (an `objective` with its optimiser) on batches of the `feed`, saves through `checkpointer`
+and tells `metrics` and `sinks`. `runfolder`, `journal`, `store` and `checkpoint` are what is left
+on disk, `identity` what makes two starts one run. `device` picks a `runtime`: `processes` for CPUs
+and CUDA, `xla` for TPUs. It knows no model and no scan.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from oct_xla.checkpoint import Checkpoints, read_checkpoint
+    from oct_xla.checkpoint import read_checkpoint
     from oct_xla.device import pick_runtime
     from oct_xla.errors import (
         CheckpointError,
@@ -15,27 +22,31 @@ if TYPE_CHECKING:
     )
     from oct_xla.feed import Feed, FeedConfig, sample_seed
     from oct_xla.journal import Journal, Sink, read_rows
-    from oct_xla.loop import FitResult, fit
+    from oct_xla.learner import objective_tensors
+    from oct_xla.loop import fit
     from oct_xla.objective import Objective
     from oct_xla.runfolder import RunFolder, claim_run_folder, write_provenance
     from oct_xla.runtime import Runtime
     from oct_xla.settings import LoopConfig
-    from oct_xla.state import objective_tensors
-    from oct_xla.tracking import WandbSink
+    from oct_xla.sinks import WandbSink
+    from oct_xla.store import Checkpoints
+    from oct_xla.trainer import FitResult
 
 _HOMES = {
-    "checkpoint": "Checkpoints read_checkpoint",
+    "checkpoint": "read_checkpoint",
     "device": "pick_runtime",
     "errors": "CheckpointError DeviceError FeedError NonFiniteError OctXlaError RunFolderError",
     "feed": "Feed FeedConfig sample_seed",
     "journal": "Journal Sink read_rows",
-    "loop": "FitResult fit",
+    "learner": "objective_tensors",
+    "loop": "fit",
     "objective": "Objective",
     "runfolder": "RunFolder claim_run_folder write_provenance",
     "runtime": "Runtime",
     "settings": "LoopConfig",
-    "state": "objective_tensors",
-    "tracking": "WandbSink",
+    "sinks": "WandbSink",
+    "store": "Checkpoints",
+    "trainer": "FitResult",
 }
 """Imported at first use: who only reads settings does not wait seconds for torch."""
 _LATER = {name: home for home, names in _HOMES.items() for name in names.split()}

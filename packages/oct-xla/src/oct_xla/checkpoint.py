@@ -1,33 +1,27 @@
-"""Checkpoints without pickle that appear whole or not at all."""
+"""One checkpoint: a folder without pickle whose every byte is vouched for.
 
+Its tensors are the objective's weights and buffers, a teacher's among them, and the moments of the
+optimiser; its state the step, what identifies the run, settings, the best so far and the last row.
+No generator and no place in the feed: order, masks and seeds are functions of the step.
+"""
+
+import hashlib
 import json
+import math
 import os
-import shutil
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import (
-    HuggingFaceStorageReader,
-    HuggingFaceStorageWriter,
-)
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from oct_xla.errors import CheckpointError
-from oct_xla.files import fsync_folder, read_json, write_atomically
+from oct_xla.files import file_hash, fsync_folder, read_json, write_atomically
 
-STATE = "state.json"
-COMMIT = "COMMIT"
-BEST = "best.json"
-_PREFIX, _TEMPORARY = "step-", ".tmp-"
+STATE, TENSORS = "state.json", "tensors.safetensors"
+_FILES, _HASH = "files", "sha256"
 
 
 class Checkpoint(NamedTuple):
@@ -37,171 +31,133 @@ class Checkpoint(NamedTuple):
     state: dict[str, Any]
 
 
-class Checkpoints:
-    """The folder `checkpoints/` of one run.
-
-    A checkpoint is written to a temporary folder and flushed to disk; then come its list of sizes
-    (`COMMIT`), again flushed, and a rename. So a process that is killed at any moment leaves the
-    last whole checkpoint as it was. Tensors lie in safetensors files of
-    torch.distributed.checkpoint, everything else in `state.json`.
+def write_checkpoint(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    """Fill an empty folder: the tensors first, and last `state.json`, which vouches for them.
 
     Args:
-        root: the folder; made at the first save.
-        keep_last: how many checkpoints stay, the best one not counted.
+        folder: not yet under its final name; the caller's rename commits it.
+        tensors: in host memory; each of them whole.
+        state: anything JSON can hold; a number that is not finite comes back as NaN.
+
+    Raises:
+        OSError: if it cannot be written.
     """
-
-    def __init__(self, root: Path, keep_last: int = 2) -> None:
-        self.root, self.keep_last = root, keep_last
-
-    def path(self, step: int) -> Path:
-        """Return the folder of the checkpoint after `step` steps."""
-        return self.root / f"{_PREFIX}{step:08d}"
-
-    def steps(self) -> list[int]:
-        """Return the steps of all whole checkpoints, ascending; half ones are passed over."""
-        if not self.root.is_dir():
-            return []
-        folders = [entry for entry in self.root.iterdir() if entry.name.startswith(_PREFIX)]
-        return sorted(int(f.name[len(_PREFIX) :]) for f in folders if is_whole(f))
-
-    def newest(self) -> int | None:
-        """Return the step of the newest whole checkpoint, None if there is none."""
-        return max(self.steps(), default=None)
-
-    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-        """Write the checkpoint after `step` steps, then delete those that are no longer kept.
-
-        Args:
-            step: number of finished optimiser steps.
-            tensors: in host memory; each of them whole.
-            state: anything JSON can hold.
-
-        Raises:
-            CheckpointError: if it cannot be written.
-        """
-        temporary, final = self.root / f"{_TEMPORARY}{step:08d}", self.path(step)
-        try:
-            self._remove_unfinished()
-            temporary.mkdir(parents=True)
-            _write_tensors(temporary, tensors)
-            text = json.dumps({**state, "step": step}, indent=1, allow_nan=False)
-            write_atomically(temporary / STATE, text + "\n")
-            _commit(temporary)
-            if final.exists():  # half or damaged, or else there would be nothing to save
-                shutil.rmtree(final)
-            temporary.rename(final)
-            fsync_folder(self.root)
-            self._remove_old()
-        except OSError as error:
-            raise CheckpointError(
-                f"{final}: cannot be written: {error.strerror or error}; free space or choose"
-                " another run_dir, the checkpoints before it are untouched"
-            ) from error
-        return final
-
-    def load(self, step: int) -> Checkpoint:
-        """Read the checkpoint after `step` steps.
-
-        Raises:
-            CheckpointError: if it is not whole or not readable.
-        """
-        return read_checkpoint(self.path(step))
-
-    def mark_best(self, step: int, metric: str, value: float) -> None:
-        """Point `best.json` at a saved checkpoint, which is then kept."""
-        text = json.dumps({"step": step, "metric": metric, "value": value})
-        write_atomically(self.root / BEST, text + "\n")
-
-    def best(self) -> dict[str, Any] | None:
-        """Return {"step", "metric", "value"} of the best checkpoint, None if none is marked."""
-        path = self.root / BEST
-        return read_json(path, CheckpointError) if path.exists() else None
-
-    def _remove_unfinished(self) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        for entry in self.root.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(entry)
-
-    def _remove_old(self) -> None:
-        best = self.best()
-        kept = set(self.steps()[-self.keep_last :]) | ({best["step"]} if best else set())
-        for step in set(self.steps()) - kept:
-            # Renamed first, so that a kill in the middle leaves no half checkpoint behind.
-            doomed = self.root / f"{_TEMPORARY}old-{step:08d}"
-            self.path(step).rename(doomed)
-            shutil.rmtree(doomed)
-
-
-def is_whole(folder: Path) -> bool:
-    """Tell whether a checkpoint folder holds every file at the size its COMMIT says."""
+    path = folder / TENSORS
     try:
-        sizes = json.loads((folder / COMMIT).read_text())
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, AttributeError):
-        return False
+        save_file(_separate(tensors), path)
+    except SafetensorError as error:  # how its writer tells of a full disk
+        raise OSError(_reason(error)) from error
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    files = {TENSORS: {"size": path.stat().st_size, _HASH: file_hash(path)}}
+    _write_state(folder, files, state)
+    fsync_folder(folder)
+
+
+def replace_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Replace the state of a checkpoint as a whole; its tensors stay.
+
+    Raises:
+        CheckpointError: if the old state is damaged.
+        OSError: if the new one cannot be written; the old one then stays.
+    """
+    _write_state(folder, _read_state(folder)[_FILES], state)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read the state of a checkpoint whose files have the right sizes; cheap.
+
+    Raises:
+        CheckpointError: if a file is missing or of another size, or the state is damaged.
+    """
+    content = _read_state(folder)
+    for name, facts in content[_FILES].items():
+        try:
+            size = (folder / name).stat().st_size
+        except OSError as error:
+            raise CheckpointError(f"{folder}: damaged: {name} is missing") from error
+        if size != facts["size"]:
+            raise CheckpointError(
+                f"{folder}: damaged: {name} has {size} bytes, {facts['size']} were written"
+            )
+    return _with_nan(content["state"])
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
     """Read one checkpoint folder into host memory; nothing in it is executed.
 
+    Files that the checkpoint does not list are not looked at.
+
     Raises:
-        CheckpointError: if it is not whole or not readable.
+        CheckpointError: if a byte is not as it was written, or a file is not readable.
     """
-    if not is_whole(folder):
-        raise CheckpointError(
-            f"{folder}: not a whole checkpoint, its {COMMIT} list does not match; delete it or"
-            " name another"
-        )
-    state = read_json(folder / STATE, CheckpointError)
-    try:
-        with _quiet():
-            metadata = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-            tensors = {
-                name: torch.empty(entry.size, dtype=entry.properties.dtype)
-                for name, entry in metadata.items()
-                if isinstance(entry, TensorStorageMetadata)
-            }
-            load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)
-    # A CheckpointException is a BaseException, not an Exception (torch 2.9).
-    except (CheckpointException, SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}: cannot be read: {_first_reason(error)}") from error
+    state = read_state(folder)
+    tensors: dict[str, Tensor] = {}
+    for name, facts in _read_state(folder)[_FILES].items():
+        try:
+            if file_hash(folder / name) != facts[_HASH]:
+                raise CheckpointError(f"{folder}: damaged: {name} is not as it was written")
+            tensors |= load_file(folder / name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{folder}: cannot be read: {_reason(error)}") from error
     return Checkpoint(tensors, state)
 
 
-def _write_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    whole = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+def is_whole(folder: Path) -> bool:
+    """Tell whether a folder holds a sound state and every file at its size; hashes no tensor."""
     try:
-        with _quiet():
-            save(whole, storage_writer=writer, no_dist=True)
-    except CheckpointException as error:
-        raise CheckpointError(
-            f"{folder}: cannot be written: {_first_reason(error)}; free space or choose another"
-            " run_dir"
-        ) from error
+        read_state(folder)
+    except CheckpointError:
+        return False
+    return True
 
 
-def _commit(folder: Path) -> None:
-    sizes = {}
-    for entry in sorted(folder.iterdir()):
-        with entry.open("rb") as file:
-            os.fsync(file.fileno())
-        sizes[entry.name] = entry.stat().st_size
-    write_atomically(folder / COMMIT, json.dumps(sizes) + "\n")
+def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give each name memory of its own, which the format asks for; tied weights share one."""
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.detach().contiguous()
+        place = own.untyped_storage().data_ptr()
+        found[name] = own.clone() if place in seen else own
+        seen.add(place)
+    return found
 
 
-def _first_reason(error: BaseException) -> str:
-    failures = getattr(error, "failures", None)
-    if failures:
-        inner = next(iter(failures.values()))
-        error = inner[0] if isinstance(inner, tuple) else inner
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+def _write_state(folder: Path, files: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    content: dict[str, Any] = {_FILES: files, "state": _without_nan(state)}
+    content[_HASH] = _own_hash(content)
+    write_atomically(folder / STATE, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep to itself what torch.distributed.checkpoint warns of its own internals."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="TypedStorage is deprecated")
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
+def _read_state(folder: Path) -> dict[str, Any]:
+    content = read_json(folder / STATE, CheckpointError)
+    claimed = content.pop(_HASH, None)
+    if claimed != _own_hash(content):
+        raise CheckpointError(f"{folder}: damaged: {STATE} is not as it was written")
+    return content
+
+
+def _own_hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(one) for one in value]
+    return {"nan": None} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _with_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return (
+            math.nan if value == {"nan": None} else {k: _with_nan(one) for k, one in value.items()}
+        )
+    return [_with_nan(one) for one in value] if isinstance(value, list) else value
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    return text or type(error).__name__

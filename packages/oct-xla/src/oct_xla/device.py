@@ -7,9 +7,8 @@ from importlib.util import find_spec
 import torch
 
 from oct_xla.errors import DeviceError
-from oct_xla.precision import check_precision
 from oct_xla.processes import NativeRuntime
-from oct_xla.runtime import Runtime
+from oct_xla.runtime import Runtime, check_precision
 
 RUNTIMES = ("auto", "cpu", "cuda", "xla")
 
@@ -44,6 +43,12 @@ def _first_available() -> str:
 def _start_xla(precision: str) -> Runtime:
     if not os.environ.get("PJRT_DEVICE"):
         raise DeviceError("runtime xla: set PJRT_DEVICE=TPU, or PJRT_DEVICE=CPU to try it without")
+    started = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if started > 1:
+        raise DeviceError(
+            f"runtime xla: torchrun started {started} processes on this host, XLA takes one for all"
+            " its devices; start the command without torchrun"
+        )
     start: Callable[[str], Runtime]
     try:
         from oct_xla.xla import XlaRuntime as start  # imports torch-xla, which takes 10 s

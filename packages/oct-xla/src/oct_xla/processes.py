@@ -10,8 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from oct_xla.errors import DeviceError
-from oct_xla.precision import autocast, check_precision
-from oct_xla.runtime import Module
+from oct_xla.runtime import Module, autocast, check_precision
 from oct_xla.tree import map_tensors
 
 BUCKET_ELEMENTS = 8 * 1024 * 1024  # 32 MB of float32 a collective: few calls, little extra memory
@@ -27,7 +26,7 @@ class NativeRuntime:
 
     Args:
         kind: "cpu" or "cuda".
-        precision: see `oct_xla.precision`.
+        precision: see `oct_xla.runtime.PRECISIONS`.
 
     Raises:
         DeviceError: if the device is not there.
@@ -98,7 +97,11 @@ class NativeRuntime:
 
     def seed(self, seed: int) -> None:
         """Seed PyTorch's generators of the host and of the device."""
-        torch.manual_seed(seed)
+        # Not torch.manual_seed: it also writes down a stack trace for a CUDA that is not started,
+        # 90 us a step.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index].manual_seed(seed)
 
     def reduce_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Average the gradients over the processes, in buckets of one dtype.
@@ -120,10 +123,10 @@ class NativeRuntime:
                 gradient.copy_(part.view_as(gradient))
 
     def _check_equal_count(self, count: int) -> None:
-        largest, smallest = self.agree(count), -self.agree(-count)
-        if largest != smallest:
+        largest, fewest = self.agree(count, -count)
+        if largest != -fewest:
             raise DeviceError(
-                f"gradients: processes have between {smallest} and {largest} of them; each"
+                f"gradients: processes have between {-fewest} and {largest} of them; each"
                 " parameter must take part in the loss on every process or on none"
             )
         self._checked = True
@@ -136,9 +139,13 @@ class NativeRuntime:
             values /= self.world
         return values
 
-    def agree(self, value: int) -> int:
-        """Return the largest value of all processes, on each of them."""
-        return largest_of_all(value) if self.world > 1 else value
+    def agree(self, *values: int) -> list[int]:
+        """Return the largest of each value over all processes, on each of them."""
+        return largest_of_all(values) if self.world > 1 else list(values)
+
+    def share(self, text: str) -> list[str]:
+        """Return the texts of all processes by rank, on each of them."""
+        return texts_of_all(text) if self.world > 1 else [text]
 
     def host(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the tensors in host memory; those already there are not copied."""
@@ -155,11 +162,23 @@ class NativeRuntime:
             self._joined = False
 
 
-def largest_of_all(value: int) -> int:
-    """Return the largest value of all processes, on each of them."""
-    shared = torch.tensor(value)
+def largest_of_all(values: Sequence[int]) -> list[int]:
+    """Return the largest of each value over all processes, on each of them."""
+    shared = torch.tensor(values)
     dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-    return int(shared)
+    largest: list[int] = shared.tolist()
+    return largest
+
+
+def texts_of_all(text: str) -> list[str]:
+    """Return the texts of all processes by rank, on each of them; without pickle."""
+    own = text.encode()
+    longest = largest_of_all([len(own)])[0]
+    # Spaces fill up: all tensors need one length.
+    padded = torch.frombuffer(bytearray(own.ljust(longest + 1)), dtype=torch.uint8)
+    every = [torch.empty_like(padded) for _ in range(dist.get_world_size())]
+    dist.all_gather(every, padded)
+    return [bytes(one.tolist()).decode().rstrip(" ") for one in every]
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:

@@ -1,6 +1,5 @@
 """Run folders: whose they are, who writes them, and where they came from."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -12,23 +11,17 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from oct_xla.errors import RunFolderError
-from oct_xla.files import read_json, write_atomically
+from oct_xla.files import check_local, lock_folder, read_json, write_atomically
+from oct_xla.identity import Change, differences, flatten
 from oct_xla.runtime import Runtime
 
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"
 _CLAIM, _LOCK = ".claim.json", ".lock"
 _OURS = (CONFIG, "metrics.jsonl", "checkpoints")
 _PACKAGES = ("torch", "numpy", "safetensors", "torch-xla", "oct-io", "oct-vjepa", "oct-xla")
-
-
-class Change(NamedTuple):
-    """A setting that differs from the one the run began with."""
-
-    before: Any
-    now: Any
 
 
 @dataclass(slots=True)
@@ -39,7 +32,7 @@ class RunFolder:
         path: the folder.
         resumed: whether the run was there before.
         run_id: 12 characters, the same at each resume; for trackers.
-        changed: settings that were allowed to change, and did.
+        changed: settings that do not define the run, and have changed.
     """
 
     path: Path
@@ -61,22 +54,28 @@ def claim_run_folder(
     config: Mapping[str, Any],
     *,
     resume: str = "auto",
+    defining: Sequence[str] = ("*",),
     may_change: Sequence[str] = (),
     rank: int = 0,
 ) -> RunFolder:
     """Make the folder of a new run, or take up the run that is in it.
+
+    A setting that names the folder itself never counts, so that a run may be moved.
 
     Args:
         path: the run folder.
         config_text: written to `config.yaml`.
         config: the same settings as nested mappings of plain values, which are compared.
         resume: "auto" goes on with an equal run; "never" refuses a folder that holds a run.
-        may_change: dotted keys that may differ on a resume; "tracking.*" means a whole group.
+        defining: dotted keys that make it this run, and must be equal on a resume; "feed.*" means a
+            whole group, "*" all. What else changes is in `RunFolder.changed`.
+        may_change: keys among those that may differ after all.
         rank: only process 0 writes and locks; on others this returns at once.
 
     Raises:
         RunFolderError: if the folder holds a run with other settings, is not a run folder, or is
-            being written by another process. The text names the settings and both values.
+            being written by another process; or if it is a URL. The text names the settings and
+            both values.
         ValueError: if `resume` is unknown.
     """
     if resume not in ("auto", "never"):
@@ -84,68 +83,64 @@ def claim_run_folder(
     flat = flatten(json.loads(json.dumps(config)))
     run_id = hashlib.sha256(f"{path.resolve()}{json.dumps(flat)}".encode()).hexdigest()[:12]
     if rank != 0:
-        return RunFolder(path, False, run_id, {})
-    lock = _lock(path)
+        return RunFolder(check_local(path), False, run_id, {})
+    lock = lock_folder(path, _LOCK)
     try:
-        return _claim(path, config_text, flat, run_id, lock, resume, may_change)
+        folder = _claim(path, flat, run_id, resume)
+        _refuse(path, {k: c for k, c in folder.changed.items() if _binds(k, defining, may_change)})
+        _write_claim(folder, config_text, flat)
+        folder._lock = lock
+        return folder
     except BaseException:
         os.close(lock)
         raise
 
 
-def _claim(
-    path: Path,
-    config_text: str,
-    flat: dict[str, Any],
-    run_id: str,
-    lock: int,
-    resume: str,
-    may_change: Sequence[str],
-) -> RunFolder:
-    claim, changed = path / _CLAIM, dict[str, Change]()
+def _claim(path: Path, flat: dict[str, Any], run_id: str, resume: str) -> RunFolder:
+    claim = path / _CLAIM
     begun = any((path / name).exists() for name in _OURS[1:])
     # A claim without metrics or checkpoints is of a run that a mistake ended before its first step.
-    resumed = claim.exists() and begun
-    if resumed and resume == "never":
+    if not (claim.exists() and begun):
+        if begun:
+            raise RunFolderError(
+                f"{path}: holds metrics or checkpoints of a run without its settings; set run_dir"
+                " to another folder"
+            )
+        return RunFolder(path, False, run_id, {})
+    if resume == "never":
         raise RunFolderError(
             f"{path}: holds a run already and resume=never; set run_dir to another folder"
         )
-    if resumed:
-        before = read_json(claim, RunFolderError)
-        run_id, changed = before["run_id"], differences(before["config"], flat)
-        _refuse(path, {k: c for k, c in changed.items() if not _allowed(k, may_change)})
-    elif begun:
-        raise RunFolderError(
-            f"{path}: holds metrics or checkpoints of a run without its settings; set run_dir to"
-            " another folder"
-        )
-    write_atomically(path / CONFIG, config_text)
-    # Last, so that a folder with a claim is a folder with everything.
-    write_atomically(claim, json.dumps({"run_id": run_id, "config": flat}, indent=1) + "\n")
-    return RunFolder(path, resumed, run_id, changed, lock)
+    before = read_json(claim, RunFolderError)
+    if not isinstance(before.get("config"), dict) or not isinstance(before.get("run_id"), str):
+        raise RunFolderError(f"{claim}: is damaged; set run_dir to another folder")
+    changed = differences(before["config"], flat)
+    changed = {key: c for key, c in changed.items() if not _is_folder(c.now, path)}
+    return RunFolder(path, True, before["run_id"], changed)
 
 
-def _lock(path: Path) -> int:
+def _write_claim(folder: RunFolder, config_text: str, flat: dict[str, Any]) -> None:
+    text = json.dumps({"run_id": folder.run_id, "config": flat}, indent=1) + "\n"
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        # Not inherited by worker processes; the kernel releases it at the end, even at kill -9.
-        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        write_atomically(folder.path / CONFIG, config_text)
+        # Last, so that a folder with a claim is a folder with everything.
+        write_atomically(folder.path / _CLAIM, text)
     except OSError as error:
         raise RunFolderError(
-            f"{path}: cannot be made or written: {error.strerror}; set run_dir to another folder"
+            f"{folder.path}: cannot be written: {error.strerror}; set run_dir to another folder"
         ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise RunFolderError(
-            f"{path}: another process is writing this run; wait for it, stop it, or set run_dir"
-        ) from error
-    return lock
 
 
-def _allowed(key: str, may_change: Sequence[str]) -> bool:
-    return any(fnmatchcase(key, pattern) for pattern in may_change)
+def _is_folder(value: Any, path: Path) -> bool:
+    return isinstance(value, str) and value != "" and Path(value).resolve() == path.resolve()
+
+
+def _binds(key: str, defining: Sequence[str], may_change: Sequence[str]) -> bool:
+    return _matches(key, defining) and not _matches(key, may_change)
+
+
+def _matches(key: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
 def _refuse(path: Path, changed: Mapping[str, Change]) -> None:
@@ -157,24 +152,6 @@ def _refuse(path: Path, changed: Mapping[str, Change]) -> None:
         f"{path}: holds a run with other settings: {'; '.join(shown)}{more}; set run_dir to another"
         " folder, or set these back to resume"
     )
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings as one, with dotted keys; lists stay values."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Change]:
-    """Return the dotted keys whose values differ; a key that is absent counts as "absent"."""
-    keys = sorted(before.keys() | now.keys())
-    changes = {key: Change(before.get(key, "absent"), now.get(key, "absent")) for key in keys}
-    return {key: change for key, change in changes.items() if change.before != change.now}
 
 
 def write_provenance(
@@ -230,15 +207,26 @@ def _device_name(runtime: Runtime) -> str:
 
 
 def _git() -> dict[str, Any]:
-    """Return commit and cleanliness of the working folder's repository; "unknown" without one."""
+    """Return commit and cleanliness of the repository that this code lies in.
+
+    Both are None for an installed package: the working folder's repository, or one around the
+    environment, says nothing about the code.
+    """
     try:
+        # Fails where the file lies in no repository, or in one that does not track it.
+        _ask_git("ls-files", "--error-unmatch", Path(__file__).name)
         commit = _ask_git("rev-parse", "HEAD")
-        clean = not _ask_git("status", "--porcelain", "--untracked-files=no")
+        clean = not _ask_git("status", "--porcelain", "--untracked-files=no", ":/")
     except (OSError, subprocess.CalledProcessError):
-        return {"git_commit": "unknown", "git_clean": None}
+        return {"git_commit": None, "git_clean": None}
     return {"git_commit": commit, "git_clean": clean}
 
 
 def _ask_git(*words: str) -> str:
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=True)
+    # A hook or `git rebase --exec` sets GIT_DIR and others, which name another repository.
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    folder = Path(__file__).parent
+    done = subprocess.run(
+        ["git", "-C", folder, *words], capture_output=True, text=True, check=True, env=plain
+    )
     return done.stdout.strip()

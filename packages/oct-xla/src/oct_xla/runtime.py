@@ -1,13 +1,18 @@
 """What the loop asks of a device and of the other processes: one small protocol."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
+
+PRECISIONS = ("fp32", "bf16")
+"""fp32: all arithmetic in float32. bf16: matrix products in bfloat16 under autocast; parameters,
+gradients, optimiser state and the EMA teacher in float32. No loss scaling: bfloat16 has the range
+of float32."""
 
 
 class Runtime(Protocol):
@@ -16,7 +21,7 @@ class Runtime(Protocol):
     Attributes:
         name: "cpu", "cuda" or "xla".
         device: where parameters and batches lie.
-        precision: one of `oct_xla.precision.PRECISIONS`.
+        precision: one of `PRECISIONS`.
         rank: which stripe of the batch this process feeds.
         world: number of processes that feed.
         local_devices: parts into which this process's micro-batch is cut.
@@ -62,8 +67,12 @@ class Runtime(Protocol):
         """Return the mean of a 1-D tensor over the processes."""
         ...
 
-    def agree(self, value: int) -> int:
-        """Return the largest value of all processes, on each of them."""
+    def agree(self, *values: int) -> list[int]:
+        """Return the largest of each value over all processes, on each of them."""
+        ...
+
+    def share(self, text: str) -> list[str]:
+        """Return the texts of all processes by rank, on each of them."""
         ...
 
     def host(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -77,3 +86,21 @@ class Runtime(Protocol):
     def close(self) -> None:
         """Leave the group of processes, if this runtime joined it."""
         ...
+
+
+def check_precision(precision: str) -> str:
+    """Return `precision`.
+
+    Raises:
+        ValueError: if it is not one of `PRECISIONS`.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision ({precision!r}) must be one of {', '.join(PRECISIONS)}")
+    return precision
+
+
+def autocast(device_type: str, precision: str) -> AbstractContextManager[object]:
+    """Return the context for the forward pass and the loss on one kind of device."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device_type, dtype=torch.bfloat16)

@@ -26,13 +26,13 @@ class LoopConfig:
     """Steps between two rows of metrics; the first and the last step always make one."""
 
     checkpoint_every: int = 500
-    """Steps between two checkpoints; 0 saves at the end and on SIGTERM only."""
+    """Steps between two checkpoints; 0 saves at the end and when told to stop."""
 
     keep_last: int = 2
-    """Checkpoints that stay; two, so that a damaged disk block does not cost the run."""
+    """Checkpoints that stay; two, so that a damaged one does not cost the run."""
 
     evaluate_every: int = 0
-    """Steps between two calls of `evaluate`; 0 never calls it."""
+    """Steps between two calls of `evaluate`, each after a save; 0 never calls it."""
 
     best_metric: str = ""
     """Key of `evaluate`'s result by which `best.json` is set; empty sets none. Not a loss: a

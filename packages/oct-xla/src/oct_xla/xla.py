@@ -15,9 +15,8 @@ import torch_xla.runtime as xr
 from torch import Tensor
 
 from oct_xla.errors import DeviceError
-from oct_xla.precision import autocast, check_precision
-from oct_xla.processes import largest_of_all
-from oct_xla.runtime import Module
+from oct_xla.processes import largest_of_all, texts_of_all
+from oct_xla.runtime import Module, autocast, check_precision
 from oct_xla.tree import map_tensors, tensors_of
 
 
@@ -32,7 +31,7 @@ class XlaRuntime:
     XLA client exists breaks every later backward on XLA (torch 2.9).
 
     Args:
-        precision: see `oct_xla.precision`.
+        precision: see `oct_xla.runtime.PRECISIONS`.
 
     Raises:
         DeviceError: if the XLA client does not start.
@@ -102,7 +101,7 @@ class XlaRuntime:
 
     def seed(self, seed: int) -> None:
         """Seed the generators of the host and of the devices."""
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed is slower
         torch_xla.manual_seed(seed & 0x7FFFFFFF)  # type: ignore[no-untyped-call]
 
     def reduce_gradients(self, parameters: Sequence[Tensor]) -> None:
@@ -112,9 +111,13 @@ class XlaRuntime:
         """Return the values: they are of the global batch."""
         return values
 
-    def agree(self, value: int) -> int:
-        """Return the largest value of all hosts, on each of them."""
-        return largest_of_all(value) if self.world > 1 else value
+    def agree(self, *values: int) -> list[int]:
+        """Return the largest of each value over all hosts, on each of them."""
+        return largest_of_all(values) if self.world > 1 else list(values)
+
+    def share(self, text: str) -> list[str]:
+        """Return the texts of all hosts by rank, on each of them."""
+        return texts_of_all(text) if self.world > 1 else [text]
 
     def host(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return copies in host memory."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.cache.index import INDEX, CacheEntry, CacheIndex, fingerprint, shard_name, write_index
-from oct_io.cache.parts import Part, PartFolder, Plan
+from oct_io.cache.parts import GONE, Part, PartFolder, Plan
 from oct_io.errors import TreeError
 from oct_io.quarantine import QUARANTINE, Refusal, write_quarantine
 from oct_io.saving import sync
@@ -65,7 +65,7 @@ def assemble(
 def _whole_part(plan: Plan, folder: PartFolder, number: int) -> Part:
     part = folder.read(number, plan.record_bytes)
     if part is None:
-        raise TreeError("a part of the cache has gone while it was built; build it again")
+        raise TreeError(GONE)
     return part
 
 

@@ -25,7 +25,8 @@ from oct_io.cache.parts import MAX_PART_SCANS, PartFolder, Plan
 from oct_io.cache.reuse import Kept
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import TreeError
-from oct_io.quarantine import TooManyBadError
+from oct_io.quarantine import QUARANTINE, TooManyBadError, read_quarantine, was_outage
+from oct_io.records.opening import find_companion
 from oct_io.saving import sync
 from oct_io.space.resample import Window
 from oct_io.storage.files import change_tokens
@@ -72,6 +73,8 @@ def build_cache(
 
     Raises:
         TreeError: nothing to cache, too many bad scans, no room, or `out` is something else.
+        StoreError: a store stayed out of reach; the parts that are done are kept, and the same call
+            goes on after them.
     """
     folder = Path(out)
     if not records:
@@ -82,11 +85,11 @@ def build_cache(
         sources = _hash_sources(records, root)
         inputs = _hash_all(window, sorted(sources))
         old = _standing(folder)
-        if old is not None and old.inputs == inputs and not again:
+        if old is not None and old.inputs == inputs and not again and _is_final(folder):
             return old
         where = str(parts or building.resolve() / "parts")
         ready = _finished(building)
-        if ready is not None and ready.inputs == inputs and not again:
+        if ready is not None and ready.inputs == inputs and not again and _is_final(building):
             PartFolder(where).remove()
             _put_in_place(building, folder)
             return ready
@@ -129,7 +132,7 @@ def _make(
             make_parts(plan, sorted(set(missing) - set(here)), tally.see)
         make_here(plan, here, tally.see, kept=kept, jobs=jobs)
     except TooManyBadError:
-        place.remove()  # refusals may have been the network's; the next build asks again
+        place.remove()  # what is wrong with the data set may be mended; the next build asks again
         shutil.rmtree(building, ignore_errors=True)
         raise
     return place
@@ -157,6 +160,12 @@ def _finished(folder: Path) -> CacheIndex | None:
     return index if _is_whole(folder, index) else None
 
 
+def _is_final(folder: Path) -> bool:
+    """Whether no scan was refused for an outage, as older versions did; see `was_outage`."""
+    path = folder / QUARANTINE
+    return not (path.exists() and any(map(was_outage, read_quarantine(path))))
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`; the system frees it however the process ends.
@@ -180,9 +189,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _hash_sources(records: Sequence[ScanRecord], root: str | Path) -> tuple[str, ...]:
-    """Hash of each record and of the state of its file; a change of either changes it."""
-    tokens = change_tokens(root, [record.path for record in records if not record.refused])
-    listed = [[VERSION, asdict(record), tokens.get(record.path, "")] for record in records]
+    """Hash of each record, and of the state of its file and of what lies there for it."""
+    whole = [record for record in records if not record.refused]
+    beside = {record.path: one for record in whole if (one := find_companion(record))}
+    tokens = change_tokens(root, [*(record.path for record in whole), *beside.values()])
+    listed = []
+    for record in records:
+        state = [VERSION, record.to_tree(), tokens.get(record.path, "")]
+        other = tokens.get(beside.get(record.path, ""), "absent")
+        listed.append(state if other == "absent" else [*state, other])
     return tuple(hashlib.sha256(json.dumps(one).encode()).hexdigest()[:32] for one in listed)
 
 

@@ -1,29 +1,27 @@
 """From record to resampled voxels, in this process or in several, in the order of the records."""
 
 import hashlib
+import math
 import multiprocessing
 import os
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
-
-from threadpoolctl import ThreadpoolController
+from typing import NamedTuple
 
 from oct_io.cache.index import CacheEntry
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.catalog.tables import may_be_same
 from oct_io.errors import ScanError, TreeError
 from oct_io.interrupts import uninterrupted
-from oct_io.readers.registry import read_volume
+from oct_io.records.opening import read_scan
 from oct_io.scan.flags import find_flags
 from oct_io.space.resample import Window, resample
-from oct_io.storage.buckets import configure_storage, current_storage, stays_in_process
-from oct_io.storage.files import join
+from oct_io.storage.buckets import current_storage, stays_in_process
+from oct_io.storage.outages import start_decoder
+from oct_io.threads import one_thread
 from oct_io.volume import OctVolume
 
 NO_GUARD = 'put the call under `if __name__ == "__main__":`, or use jobs=1'
@@ -63,6 +61,7 @@ def decode_in_order(
 
     Raises:
         TreeError: no process can be started.
+        StoreError: see `decode`.
     """
     if jobs < 0:
         raise ValueError(f"jobs ({jobs}) must be 0, for one a CPU, or more")
@@ -92,6 +91,9 @@ def _in_processes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
                 continue
             except BrokenProcessPool:
                 pass  # someone among those in flight crashed: decode the next one apart
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # nobody starts on what is left
+                raise
         yield _alone(tasks[done])
         done += 1
 
@@ -128,43 +130,34 @@ def _alone(task: Task) -> Outcome:
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    spoken = context.Value("d", -math.inf)  # so that of all who wait one says so
     return ProcessPoolExecutor(
         jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=configure_storage,  # a spawned process does not inherit it
-        initargs=(current_storage(),),
+        mp_context=context,
+        initializer=start_decoder,  # a spawned process inherits no configuration
+        initargs=(current_storage(), spoken),
     )
 
 
 def decode(task: Task) -> Outcome:
-    """Read and resample one scan."""
+    """Read and resample one scan.
+
+    Raises:
+        StoreError: its bytes do not come, which says nothing about the scan.
+    """
     record, root, window = task
     if record.refused is not None:
         return Refused(*record.refused)
     try:
-        volume = read_volume(join(root, record.path))
+        volume = read_scan(root, record)
         _check_identity(record, volume)
-        with _one_thread():
+        with one_thread():
             return _resampled(record, volume, window)
     except ScanError as error:
         return Refused(error.stage, error.reason)
     except MemoryError:
         return Refused("decode", "not enough memory")
-
-
-@lru_cache(maxsize=1)
-def _libraries() -> ThreadpoolController:
-    """Libraries of this process that use threads; looked up once, after numpy has loaded them."""
-    return ThreadpoolController()
-
-
-def _one_thread() -> AbstractContextManager[Any]:
-    """Keep numpy's matrix products in this thread.
-
-    With more threads they add up in another order, and a few voxels of a thousand scans come out
-    one grey level off: caches built on 4 and on 64 cores would differ. All cores are busy anyway.
-    """
-    return _libraries().limit(limits=1, user_api="blas")
 
 
 def _check_identity(record: ScanRecord, volume: OctVolume) -> None:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import os
-import uuid
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,11 +23,13 @@ from oct_io.cache.decoding import Decoded, Outcome
 from oct_io.cache.index import CacheEntry, entry_from_tree
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import TreeError
-from oct_io.quarantine import Refusal, refuse
+from oct_io.quarantine import Refusal, refuse, was_outage
 from oct_io.space.resample import Window
-from oct_io.storage.buckets import open_filesystem, redact
+from oct_io.storage.buckets import open_filesystem, redact, schemes_of
+from oct_io.storage.files import file_size, join, read_if_there, remove_folder, write_bytes
 
 PLAN = "plan.txt"
+GONE = "a part of the cache has gone while it was built; build it again"
 MAX_PART_SCANS = 16
 """What a killed worker has to do again, at most."""
 
@@ -95,13 +96,12 @@ class PartFolder:
 
     def __init__(self, url: str | Path) -> None:
         self.url = str(url).rstrip("/")
-        self.filesystem, self.path = open_filesystem(self.url)
-        protocols = self.filesystem.protocol
-        self.local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
+        filesystem, self.path = open_filesystem(self.url)
+        self.local = "file" in schemes_of(filesystem)
 
     def start(self, plan: Plan) -> None:
         """Keep the parts of this very plan, remove those of any other."""
-        if self._read(PLAN) == plan.name.encode():
+        if read_if_there(join(self.url, PLAN)) == plan.name.encode():
             return
         self.remove()
         if self.local:
@@ -114,7 +114,7 @@ class PartFolder:
         Raises:
             TreeError: it does not.
         """
-        if self._read(PLAN) != name.encode():
+        if read_if_there(join(self.url, PLAN)) != name.encode():
             raise TreeError(
                 f"{redact(self.url)}: not the parts of this build as seen by a worker; give "
                 "--parts a folder or bucket that all machines share"
@@ -122,8 +122,7 @@ class PartFolder:
 
     def remove(self) -> None:
         """Remove all parts."""
-        if self.filesystem.exists(self.path):
-            self.filesystem.rm(self.path, recursive=True)
+        remove_folder(self.url)
 
     def write(self, number: int, part: Part, voxels: Sequence[bytes]) -> None:
         """Write a part; the description that makes it count comes last."""
@@ -131,22 +130,26 @@ class PartFolder:
         self._write(f"{_name(number)}.json", json.dumps(asdict(part), sort_keys=True).encode())
 
     def read(self, number: int, record_bytes: int) -> Part | None:
-        """Read what a part holds; None if it is not whole."""
-        if not self.local:
-            self.filesystem.invalidate_cache()  # others write here as well
-        text = self._read(f"{_name(number)}.json")
+        """Read what a part holds; None if it is not whole, or if an outage took scans from it."""
+        text = read_if_there(join(self.url, f"{_name(number)}.json"))
         if text is None:
             return None
         part = _part_from_tree(json.loads(text))
-        try:
-            size = self.filesystem.size(f"{self.path}/{_name(number)}.u8")
-        except FileNotFoundError:
+        if any(map(was_outage, part.refusals)):
             return None
+        size = file_size(join(self.url, f"{_name(number)}.u8"))
         return part if size == len(part.entries) * record_bytes else None
 
     def voxels(self, number: int) -> bytes:
-        """Voxels of a part's entries, one after the other."""
-        return bytes(self.filesystem.cat_file(f"{self.path}/{_name(number)}.u8"))
+        """Voxels of a part's entries, one after the other.
+
+        Raises:
+            TreeError: they have gone.
+        """
+        content = read_if_there(join(self.url, f"{_name(number)}.u8"))
+        if content is None:
+            raise TreeError(f"{redact(self.url)}: {GONE}")
+        return content
 
     def local_voxels(self, number: int) -> Path | None:
         """File of a part's voxels; None in a bucket."""
@@ -155,29 +158,13 @@ class PartFolder:
     def begin(self, number: int) -> bool:
         """Note that a part is begun; true if that had been noted before, and nothing came of it."""
         name = f"{_name(number)}.begun"
-        before = self._read(name) is not None
+        before = read_if_there(join(self.url, name)) is not None
         if not before:
             self._write(name, b"1")
         return before
 
-    def _read(self, name: str) -> bytes | None:
-        try:
-            return bytes(self.filesystem.cat_file(f"{self.path}/{name}"))
-        except FileNotFoundError:
-            return None
-
     def _write(self, name: str, content: bytes) -> None:
-        """Let the file appear whole: by a rename after it is on disk, or by one upload."""
-        path = f"{self.path}/{name}"
-        if not self.local:
-            self.filesystem.pipe_file(path, content)
-            return
-        partial = f"{path}.{uuid.uuid4().hex}"  # two workers may write the same part
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_bytes(join(self.url, name), content)
 
 
 def _name(number: int) -> str:

@@ -18,7 +18,7 @@ from oct_io.cache.parts import PartFolder, Plan, make_part
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import TreeError
 from oct_io.space.resample import Window
-from oct_io.storage.buckets import StorageConfig, configure_storage, current_storage, redact
+from oct_io.storage.buckets import StorageConfig, current_storage, redact, start_worker
 
 LOCAL = "local"
 STARTS = 3  # of Ray, which gives up after 30 s when a machine is busy
@@ -113,7 +113,7 @@ def _describe(plan: Plan, number: int) -> str:
 def _make_row(row: dict[str, Any]) -> dict[str, Any]:
     """Make one part in a worker; a part that was begun before and came to nothing, with care."""
     number, task = int(row["number"]), json.loads(row["task"])
-    configure_storage(StorageConfig(**task["storage"]))
+    start_worker(StorageConfig(**task["storage"]))
     folder = PartFolder(task["parts"])
     folder.check(task["plan"])
     if folder.read(number, task["record_bytes"]) is None:

@@ -7,7 +7,7 @@ from oct_io.cache.decoding import Decoded, Outcome, Refused
 from oct_io.cache.index import CacheIndex
 from oct_io.cache.parts import Plan
 from oct_io.cache.volumes import CachedVolumes
-from oct_io.quarantine import QUARANTINE, read_quarantine
+from oct_io.quarantine import QUARANTINE, read_quarantine, was_outage
 
 
 class Kept:
@@ -22,7 +22,7 @@ class Kept:
         self._volumes = CachedVolumes(folder, old)
         self._numbers = {entry.source: n for n, entry in enumerate(old.entries) if entry.source}
         for refusal in read_quarantine(folder / QUARANTINE):
-            if refusal.source and refusal.key not in plan.again:
+            if refusal.source and refusal.key not in plan.again and not was_outage(refusal):
                 self._refused[refusal.source] = Refused(refusal.stage, refusal.reason)
 
     def __contains__(self, source: str) -> bool:

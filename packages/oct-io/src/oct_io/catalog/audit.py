@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from oct_io.catalog.disagreement import find_disagreement
+from oct_io.catalog.headers import read_headers
 from oct_io.catalog.manifest import (
     ScanRecord,
     find_manifest,
@@ -16,7 +17,7 @@ from oct_io.catalog.manifest import (
 )
 from oct_io.catalog.participants import read_participants
 from oct_io.catalog.releases import compare_with_release
-from oct_io.errors import ScanError, Stage, TreeError
+from oct_io.errors import ScanError, Stage, StoreError, TreeError
 from oct_io.quarantine import without_name
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_geometry, check_size
@@ -46,7 +47,7 @@ class AuditReport:
         contradictions: (key of the scan, what contradicts), the first 200.
         flags: how many decoded scans have each flag of `oct_io.scan.flags`: those of a cache whose
             index was looked at, or else the examples that were drawn.
-        examples: path of the first usable scan of each device and protocol; for who looks at them.
+        examples: the first usable scan of each device and protocol; for who looks at them.
     """
 
     scans: int = 0
@@ -63,7 +64,7 @@ class AuditReport:
     mismatches: Counter[str] = field(default_factory=Counter)
     contradictions: list[tuple[str, str]] = field(default_factory=list)
     flags: dict[str, int] = field(default_factory=dict)
-    examples: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
+    examples: dict[tuple[str, str], ScanRecord] = field(default_factory=dict, repr=False)
 
     def to_tree(self) -> dict[str, Any]:
         """Everything but the paths of the examples, for JSON."""
@@ -116,8 +117,6 @@ def _scans(
     progress: Callable[[int, int], None] | None,
 ) -> list[tuple[ScanRecord, ScanHeader | ScanError]]:
     """Each scan with its header, which is read once."""
-    from oct_io.catalog.headers import read_headers
-
     base = str(root).rstrip("/")
     if manifest is None and exists(base) and find_manifest(base) is None:
         found = list_folder(base, progress)
@@ -125,7 +124,7 @@ def _scans(
             return found
     records = read_manifest(root, manifest=manifest)
     readable = [record for record in records if record.refused is None]
-    headers = read_headers(root, [record.path for record in readable], progress=progress)
+    headers = read_headers(root, readable, progress=progress)
     return [
         (record, next(headers) if record.refused is None else _refused(record))
         for record in records
@@ -164,7 +163,7 @@ def _count(report: AuditReport, record: ScanRecord, header: ScanHeader) -> None:
         "device": header.device,
         "region": record.region if record.region != "unknown" else header.region,
         "protocol": header.protocol,
-        "laterality": header.laterality,
+        "laterality": header.laterality if header.laterality != "unknown" else record.laterality,
         "shape": " x ".join(map(str, header.shape)),
         "spacing_source": str(header.spacing_source),
         "spacing_confidence": header.spacing_confidence,
@@ -172,7 +171,7 @@ def _count(report: AuditReport, record: ScanRecord, header: ScanHeader) -> None:
     }
     for name, value in properties.items():
         report.counts.setdefault(name, Counter())[value] += 1
-    report.examples.setdefault((header.device, header.protocol), record.path)
+    report.examples.setdefault((header.device, header.protocol), record)
     for what in find_disagreement(record, header):
         report.mismatches[what] += 1
         if len(report.contradictions) < LISTED:
@@ -184,6 +183,8 @@ def _compare_participants(report: AuditReport, records: list[ScanRecord], root: 
     report.participants = len(seen)
     try:
         people = read_participants(root)
+    except StoreError:
+        raise
     except TreeError:
         return  # a folder of scans needs no table; who needs one reads it and is told
     table = set(people)

@@ -9,9 +9,8 @@ from pathlib import Path
 from oct_io.catalog.audit import AuditReport
 from oct_io.catalog.render import draw_enface, draw_montage, encode_png
 from oct_io.errors import ScanError
-from oct_io.readers.registry import read_volume
+from oct_io.records.opening import read_scan
 from oct_io.scan.flags import FLAGS, count_flags, find_flags
-from oct_io.storage.files import join
 
 TITLES = {
     "device": "Device",
@@ -84,9 +83,9 @@ def draw_examples(
     Counts their flags in `report`, unless it has those of a cache.
     """
     found = []
-    for (device, protocol), path in sorted(report.examples.items()):
+    for (device, protocol), record in sorted(report.examples.items(), key=lambda one: one[0]):
         try:
-            volume = read_volume(join(root, path))
+            volume = read_scan(root, record)
         except ScanError as error:
             found.append(Example(device, protocol, f"{error.stage}: {error.reason}"))
         else:

@@ -25,6 +25,7 @@ COLUMNS = (
     "filepath",
     "protocol",  # AI-READI has it in the name of the file only; other trees have it nowhere
 )
+RARE = ("spacing_mm", "member")  # written only where some scan has one
 
 MAKERS = {
     "heidelberg_spectralis": ("Heidelberg", "Spectralis"),
@@ -42,17 +43,19 @@ def write_manifest(path: str | Path, records: Sequence[ScanRecord]) -> None:
     """
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(_row(record) for record in records if safe_relative(record.path))
+    columns = COLUMNS + tuple(name for name in RARE if any(getattr(r, name) for r in records))
+    writer.writerow(columns)
+    rows = [_row(record) for record in records if safe_relative(record.path)]
+    writer.writerows([cells[name] for name in columns] for cells in rows)
     Path(path).write_text(text.getvalue(), encoding="utf-8")
 
 
-def _row(record: ScanRecord) -> list[str]:
+def _row(record: ScanRecord) -> dict[str, str]:
     maker, model = MAKERS.get(record.device, ("", _known(record.device)))
     if record.device.startswith("phantom"):
         maker, model = "Phantom", record.device
     frames, rows, columns = map(str, record.shape) if record.shape else ("", "", "")
-    cells = {
+    return {
         "participant_id": record.participant_id,
         "manufacturer": maker,
         "manufacturers_model_name": model,
@@ -65,8 +68,9 @@ def _row(record: ScanRecord) -> list[str]:
         "sop_instance_uid": record.sop_instance_uid,
         "filepath": f"/{record.path}",
         "protocol": _known(record.protocol),
+        "spacing_mm": " ".join(map(str, record.spacing_mm or ())),
+        "member": record.member,
     }
-    return [cells[name] for name in COLUMNS]
 
 
 def _known(value: str) -> str:

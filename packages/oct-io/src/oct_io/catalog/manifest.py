@@ -1,17 +1,30 @@
 """Which scans a data set holds: an AI-READI manifest, or any folder of scans."""
 
-import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from oct_io.catalog.headers import read_headers
 from oct_io.catalog.tables import Row, cell, id_column, normal_id, number_rows
 from oct_io.errors import ScanError, TreeError
-from oct_io.readers.registry import READERS, SUFFIXES
-from oct_io.scan.header import ScanHeader
+from oct_io.readers.registry import READERS, SUFFIXES, is_marked, lacks_suffix
+from oct_io.readers.sidecar import FOLDER_SIDECAR
+from oct_io.records.discovery import (
+    LOG,
+    Listed,
+    describe_skipped,
+    fill_in,
+    find_scans,
+    join_series,
+)
+from oct_io.records.record import ScanRecord as ScanRecord
+from oct_io.records.record import hash_participant as hash_participant
+from oct_io.records.sidecars import FolderSidecars
+from oct_io.scan.file import ScanFile
 from oct_io.scan.protocols import DEVICES, device_name, protocol_token, stated_device
-from oct_io.storage.files import exists, join, redact, safe_relative, walk_files
+from oct_io.storage.files import exists, is_folder, join, redact, safe_relative
 from oct_io.volume import Laterality
 
 MODALITY = "retinal_oct"
@@ -20,50 +33,6 @@ PROBED_ROWS = 3
 SIZES = ("number_of_frames", "height", "width")
 LISTED = 5  # lines of a manifest that a reason names
 MAX_DIGITS = 9  # of a number of frames, rows or columns; longer ones are no size of anything
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScanRecord:
-    """One scan of a data set, before it is opened.
-
-    Attributes:
-        path: relative to the root that was given, with forward slashes; names the participant in
-            AI-READI's layout, so it never goes into caches, logs or reports.
-        participant_id: as in the manifest, or in the file's header; "" if unknown.
-        device: normalised device name.
-        laterality: "R", "L" or "unknown".
-        region: anatomic region in the manifest's words.
-        protocol: normalised protocol token.
-        shape: (bscans, rows, columns) as announced; None if not announced.
-        sop_instance_uid: unique name of the file's content, "" if not announced.
-        refused: (stage, reason) if the record is known to be unusable; such a record goes straight
-            to the quarantine.
-    """
-
-    path: str = field(repr=False)
-    participant_id: str = field(default="", repr=False)
-    device: str = "unknown"
-    laterality: Laterality = "unknown"
-    region: str = "unknown"
-    protocol: str = "unknown"
-    shape: tuple[int, int, int] | None = None
-    sop_instance_uid: str = field(default="", repr=False)
-    refused: tuple[str, str] | None = None
-
-    @property
-    def participant(self) -> str:
-        """Hashed participant, safe to write down."""
-        return hash_participant(self.participant_id)
-
-    @property
-    def key(self) -> str:
-        """Hashed path, safe to write down."""
-        return hashlib.sha256(b"oct-io-scan:" + self.path.encode()).hexdigest()[:16]
-
-
-def hash_participant(participant_id: str) -> str:
-    """12 hex characters that stand for a participant in caches, logs and reports."""
-    return hashlib.sha256(b"oct-io:" + participant_id.encode()).hexdigest()[:12]
 
 
 def read_manifest(
@@ -75,10 +44,15 @@ def read_manifest(
     """List the scans below `root`, a local folder or an fsspec URL, sorted by path.
 
     With `retinal_oct/manifest.tsv` (AI-READI 1, 2 and 3; also where the whole tree lies one folder
-    deeper than it says) the manifest is read and no scan is opened. Otherwise every file below
-    `root` that ends in one of `oct_io.readers.SUFFIXES` is a scan and its header is read. Rows that
-    cannot be used, such as paths that leave the root, are kept with `refused` set, so that whoever
-    reads on can count them.
+    deeper than it says) the manifest is read and no scan is opened. Otherwise `discovery` looks
+    for files and folders below `root` that are scans, and their headers are read. Rows that cannot
+    be used, such as paths that leave the root, are kept with `refused` set, so that whoever reads
+    on can count them.
+
+    A manifest may have the columns `spacing_mm` (three numbers of millimetres, which stand above
+    what the scan says) and `member` (which of several volumes in one file), and its paths may be
+    folders that are scans. `volume.json` in the root, or in any folder below it, speaks of the
+    scans below it, the nearest first.
 
     Args:
         root: what the paths are relative to.
@@ -99,10 +73,14 @@ def read_manifest(
     if not found:
         records = [record for record, _ in list_folder(base, progress)]
     if not records:
-        looked = f"{MODALITY}/manifest.tsv and {', '.join(SUFFIXES)} files below it"
+        looked = (
+            f"{MODALITY}/manifest.tsv and, below it, {', '.join(SUFFIXES)} files, DICOM files "
+            "without an ending, TIFFs with several pages, HEYEX exports, and folders of images "
+            f"that a {FOLDER_SIDECAR} in or above them speaks of"
+        )
         what = f"{found} lists no scans" if found else f"no scans; looked for {looked}"
         raise TreeError(f"{where}: {what}")
-    return sorted(records, key=lambda record: record.path)
+    return sorted(records, key=lambda record: (record.path, record.member))
 
 
 def find_manifest(base: str) -> str | None:
@@ -128,7 +106,9 @@ def _from_manifest(base: str, manifest: str, url: str) -> list[ScanRecord]:
         raise TreeError(f"{redact(url)}: has no column filepath, so it names no scans")
     names = id_column(rows[0], redact(url))
     prefix, cut = _probe(base, manifest, rows)
-    return _unique((line, _from_row(line, row, names, prefix, cut)) for line, row in numbered)
+    sidecars = FolderSidecars(base)
+    records = ((line, _from_row(line, row, names, prefix, cut)) for line, row in numbered)
+    return _unique((line, _placed(record, base, sidecars)) for line, record in records)
 
 
 def _probe(base: str, manifest: str, rows: list[Row]) -> tuple[str, str]:
@@ -164,7 +144,41 @@ def _from_row(line: int, row: Row, id_name: str, prefix: str, cut: str) -> ScanR
         shape=_shape(row),
         sop_instance_uid=cell(row, "sop_instance_uid"),
         refused=_refusal(line, row, id_name, relative),
+        spacing_mm=_spacing(cell(row, "spacing_mm")) or None,
+        member=cell(row, "member"),
     )
+
+
+def _placed(record: ScanRecord, base: str, sidecars: FolderSidecars) -> ScanRecord:
+    """The record with what the folders around its scan say, unless its path is no scan's."""
+    if record.refused is not None:
+        return record
+    name = record.path.rpartition("/")[2]
+    known = lacks_suffix(name) or name.lower().endswith(tuple(READERS))
+    if not known and not _is_read(join(base, record.path)):
+        return replace(record, refused=("parse", "its name has no suffix that this reads"))
+    return replace(record, sidecar=sidecars.said(record.path))
+
+
+def _is_read(url: str) -> bool:
+    """Whether what has an ending that names no format may be a scan: a folder, or DICOM."""
+    try:
+        return is_folder(url) or is_marked(ScanFile(url=url))
+    except ScanError:
+        return False  # it is not there
+
+
+def _spacing(text: str) -> tuple[float, float, float] | tuple[()] | None:
+    """Millimetres of "0.047 0.0026 0.0117" or of a JSON list; () if it is not three of them."""
+    if not text:
+        return None
+    try:
+        numbers = [float(one) for one in text.strip("[]").replace(",", " ").split()]
+    except ValueError:
+        return ()
+    if len(numbers) != 3 or not all(0 < one < math.inf for one in numbers):
+        return ()
+    return numbers[0], numbers[1], numbers[2]
 
 
 def _refusal(line: int, row: Row, id_name: str, relative: str | None) -> tuple[str, str] | None:
@@ -172,8 +186,8 @@ def _refusal(line: int, row: Row, id_name: str, relative: str | None) -> tuple[s
     if relative is None:
         stated = cell(row, "filepath")
         return ("fetch", "its path leaves the root" if stated else "the manifest gives no path")
-    if not relative.lower().endswith(tuple(READERS)):
-        return ("parse", "its name has no suffix that this reads")
+    if _spacing(cell(row, "spacing_mm")) == ():
+        return ("parse", f"line {line} of the manifest: spacing_mm is not three numbers above 0")
     if '"' in row[id_name]:
         return ("parse", f"line {line} of the manifest has a stray quote in its {id_name}")
     if any(len(text) > MAX_DIGITS for text in _sizes(row) if text.isdigit()):
@@ -199,10 +213,11 @@ def _sizes(row: Mapping[str, str]) -> list[str]:
 
 
 def _unique(records: Iterable[tuple[int, ScanRecord]]) -> list[ScanRecord]:
-    """One record a file, whatever the number of rows that name it."""
-    listed: dict[str, list[tuple[int, ScanRecord]]] = {}
+    """One record a file, or a member of it, whatever the number of rows that name it."""
+    listed: dict[tuple[str, str], list[tuple[int, ScanRecord]]] = {}
     for line, record in records:
-        listed.setdefault(record.path or f"\0{line}", []).append((line, record))
+        named = record.path or f"\0{line}", record.member
+        listed.setdefault(named, []).append((line, record))
     return [same[0][1] if len(same) == 1 else _joined(same) for same in listed.values()]
 
 
@@ -226,27 +241,22 @@ def _joined(listed: list[tuple[int, ScanRecord]]) -> ScanRecord:
     return replace(records[0], **unknown)
 
 
-def list_folder(
-    base: str, progress: Callable[[int, int], None] | None = None
-) -> list[tuple[ScanRecord, ScanHeader | ScanError]]:
-    """Scans below `base`, by path, each with the header that its record was made from."""
-    from oct_io.catalog.headers import read_headers  # which needs the readers, as this does
+def list_folder(base: str, progress: Callable[[int, int], None] | None = None) -> list[Listed]:
+    """Scans below `base`, by path, each with the header that its record was made from.
 
-    paths = list(walk_files(base, SUFFIXES))
-    found = read_headers(base, paths, progress=progress)
-    return [(_from_header(path, one), one) for path, one in zip(paths, found, strict=True)]
+    What is passed over is counted by kind in one line of the log.
 
+    Args:
+        base: local folder or fsspec URL.
+        progress: called with the number of headers read and of all.
 
-def _from_header(path: str, header: ScanHeader | ScanError) -> ScanRecord:
-    if isinstance(header, ScanError):
-        return ScanRecord(path=path, refused=(header.stage, header.reason))
-    return ScanRecord(
-        path=path,
-        participant_id=normal_id(header.participant_id),
-        device=header.device,
-        laterality=header.laterality,
-        region=header.region,
-        protocol=header.protocol,
-        shape=header.shape,
-        sop_instance_uid=header.sop_instance_uid,
-    )
+    Raises:
+        TreeError: the folder cannot be listed, or a `volume.json` in it cannot be used.
+    """
+    found, skipped = find_scans(base)
+    if skipped:
+        LOG.warning("%s", describe_skipped(skipped))
+    headers = read_headers(base, found, progress=progress)
+    listed = [(fill_in(record, one), one) for record, one in zip(found, headers, strict=True)]
+    joined = sorted(join_series(base, listed), key=lambda one: one[0].path)
+    return [(replace(one, participant_id=normal_id(one.participant_id)), h) for one, h in joined]

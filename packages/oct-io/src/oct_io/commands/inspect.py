@@ -1,23 +1,37 @@
 """`oct-io inspect FILE`: what one scan is."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
 from oct_io.catalog.render import draw_enface, draw_montage, write_png
 from oct_io.commands import Commands, add_command, plain_console
-from oct_io.readers.registry import read_header, read_volume
+from oct_io.readers.registry import open_volume
+from oct_io.records.sidecars import FolderSidecars
 from oct_io.scan.flags import FLAGS, find_flags
 from oct_io.scan.header import ScanHeader
-from oct_io.volume import OctVolume
+from oct_io.volume import OctVolume, Spacing
 
 
 def add(commands: Commands) -> None:
     """Describe the arguments."""
     command = add_command(commands, "inspect", _run)
     command.add_argument("file", metavar="FILE")
+    command.add_argument(
+        "--root", help="data set that it lies in: its volume.json, and those on the way, count"
+    )
+    command.add_argument("--member", help="array of an .npz, series of an .e2e")
+    command.add_argument(
+        "--spacing",
+        nargs=3,
+        type=float,
+        metavar=("BSCAN", "ROW", "COLUMN"),
+        help="millimetres, above what the file says",
+    )
     command.add_argument("--flags", action="store_true", help="also decode, and say what is odd")
     command.add_argument("--png", type=Path, metavar="OUT", help="also decode, and draw B-scans")
     command.add_argument("--enface", type=Path, metavar="OUT", help="also draw it from the front")
@@ -34,16 +48,33 @@ def _run(options: argparse.Namespace) -> None:
     """Say what a scan is, without saying whose."""
     if options.slab and not options.enface:
         raise ValueError("--slab needs --enface: it says what that picture averages over")
-    _print_header(read_header(options.file))
+    scan = open_volume(
+        options.file,
+        spacing=Spacing(*options.spacing) if options.spacing else None,
+        member=options.member,
+        sidecar=_said(options.file, options.root),
+    )
+    _print_header(scan.header)
     if not options.flags and not options.png and not options.enface:
         return
-    volume = read_volume(options.file)
+    volume = scan.load()
     _print_flags(volume)
     if options.png:
         write_png(draw_montage(volume), options.png)
     if options.enface:
         slab = (options.slab[0], options.slab[1]) if options.slab else None
         write_png(draw_enface(volume, depth_mm=slab), options.enface)
+
+
+def _said(file: str, root: str | None) -> dict[str, Any] | None:
+    """What the folders from `root` down to the file say of it; None without a root."""
+    if root is None:
+        return None
+    base = root.rstrip("/")
+    if not file.startswith(f"{base}/"):
+        raise ValueError(f"--root ({root}) must be a folder above FILE, written like it")
+    said = FolderSidecars(base).said(file.removeprefix(f"{base}/").strip("/"))
+    return json.loads(said) if said else {}
 
 
 def _print_header(header: ScanHeader) -> None:

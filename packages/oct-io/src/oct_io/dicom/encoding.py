@@ -5,11 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, encapsulate_extended
-from pydicom.pixels.encoders.base import get_encoder
-from pydicom.uid import UID, RLELossless
 
+from oct_io.dicom.items import Item, Pixels
 from oct_io.errors import OctIoError
 
 Frame = NDArray[np.uint8] | NDArray[np.uint16]
@@ -99,6 +96,9 @@ def _encoder(name: str, codec: Codec) -> Callable[[Frame], bytes]:
 
 
 def _encode_rle(frame: Frame) -> bytes:
+    from pydicom.pixels.encoders.base import get_encoder
+    from pydicom.uid import RLELossless
+
     bits = frame.dtype.itemsize * 8
     stream = get_encoder(RLELossless).encode(
         np.ascontiguousarray(frame),
@@ -115,11 +115,11 @@ def _encode_rle(frame: Frame) -> bytes:
     return _even(bytes(stream))
 
 
-def set_pixels(dataset: Dataset, frames: Frame, codec: str, table: str) -> None:
-    """Store `frames`, (frames, rows, columns), in `dataset`, with its transfer syntax.
+def set_pixels(dataset: Item, frames: Frame, codec: str, table: str) -> None:
+    """Store `frames`, (frames, rows, columns), as codestreams in `dataset`.
 
     Args:
-        dataset: one with file meta.
+        dataset: what the pixel data and what describes them are added to.
         frames: uint8 or uint16.
         codec: one of `CODECS`.
         table: where frames begin stands in the basic offset table, nowhere, or in the extended
@@ -129,25 +129,19 @@ def set_pixels(dataset: Dataset, frames: Frame, codec: str, table: str) -> None:
         OctIoError: the encoder is not installed.
         ValueError: no such codec or table.
     """
+    from pydicom.encaps import encapsulate, encapsulate_extended
+
     if table not in OFFSET_TABLES:
         raise ValueError(f"table ({table!r}) must be one of {', '.join(OFFSET_TABLES)}")
     found = check_codec(codec, frames.dtype.itemsize * 8)
     streams = encode_frames(frames, codec)
-    set_streams(dataset, streams, found.uid, table)
-    if found.lossy:
-        dataset.LossyImageCompression = "01"
-        dataset.LossyImageCompressionRatio = f"{frames.nbytes / sum(map(len, streams)):.3f}"
-        dataset.LossyImageCompressionMethod = found.lossy
-
-
-def set_streams(dataset: Dataset, streams: list[bytes], uid: str, table: str) -> None:
-    """Store codestreams, one a frame, of the transfer syntax `uid` in `dataset`."""
-    dataset.file_meta.TransferSyntaxUID = UID(uid)
     if table == "extended":
         data, offsets, lengths = encapsulate_extended(streams)
         dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = offsets, lengths
     else:
         data = encapsulate(streams, has_bot=table == "basic")
-    dataset.PixelData = data
-    dataset["PixelData"].VR = "OB"
-    dataset["PixelData"].is_undefined_length = True
+    dataset.PixelData = Pixels(data, "OB", encapsulated=True)
+    if found.lossy:
+        dataset.LossyImageCompression = "01"
+        dataset.LossyImageCompressionRatio = f"{frames.nbytes / sum(map(len, streams)):.3f}"
+        dataset.LossyImageCompressionMethod = found.lossy

@@ -43,16 +43,29 @@ def read_dicom_header(
         ScanError: stage `fetch`, `parse`, or `decode` where no pixel data follows. Radial and
             circle scans are described, not refused.
     """
+    where = redact(url)
+    dataset, ended = read_dataset(url, storage_options=storage_options)
+    header = describe(dataset, where, spacing=spacing)
+    if not ended:
+        raise ScanError(where, "decode", NO_PIXELS)
+    return header
+
+
+def read_dataset(
+    url: str | Path, *, storage_options: Mapping[str, Any] | None = None
+) -> tuple[FileDataset, bool]:
+    """Fetch and parse what comes before the pixel data; also whether pixel data follows.
+
+    Raises:
+        ScanError: stage `fetch` or `parse`.
+    """
     where, head, size = redact(url), b"", HEAD_BYTES
     while True:
         head += read_range(url, len(head), size, storage_options=storage_options)
         whole = len(head) < size
         dataset, ended = parse_dataset(head, where, patient=not whole)
         if dataset is not None and (ended or whole):
-            header = describe(dataset, where, spacing=spacing)
-            if not ended:
-                raise ScanError(where, "decode", NO_PIXELS)
-            return header
+            return dataset, ended
         if size >= MAX_HEAD_BYTES:
             raise ScanError(where, "parse", f"the header does not end within {size:,} bytes")
         size *= 2

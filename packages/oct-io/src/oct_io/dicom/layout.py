@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
-from pydicom.dataset import Dataset
-from pydicom.uid import UID
-from pydicom.valuerep import format_number_as_ds
 
 from oct_io.dicom.encoding import OFFSET_TABLES, check_codec
+from oct_io.dicom.items import Item
 from oct_io.volume import OctVolume
 
-OPHTHALMIC_PHOTOGRAPHY = UID("1.2.840.10008.5.1.4.1.1.77.1.5.1")
+OPHTHALMIC_PHOTOGRAPHY = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 LOCALIZER_PIXEL_MM = 0.0115
 """Pixel of the imagined localizer photograph: 30 degrees, about 8.8 mm, over 768 pixels."""
 
@@ -80,20 +78,22 @@ class FileStyle:
         return [int(i) for i in np.array_split(order, total)[number - 1]]
 
 
-def code_item(code: tuple[str, str, str]) -> Dataset:
+def code_item(code: tuple[str, str, str]) -> Item:
     """An item of a code sequence (PS3.3 8.8)."""
-    item = Dataset()
+    item = Item()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code
     return item
 
 
-def region_item(region: str) -> Dataset:
+def region_item(region: str) -> Item:
     """Code of the anatomic region, as AI-READI's files have it."""
     return code_item(_OPTIC_NERVE_HEAD if "optic" in region.lower() else _RETINA)
 
 
 def _number(value: float) -> str:
     """A decimal string of at most 16 characters (PS3.5 6.2, DS), with all digits that fit."""
+    from pydicom.valuerep import format_number_as_ds
+
     return format_number_as_ds(float(value))
 
 
@@ -104,23 +104,23 @@ def functional_groups(
     shared_groups: bool,
     localizer_uid: str,
     acquired: datetime,
-) -> tuple[Dataset, list[Dataset]]:
+) -> tuple[Item, list[Item]]:
     """The shared group, and one group for each frame of the file.
 
     Spacing and orientation stand in the shared group or in each frame's. In radial scans they must
     stand in the frames', because each frame has its own.
     """
-    anatomy = Dataset()
+    anatomy = Item()
     anatomy.AnatomicRegionSequence = [region_item(volume.region)]
     anatomy.FrameLaterality = "U" if volume.laterality == "unknown" else volume.laterality
-    shared = Dataset()
+    shared = Item()
     shared.FrameAnatomySequence = [anatomy]
     shared.ReferencedImageSequence = [_localizer(localizer_uid)]
     shared.DerivationImageSequence = []
     place = _place_radial if volume.pattern == "radial" else _place_raster
     frames = []
     for stored, i in enumerate(style.frames_of(len(volume.voxels))):
-        group = Dataset()
+        group = Item()
         group.FrameContentSequence = [_content(stored, acquired)]
         place(group, volume, style, i, lambda: _localizer(localizer_uid))
         frames.append(group)
@@ -131,23 +131,23 @@ def functional_groups(
 
 
 def _add_geometry(
-    group: Dataset, volume: OctVolume, style: FileStyle, along: tuple[float, float] | None
+    group: Item, volume: OctVolume, style: FileStyle, along: tuple[float, float] | None
 ) -> None:
     """PixelMeasures and PlaneOrientation: columns run towards (left, head), rows into the eye."""
-    measures = Dataset()
+    measures = Item()
     measures.PixelSpacing = [_number(volume.spacing.row), _number(volume.spacing.column)]
     if style.thickness:
         measures.SliceThickness = _number(volume.spacing.bscan)  # the pitch, as in Topcon's files
     group.PixelMeasuresSequence = [measures]
     if along is not None:
-        orientation = Dataset()
+        orientation = Item()
         cosines = (along[0], 0, along[1], 0, 1, 0)
         orientation.ImageOrientationPatient = [_number(cosine) for cosine in cosines]
         group.PlaneOrientationSequence = [orientation]
 
 
-def _content(stored: int, acquired: datetime) -> Dataset:
-    content = Dataset()
+def _content(stored: int, acquired: datetime) -> Item:
+    content = Item()
     content.FrameAcquisitionDateTime = f"{acquired:%Y%m%d%H%M%S}"
     content.FrameReferenceDateTime = content.FrameAcquisitionDateTime
     content.FrameAcquisitionDuration = 20.0  # milliseconds
@@ -158,9 +158,9 @@ def _content(stored: int, acquired: datetime) -> Dataset:
 
 
 def _place_raster(
-    group: Dataset, volume: OctVolume, style: FileStyle, i: int, localizer: Callable[[], Dataset]
+    group: Item, volume: OctVolume, style: FileStyle, i: int, localizer: Callable[[], Item]
 ) -> None:
-    position = Dataset()  # z grows towards the head, and the first frame is the most superior
+    position = Item()  # z grows towards the head, and the first frame is the most superior
     position.ImagePositionPatient = ["0", "0", _number(-i * volume.spacing.bscan) if i else "0"]
     if not style.positions:
         position.ImagePositionPatient = None
@@ -175,7 +175,7 @@ def _place_raster(
 
 
 def _place_radial(
-    group: Dataset, volume: OctVolume, style: FileStyle, i: int, localizer: Callable[[], Dataset]
+    group: Item, volume: OctVolume, style: FileStyle, i: int, localizer: Callable[[], Item]
 ) -> None:
     """Lines through one centre, then circles around it; circles have no plane (PS3.3 C.8.17.10)."""
     lines = max(1, len(volume.voxels) - style.circles)
@@ -190,7 +190,7 @@ def _place_radial(
     else:
         angle = np.pi * i / lines
         left, head = float(np.cos(angle)), float(np.sin(angle))
-        position = Dataset()
+        position = Item()
         position.ImagePositionPatient = [_number(-half_mm * left), "0", _number(-half_mm * head)]
         group.PlanePositionSequence = [position]
         _add_geometry(group, volume, style, (left, head))
@@ -201,9 +201,9 @@ def _place_radial(
     group.OphthalmicFrameLocationSequence = [location]
 
 
-def _localizer(uid: str) -> Dataset:
+def _localizer(uid: str) -> Item:
     """A reference to the photograph that a scanner would have taken."""
-    item = Dataset()
+    item = Item()
     item.ReferencedSOPClassUID = OPHTHALMIC_PHOTOGRAPHY
     item.ReferencedSOPInstanceUID = uid
     item.PurposeOfReferenceCodeSequence = [code_item(_LOCALIZER)]

@@ -4,16 +4,14 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
 
-from oct_io.dicom.encoding import check_codec, set_pixels
+from oct_io.dicom.encoding import CODECS, check_codec, set_pixels
+from oct_io.dicom.items import Item, Pixels
 from oct_io.dicom.layout import FileStyle, code_item, functional_groups, region_item
 from oct_io.saving import appearing
 from oct_io.volume import OctVolume
 
-OPHTHALMIC_TOMOGRAPHY = UID("1.2.840.10008.5.1.4.1.1.77.1.5.4")
-IMPLEMENTATION_UID = generate_uid(entropy_srcs=["oct-io", "implementation"])
+OPHTHALMIC_TOMOGRAPHY = "1.2.840.10008.5.1.4.1.1.77.1.5.4"
 
 DEFAULT_ACQUIRED = datetime(2000, 1, 1, 12, 0, 0)
 """A date that nobody takes for a visit; a fixed one, so that equal volumes give equal bytes."""
@@ -45,12 +43,12 @@ def maker_of(device: str) -> tuple[str, str]:
 
 def sop_instance_uid(uid_seed: str, part: tuple[int, int] = (1, 1)) -> str:
     """The SOP Instance UID that `write_dicom` gives to a file written with this seed."""
-    return _uid(uid_seed, "instance" if part == (1, 1) else f"instance {part[0]} of {part[1]}")
+    return _uid("instance" if part == (1, 1) else f"instance {part[0]} of {part[1]}", uid_seed)
 
 
 def localizer_uid(uid_seed: str) -> str:
     """The UID of the photograph that such a file refers to; no such file is written."""
-    return _uid(uid_seed, "localizer")
+    return _uid("localizer", uid_seed)
 
 
 def write_dicom(
@@ -94,8 +92,9 @@ def write_dicom(
     dataset.SharedFunctionalGroupsSequence = [shared]
     dataset.PerFrameFunctionalGroupsSequence = frames
     _set_pixels(dataset, volume, style)
-    with appearing(path) as part:
-        dataset.save_as(part, enforce_file_format=True)
+    with appearing(path) as part, part.open("wb") as file:
+        file.write(_meta(dataset, style.codec))
+        file.write(dataset.encode())
 
 
 def _check(volume: OctVolume, uid_seed: str) -> None:
@@ -117,23 +116,31 @@ def _check(volume: OctVolume, uid_seed: str) -> None:
             )
 
 
-def _uid(seed: str, role: str) -> str:
-    return str(generate_uid(entropy_srcs=["oct-io", role, seed]))
+def _uid(*sources: str) -> str:
+    from pydicom.uid import generate_uid  # pydicom takes half of a second to import
+
+    return str(generate_uid(entropy_srcs=["oct-io", *sources]))
 
 
-def _dataset(
-    volume: OctVolume, seed: str, acquired: datetime, part: tuple[int, int]
-) -> FileDataset:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = OPHTHALMIC_TOMOGRAPHY
-    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid(seed, part))
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = IMPLEMENTATION_UID
-    meta.ImplementationVersionName = "OCT-IO"  # or pydicom's own version would change the bytes
-    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+def _meta(dataset: Item, codec: str) -> bytes:
+    """Preamble and file meta information (PS3.10 7.1)."""
+    meta = Item()
+    meta.FileMetaInformationVersion = b"\0\1"
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = CODECS[codec].uid
+    meta.ImplementationClassUID = _uid("implementation")
+    meta.ImplementationVersionName = "OCT-IO"
+    content = meta.encode()
+    length = Item(FileMetaInformationGroupLength=len(content))
+    return b"\0" * 128 + b"DICM" + length.encode() + content
+
+
+def _dataset(volume: OctVolume, seed: str, acquired: datetime, part: tuple[int, int]) -> Item:
+    dataset = Item()
     dataset.SpecificCharacterSet = "ISO_IR 192"
     dataset.SOPClassUID = OPHTHALMIC_TOMOGRAPHY
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    dataset.SOPInstanceUID = sop_instance_uid(seed, part)
     _set_identity(dataset, volume, seed, acquired)
     _set_equipment(dataset, volume)
     _set_image(dataset, volume, seed, acquired)
@@ -141,31 +148,31 @@ def _dataset(
     return dataset
 
 
-def _set_identity(dataset: Dataset, volume: OctVolume, seed: str, acquired: datetime) -> None:
+def _set_identity(dataset: Item, volume: OctVolume, seed: str, acquired: datetime) -> None:
     """Patient, study, series and frame of reference (PS3.3 C.7.1 to C.7.4)."""
     dataset.PatientName = ""
     dataset.PatientID = volume.participant_id
     dataset.PatientBirthDate = ""
     dataset.PatientSex = "O"
-    dataset.StudyInstanceUID = _uid(seed, "study")
+    dataset.StudyInstanceUID = _uid("study", seed)
     dataset.StudyDate = f"{acquired:%Y%m%d}"
     dataset.StudyTime = f"{acquired:%H%M%S}"
     dataset.StudyID = "1"
     dataset.ReferringPhysicianName = ""
     dataset.AccessionNumber = ""
     dataset.Modality = "OPT"
-    dataset.SeriesInstanceUID = _uid(seed, "series")
+    dataset.SeriesInstanceUID = _uid("series", seed)
     dataset.SeriesNumber = 1
     dataset.SeriesDescription = volume.region
     dataset.ProtocolName = volume.protocol
-    dataset.FrameOfReferenceUID = _uid(seed, "frame of reference")
+    dataset.FrameOfReferenceUID = _uid("frame of reference", seed)
     dataset.PositionReferenceIndicator = ""
-    dataset.SynchronizationFrameOfReferenceUID = _uid(seed, "clock")
+    dataset.SynchronizationFrameOfReferenceUID = _uid("clock", seed)
     dataset.SynchronizationTrigger = "NO TRIGGER"
     dataset.AcquisitionTimeSynchronized = "N"
 
 
-def _set_equipment(dataset: Dataset, volume: OctVolume) -> None:
+def _set_equipment(dataset: Item, volume: OctVolume) -> None:
     """Equipment and acquisition parameters (PS3.3 C.8.17.8, C.8.17.9)."""
     dataset.Manufacturer, dataset.ManufacturerModelName = maker_of(volume.device)
     dataset.DeviceSerialNumber = "0"
@@ -194,7 +201,7 @@ def _set_equipment(dataset: Dataset, volume: OctVolume) -> None:
     dataset.IlluminationBandwidth = 50.0
 
 
-def _set_image(dataset: Dataset, volume: OctVolume, seed: str, acquired: datetime) -> None:
+def _set_image(dataset: Item, volume: OctVolume, seed: str, acquired: datetime) -> None:
     """Image, dimensions and anatomy (PS3.3 C.8.17.7, C.7.6.17, C.8.17.5)."""
     dataset.ImageType = ["ORIGINAL", "PRIMARY"]
     dataset.ContentDate = dataset.StudyDate
@@ -213,19 +220,19 @@ def _set_image(dataset: Dataset, volume: OctVolume, seed: str, acquired: datetim
     dataset.AnatomicRegionSequence = [region_item(volume.region)]
     dataset.OphthalmicAnatomicReferencePointXCoordinate = None
     dataset.OphthalmicAnatomicReferencePointYCoordinate = None
-    organization = Dataset()
-    organization.DimensionOrganizationUID = _uid(seed, "dimensions")
+    organization = Item()
+    organization.DimensionOrganizationUID = _uid("dimensions", seed)
     dataset.DimensionOrganizationSequence = [organization]
     dataset.DimensionIndexSequence = []
     for pointer in (0x00209056, 0x00209057):  # StackID, InStackPositionNumber
-        index = Dataset()
+        index = Item()
         index.DimensionOrganizationUID = organization.DimensionOrganizationUID
         index.DimensionIndexPointer = pointer
         index.FunctionalGroupPointer = 0x00209111  # FrameContentSequence
         dataset.DimensionIndexSequence.append(index)
 
 
-def _set_pixels(dataset: Dataset, volume: OctVolume, style: FileStyle) -> None:
+def _set_pixels(dataset: Item, volume: OctVolume, style: FileStyle) -> None:
     voxels = volume.voxels[style.frames_of(len(volume.voxels))]
     bits = voxels.dtype.itemsize * 8
     check_codec(style.codec, bits)
@@ -242,5 +249,4 @@ def _set_pixels(dataset: Dataset, volume: OctVolume, style: FileStyle) -> None:
         set_pixels(dataset, voxels, style.codec, style.table)
         return
     pixels = np.ascontiguousarray(voxels, dtype=voxels.dtype.newbyteorder("<")).tobytes()
-    dataset.PixelData = pixels + b"\0" * (len(pixels) % 2)
-    dataset["PixelData"].VR = "OB" if bits == 8 else "OW"
+    dataset.PixelData = Pixels(pixels, "OB" if bits == 8 else "OW", encapsulated=False)

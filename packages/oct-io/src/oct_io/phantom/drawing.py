@@ -22,6 +22,7 @@ from oct_io.phantom.retina import LAYERS, SURFACES, Anatomy, Retina, draw_retina
 from oct_io.phantom.scanners import find_device, fit_anatomy, is_disc, protocol_of
 from oct_io.phantom.speckle import decibels, form_image
 from oct_io.phantom.vessels import draw_vessels
+from oct_io.threads import one_thread
 from oct_io.volume import OctVolume, Pattern, Spacing
 
 RADIAL_CIRCLES = 3
@@ -173,7 +174,8 @@ def draw_phantom_with_truth(spec: Phantom, seed: int) -> tuple[OctVolume, Phanto
     device, grid = find_device(spec.device), spec.grid
     black, white = device.window_db
     shown = replace(device, window_db=(black - spec.gain_db, white - spec.gain_db))
-    backscatter, truth = _backscatter(spec, grid, seed, device.texture_db)
+    with one_thread():
+        backscatter, truth = _backscatter(spec, grid, seed, device.texture_db)
     rng = stream(seed, "acquisition", spec.laterality, device.name, spec.acquisition)
     volume = OctVolume(
         form_image(backscatter, grid, shown, rng, bits=spec.bits),
@@ -227,10 +229,18 @@ def _backscatter(
     )
 
 
-def _below(grid: Grid, surface_um: Array) -> Array:
+def _rows_below(grid: Grid, surface_um: Array) -> slice:
+    """Rows that reach below a surface somewhere; nothing that it bounds lies in the others."""
+    highest = surface_um.min() - 1000 * grid.spacing.row
+    return slice(int(np.searchsorted(grid.row_um, highest)), None)
+
+
+def _below(grid: Grid, surface_um: Array, rows: slice = slice(None)) -> Array:
     """Share of each voxel below a surface, (bscans, rows, columns); 0 above, 1 below."""
     step_um = np.float32(grid.spacing.row * 1000)
-    share = (grid.row_um[:, None] - surface_um[:, None, :]) / step_um + np.float32(0.5)
+    share = grid.row_um[rows, None] - surface_um[:, None, :]
+    share /= step_um
+    share += np.float32(0.5)
     return np.clip(share, 0, 1, out=share)
 
 
@@ -240,7 +250,10 @@ def _fill(grid: Grid, surfaces_um: Array, retina: Retina) -> Array:
     out = np.full(grid.shape, level["vitreous"], np.float32)
     above = level["vitreous"]
     for name, surface in zip(SURFACES, surfaces_um, strict=True):
-        out += np.float32(level[name] - above) * _below(grid, surface)
+        rows = _rows_below(grid, surface)
+        share = _below(grid, surface, rows)
+        share *= np.float32(level[name] - above)
+        out[:, rows] += share
         above = level[name]
     return out
 
@@ -254,14 +267,23 @@ def _shade_choroid(
 ) -> None:
     """Decay below Bruch's membrane, and the dark lumina of choroidal vessels."""
     bruch, sclera = surfaces_um[LAYERS.index("choroid")], surfaces_um[-1]
-    depth_mm = np.clip(grid.row_um[:, None] - bruch[:, None, :], 0, None) / 1000
     blobs_mm = (0.15, 0.06, 0.10)
     width = tuple(b / s for b, s in zip(blobs_mm, grid.spacing, strict=True))
-    noise = smooth_noise(stream(seed, "choroid", laterality), grid.shape, width)
-    fade = (sclera[:, None, :] - grid.row_um[:, None]) / (sclera - bruch)[:, None, :]
-    lumen = _below(grid, bruch + 25) * np.clip(2 * fade, 0, 1)  # vessels thin out towards sclera
-    dark_db = 3.5 * np.clip(noise + 0.3, -1.2, 1.5) * lumen
-    backscatter *= decibels(-CHOROID_LOSS_DB_PER_MM * depth_mm - dark_db)
+    rows = _rows_below(grid, bruch)
+    noise = smooth_noise(stream(seed, "choroid", laterality), grid.shape, width)[:, rows]
+    lumen = _below(grid, bruch + 25, rows)
+    fade = sclera[:, None, :] - grid.row_um[rows, None]
+    fade /= (sclera - bruch)[:, None, :]
+    fade *= 2  # vessels thin out towards the sclera
+    lumen *= np.clip(fade, 0, 1, out=fade)
+    dark_db = 3.5 * np.clip(noise + 0.3, -1.2, 1.5)
+    dark_db *= lumen
+    loss_db = grid.row_um[rows, None] - bruch[:, None, :]
+    np.clip(loss_db, 0, None, out=loss_db)
+    loss_db /= 1000
+    loss_db *= -CHOROID_LOSS_DB_PER_MM
+    loss_db -= dark_db
+    backscatter[:, rows] *= decibels(loss_db)
 
 
 def _add_texture(
@@ -279,6 +301,8 @@ def _paint_cysts(
 ) -> NDArray[np.bool_]:
     """Darken the cysts to a little above the vitreous."""
     inside = np.zeros(grid.shape, np.float32)
+    if not cysts:
+        return inside > 0.5
     top, bottom = surfaces_um[LAYERS.index("inl")], surfaces_um[LAYERS.index("opl")]
     for cyst, height in cysts:
         middle = (top + bottom) / 2 + np.float32(cyst.lift * 0.25) * (bottom - top)

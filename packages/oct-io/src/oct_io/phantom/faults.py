@@ -3,16 +3,17 @@
 import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import pydicom
-from pydicom.dataset import FileDataset
 
 from oct_io.dicom.header import describe
 from oct_io.dicom.pixels import decode
 from oct_io.errors import ScanError
 from oct_io.phantom.grid import stream
+
+if TYPE_CHECKING:
+    from pydicom.dataset import FileDataset
 
 EXPECTED = "expected.tsv"
 PIXEL_TAG = b"\xe0\x7f\x10\x00"
@@ -49,8 +50,10 @@ class Fault(NamedTuple):
     """Given by a cache if the bytes can still be decoded; it is refused at `decode` otherwise."""
 
 
-def _edit(path: Path, change: Callable[[FileDataset], None]) -> None:
-    dataset = pydicom.dcmread(path)
+def _edit(path: Path, change: Callable[["FileDataset"], None]) -> None:
+    from pydicom import dcmread  # half of a second to import
+
+    dataset = dcmread(path)
     change(dataset)
     dataset.save_as(path, enforce_file_format=True)
 
@@ -63,7 +66,9 @@ def _truncate(path: Path, _other: Path) -> None:
 
 def _zero(path: Path, _other: Path) -> None:
     """Zeros from the middle of a volume on; within one codestream, if it is compressed."""
-    dataset = pydicom.dcmread(path)
+    from pydicom import dcmread
+
+    dataset = dcmread(path)
     frames, encapsulated = int(dataset.NumberOfFrames), dataset["PixelData"].is_undefined_length
     content = bytearray(path.read_bytes())
     start = content.index(PIXEL_TAG) + 12
@@ -88,21 +93,21 @@ def _item_length(content: bytearray, item: int) -> int:
 
 
 def _drop_pixels(path: Path, _other: Path) -> None:
-    def drop(dataset: FileDataset) -> None:
+    def drop(dataset: "FileDataset") -> None:
         del dataset.PixelData
 
     _edit(path, drop)
 
 
 def _lie_about_frames(path: Path, _other: Path) -> None:
-    def lie(dataset: FileDataset) -> None:
+    def lie(dataset: "FileDataset") -> None:
         dataset.NumberOfFrames = int(dataset.NumberOfFrames) + 7
 
     _edit(path, lie)
 
 
 def _swap_eyes(path: Path, _other: Path) -> None:
-    def swap(dataset: FileDataset) -> None:
+    def swap(dataset: "FileDataset") -> None:
         other = "L" if dataset.ImageLaterality == "R" else "R"
         dataset.ImageLaterality = other
         shared = dataset.SharedFunctionalGroupsSequence[0]
@@ -112,16 +117,18 @@ def _swap_eyes(path: Path, _other: Path) -> None:
 
 
 def _change_id(path: Path, _other: Path) -> None:
-    def change(dataset: FileDataset) -> None:
+    def change(dataset: "FileDataset") -> None:
         dataset.PatientID = "9" + str(dataset.PatientID)[1:]  # of a site that does not exist
 
     _edit(path, change)
 
 
 def _take_uid(path: Path, other: Path) -> None:
-    uid = pydicom.dcmread(other, stop_before_pixels=True).SOPInstanceUID
+    from pydicom import dcmread
 
-    def take(dataset: FileDataset) -> None:
+    uid = dcmread(other, stop_before_pixels=True).SOPInstanceUID
+
+    def take(dataset: "FileDataset") -> None:
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid
 
     _edit(path, take)
@@ -175,6 +182,8 @@ def spoil_scans(root: Path, paths: Sequence[str], seed: int) -> list[Expected]:
 
 def _is_decodable(path: Path) -> bool:
     """Whether a decoder takes the pixel data; some codecs notice lost bytes, others do not."""
+    import pydicom  # half of a second, which drawing alone need not wait for
+
     header = describe(pydicom.dcmread(path, stop_before_pixels=True), "")
     try:
         decode(path.read_bytes(), header, "")

@@ -2,6 +2,7 @@
 
 import zlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,7 @@ class Grid:
         return self.bscan_mm.shape[0], self.row_um.shape[0], self.nasal_mm.shape[1]
 
 
+@lru_cache(maxsize=64)  # scans of one device ask for the same few
 def _bumps(count: int, correlation: float) -> Array:
     """A matrix (count, knots) that spreads white noise at knots into a smooth curve.
 
@@ -64,7 +66,9 @@ def _bumps(count: int, correlation: float) -> Array:
     knots = np.arange(-2, count / pitch + 2) * pitch
     weights = np.exp(-0.5 * ((np.arange(count)[:, None] - knots[None, :]) / pitch) ** 2)
     norm = np.linalg.norm(weights, axis=1, keepdims=True)
-    return (weights / norm).astype(np.float32)
+    bumps: Array = (weights / norm).astype(np.float32)
+    bumps.setflags(write=False)
+    return bumps
 
 
 def smooth_noise(
@@ -82,5 +86,14 @@ def smooth_noise(
     field = rng.standard_normal(knots, dtype=np.float32)
     for axis, weights in enumerate(spread):
         if weights is not None:
-            field = np.moveaxis(np.tensordot(weights, field, axes=(1, axis)), 0, axis)
-    return np.ascontiguousarray(field)
+            field = _spread(weights, field, axis)
+    return field
+
+
+def _spread(weights: Array, field: Array, axis: int) -> Array:
+    """Multiply `field` by `weights` along one axis, without moving its axes about."""
+    if axis == field.ndim - 1:
+        return field @ weights.T
+    before, after = field.shape[:axis], field.shape[axis + 1 :]
+    flat = weights @ field.reshape(*before, field.shape[axis], -1)
+    return flat.reshape(*before, len(weights), *after)

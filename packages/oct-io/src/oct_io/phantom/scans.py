@@ -14,7 +14,7 @@ from oct_io.phantom.scanners import find_device
 from oct_io.phantom.specification import PhantomTree
 from oct_io.phantom.tables import Person, manifest_row
 
-FORMAT = 3
+FORMAT = 4
 """Grows when equal specs would give other voxels; an older tree is then not taken for a new one."""
 
 FIRST_FIELDS = (

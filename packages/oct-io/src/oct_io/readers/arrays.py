@@ -8,13 +8,8 @@ import numpy as np
 from numpy.lib import format as npy
 
 from oct_io.errors import ScanError
-from oct_io.readers.plain import (
-    Sidecar,
-    plain_volume,
-    read_sidecar,
-    sidecar_header,
-    sidecar_name,
-)
+from oct_io.readers.plain import plain_volume, sidecar_header
+from oct_io.readers.sidecar import Sidecar, read_sidecar, sidecar_name
 from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_bytes
@@ -54,7 +49,9 @@ def peek_npy(file: ScanFile) -> ScanHeader:
 
 
 def read_npz(file: ScanFile) -> OctVolume:
-    """Read the one array of three axes of an archive, or the one that `file.member` names.
+    """Read the one array of three axes of an archive, or the one that is named.
+
+    The name is that of `file.member`, or the `member` of a sidecar.
 
     Raises:
         ScanError: with its stage.
@@ -63,7 +60,7 @@ def read_npz(file: ScanFile) -> OctVolume:
     content = file.content()
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
-            name = _member(archive, file)
+            name = _member(archive, file, sidecar)
             size = _unpacked_size(archive.getinfo(name), file.where)
             with archive.open(name) as stream:
                 header = _describe(file, stream, sidecar, size)
@@ -77,15 +74,38 @@ def read_npz(file: ScanFile) -> OctVolume:
     return plain_volume(file, array, sidecar, header)
 
 
-def _member(archive: zipfile.ZipFile, file: ScanFile) -> str:
+def peek_npz(file: ScanFile) -> ScanHeader:
+    """Shape and spacing of the array that `read_npz` reads, of which only the head is unpacked.
+
+    Of a file above 256 kB, its list of members at the end and the heads of arrays are fetched.
+
+    Raises:
+        ScanError: with its stage.
+    """
+    sidecar = read_sidecar(file, sidecar_name(file))
+    try:
+        with zipfile.ZipFile(file.stream()) as archive:
+            name = _member(archive, file, sidecar)
+            size = _unpacked_size(archive.getinfo(name), file.where)
+            with archive.open(name) as stream:
+                return _describe(file, stream, sidecar, size)
+    except ScanError:
+        raise
+    except Exception as error:  # neither does zipfile
+        reason = f"the archive is cut off or damaged ({type(error).__name__})"
+        raise ScanError(file.where, "decode", reason) from None
+
+
+def _member(archive: zipfile.ZipFile, file: ScanFile, sidecar: Sidecar) -> str:
     """Name of the array to read; headers are read, arrays are not."""
     names = archive.namelist()
     if len(names) > MAX_MEMBERS:
         raise ScanError(file.where, "parse", f"{len(names):,} members, above {MAX_MEMBERS:,}")
-    if file.member is not None:
-        if f"{file.member}.npy" not in names:
+    wanted = file.member if file.member is not None else sidecar.member
+    if wanted is not None:
+        if f"{wanted}.npy" not in names:
             raise ScanError(file.where, "parse", "it has no array of the name that was asked for")
-        return f"{file.member}.npy"
+        return f"{wanted}.npy"
     deep = []
     for name in names:
         if name.endswith(".npy"):
@@ -111,6 +131,7 @@ def _unpacked_size(member: zipfile.ZipInfo, where: str) -> int:
 def _head(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type that the header of an array declares."""
     try:
+        stream = BytesIO(stream.read(HEAD_BYTES))  # a header may claim, and unpack to, gigabytes
         version = npy.read_magic(stream)
         reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = reader(stream)

@@ -3,9 +3,17 @@
 from collections.abc import Sequence
 
 import numpy as np
+from pydicom.dataset import Dataset
 
 from oct_io.dicom.deflated import is_deflated, unfold
-from oct_io.dicom.header import MAX_HEAD_BYTES, NO_PIXELS, describe, describe_series, parse_dataset
+from oct_io.dicom.header import (
+    MAX_HEAD_BYTES,
+    NO_PIXELS,
+    describe,
+    describe_series,
+    parse_dataset,
+    read_dataset,
+)
 from oct_io.dicom.pixels import decode
 from oct_io.errors import ScanError
 from oct_io.scan.file import RASTER, ScanFile
@@ -78,17 +86,14 @@ def read_instances(files: Sequence[ScanFile]) -> OctVolume:
             patients, or one comes twice.
     """
     where = files[0].where
-    contents, datasets, headers = [], [], []
+    contents, datasets = [], []
     for file in files:
         content = file.content()
         dataset, _ = parse_dataset(content, file.where)
         assert dataset is not None
         contents.append(content)
         datasets.append(dataset)
-        headers.append(describe(dataset, file.where, spacing=file.spacing))
-    _check_series(headers, where)
-    by_number = sorted(range(len(files)), key=lambda i: (headers[i].instance_number, i))
-    whole = describe_series([datasets[i] for i in by_number], where, spacing=files[0].spacing)
+    headers, by_number, whole = _join(files, datasets)
     check_size(whole, where)
     check_bytes(whole.shape, whole.allocated // 8, where)
     check_geometry(whole, where, files[0].patterns)
@@ -100,6 +105,34 @@ def read_instances(files: Sequence[ScanFile]) -> OctVolume:
     voxels: Voxels = np.concatenate([part.voxels for part in parts])
     lost = next((part.lost_bytes for part in parts if part.lost_bytes), "")
     return complete(voxels, whole, where, patterns=files[0].patterns, lost_bytes=lost)
+
+
+def peek_instances(files: Sequence[ScanFile]) -> ScanHeader:
+    """The header of the volume that `read_instances` reads, from the first bytes of its files.
+
+    Raises:
+        ScanError: as `read_instances`.
+    """
+    datasets = []
+    for file in files:
+        dataset, ended = read_dataset(file.url, storage_options=file.storage_options)
+        if not ended:
+            raise ScanError(file.where, "decode", NO_PIXELS)
+        datasets.append(dataset)
+    return _join(files, datasets)[2]
+
+
+def _join(
+    files: Sequence[ScanFile], datasets: Sequence[Dataset]
+) -> tuple[list[ScanHeader], list[int], ScanHeader]:
+    """Headers of the files, their order by number, and the header of the whole."""
+    where = files[0].where
+    pairs = zip(files, datasets, strict=True)
+    headers = [describe(one, file.where, spacing=file.spacing) for file, one in pairs]
+    _check_series(headers, where)
+    by_number = sorted(range(len(files)), key=lambda i: (headers[i].instance_number, i))
+    whole = describe_series([datasets[i] for i in by_number], where, spacing=files[0].spacing)
+    return headers, by_number, whole
 
 
 def _check_series(headers: Sequence[ScanHeader], where: str) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,13 @@ def read_e2e(file: ScanFile) -> OctVolume:
     """Read the one raster of an .e2e file, or the series whose number `file.member` names.
 
     The format has the position of each B-scan in degrees and no size of a pixel that anyone has
-    confirmed, so the caller must give the spacing.
+    confirmed, so the caller or a sidecar must give the spacing.
 
     Raises:
         ScanError: with its stage.
     """
     where = file.where
+    file = replace(file, spacing=file.spacing or file.fallback)
     reader = needed("eyepy.io.he.e2e_reader", "vendors", where)
     content = file.content()
     check_e2e(content, where)

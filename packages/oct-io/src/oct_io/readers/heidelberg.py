@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.readers.extras import needed
-from oct_io.readers.plain import SIDES, Sidecar, plain_header
+from oct_io.readers.plain import plain_header
+from oct_io.readers.sidecar import SIDES, Sidecar
 from oct_io.scan.file import ScanFile
 from oct_io.scan.geometry import FrameGeometry, Placement, place_frames
 from oct_io.scan.header import ScanHeader

@@ -11,16 +11,8 @@ from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.readers.extras import needed, quiet
-from oct_io.readers.plain import (
-    AXES,
-    Sidecar,
-    arranged_shape,
-    placement,
-    plain_header,
-    plain_volume,
-    read_sidecar,
-    sidecar_name,
-)
+from oct_io.readers.plain import arranged_shape, placement, plain_header, plain_volume
+from oct_io.readers.sidecar import AXES, Sidecar, read_sidecar, sidecar_name
 from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_bytes

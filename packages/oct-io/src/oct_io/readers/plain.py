@@ -1,146 +1,18 @@
-"""Arrays that carry no metadata of a scanner: their sidecar, their axes, their grey levels."""
+"""Arrays that carry no metadata of a scanner: their header, their axes, their grey levels."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
+from oct_io.readers.sidecar import AXES, EXAMPLE, FOLDER_SIDECAR, Sidecar
 from oct_io.scan.file import ScanFile
 from oct_io.scan.geometry import Placement
-from oct_io.scan.header import ScanHeader, text
+from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import complete
-from oct_io.scan.protocols import protocol_token, stated_device
-from oct_io.volume import (
-    CONFIDENCE,
-    Laterality,
-    OctVolume,
-    Pattern,
-    Spacing,
-    SpacingSource,
-    Voxels,
-)
-
-AXES = ("bscan", "row", "column")
-FOLDER_SIDECAR = "volume.json"
-FIELDS = {
-    "spacing_mm": list,
-    "axes": list,
-    "laterality": str,
-    "device": str,
-    "protocol": str,
-    "region": str,
-    "pattern": str,
-    "participant_id": str,
-    "value_range": list,
-}
-EXAMPLE = '{"spacing_mm": [0.047, 0.0026, 0.0117], "laterality": "R"}'
-SIDES: dict[str, Laterality] = {"R": "R", "OD": "R", "L": "L", "OS": "L"}
-PATTERNS: tuple[Pattern, ...] = ("raster", "radial", "circle", "line", "unknown")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sidecar:
-    """What a JSON file beside an array says of it; every field may be absent.
-
-    Attributes:
-        spacing: `spacing_mm`, millimetres (between B-scans, along depth, between A-scans).
-        axes: what the axes of the array are, in its order; "-bscan" counts from inferior up, "-row"
-            from the far end of the A-scan, "-column" likewise backwards.
-        laterality: "R", "L", "OD" or "OS".
-        device: name of the scanner.
-        protocol: name of the scan protocol.
-        region: anatomic region.
-        pattern: how the B-scans lie.
-        participant_id: whose eye.
-        value_range: (black, white) of an array of floats.
-    """
-
-    spacing: Spacing | None = None
-    axes: tuple[str, ...] | None = None
-    laterality: Laterality = "unknown"
-    device: str = "unknown"
-    protocol: str = "unknown"
-    region: str = "unknown"
-    pattern: Pattern = "raster"
-    participant_id: str = ""
-    value_range: tuple[float, float] | None = None
-
-
-def sidecar_name(file: ScanFile) -> str:
-    """`scan.json` beside `scan.npy` or `scan.nii.gz`, as BIDS has it."""
-    name = file.name[:-3] if file.name.lower().endswith(".gz") else file.name
-    return PurePosixPath(name).stem + ".json"
-
-
-def read_sidecar(file: ScanFile, name: str) -> Sidecar:
-    """The sidecar called `name` beside (or in) `file`; an empty one if there is none.
-
-    Raises:
-        ScanError: stage `parse`, for a sidecar that cannot be used.
-    """
-    beside = file.inside(name) if name == FOLDER_SIDECAR else file.beside(name)
-    content = beside.text()
-    return Sidecar() if content is None else parse_sidecar(content, beside.where)
-
-
-def parse_sidecar(content: str, where: str) -> Sidecar:
-    """Turn the text of a sidecar into its fields.
-
-    Raises:
-        ScanError: stage `parse`: not a JSON object, an unknown field, or a value of another kind.
-    """
-
-    def refuse(reason: str) -> ScanError:
-        return ScanError(where, "parse", reason)
-
-    try:
-        fields = json.loads(content)
-    except (ValueError, RecursionError):
-        raise refuse("the sidecar is not JSON") from None
-    if not isinstance(fields, dict):
-        raise refuse("the sidecar must be a JSON object")
-    for name, value in fields.items():
-        if name not in FIELDS:
-            raise refuse(f"unknown field '{text(name)}'; the sidecar has {', '.join(FIELDS)}")
-        if not isinstance(value, FIELDS[name]):
-            kind = "a list" if FIELDS[name] is list else "a text"
-            raise refuse(f"{name} must be {kind}")
-    said: dict[str, Any] = {key: text(fields[key]) for key in ("region",) if key in fields}
-    if "spacing_mm" in fields:
-        said["spacing"] = Spacing(*_numbers(fields["spacing_mm"], 3, "spacing_mm", where))
-    if "value_range" in fields:
-        low, high = _numbers(fields["value_range"], 2, "value_range", where)
-        said["value_range"] = (low, high)
-        if not low < high:
-            raise refuse("value_range must be [black, white] with black below white")
-    if "axes" in fields:
-        said["axes"] = tuple(map(str, fields["axes"]))
-        if sorted(axis.removeprefix("-") for axis in said["axes"]) != sorted(AXES):
-            raise refuse(f"axes must list {', '.join(AXES)}, each once, '-' for backwards")
-    if fields.get("laterality", "R") not in SIDES:
-        raise refuse("laterality must be R, L, OD or OS")
-    if fields.get("pattern", "raster") not in PATTERNS:
-        raise refuse(f"pattern must be one of {', '.join(PATTERNS)}")
-    return Sidecar(
-        laterality=SIDES[fields["laterality"]] if "laterality" in fields else "unknown",
-        device=stated_device(fields.get("device", "")),
-        protocol=protocol_token(fields.get("protocol", "")),
-        pattern=fields.get("pattern", "raster"),
-        participant_id=text(fields.get("participant_id", "")),
-        **said,
-    )
-
-
-def _numbers(values: Sequence[object], count: int, name: str, where: str) -> list[float]:
-    good = [float(one) for one in values if isinstance(one, (int, float))]
-    if len(good) != count or len(values) != count or not np.isfinite(good).all():
-        raise ScanError(where, "parse", f"{name} must be {count} numbers")
-    return good
+from oct_io.volume import CONFIDENCE, OctVolume, Pattern, Spacing, SpacingSource, Voxels
 
 
 def sidecar_header(
@@ -156,8 +28,9 @@ def sidecar_header(
     spacing = file.spacing or sidecar.spacing
     if spacing is None:
         reason = (
-            f"nothing tells its spacing; write {name} like {EXAMPLE} with millimetres "
-            "(between B-scans, along depth, between A-scans), or give spacing=Spacing(...)"
+            f"nothing tells its spacing; write {name} like {EXAMPLE} with millimetres (between "
+            f"B-scans, along depth, between A-scans), or {FOLDER_SIDECAR} for all scans of a "
+            "folder, or give spacing=Spacing(...)"
         )
         raise ScanError(file.where, "geometry", reason)
     ordered = arranged_shape(shape, sidecar.axes)

@@ -2,6 +2,8 @@
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -10,15 +12,10 @@ from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.readers.extras import needed, quiet
-from oct_io.readers.plain import (
-    FOLDER_SIDECAR,
-    Sidecar,
-    plain_volume,
-    read_sidecar,
-    sidecar_header,
-    sidecar_name,
-)
+from oct_io.readers.plain import plain_volume, sidecar_header
+from oct_io.readers.sidecar import FOLDER_SIDECAR, Sidecar, read_sidecar, sidecar_name
 from oct_io.scan.file import ScanFile
+from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_bytes
 from oct_io.volume import OctVolume
 
@@ -27,6 +24,7 @@ PILLOW_FORMATS = ("PNG", "BMP", "TIFF", "JPEG")
 """What may be in a file with such an ending. Pillow goes by the content and starts Ghostscript on
 PostScript, whatever its name."""
 MAX_IMAGES = 8192
+HEAD_BYTES = 64 << 10  # says size and depth of an image, but of a TIFF that says them at its end
 
 
 def read_tiff(file: ScanFile) -> OctVolume:
@@ -37,10 +35,9 @@ def read_tiff(file: ScanFile) -> OctVolume:
     """
     tifffile = needed("tifffile", "formats", file.where)
     sidecar = read_sidecar(file, sidecar_name(file))
+    content = BytesIO(file.content())
     try:
-        content = BytesIO(file.content())
-        with warnings.catch_warnings(), quiet("tifffile"), tifffile.TiffFile(content) as stack:
-            warnings.simplefilter("ignore")
+        with _no_warnings(), quiet("tifffile"), tifffile.TiffFile(content) as stack:
             page = stack.pages[0]
             if len(stack.pages) == 1 and len(stack.series[0].shape) == 3:
                 shape = tuple(stack.series[0].shape)  # ImageJ writes one page for a large stack
@@ -65,8 +62,75 @@ def read_image_folder(file: ScanFile, names: list[str]) -> OctVolume:
         ScanError: with its stage.
     """
     sidecar = read_sidecar(file, FOLDER_SIDECAR)
-    chosen = natural_order(name for name in names if name.lower().endswith(IMAGES))
-    return _volume(file, read_images(file, chosen), sidecar, FOLDER_SIDECAR)
+    return _volume(file, read_images(file, _images(names)), sidecar, FOLDER_SIDECAR)
+
+
+def peek_image_folder(file: ScanFile, names: list[str]) -> ScanHeader:
+    """Shape and spacing of a folder of B-scan images, from the head of the first one.
+
+    Raises:
+        ScanError: with its stage.
+    """
+    sidecar = read_sidecar(file, FOLDER_SIDECAR)
+    chosen = _images(names)
+    _check_count(file, chosen)
+    first = file.inside(chosen[0])
+    try:
+        rows, columns, mode = _measure(first, first.head(HEAD_BYTES), chosen)
+    except ScanError:  # a TIFF may say it at its end
+        rows, columns, mode = _measure(first, first.content(), chosen)
+    shape, itemsize = (len(chosen), rows, columns), 2 if mode.startswith("I") else 1
+    check_bytes(shape, itemsize, file.where)
+    return sidecar_header(file, sidecar, FOLDER_SIDECAR, shape, itemsize)
+
+
+def is_stack(file: ScanFile) -> bool:
+    """Whether a TIFF has several pages, so that it is a scan and not one B-scan of it.
+
+    Raises:
+        ScanError: it cannot be told.
+    """
+    tifffile = needed("tifffile", "formats", file.where)
+    try:
+        stream = file.stream()
+        with _no_warnings(), quiet("tifffile"), tifffile.TiffFile(stream) as stack:
+            return len(stack.pages) > 1 or (stack.is_imagej and len(stack.series[0].shape) == 3)
+    except ScanError:
+        raise
+    except Exception as error:  # tifffile promises no set of errors for damaged bytes
+        reason = f"not a readable TIFF, or damaged ({type(error).__name__})"
+        raise ScanError(file.where, "decode", reason) from None
+
+
+def _measure(file: ScanFile, content: bytes, names: list[str]) -> tuple[int, int, str]:
+    """(rows, columns, mode) of the first image, which is not decoded."""
+    needed("PIL.Image", "formats", file.where)
+    from PIL import Image
+
+    try:
+        with _no_warnings(), Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
+            return image.height, image.width, image.mode
+    except Exception as error:  # pillow promises no set of errors for damaged bytes
+        reason = f"image 1 of {len(names)} is not a readable image ({type(error).__name__})"
+        raise ScanError(file.where, "decode", reason) from None
+
+
+@contextmanager
+def _no_warnings() -> Iterator[None]:
+    """Keep libraries from warning of damage, which a volume or a refusal says."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _images(names: list[str]) -> list[str]:
+    return natural_order(name for name in names if name.lower().endswith(IMAGES))
+
+
+def _check_count(folder: ScanFile, names: list[str]) -> None:
+    if not 0 < len(names) <= MAX_IMAGES:
+        reason = f"{len(names):,} images ({', '.join(IMAGES)}), not 1 to {MAX_IMAGES:,}"
+        raise ScanError(folder.where, "parse", reason)
 
 
 def natural_order(names: Any) -> list[str]:
@@ -82,9 +146,7 @@ def read_images(folder: ScanFile, names: list[str]) -> NDArray[Any]:
     Raises:
         ScanError: stage `decode` or `parse`, with the number of the image.
     """
-    if not 0 < len(names) <= MAX_IMAGES:
-        reason = f"{len(names):,} images ({', '.join(IMAGES)}), not 1 to {MAX_IMAGES:,}"
-        raise ScanError(folder.where, "parse", reason)
+    _check_count(folder, names)
     stack: NDArray[Any] | None = None
     for number, name in enumerate(names):
         image = read_image(folder.inside(name), f"image {number + 1} of {len(names)}")
@@ -110,10 +172,10 @@ def read_image(file: ScanFile, called: str) -> NDArray[Any]:
 
     content = file.content()
     try:
-        opened = Image.open(BytesIO(content), formats=PILLOW_FORMATS)
-        with warnings.catch_warnings(), opened as image:
-            warnings.simplefilter("ignore")
+        with _no_warnings(), Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
             check_bytes((image.height, image.width), 4, file.where)
+            if getattr(image, "n_frames", 1) > 1:
+                raise ScanError(file.where, "parse", f"{called} has several pages")
             deep = image.mode.startswith("I")
             array = np.asarray(image if deep or image.mode == "L" else image.convert("RGB"))
     except ScanError:

@@ -4,6 +4,7 @@ Its own reader class calls a function that NumPy 2.3 removed, prints, and takes 
 the chunks are walked here and its declarations of their contents are used.
 """
 
+from dataclasses import replace
 from io import BytesIO
 from typing import Any
 
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.readers.extras import needed
-from oct_io.readers.plain import Sidecar, plain_header
+from oct_io.readers.plain import plain_header
+from oct_io.readers.sidecar import Sidecar
 from oct_io.scan.file import ScanFile
 from oct_io.scan.geometry import FrameGeometry, place_frames
 from oct_io.scan.header import ScanHeader, text
@@ -148,6 +150,8 @@ def _describe(
     where = file.where
     bscans, rows, columns = voxels.shape
     scan = _one(chunks, binary, "PARAM_SCAN_04", "PARAM_SCAN_02")
+    if scan is None:
+        file = replace(file, spacing=file.spacing or file.fallback)
     if file.spacing is not None:
         pitch, across = (file.spacing.row, file.spacing.column), file.spacing.bscan * bscans
     elif scan is not None:

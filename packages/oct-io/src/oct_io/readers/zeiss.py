@@ -5,11 +5,13 @@ than the bytes lie in. Shape and eye stand in the name that the exporter gives t
 """
 
 import re
+from dataclasses import replace
 
 import numpy as np
 
 from oct_io.errors import ScanError
-from oct_io.readers.plain import SIDES, Sidecar, plain_header
+from oct_io.readers.plain import plain_header
+from oct_io.readers.sidecar import SIDES, Sidecar
 from oct_io.scan.file import ScanFile
 from oct_io.scan.geometry import FrameGeometry, place_frames
 from oct_io.scan.outcome import check_bytes, complete
@@ -45,6 +47,8 @@ def read_img(file: ScanFile) -> OctVolume:
         reason = f"{len(content):,} bytes are not {bscans} x {ROWS} x {columns}, as its name says"
         raise ScanError(where, "parse", reason)
     protocol = find_protocol(CUBES.get((bscans, columns), ""))
+    if protocol is None or protocol.extent_mm is None:
+        file = replace(file, spacing=file.spacing or file.fallback)
     if file.spacing is not None:
         pitch, across = (file.spacing.row, file.spacing.column), file.spacing.bscan * bscans
     elif protocol is not None and protocol.extent_mm is not None:

@@ -1,4 +1,4 @@
-"""One scan of any format: what it says of itself, where its B-scans lie, whether it can be one.
+"""One scan of any format: what it says of itself, where its B-scans lie, whether it is a volume.
 
 Spacing comes from `geometry`: frame positions, localizer lines or header fields in, scan pattern
 and distance out. `file` is what a reader is given, `header` what is known before decoding,

@@ -1,4 +1,9 @@
-"""Where the B-scans of a volume lie: scan pattern, order, and the distance between them."""
+"""Where the B-scans of a volume lie: scan pattern, order, and the distance between them.
+
+`place_frames` takes the first source that a file has: frame positions, lines on the localizer,
+SpacingBetweenSlices, SliceThickness, a field of view, a known protocol. Where there is none the
+scan is refused, unless the caller or a sidecar says the spacing.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

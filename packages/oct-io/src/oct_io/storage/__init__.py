@@ -1,6 +1,7 @@
 """Bytes: from disks and buckets to memory, whole, checked and repeated until they are right.
 
-`files` is what others call. Behind it `transport` makes one range request, `buckets` knows where a
-store answers, and `content_cache` keeps what was fetched. Anyone may import this wing; it imports
-the errors alone, and never learns what the bytes mean.
+`files` is what others call. Behind it `transport` makes one range request, `outages` asks again for
+as long as `verdicts` says that it may help, `buckets` knows where a store answers, and
+`content_cache` keeps what was fetched. Anyone may import this wing; it imports the errors alone,
+and never learns what the bytes mean.
 """

@@ -3,11 +3,14 @@
 `configure_storage(StorageConfig(...))` says once, for this process, where an S3-compatible store
 answers, how long to wait and whether to keep what was fetched; every function of this package that
 takes a URL then follows it. Forked processes inherit it. Spawned ones are given it:
-`ProcessPoolExecutor(..., initializer=configure_storage, initargs=(current_storage(),))`.
+`ProcessPoolExecutor(..., initializer=start_worker, initargs=(current_storage(),))`.
 """
 
+import asyncio
 import json
 import os
+import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,12 +18,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from fsspec.core import url_to_fs
 from fsspec.registry import get_filesystem_class
 
 from oct_io.errors import TreeError
+from oct_io.storage.verdicts import Redirected, is_passing
 
+CLIENT_TRIES = 3  # of one request within seconds; what lasts longer is `outages`'s
 S3, GCS = frozenset({"s3", "s3a"}), frozenset({"gs", "gcs"})
 SECRETS = frozenset(
     {"key", "secret", "username", "password", "access_token", "sas_token", "account_key"}
@@ -30,6 +36,11 @@ SECRETS = frozenset(
 
 TOKENS = frozenset({"anon", "google_default", "cloud", "cache", "browser"})
 """Values of `token` that name a way to find credentials; any other value is one itself."""
+
+ABOVE_ZERO = (
+    *("connect_timeout_s", "read_timeout_s", "first_answer_s", "give_up_s"),
+    "content_cache_gb",
+)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -63,11 +74,14 @@ class StorageConfig:
     read_timeout_s: float = 30.0
     """Seconds of silence after which a connection counts as dead."""
 
-    tries: int = 6
-    """How often a request is made before a transport error is final."""
+    first_answer_s: float = 45.0
+    """Seconds for a store to answer for the first time; if it does not, its address is likelier
+    wrong than the store down. Time for one silent connection and a second try."""
 
     give_up_s: float = 900.0
-    """Seconds for one file with all its tries; 260 MB, the largest scans, at 0.3 MB/s."""
+    """Seconds for one request with all its tries, once the store has answered: longer than a
+    router, a VPN or a store's front end takes to start again, and enough for 260 MB, the largest
+    scans, at 0.3 MB/s. After that the work stops, and goes on when it is asked for again."""
 
     content_cache: str = ""
     """Local folder that keeps fetched files for the next time; empty: nothing is kept."""
@@ -87,9 +101,7 @@ class StorageConfig:
             raise ValueError("storage.endpoint_url must hold no credentials; set them in the shell")
         if not 1 <= self.connections <= 1000:
             raise ValueError(f"storage.connections ({self.connections}) must be 1 to 1000")
-        if self.tries < 1:
-            raise ValueError(f"storage.tries ({self.tries}) must be at least 1")
-        for name in ("connect_timeout_s", "read_timeout_s", "give_up_s", "content_cache_gb"):
+        for name in ABOVE_ZERO:
             if not getattr(self, name) > 0:
                 raise ValueError(f"storage.{name} ({getattr(self, name)}) must be above 0")
         _refuse_credentials(self.options, "storage.options")
@@ -106,6 +118,24 @@ def _refuse_credentials(options: Mapping[str, Any], name: str) -> None:
             _refuse_credentials(value, f"{name}.{key}")
 
 
+class Contact:
+    """What this process knows of one store: whether it ever answered, and when it last did."""
+
+    def __init__(self) -> None:
+        self.answered = _WORKING
+        self.given_up = False
+        self.heard_at = 0.0  # time.monotonic()
+        self.refusal = ""  # what came last, if it was no success
+
+    def hear(self, status: int = 200) -> None:
+        """Note a sign of life."""
+        self.answered, self.heard_at = True, time.monotonic()
+        self.refusal = f"HTTP status {status}" if status >= 400 else ""
+        self.given_up = self.given_up and status >= 400
+
+
+_WORKING = False  # whether this process works for one that has reached the stores already
+_CONTACTS: WeakKeyDictionary[Any, Contact] = WeakKeyDictionary()  # by filesystem
 _CURRENT: list[StorageConfig] = []  # at most one; empty until someone configures
 _OPEN: dict[tuple[int, str, str], Any] = {}  # filesystems by process, scheme and arguments
 
@@ -113,6 +143,18 @@ _OPEN: dict[tuple[int, str, str], Any] = {}  # filesystems by process, scheme an
 def configure_storage(config: StorageConfig | None) -> None:
     """Let all later requests of this process follow `config`; None goes back to the defaults."""
     _CURRENT[:] = [] if config is None else [config]
+
+
+def start_worker(config: StorageConfig) -> None:
+    """Follow `config` in a process that works for one which has reached the stores already."""
+    global _WORKING
+    _WORKING = True
+    configure_storage(config)
+
+
+def contact_with(filesystem: Any) -> Contact:
+    """What this process knows of the store behind a filesystem."""
+    return _CONTACTS.setdefault(filesystem, Contact())
 
 
 def current_storage() -> StorageConfig:
@@ -170,6 +212,18 @@ def open_filesystem(
     return filesystem, str(path)
 
 
+def describe_place(filesystem: Any, path: str) -> str:
+    """Bucket and endpoint of a path, for messages; no more of it, since paths name participants."""
+    if "file" in schemes_of(filesystem):
+        return "the disk"
+    bucket = path.strip("/").split("/")[0] if is_bucket(filesystem) else ""
+    made_with = getattr(filesystem, "storage_options", {})
+    variable = "AWS_ENDPOINT_URL" if schemes_of(filesystem) & S3 else "STORAGE_EMULATOR_HOST"
+    endpoint = made_with.get("endpoint_url") or (bucket and os.environ.get(variable)) or ""
+    place = f"{min(schemes_of(filesystem), key=len)}://{bucket}"
+    return f"{place} at {redact(endpoint)}" if endpoint else place
+
+
 def schemes_of(filesystem: Any) -> frozenset[str]:
     """Names that stand before :// for a filesystem."""
     names = filesystem.protocol
@@ -199,12 +253,19 @@ def _bucket(scheme: str, more: Mapping[str, Any]) -> Any:
 
 
 def _make(scheme: str, arguments: Mapping[str, Any], config: StorageConfig) -> Any:
-    """Make a filesystem that asks once; whoever asks through it repeats, with a limit on time."""
+    """Make a filesystem whose answers count as signs of life."""
     if scheme in S3:
-        made = get_filesystem_class("s3")(skip_instance_cache=True, **arguments)
+        made_by = get_filesystem_class("s3")  # says in fsspec's words what to install
+        from aiobotocore.session import AioSession  # type: ignore[import-untyped]
+
+        session = AioSession()
+        made = made_by(skip_instance_cache=True, session=session, **arguments)
         made.retries = 1  # of s3fs, on top of botocore's
+        session.get_component("event_emitter").register_first(
+            "needs-retry.s3", partial(_see_s3, contact_with(made))
+        )
         return made
-    get_filesystem_class("gs")  # says in fsspec's words what to install
+    get_filesystem_class("gs")
     import aiohttp
     from gcsfs.core import GCSFileSystem
 
@@ -213,10 +274,48 @@ def _make(scheme: str, arguments: Mapping[str, Any], config: StorageConfig) -> A
     limits = {"sock_connect": config.connect_timeout_s, "sock_read": config.read_timeout_s}
     arguments = {"requests_timeout": aiohttp.ClientTimeout(total=None, **limits), **arguments}
     made = GCSFileSystem(skip_instance_cache=True, **arguments)
-    once = getattr(GCSFileSystem._request, "__wrapped__", None)
-    if once is not None:  # gcsfs repeats six times on its own, and logs each address
-        made._request = partial(once, made)
+    # Without gcsfs's own retries: they log the address with a traceback when they end and cannot be
+    # set. Three tries as botocore's: a listing or a removal is several requests, each of which may
+    # fail, and at 30 % of them failing one removal took 110 s of starting again.
+    once = getattr(GCSFileSystem._request, "__wrapped__", GCSFileSystem._request)
+
+    async def ask(*what: Any, **how: Any) -> Any:
+        for left in reversed(range(CLIENT_TRIES)):
+            try:
+                answer = await once(made, *what, **how)
+                break
+            except Exception as error:  # each client has errors of its own
+                contact_with(made).refusal = type(error).__name__
+                if not left or not is_passing(error):
+                    raise
+            await asyncio.sleep(secrets.randbelow(1000) / 1000 / (left + 1))
+        contact_with(made).hear()
+        if 300 < answer[0] < 400:
+            raise Redirected
+        return answer
+
+    made._request = ask
     return made
+
+
+def _see_s3(contact: Contact, response: Any = None, caught_exception: Any = None, **_: Any) -> None:
+    """Note what came of a request; stop at a redirect that botocore would follow for ever.
+
+    To follow one, botocore must know the bucket's region. Where the answer does not tell, it asks
+    for it with a request that is redirected as well.
+
+    Raises:
+        Redirected: such an answer.
+    """
+    if response is None:
+        contact.refusal = type(caught_exception).__name__
+        return
+    answer = response[0]
+    contact.hear(answer.status_code)
+    known = {name.lower(): value for name, value in answer.headers.items()}
+    moved = 300 < answer.status_code < 400 and answer.status_code != 304
+    if moved and "x-amz-bucket-region" not in known:
+        raise Redirected(redact(known.get("location", "")))
 
 
 def _s3_arguments(config: StorageConfig) -> dict[str, Any]:
@@ -224,7 +323,7 @@ def _s3_arguments(config: StorageConfig) -> dict[str, Any]:
         "max_pool_connections": config.connections,
         "connect_timeout": config.connect_timeout_s,
         "read_timeout": config.read_timeout_s,
-        "retries": {"total_max_attempts": 1, "mode": "standard"},
+        "retries": {"total_max_attempts": CLIENT_TRIES, "mode": "standard"},
         # From botocore 1.36 on, checksum headers are sent by default, which Backblaze B2 and other
         # S3-compatible stores refuse (boto/botocore #3352).
         "request_checksum_calculation": "when_required",

@@ -1,4 +1,10 @@
-"""Fetched files kept on a local disk: whole or absent, verified, bounded, shared by processes."""
+"""Fetched files kept on a local disk: whole or absent, verified, bounded, shared by processes.
+
+Why not fsspec's simplecache, filecache or blockcache: where four processes wanted the same eight
+files, they fetched 16, 9 and 10 (ours 8), the first gave two of the processes a wrong file; all
+three gave eight wrong files of eight after a byte of each was flipped, and knew no limit of size
+(benchmarks/kept_files.py).
+"""
 
 import errno
 import fcntl

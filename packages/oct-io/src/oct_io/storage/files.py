@@ -1,15 +1,25 @@
-"""Bytes from local disks and buckets: whole files in one request, heads, and folder walks."""
+"""Bytes of local disks and buckets: files read and written whole, heads, and folder walks.
 
+All of it goes through `outages`: what passes is asked again, and a store that stays away is a
+`StoreError`, never a fact about a file.
+"""
+
+import errno
+import hashlib
+import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from oct_io.errors import ScanError, TreeError
-from oct_io.storage.buckets import current_storage, is_bucket, open_filesystem, redact
+from oct_io.errors import ScanError, StoreError, TreeError
+from oct_io.storage.buckets import current_storage, is_bucket, open_filesystem, redact, schemes_of
 from oct_io.storage.content_cache import ContentCache
-from oct_io.storage.transport import Answer, TooLarge, fetch_range, status_of, with_retries
+from oct_io.storage.outages import with_retries
+from oct_io.storage.transport import Answer, fetch_range
+from oct_io.storage.verdicts import TooLarge, status_of
 
 MAX_FILE_BYTES = 2 << 30
 """The largest legitimate scan has about 260 MB of voxels; 1 GB of voxels is the limit elsewhere."""
@@ -19,16 +29,20 @@ Options = Mapping[str, Any]
 __all__ = [
     "change_tokens",
     "exists",
+    "file_size",
     "is_folder",
     "join",
     "list_folder",
     "open_filesystem",
     "read_bytes",
     "read_head",
+    "read_if_there",
     "read_range",
     "redact",
+    "remove_folder",
     "safe_relative",
     "walk_files",
+    "write_bytes",
 ]
 
 
@@ -40,22 +54,21 @@ def read_bytes(url: str | Path, *, storage_options: Options | None = None) -> by
         storage_options: arguments of the fsspec filesystem, above those of the configuration.
 
     Raises:
-        ScanError: stage `fetch`.
+        ScanError: stage `fetch`: not there, no permission, no file, too large.
+        StoreError: the store cannot be used now, whatever is asked for.
     """
     with _fetching(url):
         filesystem, path = open_filesystem(url, storage_options)
 
         def fetch() -> Answer:
-            return with_retries(
-                lambda: fetch_range(filesystem, path, 0, MAX_FILE_BYTES, whole=True)
-            )
+            return fetch_range(filesystem, path, 0, MAX_FILE_BYTES, whole=True)
 
         cache = _content_cache(url)
         if cache is None:
             return fetch().content
 
         def token() -> str:
-            return _change_token(with_retries(lambda: filesystem.info(path)))
+            return _change_token(_ask(filesystem, "info", path))
 
         config = current_storage()
         store = config.endpoint_url or os.environ.get("AWS_ENDPOINT_URL", "")
@@ -73,7 +86,7 @@ def read_range(
     """
     with _fetching(url):
         filesystem, path = open_filesystem(url, storage_options)
-        return with_retries(lambda: fetch_range(filesystem, path, start, end)).content
+        return fetch_range(filesystem, path, start, end).content
 
 
 def read_head(url: str | Path, size: int, *, storage_options: Options | None = None) -> bytes:
@@ -95,12 +108,77 @@ def _content_cache(url: str | Path) -> ContentCache | None:
     return ContentCache(config.content_cache, int(config.content_cache_gb * 1e9))
 
 
+def read_if_there(url: str | Path) -> bytes | None:
+    """Whole content of `url`, past the content cache; None if nothing lies there.
+
+    Raises:
+        TreeError: it cannot be read.
+    """
+    filesystem, path = open_filesystem(url)
+    with _reaching(url):
+        try:
+            return fetch_range(filesystem, path, 0, MAX_FILE_BYTES, whole=True).content
+        except FileNotFoundError:
+            return None
+
+
+def write_bytes(url: str | Path, content: bytes) -> None:
+    """Let a file appear whole: by a rename after it is on disk, or by one upload.
+
+    Raises:
+        TreeError: it cannot be written.
+    """
+    filesystem, path = open_filesystem(url)
+    with _reaching(url):
+        if "file" not in schemes_of(filesystem):
+            _ask(filesystem, "pipe_file", path, content)
+            return
+    partial = Path(f"{path}.{uuid.uuid4().hex}")  # two processes may write the same file
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def file_size(url: str | Path, *, storage_options: Options | None = None) -> int | None:
+    """Bytes of a file; None if it is not there.
+
+    Raises:
+        TreeError: it cannot be asked.
+    """
+    filesystem, path = open_filesystem(url, storage_options)
+    with _reaching(url):
+        found = _info(filesystem, path)
+    return None if found is None or found["type"] == "directory" else int(found["size"])
+
+
+def remove_folder(url: str | Path) -> None:
+    """Remove a folder with all that lies in it; nothing happens where none is.
+
+    Raises:
+        TreeError: it cannot be removed.
+    """
+    filesystem, path = open_filesystem(url)
+    with _reaching(url), suppress(FileNotFoundError):
+        if _info(filesystem, path) is not None:
+            _ask(filesystem, "rm", path, recursive=True)
+
+
+def _ask(filesystem: Any, name: str, path: str, *more: Any, **options: Any) -> Any:
+    """Answer of the filesystem's method `name`, asked again while the transport fails."""
+    method = getattr(filesystem, f"_{name}" if filesystem.async_impl else name)
+    return with_retries(filesystem, path, lambda: method(path, *more, **options))
+
+
 @contextmanager
 def _fetching(url: str | Path) -> Iterator[None]:
-    """Turn whatever goes wrong while bytes are fetched into a `ScanError`."""
+    """Turn what goes wrong with one file while its bytes are fetched into a `ScanError`."""
     where = redact(url)
     try:
         yield
+    except StoreError:
+        raise
     except TreeError as error:
         raise ScanError(where, "fetch", str(error).removeprefix(f"{where}: ")) from error
     except Exception as error:  # each kind of bucket has errors of its own, and not all are OSError
@@ -110,20 +188,19 @@ def _fetching(url: str | Path) -> Iterator[None]:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
-    if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):  # gcsfs
+    status = status_of(error)
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return "no permission to read it"
+    if str(error).startswith("Forbidden"):  # gcsfs
         return "no permission to read it"
     if isinstance(error, IsADirectoryError | NotADirectoryError):
         return "not a file"
     if isinstance(error, TooLarge):
         return str(error)
-    if "Credentials" in type(error).__name__:
-        return (
-            "no credentials found; set them in the shell, such as AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or storage.anonymous=true for a public bucket"
-        )
-    status = status_of(error)
+    if isinstance(error, OSError) and error.errno and status is None:
+        return f"cannot be read ({errno.errorcode.get(error.errno, error.errno)})"
     seen = type(error).__name__ if status is None else f"HTTP status {status}"
-    return f"transport failed ({seen})"
+    return f"cannot be read ({seen})"
 
 
 def join(root: str | Path, relative: str) -> str:
@@ -141,7 +218,7 @@ def safe_relative(text: str) -> str | None:
     return str(path)
 
 
-def exists(url: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> bool:
+def exists(url: str | Path, *, storage_options: Options | None = None) -> bool:
     """Whether a file or folder lies at `url`.
 
     Raises:
@@ -149,12 +226,10 @@ def exists(url: str | Path, *, storage_options: Mapping[str, Any] | None = None)
     """
     filesystem, path = open_filesystem(url, storage_options)
     with _reaching(url):
-        if is_bucket(filesystem):
-            return _bucket_info(filesystem, path) is not None
-        return bool(with_retries(lambda: filesystem.exists(path)))
+        return _info(filesystem, path) is not None
 
 
-def is_folder(url: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> bool:
+def is_folder(url: str | Path, *, storage_options: Options | None = None) -> bool:
     """Whether a folder lies at `url`.
 
     Raises:
@@ -162,28 +237,30 @@ def is_folder(url: str | Path, *, storage_options: Mapping[str, Any] | None = No
     """
     filesystem, path = open_filesystem(url, storage_options)
     with _reaching(url):
-        if is_bucket(filesystem):
-            found = _bucket_info(filesystem, path)
-            return found is not None and found["type"] == "directory"
-        return bool(with_retries(lambda: filesystem.isdir(path)))
+        found = _info(filesystem, path)
+        return found is not None and found["type"] == "directory"
 
 
-def _bucket_info(filesystem: Any, path: str) -> Mapping[str, Any] | None:
+def _info(filesystem: Any, path: str) -> Mapping[str, Any] | None:
     """What lies at `path`; None for nothing.
 
     Not `exists` and `isdir`: those of buckets answer "no" to some requests that merely failed.
     """
     try:
-        return dict(with_retries(lambda: filesystem.info(path)))
-    except FileNotFoundError:
+        return dict(_ask(filesystem, "info", path))
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError:
-        if "/" in path.strip("/"):
+        if not is_bucket(filesystem) or "/" in path.strip("/"):
             raise
         return {"type": "directory"}  # its files may be open where the bucket itself is not
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return None  # a name that no file can have
 
 
-def list_folder(url: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> list[str]:
+def list_folder(url: str | Path, *, storage_options: Options | None = None) -> list[str]:
     """Sorted names of the files in the folder `url`; those of its subfolders are left out.
 
     Raises:
@@ -191,7 +268,7 @@ def list_folder(url: str | Path, *, storage_options: Mapping[str, Any] | None = 
     """
     filesystem, path = open_filesystem(url, storage_options)
     with _reaching(url):
-        found = with_retries(lambda: filesystem.ls(path, detail=True))
+        found = _ask(filesystem, "ls", path, detail=True)
     return sorted(str(one["name"]).rsplit("/", 1)[-1] for one in found if one["type"] == "file")
 
 
@@ -200,30 +277,57 @@ def _reaching(url: str | Path) -> Iterator[None]:
     """Turn what a bucket raises, such as missing credentials, into one line."""
     try:
         yield
+    except TreeError:
+        raise
     except Exception as error:  # each kind of bucket has errors of its own, and not all are OSError
-        raise TreeError(f"{redact(url)}: cannot be reached: {_reason(error)}") from error
+        raise TreeError(f"{redact(url)}: cannot be used: {_reason(error)}") from error
 
 
 def change_tokens(root: str | Path, relatives: Sequence[str]) -> dict[str, str]:
     """What changes when a file below `root` does, by relative path; "absent" for missing files.
 
-    Size and modification time or entity tag. In a bucket, one listing serves all files.
+    Size and modification time or entity tag; of a folder, a hash over those of the files in it. In
+    a bucket, one listing serves all files.
     """
     filesystem, base = open_filesystem(root)
     base = base.rstrip("/")
-    protocols = filesystem.protocol
-    local = "file" in ((protocols,) if isinstance(protocols, str) else protocols)
+    local = "file" in schemes_of(filesystem)
     with _reaching(root):
-        listed = {} if local else with_retries(lambda: filesystem.find(base, detail=True))
+        listed = {} if local else _ask(filesystem, "find", base, detail=True)
+    folders: dict[str, list[Mapping[str, Any]]] = {}
+    for path, info in listed.items():
+        folders.setdefault(path.rpartition("/")[0], []).append(info)
     tokens = {}
     for relative in relatives:
         path = f"{base}/{relative}"
         if local:
-            with suppress(OSError):
-                listed = {path: filesystem.info(path)}
-        info = listed.get(path)
-        tokens[relative] = _change_token(info) if info else "absent"
+            listed, folders = _local_state(filesystem, path)
+        if path in folders:
+            tokens[relative] = _folder_token(folders[path])
+        else:
+            tokens[relative] = _change_token(listed[path]) if path in listed else "absent"
     return tokens
+
+
+def _local_state(
+    filesystem: Any, path: str
+) -> tuple[dict[str, Any], dict[str, list[Mapping[str, Any]]]]:
+    """What lies at `path`: (the file by its path, the files of the folder by its path)."""
+    with suppress(OSError):
+        info = filesystem.info(path)
+        if info["type"] != "directory":
+            return {path: info}, {}
+        return {}, {
+            path: [one for one in filesystem.ls(path, detail=True) if one["type"] == "file"]
+        }
+    return {}, {}
+
+
+def _folder_token(files: Sequence[Mapping[str, Any]]) -> str:
+    """One token of all files of a folder; its first part is their size, as in that of a file."""
+    named = sorted(f"{str(one['name']).rpartition('/')[2]}:{_change_token(one)}" for one in files)
+    size = sum(int(one.get("size") or 0) for one in files)
+    return f"{size}:{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]}"
 
 
 def _change_token(info: Mapping[str, Any]) -> str:
@@ -237,7 +341,7 @@ def walk_files(root: str | Path, suffix: str | tuple[str, ...]) -> Iterator[str]
     filesystem, base = open_filesystem(root)
     base = base.rstrip("/")
     with _reaching(root):
-        found = with_retries(lambda: filesystem.find(base))
+        found = _ask(filesystem, "find", base)
     for path in sorted(found):
         if str(path).lower().endswith(suffix):
             yield str(path)[len(base) :].lstrip("/")

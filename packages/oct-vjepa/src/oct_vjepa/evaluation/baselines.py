@@ -1,4 +1,7 @@
-"""Features that nobody learned: what an encoder must beat before it may boast."""
+"""Features that nobody learned: what an encoder must beat before it may boast.
+
+Each is a function from volumes to features; `encoders.probe_encoders` puts them beside encoders.
+"""
 
 from collections.abc import Iterable
 from typing import Any

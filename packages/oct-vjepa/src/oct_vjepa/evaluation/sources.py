@@ -1,4 +1,7 @@
-"""Where volumes to embed come from: anything with a length, numbered volumes and their ids."""
+"""Where volumes to embed come from: anything with a length, numbered volumes and their ids.
+
+For `oct-vjepa embed`; a data set of scans is opened by whoever owns it.
+"""
 
 import hashlib
 import importlib

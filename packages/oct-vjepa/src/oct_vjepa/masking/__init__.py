@@ -1,5 +1,6 @@
-"""Which patches are hidden: `masks` decides, `samplers` draws, `foreground` weighs.
+"""Which patches are hidden: `masks` says how many and by what kind, `samplers` ranks and splits.
 
-`configuration` has the kinds and sizes.
+The encoder sees the context alone; targets are predicted, and what is neither is left out.
+`foreground` gives patches that hold something more weight, `configuration` has kinds and sizes.
 Objectives and the data feed import this wing; it knows patches, and never a network.
 """

@@ -1,0 +1,165 @@
+"""What `oct_xla.fit` costs over a bare loop.
+
+A toy whose step takes some 2 ms on one thread, trained by `fit` and by the fewest lines that do the
+same arithmetic (loss, backward, clipping, AdamW), on the same feed. The two take turns; a pair
+gives one ratio of CPU seconds, first and last steps left out, and the median of the ratios counts.
+With --ranks 2 two gloo processes on one machine train, and `fit` alone is timed: what a second
+process costs. --keep writes results/loop_overhead.json.
+"""
+
+import argparse
+import itertools
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from oct_xla import Feed, FeedConfig, LoopConfig, fit, pick_runtime
+from torch import Tensor, nn
+from writing import write_results
+
+STEPS, WARM_UP = 360, 60
+
+
+class Toy(nn.Module):
+    """Five linear maps; the width sets what a step takes."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        sizes = [64, width, width, width, width, 8]
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in itertools.pairwise(sizes):
+            layers += [nn.Linear(fan_in, fan_out), nn.GELU()]
+        self.layers = nn.Sequential(*layers)
+
+    def loss(self, batch: Tensor, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """Reconstruct eight numbers; two metrics beside the loss, as our objectives have."""
+        guess = self.layers(batch)
+        loss = (guess - batch[:, :8]).square().mean()
+        return {"loss": loss, "a": guess.detach().mean(), "b": guess.detach().std()}
+
+
+SAMPLES = torch.randn(512, 64, generator=torch.Generator().manual_seed(0))
+
+
+def take(index: int, epoch: int) -> Tensor:
+    """A sample out of memory: the feed is not what is measured."""
+    del epoch
+    return SAMPLES[index]
+
+
+def make_feed() -> Feed:
+    """Batches of 16."""
+    return Feed(take, len(SAMPLES), FeedConfig(batch_size=16))
+
+
+class Window:
+    """CPU seconds between the end of the warm-up and the last step."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock, self.start, self.end = clock, 0.0, 0.0
+
+    def __call__(self, step: int) -> float:
+        """Note the time at the beginning of a step; returns the learning rate."""
+        if step == WARM_UP:
+            self.start = self.clock()
+        if step == STEPS - 1:
+            self.end = self.clock()
+        return 1e-3
+
+    @property
+    def step_ms(self) -> float:
+        """Milliseconds a step."""
+        return 1e3 * (self.end - self.start) / (STEPS - 1 - WARM_UP)
+
+
+def run_bare(width: int) -> float:
+    """Milliseconds a step of the bare loop."""
+    torch.manual_seed(0)
+    toy, window = Toy(width), Window(time.process_time)
+    optimizer = torch.optim.AdamW(toy.parameters(), lr=1e-3, weight_decay=0.04)
+    batches: Iterator[Any] = make_feed().batches()
+    for step in range(STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = window(step)
+        loss = toy.loss(next(batches), None)["loss"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(toy.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return window.step_ms
+
+
+def run_fit(width: int, clock: Callable[[], float] = time.process_time) -> float:
+    """Milliseconds a step of `fit`."""
+    torch.manual_seed(0)
+    runtime, window = pick_runtime("cpu"), Window(clock)
+    config = LoopConfig(steps=STEPS)
+    fit(Toy(width), make_feed(), config, runtime=runtime, learning_rate=window)
+    runtime.close()
+    return window.step_ms
+
+
+def find_width(goal_ms: float) -> int:
+    """The width at which the bare loop takes `goal_ms` a step here."""
+    width = 64
+    while run_bare(width) < goal_ms:
+        width += 32
+    return width
+
+
+def main() -> None:
+    """Measure and write down."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--width", type=int, default=0)
+    parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--keep", action="store_true", help="write results/loop_overhead.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.ranks == 0:  # one of several processes
+        print(f"ms {run_fit(options.width, time.perf_counter):.4f}", flush=True)
+        return
+    width = options.width or find_width(1.9)
+    pairs = []
+    for number in range(options.pairs):
+        order = [run_bare, run_fit] if number % 2 else [run_fit, run_bare]
+        found = {run.__name__: run(width) for run in order}
+        pairs.append((found["run_bare"], found["run_fit"]))
+    ratios = sorted(ours / bare for bare, ours in pairs)
+    facts: dict[str, Any] = {
+        "width": width,
+        "pairs": len(pairs),
+        "bare_ms": round(statistics.median(bare for bare, _ in pairs), 3),
+        "fit_ms": round(statistics.median(ours for _, ours in pairs), 3),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_quartiles": [
+            round(ratios[len(ratios) // 4], 3),
+            round(ratios[-1 - len(ratios) // 4], 3),
+        ],
+    }
+    if options.ranks > 1:
+        command = [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            str(options.ranks),
+        ]
+        command += [__file__, "--ranks", "0", "--width", "8"]
+        done = subprocess.run(
+            [sys.executable, *command], capture_output=True, text=True, check=True
+        )
+        facts["ranks"] = options.ranks
+        facts["ranks_step_ms"] = [float(x) for x in re.findall(r"^ms (\S+)$", done.stdout, re.M)]
+    print(facts)
+    if options.keep:
+        write_results("loop_overhead", ("torch", "oct-xla"), {"unit": "CPU ms a step", **facts})
+
+
+if __name__ == "__main__":
+    main()

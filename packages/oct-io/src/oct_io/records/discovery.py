@@ -1,0 +1,205 @@
+"""Which files and folders of a tree without a manifest are scans, and what was passed over."""
+
+import logging
+from collections import Counter
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from oct_io.errors import ScanError
+from oct_io.readers.registry import DICOM, SUFFIXES, is_marked, lacks_suffix
+from oct_io.readers.sidecar import FOLDER_SIDECAR, sidecar_name
+from oct_io.readers.stacks import IMAGES, is_stack, natural_order
+from oct_io.records.opening import open_scan
+from oct_io.records.record import ScanRecord
+from oct_io.records.sidecars import FolderSidecars
+from oct_io.scan.file import ScanFile
+from oct_io.scan.header import ScanHeader
+from oct_io.storage.buckets import current_storage
+from oct_io.storage.files import join, walk_files
+
+LOG = logging.getLogger("oct_io")
+TIFF = (".tif", ".tiff")
+HEAD_BYTES = 4096  # in which a HEYEX export names its root element
+PLACED = ("frame_positions", "localizer")  # sources that tell one volume from two of one series
+
+TABLES = (FOLDER_SIDECAR, "participants.tsv", "participants.csv")  # are read, and are no scans
+
+Listed = tuple[ScanRecord, ScanHeader | ScanError]
+
+
+def describe_skipped(skipped: Counter[str]) -> str:
+    """One line on what is no scan, the most frequent kind first."""
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in skipped.most_common())
+    return f"passed over, no scans: {kinds}"
+
+
+def find_scans(base: str) -> tuple[list[ScanRecord], Counter[str]]:
+    """Files and folders below `base` that are scans, by path, and counts of the files that are not.
+
+    A file is a scan by its ending, by the mark of DICOM where it has none, by its root element if
+    it is an .xml, and by its pages if it is a TIFF. A folder is one if it holds images and no
+    scans, and a `volume.json` in it or above it speaks of it: pictures of anything are common.
+
+    Raises:
+        TreeError: the folder cannot be listed, or a `volume.json` in it cannot be used.
+    """
+    folders: dict[str, list[str]] = {}
+    skipped: Counter[str] = Counter()
+    paths = list(walk_files(base, ""))
+    for path in paths:
+        if any(part.startswith(".") for part in path.split("/")):
+            skipped["hidden"] += 1
+        else:
+            folders.setdefault(path.rpartition("/")[0], []).append(path)
+    sidecars = FolderSidecars(base, set(paths))
+    marked = _marked(base, [path for inside in folders.values() for path in inside])
+    scans: list[str] = []
+    for folder, inside in folders.items():
+        described = bool(sidecars.of_folder(folder))
+        scans += _scans_in(base, folder, inside, marked, described, skipped)
+    return [ScanRecord(path=one, sidecar=sidecars.said(one)) for one in sorted(scans)], skipped
+
+
+def _marked(base: str, paths: Sequence[str]) -> set[str]:
+    """Files without an ending that bear the mark of DICOM, or that cannot be fetched."""
+
+    def is_scan(path: str) -> bool:
+        try:
+            return is_marked(ScanFile(url=join(base, path)))
+        except ScanError:
+            return True  # what is wrong with it is said when its header is read
+
+    bare = [path for path in paths if lacks_suffix(path.rpartition("/")[2])]
+    if "://" not in base:
+        return set(filter(is_scan, bare))
+    with ThreadPoolExecutor(current_storage().connections) as pool:
+        return {path for path, found in zip(bare, pool.map(is_scan, bare), strict=True) if found}
+
+
+def _scans_in(
+    base: str,
+    folder: str,
+    inside: Sequence[str],
+    marked: Collection[str],
+    described: bool,
+    skipped: Counter[str],
+) -> list[str]:
+    """Scans among the files `inside` of one folder, or the folder itself; counts all others."""
+    images = _ending(inside, IMAGES)
+    scans = [path for path in inside if path in marked or path.lower().endswith(SUFFIXES)]
+    exports = [path for path in _ending(inside, (".xml",)) if _is_heyex(base, path)]
+    stacks = [] if exports else _stacks(base, _ending(images, TIFF))
+    scans += exports + stacks
+    used = {*scans, *(images if exports else ())}
+    if images and not exports:
+        alone = sorted(set(images) - set(stacks))
+        if scans:
+            skipped["images beside scans"] += len(alone)
+        elif not folder:
+            skipped["images in the root itself (give the folder above it)"] += len(alone)
+        elif described:
+            scans = [folder]
+        else:
+            skipped[f"images of which no {FOLDER_SIDECAR} speaks"] += len(alone)
+    own = {sidecar_name(ScanFile(url=path)) for path in scans}
+    for path in set(inside) - used - set(images):
+        name = path.rpartition("/")[2]
+        if name not in TABLES and name not in own:
+            skipped[_kind(name)] += 1
+    return scans
+
+
+def _kind(name: str) -> str:
+    if lacks_suffix(name):
+        return "without an ending"
+    return PurePosixPath(name).suffix.lower() or name
+
+
+def _ending(paths: Sequence[str], suffixes: tuple[str, ...]) -> list[str]:
+    return [path for path in paths if path.lower().endswith(suffixes)]
+
+
+def _is_heyex(base: str, path: str) -> bool:
+    try:
+        return b"HEDX" in ScanFile(url=join(base, path)).head(HEAD_BYTES)
+    except ScanError:
+        return True
+
+
+def _stacks(base: str, paths: list[str]) -> list[str]:
+    """TIFFs that are scans; none of a folder whose first one is a single B-scan."""
+
+    def is_scan(path: str) -> bool:
+        try:
+            return is_stack(ScanFile(url=join(base, path)))
+        except ScanError:
+            return path != ordered[0]  # the first one decides; another one is refused by itself
+
+    ordered = natural_order(paths)
+    return list(filter(is_scan, ordered)) if ordered and is_scan(ordered[0]) else []
+
+
+def fill_in(record: ScanRecord, header: ScanHeader | ScanError) -> ScanRecord:
+    """The record with what the header of its scan says; refused if that could not be read."""
+    if isinstance(header, ScanError):
+        return replace(record, refused=(header.stage, header.reason))
+    return replace(
+        record,
+        participant_id=header.participant_id,
+        device=header.device,
+        laterality=header.laterality,
+        region=header.region,
+        protocol=header.protocol,
+        shape=header.shape,
+        sop_instance_uid=header.sop_instance_uid,
+    )
+
+
+def join_series(base: str, listed: Sequence[Listed]) -> list[Listed]:
+    """Scans, with one for each folder of DICOM files that are the instances of one series."""
+    folders: dict[str, list[Listed]] = {}
+    for one in listed:
+        folder, _, name = one[0].path.rpartition("/")
+        if lacks_suffix(name) or name.lower().endswith(DICOM):
+            folders.setdefault(folder, []).append(one)
+    joined: dict[str, Listed] = {}
+    for folder, files in folders.items():
+        headers = [header for _, header in files if isinstance(header, ScanHeader)]
+        if not _are_one_series(headers):
+            continue
+        if not folder:
+            LOG.warning(
+                "the root itself is one scan in %d files; give the folder above", len(files)
+            )
+        elif (whole := _whole(base, folder, headers)) is not None:
+            joined |= {record.path: whole for record, _ in files}
+    alone = [one for one in listed if one[0].path not in joined]
+    return alone + list({one[0].path: one for one in joined.values()}.values())
+
+
+def _are_one_series(headers: Sequence[ScanHeader]) -> bool:
+    """Whether files of one folder say that they belong together: one series, no file twice."""
+    series = {(one.series_instance_uid, one.participant_id) for one in headers}
+    names = {one.sop_instance_uid for one in headers}
+    if len(series) != 1 or not all(one.series_instance_uid for one in headers):
+        return False
+    return len(names) == len(headers) > 1
+
+
+def _whole(base: str, folder: str, headers: Sequence[ScanHeader]) -> Listed | None:
+    """The scan that the DICOM files of a folder make; None if each is a scan of its own.
+
+    Files of one frame are parts. Files of several are so if their positions make one raster.
+    """
+    record = ScanRecord(path=folder)
+    header: ScanHeader | ScanError
+    try:
+        header = open_scan(base, record).header
+    except ScanError as error:
+        header = error
+    parts = all(one.shape[0] == 1 for one in headers)
+    if parts or (isinstance(header, ScanHeader) and header.spacing_source in PLACED):
+        return fill_in(record, header), header
+    return None

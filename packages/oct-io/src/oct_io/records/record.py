@@ -1,0 +1,65 @@
+"""One scan of a data set before it is opened, and the hashes that stand for it and its owner."""
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from oct_io.volume import Laterality
+
+RARE = ("spacing_mm", "member", "sidecar")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScanRecord:
+    """One scan of a data set, before it is opened.
+
+    Attributes:
+        path: relative to the root that was given, with forward slashes; names the participant in
+            AI-READI's layout, so it never goes into caches, logs or reports.
+        participant_id: as in the manifest, or in the file's header; "" if unknown.
+        device: normalised device name.
+        laterality: "R", "L" or "unknown".
+        region: anatomic region in the manifest's words.
+        protocol: normalised protocol token.
+        shape: (bscans, rows, columns) as announced; None if not announced.
+        sop_instance_uid: unique name of the file's content, "" if not announced.
+        spacing_mm: millimetres in array order that stand above what the scan says, if given.
+        member: which of several volumes in one file, if given.
+        sidecar: what the folders around it say of it, the JSON of a sidecar; "" if nothing.
+        refused: (stage, reason) if the record is known to be unusable; such a record goes straight
+            to the quarantine.
+    """
+
+    path: str = field(repr=False)
+    participant_id: str = field(default="", repr=False)
+    device: str = "unknown"
+    laterality: Laterality = "unknown"
+    region: str = "unknown"
+    protocol: str = "unknown"
+    shape: tuple[int, int, int] | None = None
+    sop_instance_uid: str = field(default="", repr=False)
+    refused: tuple[str, str] | None = None
+    spacing_mm: tuple[float, float, float] | None = None
+    member: str = ""
+    sidecar: str = field(default="", repr=False)
+
+    @property
+    def participant(self) -> str:
+        """Hashed participant, safe to write down."""
+        return hash_participant(self.participant_id)
+
+    @property
+    def key(self) -> str:
+        """Hashed path, and member where one is given; safe to write down."""
+        named = f"{self.path}\0{self.member}" if self.member else self.path
+        return hashlib.sha256(b"oct-io-scan:" + named.encode()).hexdigest()[:16]
+
+    def to_tree(self) -> dict[str, Any]:
+        """All fields for JSON and hashes; without those that few records have, where unset."""
+        tree = asdict(self)
+        return {name: one for name, one in tree.items() if name not in RARE or one}
+
+
+def hash_participant(participant_id: str) -> str:
+    """12 hex characters that stand for a participant in caches, logs and reports."""
+    return hashlib.sha256(b"oct-io:" + participant_id.encode()).hexdigest()[:12]

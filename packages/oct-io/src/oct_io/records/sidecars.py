@@ -1,0 +1,67 @@
+"""What `volume.json` files say of all scans below their folder, each file read once."""
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+from oct_io.errors import ScanError, TreeError
+from oct_io.readers.registry import DICOM, suffix_of
+from oct_io.readers.sidecar import FOLDER_SIDECAR, merge_fields, parse_fields
+from oct_io.scan.file import ScanFile
+from oct_io.storage.files import join
+
+
+class FolderSidecars:
+    """Sidecars of the folders from a root down; the nearest to a scan wins, field by field."""
+
+    def __init__(self, root: str, present: Collection[str] | None = None) -> None:
+        """Look below `root`.
+
+        Args:
+            root: local folder or fsspec URL.
+            present: relative paths of all files there, where a listing is at hand; None asks in
+                each folder on the way to a scan.
+        """
+        self._root, self._present = root, present
+        self._fields: dict[str, dict[str, Any]] = {}
+        self._texts: dict[str, str] = {}
+
+    def said(self, path: str) -> str:
+        """JSON of what is said of the scan at the relative `path`; "" if nothing, and of DICOM.
+
+        Raises:
+            TreeError: a sidecar that cannot be used.
+        """
+        return "" if suffix_of(path) in DICOM else self.of_folder(_parent(path))
+
+    def of_folder(self, folder: str) -> str:
+        """JSON of what is said of all scans in the relative `folder`, and below it; "" if nothing.
+
+        Raises:
+            TreeError: a sidecar that cannot be used.
+        """
+        if folder not in self._texts:
+            fields = self._merged(folder)
+            self._texts[folder] = json.dumps(fields, sort_keys=True) if fields else ""
+        return self._texts[folder]
+
+    def _merged(self, folder: str) -> dict[str, Any]:
+        if folder not in self._fields:
+            above = self._merged(_parent(folder)) if folder else {}
+            self._fields[folder] = merge_fields(above, self._read(folder))
+        return self._fields[folder]
+
+    def _read(self, folder: str) -> dict[str, Any]:
+        path = f"{folder}/{FOLDER_SIDECAR}".lstrip("/")
+        if self._present is not None and path not in self._present:
+            return {}
+        file = ScanFile(url=join(self._root, path))
+        try:
+            content = file.text()
+            return {} if content is None else parse_fields(content, file.where)
+        except ScanError as error:
+            raise TreeError(f"{file.where}: {error.reason}") from error
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]

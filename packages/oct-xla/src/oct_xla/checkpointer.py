@@ -1,0 +1,179 @@
+"""Taking a run up and saving it, on all processes alike."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from oct_xla.checkpoint import Checkpoint
+from oct_xla.errors import CheckpointError, RunFolderError
+from oct_xla.identity import check_processes, check_resumed, differences, shorten
+from oct_xla.journal import say
+from oct_xla.learner import Learner
+from oct_xla.runtime import Runtime
+from oct_xla.store import Checkpoints
+
+
+@dataclass(kw_only=True, slots=True)
+class RunState:
+    """Where a run stands; a checkpoint keeps all of it beside the tensors."""
+
+    step: int = 0
+    """Finished optimiser steps."""
+
+    skipped: int = 0
+    """Steps that were not applied, and how many of them in a row just now."""
+
+    skipped_in_a_row: int = 0
+
+    seconds: float = 0.0
+    """Seconds of training."""
+
+    best: dict[str, Any] | None = None
+    """Step, metric and value of the best checkpoint."""
+
+    row: dict[str, float] = field(default_factory=dict)
+    """The last row of metrics."""
+
+    pending: bool = False
+    """Whether the evaluation after `step` is not in `row` yet."""
+
+
+class Checkpointer:
+    """Takes a run up where its newest whole checkpoint stands, and saves it.
+
+    Args:
+        store: the folder; None saves nothing.
+        runtime: the first process writes, the others wait for it.
+        identity: from `describe_run`; compared with that of a checkpoint and of other processes.
+        settings: what else the run is made with; on a resume, what has changed is told.
+    """
+
+    def __init__(
+        self,
+        store: Checkpoints | None,
+        runtime: Runtime,
+        identity: Mapping[str, Any],
+        settings: Mapping[str, Any],
+    ) -> None:
+        self.store, self._runtime = store, runtime
+        self._identity, self._settings = identity, dict(settings)
+        self._saved = -1
+        self._failure = ""
+
+    def find(self, failure: str = "") -> Checkpoint | None:
+        """Return the checkpoint to go on from, the same on every process, None to begin.
+
+        Args:
+            failure: why this process cannot start; all processes then end with it.
+
+        Raises:
+            CheckpointError: if none is whole, or the newest whole one is of another run.
+            RunFolderError: with `failure`.
+            OctXlaError: if the processes differ in identity.
+        """
+        found: Checkpoint | None = None
+        if self.store is not None and self._runtime.rank == 0 and not failure:
+            try:
+                found = self.store.restore()
+            except CheckpointError as error:
+                self._failure = str(error)
+        step = -1 if found is None else int(found.state["step"])
+        own = {"facts": self._identity, "step": step, "bad": self._failure, "busy": failure}
+        every = [json.loads(text) for text in self._runtime.share(json.dumps(own))]
+        for kind, error_type in (("busy", RunFolderError), ("bad", CheckpointError)):
+            if texts := [one[kind] for one in every if one[kind]]:
+                raise error_type(texts[0])
+        check_processes([one["facts"] for one in every])
+        step = every[0]["step"]
+        if self.store is None or step < 0:
+            return None
+        if self._runtime.rank != 0:
+            found = self._load_elsewhere(step)
+        bad = f"{self.store.path(step)}: a process cannot read it; all must see run_dir"
+        if self._runtime.agree(int(found is None))[0] or found is None:
+            raise CheckpointError(self._failure or bad)
+        return found
+
+    def _load_elsewhere(self, step: int) -> Checkpoint | None:
+        assert self.store is not None
+        try:
+            return self.store.load(step)
+        except CheckpointError as error:
+            self._failure = f"process {self._runtime.rank}: {error}; all must see run_dir"
+            return None
+
+    def restore(self, found: Checkpoint | None, learner: Learner) -> RunState:
+        """Put a checkpoint back into the learner; returns where the run stands.
+
+        Raises:
+            CheckpointError: if it belongs to another run; each fact that differs is named.
+        """
+        if found is None or self.store is None:
+            return RunState()
+        state = dict(found.state)
+        where = str(self.store.path(state["step"]))
+        try:
+            identity, settings = state.pop("identity"), state.pop("settings")
+            run = RunState(**state)
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{where}: not made by this version of oct-xla ({error}); choose another run_dir"
+            ) from error
+        check_resumed(identity, self._identity, where)
+        learner.restore(found.tensors, where)
+        self._saved = run.step
+        changed = differences(settings, json.loads(json.dumps(self._settings)))
+        if changed and self._runtime.rank == 0:
+            facts = ", ".join(
+                f"{key} {shorten(c.before)} -> {shorten(c.now)}" for key, c in changed.items()
+            )
+            say(f"{where}: going on with {facts}")
+        return run
+
+    def has(self, step: int) -> bool:
+        """Tell whether the checkpoint after `step` steps was saved or restored."""
+        return self._saved == step
+
+    def save(self, run: RunState, learner: Learner, *, last: bool = False) -> bool:
+        """Save where the run stands, unless that is done; tells whether it is saved.
+
+        A disk that refuses is named on stderr, unless this is the last try, and the run may go on.
+        """
+        if self.store is None or self._saved == run.step:
+            return True
+        tensors = learner.tensors()
+        self._failure = ""
+        if self._runtime.rank == 0:
+            try:
+                self.store.save(run.step, tensors, self._state(run))
+            except CheckpointError as error:
+                self._failure = str(error)
+                if not last:
+                    say(f"step {run.step} is not saved, the run goes on: {error}")
+        # Nobody goes on, or ends, before the checkpoint is whole.
+        if self._runtime.agree(int(bool(self._failure)))[0]:
+            return False
+        self._saved = run.step
+        return True
+
+    def must_save(self, run: RunState, learner: Learner) -> None:
+        """Save where the run stands, as it ends here.
+
+        Raises:
+            CheckpointError: if it cannot be saved.
+        """
+        if not self.save(run, learner, last=True):
+            raise CheckpointError(self._failure or "the first process could not save the run")
+
+    def settle(self, run: RunState) -> None:
+        """Write down that the evaluation after the saved step is over; never ends the run."""
+        if self.store is None or self._saved != run.step or self._runtime.rank != 0:
+            return
+        try:
+            self.store.settle(run.step, self._state(run))
+        except CheckpointError as error:
+            say(f"the evaluation of step {run.step} is not written down: {error}")
+
+    def _state(self, run: RunState) -> dict[str, Any]:
+        return {**asdict(run), "identity": self._identity, "settings": self._settings}

@@ -1,0 +1,241 @@
+"""An objective with its optimiser on its devices: steps it, and gives its tensors out and back."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from oct_xla.errors import CheckpointError, DeviceError
+from oct_xla.feed import sample_seed
+from oct_xla.metrics import StepClock
+from oct_xla.objective import after_step, parameter_groups
+from oct_xla.preemption import StopRequest
+from oct_xla.runtime import Runtime
+from oct_xla.settings import LoopConfig
+
+_OBJECTIVE, _OPTIMIZER = "objective.", "optimizer."
+
+
+class Step(NamedTuple):
+    """How one optimiser step went, the same on every process.
+
+    Attributes:
+        numbers: loss, gradient norm and metrics, means over micro-batches and processes.
+        applied: whether weights changed; not if loss or gradient was not finite.
+        stopping: whether any process was asked to stop.
+    """
+
+    numbers: dict[str, float]
+    applied: bool
+    stopping: bool
+
+
+class Learner:
+    """Takes optimiser steps on one objective: accumulate, reduce, clip, guard, update.
+
+    A step reads the device once: one small vector with the loss, the gradient norm and the metrics.
+    Whether the step counts hangs on it, the teacher included, so it cannot be read later.
+
+    Args:
+        objective: an `oct_xla.Objective`; moved to the device.
+        runtime: where it trains.
+        config: see there.
+        seed: names the draws of the objective.
+    """
+
+    def __init__(
+        self, objective: nn.Module, runtime: Runtime, config: LoopConfig, seed: int
+    ) -> None:
+        self.objective, self.runtime, self.config, self.seed = objective, runtime, config, seed
+        runtime.prepare(objective)
+        groups = parameter_groups(objective, config.weight_decay)
+        self.optimizer = AdamW(
+            groups, lr=1e-3, betas=config.betas, weight_decay=config.weight_decay
+        )
+        self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self._names: list[str] | None = None  # of metrics, once all processes had the same
+
+    def take(
+        self, step: int, lr: float, feed: Iterator[Any], clock: StepClock, stop: StopRequest
+    ) -> Step:
+        """Take step `step`, counted from 0.
+
+        It is not applied, and `after_step` not called, if loss or gradient norm is not finite. The
+        decision is made on reduced values, so all processes make the same.
+
+        Raises:
+            DeviceError: if the device is out of memory; the text says what to set.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        # Dropout and the like draw from here; a function of the step, so a resume repeats it.
+        self.runtime.seed(sample_seed(self.seed, step, self.runtime.rank))
+        try:
+            values = self._backward(step, feed, clock)
+            stopping, everyone = self._agree(list(values), stop)
+            values["grad_norm"] = self._reduce_and_clip()
+            numbers = self._means(values, everyone)
+            finite = math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])
+            if finite:
+                self.optimizer.step()
+                numbers |= after_step(self.objective, step, self.config.steps)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.runtime.cut()
+        except RuntimeError as error:
+            raise _explained(error, self.config.accumulate) from error
+        return Step(numbers, finite, stopping or (self.runtime.world == 1 and stop.requested))
+
+    def _backward(self, step: int, feed: Iterator[Any], clock: StepClock) -> dict[str, Tensor]:
+        accumulate = self.config.accumulate
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        for micro in range(accumulate):
+            asked = clock.now()
+            batch = next(feed)
+            clock.waited(asked)
+            draws = sample_seed(self.seed, step, self.runtime.rank * accumulate + micro)
+            generator = torch.Generator().manual_seed(draws)
+            with self.runtime.autocast():
+                parts = self._loss(self.runtime.put(batch), generator)
+            (parts["loss"] / accumulate).backward()
+            for name, value in parts.items():
+                share = value.detach().float() / accumulate
+                sums[name] = sums[name] + share if name in sums else share
+                counts[name] = counts.get(name, 0) + 1
+            self.runtime.cut()
+        for name, count in counts.items():
+            if count != accumulate:  # a metric that only some micro-batches have
+                sums[name] = sums[name] * (accumulate / count)
+        return sums
+
+    def _loss(self, batch: Any, generator: torch.Generator) -> Mapping[str, Tensor]:
+        parts: Mapping[str, Tensor] = self.objective.loss(batch, generator)  # type: ignore[operator]
+        if "loss" not in parts:
+            raise ValueError(f"objective.loss returned {sorted(parts)}; it must hold 'loss'")
+        return parts
+
+    def _agree(self, names: list[str], stop: StopRequest) -> tuple[bool, list[str] | None]:
+        """Tell whether to stop, and all names of metrics if the processes' differ; else None.
+
+        The one agreement of a step. A reduction of vectors of two lengths would hang.
+        """
+        if self.runtime.world == 1:
+            return False, None
+        stopping, differ = self.runtime.agree(int(stop.requested), int(names != self._names))
+        if not differ:
+            return bool(stopping), None
+        lists: list[list[str]] = [json.loads(one) for one in self.runtime.share(json.dumps(names))]
+        if all(one == names for one in lists):
+            self._names = names
+            return bool(stopping), None
+        self._names = None
+        return bool(stopping), list(dict.fromkeys(name for one in lists for name in one))
+
+    def _reduce_and_clip(self) -> Tensor:
+        self.runtime.reduce_gradients(self._parameters)
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients).float()
+        if self.config.clip_norm is not None:
+            # On the device: a factor read to the host would be a new constant of the XLA graph.
+            scale = torch.clamp(self.config.clip_norm / (norm + 1e-6), max=1.0)
+            torch._foreach_mul_(gradients, scale)
+        return norm
+
+    def _means(
+        self, values: Mapping[str, Tensor], everyone: Sequence[str] | None
+    ) -> dict[str, float]:
+        if everyone is None:
+            means = self.runtime.mean(torch.stack(list(values.values())))
+            return dict(zip(values, means.tolist(), strict=True))
+        # Each metric is averaged over the processes that have it.
+        names = [*everyone, "grad_norm"]
+        none = torch.zeros_like(values["loss"])
+        held = torch.tensor([float(name in values) for name in names], device=none.device)
+        sums = self.runtime.mean(torch.stack([values.get(name, none) for name in names]))
+        return dict(zip(names, (sums / self.runtime.mean(held)).tolist(), strict=True))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return everything that training changes, in host memory, by parameter name.
+
+        Keys are `objective.<state_dict key>` and `optimizer.<parameter name>.<exp_avg, ...>`.
+        """
+        found = {f"{_OBJECTIVE}{name}": t for name, t in self.objective.state_dict().items()}
+        for name, parameter in self.objective.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                found[f"{_OPTIMIZER}{name}.{key}"] = value
+        return self.runtime.host(found)
+
+    def restore(self, tensors: Mapping[str, Tensor], where: str) -> None:
+        """Put the tensors of a checkpoint back, whatever device they came from.
+
+        Args:
+            tensors: as `tensors` gave them.
+            where: the checkpoint, for the error.
+
+        Raises:
+            CheckpointError: if names or shapes are not those of this objective.
+        """
+        own, saved = self.objective.state_dict(), objective_tensors(tensors)
+        _check(own, saved, where)
+        with torch.no_grad():
+            for name, value in own.items():
+                value.copy_(saved[name].to(value.device))
+        trained = {id(parameter) for parameter in self._parameters}
+        for name, parameter in self.objective.named_parameters():
+            if id(parameter) in trained:
+                self._restore_moments(tensors, name, parameter)
+        self.runtime.cut()
+
+    def _restore_moments(self, tensors: Mapping[str, Tensor], name: str, parameter: Tensor) -> None:
+        state: dict[str, Any] = {}
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            value = tensors.get(f"{_OPTIMIZER}{name}.{key}")
+            if value is not None:
+                # AdamW keeps its step counter on the host. Copied, as a file may lie behind it.
+                place = value.device if key == "step" else parameter.device
+                state[key] = value.to(place, copy=True)
+        if state:
+            self.optimizer.state[parameter] = state
+
+
+def objective_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the objective's own state dict out of a checkpoint's tensors."""
+    size = len(_OBJECTIVE)
+    return {name[size:]: t for name, t in tensors.items() if name.startswith(_OBJECTIVE)}
+
+
+def _check(own: Mapping[str, Tensor], saved: Mapping[str, Tensor], where: str) -> None:
+    missing, unknown = sorted(own.keys() - saved.keys()), sorted(saved.keys() - own.keys())
+    if missing or unknown:
+        raise CheckpointError(
+            f"{where}: made by another objective: it lacks {_some(missing)} and has"
+            f" {_some(unknown)} more; use its own configuration or another run_dir"
+        )
+    for name, value in own.items():
+        if value.shape != saved[name].shape:
+            raise CheckpointError(
+                f"{where}: {name} has shape {tuple(saved[name].shape)}, this objective needs"
+                f" {tuple(value.shape)}; use its own configuration or another run_dir"
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    if not names:
+        return "nothing"
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
+
+
+def _explained(error: RuntimeError, accumulate: int) -> Exception:
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or any(
+        sign in text for sign in ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")
+    ):
+        return DeviceError(
+            f"out of device memory: raise loop.accumulate from {accumulate} to {2 * accumulate}"
+            " (the batch and the result stay the same) and start again; it resumes"
+        )
+    return error

@@ -1,0 +1,113 @@
+"""What a run measures of itself, and who is told: clock, memory, and sinks that cannot end it."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from oct_xla.journal import Sink, say
+
+
+class StepClock:
+    """Counts volumes and waiting between two readings, and the seconds of the whole run.
+
+    Args:
+        seconds_before: seconds of training before a resume.
+        now: a clock in seconds; tests give their own.
+    """
+
+    def __init__(
+        self, seconds_before: float = 0.0, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._now = now
+        self._start = now() - seconds_before
+        self._window_start = now()
+        self._waited_s = 0.0
+        self._volumes = 0
+
+    def now(self) -> float:
+        """Seconds on this clock, for `waited`."""
+        return self._now()
+
+    def waited(self, since: float) -> None:
+        """Add the time since `since` to the waiting for data."""
+        self._waited_s += self._now() - since
+
+    def count(self, volumes: int) -> None:
+        """Add the volumes of one step, over all processes."""
+        self._volumes += volumes
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, those before a resume included."""
+        return self._now() - self._start
+
+    def read(self) -> dict[str, float]:
+        """Return the rates since the last reading, and begin anew."""
+        passed = max(self._now() - self._window_start, 1e-9)
+        rates = {
+            "volumes_per_s": self._volumes / passed,
+            "data_wait_fraction": min(self._waited_s / passed, 1.0),
+            "seconds": self.seconds,
+        }
+        self._window_start, self._waited_s, self._volumes = self._now(), 0.0, 0
+        return rates
+
+
+class Metrics:
+    """Completes each row with rates and memory, and hands it to the sinks.
+
+    A sink that raises is named once on stderr and dropped; the run goes on.
+
+    Args:
+        sinks: who is told; on the first process only.
+        seconds_before: seconds of training before a resume.
+        device: whose memory counts.
+    """
+
+    def __init__(
+        self, sinks: Sequence[Sink], *, seconds_before: float, device: torch.device
+    ) -> None:
+        self.clock = StepClock(seconds_before)
+        self._sinks, self._device = list(sinks), device
+
+    def tell(self, row: dict[str, float]) -> dict[str, float]:
+        """Return the row with rates and peak memory, after telling everyone."""
+        row = {**row, **self.clock.read(), "peak_memory_gb": peak_memory_gb(self._device)}
+        for sink in list(self._sinks):
+            try:
+                sink.write(row)
+            except Exception as error:  # whatever a tracker raises is not worth a run
+                self._drop(sink, error)
+        return row
+
+    def close(self) -> None:
+        """Close every sink that is left."""
+        for sink in self._sinks:
+            try:
+                sink.close()
+            except Exception as error:
+                say(f"{_name(sink)} did not close: {_reason(error)}")
+        self._sinks = []
+
+    def _drop(self, sink: Sink, error: Exception) -> None:
+        self._sinks.remove(sink)
+        say(f"{_name(sink)} is told no more: {_reason(error)}; the run goes on without it")
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """Return the most memory used so far in 10^9 bytes: of a GPU, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def _name(sink: Sink) -> str:
+    return type(sink).__name__
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:300]}"

@@ -1,0 +1,177 @@
+"""Trains: takes the steps, and has them told, saved and evaluated when that is due."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from oct_xla.checkpointer import Checkpointer, RunState
+from oct_xla.errors import NonFiniteError
+from oct_xla.feed import Feed
+from oct_xla.learner import Learner
+from oct_xla.metrics import Metrics
+from oct_xla.preemption import StopRequest
+
+Evaluate = Callable[[int], Mapping[str, float] | Iterator[Mapping[str, float] | None]]
+"""Scores after that many steps; or an iterator whose last item they are, and which may be left
+between two items when the run is asked to stop. All processes must yield equally often."""
+
+
+class FitResult(NamedTuple):
+    """How a run ended.
+
+    Attributes:
+        step: finished optimiser steps.
+        reason: "done", or "stopped" after SIGTERM or SIGINT and a save.
+        metrics: the last row.
+    """
+
+    step: int
+    reason: str
+    metrics: dict[str, float]
+
+
+class Trainer:
+    """One call of `fit`: steps the learner, tells the metrics, and has the checkpointer save."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        feed: Feed,
+        checkpointer: Checkpointer,
+        metrics: Metrics,
+        run: RunState,
+    ) -> None:
+        self.learner, self.feed, self.metrics = learner, feed, metrics
+        self.checkpointer, self.run = checkpointer, run
+        self.config, self.runtime = learner.config, learner.runtime
+
+    def train(
+        self, learning_rate: Callable[[int], float], evaluate: Evaluate | None, stop: StopRequest
+    ) -> FitResult:
+        """Take the steps that are left; see `fit`."""
+        config, run, clock = self.config, self.run, self.metrics.clock
+        learner, batch_size = self.learner, self.feed.config.batch_size
+        batches = self._batches() if run.step < config.steps else iter(())
+        learner.objective.train()
+        if run.pending and not self._evaluate(evaluate, stop) and self._left:
+            return self._stopped()
+        while run.step < config.steps:
+            lr, epoch = learning_rate(run.step), self.feed.epoch(run.step)
+            taken = learner.take(run.step, lr, batches, clock, stop)
+            self._count(taken.applied)
+            clock.count(batch_size)
+            run.step += 1
+            head = {"step": run.step, "epoch": epoch, "lr": lr}
+            stopping = self._end_step({**head, **taken.numbers}, evaluate, stop, taken.stopping)
+            if stopping and self._left:
+                return self._stopped()
+        self._must_save()
+        return FitResult(run.step, "done", run.row)
+
+    @property
+    def _left(self) -> bool:
+        return self.run.step < self.config.steps or self.run.pending
+
+    def _end_step(
+        self, row: dict[str, float], evaluate: Evaluate | None, stop: StopRequest, stopping: bool
+    ) -> bool:
+        """Tell, save and evaluate what is due after a step; tells whether to stop."""
+        evaluating = evaluate is not None and self._due(self.config.evaluate_every)
+        if evaluating or stopping or self._due(self.config.log_every) or self.run.step == 1:
+            row |= {"skipped": self.run.skipped, "compilations": self.runtime.compilations()}
+            self.run.row, self.run.pending = row, evaluating
+            if not evaluating:
+                self._tell()
+        if evaluating or stopping or self._due(self.config.checkpoint_every):
+            self._save()
+        if not evaluating:
+            return stopping
+        if stopping:
+            self._tell()  # without scores, which come when the run is taken up
+            return True
+        return not self._evaluate(evaluate, stop)
+
+    def _evaluate(self, evaluate: Evaluate | None, stop: StopRequest) -> bool:
+        """Evaluate the saved step and tell its row; False if the run is to stop."""
+        run = self.run
+        if evaluate is not None:
+            self.learner.objective.eval()
+            scores = self._scores(evaluate, stop)
+            self.learner.objective.train()
+            if scores is None:
+                self._tell()
+                return False
+            self._note_best(scores)
+            run.row = {**run.row, **scores}
+        run.pending = False
+        self._tell()
+        run.seconds = self.metrics.clock.seconds
+        self.checkpointer.settle(run)
+        return not self.runtime.agree(int(stop.requested))[0]
+
+    def _scores(self, evaluate: Evaluate, stop: StopRequest) -> dict[str, float] | None:
+        given = evaluate(self.run.step)
+        if isinstance(given, Iterator):
+            last: Mapping[str, float] | None = None
+            for last in given:
+                if last is None and self.runtime.agree(int(stop.requested))[0]:
+                    return None
+            given = last or {}
+        scores, wanted = dict(given), self.config.best_metric
+        if wanted and wanted not in scores:
+            raise ValueError(
+                f"loop.best_metric ({wanted!r}) must be one of evaluate's results:"
+                f" {', '.join(sorted(scores))}"
+            )
+        return scores
+
+    def _note_best(self, scores: Mapping[str, float]) -> None:
+        metric, run = self.config.best_metric, self.run
+        value = scores.get(metric, math.nan)
+        if not math.isfinite(value) or not self.checkpointer.has(run.step):
+            return
+        before = run.best["value"] if run.best and run.best["metric"] == metric else None
+        sign = 1.0 if self.config.best_mode == "max" else -1.0
+        if before is None or sign * (value - before) > 0:
+            run.best = {"step": run.step, "metric": metric, "value": float(value)}
+
+    def _batches(self) -> Iterator[Any]:
+        return self.feed.batches(
+            self.run.step,
+            rank=self.runtime.rank,
+            world=self.runtime.world,
+            micro_batches=self.config.accumulate,
+            pinned=self.runtime.device.type == "cuda",
+        )
+
+    def _due(self, every: int) -> bool:
+        step = self.run.step
+        return every > 0 and (step % every == 0 or step == self.config.steps)
+
+    def _count(self, applied: bool) -> None:
+        run = self.run
+        if applied:
+            run.skipped_in_a_row = 0
+            return
+        run.skipped += 1
+        run.skipped_in_a_row += 1
+        if run.skipped_in_a_row >= self.config.max_skipped:
+            raise NonFiniteError(
+                f"step {run.step + 1}: loss or gradient was not finite {run.skipped_in_a_row}"
+                " times in a row; lower the learning rate, lengthen the warm-up or set fp32"
+            )
+
+    def _tell(self) -> None:
+        self.run.row = self.metrics.tell(self.run.row)
+
+    def _save(self) -> bool:
+        self.run.seconds = self.metrics.clock.seconds
+        return self.checkpointer.save(self.run, self.learner)
+
+    def _must_save(self) -> None:
+        self.run.seconds = self.metrics.clock.seconds
+        self.checkpointer.must_save(self.run, self.learner)
+
+    def _stopped(self) -> FitResult:
+        self._must_save()
+        return FitResult(self.run.step, "stopped", self.run.row)
