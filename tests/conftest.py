@@ -16,10 +16,13 @@ from hydra.core.global_hydra import GlobalHydra
 
 ROOT = Path(__file__).parent.parent
 BESIDE = (
+    "pretraining",
     "report",
     "samples",
     "settings",
     "watching",
+    "evaluation",
+    "question",
     "results",
 )  # modules beside an app's __main__.py
 TIME_LIMIT = 600

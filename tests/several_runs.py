@@ -3,12 +3,14 @@
 python tests/several_runs.py '{"one": ["experiment=smoke", "run_dir=DIR"], "other": [...]}'
 """
 
+import importlib
 import json
 import runpy
 import sys
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
+from oct_launch import Launch
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parent.parent
@@ -18,13 +20,14 @@ def main(runs):
     """Make each run; the first that fails ends the program."""
     app = ROOT / "apps" / "pretrain"
     sys.path.insert(0, str(app))
-    pretrain = runpy.run_path(str(app / "__main__.py"), run_name="pretrain")["pretrain"]
+    runpy.run_path(str(app / "__main__.py"), run_name="pretrain")  # registers its schemas
+    pretraining = importlib.import_module("pretraining")
     for name, overrides in runs.items():
         with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
             tree = compose("pretrain", overrides=overrides)
         config = OmegaConf.to_object(tree)
         OmegaConf.resolve(tree)
-        if code := pretrain(config, tree):
+        if code := pretraining.run(config, Launch("pretrain", tree)):
             raise SystemExit(f"{name} ended with {code}")
 
 

@@ -248,6 +248,32 @@ def test_the_same_evaluation_again_gives_the_same_results(evaluation, run_app):
     assert after == before
 
 
+def test_a_sweep_leaves_a_folder_a_task_one_table_and_features_of_its_precision(
+    place, smoke, evaluation, run_app
+):
+    _, command = evaluation
+    asked = [one for one in command[1:] if not one.startswith("run_dir=")]
+    outcome = run_app(
+        "finetune", "-m", *asked, "task=thin,fluid", f"run_dir={place / 'asked'}",
+        "runtime.precision=bf16",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.errors
+    for task in ("thin", "fluid"):
+        assert visible(place / "asked" / f"task={task}") == EVALUATION
+        document = json.loads((place / "asked" / f"task={task}" / "results.json").read_text())
+        assert document["results"][0]["label"] == task
+    jobs = json.loads((place / "asked" / "sweep.json").read_text())["jobs"]
+    assert [job["exit_code"] for job in jobs] == [0, 0]
+    assert all(job["headline"].keys() == {"label", "AUROC", "over random init"} for job in jobs)
+    features = place / "runs" / "data" / "features"
+    exact = {path.name: load_file(path)["mean"] for path in features.glob("*.safetensors")}
+    rough = {path.name: load_file(path)["mean"] for path in features.glob("bf16/*.safetensors")}
+    assert exact.keys() >= rough.keys() != set()
+    for name, values in rough.items():
+        away = np.abs(values - exact[name]).max()
+        assert 1e-4 < away < 0.2, "rounded, and no other features"
+
+
 def test_an_evaluation_finds_what_pretraining_reported_for_the_same_pool(smoke, evaluation):
     run_dir, _ = evaluation
     document = json.loads((run_dir / "results.json").read_text())

@@ -87,6 +87,25 @@ def test_importing_a_library_loads_neither_its_siblings_nor_what_it_may_not_use(
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
+def test_importing_a_library_does_not_wait_for_torch_until_a_name_needs_it(library):
+    assert not modules_after_importing(library) & {"torch", "matplotlib", "sklearn"}
+
+
+@pytest.mark.parametrize("asked", [("--cfg", "job"), ("--help",), ("task.colum=thin",)])
+def test_a_command_line_is_read_without_torch(asked):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "apps/finetune", *asked],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == (2 if asked[0].startswith("task") else 0), done.stderr[-500:]
+    loaded = set(re.findall(r"\| +(\w+)$", done.stderr, flags=re.MULTILINE))
+    assert "hydra" in loaded
+    assert not loaded & {"torch", "torch_xla", "sklearn", "matplotlib"}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
 def test_no_file_of_a_library_imports_a_sibling_or_the_apps_tools(library):
     others = {*LIBRARIES, "hydra", "omegaconf", "oct_launch", "oct_report"} - {library}
     for path in ROOT.glob(f"packages/*/src/{library}/**/*.py"):

@@ -15,14 +15,16 @@ from hydra.errors import ConfigCompositionException
 from oct_io.catalog.selection import REGIONS
 from oct_io.scan.protocols import DEVICES
 from oct_vjepa.model.configuration import SIZES
+from oct_vjepa.objectives.presets import PRESETS
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 REAL = ["folder", *sorted(path.stem for path in (CONFIGS / "data").glob("aireadi*.yaml"))]
 GIVEN = {name: ["data.root=somewhere"] for name in REAL}
-MEANT_FOR = {"multi_domain": ["data=aireadi", "data.root=somewhere"]}
-BESIDE = ("report", "samples", "settings", "watching", "results")  # modules beside the apps
+ON_REAL_SCANS = ["data=aireadi", "data.root=somewhere"]
+MEANT_FOR = {"multi_domain": ON_REAL_SCANS, "multi_domain_dense": ON_REAL_SCANS}
+BESIDE = ("settings", "question")  # modules beside the apps
 
 
 def names(group: str) -> list[str]:
@@ -82,7 +84,7 @@ def test_every_choice_of_a_group_is_valid(group):
         build("pretrain", f"{group}={name}", *(GIVEN.get(name, []) if group == "data" else []))
 
 
-@pytest.mark.parametrize("group", ["data", "runtime", "task"])
+@pytest.mark.parametrize("group", ["data", "evaluation", "runtime", "task"])
 def test_every_choice_of_a_group_is_valid_for_an_evaluation(group):
     for name in names(group):
         build("finetune", f"{group}={name}", *(GIVEN.get(name, []) if group == "data" else []))
@@ -97,6 +99,54 @@ def test_every_encoder_is_the_one_of_its_name(encoder):
 
 def test_every_named_encoder_has_a_configuration():
     assert sorted(SIZES) == names("encoder")
+
+
+@pytest.mark.parametrize("experiment", names("experiment"))
+def test_an_evaluation_of_an_experiment_reads_its_data_and_the_encoder_that_it_left(experiment):
+    given = MEANT_FOR.get(experiment, [])
+    made = build("pretrain", f"experiment={experiment}", *given)
+    asked = build("finetune", f"evaluation={experiment}", *given)
+    assert asked.weights == f"{made.run_dir}/encoder"
+    assert asked.data == made.data
+    assert asked.run_dir == f"{made.run_dir}-finetune"
+
+
+def test_every_experiment_has_an_evaluation_and_no_other():
+    assert names("evaluation") == names("experiment")
+
+
+def presets_named():
+    """Experiment to the preset of oct-vjepa that the comment on top says it is; "" the default."""
+    found = {"": "cpu_smoke"}
+    for name in names("experiment"):
+        text = (CONFIGS / "experiment" / f"{name}.yaml").read_text()
+        if said := re.search(r"preset (\w+) of oct-vjepa", text):
+            found[name] = said[1]
+    return found
+
+
+def test_the_experiments_on_whole_scans_are_presets():
+    assert presets_named().keys() == {"", "multi_domain", "multi_domain_dense"}
+
+
+@pytest.mark.parametrize(("experiment", "name"), presets_named().items())
+def test_what_calls_itself_a_preset_equals_it_in_every_field(experiment, name):
+    chosen = [f"experiment={experiment}"] if experiment else []
+    config, preset = build("pretrain", *chosen, *MEANT_FOR.get(experiment, [])), PRESETS[name]
+    assert config.encoder == preset.encoder_config()
+    assert config.masking == preset.masking_config()
+    assert config.objective == preset.objective_config()
+    assert config.schedule == preset.schedule_config()
+    trained = {"batch_size": config.feed.batch_size}
+    trained |= {key: getattr(config.loop, key) for key in preset.training.keys() - {"batch_size"}}
+    assert trained == {key: given.value for key, given in preset.training.items()}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(CONFIGS))
+)
+def test_a_file_says_on_top_what_it_is_for(path):
+    assert [line for line in path.read_text().splitlines()[:2] if re.match("# [^@]", line)]
 
 
 @pytest.mark.parametrize("task", names("task"))

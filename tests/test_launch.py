@@ -1,7 +1,11 @@
 """How the apps start and end: settings, the head of config.yaml, and what a mistake becomes."""
 
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 import yaml
+from oct_io import PhantomTree, SourceConfig
 from oct_launch import (
     Launch,
     Mistake,
@@ -13,8 +17,13 @@ from oct_launch import (
     print_table,
 )
 from oct_launch.console import one_line
-from oct_xla import RunFolderError
+from oct_launch.settings import field_texts
+from oct_vjepa import EncoderConfig, JepaConfig, MaskSetConfig, ScheduleConfig
+from oct_xla import FeedConfig, LoopConfig, RunFolderError
+from oct_xla.runfolder import flatten
 from omegaconf import OmegaConf
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -55,6 +64,61 @@ def test_a_window_of_another_shape_is_refused_with_both_shapes():
     check_window("tiny", (8, 64, 64), otherwise="never said")
     with pytest.raises(ValueError, match=r"data.window=tiny .*\(8, 64, 64\), but it takes less"):
         check_window("tiny", (8, 64, 32), otherwise="it takes less")
+
+
+def read(page):
+    return " ".join(page.split())
+
+
+@pytest.mark.parametrize("app", ["pretrain", "finetune"])
+def test_help_shows_every_setting_with_its_value_and_its_text(call_app, app):
+    shown = call_app(app, "--help")
+    assert shown.code == 0, shown.errors
+    page, out = read(shown.out), call_app(app, "--cfg", "job").out
+    tree = OmegaConf.create(out)
+    keys = list(flatten(OmegaConf.to_container(tree, resolve=True)))
+    assert "data.storage.region" in keys
+    for key in keys:
+        assert f"{key} = " in page, key
+    kinds = [SourceConfig, PhantomTree, RuntimeConfig]
+    if app == "pretrain":
+        kinds += [EncoderConfig, FeedConfig, LoopConfig, JepaConfig, MaskSetConfig, ScheduleConfig]
+    for kind in kinds:
+        texts = field_texts(kind)
+        assert texts.keys() == {field.name for field in fields(kind)}
+        assert [text for text in texts.values() if read(text) not in page] == []
+    assert "data.window = tiny What is cut out of each scan" in page
+
+
+def test_help_shows_the_values_that_the_command_line_chooses(call_app):
+    page = read(call_app("pretrain", "--help", "objective=vjepa21", "loop.steps=7").out)
+    assert "loop.steps = 7 Optimiser steps" in page
+    assert "objective.levels = 4 Blocks whose features" in page
+    assert "objective.ema_start = 0.99925 Teacher momentum" in page, "inherited"
+
+
+def test_help_lists_groups_and_experiments_with_what_each_file_says_of_itself(call_app):
+    page = call_app("pretrain", "--help").out
+    assert "encoder  (unless told otherwise: cpu_smoke)" in page
+    for path in (ROOT / "configs" / "experiment").glob("*.yaml"):
+        assert f"    {path.stem} " in page
+    assert "Does everything still fit together?" in page
+    assert "@package" not in page
+
+
+def test_a_setting_that_is_not_read_is_refused_where_the_command_line_gives_it(launch):
+    launch.refuse_unread("data.label_columns", "task.column=NAME")
+    given = Launch("finetune", launch.settings, ("+data.label_columns=[a]",))
+    with pytest.raises(Mistake, match=r"data\.label_columns does nothing in finetune; task"):
+        given.refuse_unread("data.label_columns", "task.column=NAME")
+
+
+def test_a_run_folder_in_a_bucket_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    launch = Launch("pretrain", OmegaConf.create({"run_dir": "gs://bucket/run"}))
+    with pytest.raises(Mistake, match=r"run_dir \(gs://bucket/run\) must be a local folder"):
+        launch.claim_run_folder("the run")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_mistake_is_one_line_on_stderr_and_code_two(capsys):

@@ -61,13 +61,21 @@ def test_a_misspelt_key_ends_the_program_in_one_line(run_app):
 @pytest.mark.parametrize(
     ("override", "culprits"),
     [
-        ("encoder.wdith=3", ["wdith"]),
-        ("+encoder.wdith=3", ["wdith"]),
+        ("encoder.widht=3", ["encoder.widht: there is no such", "did you mean encoder.width"]),
+        ("+encoder.wdith=3", ["encoder.wdith: there is no such", "did you mean encoder.width"]),
+        ("width=3", ["width: there is no such", "encoder.width"]),
+        ("objective.levls=3", ["did you mean objective.levels"]),
+        ("encodr=base", ["did you mean encoder"]),
         ("+stray=3", ["stray"]),
         ("encoder=colossal", ["encoder/colossal", "cpu_smoke"]),
+        ("encoder=smal", ["did you mean small?"]),
         ("experiment=lost", ["experiment/lost", "smoke"]),
         ("encoder.heads=5", ["heads (5)"]),
-        ("encoder.width=wide", ["wide", "width"]),
+        ("encoder.width=wide", ["encoder.width must be an integer, not 'wide'"]),
+        ("loop.steps=abc", ["loop.steps must be an integer, not 'abc'"]),
+        ("schedule.peak=high", ["schedule.peak must be a number, not 'high'"]),
+        ("measure_input=perhaps", ["measure_input must be true or false", "perhaps"]),
+        ("data.cache=s3://b/cache", ["data.cache (s3://b/cache) must be a local folder"]),
         ("encoder.patch_size=[3,8,16]", ["patch_size"]),
         ("loop.steps=0", ["loop.steps (0)"]),
         ("feed.batch_size=0", ["feed.batch_size (0)"]),
@@ -85,7 +93,21 @@ def test_a_wrong_setting_is_named(refused, tmp_path, override, culprits):
     line = refused("pretrain", override, f"run_dir={tmp_path / 'run'}")
     for culprit in culprits:
         assert culprit in line
+    assert "+encoder" not in line, "it would not work either"
     assert not (tmp_path / "run").exists() or override.startswith(("resume", "runtime"))
+
+
+@pytest.mark.parametrize("app", ["pretrain", "finetune"])
+def test_a_run_folder_in_a_bucket_is_refused_and_no_folder_called_s3_appears(
+    refused, smoke, tmp_path, place, app
+):
+    given = {
+        "pretrain": ("pretrain", f"data.root={smoke.data}"),
+        "finetune": ask(smoke, tmp_path),
+    }[app]
+    line = refused(*given, "run_dir=s3://bucket/run")
+    assert "run_dir (s3://bucket/run) must be a local folder" in line
+    assert not (place / "s3:").exists()
 
 
 def test_a_data_set_without_its_place_is_told_how_to_give_it(refused, tmp_path):
@@ -233,6 +255,10 @@ def test_an_evaluation_at_another_window_is_refused(refused, smoke, tmp_path):
         ("runtime.device=tpu9", ["tpu9", "cuda"]),
         ("task=lost", ["task/lost", "thin"]),
         ("test_split=exam", ["exam"]),
+        ("experiment=lost", ["evaluation/lost", "phantom_lesions"]),
+        ("features=s3://b/c", ["features (s3://b/c) must be a local folder"]),
+        ("data.label_columns=[fluid]", ["data.label_columns does nothing in finetune", "task."]),
+        ("data.excluded_splits=[val]", ["data.excluded_splits", "does nothing", "test_split="]),
     ],
 )
 def test_a_wrong_setting_of_an_evaluation_is_named(refused, smoke, tmp_path, override, culprits):

@@ -8,8 +8,7 @@ import oct_xla
 from hydra.core.config_store import ConfigStore
 from oct_launch import RuntimeConfig
 from oct_vjepa.evaluation.encoders import ProbeConfig
-from oct_vjepa.objectives.objective import TeacherConfig
-from oct_vjepa.objectives.registry import OBJECTIVES, method_of
+from oct_vjepa.objectives.configuration import OBJECTIVES, TeacherConfig, method_of
 
 
 @dataclass(kw_only=True, slots=True)

@@ -2,11 +2,11 @@
 
 `app` makes a command of a function and its settings; `console` is what both say to a terminal. It
 knows what the three libraries call an error, a device and a run folder, and nothing of what an app
-does between its start and its end.
+does between its start and its end. `settings` knows what may be set, `manual` prints it for
+`--help`, `hints` finds what was meant, and `sweep` runs one command line with several values.
 """
 
 from oct_launch.command import (
-    EXPECTED,
     Launch,
     RuntimeConfig,
     app,
@@ -20,10 +20,10 @@ from oct_launch.console import (
     mistakes,
     print_table,
 )
+from oct_launch.places import refuse_url
 
 __all__ = [
     "EXIT_STOPPED",
-    "EXPECTED",
     "Launch",
     "Mistake",
     "RuntimeConfig",
@@ -33,4 +33,5 @@ __all__ = [
     "exit_codes",
     "mistakes",
     "print_table",
+    "refuse_url",
 ]

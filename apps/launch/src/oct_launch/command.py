@@ -1,8 +1,14 @@
-"""A command: Hydra composes its settings, a dataclass checks them, and a mistake ends in a line."""
+"""A command: Hydra composes its settings, a dataclass checks them, and a mistake ends in a line.
 
+Nothing here imports torch before the settings are known to be right.
+"""
+
+import inspect
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -17,18 +23,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from oct_launch.console import exit_codes, mistakes
+from oct_launch.arguments import Arguments, read_arguments
+from oct_launch.console import Mistake, exit_codes, one_line
+from oct_launch.hints import explain
+from oct_launch.manual import write_manual
+from oct_launch.places import refuse_url
+from oct_launch.sweep import Headline, split_jobs, sweep
 
 Config = TypeVar("Config")
 
-EXPECTED = (
-    HydraException,
-    OmegaConfBaseException,
-    oct_io.OctIoError,
-    oct_vjepa.WeightsError,
-    oct_xla.OctXlaError,
-)
-"""Errors whose text tells the user what to put right."""
+REFUSED = (HydraException, OmegaConfBaseException)
+"""Errors of settings whose text tells the user what to put right."""
 
 HEAD = """\
 # Repeats {what}: uv run apps/{app} --config-dir THIS_FOLDER --config-name config run_dir=OTHER
@@ -51,7 +56,7 @@ class RuntimeConfig:
     precision: str = "fp32"
     """fp32, or bf16 autocast; parameters stay fp32."""
 
-    def pick(self) -> oct_xla.Runtime:
+    def pick(self) -> "oct_xla.Runtime":
         """Start the runtime.
 
         Raises:
@@ -68,10 +73,21 @@ class Launch:
     Attributes:
         app: its name, that of its folder.
         settings: all of them, resolved; what the run folder keeps.
+        given: what the command line sets, key=value each.
     """
 
     app: str
     settings: DictConfig
+    given: Sequence[str] = ()
+
+    def refuse_unread(self, key: str, instead: str) -> None:
+        """Refuse a setting of the command line that this app has, but does not read.
+
+        Raises:
+            Mistake: names the setting and what serves instead.
+        """
+        if any(re.match(rf"\+*{re.escape(key)}=", one) for one in self.given):
+            raise Mistake(f"{key} does nothing in {self.app}; {instead}")
 
     def claim_run_folder(
         self,
@@ -81,7 +97,7 @@ class Launch:
         resume: str = "auto",
         may_change: Sequence[str] = (),
         rank: int = 0,
-    ) -> oct_xla.RunFolder:
+    ) -> "oct_xla.RunFolder":
         """Make or take up the folder that the setting `run_dir` names, and keep the settings there.
 
         Args:
@@ -91,6 +107,7 @@ class Launch:
             may_change: settings that may differ on a resume.
             rank: number of this process.
         """
+        refuse_url("run_dir", self.settings.run_dir)
         names = (f"{self.app}_schema", *groups, "_self_")
         head = HEAD.format(
             what=what, app=self.app, defaults="\n".join(f"- {name}" for name in names)
@@ -105,28 +122,40 @@ class Launch:
         )
 
 
+def expected_errors() -> tuple[type[Exception], ...]:
+    """Errors of a run whose text tells the user what to put right."""
+    return (*REFUSED, oct_io.OctIoError, oct_vjepa.WeightsError, oct_xla.OctXlaError)
+
+
 def app(
-    name: str, schema: type[Config]
+    name: str, schema: type[Config], *, headline: Headline
 ) -> Callable[[Callable[[Config, Launch], int]], Callable[[], None]]:
     """Make a command of a function: it takes the checked settings and returns the exit code.
 
     The command reads its arguments from `sys.argv`, and ends the process with code 2 and one line
-    on stderr for what only the user can put right.
+    on stderr for what only the user can put right. `--help` and sweeps (`-m`) are answered here.
 
     Args:
         name: of the app, and of its file in configs/.
         schema: dataclass of the settings; Hydra knows it as NAME_schema from now on.
+        headline: from the folder of a finished run to what a sweep's table says of it.
     """
     ConfigStore.instance().store(f"{name}_schema", schema)
 
     def decorate(function: Callable[[Config, Launch], int]) -> Callable[[], None]:
+        folder = Path(inspect.getfile(function)).parent
+        configs = folder.parent.parent / "configs"
+
         @wraps(function)  # Hydra looks for configs/ from the file of what is wrapped
         def checked(tree: DictConfig) -> None:
-            with exit_codes(*EXPECTED):  # here as well: Hydra adds a line to what passes through it
-                with mistakes(ValueError, AttributeError):  # the latter: a key added with +
-                    config = cast(Config, OmegaConf.to_object(tree))
+            arguments = read_arguments(sys.argv[1:], name)
+            # AttributeError: a key added with +; ValueError: what a dataclass refuses.
+            hints = hinted(arguments, schema, configs, name, AttributeError, ValueError)
+            with exit_codes(), hints:  # here as well: Hydra adds a line to what passes through it
+                config = cast(Config, OmegaConf.to_object(tree))
                 OmegaConf.resolve(tree)
-                if code := function(config, Launch(name, tree)):
+            with exit_codes(*expected_errors()):
+                if code := function(config, Launch(name, tree, arguments.overrides)):
                     sys.exit(code)
 
         composed = hydra.main(version_base="1.3", config_path="../../configs", config_name=name)(
@@ -136,12 +165,34 @@ def app(
         def command() -> None:
             # Without it Hydra prints several lines and exits with 1.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-            with exit_codes(*EXPECTED):
-                composed()
+            arguments = read_arguments(sys.argv[1:], name)
+            with exit_codes(*REFUSED), hinted(arguments, schema, configs, name):
+                if arguments.helps:
+                    about = function.__globals__["__doc__"]
+                    print(write_manual(about, arguments.compose(configs), configs, name))
+                elif arguments.sweeps and len(split_jobs(arguments.overrides)[1]) > 1:
+                    sys.exit(sweep(arguments, folder, configs, headline))
+                else:
+                    sys.argv[1:] = [one for one in sys.argv[1:] if one not in ("-m", "--multirun")]
+                    composed()
 
         return command
 
     return decorate
+
+
+@contextmanager
+def hinted(
+    arguments: Arguments, schema: type, configs: Path, name: str, *more: type[Exception]
+) -> Iterator[None]:
+    """Put the nearest right names, or the reason, in place of what Hydra says of an argument."""
+    kinds: tuple[type[Exception], ...] = (*REFUSED, *more)
+    try:
+        yield
+    except kinds as error:
+        if said := explain(error, arguments.overrides, schema, configs, name):
+            raise Mistake(said) from error
+        raise Mistake(one_line(error)) from error
 
 
 def check_window(window: str, taken: tuple[int, int, int], *, otherwise: str) -> None:

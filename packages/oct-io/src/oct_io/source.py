@@ -121,6 +121,8 @@ class SourceConfig:
             raise ValueError(f"data.window ({self.window}) must be one of {', '.join(WINDOWS)}")
         WINDOWS[self.window].require_fixed_shape()
         self.selection()
+        if "://" in self.cache:
+            raise ValueError(f"data.cache ({self.cache}) must be a local folder, not a URL")
         check_flag_names(self.flags, "data.flags")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"data.max_bad_fraction ({self.max_bad_fraction}) must be 0 to 1")

@@ -8,17 +8,53 @@ masking (what is hidden), objectives (what is trained), heads, convert (others' 
 (what features are worth), commands. A wing imports those before it, as `lint-imports` checks.
 """
 
-from oct_vjepa.evaluation.baselines import axial_profile
-from oct_vjepa.evaluation.features import embed_volumes
-from oct_vjepa.evaluation.probes import ProbeResult, paired_difference, probe
-from oct_vjepa.masking.masks import MaskingConfig, Masks, MaskSetConfig, sample_masks
-from oct_vjepa.model.encoder import Encoder, EncoderConfig, encoder_config
-from oct_vjepa.model.pooling import POOLS, pool_tokens
-from oct_vjepa.model.predictor import Predictor, PredictorConfig
-from oct_vjepa.model.weights import WeightsError
-from oct_vjepa.objectives.jepa import Jepa, JepaBatch, JepaConfig
-from oct_vjepa.objectives.schedules import ScheduleConfig
-from oct_vjepa.objectives.teacher import Teacher
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from oct_vjepa.evaluation.baselines import axial_profile
+    from oct_vjepa.evaluation.features import embed_volumes
+    from oct_vjepa.evaluation.probes import ProbeResult, paired_difference, probe
+    from oct_vjepa.masking.configuration import MaskingConfig, MaskSetConfig
+    from oct_vjepa.masking.masks import Masks, sample_masks
+    from oct_vjepa.model.configuration import POOLS, EncoderConfig, PredictorConfig, encoder_config
+    from oct_vjepa.model.encoder import Encoder
+    from oct_vjepa.model.pooling import pool_tokens
+    from oct_vjepa.model.predictor import Predictor
+    from oct_vjepa.model.weights import WeightsError
+    from oct_vjepa.objectives.configuration import JepaConfig
+    from oct_vjepa.objectives.jepa import Jepa
+    from oct_vjepa.objectives.objective import JepaBatch
+    from oct_vjepa.objectives.schedules import ScheduleConfig
+    from oct_vjepa.objectives.teacher import Teacher
+
+_HOMES = {
+    "evaluation.baselines": "axial_profile",
+    "evaluation.features": "embed_volumes",
+    "evaluation.probes": "ProbeResult paired_difference probe",
+    "masking.configuration": "MaskSetConfig MaskingConfig",
+    "masking.masks": "Masks sample_masks",
+    "model.configuration": "POOLS EncoderConfig PredictorConfig encoder_config",
+    "model.encoder": "Encoder",
+    "model.pooling": "pool_tokens",
+    "model.predictor": "Predictor",
+    "model.weights": "WeightsError",
+    "objectives.configuration": "JepaConfig",
+    "objectives.jepa": "Jepa",
+    "objectives.objective": "JepaBatch",
+    "objectives.schedules": "ScheduleConfig",
+    "objectives.teacher": "Teacher",
+}
+"""Imported at first use: who only reads settings does not wait seconds for torch."""
+_LATER = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'oct_vjepa' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f"oct_vjepa.{_LATER[name]}"), name)
+
 
 __all__ = [
     "POOLS",

@@ -7,27 +7,58 @@ on disk, `identity` what makes two starts one run. `device` picks a `runtime`: `
 and CUDA, `xla` for TPUs. It knows no model and no scan.
 """
 
-from oct_xla.checkpoint import read_checkpoint
-from oct_xla.device import pick_runtime
-from oct_xla.errors import (
-    CheckpointError,
-    DeviceError,
-    FeedError,
-    NonFiniteError,
-    OctXlaError,
-    RunFolderError,
-)
-from oct_xla.feed import Feed, FeedConfig, sample_seed
-from oct_xla.journal import Journal, Sink, read_rows
-from oct_xla.learner import objective_tensors
-from oct_xla.loop import fit
-from oct_xla.objective import Objective
-from oct_xla.runfolder import RunFolder, claim_run_folder, write_provenance
-from oct_xla.runtime import Runtime
-from oct_xla.settings import LoopConfig
-from oct_xla.sinks import WandbSink
-from oct_xla.store import Checkpoints
-from oct_xla.trainer import FitResult
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from oct_xla.checkpoint import read_checkpoint
+    from oct_xla.device import pick_runtime
+    from oct_xla.errors import (
+        CheckpointError,
+        DeviceError,
+        FeedError,
+        NonFiniteError,
+        OctXlaError,
+        RunFolderError,
+    )
+    from oct_xla.feed import Feed, FeedConfig, sample_seed
+    from oct_xla.journal import Journal, Sink, read_rows
+    from oct_xla.learner import objective_tensors
+    from oct_xla.loop import fit
+    from oct_xla.objective import Objective
+    from oct_xla.runfolder import RunFolder, claim_run_folder, write_provenance
+    from oct_xla.runtime import Runtime
+    from oct_xla.settings import LoopConfig
+    from oct_xla.sinks import WandbSink
+    from oct_xla.store import Checkpoints
+    from oct_xla.trainer import FitResult
+
+_HOMES = {
+    "checkpoint": "read_checkpoint",
+    "device": "pick_runtime",
+    "errors": "CheckpointError DeviceError FeedError NonFiniteError OctXlaError RunFolderError",
+    "feed": "Feed FeedConfig sample_seed",
+    "journal": "Journal Sink read_rows",
+    "learner": "objective_tensors",
+    "loop": "fit",
+    "objective": "Objective",
+    "runfolder": "RunFolder claim_run_folder write_provenance",
+    "runtime": "Runtime",
+    "settings": "LoopConfig",
+    "sinks": "WandbSink",
+    "store": "Checkpoints",
+    "trainer": "FitResult",
+}
+"""Imported at first use: who only reads settings does not wait seconds for torch."""
+_LATER = {name: home for home, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'oct_xla' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f"oct_xla.{_LATER[name]}"), name)
+
 
 __all__ = [
     "CheckpointError",

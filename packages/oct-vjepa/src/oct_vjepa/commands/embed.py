@@ -8,8 +8,9 @@ from pathlib import Path
 from oct_vjepa.evaluation.embedding import EmbeddingConfig, EmbeddingError, embed_source
 from oct_vjepa.evaluation.sources import SUFFIXES, SourceError, open_source
 from oct_vjepa.evaluation.tables import FORMATS, TableError
+from oct_vjepa.model.configuration import POOLS
 from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.model.pooling import FURTHER_POOLS, POOLS
+from oct_vjepa.model.pooling import FURTHER_POOLS
 from oct_vjepa.model.weights import WeightsError
 
 LINE_EVERY_S = 5.0  # between two lines of progress

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from oct_vjepa.model.absolute import resize_table
-from oct_vjepa.model.patches import AXES
+from oct_vjepa.model.configuration import AXES
 from oct_vjepa.model.weights import WeightsError
 
 

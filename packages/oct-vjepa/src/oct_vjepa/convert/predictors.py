@@ -12,8 +12,8 @@ from oct_vjepa.convert.layout import fill
 from oct_vjepa.convert.report import LoadReport
 from oct_vjepa.convert.transformers import OUTSIDE_PREDICTOR, from_transformers
 from oct_vjepa.convert.vjepa2 import our_name, repeated_token, strip
-from oct_vjepa.model.configuration import EncoderConfig
-from oct_vjepa.model.predictor import Predictor, PredictorConfig
+from oct_vjepa.model.configuration import EncoderConfig, PredictorConfig
+from oct_vjepa.model.predictor import Predictor
 from oct_vjepa.model.weights import WeightsError
 
 OUTSIDE_HUB = {"predictor_norm": "norm", "predictor_embed": "embed", "predictor_proj": "proj"}

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oct_vjepa.evaluation.baselines import axial_profile
 from oct_vjepa.evaluation.comparison import ProbeRow, compare_features
-from oct_vjepa.evaluation.features import Features
 from oct_vjepa.evaluation.probes import BOOTSTRAP
-from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.model.pooling import POOLS
+from oct_vjepa.model.configuration import POOLS
+
+if TYPE_CHECKING:  # a program that only reads its settings does not wait for torch
+    from oct_vjepa.evaluation.features import Features
+    from oct_vjepa.model.encoder import Encoder
 
 
 @dataclass(kw_only=True, slots=True)
@@ -72,9 +74,9 @@ class SpacedVolumes(Protocol):
 
 def probe_encoders(
     config: ProbeConfig,
-    encoders: Mapping[str, Encoder],
+    encoders: "Mapping[str, Encoder]",
     questions: Mapping[str, Examples],
-    embed: Callable[[Encoder, Examples], Features],
+    embed: "Callable[[Encoder, Examples], Features]",
     *,
     reference: str = "random init",
     seed: int,

@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from oct_vjepa.model.configuration import POOLS
 from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.model.pooling import POOLS, check_pools, class_tokens_of, pool_tokens
+from oct_vjepa.model.pooling import check_pools, class_tokens_of, pool_tokens
 from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.saving import write_whole
 

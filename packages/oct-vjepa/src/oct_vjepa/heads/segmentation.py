@@ -10,8 +10,8 @@ from torch.nn import functional
 from oct_vjepa.heads.finetuning import FineTuned, FinetuningConfig
 from oct_vjepa.heads.head import Head
 from oct_vjepa.model.blocks import INIT_STD
+from oct_vjepa.model.configuration import grid_of
 from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.model.patches import grid_of
 
 Shape = tuple[int, int, int]
 UNLABELLED_VOXEL = -1

@@ -4,31 +4,11 @@ A scan is mostly background. Masks and diagnostics that treat all patches alike 
 the background, so both can be given a weight for each patch. A segmentation serves as well.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from oct_vjepa.masking.configuration import ForegroundConfig
 from oct_vjepa.model.patches import split_patches
-from oct_vjepa.rules import BETWEEN_0_AND_1, check_choices, check_numbers
-
-FOREGROUND_MEASURES = ("mean", "std")
-
-
-@dataclass(kw_only=True, slots=True)
-class ForegroundConfig:
-    """How patches are told apart: the share of them with the largest measure is foreground."""
-
-    measure: str = "mean"
-    """"mean": bright patches, for scanners that show tissue bright on dark; "std": patches with
-    texture or edges, whatever their brightness."""
-    fraction: float = 0.3
-    """Share of a volume's patches that count as foreground. A share and not a threshold: it needs
-    no unit, survives a change of gain, and gives every volume the same number."""
-
-    def __post_init__(self) -> None:
-        check_choices(self, "foreground", measure=FOREGROUND_MEASURES)
-        check_numbers(self, "foreground", BETWEEN_0_AND_1, "fraction")
 
 
 @torch.no_grad()

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-ATTENTION_KERNELS = ("auto", "sdpa")
 FLASH_BLOCK = 1024  # torch_xla.experimental.custom_kernel: the largest of DEFAULT_BLOCK_SIZES
 FLASH_SHORT = (128, 256, 512)  # shorter lengths that the smaller blocks divide
 

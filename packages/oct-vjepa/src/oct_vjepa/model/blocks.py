@@ -54,7 +54,7 @@ class Block(nn.Module):
         layer_norm_eps: see `EncoderConfig`.
         drop_path: probability that a sample skips a branch in training; drawn, as dropout is, from
             torch's generator of the device.
-        attention: one of `oct_vjepa.model.attention.ATTENTION_KERNELS`.
+        attention: one of `oct_vjepa.model.configuration.ATTENTION_KERNELS`.
     """
 
     def __init__(

@@ -1,14 +1,28 @@
-"""The shape of an encoder: settings with the reason for each value, and the named sizes."""
+"""The shapes of encoder and predictor: settings with the reason for each value, the named sizes.
+
+Nothing here needs torch, so that settings can be read and refused before it is imported.
+"""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from oct_vjepa.model.attention import ATTENTION_KERNELS
-from oct_vjepa.model.patches import grid_of
-from oct_vjepa.model.positions import POSITION_UNITS, ROTARY_FORMS, Placement, check_head_width
 from oct_vjepa.rules import FROM_0_BELOW_1, POSITIVE, check_choices, check_numbers
 
+AXES = ("Z", "Y", "X")
 POSITIONS = ("rotary", "learned", "sincos")
+ROTARY_FORMS = ("vjepa2", "interleaved")
+POSITION_UNITS = ("index", "length", "span")
+ATTENTION_KERNELS = ("auto", "sdpa")
+POOLS = ("mean", "mean_std", "max")
+"""Pools that a pass over a data set computes unless told otherwise."""
+
+
+class Placement(NamedTuple):
+    """How the place of a patch becomes a number to rotate by."""
+
+    unit: str = "index"  # one of POSITION_UNITS
+    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)  # "length": voxel spacing that is index
+    span: int = 16  # "span": rows and columns of the grid whose positions are index
 
 
 class Size(NamedTuple):
@@ -140,6 +154,24 @@ class EncoderConfig:
         return Placement(self.position_unit, self.position_scale, self.position_span)
 
 
+@dataclass(kw_only=True, slots=True)
+class PredictorConfig:
+    """Shape of the predictor; narrower than the encoder, so that the encoder does the work."""
+
+    width: int = 48
+    """Features inside; half of the default encoder. V-JEPA 2 has 384."""
+    depth: int = 3
+    """Number of blocks; V-JEPA 2 has 12. It attends to context and targets, so it costs much."""
+    heads: int = 3
+    """Attention heads; V-JEPA 2 has 12."""
+    mlp_ratio: float = 4.0
+    """Hidden width of a block's MLP over its width, as in V-JEPA 2."""
+
+    def __post_init__(self) -> None:
+        check_head_width("predictor", width=self.width, heads=self.heads)
+        check_numbers(self, "predictor", POSITIVE, "depth", "mlp_ratio")
+
+
 def encoder_config(size: str, **settings: Any) -> EncoderConfig:
     """Configuration of a named size: cpu_smoke, tiny, small, base, large, huge or giant.
 
@@ -153,3 +185,34 @@ def encoder_config(size: str, **settings: Any) -> EncoderConfig:
     if size not in SIZES:
         raise ValueError(f"encoder size ({size!r}) must be one of {sorted(SIZES)}")
     return EncoderConfig(**(SIZES[size]._asdict() | settings))
+
+
+def grid_of(shape: tuple[int, int, int], patch_size: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Number of patches along (Z, Y, X).
+
+    Raises:
+        ValueError: an axis is not a whole, positive number of patches; the axis is named.
+    """
+    for axis, voxels, patch in zip(AXES, shape, patch_size, strict=True):
+        if voxels < patch or voxels % patch:
+            raise ValueError(
+                f"axis {axis} has {voxels} voxels, not a multiple of its patch size {patch}; "
+                f"crop or pad the volume {tuple(shape)} or change patch_size {tuple(patch_size)}"
+            )
+    z, y, x = (voxels // patch for voxels, patch in zip(shape, patch_size, strict=True))
+    return z, y, x
+
+
+def check_head_width(name: str, *, width: int, heads: int) -> None:
+    """Refuse widths that cannot be split into heads with three rotary axes.
+
+    Raises:
+        ValueError: names `name` (the configuration), the values and the rule.
+    """
+    if heads < 1 or width < 1 or width % heads:
+        raise ValueError(f"{name}.width ({width}) must be a positive multiple of heads ({heads})")
+    if (width // heads) % 2 or width // heads < 6:
+        raise ValueError(
+            f"{name}.width / heads ({width // heads}) must be even and at least 6: "
+            "rotary positions need a pair of features for each of the three axes"
+        )

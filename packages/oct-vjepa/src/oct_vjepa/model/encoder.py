@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from oct_vjepa.model.absolute import AbsolutePositions
 from oct_vjepa.model.blocks import initialise, run_block, stack_blocks
-from oct_vjepa.model.configuration import SIZES, EncoderConfig, encoder_config
-from oct_vjepa.model.patches import PatchEmbedding, grid_of
+from oct_vjepa.model.configuration import SIZES, EncoderConfig, encoder_config, grid_of
+from oct_vjepa.model.patches import PatchEmbedding
 from oct_vjepa.model.pooling import pool_tokens
 from oct_vjepa.model.positions import Rotary, make_rotary, patch_positions
 from oct_vjepa.model.weights import (

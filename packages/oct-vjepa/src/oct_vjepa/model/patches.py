@@ -3,23 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-AXES = ("Z", "Y", "X")
-
-
-def grid_of(shape: tuple[int, int, int], patch_size: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Number of patches along (Z, Y, X).
-
-    Raises:
-        ValueError: an axis is not a whole, positive number of patches; the axis is named.
-    """
-    for axis, voxels, patch in zip(AXES, shape, patch_size, strict=True):
-        if voxels < patch or voxels % patch:
-            raise ValueError(
-                f"axis {axis} has {voxels} voxels, not a multiple of its patch size {patch}; "
-                f"crop or pad the volume {tuple(shape)} or change patch_size {tuple(patch_size)}"
-            )
-    z, y, x = (voxels // patch for voxels, patch in zip(shape, patch_size, strict=True))
-    return z, y, x
+from oct_vjepa.model.configuration import grid_of
 
 
 def split_patches(x_BCZYX: Tensor, patch_size: tuple[int, int, int]) -> Tensor:

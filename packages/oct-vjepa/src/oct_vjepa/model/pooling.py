@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-POOLS = ("mean", "mean_std", "max")
-"""Pools that a pass over a data set computes unless told otherwise."""
+from oct_vjepa.model.configuration import POOLS
+
 FURTHER_POOLS = ("min", "max_min", "cls")
 """Pools that must be asked for by name."""
 _WIDTHS = {"mean_std": 2, "max_min": 2}

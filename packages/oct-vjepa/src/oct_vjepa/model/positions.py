@@ -9,17 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ROTARY_FORMS = ("vjepa2", "interleaved")
-POSITION_UNITS = ("index", "length", "span")
+from oct_vjepa.model.configuration import ROTARY_FORMS, Placement
+
 THETA = 10_000.0  # V-JEPA 2, src/models/utils/modules.py
-
-
-class Placement(NamedTuple):
-    """How the place of a patch becomes a number to rotate by."""
-
-    unit: str = "index"  # one of POSITION_UNITS
-    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)  # "length": voxel spacing that is index
-    span: int = 16  # "span": rows and columns of the grid whose positions are index
 
 
 class Rotary(NamedTuple):
@@ -27,21 +19,6 @@ class Rotary(NamedTuple):
 
     cos_BND: Tensor  # (B or 1, N, head width), float32
     sin_BND: Tensor  # same shape; the sign of the rotation is in it
-
-
-def check_head_width(name: str, *, width: int, heads: int) -> None:
-    """Refuse widths that cannot be split into heads with three rotary axes.
-
-    Raises:
-        ValueError: names `name` (the configuration), the values and the rule.
-    """
-    if heads < 1 or width < 1 or width % heads:
-        raise ValueError(f"{name}.width ({width}) must be a positive multiple of heads ({heads})")
-    if (width // heads) % 2 or width // heads < 6:
-        raise ValueError(
-            f"{name}.width / heads ({width // heads}) must be even and at least 6: "
-            "rotary positions need a pair of features for each of the three axes"
-        )
 
 
 def grid_positions(

@@ -1,33 +1,13 @@
 """Fill in the features of the target patches from those of the context patches."""
 
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from oct_vjepa.model.blocks import INIT_STD, initialise, run_block, stack_blocks
-from oct_vjepa.model.encoder import EncoderConfig
-from oct_vjepa.model.positions import check_head_width, make_rotary, patch_positions
-from oct_vjepa.rules import POSITIVE, check_numbers
-
-
-@dataclass(kw_only=True, slots=True)
-class PredictorConfig:
-    """Shape of the predictor; narrower than the encoder, so that the encoder does the work."""
-
-    width: int = 48
-    """Features inside; half of the default encoder. V-JEPA 2 has 384."""
-    depth: int = 3
-    """Number of blocks; V-JEPA 2 has 12. It attends to context and targets, so it costs much."""
-    heads: int = 3
-    """Attention heads; V-JEPA 2 has 12."""
-    mlp_ratio: float = 4.0
-    """Hidden width of a block's MLP over its width, as in V-JEPA 2."""
-
-    def __post_init__(self) -> None:
-        check_head_width("predictor", width=self.width, heads=self.heads)
-        check_numbers(self, "predictor", POSITIVE, "depth", "mlp_ratio")
+from oct_vjepa.model.configuration import EncoderConfig, PredictorConfig
+from oct_vjepa.model.positions import make_rotary, patch_positions
 
 
 class PatchIds(Protocol):

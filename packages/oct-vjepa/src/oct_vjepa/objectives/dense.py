@@ -6,66 +6,18 @@ asks that of the visible patches too, more so near the hidden ones, and predicts
 teacher at once. Both help where features must be right in each place, as in segmentation.
 """
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor
 
-from oct_vjepa.masking.masks import MaskingConfig, Masks
+from oct_vjepa.masking.configuration import MaskingConfig
+from oct_vjepa.masking.masks import Masks
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.patches import gather_patches
-from oct_vjepa.objectives.jepa import JepaConfig, Predicting, Said, Terms
+from oct_vjepa.objectives.configuration import DenseJepaConfig
+from oct_vjepa.objectives.jepa import Predicting, Said, Terms
 from oct_vjepa.objectives.losses import context_loss, normalise_levels, target_distance
 from oct_vjepa.objectives.objective import JepaBatch
 from oct_vjepa.objectives.schedules import ramp_at
-from oct_vjepa.rules import AT_LEAST_1, NOT_NEGATIVE, check_numbers
-
-
-@dataclass(kw_only=True, slots=True)
-class DenseJepaConfig(JepaConfig):
-    """V-JEPA 2.1: as `JepaConfig`, with levels and a loss on the context."""
-
-    levels: int = 4
-    """Blocks whose features go into the predictor and are predicted, spread evenly: 2, 5, 8 and 11
-    of 12 (app/vjepa_2_1/models/vision_transformer.py)."""
-    layers: list[int] = field(default_factory=list)
-    """Numbers of those blocks, from 0 and ascending; empty spreads `levels` evenly."""
-    context_weight: float = 0.5
-    """Weight of the loss on context tokens when it is fully on; 2.1: 0.5 for video."""
-    context_start: float = 0.11
-    """Share of the steps before it sets in; 2.1: step 15,000 of 135,000."""
-    context_full: float = 0.22
-    """Share of the steps after which it is fully on; 2.1: step 30,000 of 135,000."""
-    distance_weighted: bool = True
-    """Whether a context token counts less, by the root of its distance to the nearest target."""
-
-    def __post_init__(self) -> None:
-        JepaConfig.__post_init__(self)
-        check_numbers(self, "jepa", AT_LEAST_1, "levels")
-        check_numbers(self, "jepa", NOT_NEGATIVE, "context_weight")
-        if not 0 <= self.context_start <= self.context_full <= 1:
-            raise ValueError(
-                f"jepa.context_start ({self.context_start}) and context_full "
-                f"({self.context_full}) must be from 0 to 1, the first not above the second"
-            )
-
-    def blocks_of(self, depth: int) -> list[int]:
-        """Numbers of the blocks for an encoder of `depth` blocks.
-
-        Raises:
-            ValueError: the encoder has fewer blocks than there are levels, or not those asked for.
-        """
-        if not self.layers:
-            if self.levels > depth:
-                raise ValueError(
-                    f"jepa.levels ({self.levels}) must be at most encoder.depth ({depth})"
-                )
-            return [(level + 1) * depth // self.levels - 1 for level in range(self.levels)]
-        if self.layers != sorted(set(self.layers)) or not 0 <= self.layers[0] < depth:
-            raise ValueError(f"jepa.layers ({self.layers}) must be ascending and from 0")
-        if self.layers[-1] >= depth:
-            raise ValueError(f"jepa.layers ({self.layers}) must be below encoder.depth ({depth})")
-        return list(self.layers)
 
 
 class DenseJepa(Predicting):

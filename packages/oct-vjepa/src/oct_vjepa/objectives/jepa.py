@@ -1,36 +1,21 @@
 """The V-JEPA 2 objective: predict a slow teacher's features of patches the encoder never saw."""
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from oct_vjepa.masking.masks import MaskingConfig, Masks
+from oct_vjepa.masking.configuration import MaskingConfig
+from oct_vjepa.masking.masks import Masks
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.patches import gather_patches
-from oct_vjepa.model.predictor import Predictor, PredictorConfig
+from oct_vjepa.model.predictor import Predictor
+from oct_vjepa.objectives.configuration import JepaConfig
 from oct_vjepa.objectives.diagnostics import baseline_loss
 from oct_vjepa.objectives.losses import normalise_targets, prediction_loss, variance_hinge
-from oct_vjepa.objectives.objective import JepaBatch, Objective, Tally, TeacherConfig
-from oct_vjepa.rules import NOT_NEGATIVE, check_numbers
+from oct_vjepa.objectives.objective import JepaBatch, Objective, Tally
 
 __all__ = ["Jepa", "JepaBatch", "JepaConfig"]
-
-
-@dataclass(kw_only=True, slots=True)
-class JepaConfig(TeacherConfig):
-    """What is predicted from what, and how fast the teacher follows."""
-
-    predictor: PredictorConfig = field(default_factory=PredictorConfig)
-    """Shape of the predictor."""
-    variance_weight: float = 0.0
-    """Weight of the variance term on the context tokens (VICReg, equation 1); V-JEPA 2 has none. A
-    spur against collapse where the momentum cannot be slow."""
-
-    def __post_init__(self) -> None:
-        TeacherConfig.__post_init__(self)
-        check_numbers(self, "jepa", NOT_NEGATIVE, "variance_weight")
 
 
 class Said(NamedTuple):

@@ -1,15 +1,16 @@
 """What the objectives share: a student, a predictor, a slow teacher, and how they are trained."""
 
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from oct_vjepa.masking.configuration import MaskingConfig
 from oct_vjepa.masking.foreground import foreground_patches
-from oct_vjepa.masking.masks import MaskingConfig, Masks, sample_masks
+from oct_vjepa.masking.masks import Masks, sample_masks
 from oct_vjepa.model.decay import decay_groups
 from oct_vjepa.model.encoder import Encoder
+from oct_vjepa.objectives.configuration import TeacherConfig
 from oct_vjepa.objectives.diagnostics import (
     dead_dimensions,
     effective_rank,
@@ -20,9 +21,8 @@ from oct_vjepa.objectives.diagnostics import (
     variance_ratio,
 )
 from oct_vjepa.objectives.losses import normalise_targets
-from oct_vjepa.objectives.schedules import MOMENTUM_KINDS, momentum_at
+from oct_vjepa.objectives.schedules import momentum_at
 from oct_vjepa.objectives.teacher import Teacher
-from oct_vjepa.rules import FROM_0_TO_1, check_choices, check_numbers
 
 
 class JepaBatch(NamedTuple):
@@ -31,24 +31,6 @@ class JepaBatch(NamedTuple):
     volume_BCZYX: Tensor  # uint8 or floating, not normalised
     masks: tuple[Masks, ...]
     spacing_B3: Tensor | None = None  # between voxels along (Z, Y, X); for positions in lengths
-
-
-@dataclass(kw_only=True, slots=True)
-class TeacherConfig:
-    """How fast the teacher follows the student."""
-
-    ema_start: float = 0.996
-    """Teacher momentum at the first step (I-JEPA). Runs of about 1,000 steps want 0.98; V-JEPA 2
-    holds 0.99925 over 252,000."""
-    ema_end: float = 1.0
-    """Teacher momentum at the last step; it is kept just below 1."""
-    ema_kind: str = "linear"
-    """Way from the one to the other: "linear" (V-JEPA 2), "cosine" (BYOL), or "constant", which
-    stays at the first."""
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "jepa", FROM_0_TO_1, "ema_start", "ema_end")
-        check_choices(self, "jepa", ema_kind=MOMENTUM_KINDS)
 
 
 class Objective(nn.Module):

@@ -9,15 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from oct_vjepa.masking.masks import MaskingConfig, MaskSetConfig
-from oct_vjepa.model.configuration import EncoderConfig, encoder_config
+from oct_vjepa.masking.configuration import MaskingConfig, MaskSetConfig
+from oct_vjepa.model.configuration import EncoderConfig, PredictorConfig, encoder_config
 from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.model.predictor import PredictorConfig
-from oct_vjepa.objectives.dense import DenseJepa, DenseJepaConfig
-from oct_vjepa.objectives.jepa import Jepa, JepaConfig
+from oct_vjepa.objectives.configuration import DenseJepaConfig, JepaConfig, TeacherConfig
 from oct_vjepa.objectives.objective import Objective
+from oct_vjepa.objectives.registry import build_objective
 from oct_vjepa.objectives.schedules import ScheduleConfig
-from oct_vjepa.objectives.twoview import TwoView, predecessor_asis, predecessor_fixed
+from oct_vjepa.objectives.twoview import predecessor_asis, predecessor_fixed
 
 METHODS = ("vjepa2", "vjepa2.1", "predecessor_fixed", "predecessor_asis")
 
@@ -109,6 +108,16 @@ class Preset:
         """The mask sets."""
         return MaskingConfig(sets=[MaskSetConfig(**values(one)) for one in self.masking])
 
+    def objective_config(self) -> TeacherConfig:
+        """The objective's configuration; its type says which objective."""
+        given = values(self.objective)
+        if self.method.startswith("predecessor"):
+            made = predecessor_asis() if self.method.endswith("asis") else predecessor_fixed()
+            return replace(made, **given)
+        predictor = PredictorConfig(**values(self.predictor))
+        kind = DenseJepaConfig if self.method == "vjepa2.1" else JepaConfig
+        return kind(predictor=predictor, **given)
+
     def schedule_config(self) -> ScheduleConfig:
         """The learning rate over the run."""
         return ScheduleConfig(**values(self.schedule))
@@ -130,17 +139,7 @@ class Preset:
 
     def assemble(self, encoder: Encoder) -> Objective:
         """The objective around an encoder, without the warning."""
-        if self.method.startswith("predecessor"):
-            made = predecessor_asis() if self.method.endswith("asis") else predecessor_fixed()
-            for name, value in values(self.objective).items():
-                setattr(made, name, value)
-            return TwoView(encoder, made, self.masking_config())
-        predictor = PredictorConfig(**values(self.predictor))
-        given = values(self.objective)
-        if self.method == "vjepa2.1":
-            config = DenseJepaConfig(predictor=predictor, **given)
-            return DenseJepa(encoder, config, self.masking_config())
-        return Jepa(encoder, JepaConfig(predictor=predictor, **given), self.masking_config())
+        return build_objective(encoder, self.objective_config(), self.masking_config())
 
 
 def values(settings: Settings) -> dict[str, Any]:

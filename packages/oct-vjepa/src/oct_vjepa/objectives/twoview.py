@@ -7,19 +7,21 @@ be predicted from others, and the features to be predicted are those of a random
 follows it, views stay aligned, and the predictor knows where its target lies.
 """
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from oct_vjepa.masking.masks import MaskingConfig, Masks, MaskSetConfig
+from oct_vjepa.masking.configuration import MaskingConfig, MaskSetConfig
+from oct_vjepa.masking.masks import Masks
 from oct_vjepa.model.blocks import INIT_STD, initialise
-from oct_vjepa.model.encoder import Encoder, EncoderConfig
+from oct_vjepa.model.configuration import EncoderConfig
+from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.patches import gather_patches
+from oct_vjepa.objectives.configuration import TwoViewConfig, ViewConfig
 from oct_vjepa.objectives.losses import cosine_loss
-from oct_vjepa.objectives.objective import JepaBatch, Objective, Tally, TeacherConfig
-from oct_vjepa.objectives.views import ViewConfig, draw_view
+from oct_vjepa.objectives.objective import JepaBatch, Objective, Tally
+from oct_vjepa.objectives.views import draw_view
 
 
 class TwoViewBatch(NamedTuple):
@@ -29,30 +31,6 @@ class TwoViewBatch(NamedTuple):
     target_BCZYX: Tensor
     masks: tuple[Masks, ...]
     spacing_B3: Tensor | None = None
-
-
-@dataclass(kw_only=True, slots=True)
-class TwoViewConfig(TeacherConfig):
-    """What of the predecessor is kept, and what is put right."""
-
-    ema_kind: str = "cosine"
-    """Its schedule, 0.996 to 1, which it never used (models/vjepa_3d.py, cosine_ema_schedule)."""
-    context_masked: bool = True
-    """Whether the student is shown the context patches only; the predecessor showed it all."""
-    teacher_frozen: bool = False
-    """Whether the teacher stays at the student's random start, as the predecessor's did."""
-    positions: bool = True
-    """Whether the predictor learns a vector for each place; the predecessor's knew no places."""
-    views: ViewConfig = field(default_factory=ViewConfig)
-    """What may happen to the two views."""
-
-    def __post_init__(self) -> None:
-        TeacherConfig.__post_init__(self)
-        if self.context_masked and not self.positions:
-            raise ValueError(
-                "twoview.positions (False) must be True with context_masked: nothing else tells "
-                "the predictor which patch it is asked for"
-            )
 
 
 def predecessor_asis() -> TwoViewConfig:

@@ -5,40 +5,11 @@ the teacher another, flipped and turned independently, and compared them patch b
 leaves only the noise, so that a patch is the same place in both.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from oct_vjepa.rules import FROM_0_TO_1, NOT_NEGATIVE, check_numbers
-
-
-@dataclass(kw_only=True, slots=True)
-class ViewConfig:
-    """What may happen to a view; the numbers are the predecessor's (data_setup/transforms.py)."""
-
-    aligned: bool = True
-    """Whether a patch stays in its place: no flips, turns, shifts or scaling."""
-    flip_probability: float = 0.5
-    """Of turning all three axes round at once, as its MONAI transform did."""
-    affine_probability: float = 0.5
-    """Of a small turn, shift and scaling together."""
-    rotation: float = 0.1
-    """Largest angle about each axis, in radians."""
-    shift: float = 5.0
-    """Largest shift along each axis, in voxels."""
-    scale: float = 0.05
-    """Largest relative change of size along each axis."""
-    noise_probability: float = 0.3
-    """Of added noise."""
-    noise_std: float = 0.05
-    """Standard deviation of that noise, in standard deviations of the input."""
-
-    def __post_init__(self) -> None:
-        chances = ("flip_probability", "affine_probability", "noise_probability")
-        check_numbers(self, "views", FROM_0_TO_1, *chances)
-        check_numbers(self, "views", NOT_NEGATIVE, "rotation", "shift", "scale", "noise_std")
+from oct_vjepa.objectives.configuration import ViewConfig
 
 
 @torch.no_grad()

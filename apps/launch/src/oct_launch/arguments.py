@@ -1,0 +1,66 @@
+"""The command line, as far as it is ours: what is set, and what Hydra is told besides."""
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """One command line.
+
+    Attributes:
+        name: of the primary file.
+        folder: further folder of configurations; "" for none.
+        overrides: what sets something.
+        flags: the rest, for Hydra.
+        helps: whether it asks for help.
+        sweeps: whether it asks for several runs.
+    """
+
+    name: str
+    folder: str
+    overrides: tuple[str, ...]
+    flags: tuple[str, ...]
+    helps: bool
+    sweeps: bool
+
+    def compose(self, configs: Path, more: Sequence[str] = ()) -> DictConfig:
+        """The settings, unresolved.
+
+        Args:
+            configs: folder of the configurations.
+            more: further overrides.
+
+        Raises:
+            HydraException: no such setting or file, or a value of another type.
+        """
+        found = [f"hydra.searchpath=[file://{Path(self.folder).resolve()}]"] if self.folder else []
+        with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+            return compose(self.name, overrides=[*found, *self.overrides, *more])
+
+
+def read_arguments(arguments: Sequence[str], app: str) -> Arguments:
+    """Read what follows the name of the program."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-cd", "--config-dir", default="")
+    parser.add_argument("-cn", "--config-name", default=app)
+    known, rest = parser.parse_known_args(arguments)
+    overrides = [one for one in rest if not one.startswith("-") and ("=" in one or one[0] == "~")]
+    flags = [one for one in rest if one not in overrides]
+    flags += ["--config-dir", known.config_dir] if known.config_dir else []
+    flags += ["--config-name", known.config_name] if known.config_name != app else []
+    return Arguments(
+        known.config_name,
+        known.config_dir,
+        tuple(overrides),
+        tuple(flags),
+        helps=known.help,
+        sweeps=known.multirun,
+    )

@@ -1,0 +1,111 @@
+"""What may be set: the names, types and texts of a schema, and the groups of files in configs/.
+
+The texts are the literals under the fields of the libraries' own dataclasses, read from their
+sources: there is no second description that could differ.
+"""
+
+import ast
+import inspect
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from itertools import takewhile
+from pathlib import Path
+from types import UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+
+
+class Setting(NamedTuple):
+    """One place of a schema."""
+
+    key: str  # dotted
+    type: Any
+    section: bool  # whether it holds settings of its own
+    open: bool  # whether any key may stand below it
+
+
+class Choice(NamedTuple):
+    """One file of a group."""
+
+    name: str
+    text: str  # the first sentence of the comment on top
+
+
+def walk(schema: type, prefix: str = "") -> Iterator[Setting]:
+    """Every setting of a dataclass and of those in it; of a type with subclasses, theirs too."""
+    hints = get_type_hints(schema)
+    for field in fields(schema):
+        key = f"{prefix}{field.name}"
+        kind = _without_none(hints[field.name])
+        section = isinstance(kind, type) and is_dataclass(kind)
+        yield Setting(key, kind, section, get_origin(kind) is dict or kind is Any)
+        if section:
+            seen = set[str]()
+            for one in (kind, *_below(kind)):
+                for setting in walk(one, f"{key}."):
+                    if setting.key not in seen:
+                        seen.add(setting.key)
+                        yield setting
+
+
+def field_texts(schema: type) -> dict[str, str]:
+    """Name of each field, inherited ones too, to the literal under it as one paragraph."""
+    texts: dict[str, str] = {}
+    for kind in reversed(schema.__mro__):
+        if not is_dataclass(kind):
+            continue
+        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        assert isinstance(tree, ast.ClassDef)
+        for node, below in zip(tree.body, [*tree.body[1:], None], strict=True):
+            if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+                continue
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                texts[node.target.id] = " ".join(str(below.value.value).split())
+    return texts
+
+
+def read_groups(configs: Path, name: str) -> dict[str, str]:
+    """Group to the choice that the primary file `name` makes; "" for none."""
+    tree = OmegaConf.to_container(OmegaConf.load(configs / f"{name}.yaml"))
+    assert isinstance(tree, dict)
+    found = {}
+    for entry in tree["defaults"]:
+        if isinstance(entry, dict):
+            ((group, choice),) = entry.items()
+            if not str(group).startswith("override "):
+                found[str(group)] = choice or ""
+    return found
+
+
+def read_choices(configs: Path, group: str) -> list[Choice]:
+    """The files of a group, by name."""
+    return [Choice(path.stem, _first_comment(path)) for path in sorted((configs / group).glob("*"))]
+
+
+def _first_comment(path: Path) -> str:
+    """The first sentence of the comment on top, or all of it."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = " ".join(line.lstrip("# ") for line in takewhile(_is_comment, lines))
+    return re.split(r"(?<=[^.][.?]) ", re.sub(r"@package \S+ ?", "", comment))[0].rstrip(":")
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("#")
+
+
+def _without_none(kind: Any) -> Any:
+    if get_origin(kind) in (Union, UnionType):
+        return next(one for one in get_args(kind) if one is not type(None))
+    return kind
+
+
+def _below(kind: type) -> Iterator[type]:
+    below: list[type] = kind.__subclasses__()
+    for one in below:
+        # slots=True makes a class anew; the first try stays behind among the subclasses.
+        if "__slots__" in vars(one) and is_dataclass(one):
+            yield one
+        yield from _below(one)
