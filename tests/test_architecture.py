@@ -91,15 +91,16 @@ def test_importing_a_library_does_not_wait_for_torch_until_a_name_needs_it(libra
     assert not modules_after_importing(library) & {"torch", "matplotlib", "sklearn"}
 
 
-@pytest.mark.parametrize("asked", [("--cfg", "job"), ("--help",), ("task.colum=thin",)])
-def test_a_command_line_is_read_without_torch(asked):
+@pytest.mark.parametrize("app", ["pretrain", "finetune"])
+@pytest.mark.parametrize("asked", [("--cfg", "job"), ("--help",), ("data.rot=here",)])
+def test_a_command_line_is_read_without_torch(app, asked):
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "apps/finetune", *asked],
+        [sys.executable, "-X", "importtime", f"apps/{app}", *asked],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == (2 if asked[0].startswith("task") else 0), done.stderr[-500:]
+    assert done.returncode == (2 if asked[0].startswith("data") else 0), done.stderr[-500:]
     loaded = set(re.findall(r"\| +(\w+)$", done.stderr, flags=re.MULTILINE))
     assert "hydra" in loaded
     assert not loaded & {"torch", "torch_xla", "sklearn", "matplotlib"}

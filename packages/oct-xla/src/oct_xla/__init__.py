@@ -20,14 +20,14 @@ if TYPE_CHECKING:
         OctXlaError,
         RunFolderError,
     )
-    from oct_xla.feed import Feed, FeedConfig, sample_seed
+    from oct_xla.feed import Feed, sample_seed
     from oct_xla.journal import Journal, Sink, read_rows
     from oct_xla.learner import objective_tensors
     from oct_xla.loop import fit
     from oct_xla.objective import Objective
     from oct_xla.runfolder import RunFolder, claim_run_folder, write_provenance
     from oct_xla.runtime import Runtime
-    from oct_xla.settings import LoopConfig
+    from oct_xla.settings import FeedConfig, LoopConfig
     from oct_xla.sinks import WandbSink
     from oct_xla.store import Checkpoints
     from oct_xla.trainer import FitResult
@@ -36,14 +36,14 @@ _HOMES = {
     "checkpoint": "read_checkpoint",
     "device": "pick_runtime",
     "errors": "CheckpointError DeviceError FeedError NonFiniteError OctXlaError RunFolderError",
-    "feed": "Feed FeedConfig sample_seed",
+    "feed": "Feed sample_seed",
     "journal": "Journal Sink read_rows",
     "learner": "objective_tensors",
     "loop": "fit",
     "objective": "Objective",
     "runfolder": "RunFolder claim_run_folder write_provenance",
     "runtime": "Runtime",
-    "settings": "LoopConfig",
+    "settings": "FeedConfig LoopConfig",
     "sinks": "WandbSink",
     "store": "Checkpoints",
     "trainer": "FitResult",

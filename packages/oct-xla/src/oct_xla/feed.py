@@ -1,13 +1,13 @@
 """The order of samples and their batches, as pure functions of (seed, epoch, index)."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from oct_xla.errors import FeedError
+from oct_xla.settings import FeedConfig
 from oct_xla.tree import stack_samples
 from oct_xla.workers import WORKER_START, Failure, start_worker
 
@@ -30,31 +30,6 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK64
         state ^= state >> 31
     return state >> 1
-
-
-@dataclass(kw_only=True, slots=True)
-class FeedConfig:
-    """How many samples a step takes, and who prepares them."""
-
-    batch_size: int = 8
-    """Samples of one optimiser step over all processes and micro-batches, so that results do not
-    depend on how many devices there are."""
-
-    workers: int = 0
-    """Processes that prepare samples on each host; 0 prepares them in the training process, which
-    is right for a cache that fits in memory and for tests."""
-
-    prefetch: int = 2
-    """Micro-batches each worker prepares ahead; 2 hides one slow sample without holding much."""
-
-    seed: int = 0
-    """Names the order of samples."""
-
-    def __post_init__(self) -> None:
-        for name, low in (("batch_size", 1), ("workers", 0), ("prefetch", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if value < low:
-                raise ValueError(f"feed.{name} ({value}) must be at least {low}")
 
 
 class Feed:

@@ -1,4 +1,4 @@
-"""The settings of the training loop."""
+"""The settings of the training loop and of its feed; nothing here needs torch."""
 
 from dataclasses import dataclass
 
@@ -72,3 +72,28 @@ class LoopConfig:
             raise ValueError(
                 f"loop.best_metric ({self.best_metric!r}) needs loop.evaluate_every above 0"
             )
+
+
+@dataclass(kw_only=True, slots=True)
+class FeedConfig:
+    """How many samples a step takes, and who prepares them."""
+
+    batch_size: int = 8
+    """Samples of one optimiser step over all processes and micro-batches, so that results do not
+    depend on how many devices there are."""
+
+    workers: int = 0
+    """Processes that prepare samples on each host; 0 prepares them in the training process, which
+    is right for a cache that fits in memory and for tests."""
+
+    prefetch: int = 2
+    """Micro-batches each worker prepares ahead; 2 hides one slow sample without holding much."""
+
+    seed: int = 0
+    """Names the order of samples."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("batch_size", 1), ("workers", 0), ("prefetch", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if value < low:
+                raise ValueError(f"feed.{name} ({value}) must be at least {low}")
