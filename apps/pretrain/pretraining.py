@@ -59,7 +59,8 @@ def run(config: PretrainConfig, launch: Launch) -> int:
         record(config, folder.path, runtime, source, seen, initial)
     watched = samples.watched(config.watched_volumes)
     watch = Watch(objective, watched, probe, runtime.device)
-    result = train(config, objective, samples, runtime, folder, watch)
+    data = source.volumes.fingerprint
+    result = train(config, objective, samples, runtime, folder, watch, data)
     runtime.close()
     if result.reason == "stopped":
         print(f"stopped at step {result.step}; the same command goes on from there")
@@ -153,8 +154,9 @@ def train(
     runtime: oct_xla.Runtime,
     run: oct_xla.RunFolder,
     watch: Watch,
+    data: str,
 ) -> oct_xla.FitResult:
-    """Train, or go on training, in the run folder."""
+    """Train, or go on training, in the run folder; `data` is the fingerprint of the volumes."""
     feed = config.feed
     if len(samples) < feed.batch_size:
         print(f"{len(samples)} volumes are fewer than feed.batch_size; batches hold them all")
@@ -184,4 +186,5 @@ def train(
         sinks=sinks,
         evaluate=watch,
         progress=True,
+        identity={"data": data},
     )

@@ -66,8 +66,14 @@ class PretrainConfig:
 TOLD = ("encoder", "masking", "objective", "schedule", "feed", "loop")
 """Settings that a tracker is told: the science, not where scans lie."""
 
-MAY_CHANGE = ("runtime.*", "tracking.*", "resume", "feed.workers", "feed.prefetch", "data.jobs")
-"""Settings that a resumed run may change, because they do not change what it computes."""
+MAY_CHANGE = (
+    *("runtime.*", "tracking.*", "resume", "feed.workers", "feed.prefetch"),
+    *("data.jobs", "data.root", "data.cache", "data.storage.*"),  # the volumes are compared
+    *("loop.steps", "loop.accumulate", "loop.log_every", "loop.evaluate_every"),
+    *("loop.checkpoint_every", "loop.keep_last", "watched_volumes"),
+)
+"""Settings that a resumed run may change; what changed is told, and the volumes must be the same
+ones. All but `loop.steps`, which moves the schedules, leave what it computes alone."""
 
 
 def schema_of(config: TeacherConfig) -> str:

@@ -112,7 +112,7 @@ class Launch:
         head = HEAD.format(
             what=what, app=self.app, defaults="\n".join(f"- {name}" for name in names)
         )
-        return oct_xla.claim_run_folder(
+        folder = oct_xla.claim_run_folder(
             Path(self.settings.run_dir),
             head + OmegaConf.to_yaml(self.settings),
             cast(dict[str, object], OmegaConf.to_container(self.settings)),
@@ -120,6 +120,10 @@ class Launch:
             may_change=may_change,
             rank=rank,
         )
+        if rank == 0 and "*" not in may_change:
+            for name, change in folder.changed.items():
+                print(f"{name} was {change.before}, now {change.now}; the run goes on")
+        return folder
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
