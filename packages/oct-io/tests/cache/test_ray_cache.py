@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from oct_io import Window, build_cache, open_cache, read_manifest
+from oct_io.cache.ray_address import check_address
+from oct_io.errors import TreeError
 
 pytest.importorskip("ray", reason="install oct-io[ray] to run this test")
 
@@ -24,7 +27,7 @@ def progress(done, total, bad):
     print(done, flush=True)
 
 if __name__ == "__main__":
-    root, out = sys.argv[1:]
+    root, out, address = sys.argv[1:]
     window = Window(name="test", extent_mm=(2.0, 0.8, 2.0), shape=(16, 128, 128))
     records = read_manifest(root)
     build_cache(
@@ -34,7 +37,7 @@ if __name__ == "__main__":
         out,
         shard_bytes=2 * 16 * 128 * 128,
         progress=progress,
-        make_parts=on_ray(cpus=2),
+        make_parts=on_ray(address, cpus=2),
     )
 """
 
@@ -53,24 +56,6 @@ def tree(tmp_path, scan_file, draw):
     return root
 
 
-def descendants(pid):
-    """Numbers and command lines of all processes below `pid`."""
-    below, parents = {pid}, {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-                line = (entry / "cmdline").read_bytes().decode(errors="replace")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            parents[int(entry.name)] = (int(stat.rpartition(")")[2].split()[1]), line)
-    grown = True
-    while grown:
-        grown = {one for one, (parent, _) in parents.items() if parent in below} - below
-        below |= grown
-    return {one: parents[one][1] for one in below if one in parents and one != pid}
-
-
 def wait_for(condition, process, seconds=240):
     ends = time.monotonic() + seconds
     while time.monotonic() < ends and process.poll() is None:
@@ -83,10 +68,12 @@ def wait_for(condition, process, seconds=240):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds Ray's workers in /proc")
-def test_killed_workers_and_a_killed_driver_neither_lose_nor_double_a_volume(tree, tmp_path):
+def test_killed_workers_and_a_killed_driver_neither_lose_nor_double_a_volume(
+    tree, clusters, tmp_path
+):
     script, out = tmp_path / "build.py", tmp_path / "cache"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(tree), str(out)]
+    command = [sys.executable, str(script), str(tree), str(out), "local"]
     parts = tmp_path / ".cache.building/parts"
 
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -95,7 +82,7 @@ def test_killed_workers_and_a_killed_driver_neither_lose_nor_double_a_volume(tre
         return sorted(parts.glob("part-*.json"))
 
     def working():
-        below = descendants(driver.pid)
+        below = clusters.descendants(driver.pid)
         return [pid for pid, line in below.items() if line.startswith("ray::") and "Map" in line]
 
     try:
@@ -121,3 +108,54 @@ def test_killed_workers_and_a_killed_driver_neither_lose_nor_double_a_volume(tre
     assert (len(cache), index.refused, len({entry.key for entry in cache.entries})) == (59, 1, 59)
     for name, inode in kept.items():  # the very files that were whole when the driver was killed
         assert (out / f"shard-{int(name[5:]):05d}.u8").stat().st_ino == inode
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds Ray's workers in /proc")
+def test_a_cluster_that_loses_a_machine_gives_the_bytes_of_one_process(tree, clusters, tmp_path):
+    script, out = tmp_path / "build.py", tmp_path / "cache"
+    script.write_text(SCRIPT)
+    with clusters.Cluster() as cluster:
+        command = [sys.executable, str(script), str(tree), str(out), cluster.address]
+        with (tmp_path / "said").open("w+") as said:
+            driver = subprocess.Popen(
+                command, stdout=said, stderr=subprocess.STDOUT, env=cluster.environment
+            )
+            try:
+                working = wait_for(cluster.working, driver)
+                cluster.kill(next(iter(working.values())))
+                assert driver.wait(240) == 0, (tmp_path / "said").read_text()
+            finally:
+                driver.kill()
+                driver.wait()
+        assert sum(one.poll() is None for one in cluster.running) == 2  # a head and one worker
+    plain = tmp_path / "plain"
+    index = build_cache(read_manifest(tree), tree, WINDOW, plain, shard_bytes=TWO_SCANS, jobs=2)
+    assert index.refused == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in plain.iterdir()
+    }
+
+
+@pytest.mark.parametrize("form", ["{}:{}", "ray://{}:{}"])
+def test_an_address_where_nobody_listens_is_one_line(form):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(TreeError, match=f"^no Ray cluster at .*127.0.0.1:{port}: connection ref"):
+        check_address(form.format("127.0.0.1", port))
+
+
+@pytest.mark.parametrize("address", ["head", "host:port", "https://head"])
+def test_what_is_no_address_of_a_cluster_is_said(address):
+    with pytest.raises(TreeError, match="neither host:port, nor"):
+        check_address(address)
+
+
+@pytest.mark.slow
+def test_a_port_that_never_answers_is_one_line_within_thirty_seconds():
+    started = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(TreeError, match="connected, and no answer for 18 s"):
+            check_address(f"127.0.0.1:{port}")
+    assert time.monotonic() - started < 30

@@ -15,8 +15,9 @@ from typing import Any
 from oct_io.cache.decoding import decode_in_order
 from oct_io.cache.making import MakeParts, Seen
 from oct_io.cache.parts import PartFolder, Plan, make_part
+from oct_io.cache.ray_address import check_address
 from oct_io.catalog.manifest import ScanRecord
-from oct_io.errors import TreeError
+from oct_io.errors import OctIoError, StoreError, TreeError
 from oct_io.space.resample import Window
 from oct_io.storage.buckets import StorageConfig, current_storage, redact, start_worker
 
@@ -28,17 +29,19 @@ def on_ray(address: str = LOCAL, *, cpus: int = 0) -> MakeParts:
     """Get what `build_cache(make_parts=...)` needs to work on Ray.
 
     Args:
-        address: of a running cluster, such as "auto" or "host:6379"; "local" starts one on this
-            machine that ends with this process.
+        address: of a running cluster, such as "host:6379", "ray://host:10001" or "auto"; "local"
+            starts one on this machine that ends with this process.
         cpus: processes of a local cluster; 0 for one a CPU.
 
     Raises:
-        TreeError: Ray is not installed.
+        TreeError: Ray is not installed, or no cluster answers at `address`, within 30 s.
     """
     try:
         import ray.data  # noqa: F401
     except ImportError as error:
         raise TreeError("--ray needs Ray: install oct-io[ray]") from error
+    if address != LOCAL:
+        check_address(address)  # before minutes go into listing the scans
 
     def make(plan: Plan, numbers: Sequence[int], seen: Seen) -> None:
         if numbers:
@@ -58,7 +61,7 @@ def _run(plan: Plan, numbers: Sequence[int], seen: Seen, *, address: str, cpus: 
     folder = PartFolder(plan.parts)
     rows = [{"number": number, "task": _describe(plan, number)} for number in numbers]
     parts = ray.data.from_items(rows, override_num_blocks=len(rows))
-    made = parts.map(_make_row, num_cpus=1)  # tries a part again three times if its worker is lost
+    made = parts.map(_make_row, num_cpus=1)  # makes a part again for as often as its worker is lost
     try:
         for row in made.iter_rows():
             part = folder.read(int(row["number"]), plan.record_bytes)
@@ -66,23 +69,36 @@ def _run(plan: Plan, numbers: Sequence[int], seen: Seen, *, address: str, cpus: 
                 raise TreeError("a worker wrote a part that is not seen here; share the folder")
             seen(len(part.entries) + len(part.refusals), part.refusals)
     except RayError as error:
-        cause = getattr(error, "cause", None)
-        reason = str(cause or f"Ray gave up ({type(error).__name__})")
-        raise TreeError(f"{reason}; the same command again goes on where it was") from error
+        raise _in_our_words(error) from error
     finally:
         ray.shutdown()
+
+
+def _in_our_words(error: Exception) -> TreeError:
+    """What ended the work: a store out of reach, what else a worker says, or Ray itself."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, StoreError):
+        return cause
+    if isinstance(cause, OctIoError):
+        reason = str(cause)
+    elif isinstance(cause, Exception):
+        reason = f"a worker failed ({type(cause).__name__}: {' '.join(str(cause).split())[:200]})"
+    else:
+        reason = f"Ray gave up ({type(error).__name__})"
+    return TreeError(f"{reason}; the same command again goes on where it was")
 
 
 def _connect(address: str, cpus: int) -> None:
     import ray
 
-    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": "ERROR"}
     if address == LOCAL:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read at the start; it would phone home
         os.environ.setdefault("RAY_worker_niceness", "0")  # 15 starves them on a shared machine
         options |= {"num_cpus": cpus or None, "include_dashboard": False}
         options["_node_ip_address"] = "127.0.0.1"
     else:
+        check_address(address)
         options["address"] = address
     for left in reversed(range(STARTS)):
         try:
