@@ -44,7 +44,7 @@ class Rate:
 def show_progress(what: str) -> Iterator[Update]:
     """Show how far `what` is until the block ends."""
     console = Console(stderr=True)
-    with _show_bar(what, console) if console.is_terminal else _write_lines(what) as update:
+    with _show_bar(what, console) if console.is_terminal else _write_lines(what, Rate()) as update:
         yield update
 
 
@@ -65,9 +65,8 @@ def _show_bar(what: str, console: Console) -> Iterator[Update]:
 
 
 @contextmanager
-def _write_lines(what: str) -> Iterator[Update]:
+def _write_lines(what: str, rate: Rate) -> Iterator[Update]:
     """A line like "scans: 120 of 320, 3 refused, 12.5/s, 0:00:16 left", seldom, and at the end."""
-    rate = Rate()
     last = rate.clock()
     unsaid = ""
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from oct_io import Window, build_cache, open_cache, read_manifest
+from oct_io.cache import ray_cache
 from oct_io.cache.ray_address import check_address
-from oct_io.errors import TreeError
+from oct_io.errors import StoreError, TreeError
 
 pytest.importorskip("ray", reason="install oct-io[ray] to run this test")
 
@@ -149,6 +150,33 @@ def test_an_address_where_nobody_listens_is_one_line(form):
 def test_what_is_no_address_of_a_cluster_is_said(address):
     with pytest.raises(TreeError, match="neither host:port, nor"):
         check_address(address)
+
+
+def test_a_cluster_from_which_nothing_comes_is_said(monkeypatch, caplog):
+    monkeypatch.setattr(ray_cache, "SILENT_S", 0.1)
+
+    def rows():
+        yield {"number": 0}
+        time.sleep(0.35)
+        yield {"number": 1}
+
+    with caplog.at_level("WARNING"):
+        assert [row["number"] for row in ray_cache._aloud(rows())] == [0, 1]
+    assert 1 <= len(caplog.messages) <= 3
+    assert caplog.messages[0].startswith("oct-io: no part came from Ray for 0 s;")
+
+
+def test_a_store_out_of_reach_ends_as_it_does_without_ray():
+    from ray.exceptions import RayTaskError
+
+    def ended_by(cause):
+        return ray_cache._in_our_words(RayTaskError("map", "traceback", cause))
+
+    gone = StoreError("s3://eyes: out of reach")
+    assert ended_by(gone) is gone
+    assert str(ended_by(TreeError("a reason"))).startswith("a reason; the same command again")
+    missing = ended_by(ModuleNotFoundError("No module named 'oct_io'"))
+    assert "a worker failed (ModuleNotFoundError: No module named 'oct_io')" in str(missing)
 
 
 @pytest.mark.slow

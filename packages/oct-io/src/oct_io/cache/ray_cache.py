@@ -8,7 +8,9 @@ a volume, and the cache has the bytes that one process would have given it.
 import json
 import logging
 import os
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -22,7 +24,10 @@ from oct_io.space.resample import Window
 from oct_io.storage.buckets import StorageConfig, current_storage, redact, start_worker
 
 LOCAL = "local"
+SILENT_S = 60.0
 STARTS = 3  # of Ray, which gives up after 30 s when a machine is busy
+
+logger = logging.getLogger("oct_io.cache")
 
 
 def on_ray(address: str = LOCAL, *, cpus: int = 0) -> MakeParts:
@@ -36,6 +41,9 @@ def on_ray(address: str = LOCAL, *, cpus: int = 0) -> MakeParts:
     Raises:
         TreeError: Ray is not installed, or no cluster answers at `address`, within 30 s.
     """
+    # Else Ray would see that `uv run` started this process, send the whole project to each worker
+    # and start it with uv as well. Read when Ray is imported.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray.data  # noqa: F401
     except ImportError as error:
@@ -63,7 +71,7 @@ def _run(plan: Plan, numbers: Sequence[int], seen: Seen, *, address: str, cpus: 
     parts = ray.data.from_items(rows, override_num_blocks=len(rows))
     made = parts.map(_make_row, num_cpus=1)  # makes a part again for as often as its worker is lost
     try:
-        for row in made.iter_rows():
+        for row in _aloud(made.iter_rows()):
             part = folder.read(int(row["number"]), plan.record_bytes)
             if part is None:
                 raise TreeError("a worker wrote a part that is not seen here; share the folder")
@@ -72,6 +80,35 @@ def _run(plan: Plan, numbers: Sequence[int], seen: Seen, *, address: str, cpus: 
         raise _in_our_words(error) from error
     finally:
         ray.shutdown()
+
+
+def _aloud(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Pass on what comes, and say so each time that nothing came for a minute."""
+    heard, ended = threading.Event(), threading.Event()
+
+    def listen() -> None:
+        since = time.monotonic()
+        while not ended.is_set():
+            if heard.wait(SILENT_S):
+                heard.clear()
+                since = time.monotonic()
+            else:
+                logger.warning(
+                    f"oct-io: no part came from Ray for {time.monotonic() - since:.0f} s; its "
+                    "workers may wait for the store of the scans, or Ray for workers: `ray status` "
+                    "on the head says how many CPUs it has and how many are asked for"
+                )
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        for row in rows:
+            heard.set()
+            yield row
+    finally:
+        ended.set()
+        heard.set()
+        listener.join()
 
 
 def _in_our_words(error: Exception) -> TreeError:
@@ -91,7 +128,7 @@ def _in_our_words(error: Exception) -> TreeError:
 def _connect(address: str, cpus: int) -> None:
     import ray
 
-    options: dict[str, Any] = {"logging_level": "ERROR"}
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address == LOCAL:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read at the start; it would phone home
         os.environ.setdefault("RAY_worker_niceness", "0")  # 15 starves them on a shared machine
