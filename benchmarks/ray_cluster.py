@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import socket
@@ -173,9 +174,9 @@ class Bench:
                     break
         os.close(leader)
         frames = [part for part in shown.decode(errors="replace").split("\r") if "left" in part]
-        last = frames[len(frames) // 2].strip() if frames else ""
+        last = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", frames[len(frames) // 2]) if frames else ""
         same = contents(out) == contents(self.plain)
-        return {"code": one.returncode, "in the middle": last, "same bytes": same}
+        return {"code": one.returncode, "in the middle": last.strip(), "same bytes": same}
 
     def wrong_address(self) -> dict[str, Any]:
         """Seconds, exit code and line for addresses where no cluster answers."""

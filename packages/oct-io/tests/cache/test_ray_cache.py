@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from oct_io import Window, build_cache, open_cache, read_manifest
 from oct_io.cache import ray_cache
+from oct_io.cache.parts import PartFolder, Plan
 from oct_io.cache.ray_address import check_address
 from oct_io.errors import StoreError, TreeError
+from oct_io.storage import buckets
 
 pytest.importorskip("ray", reason="install oct-io[ray] to run this test")
 
@@ -166,17 +168,28 @@ def test_a_cluster_from_which_nothing_comes_is_said(monkeypatch, caplog):
     assert caplog.messages[0].startswith("oct-io: no part came from Ray for 0 s;")
 
 
-def test_a_store_out_of_reach_ends_as_it_does_without_ray():
-    from ray.exceptions import RayTaskError
-
-    def ended_by(cause):
-        return ray_cache._in_our_words(RayTaskError("map", "traceback", cause))
-
-    gone = StoreError("s3://eyes: out of reach")
-    assert ended_by(gone) is gone
-    assert str(ended_by(TreeError("a reason"))).startswith("a reason; the same command again")
-    missing = ended_by(ModuleNotFoundError("No module named 'oct_io'"))
-    assert "a worker failed (ModuleNotFoundError: No module named 'oct_io')" in str(missing)
+def test_a_worker_answers_that_a_store_is_out_of_reach_and_refuses_no_scan(
+    stores, storage, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(buckets, "_WORKING", False)  # so that it is put back
+    proxy = storage("s3", config={"give_up_s": 0.6})
+    plan = Plan(
+        records=tuple(read_manifest("s3://eyes/data"))[:2],
+        sources=("one", "two"),
+        root="s3://eyes/data",
+        window=WINDOW,
+        part_scans=2,
+        parts=str(tmp_path / "parts"),
+    )
+    folder = PartFolder(plan.parts)
+    folder.start(plan)
+    task = ray_cache._describe(plan, 0)
+    proxy.shut()
+    answer = ray_cache._make_row({"number": 0, "task": task})
+    assert answer["store"]
+    assert folder.read(0, plan.record_bytes) is None
+    with pytest.raises(StoreError, match=r"^s3://eyes at http://.*: out of reach for"):
+        ray_cache._read_part(plan, folder, answer)
 
 
 @pytest.mark.slow

@@ -7,16 +7,18 @@ a volume, and the cache has the bytes that one process would have given it.
 
 import json
 import logging
+import math
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
 from oct_io.cache.decoding import decode_in_order
 from oct_io.cache.making import MakeParts, Seen
-from oct_io.cache.parts import PartFolder, Plan, make_part
+from oct_io.cache.parts import Part, PartFolder, Plan, make_part
 from oct_io.cache.ray_address import check_address
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import OctIoError, StoreError, TreeError
@@ -25,6 +27,7 @@ from oct_io.storage.buckets import StorageConfig, current_storage, redact, start
 
 LOCAL = "local"
 SILENT_S = 60.0
+CHECKED_S = 60.0  # for which an address that answered is taken to answer
 STARTS = 3  # of Ray, which gives up after 30 s when a machine is busy
 
 logger = logging.getLogger("oct_io.cache")
@@ -48,10 +51,14 @@ def on_ray(address: str = LOCAL, *, cpus: int = 0) -> MakeParts:
         import ray.data  # noqa: F401
     except ImportError as error:
         raise TreeError("--ray needs Ray: install oct-io[ray]") from error
+    checked = -math.inf
     if address != LOCAL:
         check_address(address)  # before minutes go into listing the scans
+        checked = time.monotonic()
 
     def make(plan: Plan, numbers: Sequence[int], seen: Seen) -> None:
+        if address != LOCAL and numbers and time.monotonic() - checked > CHECKED_S:
+            check_address(address)  # since Ray itself tries for minutes
         if numbers:
             _run(plan, numbers, seen, address=address, cpus=cpus)
 
@@ -71,18 +78,37 @@ def _run(plan: Plan, numbers: Sequence[int], seen: Seen, *, address: str, cpus: 
     parts = ray.data.from_items(rows, override_num_blocks=len(rows))
     made = parts.map(_make_row, num_cpus=1)  # makes a part again for as often as its worker is lost
     try:
-        for row in _aloud(made.iter_rows()):
-            part = folder.read(int(row["number"]), plan.record_bytes)
-            if part is None:
-                raise TreeError("a worker wrote a part that is not seen here; share the folder")
-            seen(len(part.entries) + len(part.refusals), part.refusals)
+        with closing(_aloud(made.iter_rows())) as answers:
+            for answer in answers:
+                part = _read_part(plan, folder, answer)
+                seen(len(part.entries) + len(part.refusals), part.refusals)
     except RayError as error:
-        raise _in_our_words(error) from error
+        reason = " ".join(str(error).split())[-200:]
+        raise TreeError(
+            f"Ray gave up ({type(error).__name__}: {reason}); the same command again goes on where "
+            "it was"
+        ) from error
     finally:
         ray.shutdown()
 
 
-def _aloud(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _read_part(plan: Plan, folder: PartFolder, answer: dict[str, Any]) -> Part:
+    """Read the part that a worker says it made.
+
+    Raises:
+        StoreError: it says that a store is out of reach.
+        TreeError: it says something else, or its part is not seen here.
+    """
+    if answer["trouble"]:
+        kind = StoreError if answer["store"] else TreeError
+        raise kind(str(answer["trouble"]))
+    part = folder.read(int(answer["number"]), plan.record_bytes)
+    if part is None:
+        raise TreeError("a worker wrote a part that is not seen here; share the folder")
+    return part
+
+
+def _aloud(rows: Iterable[dict[str, Any]]) -> Generator[dict[str, Any], None, None]:
     """Pass on what comes, and say so each time that nothing came for a minute."""
     heard, ended = threading.Event(), threading.Event()
 
@@ -111,31 +137,16 @@ def _aloud(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         listener.join()
 
 
-def _in_our_words(error: Exception) -> TreeError:
-    """What ended the work: a store out of reach, what else a worker says, or Ray itself."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, StoreError):
-        return cause
-    if isinstance(cause, OctIoError):
-        reason = str(cause)
-    elif isinstance(cause, Exception):
-        reason = f"a worker failed ({type(cause).__name__}: {' '.join(str(cause).split())[:200]})"
-    else:
-        reason = f"Ray gave up ({type(error).__name__})"
-    return TreeError(f"{reason}; the same command again goes on where it was")
-
-
 def _connect(address: str, cpus: int) -> None:
     import ray
 
-    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": "CRITICAL", "log_to_driver": False}
     if address == LOCAL:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read at the start; it would phone home
         os.environ.setdefault("RAY_worker_niceness", "0")  # 15 starves them on a shared machine
         options |= {"num_cpus": cpus or None, "include_dashboard": False}
         options["_node_ip_address"] = "127.0.0.1"
     else:
-        check_address(address)
         options["address"] = address
     for left in reversed(range(STARTS)):
         try:
@@ -164,8 +175,18 @@ def _describe(plan: Plan, number: int) -> str:
 
 
 def _make_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Make one part in a worker; a part that was begun before and came to nothing, with care."""
-    number, task = int(row["number"]), json.loads(row["task"])
+    """Make one part in a worker, and tell what the driver is to raise; Ray would wrap an error."""
+    number = int(row["number"])
+    answer = {"number": number, "trouble": "", "store": False}
+    try:
+        _make_part(number, json.loads(row["task"]))
+    except OctIoError as error:
+        answer |= {"trouble": str(error), "store": isinstance(error, StoreError)}
+    return answer
+
+
+def _make_part(number: int, task: dict[str, Any]) -> None:
+    """Make one part; one that was begun before and came to nothing, with care."""
     start_worker(StorageConfig(**task["storage"]))
     folder = PartFolder(task["parts"])
     folder.check(task["plan"])
@@ -175,7 +196,6 @@ def _make_row(row: dict[str, Any]) -> dict[str, Any]:
         begun = folder.begin(number)
         outcomes = list(decode_in_order(records, task["root"], window, apart=begun))
         folder.write(number, *make_part(records, task["sources"], outcomes))
-    return {"number": number}
 
 
 def _record(tree: dict[str, Any]) -> ScanRecord:
