@@ -48,12 +48,10 @@ class Cluster:
 
     Args:
         workers: how many.
-        client: whether the head also takes drivers from outside, at `ray://`; needs grpcio.
     """
 
-    def __init__(self, workers=2, client=False):
-        self.workers, self.client = workers, client
-        self.port, self.client_port = free_port(), free_port() if client else 0
+    def __init__(self, workers=2):
+        self.workers, self.port = workers, free_port()
         self.environment = {**os.environ, "RAY_AUTH_MODE": "disabled", **QUIET}
         self.address = f"127.0.0.1:{self.port}"
         self.running = []
@@ -62,8 +60,6 @@ class Cluster:
         self.folder = tempfile.TemporaryDirectory(prefix="ray", dir="/tmp")  # sockets: 107 bytes
         head = ["--head", f"--port={self.port}", "--num-cpus=0", "--include-dashboard=false"]
         head += [f"--temp-dir={self.folder.name}/s"]
-        if self.client:
-            head += [f"--ray-client-server-port={self.client_port}"]
         try:
             self.start("head", *head)
             for number in range(self.workers):

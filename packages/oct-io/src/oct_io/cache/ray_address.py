@@ -24,13 +24,18 @@ def check_address(address: str) -> None:
     """Make sure that a process of this machine can join the cluster at `address`.
 
     Args:
-        address: "host:port" of the head, "ray://host:port", or "auto" for what `ray start` noted.
+        address: "host:port" of the head, or "auto" for what `ray start` noted on this machine.
 
     Raises:
         TreeError: it cannot; the text says what was seen, within 30 s.
     """
     place = redact(address)
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):  # Ray 2.60 ends in an AttributeError of its own
+        raise TreeError(
+            f"--ray {place}: Ray Data does not work through ray://; run this on a machine of the "
+            "cluster and give host:port of its head, or auto"
+        )
+    host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         try:
             socket.create_connection((host.strip("[]"), int(port)), LISTEN_S).close()
@@ -41,7 +46,7 @@ def check_address(address: str) -> None:
                 "where it listens"
             ) from error
     elif address != "auto":
-        raise TreeError(f"--ray {place}: neither host:port, nor ray://host:port, nor auto")
+        raise TreeError(f"--ray {place}: neither host:port, nor auto, nor local")
     _join(address, place)
 
 

@@ -37,8 +37,8 @@ def on_ray(address: str = LOCAL, *, cpus: int = 0) -> MakeParts:
     """Get what `build_cache(make_parts=...)` needs to work on Ray.
 
     Args:
-        address: of a running cluster, such as "host:6379", "ray://host:10001" or "auto"; "local"
-            starts one on this machine that ends with this process.
+        address: of a running cluster, such as "host:6379" or "auto"; "local" starts one on this
+            machine that ends with this process.
         cpus: processes of a local cluster; 0 for one a CPU.
 
     Raises:
@@ -140,7 +140,7 @@ def _aloud(rows: Iterable[dict[str, Any]]) -> Generator[dict[str, Any], None, No
 def _connect(address: str, cpus: int) -> None:
     import ray
 
-    options: dict[str, Any] = {"logging_level": "CRITICAL", "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address == LOCAL:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read at the start; it would phone home
         os.environ.setdefault("RAY_worker_niceness", "0")  # 15 starves them on a shared machine
