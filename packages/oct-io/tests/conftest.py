@@ -180,6 +180,12 @@ def neighbour():
 
 
 @pytest.fixture(scope="session")
+def clusters(neighbour):
+    """Ray clusters whose nodes are processes of their own."""
+    return neighbour(__file__, "clusters.py")
+
+
+@pytest.fixture(scope="session")
 def servers(neighbour):
     """Proxies, and real S3 and GCS APIs at `servers.places`."""
     module = neighbour(__file__, "servers.py")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,6 +10,11 @@ from pathlib import Path
 
 import pytest
 from oct_io import Window, build_cache, open_cache, read_manifest
+from oct_io.cache import ray_cache
+from oct_io.cache.parts import PartFolder, Plan
+from oct_io.cache.ray_address import check_address
+from oct_io.errors import StoreError, TreeError
+from oct_io.storage import buckets
 
 pytest.importorskip("ray", reason="install oct-io[ray] to run this test")
 
@@ -24,7 +30,7 @@ def progress(done, total, bad):
     print(done, flush=True)
 
 if __name__ == "__main__":
-    root, out = sys.argv[1:]
+    root, out, address = sys.argv[1:]
     window = Window(name="test", extent_mm=(2.0, 0.8, 2.0), shape=(16, 128, 128))
     records = read_manifest(root)
     build_cache(
@@ -34,7 +40,7 @@ if __name__ == "__main__":
         out,
         shard_bytes=2 * 16 * 128 * 128,
         progress=progress,
-        make_parts=on_ray(cpus=2),
+        make_parts=on_ray(address, cpus=2),
     )
 """
 
@@ -53,24 +59,6 @@ def tree(tmp_path, scan_file, draw):
     return root
 
 
-def descendants(pid):
-    """Numbers and command lines of all processes below `pid`."""
-    below, parents = {pid}, {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                stat = (entry / "stat").read_text()
-                line = (entry / "cmdline").read_bytes().decode(errors="replace")
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            parents[int(entry.name)] = (int(stat.rpartition(")")[2].split()[1]), line)
-    grown = True
-    while grown:
-        grown = {one for one, (parent, _) in parents.items() if parent in below} - below
-        below |= grown
-    return {one: parents[one][1] for one in below if one in parents and one != pid}
-
-
 def wait_for(condition, process, seconds=240):
     ends = time.monotonic() + seconds
     while time.monotonic() < ends and process.poll() is None:
@@ -83,10 +71,12 @@ def wait_for(condition, process, seconds=240):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds Ray's workers in /proc")
-def test_killed_workers_and_a_killed_driver_neither_lose_nor_double_a_volume(tree, tmp_path):
+def test_killed_workers_and_a_killed_driver_neither_lose_nor_double_a_volume(
+    tree, clusters, tmp_path
+):
     script, out = tmp_path / "build.py", tmp_path / "cache"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(tree), str(out)]
+    command = [sys.executable, str(script), str(tree), str(out), "local"]
     parts = tmp_path / ".cache.building/parts"
 
     driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -95,7 +85,7 @@ def test_killed_workers_and_a_killed_driver_neither_lose_nor_double_a_volume(tre
         return sorted(parts.glob("part-*.json"))
 
     def working():
-        below = descendants(driver.pid)
+        below = clusters.descendants(driver.pid)
         return [pid for pid, line in below.items() if line.startswith("ray::") and "Map" in line]
 
     try:
@@ -121,3 +111,93 @@ def test_killed_workers_and_a_killed_driver_neither_lose_nor_double_a_volume(tre
     assert (len(cache), index.refused, len({entry.key for entry in cache.entries})) == (59, 1, 59)
     for name, inode in kept.items():  # the very files that were whole when the driver was killed
         assert (out / f"shard-{int(name[5:]):05d}.u8").stat().st_ino == inode
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds Ray's workers in /proc")
+def test_a_cluster_that_loses_a_machine_gives_the_bytes_of_one_process(tree, clusters, tmp_path):
+    script, out = tmp_path / "build.py", tmp_path / "cache"
+    script.write_text(SCRIPT)
+    with clusters.Cluster() as cluster:
+        command = [sys.executable, str(script), str(tree), str(out), cluster.address]
+        with (tmp_path / "said").open("w+") as said:
+            driver = subprocess.Popen(
+                command, stdout=said, stderr=subprocess.STDOUT, env=cluster.environment
+            )
+            try:
+                working = wait_for(cluster.working, driver)
+                cluster.kill(next(iter(working.values())))
+                assert driver.wait(240) == 0, (tmp_path / "said").read_text()
+            finally:
+                driver.kill()
+                driver.wait()
+        assert sum(one.poll() is None for one in cluster.running) == 2  # a head and one worker
+    plain = tmp_path / "plain"
+    index = build_cache(read_manifest(tree), tree, WINDOW, plain, shard_bytes=TWO_SCANS, jobs=2)
+    assert index.refused == 1
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in plain.iterdir()
+    }
+
+
+def test_an_address_where_nobody_listens_is_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(TreeError, match=f"^no Ray cluster at 127.0.0.1:{port}: connection ref"):
+        check_address(f"127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("address", ["head", "host:port", "https://head"])
+def test_what_is_no_address_of_a_cluster_is_said(address):
+    with pytest.raises(TreeError, match="neither host:port, nor"):
+        check_address(address)
+    with pytest.raises(TreeError, match=r"^--ray ray://head:10001: Ray Data does not work through"):
+        check_address("ray://head:10001")
+
+
+def test_a_cluster_from_which_nothing_comes_is_said(monkeypatch, caplog):
+    monkeypatch.setattr(ray_cache, "SILENT_S", 0.1)
+
+    def rows():
+        yield {"number": 0}
+        time.sleep(0.35)
+        yield {"number": 1}
+
+    with caplog.at_level("WARNING"):
+        assert [row["number"] for row in ray_cache._aloud(rows())] == [0, 1]
+    assert 1 <= len(caplog.messages) <= 3
+    assert caplog.messages[0].startswith("oct-io: no part came from Ray for 0 s;")
+
+
+def test_a_worker_answers_that_a_store_is_out_of_reach_and_refuses_no_scan(
+    stores, storage, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(buckets, "_WORKING", False)  # so that it is put back
+    proxy = storage("s3", config={"give_up_s": 0.6})
+    plan = Plan(
+        records=tuple(read_manifest("s3://eyes/data"))[:2],
+        sources=("one", "two"),
+        root="s3://eyes/data",
+        window=WINDOW,
+        part_scans=2,
+        parts=str(tmp_path / "parts"),
+    )
+    folder = PartFolder(plan.parts)
+    folder.start(plan)
+    task = ray_cache._describe(plan, 0)
+    proxy.shut()
+    answer = ray_cache._make_row({"number": 0, "task": task})
+    assert answer["store"]
+    assert folder.read(0, plan.record_bytes) is None
+    with pytest.raises(StoreError, match=r"^s3://eyes at http://.*: out of reach for"):
+        ray_cache._read_part(plan, folder, answer)
+
+
+@pytest.mark.slow
+def test_a_port_that_never_answers_is_one_line_within_thirty_seconds():
+    started = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(TreeError, match="connected, and no answer for 18 s"):
+            check_address(f"127.0.0.1:{port}")
+    assert time.monotonic() - started < 30

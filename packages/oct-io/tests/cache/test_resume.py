@@ -12,7 +12,7 @@ import pytest
 from oct_io import TreeError, Window, build_cache, open_cache, read_manifest
 from oct_io.cache.mending import list_refused, release, retry
 from oct_io.cache.parts import PartFolder, Plan, make_part
-from oct_io.progress import Rate
+from oct_io.progress import Rate, _write_lines
 from oct_io.storage.files import exists
 
 WINDOW = Window(name="test", extent_mm=(2.0, 0.15, 2.0), shape=(4, 16, 12))
@@ -237,6 +237,19 @@ def test_the_rate_does_not_count_what_was_done_before():
     assert rate.describe(1000, 2000) == ""
     now[0] = 60.0
     assert rate.describe(1100, 2000) == "10.0/s, 0:01:30 left"
+
+
+def test_a_log_gets_a_line_now_and_then_and_the_last(capsys):
+    now = [0.0]
+    with _write_lines("scans", Rate(clock=lambda: now[0])) as update:
+        for done in range(1, 31):
+            now[0] += 1.0
+            update(done, 40, done // 15)
+    assert capsys.readouterr().err.splitlines() == [
+        "scans: 10 of 40, 1.0/s, 0:00:30 left",
+        "scans: 20 of 40, 1 refused, 1.0/s, 0:00:20 left",
+        "scans: 30 of 40, 2 refused, 1.0/s, 0:00:10 left",
+    ]
 
 
 @pytest.mark.slow

@@ -7,40 +7,58 @@ a volume, and the cache has the bytes that one process would have given it.
 
 import json
 import logging
+import math
 import os
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from typing import Any
 
 from oct_io.cache.decoding import decode_in_order
 from oct_io.cache.making import MakeParts, Seen
-from oct_io.cache.parts import PartFolder, Plan, make_part
+from oct_io.cache.parts import Part, PartFolder, Plan, make_part
+from oct_io.cache.ray_address import check_address
 from oct_io.catalog.manifest import ScanRecord
-from oct_io.errors import TreeError
+from oct_io.errors import OctIoError, StoreError, TreeError
 from oct_io.space.resample import Window
 from oct_io.storage.buckets import StorageConfig, current_storage, redact, start_worker
 
 LOCAL = "local"
+SILENT_S = 60.0
+CHECKED_S = 60.0  # for which an address that answered is taken to answer
 STARTS = 3  # of Ray, which gives up after 30 s when a machine is busy
+
+logger = logging.getLogger("oct_io.cache")
 
 
 def on_ray(address: str = LOCAL, *, cpus: int = 0) -> MakeParts:
     """Get what `build_cache(make_parts=...)` needs to work on Ray.
 
     Args:
-        address: of a running cluster, such as "auto" or "host:6379"; "local" starts one on this
+        address: of a running cluster, such as "host:6379" or "auto"; "local" starts one on this
             machine that ends with this process.
         cpus: processes of a local cluster; 0 for one a CPU.
 
     Raises:
-        TreeError: Ray is not installed.
+        TreeError: Ray is not installed, or no cluster answers at `address`, within 30 s.
     """
+    # Else Ray would see that `uv run` started this process, send the whole project to each worker
+    # and start it with uv as well. Read when Ray is imported.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray.data  # noqa: F401
     except ImportError as error:
         raise TreeError("--ray needs Ray: install oct-io[ray]") from error
+    checked = -math.inf
+    if address != LOCAL:
+        check_address(address)  # before minutes go into listing the scans
+        checked = time.monotonic()
 
     def make(plan: Plan, numbers: Sequence[int], seen: Seen) -> None:
+        if address != LOCAL and numbers and time.monotonic() - checked > CHECKED_S:
+            check_address(address)  # since Ray itself tries for minutes
         if numbers:
             _run(plan, numbers, seen, address=address, cpus=cpus)
 
@@ -58,19 +76,65 @@ def _run(plan: Plan, numbers: Sequence[int], seen: Seen, *, address: str, cpus: 
     folder = PartFolder(plan.parts)
     rows = [{"number": number, "task": _describe(plan, number)} for number in numbers]
     parts = ray.data.from_items(rows, override_num_blocks=len(rows))
-    made = parts.map(_make_row, num_cpus=1)  # tries a part again three times if its worker is lost
+    made = parts.map(_make_row, num_cpus=1)  # makes a part again for as often as its worker is lost
     try:
-        for row in made.iter_rows():
-            part = folder.read(int(row["number"]), plan.record_bytes)
-            if part is None:
-                raise TreeError("a worker wrote a part that is not seen here; share the folder")
-            seen(len(part.entries) + len(part.refusals), part.refusals)
+        with closing(_aloud(made.iter_rows())) as answers:
+            for answer in answers:
+                part = _read_part(plan, folder, answer)
+                seen(len(part.entries) + len(part.refusals), part.refusals)
     except RayError as error:
-        cause = getattr(error, "cause", None)
-        reason = str(cause or f"Ray gave up ({type(error).__name__})")
-        raise TreeError(f"{reason}; the same command again goes on where it was") from error
+        reason = " ".join(str(error).split())[-200:]
+        raise TreeError(
+            f"Ray gave up ({type(error).__name__}: {reason}); the same command again goes on where "
+            "it was"
+        ) from error
     finally:
         ray.shutdown()
+
+
+def _read_part(plan: Plan, folder: PartFolder, answer: dict[str, Any]) -> Part:
+    """Read the part that a worker says it made.
+
+    Raises:
+        StoreError: it says that a store is out of reach.
+        TreeError: it says something else, or its part is not seen here.
+    """
+    if answer["trouble"]:
+        kind = StoreError if answer["store"] else TreeError
+        raise kind(str(answer["trouble"]))
+    part = folder.read(int(answer["number"]), plan.record_bytes)
+    if part is None:
+        raise TreeError("a worker wrote a part that is not seen here; share the folder")
+    return part
+
+
+def _aloud(rows: Iterable[dict[str, Any]]) -> Generator[dict[str, Any], None, None]:
+    """Pass on what comes, and say so each time that nothing came for a minute."""
+    heard, ended = threading.Event(), threading.Event()
+
+    def listen() -> None:
+        since = time.monotonic()
+        while not ended.is_set():
+            if heard.wait(SILENT_S):
+                heard.clear()
+                since = time.monotonic()
+            else:
+                logger.warning(
+                    f"oct-io: no part came from Ray for {time.monotonic() - since:.0f} s; its "
+                    "workers may wait for the store of the scans, or Ray for workers: `ray status` "
+                    "on the head says how many CPUs it has and how many are asked for"
+                )
+
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        for row in rows:
+            heard.set()
+            yield row
+    finally:
+        ended.set()
+        heard.set()
+        listener.join()
 
 
 def _connect(address: str, cpus: int) -> None:
@@ -111,8 +175,18 @@ def _describe(plan: Plan, number: int) -> str:
 
 
 def _make_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Make one part in a worker; a part that was begun before and came to nothing, with care."""
-    number, task = int(row["number"]), json.loads(row["task"])
+    """Make one part in a worker, and tell what the driver is to raise; Ray would wrap an error."""
+    number = int(row["number"])
+    answer = {"number": number, "trouble": "", "store": False}
+    try:
+        _make_part(number, json.loads(row["task"]))
+    except OctIoError as error:
+        answer |= {"trouble": str(error), "store": isinstance(error, StoreError)}
+    return answer
+
+
+def _make_part(number: int, task: dict[str, Any]) -> None:
+    """Make one part; one that was begun before and came to nothing, with care."""
     start_worker(StorageConfig(**task["storage"]))
     folder = PartFolder(task["parts"])
     folder.check(task["plan"])
@@ -122,7 +196,6 @@ def _make_row(row: dict[str, Any]) -> dict[str, Any]:
         begun = folder.begin(number)
         outcomes = list(decode_in_order(records, task["root"], window, apart=begun))
         folder.write(number, *make_part(records, task["sources"], outcomes))
-    return {"number": number}
 
 
 def _record(tree: dict[str, Any]) -> ScanRecord:

@@ -22,7 +22,7 @@ def add(commands: Commands) -> None:
         nargs="?",
         const="local",
         metavar="ADDRESS",
-        help="work on Ray Data: on the cluster at ADDRESS, or on one that is started here",
+        help="work on Ray Data: on the cluster at ADDRESS (host:port, auto), or on one of its own",
     )
     command.add_argument(
         "--parts",
