@@ -223,3 +223,37 @@ def test_a_script_that_forgot_its_main_guard_gets_its_headers_all_the_same(tree,
     script.write_text(f"from oct_io import read_manifest\nprint(len({call}))\n")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stdout.split()) == (0, [str(2 * WORTH)])
+
+
+def test_a_scan_that_could_not_be_read_is_tried_at_each_start(tree, cache):
+    whole = (tree / "2.npz").read_bytes()
+    (tree / "2.npz").write_bytes(whole[:-200])
+    kept = {one.path: one.refused for one in read_manifest(tree, cache=cache)}
+    assert kept["2.npz"] is not None
+    held = (tree / "2.npz").stat()
+    (tree / "2.npz").write_bytes(whole)
+    os.truncate(tree / "2.npz", held.st_size)
+    (tree / "2.npz").write_bytes(whole)
+    os.utime(tree / "2.npz", ns=(held.st_atime_ns, held.st_mtime_ns))
+    again = {one.path: one.refused for one in read_manifest(tree, cache=cache)}
+    assert again["2.npz"] is None
+
+
+def test_a_manifest_may_name_a_file_that_is_not_there(tree, cache):
+    rows = "person_id\tfilepath\n7000\t2.npz\n7001\tgone.dcm\n"
+    (tree / "manifest.tsv").write_text(rows)
+    report = audit(tree, manifest=tree / "manifest.tsv", cache=cache)
+    assert (report.scans, report.usable, dict(report.refused)) == (2, 1, {"fetch": 1})
+
+
+def test_what_a_link_leads_to_is_what_counts(tmp_path, draw):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "tree").mkdir()
+    stored = tmp_path / "store/s.npy"
+    np.save(stored, draw().voxels)
+    (tmp_path / "tree/s.npy").symlink_to(stored)
+    before = list_tokens(tmp_path / "tree")
+    np.save(stored, draw(1).voxels)
+    os.utime(stored, (1, 1))
+    assert list_tokens(tmp_path / "tree") != before
+    assert list_tokens(tmp_path / "tree") == change_tokens(tmp_path / "tree", ["s.npy"])

@@ -219,8 +219,8 @@ def _states(
     listed = tokens or {}
     states = {path: listed[path] for path in paths if path in listed}
     absent = SIDECAR if listed else ()  # a listing has all files, and no folders
-    unasked = [path for path in paths if path not in states and not path.endswith(absent)]
-    return states | change_tokens(root, unasked) if unasked else states
+    unasked = dict.fromkeys(p for p in paths if p not in states and not p.endswith(absent))
+    return states | change_tokens(root, list(unasked)) if unasked else states
 
 
 def _hash_all(window: Window, sources: Sequence[str]) -> str:

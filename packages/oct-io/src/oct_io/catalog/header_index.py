@@ -1,7 +1,7 @@
 """What the headers of a data set said, kept from one start to the next beside the cache made of it.
 
 The file `.NAME.headers.arrow` beside the cache `NAME` has a row a scan: its path, what changes when
-the file does, and its header or why it was refused. It names paths and participants in clear, as
+the file does, and its header. It names paths and participants in clear, as
 `quarantine.jsonl` and a written manifest do, and its owner alone may read it.
 """
 
@@ -12,22 +12,22 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, fields
+from functools import cache as remember
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
 from oct_io.catalog.headers import read_headers
-from oct_io.errors import ScanError, Stage
+from oct_io.errors import ScanError
 from oct_io.records.opening import find_companion
 from oct_io.records.record import ScanRecord
 from oct_io.saving import appearing
 from oct_io.scan.header import ScanHeader
-from oct_io.storage.files import join, redact
 from oct_io.volume import Spacing
 
-VERSION = "1"  # another number where readers see something else in the same file
+VERSION = "2"  # another number where readers see something else in the same file
 COLUMNS = ("path", "state", "header", "check")
 LONGEST_STATE = 200  # letters; of a folder of many files it is hashed
 ROWS = 1 << 16  # of one block of the file
@@ -53,8 +53,8 @@ def read_known_headers(
 ) -> Iterator[ScanHeader | ScanError]:
     """Headers of scans, in their order; only of new and changed ones are files read.
 
-    What was read is kept when the last one is taken, and when the caller stops before. Transport
-    errors are not kept.
+    What was read is kept when the last one is taken, and when the caller stops before. Errors are
+    not: what was missing may be installed, and what was refused read by a later version.
 
     Args:
         root: local folder or fsspec URL.
@@ -67,7 +67,7 @@ def read_known_headers(
     """
     kept = _load(index_path(cache)) if cache is not None else {}
     states = dict(zip(map(_name, records), scan_states(tokens, records), strict=True))
-    missing = [one for one in records if kept.get(_name(one), ("",))[0] != states[_name(one)]]
+    missing = [one for one in records if not _is_known(kept, _name(one), states[_name(one)])]
     unread, read = set(map(_name, missing)), dict[str, Known]()
     try:
         with closing(read_headers(root, missing, jobs=jobs)) as fresh:
@@ -75,16 +75,20 @@ def read_known_headers(
                 name = _name(record)
                 if name in unread:
                     found = next(fresh)
-                    if not (isinstance(found, ScanError) and found.stage == "fetch"):
+                    if isinstance(found, ScanHeader):
                         read[name] = states[name], _to_text(found)
                 else:
-                    found = _from_text(kept[name][1], redact(join(root, record.path)))
+                    found = _from_text(kept[name][1])
                 if progress is not None:
                     progress(done, len(records))
                 yield found
     finally:
         if cache is not None and read:
             _save(index_path(cache), kept | read)
+
+
+def _is_known(kept: Mapping[str, Known], name: str, state: str) -> bool:
+    return name in kept and kept[name][0] == state
 
 
 def forget_headers(cache: str | Path, records: Sequence[ScanRecord]) -> None:
@@ -108,6 +112,7 @@ def scan_states(tokens: Mapping[str, str], records: Sequence[ScanRecord]) -> lis
     """
     listed = sorted(tokens)
 
+    @remember
     def state_of(path: str) -> str:
         if path in tokens:
             return tokens[path]
@@ -127,19 +132,15 @@ def _short(text: str) -> str:
     return text if len(text) < LONGEST_STATE else sha256(text.encode()).hexdigest()
 
 
-def _to_text(found: ScanHeader | ScanError) -> str:
-    if isinstance(found, ScanError):
-        return json.dumps([found.stage, found.reason])
+def _to_text(found: ScanHeader) -> str:
     tree = asdict(found)
     if found.order == tuple(range(len(found.order))):
         tree["order"] = len(found.order)  # 512 numbers otherwise
     return json.dumps(tree)
 
 
-def _from_text(text: str, path: str) -> ScanHeader | ScanError:
+def _from_text(text: str) -> ScanHeader:
     tree = json.loads(text)
-    if isinstance(tree, list):
-        return ScanError(path, cast(Stage, tree[0]), tree[1])
     order = tree["order"]
     tree["order"] = tuple(range(order)) if isinstance(order, int) else tuple(order)
     tree["shape"] = tuple(tree["shape"])

@@ -305,9 +305,9 @@ def list_folder(
     listed = [(fill_in(record, one), one) for record, one in zip(found, headers, strict=True)]
     folders: list[ScanRecord] = []
 
-    def read(folder: ScanRecord) -> ScanHeader | ScanError:
-        folders.append(folder)
-        return next(read_known_headers(base, [folder], tokens, cache=cache))
+    def read(series: list[ScanRecord]) -> Iterable[ScanHeader | ScanError]:
+        folders.extend(series)
+        return read_known_headers(base, series, tokens, cache=cache, jobs=jobs) if series else ()
 
     joined = sorted(join_series(listed, read), key=lambda one: one[0].path)
     if cache is not None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -160,30 +160,37 @@ def fill_in(record: ScanRecord, header: ScanHeader | ScanError) -> ScanRecord:
 
 
 def join_series(
-    listed: Sequence[Listed], read: Callable[[ScanRecord], ScanHeader | ScanError]
+    listed: Sequence[Listed],
+    read: Callable[[list[ScanRecord]], Iterable[ScanHeader | ScanError]],
 ) -> list[Listed]:
     """Scans, with one for each folder of DICOM files that are the instances of one series.
 
     Args:
         listed: files, each with its header.
-        read: gives the header of the scan that a folder is.
+        read: gives the headers of scans that are folders, all at once.
     """
     folders: dict[str, list[Listed]] = {}
     for one in listed:
         folder, _, name = one[0].path.rpartition("/")
         if lacks_suffix(name) or name.lower().endswith(DICOM):
             folders.setdefault(folder, []).append(one)
-    joined: dict[str, Listed] = {}
+    series: dict[str, list[ScanHeader]] = {}
     for folder, files in folders.items():
         headers = [header for _, header in files if isinstance(header, ScanHeader)]
         if not _are_one_series(headers):
             continue
-        if not folder:
+        if folder:
+            series[folder] = headers
+        else:
             LOG.warning(
                 "the root itself is one scan in %d files; give the folder above", len(files)
             )
-        elif (whole := _whole(folder, headers, read)) is not None:
-            joined |= {record.path: whole for record, _ in files}
+    records = [ScanRecord(path=folder) for folder in series]
+    joined: dict[str, Listed] = {}
+    for record, header in zip(records, read(records), strict=True):
+        if _is_whole(header, series[record.path]):
+            whole = fill_in(record, header), header
+            joined |= {one.path: whole for one, _ in folders[record.path]}
     alone = [one for one in listed if one[0].path not in joined]
     return alone + list({one[0].path: one for one in joined.values()}.values())
 
@@ -197,18 +204,10 @@ def _are_one_series(headers: Sequence[ScanHeader]) -> bool:
     return len(names) == len(headers) > 1
 
 
-def _whole(
-    folder: str,
-    headers: Sequence[ScanHeader],
-    read: Callable[[ScanRecord], ScanHeader | ScanError],
-) -> Listed | None:
-    """The scan that the DICOM files of a folder make; None if each is a scan of its own.
+def _is_whole(header: ScanHeader | ScanError, headers: Sequence[ScanHeader]) -> bool:
+    """Whether the DICOM files of a folder make the one scan that `header` is of.
 
     Files of one frame are parts. Files of several are so if their positions make one raster.
     """
-    record = ScanRecord(path=folder)
-    header = read(record)
     parts = all(one.shape[0] == 1 for one in headers)
-    if parts or (isinstance(header, ScanHeader) and header.spacing_source in PLACED):
-        return fill_in(record, header), header
-    return None
+    return parts or (isinstance(header, ScanHeader) and header.spacing_source in PLACED)

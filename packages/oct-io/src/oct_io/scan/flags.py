@@ -49,7 +49,7 @@ SATURATED_SHARE = 0.01  # of all voxels; real 0.0003, made-up 0.003 at most, rea
 LOW_SIGNAL_DB = 10.0  # real 31, made-up 12 at least (one look); real at a seventh with noise: 7
 CLIPPED_SHARE = 0.1  # of A-scans; real 0.00, made-up 0.07 at most, real cut at its ILM: 0.95
 CLIPPED_DEPTH = 1 / 64  # of the depth: what counts as the edge
-MIRRORED_SKEW = -0.2  # of tissue over depth; real 0.5, its mirror image -0.5; noisy made-up 0
+MIRRORED_SKEW = -0.35  # of tissue over depth; real 0.5, mirrored -0.5; sound made-up -0.3 to 0.4
 MIRRORED_SHARE = 0.8  # of A-scans that lean that way: real 0.00, its mirror image 1.00
 TISSUE_MM = 0.5  # about the retina; what lies farther away says nothing of its sides
 

@@ -349,6 +349,10 @@ def list_tokens(root: str | Path) -> dict[str, str]:
     base = base.rstrip("/")
     with _reaching(root):
         found = _ask(filesystem, "find", base, detail=True)
+    links = [path for path, info in found.items() if info.get("islink")]
+    for path in links:  # a listing has the time of the link, not of what it leads to
+        with suppress(OSError):
+            found[path] = filesystem.info(str(path))
     paths = sorted(map(str, found))
     return {path[len(base) :].lstrip("/"): _change_token(found[path]) for path in paths}
 
