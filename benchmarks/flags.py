@@ -4,7 +4,7 @@ The public Spectralis volume (145 x 496 x 512) as it is and with one B-scan disp
 written in every lossless codec and read again. Seconds are of one thread's process time, the least
 of `TRIES`.
 
-    OCT_SAMPLES=../shared/samples python benchmarks/flags.py
+    OCT_SAMPLES=DIR python benchmarks/flags.py
 """
 
 import os

@@ -4,7 +4,7 @@ One frame of each volume gets zeros in the place of some bytes, as a page or a d
 arrived leaves them, at a place drawn at random behind the frame's own header. "silent" counts those
 that a decoder takes without complaint and turns into other voxels: damage that would have gone on.
 
-    OCT_SAMPLES=../shared/samples python benchmarks/lost_bytes.py
+    OCT_SAMPLES=DIR python benchmarks/lost_bytes.py
 """
 
 import os
