@@ -7,7 +7,9 @@ import oct_io
 import pytest
 import torch
 
-PROGRESS = re.compile(r"(drawing phantoms|resampling scans): \d+ of \d+|\w+: train \d+ volumes .*")
+PROGRESS = re.compile(
+    r"(drawing phantoms|reading headers|resampling scans): \d+ of \d+|\w+: train \d+ volumes .*"
+)
 
 
 @pytest.fixture

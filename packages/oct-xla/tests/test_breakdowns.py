@@ -106,6 +106,7 @@ def test_a_signal_in_a_long_step_saves_that_step_and_ends_with_143(tmp_path, nam
     assert 2 <= step <= 4
 
 
+@pytest.mark.drill
 def test_a_signal_in_an_evaluation_leaves_it_and_the_resume_makes_it(tmp_path):
     options = ("--steps", 12, "--every", 0, "--evaluate-every", 6)
     process = start(tmp_path, *options, "--evaluate-for", 60)
@@ -177,6 +178,7 @@ def test_processes_with_feeds_of_two_lengths_are_refused_by_name(tmp_path):
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+@pytest.mark.drill
 def test_a_metric_that_one_process_lacks_does_not_hang(tmp_path):
     plain, wrong = tmp_path / "plain", tmp_path / "wrong"
     assert finish(start(plain, launcher=TORCHRUN))[0] == 0
@@ -189,6 +191,7 @@ def test_a_metric_that_one_process_lacks_does_not_hang(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.drill
 def test_wandb_out_of_reach_is_one_line_and_an_offline_run(tmp_path, monkeypatch, capfd):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")

@@ -24,6 +24,7 @@ def assert_all_equal(runs):
         assert run == {"rows": True, "tensors": True, "best": True, "kept": True, "left": []}
 
 
+@pytest.mark.drill
 def test_fifty_runs_killed_at_random_end_bit_for_bit_like_one_that_was_not(tmp_path):
     runs = killed("random", tmp_path, 50)
     assert len(runs) == 50

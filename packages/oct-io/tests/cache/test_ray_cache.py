@@ -113,6 +113,7 @@ def test_killed_workers_and_a_killed_driver_neither_lose_nor_double_a_volume(
         assert (out / f"shard-{int(name[5:]):05d}.u8").stat().st_ino == inode
 
 
+@pytest.mark.drill
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds Ray's workers in /proc")
 def test_a_cluster_that_loses_a_machine_gives_the_bytes_of_one_process(tree, clusters, tmp_path):
@@ -193,6 +194,7 @@ def test_a_worker_answers_that_a_store_is_out_of_reach_and_refuses_no_scan(
         ray_cache._read_part(plan, folder, answer)
 
 
+@pytest.mark.drill
 @pytest.mark.slow
 def test_a_port_that_never_answers_is_one_line_within_thirty_seconds():
     started = time.monotonic()
