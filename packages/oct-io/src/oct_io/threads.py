@@ -1,5 +1,6 @@
-"""Matrix products in the calling thread alone, for equal results on any number of cores."""
+"""CPUs to use, and matrix products in one thread, for equal results on any number of them."""
 
+import os
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
@@ -21,3 +22,10 @@ def one_thread() -> AbstractContextManager[Any]:
 def _libraries() -> ThreadpoolController:
     """Libraries of this process that use threads; looked up once, after numpy has loaded them."""
     return ThreadpoolController()
+
+
+def usable_cpus() -> int:
+    """CPUs this process may use; macOS does not say, and gives those that it has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

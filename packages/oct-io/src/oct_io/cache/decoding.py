@@ -21,7 +21,7 @@ from oct_io.scan.flags import find_flags
 from oct_io.space.resample import Window, resample
 from oct_io.storage.buckets import current_storage, stays_in_process
 from oct_io.storage.outages import start_decoder
-from oct_io.threads import one_thread
+from oct_io.threads import one_thread, usable_cpus
 from oct_io.volume import OctVolume
 
 NO_GUARD = 'put the call under `if __name__ == "__main__":`, or use jobs=1'
@@ -65,19 +65,12 @@ def decode_in_order(
     """
     if jobs < 0:
         raise ValueError(f"jobs ({jobs}) must be 0, for one a CPU, or more")
-    jobs = jobs or _cpus()
+    jobs = jobs or usable_cpus()
     tasks: list[Task] = [(record, str(root), window) for record in records]
     if stays_in_process(root) or (not apart and (jobs == 1 or len(tasks) <= 1)):
         yield from map(decode, tasks)
     else:
         yield from _in_processes(tasks, jobs)
-
-
-def _cpus() -> int:
-    """CPUs this process may use; macOS does not say, and gives those that it has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _in_processes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:

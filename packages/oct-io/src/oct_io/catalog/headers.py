@@ -1,7 +1,6 @@
 """Headers of many scans at a time: requests in flight to a bucket, processes on a disk."""
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from oct_io.records.record import ScanRecord
 from oct_io.scan.header import ScanHeader
 from oct_io.storage.buckets import configure_storage, current_storage, stays_in_process
 from oct_io.storage.outages import start_reader
+from oct_io.threads import usable_cpus
 
 AHEAD = 4  # files asked for per thread beyond the one that is waited for
 WHOLE_AT_ONCE = 4  # volumes that are decoded at a time, where that is how a format is known
@@ -54,7 +54,7 @@ def read_headers(
     if concurrency < 1:
         raise ValueError(f"concurrency ({concurrency}) must be at least 1")
     records = [ScanRecord(path=one) if isinstance(one, str) else one for one in scans]
-    workers = 1 if remote else min(jobs or _cpus(), _work(records) // WORTH)
+    workers = 1 if remote else min(jobs or usable_cpus(), _work(records) // WORTH)
     found_in_order = (
         _in_processes(root, records, workers)
         if workers > 1
@@ -64,13 +64,6 @@ def read_headers(
         if progress is not None:
             progress(done, len(records))
         yield found
-
-
-def _cpus() -> int:
-    """CPUs this process may use; macOS does not say, and gives those that it has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _work(records: Sequence[ScanRecord]) -> int:
