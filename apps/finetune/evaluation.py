@@ -10,10 +10,10 @@ import oct_xla
 import torch
 from oct_io.catalog.releases import refuse_seen
 from oct_launch import Launch, Stages, check_window, mistakes, print_table, refuse_url
-from oct_vjepa.evaluation.comparison import COLUMNS, as_cells
 from oct_vjepa.evaluation.encoders import Examples, probe_encoders
 from oct_vjepa.evaluation.features import Features, load_or_embed
 from oct_vjepa.model.weights import weights_fingerprint
+from oct_vjepa.probes.comparison import COLUMNS, as_cells
 from question import FinetuneConfig
 from results import write_results
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from oct_io import LabelledVolumes
 from oct_report import REFERENCE, add_probe_scores, add_probe_table, begin_page, end_page
-from oct_vjepa.evaluation.comparison import ProbeRow, as_json
 from oct_vjepa.heads.linear import LinearHead
+from oct_vjepa.probes.comparison import ProbeRow, as_json
 
 
 def write_results(

@@ -24,9 +24,9 @@ from oct_report import (
     end_page,
     plot_curves,
 )
-from oct_vjepa.evaluation.comparison import ProbeRow
 from oct_vjepa.evaluation.maps import principal_colours
 from oct_vjepa.objectives.collapse import collapse_alarms
+from oct_vjepa.probes.comparison import ProbeRow
 from samples import PretrainSamples
 
 CURVES = (

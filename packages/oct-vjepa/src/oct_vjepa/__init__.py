@@ -4,16 +4,15 @@ Tensors carry their shape in the name: B batch, C channels, Z Y X voxels or patc
 N patches of a volume, K context patches, M target patches, D features.
 
 The folders are wings, each with its own docstring, from the ground up: model (the networks),
-masking (what is hidden), objectives (what is trained), heads, convert (others' weights), evaluation
-(what features are worth), commands. A wing imports those before it, as `lint-imports` checks.
+masking (what is hidden), objectives (what is trained), heads, convert (others' weights), scores
+(how good predictions are), probes (what features are worth), evaluation (an encoder meets a data
+set), commands. A wing imports those before it, as `lint-imports` checks.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from oct_vjepa.evaluation.baselines import axial_profile
     from oct_vjepa.evaluation.features import embed_volumes
-    from oct_vjepa.evaluation.probes import ProbeResult, paired_difference, probe
     from oct_vjepa.masking.configuration import MaskingConfig, MaskSetConfig
     from oct_vjepa.masking.masks import Masks, sample_masks
     from oct_vjepa.model.configuration import POOLS, EncoderConfig, PredictorConfig, encoder_config
@@ -26,11 +25,13 @@ if TYPE_CHECKING:
     from oct_vjepa.objectives.objective import JepaBatch
     from oct_vjepa.objectives.schedules import ScheduleConfig
     from oct_vjepa.objectives.teacher import Teacher
+    from oct_vjepa.probes.baselines import axial_profile
+    from oct_vjepa.probes.linear import ProbeResult, paired_difference, probe
 
 _HOMES = {
-    "evaluation.baselines": "axial_profile",
+    "probes.baselines": "axial_profile",
     "evaluation.features": "embed_volumes",
-    "evaluation.probes": "ProbeResult paired_difference probe",
+    "probes.linear": "ProbeResult paired_difference probe",
     "masking.configuration": "MaskSetConfig MaskingConfig",
     "masking.masks": "Masks sample_masks",
     "model.configuration": "POOLS EncoderConfig PredictorConfig encoder_config",

@@ -1,7 +1,6 @@
-"""What features are worth: probes with intervals, baselines, comparisons, shortcuts, few labels.
+"""Where an encoder meets a data set: its features, kept; encoders side by side; maps; a first look.
 
-`metrics`, `probes`, `neighbours`, `comparison`, `efficiency`, `shortcuts` and `baselines` take
-arrays of features, labels and participants, and never see a model: use them with any encoder. Only
-`features`, `embedding`, `encoders`, `online` and `maps` touch an encoder, and `token_probe` trains
-a head. `sources` and `tables` are where volumes come from and embeddings go to.
+`features` and `embedding` compute them once, `sources` and `tables` are where volumes come from and
+features go to. `encoders` compares, `online` looks during training, `token_probe` trains a head on
+frozen tokens, `maps` draws what tokens say. The arithmetic is in `probes` and `scores`.
 """

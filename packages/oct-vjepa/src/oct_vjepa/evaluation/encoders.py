@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.evaluation.baselines import axial_profile
-from oct_vjepa.evaluation.comparison import ProbeRow, compare_features
-from oct_vjepa.evaluation.probes import BOOTSTRAP
 from oct_vjepa.model.configuration import POOLS
+from oct_vjepa.probes.baselines import axial_profile
+from oct_vjepa.probes.comparison import ProbeRow, compare_features
+from oct_vjepa.probes.linear import BOOTSTRAP
 
 if TYPE_CHECKING:  # a program that only reads its settings does not wait for torch
     from oct_vjepa.evaluation.features import Features

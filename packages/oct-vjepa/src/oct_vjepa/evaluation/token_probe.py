@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from oct_vjepa.evaluation.metrics import Scores, average_units, score_units
-from oct_vjepa.evaluation.probes import BOOTSTRAP, participant_folds, prepare_sides
 from oct_vjepa.heads.attentive import AttentiveHead, CrossAttentionHead, TokenHead
 from oct_vjepa.model.decay import decay_groups
+from oct_vjepa.probes.linear import BOOTSTRAP, participant_folds, prepare_sides
 from oct_vjepa.rules import COUNT, check_choices, check_numbers
+from oct_vjepa.scores.metrics import Scores, average_units, score_units
 
 KINDS = ("attentive", "cross_attention")
 

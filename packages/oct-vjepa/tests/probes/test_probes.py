@@ -14,7 +14,8 @@ from oct_vjepa import (
     probe,
 )
 from oct_vjepa.evaluation.features import load_or_embed
-from oct_vjepa.evaluation.metrics import (
+from oct_vjepa.probes.linear import mean_difference
+from oct_vjepa.scores.metrics import (
     Units,
     auroc,
     average_units,
@@ -22,7 +23,6 @@ from oct_vjepa.evaluation.metrics import (
     interval_of,
     resample_weights,
 )
-from oct_vjepa.evaluation.probes import mean_difference
 
 metrics = pytest.importorskip("sklearn.metrics")
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.evaluation.metrics import (
+from oct_vjepa.probes.linear import BOOTSTRAP, probe
+from oct_vjepa.scores.metrics import (
     Interval,
     Scores,
     auroc,
@@ -15,7 +16,6 @@ from oct_vjepa.evaluation.metrics import (
     interval_of,
     resample_weights,
 )
-from oct_vjepa.evaluation.probes import BOOTSTRAP, probe
 
 SIZES = (25, 50, 100)
 REPEATS = 5
