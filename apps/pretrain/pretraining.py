@@ -53,7 +53,12 @@ def run(config: PretrainConfig, launch: Launch) -> int:
             seed=config.seed,
         )
     samples = PretrainSamples(
-        source.volumes, seen, config.masking, encoder=objective.encoder.config, seed=config.seed
+        source.volumes,
+        seen,
+        config.masking,
+        augment=config.augment,
+        encoder=objective.encoder.config,
+        seed=config.seed,
     )
     if runtime.rank == 0:
         record(config, folder.path, runtime, source, seen, initial)

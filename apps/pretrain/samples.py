@@ -1,9 +1,11 @@
-"""What the feed asks for: one cached volume with its masks, by index and epoch."""
+"""What the feed asks for: one cached volume, augmented, with its masks, by index and epoch."""
 
 from collections.abc import Sequence
 
 import torch
-from oct_io import CachedVolumes
+from oct_io import CachedVolumes, Spacing
+from oct_io.space.transforms import AugmentConfig, changes_nothing
+from oct_io.space.transforms import augment as make_augmentation
 from oct_vjepa import EncoderConfig, JepaBatch, MaskingConfig, Masks, sample_masks
 from oct_vjepa.masking.foreground import foreground_patches
 from oct_xla import sample_seed
@@ -16,6 +18,7 @@ class PretrainSamples:
         volumes: the cache, (bscan, row, column) each.
         indices: which volumes of the cache take part.
         masking: how to mask.
+        augment: how volumes may be changed; the masks are drawn on what has become of them.
         encoder: whose patches are masked, and whether it wants to know the spacing.
         seed: of the run.
     """
@@ -26,11 +29,13 @@ class PretrainSamples:
         indices: Sequence[int],
         masking: MaskingConfig,
         *,
+        augment: AugmentConfig,
         encoder: EncoderConfig,
         seed: int,
     ) -> None:
         self._volumes, self._indices = volumes, list(indices)
         self._masking, self._encoder, self._seed = masking, encoder, seed
+        self._augment = None if changes_nothing(augment) else make_augmentation(augment)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -39,6 +44,10 @@ class PretrainSamples:
         """Volume (C, Z, Y, X) uint8, its masks and, if asked for, spacing; without batch axis."""
         # (bscan, row, column) are the tensor axes (Z, Y, X); one channel is put in front.
         volume = self._volume(index)
+        if self._augment is not None:
+            spacing = Spacing(*self.spacing_mm(index))
+            changed = self._augment(volume[0], spacing, epoch=epoch, index=index)
+            volume = changed.voxels.unsqueeze(0)
         generator = torch.Generator().manual_seed(sample_seed(self._seed, epoch, index))
         foreground = None
         if self._masking.needs_foreground:

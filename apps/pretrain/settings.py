@@ -6,6 +6,7 @@ import oct_io
 import oct_vjepa
 import oct_xla
 from hydra.core.config_store import ConfigStore
+from oct_io.space.transforms import AugmentConfig
 from oct_launch import RuntimeConfig
 from oct_vjepa.evaluation.encoders import ProbeConfig
 from oct_vjepa.objectives.configuration import OBJECTIVES, TeacherConfig, method_of
@@ -52,6 +53,7 @@ class PretrainConfig:
     evaluation; 0: none. 64 at every 50 steps of 16 volumes are some 2 % of the time."""
 
     data: oct_io.SourceConfig = field(default_factory=oct_io.SourceConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
     encoder: oct_vjepa.EncoderConfig = field(default_factory=oct_vjepa.EncoderConfig)
     masking: oct_vjepa.MaskingConfig = field(default_factory=oct_vjepa.MaskingConfig)
     objective: TeacherConfig = field(default_factory=TeacherConfig)  # a subclass: OBJECTIVES
@@ -63,7 +65,7 @@ class PretrainConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
 
-TOLD = ("encoder", "masking", "objective", "schedule", "feed", "loop")
+TOLD = ("augment", "encoder", "masking", "objective", "schedule", "feed", "loop")
 """Settings that a tracker is told: the science, not where scans lie."""
 
 MAY_CHANGE = (

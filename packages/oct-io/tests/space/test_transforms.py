@@ -12,6 +12,7 @@ from oct_io.space.transforms import (
     AugmentConfig,
     apply_changes,
     augment,
+    changes_nothing,
     draw_changes,
 )
 
@@ -21,6 +22,7 @@ pytest.importorskip("monai")
 SPACING = Spacing(0.1, 0.02, 0.05)
 SHAPE = (10, 40, 36)
 NOTHING = {
+    "offset": 0, "roll_off": 0,
     "flip_probability": 0, "affine_probability": 0, "gamma": 1, "contrast": 0, "speckle": 0,
     "noise": 0, "dropped_bscans": 0, "shadow_probability": 0,
 }  # fmt: skip
@@ -239,3 +241,33 @@ def test_importing_the_transforms_imports_neither_torch_nor_monai():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_offset_moves_all_grey_levels_and_roll_off_the_deep_ones_most():
+    voxels = np.full(SHAPE, 100, np.uint8)
+    voxels[0, 0, 0], voxels[-1, -1, -1] = 0, 200
+    rows = slice(1, -1)
+    moved = changed(only(offset=0.2), voxels).voxels[rows].astype(int)
+    assert len(np.unique(moved)) == 1
+    assert 0 < abs(moved[0, 0, 0] - 100) <= 40
+    faded = changed(only(roll_off=0.5), voxels).voxels[rows].astype(int).mean(axis=(0, 2))
+    assert faded[0] == 100
+    assert (np.diff(faded) <= 0).all()
+    assert 0 < faded[-1] < 100
+
+
+def test_what_does_not_move_a_volume_does_not_load_monai():
+    code = (
+        "import sys, numpy as np; from oct_io import Spacing;"
+        "from oct_io.space.transforms import AugmentConfig, augment;"
+        "augment(AugmentConfig(affine_probability=0))("
+        "np.arange(64, dtype=np.uint8).reshape(4, 4, 4), Spacing(1, 1, 1), epoch=0, index=0);"
+        "assert 'monai' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_config_without_amounts_changes_nothing():
+    assert changes_nothing(only())
+    assert not changes_nothing(only(offset=0.1))
+    assert np.array_equal(changed(only(), volume()).voxels, volume())

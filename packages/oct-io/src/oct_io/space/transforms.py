@@ -4,10 +4,10 @@
 torch tensor. What it does is a pure function of seed, epoch and index, so that a resumed run sees
 what an uninterrupted one would have. Depth is never flipped: light comes from one side.
 
-Needs the extra `oct-io[transforms]`: MONAI does the geometry and the grey levels.
+Moving a volume needs the extra `oct-io[transforms]`: MONAI turns and resamples it. The rest is
+arithmetic on grey levels, for which nobody should wait seconds for MONAI to load.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -56,6 +56,13 @@ class AugmentConfig:
     contrast: float = 0.15
     """Largest relative change of all grey levels: gain differs between scanners."""
 
+    offset: float = 0.0
+    """Largest change of all grey levels, relative to their range: the black level differs, too."""
+
+    roll_off: float = 0.0
+    """Largest loss of signal at the bottom, relative to the range of grey levels, growing with
+    depth: sensitivity falls with the distance from zero delay."""
+
     speckle: float = 0.1
     """Largest standard deviation of noise that grows with the signal, relative to it."""
 
@@ -75,7 +82,8 @@ class AugmentConfig:
         for name in ("flip_probability", "affine_probability", "shadow_probability",
                      "shadow_strength", "dropped_bscans"):  # fmt: skip
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
-        for name in ("shift_lateral_mm", "shift_depth_mm", "contrast", "speckle", "noise", "seed"):
+        for name in ("shift_lateral_mm", "shift_depth_mm", "contrast", "speckle", "noise", "seed",
+                     "offset", "roll_off"):  # fmt: skip
             _require(getattr(self, name) >= 0, name, getattr(self, name), "zero or more")
         for name in ("tilt_degrees", "torsion_degrees"):
             value = getattr(self, name)
@@ -105,11 +113,22 @@ class Draw(NamedTuple):
     affine_mm: NDArray[np.float64] | None  # 4 x 4, millimetres about the middle; None: not moved
     gamma: float
     contrast: float
+    offset: float
+    roll_off: float
     speckle: float
     noise: float
     dark: tuple[float, float]  # first and last dark B-scan, as shares of their number
     shadow: tuple[float, float, float, float]  # strength, middle, width, slope; shares of columns
     noise_seed: int
+
+
+def changes_nothing(config: AugmentConfig) -> bool:
+    """Whether `config` leaves every volume as it is."""
+    amounts = (
+        *("flip_probability", "affine_probability", "contrast", "offset", "roll_off", "speckle"),
+        *("noise", "dropped_bscans", "shadow_probability"),
+    )
+    return config.gamma == 1 and not any(getattr(config, name) for name in amounts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +180,14 @@ def draw_changes(config: AugmentConfig, *, epoch: int, index: int) -> Draw:
     signed, shares = rng.uniform(-1, 1, 9), rng.random(6)
     dark = shares[2] * config.dropped_bscans
     strength = shares[3] * config.shadow_strength * (chances[2] < config.shadow_probability)
+    noise_seed = int(rng.integers(2**31))
     return Draw(
         flipped=bool(chances[0] < config.flip_probability),
         affine_mm=_affine(config, signed) if chances[1] < config.affine_probability else None,
         gamma=float(config.gamma ** signed[7]),
         contrast=float(config.contrast * signed[8]),
+        offset=float(config.offset * rng.uniform(-1, 1)),
+        roll_off=float(config.roll_off * rng.random()),
         speckle=float(shares[0] * config.speckle),
         noise=float(shares[1] * config.noise),
         dark=(float(shares[4] * (1 - dark)), float(shares[4] * (1 - dark) + dark)),
@@ -175,7 +197,7 @@ def draw_changes(config: AugmentConfig, *, epoch: int, index: int) -> Draw:
             0.02 + 0.05 * float(shares[3]),
             float(signed[6]),
         ),
-        noise_seed=int(rng.integers(2**31)),
+        noise_seed=noise_seed,
     )
 
 
@@ -205,49 +227,55 @@ def apply_changes(voxels: Any, draw: Draw, spacing: Spacing) -> Any:
     """Do to `voxels` what was drawn; returns the kind and type that came in.
 
     Raises:
-        OctIoError: MONAI is not installed.
+        OctIoError: the volume is moved, and MONAI is not installed.
         ValueError: voxels neither uint8 nor floating.
     """
-    try:
-        from monai.transforms.intensity.array import AdjustContrast, ScaleIntensity
-        from monai.transforms.spatial.array import Flip
-        from monai.utils.type_conversion import convert_to_dst_type
-    except ImportError as error:
-        raise OctIoError("augmentation needs MONAI; install oct-io[transforms]") from error
     whole = str(voxels.dtype).removeprefix("torch.") == "uint8"
     if not whole and "float" not in str(voxels.dtype):
         raise ValueError(f"augment takes uint8 or floating voxels, not {voxels.dtype}")
-    low, high = float(voxels.min()), float(voxels.max())
-    changed, *_ = convert_to_dst_type(voxels, np.zeros(0, np.float32))
-    changed = changed[None].astype(np.float32)  # MONAI takes a channel first
-    steps: list[Callable[[Any], Any]] = []
+    array = np.asarray(voxels).astype(np.float32)
+    low, high = float(array.min()), float(array.max())
     if draw.flipped:
-        steps.append(Flip(spatial_axis=COLUMN_AXIS))
+        array = np.flip(array, COLUMN_AXIS)
     if draw.affine_mm is not None:
-        steps.append(_mover(draw.affine_mm, spacing))
-    if high > low:
-        if draw.gamma != 1:
-            steps.append(AdjustContrast(draw.gamma))
-        if draw.contrast:
-            steps.append(ScaleIntensity(minv=None, maxv=None, factor=draw.contrast))
-    for step in steps:
-        changed = step(changed)
-    array = np.asarray(changed, dtype=np.float32)[0]
-    array = _spoil(np.ascontiguousarray(array), draw, low, high - low)
+        array = _move(array, draw.affine_mm, spacing)
+    array = _spoil(_regrade(array, draw, low, high - low), draw, low, high - low)
+    array = np.ascontiguousarray(array)
     if whole:
         array = np.clip(np.rint(array), 0, 255).astype(np.uint8)
-    result, *_ = convert_to_dst_type(array, voxels)
-    return result
+    if isinstance(voxels, np.ndarray):
+        return array.astype(voxels.dtype, copy=False)
+    return voxels.new_tensor(array)
 
 
-def _mover(affine_mm: NDArray[np.float64], spacing: Spacing) -> Callable[[Any], Any]:
-    """MONAI's affine, which counts in voxels about the middle; what comes from outside is 0."""
-    from monai.transforms.spatial.array import Affine
+def _regrade(
+    voxels: NDArray[np.float32], draw: Draw, low: float, span: float
+) -> NDArray[np.float32]:
+    """Gamma, gain, black level and roll-off; a copy, or what came in where nothing is done."""
+    if span <= 0:
+        return voxels
+    signal = (voxels - np.float32(low)) / np.float32(span)
+    if draw.gamma != 1:
+        signal = np.clip(signal, 0, 1) ** np.float32(draw.gamma)
+    if draw.roll_off:
+        signal -= np.linspace(0, draw.roll_off, voxels.shape[1], dtype=np.float32)[:, None]
+    signal += np.float32(draw.offset)
+    return (signal * np.float32(span) + np.float32(low)) * np.float32(1 + draw.contrast)
 
+
+def _move(
+    voxels: NDArray[np.float32], affine_mm: NDArray[np.float64], spacing: Spacing
+) -> NDArray[np.float32]:
+    """Move by MONAI's affine, which counts in voxels about the middle; from outside comes 0."""
+    try:
+        from monai.transforms.spatial.array import Affine
+    except ImportError as error:
+        raise OctIoError("augmentation needs MONAI; install oct-io[transforms]") from error
     steps = np.diag([*spacing, 1.0])
     in_voxels = np.linalg.inv(steps) @ affine_mm @ steps
-    move = Affine(affine=in_voxels, mode="bilinear", padding_mode="zeros", image_only=True)
-    return lambda image: move(image)
+    move: Any = Affine(affine=in_voxels, mode="bilinear", padding_mode="zeros", image_only=True)
+    moved = move(np.ascontiguousarray(voxels)[None])  # MONAI takes a channel first
+    return np.asarray(moved, dtype=np.float32)[0]
 
 
 def _spoil(voxels: NDArray[np.float32], draw: Draw, low: float, span: float) -> NDArray[np.float32]:
@@ -265,5 +293,7 @@ def _spoil(voxels: NDArray[np.float32], draw: Draw, low: float, span: float) -> 
         light = (1 - strength * np.exp(-(off**2) / 2)).astype(np.float32)
         voxels = np.float32(low) + (voxels - np.float32(low)) * light[:, None, :]
     first, last = (round(share * bscans) for share in draw.dark)
-    voxels[first:last] = low
+    if last > first:
+        voxels = voxels.copy()
+        voxels[first:last] = low
     return voxels
