@@ -1,0 +1,84 @@
+"""From which blocks an encoder is read out, and how tokens become one vector.
+
+What is small and local stands in earlier blocks and may be gone from the last; all blocks side by
+side are often best, and a probe's grid decides on validation participants.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_vjepa.model.configuration import POOLS
+
+BLOCKS = ("last", "late", "all")
+"""The last block; the upper half, side by side; all, side by side. A number is one block from 0."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ReadoutConfig:
+    """Which ways to read an encoder out are tried."""
+
+    blocks: list[str] = field(default_factory=lambda: ["last", "all"])
+    """last, late (the upper half side by side), all (side by side), or the number of a block from
+    0. All side by side are often best; last alone is what is mostly reported."""
+
+    pools: list[str] = field(default_factory=lambda: list(POOLS))
+    """How the tokens of a volume become one vector; small findings want `max`."""
+
+    def __post_init__(self) -> None:
+        if unknown := [one for one in self.pools if one not in POOLS]:
+            raise ValueError(f"readout.pools ({unknown[0]}) must be among {', '.join(POOLS)}")
+        words = [one for one in self.blocks if not one.isdecimal()]
+        if unknown := [one for one in words if one not in BLOCKS]:
+            known = ", ".join(BLOCKS)
+            raise ValueError(f"readout.blocks ({unknown[0]}) must be {known} or a block's number")
+        if not self.pools or not self.blocks:
+            raise ValueError("readout.blocks and readout.pools must name one each")
+
+    def names(self, depth: int) -> dict[str, tuple[list[int], str]]:
+        """Name, such as `last/mean`, to the blocks and the pool that it means.
+
+        Args:
+            depth: blocks of the encoder.
+
+        Raises:
+            ValueError: a block that the encoder lacks.
+        """
+        found: dict[str, tuple[list[int], str]] = {}
+        for block in self.blocks:
+            for pool in self.pools:
+                found[f"{block}/{pool}"] = _numbers(block, depth), pool
+        return found
+
+
+def read_out(
+    features: Mapping[str, NDArray[np.float32]], config: ReadoutConfig, depth: int
+) -> dict[str, NDArray[np.float32]]:
+    """Cut the readouts out of features of all blocks: name to (N, width).
+
+    Args:
+        features: pool to (N, depth * width), all blocks of the encoder side by side in their order.
+        config: which readouts.
+        depth: blocks of the encoder.
+
+    Raises:
+        ValueError: a block that the encoder lacks.
+    """
+    found = {}
+    for name, (numbers, pool) in config.names(depth).items():
+        rows = features[pool].reshape(len(features[pool]), depth, -1)
+        found[name] = rows[:, numbers].reshape(len(rows), -1)
+    return found
+
+
+def _numbers(block: str, depth: int) -> list[int]:
+    if block.isdecimal():
+        if int(block) >= depth:
+            raise ValueError(
+                f"readout.blocks ({block}) must be below {depth}, the blocks there are"
+            )
+        return [int(block)]
+    first = {"last": depth - 1, "late": depth // 2, "all": 0}[block]
+    return list(range(first, depth))
