@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.answers import VolumeAnswers, choose_test, label_volumes, read_attributes
+from oct_io.cache.entries import Coded
 from oct_io.cache.volumes import CachedVolumes
 from oct_io.catalog.label_tables import LabelTables
 from oct_io.catalog.questions import CLASSES, LabelQuestion
@@ -172,17 +173,8 @@ def make_labelled(
     numbers = np.flatnonzero(answers.known)
     answers = answers._replace(values=answers.values[numbers])
     taken = entries.take(numbers)
-    named, name = taken.coded("participant"), getattr(question, "name", question)
-    if split is not None:
-        part_of = {one: part for part, people in split.parts.items() for one in people}
-        rule = f"{split.rule} {test_split}".strip()
-    elif test_split:
-        texts = named.texts().tolist()
-        test, rule = choose_test(answers, texts, tables.people.rows, str(name))
-        part_of = {one: test_split if one in test else "train" for one in named.words}
-    else:
-        part_of, rule = {}, "nobody held out"
-    parts = np.array([part_of.get(one, "") for one in named.words], np.str_)[named.codes]
+    named, name = taken.coded("participant"), str(getattr(question, "name", question))
+    parts, rule = _divide(answers, named, tables, name, split=split, test_split=test_split)
     held_out = (parts == test_split) & (test_split != "")
     if not len(numbers) or (test_split and (held_out.all() or not held_out.any())):
         raise TreeError(
@@ -205,6 +197,27 @@ def make_labelled(
         columns={column: cells[numbers] for column, cells in further.items()},
         notes=answers.notes,
     )
+
+
+def _divide(
+    answers: VolumeAnswers,
+    named: Coded,
+    tables: LabelTables,
+    name: str,
+    *,
+    split: Split | None,
+    test_split: str,
+) -> tuple[NDArray[np.str_], str]:
+    """Part of each volume's participant, and by which rule."""
+    if split is not None:
+        part_of = {one: part for part, people in split.parts.items() for one in people}
+        rule = f"{split.rule} {test_split}".strip()
+    elif test_split:
+        test, rule = choose_test(answers, named.texts().tolist(), tables.people.rows, name)
+        part_of = {one: test_split if one in test else "train" for one in named.words}
+    else:
+        part_of, rule = {}, "nobody held out"
+    return np.array([part_of.get(one, "") for one in named.words], np.str_)[named.codes], rule
 
 
 def _typed(answers: VolumeAnswers) -> NDArray[Any]:
