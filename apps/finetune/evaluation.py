@@ -23,7 +23,7 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
     refuse_url("features", config.features)
     launch.refuse_unread("data.label_columns", "task.column=NAME asks for one column")
     encoder = oct_vjepa.Encoder.from_pretrained(config.weights)
-    taken, column = encoder.config.input_shape, config.task.column
+    taken, column = encoder.config.input_shape, config.task.name
     with mistakes(ValueError):
         trained = f"the encoder in {config.weights} was trained on {taken}; choose its window"
         check_window(config.data.window, taken, otherwise=trained)
@@ -31,12 +31,13 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
     folder = launch.claim_run_folder("it", may_change=("*",))
     with Stages() as stages:
         source = oct_io.open_source(config.data, stages)
-        examples = source.labelled(column, test_split=config.test_split)
+        examples = source.labelled(config.task, test_split=config.test_split)
         stages.say(f"{column}: {examples.describe()}")
     if not config.allow_seen:
         check_test_set(config, source, examples)
     torch.manual_seed(config.seed)
     encoders = {"pretrained": encoder, "random init": oct_vjepa.Encoder(encoder.config)}
+    _ = examples.labels  # other answers than classes are refused before anything is embedded
     with mistakes(ValueError):  # such as a class that no test participant has
         find = partial(embed, config, runtime)
         rows = probe_encoders(config.probe(), encoders, {column: examples}, find, seed=config.seed)

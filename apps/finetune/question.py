@@ -3,18 +3,11 @@
 from dataclasses import dataclass, field
 
 import oct_io
+from oct_io.catalog.questions import LabelQuestion
 from oct_launch import RuntimeConfig
 from oct_vjepa.evaluation.encoders import ProbeConfig
 
 MODES = ("linear",)
-
-
-@dataclass(kw_only=True, slots=True)
-class TaskConfig:
-    """The question."""
-
-    column: str = "study_group"
-    """Column of the label table."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,7 +49,7 @@ class FinetuneConfig:
     """Local folder where features are kept, so that an encoder meets a data set only once."""
 
     data: oct_io.SourceConfig = field(default_factory=oct_io.SourceConfig)
-    task: TaskConfig = field(default_factory=TaskConfig)
+    task: LabelQuestion = field(default_factory=LabelQuestion)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:

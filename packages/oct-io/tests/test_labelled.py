@@ -66,8 +66,8 @@ def test_a_volume_without_a_label_in_a_column_is_marked_there(source, questions)
     thin = questions["thin"]
     some = thin.volumes.select(range(4))
     few = type(thin)(
-        volumes=some, labels=thin.labels[:4], participants=thin.participants[:4],
-        held_out=np.zeros(4, dtype=bool), classes=thin.classes, split_rule="none",
+        volumes=some, kind="nominal", values=thin.labels[:4], names=thin.classes,
+        participants=thin.participants[:4], held_out=np.zeros(4, dtype=bool), split_rule="none",
     )  # fmt: skip
     chosen = choose_labelled(
         source.volumes, {"fluid": questions["fluid"], "thin": few}, 1000, seed=0

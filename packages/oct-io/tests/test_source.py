@@ -15,6 +15,7 @@ from oct_io import (
     write_phantom_tree,
 )
 from oct_io.catalog.participants import read_participants
+from oct_io.catalog.questions import LabelQuestion
 from oct_io.catalog.splits import Split, write_split
 
 TREE = PhantomTree(
@@ -423,7 +424,7 @@ def test_clinical_tables_give_labels_with_the_rule_beside_them(tmp_path, scan_fi
     write_table(clinical / "measurement.csv", rows, names)
     concepts = write_table(
         tmp_path / "concepts.csv",
-        ["sugar,measurement,last,3004410,7.5"],
+        ["sugar,measurement,last,3004410,7.5", "level,measurement,last,3004410,"],
         "column,table,rule,concept_ids,cuts",
     )
     source = open_folder(labels=str(clinical), label_concepts=concepts)
@@ -431,6 +432,8 @@ def test_clinical_tables_give_labels_with_the_rule_beside_them(tmp_path, scan_fi
     assert found.classes == ("0", "1")
     assert found.split_rule == "recommended_split test"
     assert len(found.volumes) == 16
+    level = source.labelled(LabelQuestion(column="level", kind="regression", unit="per cent"))
+    assert level.values.tolist() == [5 + n % 2 + 2 for n in range(8) for _ in "LR"]
     assert source.label_rules["sugar"].startswith("last value by date, cut at 7.5; measurement")
     with pytest.raises(TreeError, match=r"data\.label_concepts needs data\.labels=FOLDER"):
         open_folder(label_concepts=concepts)

@@ -26,6 +26,7 @@ from oct_io.space.resample import WINDOWS, Window, resample
 from oct_io.volume import OctVolume, Spacing
 
 if TYPE_CHECKING:
+    from oct_io.catalog.questions import LabelQuestion as LabelQuestion
     from oct_io.dicom.writer import write_dicom
     from oct_io.phantom import PhantomTree, draw_phantom, write_phantom_tree
     from oct_io.source import LabelledVolumes as LabelledVolumes
@@ -36,6 +37,7 @@ _LATER = {
     "PhantomTree": "oct_io.phantom",
     "draw_phantom": "oct_io.phantom",
     "write_phantom_tree": "oct_io.phantom",
+    "LabelQuestion": "oct_io.catalog.questions",
     "LabelledVolumes": "oct_io.source",
     "Source": "oct_io.source",
     "SourceConfig": "oct_io.source",
@@ -43,7 +45,7 @@ _LATER = {
     "write_dicom": "oct_io.dicom.writer",
 }
 """Imported at first use: who reads scans does not wait for the code that draws them. The two types
-that `open_source` gives are here for annotations and left out of `__all__`."""
+that `open_source` gives, and that of a question, are here too and left out of `__all__`."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,35 +1,21 @@
-"""Volumes of a cache with a class each: of their participant, or of the scan itself."""
+"""Volumes of a cache with the answers to one question: of participants, of eyes, or of scans."""
 
 import hashlib
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.cache.entries import Entries
+from oct_io.answers import VolumeAnswers, choose_test, label_volumes, read_attributes
+from oct_io.cache.entries import Coded
 from oct_io.cache.volumes import CachedVolumes
-from oct_io.catalog.labels import (
-    class_names,
-    class_word,
-    is_ordinal,
-    load_class_names,
-    load_labels,
-)
-from oct_io.catalog.participants import SITE
-from oct_io.catalog.tables import Row
+from oct_io.catalog.label_tables import LabelTables
+from oct_io.catalog.questions import CLASSES, LabelQuestion
+from oct_io.catalog.splits import Split
 from oct_io.errors import TreeError
-
-SCAN_COLUMNS = {
-    "@device": "device",
-    "@eye": "laterality",
-    "@region": "region",
-    "@protocol": "protocol",
-}
-"""Labels that a scan brings along. An encoder that tells them, and a class that goes with one of
-them, is how a probe scores without having seen a disease."""
 
 UNLABELLED = -1
 """Class of a volume that has no label in a column."""
@@ -37,25 +23,58 @@ UNLABELLED = -1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledVolumes:
-    """The volumes of a source that have a label, and which of them are held out.
+    """The volumes of a source that have an answer, and which of them are held out.
 
     Attributes:
         volumes: (bscan, row, column) uint8 each.
-        labels: class of each volume, from 0.
+        kind: nominal, ordinal, multilabel, regression or survival.
+        values: of nominal and ordinal (N,) int64, a class from 0; of multilabel (N, labels) int64,
+            0, 1 or `UNLABELLED`; of regression (N,) float64; of survival (N, 2) float64, the time
+            and 1 for an event or 0 for the end of observation.
+        names: of the classes or labels; of the quantity or time alone.
         participants: hashed participant of each volume.
         held_out: true for the volumes of test participants.
-        classes: name of each class.
         split_rule: how the test participants were chosen.
-        ordinal: the classes are steps of severity.
+        unit: of the quantity or the time.
+        parts: part of the split that each participant is in; "" if in none, or there is none.
+        eyes: "R", "L" or "" of each volume.
+        columns: what else was asked for, such as "@device" or "sex": (N,) texts, "" if unknown.
+        notes: what one answer is of, and what was left out for which reason, with hashes.
     """
 
     volumes: CachedVolumes
-    labels: NDArray[np.int64]
+    kind: str
+    values: NDArray[Any]
+    names: tuple[str, ...]
     participants: NDArray[np.str_]
     held_out: NDArray[np.bool_]
-    classes: tuple[str, ...]
     split_rule: str
-    ordinal: bool = False
+    unit: str = ""
+    parts: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
+    eyes: NDArray[np.str_] = field(default_factory=lambda: np.empty(0, np.str_))
+    columns: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Class of each volume, from 0.
+
+        Raises:
+            TreeError: the answers are no classes.
+        """
+        if self.kind not in CLASSES:
+            raise TreeError(f"'{self.names[0]}' has {self.kind} answers, and no classes")
+        return self.values
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.names
+
+    @property
+    def ordinal(self) -> bool:
+        """The classes are steps of severity."""
+        return self.kind == "ordinal"
 
     @property
     def fingerprint(self) -> str:
@@ -63,12 +82,12 @@ class LabelledVolumes:
         return hashlib.sha256(self.volumes.entries.hashes().tobytes().hex().encode()).hexdigest()
 
     def describe(self) -> str:
-        """One line for a log: how many volumes and participants on each side."""
+        """One line for a log: volumes and participants on each side, and who was left out."""
         sides = []
         for name, side in (("train", ~self.held_out), ("test", self.held_out)):
             people = len(np.unique(self.participants[side]))
             sides.append(f"{name} {int(side.sum())} volumes of {people} participants")
-        return f"{', '.join(sides)} ({self.split_rule})"
+        return "; ".join((f"{', '.join(sides)} ({self.split_rule})", *self.notes))
 
 
 class ChosenVolumes(NamedTuple):
@@ -127,47 +146,81 @@ def _take_turns(queues: Mapping[tuple[str, int], deque[int]], count: int) -> lis
     return sorted(chosen)
 
 
-class VolumeLabels(NamedTuple):
-    """Class of each volume of a cache, and what the classes are called."""
-
-    numbers: list[int]  # volumes that have a label
-    labels: list[int]  # their classes
-    classes: tuple[str, ...]
-    ordinal: bool
-
-
-def label_volumes(entries: Entries, table: Mapping[str, Row], column: str) -> VolumeLabels:
-    """Find the class of each volume in `column`.
+def make_labelled(
+    volumes: CachedVolumes,
+    tables: LabelTables,
+    question: LabelQuestion | str,
+    *,
+    split: Split | None,
+    test_split: str,
+    attributes: Sequence[str] = (),
+) -> LabelledVolumes:
+    """Volumes with an answer to `question`; all volumes of a participant are on one side.
 
     Args:
-        entries: of a cache.
-        table: rows by hashed participant.
-        column: of the table, a preset of `oct_io.catalog.labels`, @site, or one of `SCAN_COLUMNS`.
+        volumes: of one cache.
+        tables: as from `open_source`.
+        question: or a column that must hold classes.
+        split: who is for what; None holds out the first of four folds.
+        test_split: the part to hold out; "" holds nobody out.
+        attributes: further columns to have beside.
 
     Raises:
-        TreeError: no table, no such column, or no classes in it.
+        TreeError: as `label_volumes`, or no volume with an answer on one of the sides.
     """
-    if column in SCAN_COLUMNS:
-        return _label_scans(entries, column)
-    if column.startswith("@") and column != SITE:
-        known = ", ".join((*SCAN_COLUMNS, SITE))
-        raise TreeError(f"no label column '{column}'; of a scan there are {known}")
-    if not table:
+    entries = volumes.entries
+    answers = label_volumes(entries, tables, question)
+    numbers = np.flatnonzero(answers.known)
+    answers = answers._replace(values=answers.values[numbers])
+    taken = entries.take(numbers)
+    named, name = taken.coded("participant"), str(getattr(question, "name", question))
+    parts, rule = _divide(answers, named, tables, name, split=split, test_split=test_split)
+    held_out = (parts == test_split) & (test_split != "")
+    if not len(numbers) or (test_split and (held_out.all() or not held_out.any())):
         raise TreeError(
-            "no label table: give data.labels=FILE, a CSV or TSV with a column "
-            "participant_id and one column a label"
+            f"label column '{name}': {len(numbers)} labelled volumes, {int(held_out.sum())} "
+            f"of them in the test split '{test_split}'; both sides need some"
         )
-    found = load_labels(table, column)
-    people = entries.coded("participant")
-    numbers: list[int] = np.flatnonzero(people.among(found)).tolist()
-    labels = [found[people.words[code]] for code in people.codes[numbers].tolist()]
-    return VolumeLabels(numbers, labels, load_class_names(table, column), is_ordinal(table, column))
+    eyes = taken.coded("laterality").texts()
+    further = read_attributes(entries, tables, attributes)
+    return LabelledVolumes(
+        volumes=volumes.select(numbers),
+        kind=answers.kind,
+        values=_typed(answers),
+        names=answers.names,
+        participants=named.texts(),
+        held_out=held_out,
+        split_rule=rule,
+        unit=getattr(question, "unit", ""),
+        parts=parts,
+        eyes=np.where(eyes == "unknown", "", eyes),
+        columns={column: cells[numbers] for column, cells in further.items()},
+        notes=answers.notes,
+    )
 
 
-def _label_scans(entries: Entries, column: str) -> VolumeLabels:
-    found = entries.coded(SCAN_COLUMNS[column])
-    classes = class_names({word: word for word in found.words if word != "unknown"}, column)
-    of_word = [UNLABELLED if w == "unknown" else classes.index(class_word(w)) for w in found.words]
-    every = np.array(of_word, np.int64)[found.codes]
-    numbers = np.flatnonzero(every != UNLABELLED)
-    return VolumeLabels(numbers.tolist(), every[numbers].tolist(), classes, False)
+def _divide(
+    answers: VolumeAnswers,
+    named: Coded,
+    tables: LabelTables,
+    name: str,
+    *,
+    split: Split | None,
+    test_split: str,
+) -> tuple[NDArray[np.str_], str]:
+    """Part of each volume's participant, and by which rule."""
+    if split is not None:
+        part_of = {one: part for part, people in split.parts.items() for one in people}
+        rule = f"{split.rule} {test_split}".strip()
+    elif test_split:
+        test, rule = choose_test(answers, named.texts().tolist(), tables.people.rows, name)
+        part_of = {one: test_split if one in test else "train" for one in named.words}
+    else:
+        part_of, rule = {}, "nobody held out"
+    return np.array([part_of.get(one, "") for one in named.words], np.str_)[named.codes], rule
+
+
+def _typed(answers: VolumeAnswers) -> NDArray[Any]:
+    if answers.kind in ("regression", "survival"):
+        return answers.values
+    return np.where(np.isfinite(answers.values), answers.values, UNLABELLED).astype(np.int64)

@@ -3,18 +3,26 @@
 The one path that pretraining and fine-tuning share, so that both see the same voxels.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from oct_io.answers import SCAN_COLUMNS, read_attributes
 from oct_io.cache.build import build_cache
 from oct_io.cache.volumes import CachedVolumes, open_cache
 from oct_io.catalog.concepts import AI_READI, is_clinical, read_concepts
-from oct_io.catalog.manifest import list_scans
+from oct_io.catalog.label_tables import (
+    LabelTable,
+    LabelTables,
+    finer_level,
+    id_form,
+    read_label_table,
+)
+from oct_io.catalog.manifest import ScanRecord, list_scans
 from oct_io.catalog.omop import join_participants, read_omop
 from oct_io.catalog.participants import (
     SITE,
@@ -22,13 +30,14 @@ from oct_io.catalog.participants import (
     hash_ids,
     read_participants,
 )
+from oct_io.catalog.questions import LabelQuestion
 from oct_io.catalog.releases import dataset_version, refuse_other_release
 from oct_io.catalog.selection import Selection, select_scans
-from oct_io.catalog.splits import Split, read_split, recommended_parts, stratified_folds
+from oct_io.catalog.splits import Split, read_split, recommended_parts
 from oct_io.catalog.tables import Row
 from oct_io.errors import TreeError
 from oct_io.labelled import LabelledVolumes as LabelledVolumes
-from oct_io.labelled import VolumeLabels, label_volumes
+from oct_io.labelled import make_labelled
 from oct_io.phantom.specification import PhantomTree
 from oct_io.phantom.tree import write_phantom_tree
 from oct_io.quarantine import write_quarantine
@@ -36,7 +45,6 @@ from oct_io.scan.flags import check_flag_names
 from oct_io.space.resample import WINDOWS
 from oct_io.storage.buckets import StorageConfig, configure_storage
 
-TEST_FOLDS = 4  # the first of so many is held out where no split is given or recommended
 MEASURED_VOLUMES = 256  # settle a mean grey level to well under one level
 
 Report = Callable[[str, int, int], None]
@@ -138,7 +146,7 @@ class Source:
 
     Attributes:
         volumes: every usable scan of the root, resampled.
-        table: hashed participant to the columns of the label table; empty without a table.
+        labels: what the label table says, of participants and of eyes or scans.
         made_up: true for phantoms.
         split: who is for what, as a table says; None if none says it.
         version: release of the data set, 2 or 3; None without tables.
@@ -148,7 +156,7 @@ class Source:
     """
 
     volumes: CachedVolumes
-    table: Mapping[str, Row]
+    labels: LabelTables
     made_up: bool
     split: Split | None = None
     version: int | None = None
@@ -218,37 +226,55 @@ class Source:
         """Copy the list of refused scans to `path`: a line each, with path, stage and reason."""
         write_quarantine(path, self.volumes.quarantined)
 
-    def labelled(self, column: str, *, test_split: str = "test") -> LabelledVolumes:
-        """Volumes with a label in `column`; all volumes of a participant are on one side.
+    @property
+    def table(self) -> Mapping[str, Row]:
+        """Hashed participant to the columns of the label table; empty without a table."""
+        return self.labels.people.rows
 
-        `column` is one of the table, a preset such as `healthy_vs_rest`, or what a shortcut could
-        rest on: @device, @site, @eye, @region, @protocol. The test participants are those in the
-        part `test_split` of the split. Without a split, the labelled participants are put in four
-        folds balanced by class and site, and the first is held out.
+    def labelled(
+        self,
+        question: LabelQuestion | str,
+        *,
+        test_split: str = "test",
+        attributes: Sequence[str] = (),
+    ) -> LabelledVolumes:
+        """Volumes with an answer to `question`; all volumes of a participant are on one side.
+
+        The test participants are those in the part `test_split` of the split. Without a split, the
+        labelled participants are put in four folds balanced by class and site, and the first is
+        held out; `test_split=""` holds nobody out.
+
+        Args:
+            question: what is asked; a column or preset alone must hold classes.
+            test_split: part of the split that is held out.
+            attributes: further columns to have beside, such as @device, @site, sex or age.
 
         Raises:
-            TreeError: no table, no such column, or no labelled volume on one of the sides.
+            TreeError: no table, no such column, cells that are no such answers, or no labelled
+                volume on one of the sides.
         """
-        entries = self.volumes.entries
-        found = label_volumes(entries, self.table, column)
-        named = entries.take(found.numbers).coded("participant")
-        people = named.texts()
-        test, rule = self._test_participants(people.tolist(), found, column, test_split)
-        held_out = named.among(test)
-        if held_out.all() or not held_out.any():
-            raise TreeError(
-                f"label column '{column}': {len(people)} labelled volumes, {int(held_out.sum())} "
-                f"of them in the test split '{test_split}'; both sides need some"
-            )
-        return LabelledVolumes(
-            volumes=self.volumes.select(found.numbers),
-            labels=np.array(found.labels, dtype=np.int64),
-            participants=people,
-            held_out=held_out,
-            classes=found.classes,
-            split_rule=rule,
-            ordinal=found.ordinal,
+        return make_labelled(
+            self.volumes,
+            self.labels,
+            question,
+            split=self.split,
+            test_split=test_split,
+            attributes=attributes,
         )
+
+    def attributes(self, columns: Sequence[str]) -> dict[str, NDArray[np.str_]]:
+        """The cells of `columns`, a text for each volume; "" where nothing is known.
+
+        Raises:
+            TreeError: no table or no such column.
+        """
+        return read_attributes(self.volumes.entries, self.labels, columns)
+
+    def columns(self) -> tuple[str, ...]:
+        """All that `attributes` can be asked for."""
+        tables = [one for one in self.labels if one is not None]
+        named = dict.fromkeys(name for one in tables for row in one.rows.values() for name in row)
+        return (*SCAN_COLUMNS, *(name for name in named if name[:1] != "@" or name == SITE))
 
     def _participants_in(self, splits: Sequence[str]) -> set[str]:
         """Participants in these parts of the split; nobody without a split.
@@ -263,23 +289,6 @@ class Source:
                 known = ", ".join(self.split.parts)
                 raise TreeError(f"data.excluded_splits: '{name}' is none of {known}")
         return self.split.participants(splits)
-
-    def _test_participants(
-        self, people: Sequence[str], found: VolumeLabels, column: str, test_split: str
-    ) -> tuple[set[str], str]:
-        if self.split is not None:
-            return self.split.participants([test_split]), f"{self.split.rule} {test_split}"
-        labels = dict(zip(reversed(people), reversed(found.labels), strict=True))
-        fewest = min(Counter(labels.values()).values(), default=0)
-        folds = min(TEST_FOLDS, fewest)
-        if folds < 2:
-            raise TreeError(
-                f"label column '{column}': a class has {fewest} participants with scans; it takes "
-                "two, one to train on and one to test on"
-            )
-        sites = {one: self.table.get(one, {}).get(SITE, "") for one in labels}
-        test = stratified_folds(labels, sites, folds=folds, seed=0, classes=found.classes)[0]
-        return set(test), f"first of {folds} folds balanced by class and site"
 
 
 def open_source(config: SourceConfig, report: Report | None = None) -> Source:
@@ -308,8 +317,8 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     )
     records = select_scans(listing.records, config.selection())
     version = dataset_version(config.root, mixed=config.mixed_releases)
-    table, rules = _read_table(config, version)
-    split = read_split(config.split) if config.split else recommended_parts(table)
+    labels, rules = _read_tables(config, version, records)
+    split = read_split(config.split) if config.split else recommended_parts(labels.people.rows)
     build_cache(
         records,
         config.root,
@@ -324,7 +333,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     volumes = _without_flags(every, config.flags)
     return Source(
         volumes=volumes,
-        table=table,
+        labels=labels,
         made_up=config.phantom is not None,
         split=split,
         version=version,
@@ -356,11 +365,12 @@ def _say_nothing(what: str, done: int, total: int) -> None:
     """Default report."""
 
 
-def _read_table(
-    config: SourceConfig, version: int | None
-) -> tuple[dict[str, Row], Mapping[str, str]]:
-    """Label table by hashed participant and the rules of its columns; empty if a root has none."""
+def _read_tables(
+    config: SourceConfig, version: int | None, records: Sequence[ScanRecord]
+) -> tuple[LabelTables, Mapping[str, str]]:
+    """Label tables and the rules of their columns; empty if a root has none."""
     place, rules = config.labels or find_participants(config.root), dict[str, str]()
+    finer, table = None, dict[str, Row]()
     if config.labels and is_clinical(config.labels):
         concepts = read_concepts(config.label_concepts) if config.label_concepts else AI_READI
         clinical = read_omop(config.labels, concepts)
@@ -369,11 +379,18 @@ def _read_table(
     elif config.label_concepts:
         raise TreeError("data.label_concepts needs data.labels=FOLDER, a folder of OMOP tables")
     elif place is None:
-        return {}, {}
+        return LabelTables(LabelTable()), {}
+    elif (file := find_participants(place)) and (level := finer_level(file)) != "participant":
+        finer, table = read_label_table(file, level, records)
+        place = find_participants(config.root)
+        people = {} if place in (None, file) else read_participants(place)
     else:
         people = read_participants(place)
-    table = hash_ids(people)
+    scans = [one.participant_id for one in records]
+    forms = id_form(people), id_form(scans)
+    table = hash_ids(people) or table
+    known = LabelTable(rows=table, form=forms[0], scan_form=forms[1])
     mixes = config.mixed_releases or config.split or recommended_parts(table) is None
     if place is not None and not mixes:
         refuse_other_release(place, version)
-    return table, rules
+    return LabelTables(known, finer), rules

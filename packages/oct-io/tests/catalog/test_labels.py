@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from oct_io import TreeError, load_labels
+from oct_io.answers import label_volumes
 from oct_io.cache.entries import CacheEntry
 from oct_io.cache.table import collect_entries
+from oct_io.catalog.label_tables import LabelTable, LabelTables
 from oct_io.catalog.labels import (
     PRESETS,
     class_weights,
@@ -15,7 +17,6 @@ from oct_io.catalog.labels import (
     ordinal_targets,
 )
 from oct_io.catalog.participants import STUDY_GROUPS, hash_ids, study_group
-from oct_io.labelled import label_volumes
 
 TABLE = {
     "1001": {"study_group": "healthy", "clinical_site": "UW"},
@@ -137,31 +138,37 @@ def entries():
     return collect_entries(found)
 
 
+def ask(entries, question, table=None):
+    """Answers in words, "" for a volume without one, and the answers as they are."""
+    tables = LabelTables(LabelTable(rows=table or {}))
+    found = label_volumes(entries, tables, question)
+    words = ["" if np.isnan(one) else found.names[int(one)] for one in found.values]
+    return words, found
+
+
 def test_device_eye_and_region_label_each_scan_and_unknown_ones_have_none(entries):
-    device = label_volumes(entries, {}, "@device")
-    assert device.numbers == [0, 1, 3, 4]
-    assert [device.classes[one] for one in device.labels] == [
-        "topcon_triton", "zeiss_cirrus", "topcon_triton", "topcon_triton",
+    words, _ = ask(entries, "@device")
+    assert words == [
+        "topcon_triton", "zeiss_cirrus", "", "topcon_triton", "topcon_triton",
     ]  # fmt: skip
-    eye = label_volumes(entries, {}, "@eye")
-    assert [eye.classes[one] for one in eye.labels] == ["l", "r", "l", "r", "l"]
-    assert label_volumes(entries, {}, "@region").classes == ("macula", "macula, 6 x 6")
-    assert not eye.ordinal
+    words, eye = ask(entries, "@eye")
+    assert (words, eye.kind) == (["l", "r", "l", "r", "l"], "nominal")
+    assert eye.notes == ("one answer a scan",)
+    assert ask(entries, "@region")[1].names == ("macula", "macula, 6 x 6")
 
 
 def test_the_site_and_the_group_label_all_scans_of_a_participant(entries):
     table = hash_ids(TABLE)
-    site = label_volumes(entries, table, "@site")
-    assert site.numbers == [0, 1, 2, 3]
-    assert [site.classes[one] for one in site.labels] == ["uw", "uw", "uab", "uab"]
-    group = label_volumes(entries, table, "study_group")
-    assert (group.labels, group.ordinal) == ([0, 0, 2, 3], True)
+    assert ask(entries, "@site", table)[0] == ["uw", "uw", "uab", "uab", ""]
+    words, group = ask(entries, "study_group", table)
+    assert words == [STUDY_GROUPS[one] for one in (0, 0, 2, 3)] + [""]
+    assert group.kind == "ordinal"
 
 
 def test_what_a_scan_does_not_say_is_refused_with_what_it_does(entries):
     with pytest.raises(TreeError, match="no label column '@age'; of a scan there are @device"):
-        label_volumes(entries, {}, "@age")
+        ask(entries, "@age")
     with pytest.raises(TreeError, match=r"no label table: give data\.labels=FILE"):
-        label_volumes(entries, {}, "@site")
+        ask(entries, "@site")
     with pytest.raises(TreeError, match="'@eye' has 1 class"):
-        label_volumes(entries[:1], {}, "@eye")
+        ask(entries[:1], "@eye")

@@ -75,7 +75,7 @@ def test_participants_carry_groups_splits_and_lesions(tree):
         "participant_id", "clinical_site", "study_group", "age", "study_visit_date",
         "recommended_split",
     ]  # fmt: skip
-    assert list(found[0])[-3:] == ["fluid", "drusen", "thin"]
+    assert list(found[0])[-7:] == ["fluid", "drusen", "thin", "sex", "severity", "years", "event"]
     assert {row[name] for row in found for name in ("fluid", "drusen", "thin")} == {"TRUE", "FALSE"}
     manifest = {row["participant_id"] for row in rows(tree / "retinal_oct" / "manifest.tsv")}
     assert {row["participant_id"] for row in found} == manifest

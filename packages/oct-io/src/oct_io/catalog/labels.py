@@ -71,7 +71,7 @@ def load_labels(
     if preset is not None:
         severity = load_labels(participants, "study_group")
         return {name: preset.groups[group] for name, group in severity.items()}
-    values = _values(participants, column)
+    values = label_cells(participants, column)
     if column == "study_group" and classes is None:
         return study_groups({name: participants[name] for name in values})
     names = class_names(values, column, classes)
@@ -99,7 +99,7 @@ def load_class_names(participants: Mapping[str, Row], column: str) -> tuple[str,
         TreeError: as `load_labels`.
     """
     preset = find_preset(participants, column)
-    return preset.classes if preset else class_names(_values(participants, column), column)
+    return preset.classes if preset else class_names(label_cells(participants, column), column)
 
 
 def is_ordinal(participants: Mapping[str, Row], column: str) -> bool:
@@ -147,7 +147,12 @@ def _whole(labels: ArrayLike, classes: int) -> NDArray[np.int64]:
     return numbers
 
 
-def _values(participants: Mapping[str, Row], column: str) -> dict[str, str]:
+def label_cells(participants: Mapping[str, Row], column: str) -> dict[str, str]:
+    """Participant id, or any other key of the rows, to the cell of a column that is not empty.
+
+    Raises:
+        TreeError: no such column, with those there are.
+    """
     if not any(column in row for row in participants.values()):
         columns = next(iter(participants.values()), {})
         listed = ", ".join(name for name in columns if not name.startswith("@"))

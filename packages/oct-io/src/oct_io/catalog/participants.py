@@ -64,7 +64,10 @@ def read_participants(root_or_file: str | Path) -> Participants:
         if '"' in name:
             raise TreeError(f"{where}: line {line} has a stray quote in its {column}")
         if name in found:
-            raise TreeError(f"{where}: line {line} repeats the {column} of an earlier line")
+            raise TreeError(
+                f"{where}: line {line} repeats the {column} of an earlier line; labels of eyes "
+                "need a column laterality, those of scans a column filepath"
+            )
         found[name] = row | {LINE: str(line)}
     return found
 

@@ -44,7 +44,7 @@ PARTICIPANT_COLUMNS = (
     "wearable_blood_glucose",
     *LESIONS,
 )
-"""Of participants.tsv, after the id; AI-READI's, then the three lesions."""
+"""Of participants.tsv, after the id; AI-READI's, then the three lesions. `history` has the rest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from oct_io.errors import TreeError
 from oct_io.interrupts import uninterrupted
 from oct_io.phantom.drawing import draw_phantom
 from oct_io.phantom.faults import EXPECTED, Expected, make_odd, spoil_scans, write_expected
+from oct_io.phantom.history import HISTORY, history_row, tie_ages
 from oct_io.phantom.nuisance import shuffle_lesions, tie_sites
 from oct_io.phantom.scans import Scan, identify, list_scans
 from oct_io.phantom.specification import PhantomTree
@@ -24,7 +25,7 @@ from oct_io.phantom.tables import (
     write_table,
 )
 
-MARKER = "phantom.json"
+MARKER, PEOPLE = "phantom.json", "participants.tsv"
 
 
 def write_phantom_tree(
@@ -75,6 +76,7 @@ def _people(tree: PhantomTree) -> list[Person]:
         prevalence=tree.lesion_prevalence,
         split_fractions=tree.split_fractions,
     )
+    people = tie_ages(people, shown=tree.effect > 0 and not tree.null)
     if tree.site_confounding == 0:
         return people
     return tie_sites(people, tree.confounded, tree.site_confounding, tree.seed)
@@ -103,9 +105,24 @@ def _write_tables(
     rows = [(scan.person.id, scan.row) for scan in scans]
     found = make_odd(rows, tree.seed) if tree.odd_manifest else []
     write_table(root / "retinal_oct" / "manifest.tsv", rows, version)
-    described = [(person.id, participant_row(person)) for person in people]
-    write_table(root / "participants.tsv", described, version)
+    _write_people(root / PEOPLE, tree, people)
     return found
+
+
+def _write_people(path: Path, tree: PhantomTree, people: list[Person]) -> None:
+    rows = [(one.id, participant_row(one) | history_row(one)) for one in people]
+    write_table(path, rows, tree.manifest_version)
+
+
+def _renew_people(out: Path, tree: PhantomTree) -> None:
+    """Write the table of participants again if that of a tree of before has fewer columns."""
+    path = (out / out.name if tree.odd_manifest else out) / PEOPLE
+    with path.open(encoding="utf-8") as file:
+        if file.readline().rstrip("\n").split("\t")[-len(HISTORY) :] == list(HISTORY):
+            return
+    building = path.with_name(f".{path.name}.{os.getpid()}")
+    _write_people(building, tree, _people(tree))
+    building.replace(path)
 
 
 def _is_there(out: Path, tree: PhantomTree) -> bool:
@@ -122,6 +139,7 @@ def _is_there(out: Path, tree: PhantomTree) -> bool:
         raise TreeError(f"{out}: holds something other than a phantom tree; {cure}")
     if marker.read_text(encoding="utf-8") != _marker(tree):
         raise TreeError(f"{out}: holds a phantom tree of another specification; {cure}")
+    _renew_people(out, tree)
     return True
 
 
