@@ -1,6 +1,6 @@
 """The results of `scorecard`: numbers with intervals, as plain values and as text for a table."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ class ScoreCard:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; an interval is three numbers, and what is not defined is null."""
-        return {one.name: as_plain(getattr(self, one.name)) for one in fields(self)}
+        return as_plain(asdict(self))
 
     def as_rows(self) -> list[list[str]]:
         """Metric and text of its interval, for a table."""
@@ -87,7 +87,7 @@ class Difference:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; the interval is three numbers."""
-        return {one.name: as_plain(getattr(self, one.name)) for one in fields(self)}
+        return as_plain(asdict(self))
 
 
 def as_plain(value: Any) -> Any:
