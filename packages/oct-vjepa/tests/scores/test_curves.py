@@ -57,9 +57,8 @@ def test_bands_hold_their_curve_and_curves_are_the_mean_of_rounds():
     assert list(curves) == list(LABELS)
     alone = [draw_curves([[one]], "nominal", 1, seed=0, bootstrap=5) for one in runs[0]]
     np.testing.assert_allclose(curves["roc"].y, np.mean([one["roc"].y for one in alone], axis=0))
-    low, y, high = (
-        np.asarray(side) for side in (curves["roc"].low, curves["roc"].y, curves["roc"].high)
-    )
+    roc = curves["roc"]
+    low, y, high = (np.asarray(side) for side in (roc.low, roc.y, roc.high))
     inside = (low <= y) & (y <= high)
     assert inside.mean() > 0.95
     assert (high - low).max() < 0.5

@@ -9,10 +9,8 @@ def draw(rng, rows, shift=0.0):
     """Correlated features of very different scales, as one encoder's are; one of them constant."""
     hidden = rng.normal(size=(rows, 6))
     mixing = np.random.default_rng(0).normal(size=(6, 20))
-    features = (hidden @ mixing + 0.5 * rng.normal(size=(rows, 20)) + shift) * np.logspace(
-        -3, 3, 20
-    )
-    return np.c_[features, np.full(rows, 7.0)]
+    features = hidden @ mixing + 0.5 * rng.normal(size=(rows, 20)) + shift
+    return np.c_[features * np.logspace(-3, 3, 20), np.full(rows, 7.0)]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -53,10 +53,10 @@ def test_a_value_alone_has_the_card_of_its_participants():
 def test_small_values_and_those_of_one_class_say_so_and_make_no_gap():
     values = np.array(["many"] * 40 + ["few"] * 9 + ["alone"] * 30)
     runs = runs_of(2, np.full(len(values), 1.0))
-    one_class = [
-        [one._replace(labels_N=np.where(values == "alone", 1, one.labels_N))] for (one,) in runs
-    ]
-    found = table(one_class, values)
+    for rounds in runs:
+        labels = np.where(values == "alone", 1, rounds[0].labels_N)
+        rounds[0] = rounds[0]._replace(labels_N=labels)
+    found = table(runs, values)
     assert {one.value: one.note for one in found.rows} == {
         "alone": "all are sick",
         "few": "fewer than 10 participants",

@@ -4,7 +4,9 @@ A candidate's runs are a list over seeds of a list over rounds of `Units`; a rou
 of the protocol. Participants are drawn with replacement among those with the same answers in the
 same round; one who is tested in several rounds or seeds is drawn as often in each. Of S seeds S - 1
 are drawn, with replacement: with S draws of so few the variance of their mean would come out short
-by (S - 1) / S (McCarthy & Snowden 1985).
+by (S - 1) / S (McCarthy & Snowden 1985). Few seeds still say little of how seeds vary: where their
+luck outweighs that of participants, 95 % intervals held the truth in 73 % of trials with 2 seeds,
+82 % with 3, 88 % with 5 and 91 % with 8; 28 % with one (benchmarks/scorecard.py).
 """
 
 from collections.abc import Callable, Iterator, Sequence
