@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from oct_vjepa.scores.measures import BY_CLASS, find_thresholds, headline, measure
-from oct_vjepa.scores.metrics import Units, aggregate_units
+from oct_vjepa.scores.metrics import Units, aggregate_units, balanced_accuracy
 from oct_vjepa.scores.target import Target
 
 metrics = pytest.importorskip("sklearn.metrics")
@@ -62,6 +62,7 @@ def test_balanced_accuracy_leaves_absent_classes_out_as_scikit_learn_does(absent
         for weight in weights
     ]
     equal(measure("nominal", units, weights)["balanced_accuracy"], expected)
+    equal(balanced_accuracy(units, weights), expected)
 
 
 @pytest.mark.parametrize("absent", [(), (1,)])

@@ -223,7 +223,7 @@ def test_candidates_with_other_numbers_of_seeds_compare_and_lose_delong():
     assert found.difference.low > 0
 
 
-def test_candidates_of_other_participants_are_refused():
+def test_what_cannot_be_scored_or_compared_is_refused():
     rng = np.random.default_rng(12)
     runs = {"a": binary_runs(rng, rows=40), "b": binary_runs(rng, rows=42)}
     with pytest.raises(ValueError, match="different participants"):
@@ -232,5 +232,15 @@ def test_candidates_of_other_participants_are_refused():
         compare(runs, "nominal", reference="c", seed=0)
     with pytest.raises(ValueError, match="needs a seed"):
         score_card([], "nominal", "ab", seed=0)
+    ((units,),) = runs["a"]
+    for field, value, said in (
+        ("labels_N", -units.labels_N, "leave unknown rows out"),
+        ("scores_NC", units.scores_NC * np.nan, "must be finite"),
+        ("groups_N", units.groups_N[1:], "differ in number"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            score_card([[units._replace(**{field: value})]], "nominal", "ab", seed=0)
+    with pytest.raises(ValueError, match="must be 1 or more"):
+        score_card(runs["a"], "nominal", "ab", seed=0, bootstrap=0)
     with pytest.raises(ValueError, match="2 columns"):
         score_card(runs["a"], "nominal", "abc", seed=0)

@@ -70,9 +70,11 @@ def draw_samples(
         apart_G: a value per participant; those with different ones are drawn apart.
 
     Raises:
-        ValueError: there is no seed, or a seed without a round.
+        ValueError: there is no seed, a seed without a round, no sample, or what `check_runs` finds.
     """
-    check_runs(runs)
+    check_runs(runs, kind)
+    if bootstrap < 1:
+        raise ValueError(f"bootstrap ({bootstrap}) must be 1 or more")
     participants, seeds = np.random.default_rng(seed).spawn(2)
     cells = _cells(runs, kind, apart_G)
     drawn = np.zeros((bootstrap, len(cells)), dtype=np.int16)
@@ -90,10 +92,20 @@ def draw_seeds(count: int, bootstrap: int, generator: np.random.Generator) -> Fl
     return generator.multinomial(count - 1, np.full(count, 1.0 / count), bootstrap).astype(float)
 
 
-def check_runs(runs: Runs) -> None:
-    """Raise a ValueError if there is nothing to score."""
+def check_runs(runs: Runs, kind: str) -> None:
+    """Raise a ValueError if there is nothing to score, or something that is no score or answer."""
     if not runs or not all(len(rounds) for rounds in runs):
         raise ValueError("scoring needs a seed, and at least one round of each")
+    for units in (one for rounds in runs for one in rounds):
+        rows = {len(units.scores_NC), len(units.labels_N), len(units.groups_N)}
+        if len(rows) > 1:
+            raise ValueError(f"scores, answers and participants differ in number: {sorted(rows)}")
+        if not np.isfinite(units.scores_NC).all():
+            raise ValueError("scores must be finite; a model has predicted NaN or infinity")
+        if kind in ("nominal", "ordinal"):
+            low, high = units.labels_N.min(initial=0), units.labels_N.max(initial=0)
+            if low < 0 or high >= units.scores_NC.shape[1]:
+                raise ValueError(f"classes go from {low} to {high}: leave unknown rows out")
 
 
 def replicate(parts: Sequence[Sequence[Part]], draws: Draws) -> dict[str, Replicated]:

@@ -120,11 +120,10 @@ def compare(
     if reference not in candidates:
         raise ValueError(f"reference ({reference}) must be one of {', '.join(candidates)}")
     base = candidates[reference]
-    check_runs(base)
     draws = draw_samples(base, target_kind, bootstrap=bootstrap, seed=seed)
     found = {}
     for name, runs in candidates.items():
-        check_runs(runs)
+        check_runs(runs, target_kind)
         if not np.array_equal(_answers(runs), _answers(base)):
             raise ValueError(f"{name} and {reference} have different participants or answers")
         own = draws
@@ -187,7 +186,7 @@ def _thresholds(
 
 
 def _check(runs: Runs, kind: str, names: Sequence[str], priors: Sequence[float] | None) -> None:
-    check_runs(runs)
+    check_runs(runs, kind)
     for units in (one for rounds in runs for one in rounds):
         if units.scores_NC.shape[1] != len(names):
             raise ValueError(f"scores have {units.scores_NC.shape[1]} columns for {list(names)}")
