@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.scores.metrics import Units
+from oct_vjepa.scores.measures import INFLATED
+from oct_vjepa.scores.metrics import Interval, Units, centred_interval, interval_of
 from oct_vjepa.scores.shares import Floats, known_mean
 from oct_vjepa.scores.target import Target
 
@@ -50,6 +51,11 @@ class Replicated(NamedTuple):
     def take(self, number: int) -> "Replicated":
         """One of C columns."""
         return Replicated(self.value[number], self.samples[:, number], self.by_seed[:, number])
+
+    def interval(self, name: str) -> Interval:
+        """Of a metric () of this name."""
+        make = centred_interval if name in INFLATED else interval_of
+        return make(float(self.value), self.samples)
 
 
 def draw_samples(

@@ -5,6 +5,7 @@ A metric is the mean over seeds and rounds of what it is in each round. Its inte
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,14 +14,13 @@ from oct_vjepa.scores.cards import Difference, ScoreCard
 from oct_vjepa.scores.measures import (
     BY_CLASS,
     HEADLINE,
-    INFLATED,
     SPECIFICITY,
     Measured,
     find_thresholds,
     headline,
     measure,
 )
-from oct_vjepa.scores.metrics import Interval, Units, centred_interval, interval_of
+from oct_vjepa.scores.metrics import Interval, Units
 from oct_vjepa.scores.paired import delong_p, holm, sign_p
 from oct_vjepa.scores.resampling import (
     Part,
@@ -71,7 +71,6 @@ def score_card(
             that are no shares, validation of other rounds than `runs`.
     """
     _check(runs, target_kind, names, priors)
-    draws = draw_samples(runs, target_kind, bootstrap=bootstrap, seed=seed)
     thresholds = _thresholds(runs, target_kind, validation, specificity)
     parts = [
         [
@@ -80,23 +79,14 @@ def score_card(
         ]
         for rounds, chosen in zip(runs, thresholds, strict=True)
     ]
-    found = replicate(parts, draws)
-    counted = target_kind in COUNTED
-    first = HEADLINE[target_kind]
-    order = [first, *(one for one in found if one != first and not one.endswith(BY_CLASS))]
-    return ScoreCard(
-        kind=target_kind,
-        names=tuple(names),
-        metrics={one: _interval(found[one], one) for one in order},
-        by_class=_by_class(found, names) if counted else {},
-        by_seed=found[first].by_seed.tolist(),
-        confusion=_confusion(runs, len(names)) if target_kind in CLASSES else [],
-        participants=len(np.unique(np.concatenate([one.groups_N for one in runs[0]]))),
-        support=_support(target_kind, runs, names) if counted else {},
-        seeds=len(runs),
-        rounds=len(runs[0]),
+    draws = draw_samples(runs, target_kind, bootstrap=bootstrap, seed=seed)
+    return _card(
+        runs,
+        target_kind,
+        tuple(names),
+        replicate(parts, draws),
         specificity=specificity,
-        threshold_from=("roc" if validation is None else "validation") if counted else "",
+        threshold_from=_threshold_from(target_kind, validation),
         priors=None if priors is None else [float(one) for one in priors],
     )
 
@@ -128,8 +118,8 @@ def compare(
             raise ValueError(f"{name} and {reference} have different participants or answers")
         own = draws
         if len(runs) != len(base):
-            generator = np.random.default_rng([seed, len(runs)])
-            own = draws._replace(seeds_RS=draw_seeds(len(runs), bootstrap, generator))
+            apart = np.random.default_rng([seed, len(runs)])
+            own = draws._replace(seeds_RS=draw_seeds(len(runs), bootstrap, apart))
         parts = [[_headline_part(target_kind, one) for one in rounds] for rounds in runs]
         found[name] = replicate(parts, own)["headline"]
     others = [name for name in candidates if name != reference]
@@ -140,13 +130,33 @@ def compare(
             candidate=name,
             reference=reference,
             metric=HEADLINE[target_kind],
-            difference=_interval(one, HEADLINE[target_kind]),
+            difference=one.interval(HEADLINE[target_kind]),
             p=p,
             p_holm=corrected,
             p_delong=_delong(target_kind, candidates[name], base),
         )
         for name, one, p, corrected in zip(others, differences, values, holm(values), strict=True)
     ]
+
+
+def _card(
+    runs: Runs, kind: str, names: tuple[str, ...], found: Mapping[str, Replicated], **told: Any
+) -> ScoreCard:
+    first = HEADLINE[kind]
+    order = [first, *(one for one in found if one != first and not one.endswith(BY_CLASS))]
+    return ScoreCard(
+        kind=kind,
+        names=names,
+        metrics={one: found[one].interval(one) for one in order},
+        by_class=_by_class(found, names) if kind in COUNTED else {},
+        by_seed=found[first].by_seed.tolist(),
+        confusion=_confusion(runs, len(names)) if kind in CLASSES else [],
+        participants=len(np.unique(np.concatenate([one.groups_N for one in runs[0]]))),
+        support=_support(kind, runs, names) if kind in COUNTED else {},
+        seeds=len(runs),
+        rounds=len(runs[0]),
+        **told,
+    )
 
 
 def _measure_of(
@@ -185,6 +195,12 @@ def _thresholds(
     ]
 
 
+def _threshold_from(kind: str, validation: Runs | None) -> str:
+    if kind not in COUNTED:
+        return ""
+    return "roc" if validation is None else "validation"
+
+
 def _check(runs: Runs, kind: str, names: Sequence[str], priors: Sequence[float] | None) -> None:
     check_runs(runs, kind)
     for units in (one for rounds in runs for one in rounds):
@@ -198,19 +214,13 @@ def _check(runs: Runs, kind: str, names: Sequence[str], priors: Sequence[float] 
         raise ValueError(f"priors ({list(priors)}) must be a share for each of {list(names)}")
 
 
-def _interval(found: Replicated, name: str) -> Interval:
-    if name in INFLATED:
-        return centred_interval(float(found.value), found.samples)
-    return interval_of(float(found.value), found.samples)
-
-
 def _by_class(
     found: Mapping[str, Replicated], names: Sequence[str]
 ) -> dict[str, dict[str, Interval]]:
     columns = [one for one in found if one.endswith(BY_CLASS)]
     return {
         name: {
-            (short := one.removesuffix(BY_CLASS)): _interval(found[one].take(number), short)
+            (short := one.removesuffix(BY_CLASS)): found[one].take(number).interval(short)
             for one in columns
         }
         for number, name in enumerate(names)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_vjepa.scores.cards import as_plain
-from oct_vjepa.scores.measures import HEADLINE, INFLATED, measure
-from oct_vjepa.scores.metrics import Interval, Units, centred_interval, interval_of
+from oct_vjepa.scores.measures import HEADLINE, measure
+from oct_vjepa.scores.metrics import Interval, Units, centred_interval
 from oct_vjepa.scores.resampling import Part, Replicated, Runs, draw_samples, replicate
 from oct_vjepa.scores.shares import Floats
 
@@ -109,7 +109,7 @@ def subgroup_table(
             SubgroupRow(
                 value=value,
                 participants=_participants(inside),
-                metrics={name: _interval(name, found[name]) for name in SHOWN[kind]},
+                metrics={name: found[name].interval(name) for name in SHOWN[kind]},
                 note=note,
             )
         )
@@ -144,11 +144,6 @@ def _note(kind: str, names: Sequence[str], runs: Runs, found: dict[str, Replicat
     if np.isnan(found[HEADLINE[kind]].value):
         return f"{HEADLINE[kind]} cannot be measured"
     return ""
-
-
-def _interval(name: str, found: Replicated) -> Interval:
-    make = centred_interval if name in INFLATED else interval_of
-    return make(float(found.value), found.samples)
 
 
 def _gap(sound: Sequence[Replicated]) -> Interval:
