@@ -74,6 +74,15 @@ def test_a_label_has_the_curve_of_its_known_rows():
     found = draw_curves([[labels]], "multilabel", 0, seed=0, bootstrap=5)
     expected = draw_curves([[known]], "nominal", 1, seed=0, bootstrap=5)
     assert found["roc"].y == expected["roc"].y
+    everybody = draw_curves(
+        [[Units(labels.scores_NC[:, :1], answers[:, :1], units.groups_N)]],
+        "multilabel",
+        0,
+        seed=0,
+        bootstrap=20,
+    )["benefit_all"]  # each sample has as many sick, healthy and unknown as there are
+    assert everybody.low == pytest.approx(everybody.y)
+    assert everybody.high == pytest.approx(everybody.y)
     nobody = draw_curves([[labels]], "multilabel", 1, seed=0, bootstrap=5)
     assert set(nobody["roc"].as_json()["y"]) == {None}
     with pytest.raises(ValueError, match="not of a survival"):

@@ -174,6 +174,27 @@ def test_a_participant_is_drawn_alike_in_all_rounds_and_seeds():
     assert (draws.seeds_RS.sum(axis=1) == 1).all()  # one of two
 
 
+def test_those_of_different_values_are_drawn_apart():
+    groups = np.arange(60)
+    runs = [[Units(np.full((60, 2), 0.5), groups % 2, groups)]]
+    apart = np.where(groups < 20, "few", "many")
+    drawn = draw_samples(runs, "nominal", bootstrap=20, seed=0, apart_G=apart).participants_RG
+    assert (drawn[:, :20].sum(axis=1) == 20).all()
+    together = draw_samples(runs, "nominal", bootstrap=20, seed=0).participants_RG
+    assert together[:, :20].sum(axis=1).std() > 0
+
+
+def test_the_interval_of_the_calibration_error_holds_its_value():
+    """Noise only adds to it, and a sample has noise of its own: a plain one would lie above."""
+    rng = np.random.default_rng(13)
+    chance = rng.random(300)
+    labels = (rng.random(300) < chance).astype(int)
+    runs = [[Units(np.stack([1 - chance, chance], axis=1), labels, np.arange(300))]]
+    error = score_card(runs, "nominal", "ab", seed=0, bootstrap=200).metrics["ece"]
+    assert error.low < error.value < error.high
+    assert error.high < 2 * error.value
+
+
 def test_rare_answers_are_drawn_together_so_that_they_vary():
     labels = np.eye(12, dtype=int)[np.arange(12)]  # twelve combinations, one participant each
     runs = [[Units(np.full((12, 12), 0.5), labels, np.arange(12))]]
