@@ -1,10 +1,10 @@
 """Features that nobody learned: what an encoder must beat before it may boast.
 
-Each is a class with `fit(volumes)` and `transform(volumes)`, volumes to features (N, D); `BASELINES`
-makes them by name. Most have nothing to fit; `PatchPca` and `RandomLayer` read the volumes of the
-fit rows. Volumes stream through, one at a time. A volume is (Z, Y, X), Y along the beam, or
-(C, Z, Y, X), of which channels stand side by side, or are pooled together where there are patches;
-one B-scan is (1, Y, X).
+Each is a class with `fit(volumes)` and `transform(volumes)`, volumes to features (N, D);
+`BASELINES` makes them by name. Most have nothing to fit; `PatchPca` and `RandomLayer` read the
+volumes of the fit rows. Volumes stream through, one at a time. A volume is (Z, Y, X), Y along the
+beam, or (C, Z, Y, X), of which channels stand side by side, or are pooled together where there are
+patches; one B-scan is (1, Y, X).
 """
 
 from collections.abc import Callable, Iterable

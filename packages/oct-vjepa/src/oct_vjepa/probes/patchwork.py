@@ -1,8 +1,8 @@
 """Baselines on patches: principal components, and one random layer, pooled over a volume.
 
 Patches are those of a grid without gaps; voxels beyond the last whole patch are left out; those of
-several channels are pooled together. What is fitted is fitted on
-the volumes of the fit rows, which stream through once.
+several channels are pooled together. What is fitted is fitted on the volumes of the fit rows, which
+stream through once.
 """
 
 from collections.abc import Iterable
