@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -310,6 +311,23 @@ def test_rows_without_an_answer_are_not_trained_on_and_a_part_may_be_missing(sma
     with pytest.raises(ValueError, match="no row to train on"):
         small.train(tmp_path / "empty", rows=parts._replace(fit=np.zeros(60, dtype=bool)))
     assert json.loads((tmp_path / "none/head/config.json").read_text())["linear_head"]
+
+
+def test_samples_can_be_sent_to_workers_and_are_the_same_there(small):
+    from examples import LabelledSamples
+
+    config = small.recipe(augmentation=AugmentationConfig(flip=0.5, gain=0.2, shift=(1, 2, 2)))
+    labels = small.target("regression").values[10:20]
+    samples = LabelledSamples(
+        small.Volumes(), np.arange(10, 20), config, encoder=small.encoder().config, seed=4,
+        labels=labels,
+    )  # fmt: skip
+    there = pickle.loads(pickle.dumps(samples))
+    for index, epoch in ((0, 0), (3, 1), (3, 2)):
+        one, other = samples(index, epoch), there(index, epoch)
+        assert torch.equal(one.volume_BCZYX, other.volume_BCZYX)
+        assert float(one.label_B) == pytest.approx(labels[index])
+    assert not torch.equal(samples(3, 1).volume_BCZYX, samples(3, 2).volume_BCZYX)
 
 
 def test_processes_share_the_validation_rows_and_every_row_counts_once(small):

@@ -19,7 +19,7 @@ from oct_vjepa.model.weights import weights_fingerprint
 from recipe import Plan, TrainingConfig
 from torch import Tensor
 
-FREE = ("patience", "workers", "accumulate")
+FREE = ("patience", "workers", "prefetch", "log_every", "accumulate")
 """Settings that a run may go on with changed; the others make it another run."""
 
 
@@ -114,7 +114,7 @@ def learn(
         accumulate=config.accumulate,
         clip_norm=config.clip_norm,
         weight_decay=config.weight_decay,
-        log_every=max(1, plan.per_epoch // 4),
+        log_every=config.log_every or max(1, plan.per_epoch // 4),
         checkpoint_every=0 if watched else plan.per_epoch,
         keep_last=1,
         evaluate_every=config.evaluate_every * plan.per_epoch if watched else 0,
@@ -123,7 +123,12 @@ def learn(
         patience=config.patience if watched else 0,
         min_delta=config.min_delta,
     )
-    feed = oct_xla.FeedConfig(batch_size=plan.batch_size, workers=config.workers, seed=place.seed)
+    feed = oct_xla.FeedConfig(
+        batch_size=plan.batch_size,
+        workers=config.workers,
+        prefetch=config.prefetch,
+        seed=place.seed,
+    )
     recipe = {f"training.{key}": one for key, one in asdict(config).items() if key not in FREE}
     result = oct_xla.fit(
         objective,

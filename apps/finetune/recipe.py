@@ -142,6 +142,12 @@ class TrainingConfig:
     workers: int = 0
     """Processes that prepare volumes; 0 prepares them in the training process."""
 
+    prefetch: int = 2
+    """Batches that each of them prepares ahead."""
+
+    log_every: int = 0
+    """Steps between two rows of metrics; 0 for four rows an epoch."""
+
     head: HeadConfig = field(default_factory=HeadConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -154,8 +160,10 @@ class TrainingConfig:
         check_choices(self, "training", mode=TRAINING_MODES, schedule=SCHEDULES)
         check_numbers(self, "training", POSITIVE, "lr_head", "lr_encoder")
         counts = ("blocks", "epochs", "batch_size", "accumulate", "step_epochs", "evaluate_every")
-        check_numbers(self, "training", COUNT, *counts, "unfreeze_every", "unfreeze_blocks")
-        floors = ("weight_decay", "warmup_epochs", "patience", "min_delta", "workers")
+        check_numbers(
+            self, "training", COUNT, *counts, "unfreeze_every", "unfreeze_blocks", "prefetch"
+        )
+        floors = ("weight_decay", "warmup_epochs", "patience", "min_delta", "workers", "log_every")
         check_numbers(self, "training", NOT_NEGATIVE, *floors)
         check_numbers(self, "training", ABOVE_0_TO_1, "layer_decay", "step_factor")
         check_numbers(self, "training", FROM_0_TO_1, "final_fraction")

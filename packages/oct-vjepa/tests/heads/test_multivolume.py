@@ -1,4 +1,4 @@
-"""One answer from the volumes of a participant: masks, order, eyes, and views left out."""
+"""One answer from the volumes of a participant: masks, order, sides, and views left out."""
 
 import pytest
 import torch
@@ -23,33 +23,33 @@ def views():
 
 
 def test_volumes_are_filled_up_to_one_shape_and_the_mask_says_which_are_real(views):
-    x, there, eye = views
+    x, there, side = views
     assert x.shape == (3, 5, 12)
     assert there.sum(dim=1).tolist() == [4, 2, 1]
-    assert eye[0].tolist() == [0, 0, 1, 2, 2]
+    assert side[0].tolist() == [0, 0, 1, 2, 2]
     assert (x[~there] == 0).all()
     few = fill_up([torch.ones(4, 12)], [[0, 0, 1, 1]], 2)
     assert few[0].shape == (1, 2, 12)
 
 
 def test_what_stands_where_no_volume_is_does_not_matter(head, views):
-    x, there, eye = views
+    x, there, side = views
     other = torch.where(there.unsqueeze(-1), x, torch.full_like(x, torch.nan))
-    other_eye = torch.where(there, eye, torch.zeros_like(eye))
+    other_side = torch.where(there, side, torch.zeros_like(side))
     with torch.no_grad():
-        assert torch.equal(head(x, there, eye), head(other, there, other_eye))
+        assert torch.equal(head(x, there, side), head(other, there, other_side))
         longer = [torch.nn.functional.pad(part, pad) for part, pad in (
-            (x, (0, 0, 0, 3)), (there, (0, 3)), (eye, (0, 3)))]  # fmt: skip
-        assert torch.allclose(head(x, there, eye), head(*longer), atol=1e-6)
+            (x, (0, 0, 0, 3)), (there, (0, 3)), (side, (0, 3)))]  # fmt: skip
+        assert torch.allclose(head(x, there, side), head(*longer), atol=1e-6)
 
 
 def test_the_order_of_the_volumes_does_not_matter_but_their_eye_does(head, views):
-    x, there, eye = views
+    x, there, side = views
     order = torch.tensor([3, 1, 0, 4, 2])
     with torch.no_grad():
-        one = head(x, there, eye)
-        assert torch.allclose(one, head(x[:, order], there[:, order], eye[:, order]), atol=1e-6)
-        moved = eye.clone()
+        one = head(x, there, side)
+        assert torch.allclose(one, head(x[:, order], there[:, order], side[:, order]), atol=1e-6)
+        moved = side.clone()
         moved[0, 0] = 1
         assert not torch.allclose(one[0], head(x, there, moved)[0], atol=1e-6)
 
@@ -64,14 +64,14 @@ def test_an_eye_with_many_volumes_weighs_no_more_than_the_other(head):
 
 
 def test_gradients_are_finite_also_for_eyes_without_volumes(head, views):
-    x, there, eye = views
+    x, there, side = views
     head.train()
-    head(x, there, eye).sum().backward()
+    head(x, there, side).sum().backward()
     assert all(torch.isfinite(weight.grad).all() for weight in head.parameters())
 
 
 def test_view_dropout_leaves_one_volume_at_least_and_nothing_out_in_evaluation(views):
-    x, there, eye = views
+    x, there, side = views
     torch.manual_seed(0)
     head = MultiVolumeHead(width=12, classes=CLASSES, inner=8, heads=2, view_dropout=0.9)
     left = torch.stack([head._left(there) for _ in range(400)])
@@ -81,7 +81,7 @@ def test_view_dropout_leaves_one_volume_at_least_and_nothing_out_in_evaluation(v
     assert 0.25 < share < 0.4  # one of four always, the other three at 0.1
     head.eval()
     with torch.no_grad():
-        assert torch.equal(head(x, there, eye), head(x, there, eye))
+        assert torch.equal(head(x, there, side), head(x, there, side))
 
 
 def test_the_head_learns_that_one_volume_of_the_participant_shows_it(views):
@@ -106,11 +106,11 @@ def test_the_head_comes_back_from_disk_and_refuses_what_it_cannot_read(head, vie
     head.save_pretrained(tmp_path / "head")
     with torch.no_grad():
         assert torch.equal(load_head(tmp_path / "head")(*views), head(*views))
-    x, there, eye = views
+    x, there, side = views
     with pytest.raises(ValueError, match="has no volume"):
-        head(x, there & False, eye)
+        head(x, there & False, side)
     with pytest.raises(ValueError, match="must be bool"):
-        head(x, there.float(), eye)
+        head(x, there.float(), side)
     with pytest.raises(ValueError, match="features of volumes"):
         head.from_tokens(x)
     with pytest.raises(ValueError, match="multiple of heads"):

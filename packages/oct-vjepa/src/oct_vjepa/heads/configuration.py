@@ -170,8 +170,8 @@ class AugmentationConfig:
     """How a volume is changed each time it is seen; the zeros here change nothing."""
 
     flip: float = 0.0
-    """Chance that the order of the B-scans is reversed. No other axis: rows reversed stand the
-    retina on its head, columns reversed make a right eye a left one."""
+    """Chance that the order along Z is reversed. No other axis: Y has an up and a down, and X
+    reversed makes a right eye a left one."""
 
     gain: float = 0.0
     """Intensities are multiplied by a factor between 1 - gain and 1 + gain."""

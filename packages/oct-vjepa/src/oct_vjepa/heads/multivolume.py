@@ -1,4 +1,4 @@
-"""One answer from all volumes of a participant: volume to eye to participant, by learned pools.
+"""One answer from all volumes of a participant: volume to side to participant, by learned pools.
 
 The fusion of several views follows the idea of EchoJEPA's multi-view probe: attention over the
 views that are there, and views left out at random in training, so that none becomes indispensable.
@@ -14,8 +14,8 @@ from torch.nn import functional
 from oct_vjepa.heads.head import Head
 from oct_vjepa.model.blocks import INIT_STD
 
-EYES = 3
-"""Right, left, and volumes whose eye is unknown."""
+SIDES = 3
+"""Right, left, and volumes whose side is unknown."""
 
 
 class MaskedPool(nn.Module):
@@ -64,7 +64,7 @@ class MaskedPool(nn.Module):
 
 
 class MultiVolumeHead(Head):
-    """Pool the feature vectors of a participant's volumes by eye, then over the eyes.
+    """Pool the feature vectors of a participant's volumes by side, then over the sides.
 
     The number of volumes is a shape, so batches are filled up to one number and a mask says which
     are real; what stands in the others does not matter. Order does not matter either.
@@ -96,20 +96,20 @@ class MultiVolumeHead(Head):
             raise ValueError(f"head.view_dropout ({view_dropout}) must be from 0 to below 1")
         self.classes, self.view_dropout = list(classes), view_dropout
         self._shape = {"width": width, "inner": inner, "heads": heads}
-        self.by_eye = MaskedPool(**self._shape)
+        self.by_side = MaskedPool(**self._shape)
         self.by_participant = MaskedPool(**self._shape)
         self.norm = nn.LayerNorm(width)
         self.linear = nn.Linear(width, len(self.classes))
         nn.init.trunc_normal_(self.linear.weight, std=INIT_STD)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, x_BVD: Tensor, there_BV: Tensor, eye_BV: Tensor | None = None) -> Tensor:
+    def forward(self, x_BVD: Tensor, there_BV: Tensor, side_BV: Tensor | None = None) -> Tensor:
         """Outputs (B, classes).
 
         Args:
             x_BVD: features of V volumes each.
             there_BV: bool; which volumes are real, at least one of each participant.
-            eye_BV: 0 right, 1 left, 2 unknown; None: all of one eye.
+            side_BV: 0 right, 1 left, 2 unknown; None: all of one side.
 
         Raises:
             ValueError: shapes that do not fit, or, on the CPU, a participant without a volume.
@@ -123,13 +123,13 @@ class MultiVolumeHead(Head):
             raise ValueError("there_BV: a participant has no volume; leave the participant out")
         x_BVD = torch.where(there_BV.unsqueeze(-1), x_BVD, torch.zeros_like(x_BVD))
         there_BV = self._left(there_BV)
-        eye_BV = torch.zeros_like(there_BV, dtype=torch.int64) if eye_BV is None else eye_BV
-        eyes, seen = [], []
-        for eye in range(EYES):
-            of_eye = there_BV & (eye_BV == eye)
-            eyes.append(self.by_eye(x_BVD, of_eye))
-            seen.append(of_eye.any(dim=1))
-        pooled = self.by_participant(torch.stack(eyes, dim=1), torch.stack(seen, dim=1))
+        side_BV = torch.zeros_like(there_BV, dtype=torch.int64) if side_BV is None else side_BV
+        sides, seen = [], []
+        for side in range(SIDES):
+            of_side = there_BV & (side_BV == side)
+            sides.append(self.by_side(x_BVD, of_side))
+            seen.append(of_side.any(dim=1))
+        pooled = self.by_participant(torch.stack(sides, dim=1), torch.stack(seen, dim=1))
         return self.linear(self.norm(pooled))
 
     def _left(self, there_BV: Tensor) -> Tensor:
@@ -151,24 +151,24 @@ class MultiVolumeHead(Head):
 
 
 def fill_up(
-    features: Sequence[Tensor], eyes: Sequence[Sequence[int]], volumes: int
+    features: Sequence[Tensor], sides: Sequence[Sequence[int]], volumes: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Participants with different numbers of volumes as one batch of `volumes` each.
 
     Args:
         features: (V, D) of each participant; only the first `volumes` are taken.
-        eyes: of each volume, 0 right, 1 left, 2 unknown.
+        sides: of each volume, 0 right, 1 left, 2 unknown.
         volumes: V of the batch, the same in all batches.
 
     Returns:
-        x_BVD, there_BV and eye_BV, as `MultiVolumeHead` takes them.
+        x_BVD, there_BV and side_BV, as `MultiVolumeHead` takes them.
     """
     x_BVD = features[0].new_zeros(len(features), volumes, features[0].shape[1])
     there_BV = torch.zeros(len(features), volumes, dtype=torch.bool)
-    eye_BV = torch.full((len(features), volumes), EYES - 1)
-    for row, (own, own_eyes) in enumerate(zip(features, eyes, strict=True)):
+    side_BV = torch.full((len(features), volumes), SIDES - 1)
+    for row, (own, own_sides) in enumerate(zip(features, sides, strict=True)):
         count = min(len(own), volumes)
         x_BVD[row, :count] = own[:count]
         there_BV[row, :count] = True
-        eye_BV[row, :count] = torch.tensor(list(own_eyes)[:count])
-    return x_BVD, there_BV, eye_BV
+        side_BV[row, :count] = torch.tensor(list(own_sides)[:count])
+    return x_BVD, there_BV, side_BV
