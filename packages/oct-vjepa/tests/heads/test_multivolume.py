@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from oct_vjepa.heads.answer import Answer
 from oct_vjepa.heads.build import load_head
+from oct_vjepa.heads.configuration import LossConfig
 from oct_vjepa.heads.multivolume import MultiVolumeHead, fill_up
+from oct_vjepa.heads.participants import ParticipantBatch, ParticipantModel
 
 CLASSES = ["no", "yes"]
 
@@ -84,22 +87,30 @@ def test_view_dropout_leaves_one_volume_at_least_and_nothing_out_in_evaluation(v
         assert torch.equal(head(x, there, side), head(x, there, side))
 
 
-def test_the_head_learns_that_one_volume_of_the_participant_shows_it(views):
+def test_participants_are_learnt_and_answered_in_the_unit_of_the_question():
     generator = torch.Generator().manual_seed(3)
-    x = torch.randn(32, 4, 12, generator=generator)
-    there = torch.rand(32, 4, generator=generator) < 0.7
-    there[:, 0] = True
-    label = torch.arange(32) % 2
-    x[label == 1, 0, 3] += 6.0
+    features = [torch.randn(1 + i % 4, 12, generator=generator) for i in range(32)]
+    label = 250.0 + 40.0 * (torch.arange(32) % 2)
+    for one, value in zip(features, label, strict=True):
+        one[0, 3] += 6.0 * float(value > 260)  # one of the volumes shows it
+    x, there, side = fill_up(features, [[0, 1, 1, 0][: len(one)] for one in features], 4)
     torch.manual_seed(0)
-    head = MultiVolumeHead(width=12, classes=CLASSES, inner=8, heads=2, view_dropout=0.1)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-2)
+    head = MultiVolumeHead(width=12, classes=["thickness"], inner=8, heads=2, view_dropout=0.1)
+    head.answer = Answer(kind="regression", unit="um", mean=270.0, scale=20.0)
+    model = ParticipantModel(head, LossConfig(kind="regression"))
+    groups = model.parameter_groups(0.01)
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    optimizer = torch.optim.AdamW(groups, lr=1e-2)
     for _ in range(60):
-        loss = torch.nn.functional.cross_entropy(head(x, there), label)
-        loss.backward()
+        model.loss(ParticipantBatch(x, there, side, label))["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert (head.eval()(x, there).argmax(dim=1) == label).float().mean() > 0.95
+    said = model.eval().predict(x, there, side)[:, 0]
+    assert ((said > 270) == (label > 270)).float().mean() > 0.9
+    assert 200 < said.min() < said.max() < 340
+    label[:2] = torch.nan
+    with pytest.raises(ValueError, match="2 of 32 volumes have none"):
+        model.loss(ParticipantBatch(x, there, side, label))
 
 
 def test_the_head_comes_back_from_disk_and_refuses_what_it_cannot_read(head, views, tmp_path):
