@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "apps" / "finetune"))
 from oct_vjepa import Encoder, EncoderConfig
 from oct_vjepa.scores.target import Target
 from oct_xla import pick_runtime
-from recipe import TrainingConfig
+from oct_judge.recipe import TrainingConfig
 
 ROWS, SHAPE = 60, (4, 16, 16)
 SHORT = {"epochs": 4, "warmup_epochs": 0.5, "batch_size": 8, "lr_head": 5e-3, "lr_encoder": 2e-3}
@@ -92,7 +92,7 @@ def recipe(**settings):
 
 
 def train(run_dir, kind="nominal", precision="fp32", seed=0, rows=None, runtime="cpu", **settings):
-    from training import train_mode
+    from oct_judge.training import train_mode
 
     return train_mode(
         recipe(**settings), encoder(), Volumes(), target(kind), rows or parts(),

@@ -34,8 +34,8 @@ def small():
 
 @pytest.fixture
 def segment(small):
-    from recipe import DecoderConfig
-    from segmenting import segment
+    from oct_judge.recipe import DecoderConfig
+    from oct_judge.segmenting import segment
 
     def run(run_dir, decoder=None, masks=None, rows=None, **settings):
         volumes = small.Volumes()
@@ -102,7 +102,7 @@ def test_unlabelled_voxels_are_neither_learnt_nor_scored(small, segment, tmp_pat
 
 
 def test_masks_move_with_the_volume_when_it_is_augmented(small):
-    from examples import MaskedSamples
+    from oct_judge.examples import MaskedSamples
 
     config = small.recipe(augmentation=AugmentationConfig(flip=0.5, shift=(0, 5, 5)))
     volumes = small.Volumes()

@@ -145,7 +145,7 @@ def test_lora_changes_adapters_only_until_they_are_merged(small, tmp_path):
 
 
 def test_each_layer_gets_its_learning_rate(small):
-    from training import make_objective
+    from oct_judge.training import make_objective
 
     config = small.recipe(mode="full", lr_head=1e-2, lr_encoder=1e-3, layer_decay=0.5)
     objective = make_objective(config, small.encoder(), small.target("ordinal"), 2, 0)
@@ -191,7 +191,7 @@ def test_accumulation_is_refused_for_survival(small, tmp_path):
 
 
 def test_class_weights_are_counted_on_the_training_rows(small):
-    from training import class_weights
+    from oct_judge.training import class_weights
 
     target = small.target()
     values = np.array([0] * 6 + [1] * 2)
@@ -245,7 +245,7 @@ def test_a_run_is_repeated_bit_for_bit_and_its_encoder_stays_as_it_was_given(sma
     assert np.array_equal(one.scores_NK, other.scores_NK, equal_nan=True)
     first, second = tensors(tmp_path / "one"), tensors(tmp_path / "other")
     assert all(torch.equal(first[name], second[name]) for name in first)
-    from learning import own_encoder
+    from oct_judge.learning import own_encoder
 
     given = small.encoder()
     copy = own_encoder(given, small.recipe(drop_path=0.3), 0)
@@ -314,7 +314,7 @@ def test_rows_without_an_answer_are_not_trained_on_and_a_part_may_be_missing(sma
 
 
 def test_samples_can_be_sent_to_workers_and_are_the_same_there(small):
-    from examples import LabelledSamples
+    from oct_judge.examples import LabelledSamples
 
     config = small.recipe(augmentation=AugmentationConfig(flip=0.5, gain=0.2, shift=(1, 2, 2)))
     labels = small.target("regression").values[10:20]
@@ -331,7 +331,7 @@ def test_samples_can_be_sent_to_workers_and_are_the_same_there(small):
 
 
 def test_processes_share_the_validation_rows_and_every_row_counts_once(small):
-    from examples import stripe
+    from oct_judge.examples import stripe
     from oct_xla import pick_runtime
 
     rows = np.arange(3, 60, 3)[:10]

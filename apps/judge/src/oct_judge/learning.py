@@ -10,14 +10,15 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import oct_xla
 import torch
-from examples import Volumes, stripe
 from numpy.typing import NDArray
 from oct_vjepa import Encoder, EncoderConfig
 from oct_vjepa.heads.adapters import add_lora, merge_lora
 from oct_vjepa.heads.finetuning import FineTuned
 from oct_vjepa.model.weights import weights_fingerprint
-from recipe import Plan, TrainingConfig
 from torch import Tensor
+
+from oct_judge.examples import Volumes, stripe
+from oct_judge.recipe import Plan, TrainingConfig
 
 FREE = ("patience", "workers", "prefetch", "log_every", "accumulate")
 """Settings that a run may go on with changed; the others make it another run."""

@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import oct_xla
 import torch
-from examples import MaskedSamples, Parts, Volumes
-from learning import Ending, Place, each_batch, identity_of, learn, own_encoder, save
 from numpy.typing import NDArray
 from oct_vjepa import Encoder
 from oct_vjepa.heads.segmentation import SegmentationHead, Segmenter
 from oct_vjepa.scores.segmentation import Overlap, count_overlap, dice_of, score_masks
-from recipe import TrainingConfig
 from torch import Tensor
+
+from oct_judge.examples import MaskedSamples, Parts, Volumes
+from oct_judge.learning import Ending, Place, each_batch, identity_of, learn, own_encoder, save
+from oct_judge.recipe import TrainingConfig
 
 Masks = Sequence[NDArray[Any]]
 """The class of each voxel of each volume, (Z, Y, X) whole numbers; -1 where unknown."""

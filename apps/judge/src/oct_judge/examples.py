@@ -13,8 +13,9 @@ from oct_vjepa.heads.augmentation import augment
 from oct_vjepa.heads.segmentation import SegmentationBatch
 from oct_vjepa.heads.supervised import LabelledBatch
 from oct_xla import Runtime, sample_seed
-from recipe import TrainingConfig
 from torch import Tensor
+
+from oct_judge.recipe import TrainingConfig
 
 
 class Volumes(Protocol):

@@ -8,19 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import oct_xla
 import torch
-from examples import LabelledSamples, Parts, Volumes
-from learning import (
-    Ending,
-    Place,
-    Scored,
-    each_batch,
-    finish,
-    gather,
-    identity_of,
-    learn,
-    own_encoder,
-    save,
-)
 from numpy.typing import NDArray
 from oct_vjepa import Encoder, pool_tokens
 from oct_vjepa.heads.answer import Answer
@@ -32,8 +19,22 @@ from oct_vjepa.heads.supervised import Supervised
 from oct_vjepa.model.pooling import class_tokens_of
 from oct_vjepa.scores.progress import HEADLINE, watch_scores
 from oct_vjepa.scores.target import Target
-from recipe import TrainingConfig
 from torch import Tensor
+
+from oct_judge.examples import LabelledSamples, Parts, Volumes
+from oct_judge.learning import (
+    Ending,
+    Place,
+    Scored,
+    each_batch,
+    finish,
+    gather,
+    identity_of,
+    learn,
+    own_encoder,
+    save,
+)
+from oct_judge.recipe import TrainingConfig
 
 STANDARDISED = 512  # training rows whose features say where a head's inputs lie
 
