@@ -9,7 +9,7 @@ from oct_vjepa.probes.baselines import (
     surface_profile,
     thumbnail,
 )
-from oct_vjepa.probes.ensemble import ensemble
+from oct_vjepa.probes.choice import ensemble
 from oct_vjepa.probes.patchwork import PatchPca, cut_patches
 
 WIDTHS = {

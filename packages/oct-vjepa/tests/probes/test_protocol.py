@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from oct_vjepa.probes.folds import fold_participants
-from oct_vjepa.probes.protocol import FRACTIONS, few_labels, make_rounds
+from oct_vjepa.probes.protocol import FRACTIONS, few_labels, fold_participants, make_rounds
 from oct_vjepa.scores.target import Target
 
 TABLES = 300
