@@ -19,11 +19,11 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 from oct_launch import print_table
+from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.answers import answers_of, weights_of
 from oct_vjepa.probes.candidates import Question, fit_linear
 from oct_vjepa.probes.grid import GridConfig, fit_grid
 from oct_vjepa.probes.protocol import Round
-from oct_vjepa.scores.target import Target
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score

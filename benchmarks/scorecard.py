@@ -17,7 +17,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 from oct_launch import print_table
-from oct_vjepa.scores.metrics import Units, auroc, interval_of, resample_weights
+from oct_vjepa.measures.units import Units, auroc, interval_of, resample_weights
 from oct_vjepa.scores.resampling import Draws, Part, draw_samples, replicate
 from oct_vjepa.scores.scorecard import score_card
 from sklearn import metrics

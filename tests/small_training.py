@@ -13,10 +13,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "apps" / "finetune"))
 
-from oct_vjepa import Encoder, EncoderConfig
-from oct_vjepa.scores.target import Target
-from oct_xla import pick_runtime
 from oct_judge.recipe import TrainingConfig
+from oct_vjepa import Encoder, EncoderConfig
+from oct_vjepa.measures.target import Target
+from oct_xla import pick_runtime
 
 ROWS, SHAPE = 60, (4, 16, 16)
 SHORT = {"epochs": 4, "warmup_epochs": 0.5, "batch_size": 8, "lr_head": 5e-3, "lr_encoder": 2e-3}

@@ -9,7 +9,7 @@ import torch
 from oct_vjepa import Encoder
 from oct_vjepa.heads.configuration import AugmentationConfig, HeadConfig, LoraConfig
 from oct_vjepa.heads.segmentation import SegmentationHead
-from oct_vjepa.scores.segmentation import count_overlap, dice_of
+from oct_vjepa.measures.segmentation import count_overlap, dice_of
 from oct_xla import pick_runtime, read_rows
 
 FOLDER = Path(__file__).parent

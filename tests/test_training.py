@@ -16,8 +16,8 @@ import torch
 from oct_vjepa import Encoder
 from oct_vjepa.heads.build import load_head
 from oct_vjepa.heads.configuration import AugmentationConfig, HeadConfig, LoraConfig
-from oct_vjepa.scores.progress import watch_scores
-from oct_vjepa.scores.target import KINDS
+from oct_vjepa.measures.progress import watch_scores
+from oct_vjepa.measures.target import KINDS
 from oct_xla import CheckpointError, Checkpoints, read_rows
 
 FOLDER = Path(__file__).parent

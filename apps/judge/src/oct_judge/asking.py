@@ -11,9 +11,9 @@ import oct_xla
 from numpy.typing import NDArray
 from oct_launch import Stages
 from oct_vjepa.probes.answers import priors_of, shift_priors
-from oct_vjepa.probes.ensemble import ensemble
-from oct_vjepa.probes.judging import Answer, Answers, Candidate, answer_frozen
+from oct_vjepa.probes.choice import ensemble
 from oct_vjepa.probes.protocol import Round, few_labels
+from oct_vjepa.trials.judging import Answer, Answers, Candidate, answer_frozen
 
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, random_encoder
 from oct_judge.question import FROZEN, FinetuneConfig

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from oct_vjepa.evaluation.features import load_or_embed
 from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
 from oct_vjepa.probes.baselines import BASELINES, rank_normalise
-from oct_vjepa.probes.judging import Candidate, Readouts
 from oct_vjepa.probes.protocol import Round
+from oct_vjepa.trials.judging import Candidate, Readouts
 
 PRETRAINED, RANDOM, RANKED = "pretrained", "random init", ", grey ranks"
 

@@ -14,6 +14,7 @@ from oct_vjepa.heads.configuration import (
     HeadConfig,
     LoraConfig,
 )
+from oct_vjepa.measures.progress import SMALLER_IS_BETTER
 from oct_vjepa.rules import (
     ABOVE_0_TO_1,
     COUNT,
@@ -24,7 +25,6 @@ from oct_vjepa.rules import (
     check_choices,
     check_numbers,
 )
-from oct_vjepa.scores.progress import SMALLER_IS_BETTER
 
 TRAINING_MODES = ("frozen", "attentive", "partial", "gradual", "full", "lora")
 SCHEDULES = ("cosine", "constant", "step")

@@ -13,8 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from oct_launch import Stages
-from oct_vjepa.probes.judging import Answers
-from oct_vjepa.probes.verdict import (
+from oct_vjepa.measures.measure import HEADLINE
+from oct_vjepa.measures.units import Interval
+from oct_vjepa.scores.cards import Difference, ScoreCard, as_plain
+from oct_vjepa.scores.curves import draw_curves
+from oct_vjepa.scores.scorecard import compare
+from oct_vjepa.scores.subgroups import subgroup_table
+from oct_vjepa.trials.judging import Answers
+from oct_vjepa.trials.verdict import (
     card_of,
     cut_numbers,
     mean_temperature,
@@ -22,12 +28,6 @@ from oct_vjepa.probes.verdict import (
     units_of,
     values_by_person,
 )
-from oct_vjepa.scores.cards import Difference, ScoreCard, as_plain
-from oct_vjepa.scores.curves import draw_curves
-from oct_vjepa.scores.measures import HEADLINE
-from oct_vjepa.scores.metrics import Interval
-from oct_vjepa.scores.scorecard import compare
-from oct_vjepa.scores.subgroups import subgroup_table
 
 from oct_judge.asking import Everyone
 from oct_judge.candidates import PRETRAINED, RANDOM, RANKED, Cast

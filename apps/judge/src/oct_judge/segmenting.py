@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from oct_vjepa import Encoder
 from oct_vjepa.heads.segmentation import SegmentationHead, Segmenter
-from oct_vjepa.scores.segmentation import Overlap, count_overlap, dice_of, score_masks
+from oct_vjepa.measures.segmentation import Overlap, count_overlap, dice_of, score_masks
 from torch import Tensor
 
 from oct_judge.examples import MaskedSamples, Parts, Volumes

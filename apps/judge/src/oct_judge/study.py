@@ -10,9 +10,9 @@ import oct_io
 from numpy.typing import NDArray
 from oct_io.catalog.releases import refuse_seen
 from oct_launch import Mistake, mistakes
+from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.protocol import Round, make_rounds
-from oct_vjepa.probes.verdict import Panel
-from oct_vjepa.scores.target import Target
+from oct_vjepa.trials.verdict import Panel
 
 from oct_judge.candidates import Rows
 from oct_judge.question import FinetuneConfig, ProtocolConfig

@@ -16,9 +16,10 @@ from oct_vjepa.heads.configuration import LossConfig
 from oct_vjepa.heads.head import PooledHead
 from oct_vjepa.heads.losses import balanced_weights, positive_weights
 from oct_vjepa.heads.supervised import Supervised
+from oct_vjepa.measures.measure import HEADLINE
+from oct_vjepa.measures.progress import watch_scores
+from oct_vjepa.measures.target import Target
 from oct_vjepa.model.pooling import class_tokens_of
-from oct_vjepa.scores.progress import HEADLINE, watch_scores
-from oct_vjepa.scores.target import Target
 from torch import Tensor
 
 from oct_judge.examples import LabelledSamples, Parts, Volumes

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from oct_vjepa.evaluation.token_probe import TokenProbeConfig, fit_token_probes
+from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.choice import headline
 from oct_vjepa.probes.protocol import make_rounds
-from oct_vjepa.scores.target import Target
 
 GOOD = TokenProbeConfig(kind="cross_attention", heads=2, inner=16, learning_rate=1e-2, epochs=25)
 LAME = TokenProbeConfig(kind="cross_attention", heads=2, inner=16, learning_rate=1e-7, epochs=2)

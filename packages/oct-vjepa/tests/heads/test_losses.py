@@ -16,7 +16,7 @@ from oct_vjepa.heads.configuration import (
 )
 from oct_vjepa.heads.losses import cox_loss, multilabel_loss, positive_weights
 from oct_vjepa.heads.supervised import LabelledBatch, Supervised
-from oct_vjepa.scores import target
+from oct_vjepa.measures import target
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 NAMES = {"regression": ["thickness"], "survival": ["progression"]}

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.protocol import FRACTIONS, few_labels, fold_participants, make_rounds
-from oct_vjepa.scores.target import Target
 
 TABLES = 300
 KINDS = ("nominal", "ordinal", "multilabel", "regression", "survival")

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from oct_vjepa.measures.chances import log_loss
 from oct_vjepa.scores.calibration import (
     adjust_priors,
     apply_temperature,
@@ -9,7 +10,6 @@ from oct_vjepa.scores.calibration import (
     fit_temperature,
     reliability,
 )
-from oct_vjepa.scores.chances import log_loss
 
 
 def draw_calibrated(rng, rows, classes):

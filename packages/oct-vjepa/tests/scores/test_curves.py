@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from oct_vjepa.measures.units import Units
 from oct_vjepa.scores.curves import LABELS, draw_curves
-from oct_vjepa.scores.metrics import Units
 
 metrics = pytest.importorskip("sklearn.metrics")
 

@@ -6,10 +6,10 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-from oct_vjepa.scores.metrics import Units, aggregate_units, auroc, interval_of
+from oct_vjepa.measures.target import Target
+from oct_vjepa.measures.units import Units, aggregate_units, auroc, interval_of
 from oct_vjepa.scores.resampling import Part, draw_samples, replicate
 from oct_vjepa.scores.scorecard import compare, score_card
-from oct_vjepa.scores.target import Target
 
 NAMES = {"nominal": ["a", "b", "c"], "ordinal": ["a", "b", "c"], "multilabel": ["a", "b", "c"]}
 

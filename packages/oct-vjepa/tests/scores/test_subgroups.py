@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from oct_vjepa.scores.metrics import Units
+from oct_vjepa.measures.units import Units
 from oct_vjepa.scores.scorecard import score_card
 from oct_vjepa.scores.subgroups import subgroup_table
 

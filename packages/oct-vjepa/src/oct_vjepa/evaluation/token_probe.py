@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from oct_vjepa.heads.attentive import AttentiveHead, CrossAttentionHead, TokenHead
+from oct_vjepa.measures.target import Target
+from oct_vjepa.measures.units import Scores, average_units, score_units
 from oct_vjepa.model.decay import decay_groups
 from oct_vjepa.probes.answers import Floats, answers_of, scores_from, weights_of
 from oct_vjepa.probes.choice import best_of, validate_all
@@ -24,8 +26,6 @@ from oct_vjepa.probes.hidden import Rows, losses_of
 from oct_vjepa.probes.linear import BOOTSTRAP, participant_folds, prepare_sides
 from oct_vjepa.probes.protocol import Round, check_part
 from oct_vjepa.rules import COUNT, check_choices, check_numbers
-from oct_vjepa.scores.metrics import Scores, average_units, score_units
-from oct_vjepa.scores.target import Target
 
 KINDS = ("attentive", "cross_attention")
 

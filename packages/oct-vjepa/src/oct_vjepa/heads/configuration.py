@@ -18,7 +18,7 @@ from oct_vjepa.rules import (
 
 MODES = ("linear", "partial", "gradual", "full", "lora")
 KINDS = ("nominal", "ordinal", "multilabel", "regression", "survival")
-"""What can be asked: the kinds of `oct_vjepa.scores.target`, which this wing does not know."""
+"""What can be asked: the kinds of `oct_vjepa.measures.target`, which this wing does not know."""
 DISTANCES = ("smooth_l1", "squared")
 HEAD_KINDS = ("linear", "mlp", "attentive", "cross_attention")
 ACTIVATIONS = ("gelu", "relu", "silu", "tanh")

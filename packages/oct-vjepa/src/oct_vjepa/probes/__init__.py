@@ -6,5 +6,5 @@ hidden-layer probes on several readouts and chooses one, which `fitted` keeps. B
 best or asks several as one. `linear` and `neighbours` are single probes with intervals,
 `comparison` puts several features side by side, `efficiency` asks with few labels, `shortcuts` asks
 for what should not matter; `baselines` and `patchwork` are features that nobody learned. This wing
-builds on `scores` and never touches an encoder.
+builds on `measures` and never touches an encoder.
 """

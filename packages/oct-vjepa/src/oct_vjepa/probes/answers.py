@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.scores.target import UNKNOWN, Target
+from oct_vjepa.measures.target import UNKNOWN, Target
 
 Floats = NDArray[np.float64]
 _LEAST = 1e-12  # of a probability, before its logarithm is taken

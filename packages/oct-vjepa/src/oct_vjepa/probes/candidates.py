@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.answers import Floats, answers_of, outputs_of, scores_from, weights_of
 from oct_vjepa.probes.descent import (
     Axes,
@@ -23,7 +24,6 @@ from oct_vjepa.probes.descent import (
 from oct_vjepa.probes.fitted import hidden_outputs, vote_scores
 from oct_vjepa.probes.hidden import Rows, Training, train_layers
 from oct_vjepa.probes.neighbours import nearest_rows
-from oct_vjepa.scores.target import Target
 
 
 class Candidates(NamedTuple):

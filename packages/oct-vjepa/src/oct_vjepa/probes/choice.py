@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_vjepa.measures.target import UNKNOWN, Target
+from oct_vjepa.measures.units import Units, auroc
 from oct_vjepa.probes.answers import Floats, log_loss
-from oct_vjepa.scores.metrics import Units, auroc
-from oct_vjepa.scores.target import UNKNOWN, Target
 
 HOW = ("mean", "vote", "weighted")
 

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.probes.linear import BOOTSTRAP, probe
-from oct_vjepa.scores.metrics import (
+from oct_vjepa.measures.units import (
     Interval,
     Scores,
     auroc,
@@ -16,6 +15,7 @@ from oct_vjepa.scores.metrics import (
     interval_of,
     resample_weights,
 )
+from oct_vjepa.probes.linear import BOOTSTRAP, probe
 
 SIZES = (25, 50, 100)
 REPEATS = 5

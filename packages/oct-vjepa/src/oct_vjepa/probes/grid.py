@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.answers import answers_of, priors_of, shift_priors, weights_of
 from oct_vjepa.probes.candidates import Question, fit_hidden, fit_linear, fit_neighbours
 from oct_vjepa.probes.choice import best_of, validate_all
@@ -19,7 +20,6 @@ from oct_vjepa.probes.fitted import FittedProbe
 from oct_vjepa.probes.hidden import Training
 from oct_vjepa.probes.protocol import Round, check_part
 from oct_vjepa.rules import COUNT, check_numbers
-from oct_vjepa.scores.target import Target
 
 KINDS = ("linear", "knn", "mlp")
 

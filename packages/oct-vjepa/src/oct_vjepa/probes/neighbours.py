@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from oct_vjepa.measures.units import Scores, average_units, score_units
 from oct_vjepa.probes.linear import BOOTSTRAP, prepare_sides
-from oct_vjepa.scores.metrics import Scores, average_units, score_units
 
 NEIGHBOURS = 20  # DINO's k
 TEMPERATURE = 0.07  # DINO's

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.efficiency import draw_participants
-from oct_vjepa.scores.target import Target
 
 Truths = NDArray[np.bool_]
 PROTOCOLS = ("given", "kfold", "repeated_kfold", "leave_one_out")

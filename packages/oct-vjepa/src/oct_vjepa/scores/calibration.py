@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.scores.chances import BINS, TINY, bin_of
-from oct_vjepa.scores.shares import Floats, share
-from oct_vjepa.scores.target import UNKNOWN
+from oct_vjepa.measures.chances import BINS, TINY, bin_of
+from oct_vjepa.measures.shares import Floats, share
+from oct_vjepa.measures.target import UNKNOWN
 
 TEMPERATURES = (1e-2, 1e2)  # searched in between; beyond, all rows are certain or all are alike
 HALVINGS = 60

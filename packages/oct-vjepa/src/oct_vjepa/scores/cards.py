@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from oct_vjepa.scores.measures import HEADLINE
-from oct_vjepa.scores.metrics import Interval
+from oct_vjepa.measures.measure import HEADLINE
+from oct_vjepa.measures.units import Interval
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

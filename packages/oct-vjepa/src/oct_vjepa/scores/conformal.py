@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.scores.shares import Floats, known_mean, share
+from oct_vjepa.measures.shares import Floats, known_mean, share
 
 METHODS = ("lac", "aps")
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_vjepa.measures.chances import bin_of
+from oct_vjepa.measures.measure import one_label
+from oct_vjepa.measures.ranking import ROUNDING, count_cells
+from oct_vjepa.measures.shares import Floats, all_rows, share
+from oct_vjepa.measures.units import Units, interval_of
 from oct_vjepa.scores.cards import as_plain
-from oct_vjepa.scores.chances import bin_of
-from oct_vjepa.scores.measures import one_label
-from oct_vjepa.scores.metrics import Units, interval_of
-from oct_vjepa.scores.ranking import ROUNDING, count_cells
 from oct_vjepa.scores.resampling import Part, Replicated, Runs, draw_samples, replicate
-from oct_vjepa.scores.shares import Floats, all_rows, share
 
 SHARES = np.linspace(0.0, 1.0, 101)
 """Where ROC and precision are read."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.scores.shares import Floats
+from oct_vjepa.measures.shares import Floats
 
 COMPONENTS = 64
 NEIGHBOURS = 10

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.scores.shares import Floats
+from oct_vjepa.measures.shares import Floats
 
 
 class Areas(NamedTuple):

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.scores.measures import INFLATED
-from oct_vjepa.scores.metrics import Interval, Units, centred_interval, interval_of
-from oct_vjepa.scores.shares import Floats, known_mean
-from oct_vjepa.scores.target import Target
+from oct_vjepa.measures.measure import INFLATED
+from oct_vjepa.measures.shares import Floats, known_mean
+from oct_vjepa.measures.target import Target
+from oct_vjepa.measures.units import Interval, Units, centred_interval, interval_of
 
 Runs = Sequence[Sequence[Units]]
 FEWEST = 5

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from oct_vjepa.scores import decisions
-from oct_vjepa.scores.cards import Difference, ScoreCard
-from oct_vjepa.scores.measures import (
+from oct_vjepa.measures import decisions
+from oct_vjepa.measures.measure import (
     BY_CLASS,
     HEADLINE,
     SPECIFICITY,
@@ -20,7 +19,9 @@ from oct_vjepa.scores.measures import (
     headline,
     measure,
 )
-from oct_vjepa.scores.metrics import Interval, Units
+from oct_vjepa.measures.shares import Floats, share
+from oct_vjepa.measures.units import Interval, Units
+from oct_vjepa.scores.cards import Difference, ScoreCard
 from oct_vjepa.scores.paired import delong_p, holm, sign_p
 from oct_vjepa.scores.resampling import (
     Part,
@@ -31,7 +32,6 @@ from oct_vjepa.scores.resampling import (
     draw_seeds,
     replicate,
 )
-from oct_vjepa.scores.shares import Floats, share
 
 __all__ = ["Difference", "ScoreCard", "compare", "score_card"]
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_vjepa.measures.measure import HEADLINE, measure
+from oct_vjepa.measures.shares import Floats
+from oct_vjepa.measures.units import Interval, Units, centred_interval
 from oct_vjepa.scores.cards import as_plain
-from oct_vjepa.scores.measures import HEADLINE, measure
-from oct_vjepa.scores.metrics import Interval, Units, centred_interval
 from oct_vjepa.scores.resampling import Part, Replicated, Runs, draw_samples, replicate
-from oct_vjepa.scores.shares import Floats
 
 BOOTSTRAP = 1000
 FEWEST = 10

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from oct_vjepa.scores.shares import Floats, share
+from oct_vjepa.measures.shares import Floats, share
 
 BLOCK = 512  # rows whose pairs with all others are held at once
 ROUNDING = 1e-12  # of the variance of all rows; less is a constant

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.probes.judging import Answer, Answers
+from oct_vjepa.measures.target import Target
+from oct_vjepa.measures.units import Units, aggregate_units
 from oct_vjepa.scores.calibration import apply_temperature, fit_temperature
 from oct_vjepa.scores.conformal import (
     fit_threshold,
@@ -22,9 +23,8 @@ from oct_vjepa.scores.conformal import (
     prediction_ranges,
     prediction_sets,
 )
-from oct_vjepa.scores.metrics import Units, aggregate_units
 from oct_vjepa.scores.scorecard import ScoreCard, score_card
-from oct_vjepa.scores.target import Target
+from oct_vjepa.trials.judging import Answer, Answers
 
 Floats = NDArray[np.float64]
 ALPHA = 0.1

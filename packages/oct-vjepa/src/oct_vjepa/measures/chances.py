@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.scores.shares import Floats, share
+from oct_vjepa.measures.shares import Floats, share
 
 BINS = 15  # Guo et al. 2017, On calibration of modern neural networks
 TINY = float(np.finfo(np.float64).eps)  # where scikit-learn cuts off in log_loss

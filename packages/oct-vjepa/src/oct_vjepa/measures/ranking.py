@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.scores.shares import Floats, share
+from oct_vjepa.measures.shares import Floats, share
 
 ROUNDING = 1e-12  # a specificity of 0.9 is reached by 9 of 10, whatever the last digit
 

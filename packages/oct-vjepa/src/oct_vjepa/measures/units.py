@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.scores import decisions, ranking
-from oct_vjepa.scores.shares import Floats, all_rows, known_mean
-from oct_vjepa.scores.target import Target
+from oct_vjepa.measures import decisions, ranking
+from oct_vjepa.measures.shares import Floats, all_rows, known_mean
+from oct_vjepa.measures.target import Target
 
 INTERVAL_PERCENTILES = (2.5, 97.5)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from oct_vjepa.scores.measures import BY_CLASS, find_thresholds, headline, measure
-from oct_vjepa.scores.metrics import Units, aggregate_units, balanced_accuracy
-from oct_vjepa.scores.target import Target
+from oct_vjepa.measures.measure import BY_CLASS, find_thresholds, headline, measure
+from oct_vjepa.measures.target import Target
+from oct_vjepa.measures.units import Units, aggregate_units, balanced_accuracy
 
 metrics = pytest.importorskip("sklearn.metrics")
 NAN = np.nan

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from oct_vjepa.scores.segmentation import (
+from oct_vjepa.measures.segmentation import (
     Overlap,
     count_overlap,
     dice_of,

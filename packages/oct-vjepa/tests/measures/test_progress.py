@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
-from oct_vjepa.scores.progress import HEADLINE, concordance, watch_scores
-from oct_vjepa.scores.target import KINDS, Target
+from oct_vjepa.measures.measure import HEADLINE
+from oct_vjepa.measures.progress import concordance, watch_scores
+from oct_vjepa.measures.target import KINDS, Target
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, r2_score, roc_auc_score
 
 

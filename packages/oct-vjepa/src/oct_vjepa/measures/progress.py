@@ -8,17 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.scores.target import UNKNOWN, Target
+from oct_vjepa.measures.target import UNKNOWN, Target
 
 Floats = NDArray[np.float64]
-HEADLINE = {
-    "nominal": "auroc",
-    "ordinal": "auroc",
-    "multilabel": "auroc",
-    "regression": "r2",
-    "survival": "concordance",
-}
-"""What a run of each kind is watched by unless told otherwise."""
 SMALLER_IS_BETTER = ("log_loss", "mae", "rmse")
 
 

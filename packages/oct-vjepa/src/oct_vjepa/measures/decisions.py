@@ -8,7 +8,7 @@ is 0 and counts in the macro mean, as scikit-learn's does with all `labels` and 
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.scores.shares import Floats, known_mean, share
+from oct_vjepa.measures.shares import Floats, known_mean, share
 
 
 def confusion(

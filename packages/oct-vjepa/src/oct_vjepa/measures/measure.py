@@ -8,10 +8,10 @@ a macro mean. Several labels are each measured as two classes, on the rows where
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.scores import chances, decisions, quantities, ranking
-from oct_vjepa.scores.metrics import Units, auroc
-from oct_vjepa.scores.shares import Floats, all_rows, known_mean
-from oct_vjepa.scores.target import UNKNOWN
+from oct_vjepa.measures import chances, decisions, quantities, ranking
+from oct_vjepa.measures.shares import Floats, all_rows, known_mean
+from oct_vjepa.measures.target import UNKNOWN
+from oct_vjepa.measures.units import Units, auroc
 
 HEADLINE = {
     "nominal": "auroc",
