@@ -1,10 +1,12 @@
 """From a record to its scan, with all that manifest and sidecars say of it."""
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+from oct_io.readers.annotations import add_annotations
 from oct_io.readers.lazy import LazyVolume
 from oct_io.readers.registry import DICOM, READERS, open_volume, read_volume, suffix_of
 from oct_io.readers.sidecar import sidecar_name
@@ -20,16 +22,47 @@ class _Said(TypedDict):
     sidecar: dict[str, Any]
 
 
-def read_scan(root: str | Path, record: ScanRecord) -> OctVolume:
-    """Read the scan of a record; the manifest's eye counts where the file names none.
+ANNOTATIONS = ("layers", "mask")
+"""What may be read along with a scan, of the scan itself or of files that belong to it."""
+
+
+def check_annotations(names: Collection[str], called: str) -> tuple[str, ...]:
+    """The names, each once and in one order.
 
     Raises:
-        ScanError: as `read_volume`.
+        ValueError: one that there is not; the text begins with `called`.
     """
-    volume = read_volume(join(root, record.path), **_said(record))
+    unknown = sorted(set(names) - set(ANNOTATIONS))
+    if isinstance(names, str) or unknown:
+        raise ValueError(f"{called} ({names}) must be some of {', '.join(ANNOTATIONS)}")
+    return tuple(name for name in ANNOTATIONS if name in names)
+
+
+def read_scan(
+    root: str | Path, record: ScanRecord, *, annotations: Collection[str] = ()
+) -> OctVolume:
+    """Read the scan of a record; the manifest's eye counts where the file names none.
+
+    Args:
+        root: what the path of the record is relative to.
+        record: the scan.
+        annotations: of `ANNOTATIONS`, what is read of files that belong to the scan; boundaries
+            that it holds itself come always.
+
+    Raises:
+        ScanError: as `read_volume` and `add_annotations`.
+    """
+    url = join(root, record.path)
+    volume = read_volume(url, **_said(record))
     if volume.laterality == "unknown":
         volume = replace(volume, laterality=record.laterality)
-    return volume
+    mask, layers = (
+        ScanFile(url=join(root, path)) if path and name in annotations else None
+        for name, path in (("mask", record.mask), ("layers", record.layers))
+    )
+    if mask is None and layers is None:
+        return volume
+    return add_annotations(volume, ScanFile(url=url, **_said(record)), mask=mask, layers=layers)
 
 
 def open_scan(root: str | Path, record: ScanRecord) -> LazyVolume:
