@@ -1,4 +1,4 @@
-"""B-scans as PNG files, so that a person can look at what was read."""
+"""B-scans as PNG files, so that a person can look at what was read and where layers were drawn."""
 
 import struct
 import zlib
@@ -14,26 +14,27 @@ PNG_MARK = b"\x89PNG\r\n\x1a\n"
 
 
 def write_png(image: NDArray[np.uint8], path: str | Path) -> None:
-    """Write a grey image (rows, columns) as an 8-bit PNG.
+    """Write an image as `encode_png` makes it.
 
     Raises:
-        ValueError: not a two-dimensional uint8 array, or an empty one.
+        ValueError: likewise.
     """
     Path(path).write_bytes(encode_png(image))
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """Content of an 8-bit PNG with the grey image (rows, columns).
+    """Content of an 8-bit PNG with the image: grey (rows, columns), or colour (rows, columns, 3).
 
     Raises:
-        ValueError: not a two-dimensional uint8 array, or an empty one.
+        ValueError: not a uint8 array of such a shape, or an empty one.
     """
-    if image.ndim != 2 or image.dtype != np.uint8 or not image.size:
+    colour = image.ndim == 3 and image.shape[-1] == 3
+    if not (image.ndim == 2 or colour) or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"image must be uint8 (rows, columns), not {image.dtype} {image.shape}")
-    rows, columns = image.shape
-    lines = np.zeros((rows, columns + 1), dtype=np.uint8)  # each line opens with filter 0, none
-    lines[:, 1:] = image
-    header = struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 0)
+    rows, columns = image.shape[:2]
+    lines = np.zeros((rows, image[0].size + 1), dtype=np.uint8)  # each opens with filter 0, none
+    lines[:, 1:] = image.reshape(rows, -1)
+    header = struct.pack(">IIBBBBB", columns, rows, 8, 2 if colour else 0, 0, 0, 0)
     chunks = (
         (b"IHDR", header),
         (b"IDAT", zlib.compress(lines.tobytes(), 6)),

@@ -70,7 +70,19 @@ def _print_report(report: AuditReport, console: Console) -> None:
         table.add_row("contradicts the header", name, str(number))
     for name, number in report.flags.items():
         table.add_row("flag", f"{name}: {FLAGS[name]}", str(number))
+    found = report.annotations
+    for name, number in found.layers.items():
+        about = f"{name}, in {found.coverage[name]:.0%} of their A-scans"
+        table.add_row("layer boundary", about, str(number))
+    for name, number in found.classes.items():
+        table.add_row("class of a mask", name, str(number))
     console.print(table)
+    if found.with_layers or found.with_mask:
+        console.print(
+            f"{found.with_layers} of the usable scans have layer boundaries, {found.with_mask} a mask"
+        )
+    if found.unusable:
+        console.print(f"{found.unusable} masks or layers cannot be read; {found.reason}")
     console.print(
         f"{report.scans} scans, {report.usable} usable, of {report.participants} participants; "
         f"{report.duplicates} duplicate SOP Instance UIDs, {report.copies} of them equally long"

@@ -12,7 +12,7 @@ from pathlib import Path
 from oct_io.dicom.writer import write_dicom
 from oct_io.errors import TreeError
 from oct_io.interrupts import uninterrupted
-from oct_io.phantom.drawing import draw_phantom
+from oct_io.phantom.drawing import draw_phantom_with_truth
 from oct_io.phantom.faults import EXPECTED, Expected, make_odd, spoil_scans, write_expected
 from oct_io.phantom.nuisance import shuffle_lesions, tie_sites
 from oct_io.phantom.scans import Scan, identify, list_scans
@@ -23,6 +23,7 @@ from oct_io.phantom.tables import (
     participant_row,
     write_table,
 )
+from oct_io.phantom.truth import write_truth
 
 MARKER = "phantom.json"
 
@@ -152,13 +153,17 @@ def _write_scan(job: tuple[Scan, str]) -> None:
     scan, root = job
     path = Path(root) / scan.path
     path.parent.mkdir(parents=True, exist_ok=True)
+    volume, truth = draw_phantom_with_truth(scan.spec, scan.person.seed)
     write_dicom(
-        draw_phantom(scan.spec, scan.person.seed),
+        volume,
         path,
         uid_seed=scan.uid_seed,
         shared_groups=scan.shared_groups,
         style=scan.style,
     )
+    if scan.annotated:
+        mask, layers = Path(root) / scan.mask_path, Path(root) / scan.layers_path
+        write_truth(truth, volume.spacing, path, mask=mask, layers=layers)
 
 
 @contextmanager

@@ -91,6 +91,24 @@ def read_mask(file: ScanFile, scan: ScanFile, shape: Shape) -> Mask:
     return number_classes(array, names or said.mask_classes, shape, file.where)
 
 
+def peek_classes(file: ScanFile, scan: ScanFile) -> tuple[str, ...]:
+    """Names of the classes of the mask in `file`, of which no voxel is read; none if nobody says.
+
+    Raises:
+        ScanError: as `read_mask`.
+    """
+    suffix = suffix_of(file.name)
+    if suffix in DICOM or (suffix not in READERS and is_dicom(file)):
+        from oct_io.dicom.segmentation import peek_segmentation
+
+        header = peek_segmentation(file.url, storage_options=file.storage_options)
+        if header is None:
+            raise ScanError(file.where, "parse", "holds no Segmentation Storage")
+        return header.names
+    names = load_npz(file, only=(NAMES,)).get(NAMES) if suffix == ".npz" else None
+    return _said(file, scan).mask_classes if names is None else tuple(map(text, names.tolist()))
+
+
 def read_layers(file: ScanFile, plane: tuple[int, int]) -> dict[str, NDArray[np.float32]]:
     """Boundaries of an .npz with an array a boundary, (bscans, columns) rows of the loaded volume.
 

@@ -1,6 +1,7 @@
 """NumPy files, .npy and .npz, with a JSON sidecar for what an array does not say."""
 
 import zipfile
+from collections.abc import Collection
 from io import BytesIO
 from typing import IO, Any
 
@@ -91,8 +92,10 @@ def load_npy(file: ScanFile) -> NDArray[Any]:
         raise ScanError(file.where, "decode", reason) from None
 
 
-def load_npz(file: ScanFile) -> dict[str, NDArray[Any]]:
-    """All arrays of an archive by name, as they stand there; pickled objects are refused.
+def load_npz(file: ScanFile, only: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+    """Arrays of an archive by name, as they stand there; pickled objects are refused.
+
+    All of them, or those of the names in `only` that are there.
 
     Raises:
         ScanError: stage `fetch`, `parse`, `decode` or `content`.
@@ -102,6 +105,8 @@ def load_npz(file: ScanFile) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             _check_members(archive, file)
             for member in archive.infolist():
+                if only and member.filename.removesuffix(".npy") not in only:
+                    continue
                 size = _unpacked_size(member, file.where)
                 check_bytes((size,), 1, file.where)
                 with archive.open(member) as stream:

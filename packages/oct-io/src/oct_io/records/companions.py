@@ -14,6 +14,7 @@ from oct_io.errors import ScanError
 from oct_io.readers.annotations import LAYER_ENDING, MASK_ENDINGS
 from oct_io.readers.registry import READERS, suffix_of
 from oct_io.records.record import ScanRecord
+from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader
 from oct_io.storage.files import join
 
@@ -38,6 +39,17 @@ def find_companions(scan: str, present: Collection[str]) -> Companions:
     mask = next((path for path in masks if path in present), "")
     layers = f"{stem}{LAYERS}{LAYER_ENDING}"
     return Companions(mask, layers if layers in present else "")
+
+
+def look_beside(url: str) -> Companions:
+    """Addresses of what lies beside the scan at `url`; its folder is listed.
+
+    Raises:
+        ScanError: stage `fetch`.
+    """
+    folder, mark, name = url.rstrip("/").rpartition("/")
+    found = find_companions(name, ScanFile(url=folder or mark or ".").names())
+    return Companions(*(f"{folder}{mark}{path}" if path else "" for path in found))
 
 
 def set_aside(records: Sequence[ScanRecord], paths: Iterable[str]) -> list[ScanRecord]:

@@ -38,6 +38,22 @@ def check_annotations(names: Collection[str], called: str) -> tuple[str, ...]:
     return tuple(name for name in ANNOTATIONS if name in names)
 
 
+def annotation_files(
+    root: str | Path, record: ScanRecord, wanted: Collection[str] = ANNOTATIONS
+) -> tuple[ScanFile | None, ScanFile | None]:
+    """Mask and boundaries of a record, where it has them in files of their own."""
+    mask, layers = (
+        ScanFile(url=join(root, path)) if path and name in wanted else None
+        for name, path in (("mask", record.mask), ("layers", record.layers))
+    )
+    return mask, layers
+
+
+def scan_file(root: str | Path, record: ScanRecord) -> ScanFile:
+    """The scan of a record, and all that is said of it."""
+    return ScanFile(url=join(root, record.path), **_said(record))
+
+
 def read_scan(
     root: str | Path, record: ScanRecord, *, annotations: Collection[str] = ()
 ) -> OctVolume:
@@ -52,17 +68,13 @@ def read_scan(
     Raises:
         ScanError: as `read_volume` and `add_annotations`.
     """
-    url = join(root, record.path)
-    volume = read_volume(url, **_said(record))
+    volume = read_volume(join(root, record.path), **_said(record))
     if volume.laterality == "unknown":
         volume = replace(volume, laterality=record.laterality)
-    mask, layers = (
-        ScanFile(url=join(root, path)) if path and name in annotations else None
-        for name, path in (("mask", record.mask), ("layers", record.layers))
-    )
+    mask, layers = annotation_files(root, record, annotations)
     if mask is None and layers is None:
         return volume
-    return add_annotations(volume, ScanFile(url=url, **_said(record)), mask=mask, layers=layers)
+    return add_annotations(volume, scan_file(root, record), mask=mask, layers=layers)
 
 
 def open_scan(root: str | Path, record: ScanRecord) -> LazyVolume:

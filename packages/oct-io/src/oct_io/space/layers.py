@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,3 +100,36 @@ def layer_classes(names: Sequence[str]) -> tuple[str, ...]:
     """Names of the labels of `layers_to_mask(..., names)`."""
     between = [f"{upper} to {lower}" for upper, lower in pairwise(names)]
     return (f"above {names[0]}", *between, f"below {names[-1]}")
+
+
+class Thickness(NamedTuple):
+    """What lies between two neighbouring boundaries of a scan."""
+
+    upper: str
+    lower: str
+    mean_um: float  # over the A-scans that have both; NaN if none has
+
+
+def measure_thickness(volume: OctVolume) -> list[Thickness]:
+    """Mean distance of each boundary to the next one below, in the order of the volume."""
+    found = []
+    for (upper, above), (lower, below) in pairwise(volume.layers.items()):
+        rows = (below - above)[np.isfinite(below) & np.isfinite(above)]
+        mean = float(rows.mean(dtype=np.float64)) if rows.size else np.nan
+        found.append(Thickness(upper, lower, mean * volume.spacing.row * 1000))
+    return found
+
+
+def measure_classes(volume: OctVolume) -> dict[str, float]:
+    """Cubic millimetres of each class of the mask but the background.
+
+    NaN where the distance between the B-scans is not known.
+    """
+    if volume.mask is None:
+        return {}
+    counts = [int((volume.mask == label).sum()) for label in range(len(volume.mask_names))]
+    voxel_mm3 = float(np.prod(volume.spacing))
+    return {
+        name: count * voxel_mm3
+        for name, count in zip(volume.mask_names[1:], counts[1:], strict=True)
+    }
