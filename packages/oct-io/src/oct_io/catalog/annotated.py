@@ -65,7 +65,8 @@ class AnnotationCounts:
                 found = read_layers(layers, (header.shape[0], header.shape[2]))
                 known |= {name: float(np.isfinite(rows).mean()) for name, rows in found.items()}
             if mask is not None:
-                self.classes.update(peek_classes(mask, scan_file(root, record)))
+                names = peek_classes(mask, scan_file(root, record))
+                self.classes.update(names[1:])  # the first one is the background
                 self.with_mask += 1
         except ScanError as error:
             self.unusable += 1

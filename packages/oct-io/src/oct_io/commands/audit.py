@@ -79,7 +79,8 @@ def _print_report(report: AuditReport, console: Console) -> None:
     console.print(table)
     if found.with_layers or found.with_mask:
         console.print(
-            f"{found.with_layers} of the usable scans have layer boundaries, {found.with_mask} a mask"
+            f"layer boundaries in {found.with_layers} of the usable scans, a mask in "
+            f"{found.with_mask}"
         )
     if found.unusable:
         console.print(f"{found.unusable} masks or layers cannot be read; {found.reason}")

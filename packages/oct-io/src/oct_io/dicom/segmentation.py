@@ -5,7 +5,8 @@ not the order of either file, is what puts them in place.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,13 +56,11 @@ def peek_segmentation(
     """
     where = redact(url)
     dataset, _ = read_dataset(url, storage_options=storage_options)
-    if not is_segmentation(dataset):
-        return None
-    try:
+    with _damage_in(where):
+        if not is_segmentation(dataset):
+            return None
         uids = {name for name, _ in _referenced(dataset, _frame_count(dataset)) if name}
         return SegmentationHeader(_classes(dataset)[1], frozenset(uids))
-    except Exception as error:  # damaged values; their texts quote the bytes
-        raise _damaged(where, error) from None
 
 
 def read_segmentation(
@@ -83,9 +82,10 @@ def read_segmentation(
             `decode`: damaged pixel data.
     """
     dataset, _ = parse_dataset(content, where)
-    if dataset is None or not is_segmentation(dataset):
-        raise ScanError(where, "parse", "holds no Segmentation Storage")
-    try:
+    assert dataset is not None  # only a patient parse gives None
+    with _damage_in(where):
+        if not is_segmentation(dataset):
+            raise ScanError(where, "parse", "holds no Segmentation Storage")
         count = _frame_count(dataset)
         size = count, int(dataset.Rows), int(dataset.Columns)
         numbers, names = _classes(dataset)
@@ -93,8 +93,6 @@ def read_segmentation(
         segments = _segments(dataset, count)
         if not set(segments) <= {None, *numbers}:
             raise ValueError("segments")
-    except Exception as error:  # damaged values; their texts quote the bytes
-        raise _damaged(where, error) from None
     check_bytes(size, 1, where)
     if size[1:] != shape[1:]:
         reason = f"its frames are {size[1]} x {size[2]}, those of its scan {shape[1]} x {shape[2]}"
@@ -184,6 +182,15 @@ def _pixels(content: bytes, dataset: Dataset, size: Shape, where: str) -> NDArra
     return array >= limit if text(dataset.get("SegmentationType")) == "FRACTIONAL" else array > 0
 
 
-def _damaged(where: str, error: Exception) -> ScanError:
-    reason = f"the header of the segmentation is damaged ({type(error).__name__})"
-    return ScanError(where, "parse", reason)
+@contextmanager
+def _damage_in(where: str) -> Iterator[None]:
+    """Turn whatever damaged values of a header lead to into one line."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except ScanError:
+        raise
+    except Exception as error:  # and their texts quote the bytes, hence none of it is passed on
+        reason = f"the header of the segmentation is damaged ({type(error).__name__})"
+        raise ScanError(where, "parse", reason) from None
