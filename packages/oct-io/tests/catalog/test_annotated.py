@@ -6,12 +6,14 @@ import shutil
 
 import numpy as np
 import pytest
-from oct_io import PhantomTree, audit, read_manifest, write_phantom_tree
+from oct_io import PhantomTree, audit, read_manifest, write_dicom, write_phantom_tree
 from oct_io.catalog.audit_page import audit_page
 from oct_io.catalog.listing import write_manifest
 from oct_io.catalog.overlay import COLOURS, draw_overlay
 from oct_io.catalog.render import encode_png
 from oct_io.cli import main
+from oct_io.dicom.layout import FileStyle
+from oct_io.dicom.segmentation_writer import write_segmentation
 from oct_io.phantom import SURFACES, Phantom, draw_phantom_with_truth
 from oct_io.phantom.scans import identify
 from oct_io.phantom.truth import BOUNDARIES as DRAWN
@@ -19,6 +21,7 @@ from oct_io.phantom.truth import CLASSES, true_layers, true_mask
 from oct_io.records.opening import read_scan
 from oct_io.volume import UNLABELLED
 from PIL import Image
+from pydicom import dcmread
 
 SPEC = PhantomTree(participants=4, shape=(6, 48, 40), jobs=1, annotations=True, odd_files=True)
 MASK = "_mask.dcm"
@@ -106,6 +109,23 @@ def test_a_segmentation_of_any_name_is_the_mask_of_the_scan_that_it_names(tree, 
     left = read_manifest(tree)
     assert [one.mask for one in left] == [f"segmentations/{n}.dcm" for n in range(1, 8)]
     assert "no mask of a scan: 1 DICOM segmentations" in caplog.text
+
+
+def test_a_series_of_single_frames_finds_its_segmentation_too(tmp_path, draw):
+    folder = tmp_path / "tree" / "series"
+    folder.mkdir(parents=True)
+    volume = draw()
+    for number in range(1, 9):
+        style = FileStyle(part=(number, 8))
+        write_dicom(volume, folder / f"{9 - number}.dcm", uid_seed="s", style=style)
+    sources = [dcmread(path, stop_before_pixels=True) for path in sorted(folder.iterdir())]
+    mask = (volume.voxels > 200).astype(np.uint8)
+    write_segmentation(tmp_path / "tree" / "x.dcm", mask, ("background", "band"), sources)
+    (record,) = read_manifest(tmp_path / "tree")
+    assert (record.path, record.mask) == ("series", "x.dcm")
+    read = read_scan(tmp_path / "tree", record, annotations=("mask",))
+    assert np.array_equal(read.voxels, volume.voxels)
+    assert np.array_equal(read.mask, mask)
 
 
 def test_a_manifest_names_masks_and_layers_and_is_read_back(tree, tmp_path):

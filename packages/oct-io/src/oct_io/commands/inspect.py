@@ -13,6 +13,7 @@ from rich.table import Table
 from oct_io.catalog.overlay import colour_names, draw_overlay
 from oct_io.catalog.render import draw_enface, draw_montage, write_png
 from oct_io.commands import Commands, add_command, plain_console
+from oct_io.errors import ScanError
 from oct_io.readers.annotations import add_annotations
 from oct_io.readers.registry import open_volume
 from oct_io.records.companions import Companions, look_beside
@@ -86,7 +87,10 @@ def _companions(options: argparse.Namespace) -> tuple[ScanFile | None, ScanFile 
     """Mask and boundaries that are given, or that lie beside the scan."""
     beside = Companions()
     if options.mask is None or options.layers is None:
-        beside = look_beside(options.file)
+        try:
+            beside = look_beside(options.file)
+        except ScanError:
+            beside = Companions()  # a place that cannot be listed, such as https://
     mask, layers = options.mask or beside.mask, options.layers or beside.layers
     return ScanFile(url=mask) if mask else None, ScanFile(url=layers) if layers else None
 

@@ -104,11 +104,10 @@ def load_npz(file: ScanFile, only: Collection[str] = ()) -> dict[str, NDArray[An
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             _check_members(archive, file)
-            for member in archive.infolist():
-                if only and member.filename.removesuffix(".npy") not in only:
-                    continue
-                size = _unpacked_size(member, file.where)
-                check_bytes((size,), 1, file.where)
+            every = archive.infolist()
+            chosen = [m for m in every if not only or m.filename.removesuffix(".npy") in only]
+            check_bytes((1 + sum(_unpacked_size(m, file.where) for m in chosen),), 1, file.where)
+            for member in chosen:
                 with archive.open(member) as stream:
                     shape, dtype = _head(stream, file.where)
                 check_bytes(shape or (1,), dtype.itemsize, file.where)
