@@ -13,7 +13,7 @@ from oct_io import ScanError, write_dicom
 from oct_io.dicom.layout import FileStyle
 from oct_io.dicom.segmentation import LABEL_MAP, peek_segmentation
 from oct_io.dicom.segmentation_writer import write_segmentation
-from oct_io.readers.annotations import read_mask
+from oct_io.records.annotations import read_mask
 from oct_io.scan.file import ScanFile
 from oct_io.volume import UNLABELLED
 from pydicom.sr.codedict import codes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from oct_io import WINDOWS, OctVolume, Spacing, Window, resample
 from oct_io.phantom import Phantom, draw_phantom_with_truth
-from oct_io.phantom.truth import true_layers, true_mask
+from oct_io.phantom.tree import true_layers, true_mask
 from oct_io.space.layers import (
     layer_classes,
     layers_to_mask,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from oct_io.catalog.annotated import AnnotationCounts
 from oct_io.catalog.header_index import read_known_headers
 from oct_io.catalog.manifest import (
     ScanRecord,
@@ -22,6 +21,7 @@ from oct_io.catalog.tables import normal_id
 from oct_io.errors import ScanError, Stage, StoreError, TreeError
 from oct_io.quarantine import without_name
 from oct_io.readers.registry import DICOM, suffix_of
+from oct_io.records.annotated import AnnotationCounts
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_geometry, check_size
 from oct_io.scan.protocols import DEVICES, find_protocol

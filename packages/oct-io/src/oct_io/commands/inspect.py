@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from oct_io.catalog.overlay import colour_names, draw_overlay
-from oct_io.catalog.render import draw_enface, draw_montage, write_png
+from oct_io.catalog.render import colour_names, draw_enface, draw_montage, draw_overlay, write_png
 from oct_io.commands import Commands, add_command, plain_console
 from oct_io.errors import ScanError
-from oct_io.readers.annotations import add_annotations
 from oct_io.readers.registry import open_volume
+from oct_io.records.annotations import add_annotations
 from oct_io.records.companions import Companions, look_beside
 from oct_io.records.sidecars import FolderSidecars
 from oct_io.scan.file import ScanFile

@@ -2,9 +2,9 @@
 
 A reader is a function from a `ScanFile` to an `OctVolume`: a module here, and its ending in
 `registry` (docs/adding-a-reader.md shows how). What arrays without metadata share is in `plain`,
-what a JSON file says of a scan in `sidecar`, masks and layers beside one in `annotations`, scans
-that are known and not yet decoded in `lazy`, optional libraries in `extras`. The catalog and the
-cache read through this wing; it never knows which data set a scan belongs to.
+what a JSON file says of a scan in `sidecar`, scans that are known and not yet decoded in `lazy`,
+optional libraries in `extras`. The catalog and the cache read through this wing; it never knows
+which data set a scan belongs to.
 """
 
 from oct_io.readers.lazy import LazyVolume

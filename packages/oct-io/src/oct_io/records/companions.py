@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from oct_io.errors import ScanError
-from oct_io.readers.annotations import LAYER_ENDING, MASK_ENDINGS
 from oct_io.readers.registry import READERS, suffix_of
+from oct_io.records.annotations import LAYER_ENDING, MASK_ENDINGS
 from oct_io.records.record import ScanRecord
 from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader

@@ -9,7 +9,7 @@ import pytest
 import tifffile
 from oct_io import ScanError, read_volume
 from oct_io.boundaries import BOUNDARIES, FLUIDS, join_classes, standard_name, with_standard_names
-from oct_io.readers.annotations import add_annotations, peek_classes, read_layers, read_mask
+from oct_io.records.annotations import add_annotations, peek_classes, read_layers, read_mask
 from oct_io.scan.file import ScanFile
 from oct_io.volume import UNLABELLED
 from PIL import Image

@@ -9,15 +9,14 @@ import pytest
 from oct_io import PhantomTree, audit, read_manifest, write_dicom, write_phantom_tree
 from oct_io.catalog.audit_page import audit_page
 from oct_io.catalog.listing import write_manifest
-from oct_io.catalog.overlay import COLOURS, draw_overlay
-from oct_io.catalog.render import encode_png
+from oct_io.catalog.render import COLOURS, draw_overlay, encode_png
 from oct_io.cli import main
 from oct_io.dicom.layout import FileStyle
 from oct_io.dicom.segmentation_writer import write_segmentation
 from oct_io.phantom import SURFACES, Phantom, draw_phantom_with_truth
 from oct_io.phantom.scans import identify
-from oct_io.phantom.truth import BOUNDARIES as DRAWN
-from oct_io.phantom.truth import CLASSES, true_layers, true_mask
+from oct_io.phantom.tree import BOUNDARIES as DRAWN
+from oct_io.phantom.tree import CLASSES, true_layers, true_mask
 from oct_io.records.opening import read_scan
 from oct_io.volume import UNLABELLED
 from PIL import Image

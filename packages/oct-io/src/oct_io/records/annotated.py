@@ -9,7 +9,7 @@ import numpy as np
 
 from oct_io.errors import ScanError
 from oct_io.quarantine import without_name
-from oct_io.readers.annotations import peek_classes, read_layers
+from oct_io.records.annotations import peek_classes, read_layers
 from oct_io.records.opening import annotation_files, scan_file
 from oct_io.records.record import ScanRecord
 from oct_io.scan.header import ScanHeader
