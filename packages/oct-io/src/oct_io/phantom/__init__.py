@@ -3,8 +3,7 @@
 `drawing` makes one volume: `retina` its layers, `vessels`, `disc` and `lesions` what is in them,
 `speckle` and `devices` how a scanner sees it. `tree` writes a data set that `specification`
 describes: `scans` and `tables` what is in it, `nuisance` and `faults` what goes wrong. The source,
-the commands and tests import this wing; it writes DICOM, and what is true of it beside it, and
-reads nothing of anyone else.
+the commands and tests import this wing; it writes DICOM and never reads anything.
 """
 
 from oct_io.phantom.devices import DEVICES, Device
