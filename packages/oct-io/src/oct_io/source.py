@@ -13,8 +13,9 @@ import numpy as np
 
 from oct_io.cache.build import build_cache
 from oct_io.cache.volumes import CachedVolumes, open_cache
+from oct_io.catalog.bscans import BscanConfig, list_bscans, remarks_on
 from oct_io.catalog.concepts import AI_READI, is_clinical, read_concepts
-from oct_io.catalog.manifest import list_scans
+from oct_io.catalog.manifest import Listing, list_scans
 from oct_io.catalog.omop import join_participants, read_omop
 from oct_io.catalog.participants import (
     SITE,
@@ -33,7 +34,7 @@ from oct_io.phantom.specification import PhantomTree
 from oct_io.phantom.tree import write_phantom_tree
 from oct_io.quarantine import write_quarantine
 from oct_io.scan.flags import check_flag_names
-from oct_io.space.resample import WINDOWS
+from oct_io.space.windows import find_window
 from oct_io.storage.buckets import StorageConfig, configure_storage
 
 TEST_FOLDS = 4  # the first of so many is held out where no split is given or recommended
@@ -58,7 +59,9 @@ class SourceConfig:
     tree, or all scans that are found below the root."""
 
     window: str = "macula6"
-    """What is cut out of each scan and how finely: a name in `oct_io.WINDOWS`."""
+    """What is cut out of each scan and how finely: a name in `oct_io.WINDOWS`; or voxels, to which
+    all of each scan is brought: 96x256 for B-scans, 8x64x64 for volumes. 96x256-padded keeps the
+    proportions of images."""
 
     mirror_left: bool = False
     """Mirror left eyes, so that nasal is on one side for all; depth stays."""
@@ -113,13 +116,19 @@ class SourceConfig:
     """How buckets are reached, and whether fetched files are kept; the defaults leave in place what
     `configure_storage` was given."""
 
+    bscans: BscanConfig | None = None
+    """Take every image below the root as one B-scan of its own, and say whose it is."""
+
     phantom: PhantomTree | None = None
     """Draw this made-up data set at the root first."""
 
     def __post_init__(self) -> None:
-        if self.window not in WINDOWS:
-            raise ValueError(f"data.window ({self.window}) must be one of {', '.join(WINDOWS)}")
-        WINDOWS[self.window].require_fixed_shape()
+        try:
+            bscans = find_window(self.window).require_fixed_shape()[0]
+        except ValueError as error:
+            raise ValueError(f"data.window {error}") from error
+        if self.bscans is not None:
+            self.bscans.check_beside(self.window, bscans, self.manifest)
         self.selection()
         if "://" in self.cache:
             raise ValueError(f"data.cache ({self.cache}) must be a local folder, not a URL")
@@ -145,6 +154,7 @@ class Source:
         flags: how many cached scans have each flag, those that were left out included.
         flagged_out: how many scans were left out for a flag.
         label_rules: of columns that were made of clinical tables, their rule and what went in.
+        remarks: what a reader of results must know of the data, a sentence each.
     """
 
     volumes: CachedVolumes
@@ -155,6 +165,7 @@ class Source:
     flags: Mapping[str, int] = field(default_factory=dict)
     flagged_out: int = 0
     label_rules: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def outside(self, splits: Sequence[str]) -> list[int]:
         """Numbers of the volumes whose participant is in none of the recommended `splits`.
@@ -212,6 +223,7 @@ class Source:
             "participants_in_training": self.participants(seen),
             "dataset_version": self.version,
             "label_rules": dict(self.label_rules),
+            "remarks": list(self.remarks),
         }
 
     def write_quarantine(self, path: Path) -> None:
@@ -299,13 +311,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     if config.phantom is not None:
         drawn = partial(tell, "drawing phantoms")
         write_phantom_tree(Path(config.root), config.phantom, drawn)
-    listing = list_scans(
-        config.root,
-        manifest=config.manifest or None,
-        cache=config.cache,
-        jobs=config.jobs,
-        progress=lambda done, total: tell("reading headers", done, total),
-    )
+    listing = _list(config, tell)
     records = select_scans(listing.records, config.selection())
     version = dataset_version(config.root, mixed=config.mixed_releases)
     table, rules = _read_table(config, version)
@@ -313,7 +319,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     build_cache(
         records,
         config.root,
-        replace(WINDOWS[config.window], mirror_left=config.mirror_left),
+        replace(find_window(config.window), mirror_left=config.mirror_left),
         config.cache,
         jobs=config.jobs,
         progress=lambda done, total, bad: tell("resampling scans", done, total),
@@ -331,6 +337,21 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         flags=every.entries.count_flags(),
         flagged_out=len(every) - len(volumes),
         label_rules=rules,
+        remarks=remarks_on(config.bscans, volumes.spacings),
+    )
+
+
+def _list(config: SourceConfig, tell: Report) -> Listing:
+    if config.bscans is not None:
+        return list_bscans(
+            config.root, config.bscans, progress=lambda n, of: tell("looking at images", n, of)
+        )
+    return list_scans(
+        config.root,
+        manifest=config.manifest or None,
+        cache=config.cache,
+        jobs=config.jobs,
+        progress=lambda done, total: tell("reading headers", done, total),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from oct_io.volume import Laterality
 
-RARE = ("spacing_mm", "member", "sidecar")
+RARE = ("spacing_mm", "member", "sidecar", "bscan")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +26,7 @@ class ScanRecord:
         spacing_mm: millimetres in array order that stand above what the scan says, if given.
         member: which of several volumes in one file, if given.
         sidecar: what the folders around it say of it, the JSON of a sidecar; "" if nothing.
+        bscan: the file, or the page that `member` numbers, is one B-scan and no volume.
         refused: (stage, reason) if the record is known to be unusable; such a record goes straight
             to the quarantine.
     """
@@ -42,6 +43,7 @@ class ScanRecord:
     spacing_mm: tuple[float, float, float] | None = None
     member: str = ""
     sidecar: str = field(default="", repr=False)
+    bscan: bool = False
 
     @property
     def participant(self) -> str:
