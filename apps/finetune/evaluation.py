@@ -9,7 +9,15 @@ import oct_vjepa
 import oct_xla
 import torch
 from oct_io.catalog.releases import refuse_seen
-from oct_launch import Launch, Stages, check_window, mistakes, print_table, refuse_url
+from oct_launch import (
+    Launch,
+    Stages,
+    check_positions,
+    check_window,
+    mistakes,
+    print_table,
+    refuse_url,
+)
 from oct_vjepa.evaluation.encoders import Examples, probe_encoders
 from oct_vjepa.evaluation.features import Features, load_or_embed
 from oct_vjepa.model.weights import weights_fingerprint
@@ -31,6 +39,11 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
     folder = launch.claim_run_folder("it", may_change=("*",))
     with Stages() as stages:
         source = oct_io.open_source(config.data, stages)
+        for remark in source.remarks:
+            stages.say(remark)
+        with mistakes(ValueError):
+            unit, spacings = encoder.config.position_unit, source.volumes.spacings
+            check_positions(unit, source.volumes.shape, spacings)
         examples = source.labelled(column, test_split=config.test_split)
         stages.say(f"{column}: {examples.describe()}")
     if not config.allow_seen:
@@ -46,6 +59,7 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         "made_up_data": source.made_up,
         "scans_by_flag": dict(source.flags),
         "scans_left_out_for_flags": source.flagged_out,
+        "remarks": list(source.remarks),
         "split": examples.split_rule,
     }
     oct_xla.write_provenance(folder.path, runtime, seed=config.seed, extra=extra)

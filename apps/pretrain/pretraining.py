@@ -9,7 +9,15 @@ import oct_vjepa
 import oct_xla
 import torch
 from oct_io.storage.files import redact
-from oct_launch import EXIT_STOPPED, Launch, Stages, check_window, mistakes, print_table
+from oct_launch import (
+    EXIT_STOPPED,
+    Launch,
+    Stages,
+    check_positions,
+    check_window,
+    mistakes,
+    print_table,
+)
 from oct_vjepa.evaluation.encoders import probe_encoders
 from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.objectives.configuration import method_of
@@ -40,6 +48,11 @@ def run(config: PretrainConfig, launch: Launch) -> int:
         )
     with Stages() as stages:
         source = oct_io.open_source(config.data, stages)
+        for remark in source.remarks:
+            stages.say(remark)
+    with mistakes(ValueError):
+        spacings = source.volumes.spacings
+        check_positions(config.encoder.position_unit, source.volumes.shape, spacings)
     seen = source.outside(config.data.excluded_splits)
     # A column that cannot be probed is told now, not after training.
     questions = {column: source.labelled(column) for column in config.probe.columns}

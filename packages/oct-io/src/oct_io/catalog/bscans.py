@@ -116,7 +116,7 @@ def list_bscans(
     Args:
         root: what paths are relative to.
         config: whose they are.
-        progress: called with the number of images seen so far and of all.
+        progress: called after each TIFF with the number of images seen so far and of all.
 
     Raises:
         TreeError: no such folder, no images, none that matches, or a table that cannot be used.
@@ -136,7 +136,7 @@ def list_bscans(
     for done, path in enumerate(images, start=1):
         record = _record(path, config, pattern, rows)
         records += [record] if record.refused else _pages(base, record)
-        if progress is not None:
+        if progress is not None and _is_tiff(path):  # no other image is opened
             progress(done, len(images))
     if all(one.refused in (UNMATCHED, UNLISTED) for one in records):
         what = "data.bscans.table lists" if pattern is None else "data.bscans.pattern matches"
@@ -225,7 +225,7 @@ def _record(
 
 def _pages(base: str, record: ScanRecord) -> list[ScanRecord]:
     """The record, or one a page of a TIFF with several."""
-    if not record.path.lower().endswith(TIFF):
+    if not _is_tiff(record.path):
         return [record]
     try:
         pages = count_pages(ScanFile(url=join(base, record.path)))
@@ -234,6 +234,10 @@ def _pages(base: str, record: ScanRecord) -> list[ScanRecord]:
     if pages == 1:
         return [record]
     return [replace(record, member=str(number + 1)) for number in range(pages)]
+
+
+def _is_tiff(path: str) -> bool:
+    return path.lower().endswith(TIFF)
 
 
 def _rows_of(table: str, images: Sequence[str]) -> dict[str, Row]:
