@@ -1,6 +1,6 @@
 """Cut a window in millimetres out of a volume and resample it to a fixed shape."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.space.grey import white_level
-from oct_io.space.windows import WHOLE_IMAGE, Triple
 from oct_io.space.windows import WINDOWS as WINDOWS
+from oct_io.space.windows import Triple
 from oct_io.space.windows import Window as Window
 from oct_io.volume import OctVolume, Spacing
 
@@ -65,10 +65,9 @@ def place(volume: OctVolume, window: Window) -> Placement:
     Raises:
         ScanError: millimetres that the window needs are not known.
     """
-    known, shape = _known_steps(volume, window), window.shape_on(volume)
-    counts = volume.voxels.shape
-    scan = [n * step for n, step in zip(counts, known, strict=True)]
-    extent = _extent(scan, known, window, shape)
+    sized = replace(volume, spacing=_known_spacing(volume, window))
+    counts, known = volume.voxels.shape, sized.spacing
+    scan, extent, shape = sized.extent_mm, window.extent_on(sized), window.shape_on(volume)
     steps = [mm / n for mm, n in zip(extent, shape, strict=True)]
     origin = [(have - want) / 2 for have, want in zip(scan, extent, strict=True)]
     if window.retina_centred:
@@ -85,7 +84,7 @@ def place(volume: OctVolume, window: Window) -> Placement:
         for axis in range(3)
     ]
     if shape[0] == 1:
-        origin[0], steps[0] = counts[0] // 2 * known[0], known[0]
+        origin[0] = counts[0] // 2 * known.bscan
         matrices[0] = _one_of(counts[0])
     open_axes = [not np.isfinite(step) for step in volume.spacing]
     spacing = Spacing(*np.where(open_axes, np.nan, steps).tolist())
@@ -93,7 +92,7 @@ def place(volume: OctVolume, window: Window) -> Placement:
     return Placement(spacing, (place_mm[0], place_mm[1], place_mm[2]), matrices)
 
 
-def _known_steps(volume: OctVolume, window: Window) -> list[float]:
+def _known_spacing(volume: OctVolume, window: Window) -> Spacing:
     """The scan's spacing, with 1, a voxel, along axes where it is not known and not needed.
 
     Raises:
@@ -113,19 +112,7 @@ def _known_steps(volume: OctVolume, window: Window) -> list[float]:
             "96x256 is not"
         )
         raise ScanError("", "geometry", reason)
-    return [float(step) if np.isfinite(step) else 1.0 for step in volume.spacing]
-
-
-def _extent(
-    scan: Sequence[float], known: Sequence[float], window: Window, shape: Sequence[int]
-) -> list[float]:
-    """Size of the window on a scan of this size, whose voxels are `known` apart."""
-    if not window.takes_all:
-        return list(window.extent_mm)
-    if window.extent_mm != WHOLE_IMAGE:
-        return list(scan)
-    coarser = max(scan[axis] / shape[axis] / known[axis] for axis in (1, 2))
-    return [scan[0], *(shape[axis] * coarser * known[axis] for axis in (1, 2))]
+    return Spacing(*(step if np.isfinite(step) else 1.0 for step in volume.spacing))
 
 
 @lru_cache(maxsize=64)

@@ -96,6 +96,18 @@ class Window:
             )
         return self.shape
 
+    def extent_on(self, volume: OctVolume) -> Triple:
+        """Size of the box on this scan in millimetres; NaN where its spacing is."""
+        extent = self.extent_mm
+        if self.extent_mm == WHOLE_FIELD:
+            extent = volume.extent_mm
+        elif self.extent_mm == WHOLE_IMAGE:
+            (_, rows, columns), step = volume.voxels.shape, volume.spacing
+            _, high, wide = self.shape
+            coarser = max(rows / high, columns / wide)
+            extent = volume.extent_mm[0], high * coarser * step.row, wide * coarser * step.column
+        return (volume.spacing.bscan, *extent[1:]) if self.shape[0] == 1 else extent
+
     def shape_on(self, volume: OctVolume) -> Shape:
         """Voxels of the result for this scan."""
         bscans, rows, columns = volume.voxels.shape
