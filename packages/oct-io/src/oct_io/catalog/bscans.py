@@ -15,7 +15,7 @@ from oct_io.catalog.tables import ID_COLUMNS, Row, cell, normal_id, number_rows
 from oct_io.errors import ScanError, TreeError
 from oct_io.readers.bscans import count_pages
 from oct_io.readers.stacks import IMAGES
-from oct_io.records.discovery import LOG, TIFF, describe_skipped
+from oct_io.records.discovery import LOG, TABLES, TIFF, describe_skipped
 from oct_io.scan.file import ScanFile
 from oct_io.scan.protocols import stated_device
 from oct_io.storage.files import exists, join, list_tokens, redact, safe_relative
@@ -189,7 +189,7 @@ def _images(paths: Mapping[str, str]) -> tuple[list[str], Counter[str]]:
             skipped["hidden"] += 1
         elif path.lower().endswith(IMAGES):
             images.append(path)
-        else:
+        elif path.rpartition("/")[2] not in TABLES:
             skipped[PurePosixPath(path).suffix.lower() or "without an ending"] += 1
     return images, skipped
 
