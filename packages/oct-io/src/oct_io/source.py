@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from oct_io.bscans import BscanConfig, list_bscans, remarks_on
 from oct_io.cache.build import build_cache
 from oct_io.cache.volumes import CachedVolumes, open_cache
-from oct_io.catalog.bscans import BscanConfig, list_bscans, remarks_on
 from oct_io.catalog.concepts import AI_READI, is_clinical, read_concepts
 from oct_io.catalog.manifest import Listing, list_scans
 from oct_io.catalog.omop import join_participants, read_omop

@@ -1,4 +1,4 @@
-"""Stacks of B-scan images: a TIFF with one B-scan a page, or a folder with one a file."""
+"""B-scan images: stacks of them, a TIFF of pages or a folder of files, and single ones."""
 
 import re
 import warnings
@@ -14,16 +14,19 @@ from oct_io.errors import ScanError
 from oct_io.readers.extras import needed, quiet
 from oct_io.readers.plain import plain_volume, sidecar_header
 from oct_io.readers.sidecar import FOLDER_SIDECAR, Sidecar, read_sidecar, sidecar_name
+from oct_io.scan.content import check_content
 from oct_io.scan.file import ScanFile
+from oct_io.scan.geometry import implausible
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_bytes
-from oct_io.volume import OctVolume
+from oct_io.volume import OctVolume, Spacing, SpacingSource
 
 IMAGES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 PILLOW_FORMATS = ("PNG", "BMP", "TIFF", "JPEG")
 """What may be in a file with such an ending. Pillow goes by the content and starts Ghostscript on
 PostScript, whatever its name."""
 MAX_IMAGES = 8192
+UNKNOWN = Spacing(np.nan, np.nan, np.nan)
 TURNED = 0x0112  # the tag of TIFF and Exif that says how an image is turned
 ON_THEIR_SIDE = (5, 6, 7, 8)  # its values for which rows are columns
 TINT = 16  # levels by which the channels of a grey JPEG differ: 22 at most in 1,113 real B-scans
@@ -230,3 +233,52 @@ def _volume(file: ScanFile, array: NDArray[Any], sidecar: Sidecar, name: str) ->
         raise ScanError(file.where, "parse", reason)
     header = sidecar_header(file, sidecar, name, array.shape, array.dtype.itemsize)
     return plain_volume(file, array, sidecar, header)
+
+
+def read_bscan(file: ScanFile) -> OctVolume:
+    """Read one B-scan as a volume of one, of pattern "line".
+
+    `file.spacing` says millimetres if anybody knows them (its first number is not read), and
+    `file.member` numbers the page of a TIFF, from 1. Without millimetres all of the spacing is NaN,
+    from the source "unknown".
+
+    Raises:
+        ScanError: stage `decode`, `parse`, `content`, or `geometry` for millimetres of no scan.
+    """
+    page = None if file.member is None else _page(file)
+    array = read_image(file, "the image" if page is None else f"page {page + 1}", page=page)
+    check_content(array[None], file.where)
+    spacing = UNKNOWN if file.spacing is None else file.spacing._replace(bscan=np.nan)
+    if file.spacing is not None and (wrong := implausible(*spacing)):
+        raise ScanError(file.where, "geometry", wrong)
+    source: SpacingSource = "unknown" if file.spacing is None else "none"
+    return OctVolume(array[None], spacing, source, pattern="line")
+
+
+def count_pages(file: ScanFile) -> int:
+    """Images in a file; no voxel is decoded.
+
+    Raises:
+        ScanError: stage `fetch` or `decode`, or `parse` for more than `MAX_IMAGES`.
+    """
+    needed("PIL.Image", "formats", file.where)
+    from PIL import Image
+
+    content = file.content()
+    try:
+        with without_warnings(), Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
+            pages = int(getattr(image, "n_frames", 1))
+    except Exception as error:  # pillow promises no set of errors for damaged bytes
+        reason = f"it is not a readable image ({type(error).__name__})"
+        raise ScanError(file.where, "decode", reason) from None
+    if pages > MAX_IMAGES:
+        raise ScanError(file.where, "parse", f"{pages:,} pages, above {MAX_IMAGES:,}")
+    return pages
+
+
+def _page(file: ScanFile) -> int:
+    """Number of the page, from 0."""
+    text = file.member or ""
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= MAX_IMAGES):
+        raise ScanError(file.where, "parse", f"a page is a number from 1 to {MAX_IMAGES:,}")
+    return int(text) - 1

@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from oct_io.readers.bscans import read_bscan
 from oct_io.readers.lazy import LazyVolume, header_of
 from oct_io.readers.registry import DICOM, READERS, open_volume, read_volume, suffix_of
 from oct_io.readers.sidecar import sidecar_name
+from oct_io.readers.stacks import read_bscan
 from oct_io.records.record import ScanRecord
 from oct_io.scan.file import ScanFile
 from oct_io.storage.files import join

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 from oct_io import SourceConfig, TreeError, open_source
-from oct_io.catalog.bscans import ALONE, BscanConfig, list_bscans
+from oct_io.bscans import ALONE, BscanConfig, list_bscans
 from oct_io.records.opening import open_scan, read_scan
 from PIL import Image
 

@@ -13,8 +13,7 @@ from oct_io.catalog.manifest import Listing, ScanRecord
 from oct_io.catalog.selection import EYES
 from oct_io.catalog.tables import ID_COLUMNS, Row, cell, normal_id, number_rows
 from oct_io.errors import ScanError, TreeError
-from oct_io.readers.bscans import count_pages
-from oct_io.readers.stacks import IMAGES
+from oct_io.readers.stacks import IMAGES, count_pages
 from oct_io.records.discovery import LOG, TABLES, TIFF, describe_skipped
 from oct_io.scan.file import ScanFile
 from oct_io.scan.protocols import stated_device
