@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from oct_io import SourceConfig, TreeError, open_source
+from oct_io import SourceConfig, TreeError, open_source, open_volume, read_volume
 from oct_io.bscans import ALONE, BscanConfig, list_bscans
 from oct_io.records.opening import open_scan, read_scan
 from PIL import Image
@@ -187,6 +187,17 @@ def test_an_image_that_says_it_is_turned_is_turned_upright(tmp_path, ending):
     assert found.shape == (60, 80)
     assert np.abs(found.astype(int) - layers()).mean() < 5
     assert open_scan(tmp_path, record).shape == (1, 60, 80)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "tif"])
+def test_a_folder_of_turned_images_is_announced_as_it_is_read(tmp_path, ending):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for n in range(3):
+        turned = np.ascontiguousarray(np.rot90(layers(shift=n), -1))
+        Image.fromarray(turned).save(tmp_path / f"{n}.{ending}", exif=exif)
+    (tmp_path / "volume.json").write_text('{"spacing_mm": [0.1, 0.01, 0.02]}')
+    assert open_volume(tmp_path).shape == read_volume(tmp_path).voxels.shape == (3, 60, 80)
 
 
 def test_sixteen_bits_become_eight_by_their_white(tmp_path):
