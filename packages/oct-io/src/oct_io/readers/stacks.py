@@ -29,7 +29,7 @@ MAX_IMAGES = 8192
 UNKNOWN = Spacing(np.nan, np.nan, np.nan)
 TURNED = 0x0112  # the tag of TIFF and Exif that says how an image is turned
 ON_THEIR_SIDE = (5, 6, 7, 8)  # its values for which rows are columns
-TINT = 16  # levels by which the channels of a grey JPEG differ: 22 at most in 1,113 real B-scans
+TINT = 16  # levels that the channels of a grey JPEG may differ by; a few pixels of real ones by 24
 COLOURED_SHARE = 0.01  # of the pixels; a coloured mark in a corner is no coloured image
 HEAD_BYTES = 64 << 10  # says size and depth of an image, but of a TIFF that says them at its end
 
