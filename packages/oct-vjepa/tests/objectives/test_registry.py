@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaConfig, MaskingConfig, PredictorConfig
+from oct_vjepa import (
+    Encoder,
+    EncoderConfig,
+    Jepa,
+    JepaBatch,
+    JepaConfig,
+    MaskingConfig,
+    MaskSetConfig,
+    PredictorConfig,
+    sample_masks,
+)
+from oct_vjepa.masking.foreground import foreground_patches
 from oct_vjepa.objectives.configuration import (
     OBJECTIVES,
     DenseJepaConfig,
@@ -43,3 +54,25 @@ def test_every_objective_has_a_name_and_a_title_of_its_own():
 def test_a_configuration_of_no_objective_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match="TeacherConfig names none of vjepa2, vjepa21, pred"):
         method_of(TeacherConfig())
+
+
+@pytest.mark.parametrize("kind", ["blocks", "foreground", "patches", "cubes"])
+@pytest.mark.parametrize(
+    "config", [JepaConfig(predictor=PREDICTOR), DenseJepaConfig(predictor=PREDICTOR, levels=2)]
+)
+def test_a_single_b_scan_is_a_volume_of_one_slice(config, kind, generator):
+    torch.manual_seed(0)
+    shape = EncoderConfig(
+        input_shape=(1, 32, 64), patch_size=(1, 8, 16), width=48, depth=2, input_std=255.0
+    )
+    masking = MaskingConfig(sets=[MaskSetConfig(kind=kind)])
+    objective = build_objective(Encoder(shape), config, masking)
+    volume = torch.randint(0, 256, (3, 1, 1, 32, 64), dtype=torch.uint8, generator=generator)
+    found = foreground_patches(volume, shape.patch_size, masking.foreground)
+    masks = sample_masks(masking, shape.grid, 3, generator=generator, foreground_BN=found)
+    outcome = objective.loss(JepaBatch(volume, masks), generator)
+    outcome["loss"].backward()
+    objective.after_step(1, 2)
+    reached = [one.grad is not None for one in objective.encoder.parameters()]
+    assert torch.isfinite(outcome["loss"])
+    assert all(reached)

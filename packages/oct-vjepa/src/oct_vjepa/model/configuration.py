@@ -36,6 +36,7 @@ class Size(NamedTuple):
 
 SIZES: dict[str, Size] = {
     "cpu_smoke": Size(96, 4, 3),  # ours: trains in minutes on two CPU cores
+    "bscan_tiny": Size(192, 6, 3),  # ours: single B-scans on a CPU
     "tiny": Size(192, 12, 3),  # this and the rest: V-JEPA 2, src/models/vision_transformer.py
     "small": Size(384, 12, 6),
     "base": Size(768, 12, 12),
@@ -173,7 +174,7 @@ class PredictorConfig:
 
 
 def encoder_config(size: str, **settings: Any) -> EncoderConfig:
-    """Configuration of a named size: cpu_smoke, tiny, small, base, large, huge or giant.
+    """Configuration of a named size: a key of `SIZES`, such as cpu_smoke, tiny, base or giant.
 
     Args:
         size: key of `SIZES`.
