@@ -8,7 +8,7 @@ import oct_xla
 from hydra.core.config_store import ConfigStore
 from oct_launch import RuntimeConfig
 from oct_vjepa.evaluation.encoders import ProbeConfig
-from oct_vjepa.objectives.configuration import OBJECTIVES, TeacherConfig, method_of
+from oct_vjepa.objectives.configuration import OBJECTIVES, ObjectiveConfig, method_of
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,7 +54,7 @@ class PretrainConfig:
     data: oct_io.SourceConfig = field(default_factory=oct_io.SourceConfig)
     encoder: oct_vjepa.EncoderConfig = field(default_factory=oct_vjepa.EncoderConfig)
     masking: oct_vjepa.MaskingConfig = field(default_factory=oct_vjepa.MaskingConfig)
-    objective: TeacherConfig = field(default_factory=TeacherConfig)  # a subclass: OBJECTIVES
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)  # a subclass: OBJECTIVES
     schedule: oct_vjepa.ScheduleConfig = field(default_factory=oct_vjepa.ScheduleConfig)
     feed: oct_xla.FeedConfig = field(default_factory=oct_xla.FeedConfig)
     loop: oct_xla.LoopConfig = field(default_factory=oct_xla.LoopConfig)
@@ -76,7 +76,7 @@ MAY_CHANGE = (
 ones. All but `loop.steps`, which moves the schedules, leave what it computes alone."""
 
 
-def schema_of(config: TeacherConfig) -> str:
+def schema_of(config: ObjectiveConfig) -> str:
     """What files in configs/objective/ name first in their defaults: which objective it is.
 
     Raises:

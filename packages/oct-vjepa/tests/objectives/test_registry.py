@@ -6,10 +6,9 @@ from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaConfig, MaskingConfig, P
 from oct_vjepa.objectives.configuration import (
     OBJECTIVES,
     DenseJepaConfig,
-    TeacherConfig,
+    ObjectiveConfig,
     method_of,
 )
-from oct_vjepa.objectives.dense import DenseJepa
 from oct_vjepa.objectives.registry import BUILDERS, build_objective
 from oct_vjepa.objectives.twoview import TwoView, predecessor_fixed
 
@@ -20,7 +19,7 @@ PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
     ("config", "objective"),
     [
         (JepaConfig(predictor=PREDICTOR), Jepa),
-        (DenseJepaConfig(predictor=PREDICTOR, levels=2), DenseJepa),
+        (DenseJepaConfig(predictor=PREDICTOR, levels=2), Jepa),
         (predecessor_fixed(), TwoView),
     ],
 )
@@ -41,5 +40,5 @@ def test_every_objective_has_a_name_and_a_title_of_its_own():
 
 
 def test_a_configuration_of_no_objective_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="TeacherConfig names none of vjepa2, vjepa21, pred"):
-        method_of(TeacherConfig())
+    with pytest.raises(ValueError, match="ObjectiveConfig names none of vjepa2, vjepa21, pred"):
+        method_of(ObjectiveConfig())

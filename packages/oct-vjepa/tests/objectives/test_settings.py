@@ -18,8 +18,8 @@ from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaBatch, JepaConfig, Predi
 from oct_vjepa.masking.foreground import ForegroundConfig, foreground_patches
 from oct_vjepa.masking.masks import MaskingConfig, MaskSetConfig, sample_masks
 from oct_vjepa.model import attention
-from oct_vjepa.objectives.dense import DenseJepa, DenseJepaConfig
-from oct_vjepa.objectives.objective import Objective, TeacherConfig
+from oct_vjepa.objectives.configuration import DenseJepaConfig
+from oct_vjepa.objectives.objective import Taught, TeacherConfig
 from oct_vjepa.objectives.schedules import ScheduleConfig
 from oct_vjepa.objectives.twoview import TwoView, TwoViewConfig
 from oct_vjepa.objectives.views import ViewConfig, draw_view
@@ -62,8 +62,6 @@ def built(config, encoder=ENCODER, masking=MASKS):
     torch.manual_seed(0)
     if isinstance(config, TwoViewConfig):
         return TwoView(Encoder(encoder), config, masking)
-    if isinstance(config, DenseJepaConfig):
-        return DenseJepa(Encoder(encoder), config, masking)
     return Jepa(Encoder(encoder), config, masking)
 
 
@@ -86,7 +84,7 @@ def train_masking(config):
 def follow(config):
     """What the teacher alone makes of it."""
     torch.manual_seed(0)
-    objective = Objective(Encoder(ENCODER), torch.nn.Identity(), config, MASKS)
+    objective = Taught(Encoder(ENCODER), torch.nn.Identity(), MASKS, follows=config)
     for weight in objective.encoder.parameters():
         weight.data += 1
     steps = [objective.after_step(step, STEPS) for step in range(STEPS)]
@@ -158,6 +156,14 @@ MOMENTUM = {
 JEPA = {
     **MOMENTUM,
     "predictor": Change(PredictorConfig(width=24, depth=1, heads=2)),
+    "levels": Change(1),
+    "layers": Change([0]),
+    "context_weight": Change(0.9),
+    "context_start": Change(0.5),
+    "context_full": Change(0.5),
+    "distance_weighted": Change(False),
+    "voxel_weight": Change(0.5),
+    "volume_weight": Change(0.5),
     "variance_weight": Change(0.5),
 }
 LENGTHS, SPANS = {"position_unit": "length"}, {"position_unit": "span"}
@@ -181,6 +187,7 @@ CASES = [
             "position_scale": Change((2.0, 1.0, 1.0), LENGTHS),
             "position_span": Change(8, SPANS),
             "layer_norm_eps": Change(1e-2),
+            "level_norms": Change([0]),
             "drop_path": Change(0.5),
             "recompute": Change(True, run=kept_bytes),
             "attention": Change("sdpa", run=kernel_on_a_tpu),
@@ -199,21 +206,19 @@ CASES = [
         },
     ),
     Case(base=TeacherConfig(**TEACHER), run=follow, changes=MOMENTUM),
-    Case(base=JepaConfig(predictor=PREDICTOR, **TEACHER), run=train, changes=JEPA),
+    Case(
+        base=JepaConfig(
+            predictor=PREDICTOR, levels=2, context_weight=0.5, context_full=0.9, **TEACHER
+        ),
+        run=train,
+        changes=JEPA,
+    ),
     Case(
         base=DenseJepaConfig(
             predictor=PREDICTOR, levels=2, context_start=0.0, context_full=0.9, **TEACHER
         ),
         run=train,
-        changes={
-            **JEPA,
-            "levels": Change(1),
-            "layers": Change([0]),
-            "context_weight": Change(0.9),
-            "context_start": Change(0.5),
-            "context_full": Change(0.5),
-            "distance_weighted": Change(False),
-        },
+        changes=JEPA,
     ),
     Case(
         base=TwoViewConfig(**TEACHER),

@@ -8,24 +8,23 @@ from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.objectives.configuration import (
     DenseJepaConfig,
     JepaConfig,
-    TeacherConfig,
+    ObjectiveConfig,
     TwoViewConfig,
     method_of,
 )
-from oct_vjepa.objectives.dense import DenseJepa
 from oct_vjepa.objectives.jepa import Jepa
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.twoview import TwoView
 
 BUILDERS: Mapping[str, Callable[[Encoder, Any, MaskingConfig], Objective]] = {
     method_of(JepaConfig()).name: Jepa,
-    method_of(DenseJepaConfig()).name: DenseJepa,
+    method_of(DenseJepaConfig()).name: Jepa,
     method_of(TwoViewConfig()).name: TwoView,
 }
 """Name of a method to its objective."""
 
 
-def build_objective(encoder: Encoder, config: TeacherConfig, masking: MaskingConfig) -> Objective:
+def build_objective(encoder: Encoder, config: ObjectiveConfig, masking: MaskingConfig) -> Objective:
     """The objective that `config` describes, around `encoder`.
 
     Raises:

@@ -1,7 +1,7 @@
 """The teacher: a slow copy of the encoder, moved towards it after every optimiser step."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
@@ -20,6 +20,15 @@ class Teacher(nn.Module):
         super().__init__()
         self.encoder = copy.deepcopy(student).float().requires_grad_(False)
         self.eval()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Go where the module around it goes, but keep the numbers: `bfloat16()` is not for it."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        return super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode, whatever the module around it does."""
