@@ -8,7 +8,8 @@ import oct_xla
 from hydra.core.config_store import ConfigStore
 from oct_launch import RuntimeConfig
 from oct_vjepa.evaluation.encoders import ProbeConfig
-from oct_vjepa.objectives.configuration import OBJECTIVES, ObjectiveConfig, method_of
+from oct_vjepa.objectives.configuration import ObjectiveConfig
+from oct_vjepa.objectives.methods import OBJECTIVES, method_of
 
 
 @dataclass(kw_only=True, slots=True)

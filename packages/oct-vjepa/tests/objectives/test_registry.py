@@ -3,13 +3,13 @@
 import pytest
 import torch
 from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaConfig, MaskingConfig, PredictorConfig
-from oct_vjepa.objectives.configuration import (
-    OBJECTIVES,
-    DenseJepaConfig,
-    ObjectiveConfig,
-    method_of,
-)
+from oct_vjepa.objectives.configuration import DenseJepaConfig, ObjectiveConfig
+from oct_vjepa.objectives.dino import Dino
+from oct_vjepa.objectives.lejepa import LeJepa
+from oct_vjepa.objectives.mae import Mae
+from oct_vjepa.objectives.methods import OBJECTIVES, method_of
 from oct_vjepa.objectives.registry import BUILDERS, build_objective
+from oct_vjepa.objectives.rivals import DinoConfig, LeJepaConfig, MaeConfig
 from oct_vjepa.objectives.twoview import TwoView, predecessor_fixed
 
 PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
@@ -20,6 +20,9 @@ PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
     [
         (JepaConfig(predictor=PREDICTOR), Jepa),
         (DenseJepaConfig(predictor=PREDICTOR, levels=2), Jepa),
+        (MaeConfig(decoder=PREDICTOR), Mae),
+        (LeJepaConfig(hidden=8, embedding=4), LeJepa),
+        (DinoConfig(hidden=8, prototypes=4, bottleneck=6), Dino),
         (predecessor_fixed(), TwoView),
     ],
 )
@@ -40,5 +43,5 @@ def test_every_objective_has_a_name_and_a_title_of_its_own():
 
 
 def test_a_configuration_of_no_objective_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="ObjectiveConfig names none of vjepa2, vjepa21, pred"):
+    with pytest.raises(ValueError, match="ObjectiveConfig names none of vjepa2, vjepa21, mae"):
         method_of(ObjectiveConfig())

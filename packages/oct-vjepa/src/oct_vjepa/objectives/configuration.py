@@ -1,8 +1,6 @@
 """What an objective may be told: settings with the reason for each value, a class each."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from oct_vjepa.model.configuration import PredictorConfig
 from oct_vjepa.objectives.schedules import MOMENTUM_KINDS
@@ -11,7 +9,7 @@ from oct_vjepa.rules import AT_LEAST_1, FROM_0_TO_1, NOT_NEGATIVE, check_choices
 
 @dataclass(kw_only=True, slots=True)
 class ObjectiveConfig:
-    """What an objective may be told; the type says which one, see `OBJECTIVES`."""
+    """What an objective may be told; the type says which one, see `methods`."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -155,30 +153,3 @@ class TwoViewConfig(TeacherConfig):
                 "twoview.positions (False) must be True with context_masked: nothing else tells "
                 "the predictor which patch it is asked for"
             )
-
-
-class Method(NamedTuple):
-    """What a reader calls one way to pretrain."""
-
-    name: str  # short, for files
-    title: str
-
-
-OBJECTIVES: Mapping[type[ObjectiveConfig], Method] = {
-    JepaConfig: Method("vjepa2", "V-JEPA 2"),
-    DenseJepaConfig: Method("vjepa21", "V-JEPA 2.1"),
-    TwoViewConfig: Method("predecessor", "The predecessor's objective"),
-}
-"""Type of a configuration to what it configures; `registry` builds it."""
-
-
-def method_of(config: ObjectiveConfig) -> Method:
-    """What `config` configures.
-
-    Raises:
-        ValueError: its type is none of `OBJECTIVES`.
-    """
-    if type(config) not in OBJECTIVES:
-        known = ", ".join(method.name for method in OBJECTIVES.values())
-        raise ValueError(f"objective: {type(config).__name__} names none of {known}")
-    return OBJECTIVES[type(config)]

@@ -10,15 +10,24 @@ from oct_vjepa.objectives.configuration import (
     JepaConfig,
     ObjectiveConfig,
     TwoViewConfig,
-    method_of,
 )
+from oct_vjepa.objectives.dino import Dino
 from oct_vjepa.objectives.jepa import Jepa
+from oct_vjepa.objectives.lejepa import LeJepa
+from oct_vjepa.objectives.mae import Mae
+from oct_vjepa.objectives.methods import method_of
 from oct_vjepa.objectives.objective import Objective
+from oct_vjepa.objectives.rivals import DinoConfig, LeJepaConfig, MaeConfig, SaltConfig
+from oct_vjepa.objectives.salt import Salt
 from oct_vjepa.objectives.twoview import TwoView
 
 BUILDERS: Mapping[str, Callable[[Encoder, Any, MaskingConfig], Objective]] = {
     method_of(JepaConfig()).name: Jepa,
     method_of(DenseJepaConfig()).name: Jepa,
+    method_of(MaeConfig()).name: Mae,
+    method_of(SaltConfig()).name: Salt,
+    method_of(LeJepaConfig()).name: LeJepa,
+    method_of(DinoConfig()).name: Dino,
     method_of(TwoViewConfig()).name: TwoView,
 }
 """Name of a method to its objective."""
@@ -28,6 +37,8 @@ def build_objective(encoder: Encoder, config: ObjectiveConfig, masking: MaskingC
     """The objective that `config` describes, around `encoder`.
 
     Raises:
-        ValueError: masks, levels and encoder do not fit, or `config` describes no objective.
+        ValueError: masks, levels, teacher and encoder do not fit, or `config` describes no
+            objective.
+        WeightsError: a teacher that is named cannot be read.
     """
     return BUILDERS[method_of(config).name](encoder, config, masking)

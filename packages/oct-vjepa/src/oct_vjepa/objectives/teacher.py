@@ -65,7 +65,14 @@ class Teacher(nn.Module):
 
         `momentum` is a Python number and nothing is read back, so the device does not wait.
         """
-        mine: list[Tensor] = list(self.encoder.parameters())
-        theirs = [weight.detach().to(torch.float32) for weight in student.parameters()]
-        torch._foreach_mul_(mine, momentum)
-        torch._foreach_add_(mine, theirs, alpha=1.0 - momentum)
+        follow(self.encoder, student, momentum)
+
+
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """Move each weight of a teacher, all at once; see `Teacher.update`."""
+    mine: list[Tensor] = list(teacher.parameters())
+    pairs = zip(mine, student.parameters(), strict=True)
+    theirs = [weight.detach().to(own.dtype) for own, weight in pairs]
+    torch._foreach_mul_(mine, momentum)
+    torch._foreach_add_(mine, theirs, alpha=1.0 - momentum)
