@@ -4,12 +4,12 @@ import pytest
 import torch
 from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaConfig, MaskingConfig, PredictorConfig
 from oct_vjepa.objectives.configuration import DenseJepaConfig, ObjectiveConfig
-from oct_vjepa.objectives.dino import Dino
-from oct_vjepa.objectives.lejepa import LeJepa
-from oct_vjepa.objectives.mae import Mae
 from oct_vjepa.objectives.methods import OBJECTIVES, method_of
 from oct_vjepa.objectives.registry import BUILDERS, build_objective
-from oct_vjepa.objectives.rivals import DinoConfig, LeJepaConfig, MaeConfig
+from oct_vjepa.objectives.rivals.configuration import DinoConfig, LeJepaConfig, MaeConfig
+from oct_vjepa.objectives.rivals.dino import Dino
+from oct_vjepa.objectives.rivals.lejepa import LeJepa
+from oct_vjepa.objectives.rivals.mae import Mae
 from oct_vjepa.objectives.twoview import TwoView, predecessor_fixed
 
 PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)

@@ -15,11 +15,17 @@ from oct_vjepa import (
     sample_masks,
 )
 from oct_vjepa.model.weights import WeightsError
-from oct_vjepa.objectives.crops import PairBatch, View, draw_crop, pooled, read_along
-from oct_vjepa.objectives.lejepa import gaussian_loss
-from oct_vjepa.objectives.mae import fourier_matrix
 from oct_vjepa.objectives.registry import build_objective
-from oct_vjepa.objectives.rivals import CropConfig, DinoConfig, LeJepaConfig, MaeConfig, SaltConfig
+from oct_vjepa.objectives.rivals.configuration import (
+    CropConfig,
+    DinoConfig,
+    LeJepaConfig,
+    MaeConfig,
+    SaltConfig,
+)
+from oct_vjepa.objectives.rivals.crops import PairBatch, View, draw_crop, pooled, read_along
+from oct_vjepa.objectives.rivals.lejepa import gaussian_loss
+from oct_vjepa.objectives.rivals.mae import fourier_matrix
 from torch.nn import functional
 
 SMALL = PredictorConfig(width=24, depth=2, heads=2)

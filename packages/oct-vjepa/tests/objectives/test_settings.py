@@ -21,10 +21,16 @@ from oct_vjepa.masking.foreground import ForegroundConfig, foreground_patches
 from oct_vjepa.masking.masks import MaskingConfig, MaskSetConfig, sample_masks
 from oct_vjepa.model import attention
 from oct_vjepa.objectives.configuration import DenseJepaConfig
-from oct_vjepa.objectives.crops import View, draw_crop
 from oct_vjepa.objectives.objective import Taught, TeacherConfig
 from oct_vjepa.objectives.registry import build_objective
-from oct_vjepa.objectives.rivals import CropConfig, DinoConfig, LeJepaConfig, MaeConfig, SaltConfig
+from oct_vjepa.objectives.rivals.configuration import (
+    CropConfig,
+    DinoConfig,
+    LeJepaConfig,
+    MaeConfig,
+    SaltConfig,
+)
+from oct_vjepa.objectives.rivals.crops import View, draw_crop
 from oct_vjepa.objectives.schedules import ScheduleConfig
 from oct_vjepa.objectives.twoview import TwoViewConfig
 from oct_vjepa.objectives.views import ViewConfig, draw_view

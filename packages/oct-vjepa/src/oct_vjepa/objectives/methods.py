@@ -9,7 +9,12 @@ from oct_vjepa.objectives.configuration import (
     ObjectiveConfig,
     TwoViewConfig,
 )
-from oct_vjepa.objectives.rivals import DinoConfig, LeJepaConfig, MaeConfig, SaltConfig
+from oct_vjepa.objectives.rivals.configuration import (
+    DinoConfig,
+    LeJepaConfig,
+    MaeConfig,
+    SaltConfig,
+)
 
 
 class Method(NamedTuple):

@@ -11,14 +11,19 @@ from oct_vjepa.objectives.configuration import (
     ObjectiveConfig,
     TwoViewConfig,
 )
-from oct_vjepa.objectives.dino import Dino
 from oct_vjepa.objectives.jepa import Jepa
-from oct_vjepa.objectives.lejepa import LeJepa
-from oct_vjepa.objectives.mae import Mae
 from oct_vjepa.objectives.methods import method_of
 from oct_vjepa.objectives.objective import Objective
-from oct_vjepa.objectives.rivals import DinoConfig, LeJepaConfig, MaeConfig, SaltConfig
-from oct_vjepa.objectives.salt import Salt
+from oct_vjepa.objectives.rivals.configuration import (
+    DinoConfig,
+    LeJepaConfig,
+    MaeConfig,
+    SaltConfig,
+)
+from oct_vjepa.objectives.rivals.dino import Dino
+from oct_vjepa.objectives.rivals.lejepa import LeJepa
+from oct_vjepa.objectives.rivals.mae import Mae
+from oct_vjepa.objectives.rivals.salt import Salt
 from oct_vjepa.objectives.twoview import TwoView
 
 BUILDERS: Mapping[str, Callable[[Encoder, Any, MaskingConfig], Objective]] = {

@@ -22,7 +22,7 @@ from oct_vjepa.model.patches import gather_patches
 from oct_vjepa.model.predictor import Predictor
 from oct_vjepa.objectives.losses import standard_voxels
 from oct_vjepa.objectives.objective import JepaBatch, Objective
-from oct_vjepa.objectives.rivals import MaeConfig
+from oct_vjepa.objectives.rivals.configuration import MaeConfig
 from oct_vjepa.objectives.tally import Tally
 
 EPSILON = 1e-6  # models_mae.py: added to the variance of a patch

@@ -19,11 +19,11 @@ from torch.nn import functional
 from oct_vjepa.masking.configuration import MaskingConfig
 from oct_vjepa.model.blocks import initialise
 from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.objectives.crops import PairBatch, draw_pair, pooled
 from oct_vjepa.objectives.diagnostics import feature_spread
 from oct_vjepa.objectives.losses import normalise_targets
 from oct_vjepa.objectives.objective import JepaBatch, Taught
-from oct_vjepa.objectives.rivals import DinoConfig
+from oct_vjepa.objectives.rivals.configuration import DinoConfig
+from oct_vjepa.objectives.rivals.crops import PairBatch, draw_pair, pooled
 from oct_vjepa.objectives.teacher import follow
 
 

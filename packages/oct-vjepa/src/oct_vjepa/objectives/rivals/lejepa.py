@@ -18,10 +18,10 @@ from torch.nn import functional
 
 from oct_vjepa.masking.configuration import MaskingConfig
 from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.objectives.crops import PairBatch, View, draw_pair, pooled
 from oct_vjepa.objectives.diagnostics import feature_spread
 from oct_vjepa.objectives.objective import JepaBatch, Objective
-from oct_vjepa.objectives.rivals import LeJepaConfig
+from oct_vjepa.objectives.rivals.configuration import LeJepaConfig
+from oct_vjepa.objectives.rivals.crops import PairBatch, View, draw_pair, pooled
 
 KNOTS, LAST_KNOT = 17, 3.0  # epps_pulley.py: n_points and t_max
 

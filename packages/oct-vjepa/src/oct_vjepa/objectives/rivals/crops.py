@@ -15,7 +15,7 @@ from oct_vjepa.masking.masks import Masks
 from oct_vjepa.model.configuration import EncoderConfig
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.objectives.objective import JepaBatch
-from oct_vjepa.objectives.rivals import CropConfig
+from oct_vjepa.objectives.rivals.configuration import CropConfig
 
 
 class PairBatch(NamedTuple):

@@ -19,7 +19,7 @@ from oct_vjepa.model.predictor import Predictor
 from oct_vjepa.objectives.diagnostics import baseline_loss
 from oct_vjepa.objectives.losses import normalise_targets, prediction_loss
 from oct_vjepa.objectives.objective import JepaBatch, Taught
-from oct_vjepa.objectives.rivals import SaltConfig
+from oct_vjepa.objectives.rivals.configuration import SaltConfig
 from oct_vjepa.objectives.tally import Tally
 
 
