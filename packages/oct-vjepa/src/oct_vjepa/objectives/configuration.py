@@ -52,7 +52,7 @@ class JepaConfig(TeacherConfig):
     """Whether a context token counts less, by the root of its distance to the nearest target."""
     voxel_weight: float = 0.0
     """Weight of the voxel loss: the predictor also says the voxels of targets and context. Neither
-    V-JEPA has it; 1 keeps small lesions that features alone lose."""
+    V-JEPA has it; meant for what is small and local, which features may leave out."""
     volume_weight: float = 0.0
     """Weight of the volume loss: the predictor also says the teacher's mean token of the whole
     volume. Ours, for questions about volumes; no published JEPA has it."""
