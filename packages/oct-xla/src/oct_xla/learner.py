@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from oct_xla.order import sample_seed
 from oct_xla.preemption import StopRequest
 from oct_xla.runtime import Runtime
 from oct_xla.settings import LoopConfig
+from oct_xla.sharding import Piece
 
 _OBJECTIVE, _OPTIMIZER = "objective.", "optimizer."
 
@@ -50,9 +52,9 @@ class Learner:
     def __init__(
         self, objective: nn.Module, runtime: Runtime, config: LoopConfig, seed: int
     ) -> None:
-        self.objective, self.runtime, self.config, self.seed = objective, runtime, config, seed
-        runtime.prepare(objective)
-        groups = parameter_groups(objective, config.weight_decay)
+        self.runtime, self.config, self.seed = runtime, config, seed
+        self.given, self.objective = objective, runtime.prepare(objective)
+        groups = parameter_groups(self.objective, config.weight_decay)
         self.optimizer = AdamW(
             groups,
             lr=1e-3,
@@ -63,6 +65,8 @@ class Learner:
         )
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self._names: list[str] | None = None  # of metrics, once all processes had the same
+        if runtime.name == "xla":
+            self._begin_moments()
 
     def take(
         self, step: int, lr: float, feed: Iterator[Any], clock: StepClock, stop: StopRequest
@@ -81,9 +85,13 @@ class Learner:
         self.runtime.seed(sample_seed(self.seed, step, self.runtime.rank))
         try:
             values = self._backward(step, feed, clock)
+            asked = clock.now()
             stopping, everyone = self._agree(list(values), stop)
+            clock.spent("wait", asked)
             values["grad_norm"] = self._reduce_and_clip()
+            asked = clock.now()
             numbers = self._means(values, everyone)
+            clock.spent("wait", asked)
             finite = math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])
             if finite:
                 self.optimizer.step()
@@ -94,6 +102,30 @@ class Learner:
             raise _explained(error, self.config.accumulate) from error
         return Step(numbers, finite, stopping or (self.runtime.world == 1 and stop.requested))
 
+    def _begin_moments(self) -> None:
+        """Make the moments that AdamW makes at its first step: cut as parameters are, no graph."""
+        for parameter in self._parameters:
+            zeros = torch.zeros(parameter.shape)
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": self.runtime.like(zeros, parameter),
+                "exp_avg_sq": self.runtime.like(zeros, parameter),
+            }
+        self.runtime.cut()
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Have the objective that `fit` was given hold what was trained, in evaluation mode."""
+        with self.runtime.whole(self.objective, self.given) as whole:
+            whole.eval()
+            yield
+            whole.train()
+
+    def hand_back(self) -> None:
+        """Bring the objective that `fit` was given up to date, as the run ends here."""
+        with self.runtime.whole(self.objective, self.given):
+            pass
+
     def _backward(self, step: int, feed: Iterator[Any], clock: StepClock) -> dict[str, Tensor]:
         accumulate = self.config.accumulate
         sums: dict[str, Tensor] = {}
@@ -101,9 +133,10 @@ class Learner:
         for micro in range(accumulate):
             asked = clock.now()
             batch = next(feed)
-            clock.waited(asked)
+            clock.spent("data", asked)
             draws = sample_seed(self.seed, step, self.runtime.rank * accumulate + micro)
             generator = torch.Generator().manual_seed(draws)
+            self.runtime.reduces_next(self.objective, micro == accumulate - 1)
             with self.runtime.autocast():
                 parts = self._loss(self.runtime.put(batch), generator)
             (parts["loss"] / accumulate).backward()
@@ -141,9 +174,8 @@ class Learner:
         return bool(stopping), list(dict.fromkeys(name for one in lists for name in one))
 
     def _reduce_and_clip(self) -> Tensor:
-        self.runtime.reduce_gradients(self._parameters)
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients).float()
+        gradients = self.runtime.reduce_gradients(self._parameters)
+        norm = self.runtime.norm(self._parameters)
         if self.config.clip_norm is not None:
             # On the device: a factor read to the host would be a new constant of the XLA graph.
             scale = torch.clamp(self.config.clip_norm / (norm + 1e-6), max=1.0)
@@ -163,8 +195,8 @@ class Learner:
         sums = self.runtime.mean(torch.stack([values.get(name, none) for name in names]))
         return dict(zip(names, (sums / self.runtime.mean(held)).tolist(), strict=True))
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return everything that training changes, in host memory, by parameter name.
+    def pieces(self) -> dict[str, Piece]:
+        """Return this process's part of everything that training changes, in host memory.
 
         Keys are `objective.<state_dict key>` and `optimizer.<parameter name>.<exp_avg, ...>`.
         """
@@ -172,23 +204,23 @@ class Learner:
         for name, parameter in self.objective.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 found[f"{_OPTIMIZER}{name}.{key}"] = value
-        return self.runtime.host(found)
+        return self.runtime.pieces(found)
 
     def restore(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Put the tensors of a checkpoint back, whatever device they came from.
+        """Put the tensors of a checkpoint back, whatever device, and how many, they came from.
 
         Args:
-            tensors: as `tensors` gave them.
+            tensors: whole ones, by the names that `pieces` gives.
             where: the checkpoint, for the error.
 
         Raises:
             CheckpointError: if names or shapes are not those of this objective.
         """
-        own, saved = self.objective.state_dict(), objective_tensors(tensors)
-        _check(own, saved, where)
+        own = self.objective.state_dict()
+        _check(own, tensors, where)
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(saved[name].to(value.device))
+                value.copy_(self.runtime.like(tensors[f"{_OBJECTIVE}{name}"], value))
         trained = {id(parameter) for parameter in self._parameters}
         for name, parameter in self.objective.named_parameters():
             if id(parameter) in trained:
@@ -199,11 +231,13 @@ class Learner:
         state: dict[str, Any] = {}
         for key in ("step", "exp_avg", "exp_avg_sq"):
             value = tensors.get(f"{_OPTIMIZER}{name}.{key}")
-            if value is not None:
-                # Where AdamW keeps its step counter. Copied, as a file may lie behind the tensor.
+            if value is None:
+                continue
+            if key != "step":
+                state[key] = self.runtime.like(value, parameter)
+            else:  # lies on the device where AdamW is fused
                 fused = self.optimizer.defaults["fused"]
-                place = value.device if key == "step" and not fused else parameter.device
-                state[key] = value.to(place, copy=True)
+                state[key] = value.to(parameter.device if fused else value.device, copy=True)
         if state:
             self.optimizer.state[parameter] = state
 
@@ -214,17 +248,19 @@ def objective_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[size:]: t for name, t in tensors.items() if name.startswith(_OBJECTIVE)}
 
 
-def _check(own: Mapping[str, Tensor], saved: Mapping[str, Tensor], where: str) -> None:
-    missing, unknown = sorted(own.keys() - saved.keys()), sorted(saved.keys() - own.keys())
+def _check(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
+    saved = {name[len(_OBJECTIVE) :] for name in tensors if name.startswith(_OBJECTIVE)}
+    missing, unknown = sorted(own.keys() - saved), sorted(saved - own.keys())
     if missing or unknown:
         raise CheckpointError(
             f"{where}: made by another objective: it lacks {_some(missing)} and has"
             f" {_some(unknown)} more; use its own configuration or another run_dir"
         )
     for name, value in own.items():
-        if value.shape != saved[name].shape:
+        shape = tensors[f"{_OBJECTIVE}{name}"].shape
+        if value.shape != shape:
             raise CheckpointError(
-                f"{where}: {name} has shape {tuple(saved[name].shape)}, this objective needs"
+                f"{where}: {name} has shape {tuple(shape)}, this objective needs"
                 f" {tuple(value.shape)}; use its own configuration or another run_dir"
             )
 

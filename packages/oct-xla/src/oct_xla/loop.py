@@ -76,7 +76,7 @@ def fit(
         objective, feed, seed=seed, precision=runtime.precision, extra=identity or {}
     )
     settings = {f"loop.{name}": value for name, value in asdict(config).items()}
-    settings |= {"runtime": runtime.name, "processes": runtime.world}
+    settings |= {"runtime": runtime.name, "processes": runtime.world, "parallel": runtime.parallel}
     store = Checkpoints(check_local(run_dir) / CHECKPOINTS, config.keep_last) if run_dir else None
     checkpointer = Checkpointer(store, runtime, facts, settings)
     lock, busy = _lock(run_dir, runtime)
@@ -89,8 +89,11 @@ def fit(
         trainer = Trainer(learner, feed, checkpointer, metrics, run)
         try:
             with StopRequest() as stop:
-                return trainer.train(learning_rate, evaluate, stop)
+                result = trainer.train(learning_rate, evaluate, stop)
+                learner.hand_back()
+                return result
         finally:
+            checkpointer.close()
             metrics.close()
     finally:
         if lock is not None:

@@ -28,6 +28,10 @@ class LoopConfig:
     checkpoint_every: int = 500
     """Steps between two checkpoints; 0 saves at the end and when told to stop."""
 
+    save_in_background: bool = True
+    """Whether training goes on while a checkpoint is written; it costs a copy of weights and
+    moments in host memory. Saves before an evaluation and at the end are waited for."""
+
     keep_last: int = 2
     """Checkpoints that stay; two, so that a damaged one does not cost the run."""
 

@@ -3,8 +3,10 @@
 import json
 import re
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,22 @@ from torch import Tensor
 
 from oct_xla.checkpoint import (
     Checkpoint,
+    Written,
     is_whole,
     read_checkpoint,
     read_state,
     replace_state,
-    write_checkpoint,
+    write_part,
+    write_state,
 )
 from oct_xla.errors import CheckpointError
-from oct_xla.files import check_local, fsync_folder, write_atomically
+from oct_xla.files import check_local, fsync_folder, read_json, write_atomically
 from oct_xla.journal import say
+from oct_xla.sharding import Piece
 
 BEST = "best.json"
+PATIENCE_S = 600.0
+"""How long the first process waits for the parts of the others."""
 _PREFIX, _TEMPORARY, _DAMAGED = "step-", ".tmp-", "damaged-"
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -119,20 +126,87 @@ class Checkpoints:
         Raises:
             CheckpointError: if it cannot be written; nothing of it is left behind.
         """
-        temporary, final = self.root / f"{_TEMPORARY}{step:08d}", self.path(step)
-        with _writing(final):
+        self.open(step)
+        own = self.write(step, {name: Piece.whole(tensor) for name, tensor in tensors.items()})
+        return self.commit(step, own, state)
+
+    def open(self, step: int) -> None:
+        """Make an empty folder for the checkpoint after `step` steps, under a temporary name.
+
+        Raises:
+            CheckpointError: if it cannot be made.
+        """
+        with _writing(self.path(step)):
             self._remove_unfinished()
-            try:
-                temporary.mkdir(parents=True)
-                write_checkpoint(temporary, tensors, {**state, "step": step})
-                if final.exists():  # damaged, or else there would be nothing to save
-                    self._set_aside(step)
-                temporary.rename(final)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            self._temporary(step).mkdir(parents=True)
+
+    def write(
+        self, step: int, pieces: Mapping[str, Piece], *, part: int = 0, parts: int = 1
+    ) -> Written:
+        """Write one process's pieces into the folder that the first process has opened.
+
+        Processes but the first leave a note beside the file, of what they wrote or why not.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        folder = self._temporary(step)
+        note: dict[str, Any]
+        try:
+            with _writing(self.path(step), folder if part == 0 else None):
+                written = write_part(folder, pieces, part=part, parts=parts)
+            note = written._asdict()
+        except CheckpointError as error:
+            note = {"error": f"process {part}: {error}"}
+            raise
+        finally:
+            if part:
+                with suppress(OSError):  # the first process then waits in vain, and says so
+                    write_atomically(_note(folder, part), json.dumps(note))
+        return written
+
+    def commit(self, step: int, own: Written, state: Mapping[str, Any], *, parts: int = 1) -> Path:
+        """Give the checkpoint its name once all parts are there; deletes those no longer kept.
+
+        Args:
+            step: number of finished optimiser steps.
+            own: what the first process, which calls this, has written.
+            state: anything JSON can hold.
+            parts: number of processes that write.
+
+        Raises:
+            CheckpointError: if a part is missing or cannot be written; nothing of it is left.
+        """
+        folder, final = self._temporary(step), self.path(step)
+        with _writing(final, folder):
+            others = [self._wait_for(step, part) for part in range(1, parts)]
+            for part in range(1, parts):
+                _note(folder, part).unlink()
+            write_state(folder, [own, *others], {**state, "step": step})
+            if final.exists():  # damaged, or else there would be nothing to save
+                self._set_aside(step)
+            folder.rename(final)
+        with _writing(final):
             fsync_folder(self.root)
             self._tidy(state)
         return final
+
+    def _wait_for(self, step: int, part: int) -> Written:
+        note, began = _note(self._temporary(step), part), time.monotonic()
+        while not note.exists():
+            if time.monotonic() - began > PATIENCE_S:
+                raise CheckpointError(
+                    f"{self.path(step)}: process {part} has not written its part in"
+                    f" {PATIENCE_S:.0f} s; all must see run_dir"
+                )
+            time.sleep(0.01)
+        content = read_json(note, CheckpointError)
+        if "error" in content:
+            raise CheckpointError(content["error"])
+        return Written(**content)
+
+    def _temporary(self, step: int) -> Path:
+        return self.root / f"{_TEMPORARY}{step:08d}"
 
     def settle(self, step: int, state: Mapping[str, Any]) -> None:
         """Replace the state of a saved checkpoint, as its evaluation is over.
@@ -192,8 +266,13 @@ def _remove(entry: Path) -> None:
         entry.unlink()
 
 
+def _note(folder: Path, part: int) -> Path:
+    return folder / f"part-{part:05d}.json"
+
+
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _writing(path: Path, doomed: Path | None = None) -> Iterator[None]:
+    """Turn a refusal of the disk into one line; `doomed` does not outlive any error."""
     try:
         yield
     except OSError as error:
@@ -201,3 +280,7 @@ def _writing(path: Path) -> Iterator[None]:
             f"{path}: cannot be written: {error.strerror or error}; free space or choose another"
             " run_dir, the checkpoints before it are untouched"
         ) from error
+    finally:
+        # After a commit there is nothing under that name.
+        if doomed is not None and sys.exc_info()[0] is not None:
+            shutil.rmtree(doomed, ignore_errors=True)

@@ -82,8 +82,9 @@ class Trainer:
             self.run.row, self.run.pending = row, evaluating
             if not evaluating:
                 self._tell()
+        self.checkpointer.poll()
         if evaluating or stopping or self._due(self.config.checkpoint_every):
-            self._save()
+            self._save(waiting=evaluating or stopping or not self.config.save_in_background)
         if not evaluating:
             return stopping
         if stopping:
@@ -95,9 +96,8 @@ class Trainer:
         """Evaluate the saved step and tell its row; False if the run is to stop."""
         run = self.run
         if evaluate is not None:
-            self.learner.objective.eval()
-            scores = self._scores(evaluate, stop)
-            self.learner.objective.train()
+            with self.learner.evaluating():
+                scores = self._scores(evaluate, stop)
             if scores is None:
                 self._tell()
                 return False
@@ -164,9 +164,14 @@ class Trainer:
     def _tell(self) -> None:
         self.run.row = self.metrics.tell(self.run.row)
 
-    def _save(self) -> bool:
+    def _save(self, *, waiting: bool) -> None:
+        asked = self.metrics.clock.now()
         self.run.seconds = self.metrics.clock.seconds
-        return self.checkpointer.save(self.run, self.learner)
+        if waiting:
+            self.checkpointer.save(self.run, self.learner)
+        else:
+            self.checkpointer.begin(self.run, self.learner)
+        self.metrics.clock.spent("save", asked)
 
     def _must_save(self) -> None:
         self.run.seconds = self.metrics.clock.seconds
