@@ -193,6 +193,15 @@ class _Tensors(Mapping[str, Tensor]):
         return len(self._pieces)
 
 
+def files_of(folder: Path) -> list[str]:
+    """Return the names of the files that the state of a checkpoint vouches for.
+
+    Raises:
+        CheckpointError: if the state is damaged.
+    """
+    return list(_read_state(folder)[_FILES])
+
+
 def is_whole(folder: Path) -> bool:
     """Tell whether a folder holds a sound state and every file at its size; hashes no tensor."""
     try:

@@ -17,6 +17,7 @@ from oct_xla.identity import describe_run
 from oct_xla.journal import Journal, Sink, say
 from oct_xla.learner import Learner
 from oct_xla.metrics import Metrics
+from oct_xla.mirror import Mirror
 from oct_xla.preemption import StopRequest
 from oct_xla.runtime import Runtime
 from oct_xla.settings import LoopConfig
@@ -77,7 +78,7 @@ def fit(
     )
     settings = {f"loop.{name}": value for name, value in asdict(config).items()}
     settings |= {"runtime": runtime.name, "processes": runtime.world, "parallel": runtime.parallel}
-    store = Checkpoints(check_local(run_dir) / CHECKPOINTS, config.keep_last) if run_dir else None
+    store = _store(run_dir, config, runtime) if run_dir else None
     checkpointer = Checkpointer(store, runtime, facts, settings)
     lock, busy = _lock(run_dir, runtime)
     try:
@@ -106,6 +107,13 @@ def _check_batch(feed: Feed, config: LoopConfig, runtime: Runtime) -> None:
             f"feed.batch_size ({feed.config.batch_size}) must be a multiple of devices x"
             f" loop.accumulate ({runtime.devices} x {config.accumulate})"
         )
+
+
+def _store(run_dir: Path, config: LoopConfig, runtime: Runtime) -> Checkpoints:
+    # Only the first process asks the bucket; the others read what it has brought to run_dir.
+    copied = config.checkpoint_url and runtime.rank == 0
+    mirror = Mirror(config.checkpoint_url, config.keep_last) if copied else None
+    return Checkpoints(check_local(run_dir) / CHECKPOINTS, config.keep_last, mirror)
 
 
 def _lock(run_dir: Path | None, runtime: Runtime) -> tuple[int | None, str]:

@@ -25,6 +25,7 @@ from oct_xla.checkpoint import (
 from oct_xla.errors import CheckpointError
 from oct_xla.files import check_local, fsync_folder, read_json, write_atomically
 from oct_xla.journal import say
+from oct_xla.mirror import Mirror
 from oct_xla.sharding import Piece
 
 BEST = "best.json"
@@ -48,10 +49,11 @@ class Checkpoints:
     Args:
         root: the folder; made at the first save.
         keep_last: how many checkpoints stay, the best one not counted.
+        mirror: where each of them is copied to, and where newer ones are looked for.
     """
 
-    def __init__(self, root: Path, keep_last: int = 2) -> None:
-        self.root, self.keep_last = check_local(root), keep_last
+    def __init__(self, root: Path, keep_last: int = 2, mirror: Mirror | None = None) -> None:
+        self.root, self.keep_last, self._mirror = check_local(root), keep_last, mirror
 
     def path(self, step: int) -> Path:
         """Return the folder of the checkpoint after `step` steps."""
@@ -94,6 +96,7 @@ class Checkpoints:
         if self.root.is_dir():
             with _writing(self.root):
                 self._remove_unfinished()
+        self._fetch_newer()
         damaged: list[tuple[int, CheckpointError]] = []
         for step in reversed(self._all_steps()):
             try:
@@ -114,6 +117,19 @@ class Checkpoints:
                 " or choose another run_dir to begin again"
             )
         return None
+
+    def _fetch_newer(self) -> None:
+        if self._mirror is None:
+            return
+        newest = self.newest()
+        step = self._mirror.download_newest(-1 if newest is None else newest, self._make_temporary)
+        if step is not None:
+            with _writing(self.path(step)):
+                if self.path(step).exists():
+                    self._set_aside(step)
+                self._temporary(step).rename(self.path(step))
+                fsync_folder(self.root)
+            say(f"{self.path(step)}: taken from {self._mirror.url}")
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
         """Write the checkpoint after `step` steps, then delete those that are no longer kept.
@@ -136,9 +152,13 @@ class Checkpoints:
         Raises:
             CheckpointError: if it cannot be made.
         """
+        self._make_temporary(step)
+
+    def _make_temporary(self, step: int) -> Path:
         with _writing(self.path(step)):
             self._remove_unfinished()
             self._temporary(step).mkdir(parents=True)
+        return self._temporary(step)
 
     def write(
         self, step: int, pieces: Mapping[str, Piece], *, part: int = 0, parts: int = 1
@@ -183,12 +203,15 @@ class Checkpoints:
             for part in range(1, parts):
                 _note(folder, part).unlink()
             write_state(folder, [own, *others], {**state, "step": step})
-            if final.exists():  # damaged, or else there would be nothing to save
+            if is_whole(final):  # saved, but its copy failed
+                self._discard(step)
+            elif final.exists():
                 self._set_aside(step)
             folder.rename(final)
         with _writing(final):
             fsync_folder(self.root)
             self._tidy(state)
+        self._copy(step, state)
         return final
 
     def _wait_for(self, step: int, part: int) -> Written:
@@ -217,6 +240,12 @@ class Checkpoints:
         with _writing(self.path(step)):
             replace_state(self.path(step), {**state, "step": step})
             self._tidy(state)
+        self._copy(step, state)
+
+    def _copy(self, step: int, state: Mapping[str, Any]) -> None:
+        if self._mirror is not None:
+            best = state.get("best")
+            self._mirror.upload(self.path(step), best["step"] if best else None)
 
     def _all_steps(self) -> list[int]:
         if not self.root.is_dir():
@@ -244,10 +273,13 @@ class Checkpoints:
         best, steps = state.get("best"), self.steps()
         kept = set(steps[-self.keep_last :]) | ({best["step"]} if best else set())
         for step in set(steps) - kept:
-            # Renamed first, so that a kill in the middle leaves no half checkpoint behind.
-            doomed = self.root / f"{_TEMPORARY}old-{step:08d}"
-            self.path(step).rename(doomed)
-            _remove(doomed)
+            self._discard(step)
+
+    def _discard(self, step: int) -> None:
+        # Renamed first, so that a kill in the middle leaves no half checkpoint behind.
+        doomed = self.root / f"{_TEMPORARY}old-{step:08d}"
+        self.path(step).rename(doomed)
+        _remove(doomed)
 
     def _repeat_best(self, state: Mapping[str, Any]) -> None:
         best, path = state.get("best"), self.root / BEST
