@@ -151,8 +151,20 @@ class XlaRuntime:
     def pieces(self, tensors: Mapping[str, Tensor]) -> dict[str, Piece]:
         """Return copies in host memory, whole ones; every host must ask, the first one keeps."""
         self.cut()
-        copies = {name: Piece.whole(tensor.detach().cpu()) for name, tensor in tensors.items()}
+        copies = {name: Piece.whole(self._copy(tensor)) for name, tensor in tensors.items()}
         return copies if self.rank == 0 else {}
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        """Copy a tensor to the host; put together there, as gathering costs a graph a tensor."""
+        parts: Any = xs.wrap_if_sharded(tensor.detach())
+        if self.world > 1 or not isinstance(parts, xs.XLAShardedTensor):
+            return tensor.detach().to("cpu", copy=True)
+        whole = torch.empty(tensor.shape, dtype=tensor.dtype)
+        for shard in parts.local_shards:
+            place = shard.indices if shard.indices is Ellipsis else tuple(shard.indices)
+            own = whole[place]
+            own.copy_(shard.data[tuple(slice(0, size) for size in own.shape)])  # without padding
+        return whole
 
     def like(self, whole: Tensor, own: Tensor) -> Tensor:
         """Return a copy of `whole` on the devices, cut as parameters are."""
