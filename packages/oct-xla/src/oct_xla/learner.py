@@ -36,6 +36,10 @@ class Step(NamedTuple):
     stopping: bool
 
 
+class TooLarge(Exception):
+    """A micro-batch does not fit in memory on some process; the step was not taken."""
+
+
 class Learner:
     """Takes optimiser steps on one objective: accumulate, reduce, clip, guard, update.
 
@@ -64,6 +68,7 @@ class Learner:
             fused=runtime.device.type in ("cpu", "cuda"),
         )
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.accumulate = config.accumulate
         self._names: list[str] | None = None  # of metrics, once all processes had the same
         if runtime.name == "xla":
             self._begin_moments()
@@ -77,17 +82,21 @@ class Learner:
         decision is made on reduced values, so all processes make the same.
 
         Raises:
-            DeviceError: if the device is out of memory; the text says what to set.
+            TooLarge: if a smaller micro-batch may help; all processes are told alike.
+            DeviceError: if the device is out of memory where that cannot be tried.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         # Dropout and the like draw from here; a function of the step, so a resume repeats it.
         self.runtime.seed(sample_seed(self.seed, step, self.runtime.rank))
         try:
-            values = self._backward(step, feed, clock)
+            values, large = self._try_backward(step, feed, clock)
             asked = clock.now()
-            stopping, everyone = self._agree(list(values), stop)
+            stopping, everyone, large = self._agree(list(values), stop, large)
             clock.spent("wait", asked)
+            if large:
+                self.optimizer.zero_grad(set_to_none=True)
+                raise TooLarge
             values["grad_norm"] = self._reduce_and_clip()
             asked = clock.now()
             numbers = self._means(values, everyone)
@@ -99,7 +108,7 @@ class Learner:
             self.optimizer.zero_grad(set_to_none=True)
             self.runtime.cut()
         except RuntimeError as error:
-            raise _explained(error, self.config.accumulate) from error
+            raise _explained(error, self.accumulate) from error
         return Step(numbers, finite, stopping or (self.runtime.world == 1 and stop.requested))
 
     def _begin_moments(self) -> None:
@@ -126,8 +135,23 @@ class Learner:
         with self.runtime.whole(self.objective, self.given):
             pass
 
+    def _try_backward(
+        self, step: int, feed: Iterator[Any], clock: StepClock
+    ) -> tuple[dict[str, Tensor], bool]:
+        """Return the metrics, and whether memory ran out in an eager pass of this process alone."""
+        try:
+            return self._backward(step, feed, clock), False
+        except RuntimeError as error:
+            # Where a pass speaks with other processes, or is compiled, it cannot be left half-way.
+            alone = self.runtime.name != "xla" and self.runtime.writers == 1
+            if not (alone and _out_of_memory(error)):
+                raise
+        if self.runtime.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return {}, True
+
     def _backward(self, step: int, feed: Iterator[Any], clock: StepClock) -> dict[str, Tensor]:
-        accumulate = self.config.accumulate
+        accumulate = self.accumulate
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
         for micro in range(accumulate):
@@ -156,22 +180,25 @@ class Learner:
             raise ValueError(f"objective.loss returned {sorted(parts)}; it must hold 'loss'")
         return parts
 
-    def _agree(self, names: list[str], stop: StopRequest) -> tuple[bool, list[str] | None]:
-        """Tell whether to stop, and all names of metrics if the processes' differ; else None.
+    def _agree(
+        self, names: list[str], stop: StopRequest, large: bool
+    ) -> tuple[bool, list[str] | None, bool]:
+        """Tell whether to stop; all names of metrics, if the processes' differ; whether to retry.
 
         The one agreement of a step. A reduction of vectors of two lengths would hang.
         """
         if self.runtime.world == 1:
-            return False, None
-        stopping, differ = self.runtime.agree(int(stop.requested), int(names != self._names))
-        if not differ:
-            return bool(stopping), None
+            return False, None, large
+        differs = int(names != self._names)
+        stopping, differ, any_large = self.runtime.agree(int(stop.requested), differs, int(large))
+        if any_large or not differ:
+            return bool(stopping), None, bool(any_large)
         lists: list[list[str]] = [json.loads(one) for one in self.runtime.share(json.dumps(names))]
         if all(one == names for one in lists):
             self._names = names
-            return bool(stopping), None
+            return bool(stopping), None, False
         self._names = None
-        return bool(stopping), list(dict.fromkeys(name for one in lists for name in one))
+        return bool(stopping), list(dict.fromkeys(name for one in lists for name in one)), False
 
     def _reduce_and_clip(self) -> Tensor:
         gradients = self.runtime.reduce_gradients(self._parameters)
@@ -271,11 +298,21 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
 
 
-def _explained(error: RuntimeError, accumulate: int) -> Exception:
+def _out_of_memory(error: RuntimeError) -> bool:
     text = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or any(
-        sign in text for sign in ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")
-    ):
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in text
+        for sign in (
+            "RESOURCE_EXHAUSTED",
+            "out of memory",
+            "Out of memory",
+            "can't allocate memory",
+        )
+    )
+
+
+def _explained(error: RuntimeError, accumulate: int) -> Exception:
+    if _out_of_memory(error):
         return DeviceError(
             f"out of device memory: raise loop.accumulate from {accumulate} to {2 * accumulate}"
             " (the batch and the result stay the same) and start again; it resumes"

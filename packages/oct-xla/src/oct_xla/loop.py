@@ -24,8 +24,9 @@ from oct_xla.settings import LoopConfig
 from oct_xla.sinks import ProgressSink
 from oct_xla.store import Checkpoints
 from oct_xla.trainer import Evaluate, FitResult, Trainer
+from oct_xla.watchers import Profiler, stacks_on_signal
 
-CHECKPOINTS, METRICS, LOCK = "checkpoints", "metrics.jsonl", ".fit-lock"
+CHECKPOINTS, METRICS, PROFILE, LOCK = "checkpoints", "metrics.jsonl", "profile", ".fit-lock"
 
 
 def fit(
@@ -87,13 +88,20 @@ def fit(
         run = checkpointer.restore(found, learner)
         told = _sinks(run, config, run_dir, progress, sinks) if runtime.rank == 0 else []
         metrics = Metrics(told, seconds_before=run.seconds, device=runtime.device)
-        trainer = Trainer(learner, feed, checkpointer, metrics, run)
+        profiler = Profiler(
+            config.profiled,
+            run_dir / PROFILE if run_dir else None,
+            rank=runtime.rank,
+            cuda=runtime.device.type == "cuda",
+        )
+        trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler)
         try:
-            with StopRequest() as stop:
+            with stacks_on_signal(), StopRequest() as stop:
                 result = trainer.train(learning_rate, evaluate, stop)
                 learner.hand_back()
                 return result
         finally:
+            profiler.close()
             checkpointer.close()
             metrics.close()
     finally:
