@@ -1,7 +1,7 @@
 """Copies of whole checkpoints in a bucket, for a run that moves between machines."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,8 @@ class Mirror:
         for step in set(steps[: -self.keep_last]) - {best}:
             place = f"{self._root}/step-{step:08d}"
             self._files.rm_file(f"{place}/{COMMIT}")
-            self._files.rm(place, recursive=True)
+            with suppress(FileNotFoundError):  # a store that knows no folders has none left
+                self._files.rm(place, recursive=True)
 
     def download_newest(self, newer_than: int, place: Callable[[int], Path]) -> int | None:
         """Copy the newest sound checkpoint that is newer than what is here; returns its step.
