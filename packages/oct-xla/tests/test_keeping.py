@@ -274,9 +274,9 @@ def test_a_url_is_refused_and_makes_no_folder(tmp_path, monkeypatch, url):
     path = type(tmp_path)(url)
     with pytest.raises(RunFolderError, match=r"loop\.checkpoint_url to the bucket"):
         train(path)
-    with pytest.raises(RunFolderError, match="buckets"):
+    with pytest.raises(RunFolderError, match="checkpoint_url"):
         claim_run_folder(path, "", {})
-    with pytest.raises(RunFolderError, match="buckets"):
+    with pytest.raises(RunFolderError, match="checkpoint_url"):
         Checkpoints(path)
     assert list(tmp_path.iterdir()) == []
 
