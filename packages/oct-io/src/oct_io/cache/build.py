@@ -201,12 +201,12 @@ def _hash_sources(
 ) -> tuple[str, ...]:
     """Hash of each record, and of the state of its file and of what lies there for it."""
     whole = [record for record in records if not record.refused]
-    beside = {record.path: one for record in whole if (one := find_companion(record))}
+    beside = {record.path: one for record in whole if (one := find_companion(record)) is not None}
     states = _states([*(record.path for record in whole), *beside.values()], root, tokens)
     found = []
     for record in records:
         state = [STATE, record.to_tree(), states.get(record.path, "")]
-        other = states.get(beside.get(record.path, ""), "absent")
+        other = states.get(beside[record.path], "absent") if record.path in beside else "absent"
         content = json.dumps(state if other == "absent" else [*state, other])
         found.append(hashlib.sha256(content.encode()).hexdigest()[:32])
     return tuple(found)
