@@ -34,6 +34,8 @@ HOSTILE = (
     *('"', "\t", ",", "\r", "\0", "\ufeff", "\n", '""', "²", "--1", "\x85", "\u2028", "%", "\\"),
     *("../../x", "/etc/passwd", "s3://b/k", "=1+1", "\udcff", "9" * 100_000, "[" * 3000, "{}"),
 )
+GROUPS = ("healthy", "insulin_dependent")
+NOTES = {"\t": ("5 x 6, a", "b"), ",": ("x", "y")}
 ODD_NAMES = (b"1\xc2\xb22.png", b"\xff.png", b"a\nb.png", b".png", b"-.tif", b"x" * 250, b" .npy")
 
 
@@ -177,8 +179,11 @@ def write_tables(root):
                 [(p, f"/s/{n}.npy", "LR"[n % 2], "48", "4", "") for n, p in enumerate(people)],
             ),
             "participants": (
-                ("participant_id", "age", "study_group", "note"),
-                [(p, "61", "healthy", "5 x 6, a" if between == "\t" else "x") for p in people],
+                ("participant_id", "study_group", "recommended_split", "note"),
+                [
+                    (p, GROUPS[n % 2], ("train", "test")[n % 2], NOTES[between][n % 2])
+                    for n, p in enumerate(people)
+                ],
             ),
             "eyes": (
                 ("participant_id", "eye", "drusen"),
@@ -200,8 +205,9 @@ def write_tables(root):
         }
         for name, (names, rows) in contents.items():
             (folder / f"{name}.{end}").write_text(table(names, rows, between))
-            question = {"eyes": "labels", "scans": "labels"}.get(name, name)
-            yield folder, question, f"{name}.{end}"
+            questions = {"eyes": ["labels"], "scans": ["labels"]}.get(name, [name])
+            for question in questions + ["classes"] * (name == "participants"):
+                yield folder, question, f"{name}.{end}"
 
 
 def write_clinical(root):
@@ -400,7 +406,7 @@ def lost_rows(mutant, answer):
         at, of = names.index("filepath"), names.index("member") if "member" in names else None
         wanted = {(scan_of(line, row[at]), "" if of is None else row[of]) for line, row in rows}
         return abs(len(wanted) - len(found))
-    if question in ("participants", "labels"):
+    if question in ("participants", "classes", "labels"):
         return len({line for line, _ in rows} ^ set(found))
     return abs(len(rows) - found)
 

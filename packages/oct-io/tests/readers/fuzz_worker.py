@@ -71,6 +71,18 @@ def read_people(path):
     return [int(row[LINE]) for row in read_participants(path).values()]
 
 
+def read_classes(path):
+    """Lines of people, whose classes and recommended split are taken as well."""
+    from oct_io import load_labels, read_participants
+    from oct_io.catalog.splits import recommended_parts
+
+    people = read_participants(path)
+    load_labels(people, "study_group")
+    load_labels(people, "note")
+    recommended_parts(people)
+    return read_people(path)
+
+
 def read_labels(path):
     from oct_io import read_manifest
     from oct_io.catalog.label_tables import finer_level, read_label_table
@@ -109,6 +121,7 @@ QUESTIONS = {
     "tree": read_tree,
     "manifest": read_listed,
     "participants": read_people,
+    "classes": read_classes,
     "labels": read_labels,
     "clinical": read_clinical,
     "split": read_parts,
