@@ -14,7 +14,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 from oct_launch import print_table
-from oct_vjepa.scores.metrics import (
+from oct_vjepa.measures.units import (
     Interval,
     auroc,
     average_units,

@@ -40,11 +40,11 @@ from oct_launch import print_table
 from oct_vjepa import Encoder
 from oct_vjepa.evaluation.features import load_or_embed
 from oct_vjepa.evaluation.token_probe import TokenProbeConfig, token_probe
+from oct_vjepa.measures.units import Scores
 from oct_vjepa.objectives.dense import DenseJepaConfig
 from oct_vjepa.probes.baselines import axial_profile
 from oct_vjepa.probes.efficiency import EfficiencyRow, label_efficiency
 from oct_vjepa.probes.linear import mean_difference, probe
-from oct_vjepa.scores.metrics import Scores
 from writing import as_cell, write_results
 
 FEATURES = Path("runs/data/features")

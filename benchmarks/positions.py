@@ -31,9 +31,9 @@ from finished_runs import FinishedRun, read_run
 from numpy.typing import NDArray
 from oct_launch import print_table
 from oct_vjepa.evaluation.features import load_or_embed
+from oct_vjepa.measures.units import Interval, Units, auroc, interval_of, resample_weights
 from oct_vjepa.probes.baselines import axial_profile
 from oct_vjepa.probes.linear import BOOTSTRAP, probe_sides
-from oct_vjepa.scores.metrics import Interval, Units, auroc, interval_of, resample_weights
 from writing import as_cell, write_results
 
 FEATURES = Path("runs/data/features")

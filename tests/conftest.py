@@ -24,6 +24,11 @@ BESIDE = (
     "evaluation",
     "question",
     "results",
+    "recipe",
+    "examples",
+    "learning",
+    "training",
+    "segmenting",
 )  # modules beside an app's __main__.py
 TIME_LIMIT = 600
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from oct_io import PhantomTree, SourceConfig, TreeError, open_source
 from oct_io.catalog.questions import LabelQuestion
-from oct_vjepa.scores.target import KINDS, Target
+from oct_vjepa.measures.target import KINDS, Target
 from omegaconf import OmegaConf
 
 TASKS = Path(__file__).parent.parent / "configs" / "task"

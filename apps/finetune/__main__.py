@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from oct_judge.question import FinetuneConfig
 from oct_launch import Launch, app
-from question import FinetuneConfig
 
 SHORT = {"encoder=": "weights=", "experiment=": "evaluation="}
 """Words of pretraining that the command line takes as well."""
@@ -32,7 +32,7 @@ def headline(run_dir: Path) -> dict[str, str]:
 @app("finetune", FinetuneConfig, headline=headline)
 def finetune(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
-    from evaluation import run  # brings torch, which a misspelt setting need not wait for
+    from oct_judge.evaluation import run  # brings torch, which a misspelt setting need not wait for
 
     return run(config, launch)
 

@@ -72,7 +72,7 @@ MAY_CHANGE = (
     *("runtime.device", "tracking.*", "resume", "feed.workers", "feed.prefetch"),
     *("data.jobs", "data.root", "data.cache", "data.storage.*"),  # the volumes are compared
     *("loop.steps", "loop.accumulate", "loop.log_every", "loop.evaluate_every"),
-    *("loop.checkpoint_every", "loop.keep_last", "watched_volumes"),
+    *("loop.checkpoint_every", "loop.keep_last", "loop.patience", "watched_volumes"),
 )
 """Settings that a resumed run may change; what changed is told, and the volumes must be the same
 ones. All but `loop.steps`, which moves the schedules, leave what it computes alone."""

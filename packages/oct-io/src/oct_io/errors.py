@@ -30,6 +30,9 @@ class ScanError(OctIoError):
         self.path, self.stage, self.reason = path, stage, reason
         super().__init__(f"{path}: {stage}: {reason}")
 
+    def __reduce__(self) -> tuple[type["ScanError"], tuple[str, Stage, str]]:
+        return type(self), (self.path, self.stage, self.reason)  # workers send it as an answer
+
 
 class TreeError(OctIoError):
     """A folder, manifest or table that cannot be used as a whole; the text says what to do."""

@@ -41,6 +41,7 @@ from oct_io.labelled import make_labelled
 from oct_io.phantom.specification import PhantomTree
 from oct_io.phantom.tree import write_phantom_tree
 from oct_io.quarantine import write_quarantine
+from oct_io.records.opening import check_annotations
 from oct_io.scan.flags import check_flag_names
 from oct_io.space.resample import WINDOWS
 from oct_io.storage.buckets import StorageConfig, configure_storage
@@ -85,6 +86,10 @@ class SourceConfig:
     """Flags that a scan must not have: of motion, lost_bytes, saturation, low_signal,
     clipped_retina, blink, mirrored_depth. Empty leaves none out; what suggests a fault is no proof
     of it, and who leaves out the poor scans of ill eyes changes what is learned."""
+
+    annotations: list[str] = field(default_factory=list)
+    """What is cached along with the voxels of scans that have it: `layers` (rows of their layer
+    boundaries), `mask` (classes of their voxels). Empty takes neither, and costs nothing."""
 
     cache: str = ""
     """Local folder for the resampled volumes; made once, used by every later run."""
@@ -132,6 +137,7 @@ class SourceConfig:
         if "://" in self.cache:
             raise ValueError(f"data.cache ({self.cache}) must be a local folder, not a URL")
         check_flag_names(self.flags, "data.flags")
+        check_annotations(self.annotations, "data.annotations")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"data.max_bad_fraction ({self.max_bad_fraction}) must be 0 to 1")
 
@@ -328,6 +334,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         progress=lambda done, total, bad: tell("resampling scans", done, total),
         max_bad_fraction=config.max_bad_fraction,
         tokens=listing.tokens,
+        annotations=config.annotations,
     )
     every = open_cache(config.cache)
     volumes = _without_flags(every, config.flags)

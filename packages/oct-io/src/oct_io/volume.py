@@ -28,6 +28,9 @@ Confidence = Literal["high", "medium", "low", "none"]
 Voxels = NDArray[np.uint8] | NDArray[np.uint16]
 """(bscans, rows, columns), grey levels as the scanner stored them."""
 
+UNLABELLED = 255
+"""Label of voxels of which nobody said what they are; no class has it, and no loss counts it."""
+
 CONFIDENCE: Mapping[SpacingSource, Confidence] = {
     "frame_positions": "high",  # one value a frame, and the frames agree with each other
     "localizer": "high",  # likewise; the scale is that of the B-scan itself
@@ -68,12 +71,15 @@ class OctVolume:
         pattern: how the B-scans lie; only rasters are volumes.
         participant_id: as in the file; "" if absent. Never logged; see `oct_io.catalog.manifest`.
         spacing_confidence: "high", "medium" or "low"; from `CONFIDENCE` where not given.
-        layers: surfaces by name, each (bscans, columns) float32: the row at which it lies, counted
-            from the centre of row 0; NaN where the file has none.
+        layers: surfaces by standard name (`oct_io.boundaries`), each (bscans, columns) float32: the
+            row at which it lies, counted from the centre of row 0; NaN where the file has none.
         bits: that the file says a voxel uses; None if nothing said so.
         lost_bytes: what suggests that bytes of the file are missing; "" if nothing does. What shows
             in the voxels is found by `oct_io.scan.flags.find_flags`.
         localizer: en-face image that the scanner took along, (height, width) uint8, if it is there.
+        mask: class of each voxel, in the shape of `voxels`, as a place in `mask_names`, or
+            `UNLABELLED`; None if nobody marked any.
+        mask_names: names of the classes; the first is the background.
     """
 
     voxels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -90,6 +96,8 @@ class OctVolume:
     localizer: NDArray[np.uint8] | None = field(default=None, repr=False)
     bits: int | None = None
     lost_bytes: str = ""
+    mask: NDArray[np.uint8] | None = field(default=None, repr=False)
+    mask_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 3:
@@ -106,8 +114,20 @@ class OctVolume:
         for name, surface in self.layers.items():
             if surface.shape != plane:
                 raise ValueError(f"layer {name} must be {plane}, not {surface.shape}")
+        self._check_mask()
         if self.spacing_confidence is None:
             object.__setattr__(self, "spacing_confidence", CONFIDENCE[self.spacing_source])
+
+    def _check_mask(self) -> None:
+        if self.mask is None:
+            return
+        if self.mask.shape != self.voxels.shape or self.mask.dtype != np.uint8:
+            raise ValueError(
+                f"mask must be uint8 {self.voxels.shape}, not {self.mask.dtype} {self.mask.shape}"
+            )
+        highest = int(self.mask.max(where=self.mask != UNLABELLED, initial=0))
+        if highest >= len(self.mask_names):
+            raise ValueError(f"mask has label {highest}, and mask_names {len(self.mask_names)}")
 
     @property
     def extent_mm(self) -> tuple[float, float, float]:

@@ -302,7 +302,7 @@ from oct_io.cache.decoding import decode
 
 window = Window(name="test", extent_mm=(2.0, 0.8, 2.0), shape=(16, 128, 128))
 for record in read_manifest(sys.argv[1]):
-    print(decode((record, sys.argv[1], window)).entry.sha256)
+    print(decode((record, sys.argv[1], window, ())).entry.sha256)
 """
 
 

@@ -9,7 +9,7 @@ from oct_vjepa.heads.attentive import (
     CrossAttentionHead,
     CrossAttentionPool,
 )
-from oct_vjepa.heads.classifier import load_head
+from oct_vjepa.heads.build import load_head
 from oct_vjepa.heads.linear import LinearHead
 from oct_vjepa.heads.mlp import MlpHead
 from oct_vjepa.heads.segmentation import SegmentationHead

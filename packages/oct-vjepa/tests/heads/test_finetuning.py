@@ -4,21 +4,19 @@ import numpy as np
 import pytest
 import torch
 from oct_vjepa import Encoder
-from oct_vjepa.heads.adapters import LoraConfig, add_lora, has_lora, merge_lora
+from oct_vjepa.heads.adapters import add_lora, has_lora, merge_lora
 from oct_vjepa.heads.attentive import AttentiveHead
-from oct_vjepa.heads.classifier import (
-    Classifier,
-    ClassifierConfig,
-    LabelledBatch,
+from oct_vjepa.heads.configuration import FinetuningConfig, LoraConfig, LossConfig
+from oct_vjepa.heads.finetuning import layer_of, trainable_parameters
+from oct_vjepa.heads.linear import LinearHead
+from oct_vjepa.heads.losses import (
     balanced_weights,
-    label_batch,
     ordinal_loss,
     smooth_labels,
     soft_cross_entropy,
 )
-from oct_vjepa.heads.finetuning import FinetuningConfig, layer_of, trainable_parameters
-from oct_vjepa.heads.linear import LinearHead
 from oct_vjepa.heads.mlp import MlpHead
+from oct_vjepa.heads.supervised import LabelledBatch, Supervised, label_batch
 
 CLASSES = ["a", "b"]
 
@@ -32,7 +30,7 @@ def batch(volume):
 
 def classifier(encoder, mode="full", **settings):
     head = LinearHead(width=48, classes=CLASSES, pool="mean")
-    return Classifier(encoder, head, finetuning=FinetuningConfig(mode=mode, **settings))
+    return Supervised(encoder, head, finetuning=FinetuningConfig(mode=mode, **settings))
 
 
 def train(objective, batch, steps, lr=3e-3):
@@ -112,6 +110,23 @@ def test_gradual_unfreezing_opens_one_layer_after_the_other_from_the_top(encoder
     assert moved(before, encoder) == {0, 1, 2, 3}
 
 
+def test_gradual_may_open_the_whole_encoder_at_once(encoder, batch):
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    objective = classifier(encoder, "gradual", unfreeze_every=2, unfreeze_blocks=9)
+    train(objective, batch, 2)
+    assert moved(before, encoder) == set()
+    train(objective, batch, 1)
+    assert moved(before, encoder) == {0, 1, 2, 3}
+
+
+def test_partial_moves_the_last_blocks_and_never_patches_or_positions(encoder, batch):
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    train(classifier(encoder, "partial", blocks=1, layer_decay=1.0), batch, 3)
+    assert moved(before, encoder) == {2, 3}
+    train(classifier(encoder, "partial", blocks=9, layer_decay=1.0), batch, 3)
+    assert moved(before, encoder) == {1, 2, 3}
+
+
 def test_a_run_that_resumes_unfreezes_where_it_left_off(small_config, encoder, batch):
     first = classifier(encoder, "gradual", unfreeze_every=2)
     train(first, batch, 3)
@@ -146,18 +161,18 @@ def test_labels_that_cannot_be_learned_are_refused_by_name(encoder, volume):
 
 def test_class_weights_and_smoothing_are_those_of_torch(encoder, batch):
     weights = [0.3, 1.7]
-    config = ClassifierConfig(class_weights=weights, label_smoothing=0.2)
+    config = LossConfig(class_weights=weights, label_smoothing=0.2)
     head = LinearHead(width=48, classes=CLASSES, pool="mean")
-    objective = Classifier(encoder, head, config, FinetuningConfig(mode="full"))
+    objective = Supervised(encoder, head, config, FinetuningConfig(mode="full"))
     logits = objective(batch.volume_BCZYX)
     per_volume = torch.nn.functional.cross_entropy(
         logits, batch.label_B, reduction="none", label_smoothing=0.2
     )
     weight = torch.tensor(weights)[batch.label_B]
-    wanted = (per_volume * weight).sum() / weight.sum()
+    wanted = (per_volume * weight).mean()  # not over the weights: batches must add up
     assert torch.allclose(objective.loss(batch)["loss"], wanted, atol=1e-6)
     with pytest.raises(ValueError, match="has 3 values, the head 2 classes"):
-        Classifier(encoder, head, ClassifierConfig(class_weights=[1.0, 1.0, 1.0]))
+        Supervised(encoder, head, LossConfig(class_weights=[1.0, 1.0, 1.0]))
 
 
 def test_balanced_weights_make_classes_count_alike():
@@ -198,6 +213,8 @@ def test_the_ordinal_loss_is_least_for_the_true_probabilities():
         ({"layer_decay": 0.0}, "layer_decay"),
         ({"encoder_lr_scale": 0.0}, "encoder_lr_scale"),
         ({"unfreeze_every": 0}, "unfreeze_every"),
+        ({"unfreeze_blocks": 0}, "unfreeze_blocks"),
+        ({"blocks": 0}, "blocks"),
     ],
 )
 def test_a_bad_setting_is_named(settings, words):
@@ -217,7 +234,7 @@ def test_adapters_change_nothing_at_first_then_learn_and_merge_into_a_plain_enco
     with torch.no_grad():
         assert torch.equal(encoder(batch.volume_BCZYX), before)
     head = AttentiveHead(width=48, classes=CLASSES, heads=3, depth=1)
-    objective = Classifier(encoder, head, finetuning=FinetuningConfig(mode="lora", layer_decay=1.0))
+    objective = Supervised(encoder, head, finetuning=FinetuningConfig(mode="lora", layer_decay=1.0))
     share = trainable_parameters([encoder]) / sum(value.numel() for value in base.values())
     assert 0.02 < share < 0.25
     assert train(objective, batch, 20)["loss"] < 0.3
@@ -251,7 +268,7 @@ def test_adapters_and_mode_must_go_together(encoder):
 
 def test_a_head_with_dropout_differs_between_steps_and_not_in_evaluation(encoder, batch):
     head = MlpHead(width=48, classes=CLASSES, pool="mean", hidden=16, dropout=0.5)
-    objective = Classifier(encoder, head)
+    objective = Supervised(encoder, head)
     objective.train()
     assert not torch.equal(objective.loss(batch)["loss"], objective.loss(batch)["loss"])
     objective.eval()

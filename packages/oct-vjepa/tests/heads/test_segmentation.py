@@ -3,7 +3,7 @@
 import pytest
 import torch
 from oct_vjepa import Encoder
-from oct_vjepa.heads.finetuning import FinetuningConfig
+from oct_vjepa.heads.configuration import FinetuningConfig
 from oct_vjepa.heads.segmentation import (
     SegmentationBatch,
     SegmentationHead,

@@ -2,12 +2,12 @@
 
 import pytest
 from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaConfig, PredictorConfig
-from oct_vjepa.heads.adapters import LoraConfig, add_lora
+from oct_vjepa.heads.adapters import add_lora
 from oct_vjepa.heads.attentive import AttentiveHead, CrossAttentionHead
-from oct_vjepa.heads.classifier import Classifier
-from oct_vjepa.heads.finetuning import FinetuningConfig
+from oct_vjepa.heads.configuration import FinetuningConfig, LoraConfig
 from oct_vjepa.heads.mlp import MlpHead
 from oct_vjepa.heads.segmentation import SegmentationHead, Segmenter
+from oct_vjepa.heads.supervised import Supervised
 from oct_vjepa.model.decay import decay_groups, decays
 from oct_vjepa.objectives.dense import DenseJepa, DenseJepaConfig
 from oct_vjepa.objectives.twoview import TwoView, predecessor_fixed
@@ -84,7 +84,7 @@ def test_an_objective_groups_all_that_learns_by_that_rule(name):
 @pytest.mark.parametrize(
     "made",
     [
-        lambda: Classifier(encoder(), MODULES["attentive"](), finetuning=FULL),
+        lambda: Supervised(encoder(), MODULES["attentive"](), finetuning=FULL),
         lambda: Segmenter(encoder(), MODULES["segmentation"](), FULL),
     ],
     ids=["classifier", "segmenter"],

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from oct_vjepa import Encoder, EncoderConfig, WeightsError
-from oct_vjepa.heads.classifier import load_head
+from oct_vjepa.heads.build import load_head
 from oct_vjepa.heads.mlp import MlpHead
 from oct_vjepa.model.weights import weights_fingerprint
 from safetensors.torch import load_file, save_file

@@ -14,8 +14,7 @@ from oct_vjepa import (
     probe,
 )
 from oct_vjepa.evaluation.features import load_or_embed
-from oct_vjepa.probes.linear import mean_difference
-from oct_vjepa.scores.metrics import (
+from oct_vjepa.measures.units import (
     Units,
     auroc,
     average_units,
@@ -23,6 +22,7 @@ from oct_vjepa.scores.metrics import (
     interval_of,
     resample_weights,
 )
+from oct_vjepa.probes.linear import mean_difference
 
 metrics = pytest.importorskip("sklearn.metrics")
 

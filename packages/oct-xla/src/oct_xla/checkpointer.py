@@ -32,6 +32,12 @@ class RunState:
     best: dict[str, Any] | None = None
     """Step, metric and value of the best checkpoint."""
 
+    waited: int = 0
+    """Evaluations in a row without progress of the best metric."""
+
+    reached: float | None = None
+    """The best metric at its last progress."""
+
     row: dict[str, float] = field(default_factory=dict)
     """The last row of metrics."""
 

@@ -41,6 +41,13 @@ class LoopConfig:
     best_mode: str = "max"
     """Whether a larger ("max") or a smaller ("min") value of `best_metric` is better."""
 
+    patience: int = 0
+    """Evaluations in a row that may pass without progress of `best_metric` before the run ends
+    early; 0 lets it take all its steps."""
+
+    min_delta: float = 0.0
+    """How much better than at the last progress `best_metric` must be to count as progress."""
+
     max_skipped: int = 10
     """Steps in a row that may be skipped for a non-finite loss before the run stops."""
 
@@ -54,6 +61,8 @@ class LoopConfig:
             ("keep_last", 1),
             ("checkpoint_every", 0),
             ("evaluate_every", 0),
+            ("patience", 0),
+            ("min_delta", 0),
             ("max_skipped", 1),
         ):
             if getattr(self, name) < least:
@@ -72,6 +81,8 @@ class LoopConfig:
             raise ValueError(
                 f"loop.best_metric ({self.best_metric!r}) needs loop.evaluate_every above 0"
             )
+        if self.patience and not self.best_metric:
+            raise ValueError(f"loop.patience ({self.patience}) needs loop.best_metric to wait for")
 
 
 @dataclass(kw_only=True, slots=True)

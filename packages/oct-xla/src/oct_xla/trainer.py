@@ -21,7 +21,8 @@ class FitResult(NamedTuple):
 
     Attributes:
         step: finished optimiser steps.
-        reason: "done", or "stopped" after SIGTERM or SIGINT and a save.
+        reason: "done"; "early" if the best metric made no progress for `loop.patience` evaluations;
+            or "stopped" after SIGTERM or SIGINT and a save.
         metrics: the last row.
     """
 
@@ -55,7 +56,7 @@ class Trainer:
         learner.objective.train()
         if run.pending and not self._evaluate(evaluate, stop) and self._left:
             return self._stopped()
-        while run.step < config.steps:
+        while run.step < config.steps and not self._early:
             lr, epoch = learning_rate(run.step), self.feed.epoch(run.step)
             taken = learner.take(run.step, lr, batches, clock, stop)
             self._count(taken.applied)
@@ -66,11 +67,17 @@ class Trainer:
             if stopping and self._left:
                 return self._stopped()
         self._must_save()
-        return FitResult(run.step, "done", run.row)
+        return FitResult(run.step, "early" if self._early else "done", run.row)
 
     @property
     def _left(self) -> bool:
-        return self.run.step < self.config.steps or self.run.pending
+        return self.run.pending or (self.run.step < self.config.steps and not self._early)
+
+    @property
+    def _early(self) -> bool:
+        """Whether the run has waited in vain; an evaluation that is not over may still help."""
+        patience = self.config.patience
+        return 0 < patience <= self.run.waited and self.run.step < self.config.steps
 
     def _end_step(
         self, row: dict[str, float], evaluate: Evaluate | None, stop: StopRequest, stopping: bool
@@ -101,6 +108,7 @@ class Trainer:
             if scores is None:
                 self._tell()
                 return False
+            self._note_progress(scores)
             self._note_best(scores)
             run.row = {**run.row, **scores}
         run.pending = False
@@ -134,6 +142,21 @@ class Trainer:
         sign = 1.0 if self.config.best_mode == "max" else -1.0
         if before is None or sign * (value - before) > 0:
             run.best = {"step": run.step, "metric": metric, "value": float(value)}
+
+    def _note_progress(self, scores: Mapping[str, float]) -> None:
+        """Count evaluations without progress, alike on all processes: they end together."""
+        run, metric = self.run, self.config.best_metric
+        if not metric:
+            return
+        if run.best and run.best["metric"] != metric:  # it was another one before the resume
+            run.reached, run.waited = None, 0
+        value = float(scores[metric])
+        sign = 1.0 if self.config.best_mode == "max" else -1.0
+        gain = math.inf if run.reached is None else sign * (value - run.reached)
+        better = math.isfinite(value) and gain > 0 and gain >= self.config.min_delta
+        if better:
+            run.reached = value
+        run.waited = self.runtime.agree(0 if better else run.waited + 1)[0]
 
     def _batches(self) -> Iterator[Any]:
         return self.feed.batches(

@@ -4,12 +4,19 @@ import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.cache.index import CacheIndex, fingerprint, shard_name, write_index
+from oct_io.cache.index import (
+    CacheIndex,
+    annotation_name,
+    fingerprint,
+    shard_name,
+    write_index,
+)
 from oct_io.cache.parts import GONE, Part, PartFolder, Plan
 from oct_io.cache.table import ENTRIES, EntryWriter, map_entries
 from oct_io.errors import TreeError
@@ -32,16 +39,26 @@ def assemble(
     refusals: list[Refusal] = []
     histogram = np.zeros(256, dtype=np.int64)
     shards: list[int] = []
+    annotated: list[int] = []
     for left in building.glob("*.*"):  # by a build that was killed while it wrote them
         left.unlink()
     numbers = plan.numbers()
-    with EntryWriter(building / ENTRIES) as table:
+    with EntryWriter(building / ENTRIES, annotated=bool(plan.annotations)) as table:
         for first in range(0, len(numbers), parts_per_shard):
             chosen = numbers[first : first + parts_per_shard]
             parts = [_whole_part(plan, folder, number) for number in chosen]
-            _write_shard(folder, chosen, building / shard_name(len(shards)))
-            held = [entry for part in parts for entry in part.entries]
-            table.add(entry.placed(len(shards), slot) for slot, entry in enumerate(held))
+            _write_shard(folder, chosen, building / shard_name(len(shards)), "u8")
+            begins = list(accumulate((part.annotation_bytes for part in parts), initial=0))
+            if begins[-1]:
+                some = [n for n, part in zip(chosen, parts, strict=True) if part.annotation_bytes]
+                _write_shard(folder, some, building / annotation_name(len(shards)), "ann")
+            annotated.append(begins[-1])
+            held = [
+                (entry, begin)
+                for part, begin in zip(parts, begins, strict=False)
+                for entry in part.entries
+            ]
+            table.add(e.placed(len(shards), slot, begin) for slot, (e, begin) in enumerate(held))
             refusals += [refusal for part in parts for refusal in part.refusals]
             histogram += np.sum([part.histogram for part in parts], axis=0, dtype=np.int64)
             shards.append(len(held))
@@ -56,8 +73,10 @@ def assemble(
         std=std,
         percentiles=percentiles,
         inputs=inputs,
-        fingerprint=fingerprint(plan.window, entries.hashes()),
+        fingerprint=fingerprint(plan.window, entries.hashes(), plan.annotations),
         refused=len(refusals),
+        annotations=plan.annotations,
+        annotation_bytes=tuple(annotated) if plan.annotations else (),
     )
     write_quarantine(building / QUARANTINE, refusals)
     sync(building)
@@ -73,17 +92,18 @@ def _whole_part(plan: Plan, folder: PartFolder, number: int) -> Part:
     return part
 
 
-def _write_shard(folder: PartFolder, numbers: Sequence[int], shard: Path) -> None:
-    only = folder.local_voxels(numbers[0]) if len(numbers) == 1 else None
+def _write_shard(folder: PartFolder, numbers: Sequence[int], shard: Path, ending: str) -> None:
+    """Join the files of one ending that some parts have."""
+    only = folder.local_content(numbers[0], ending) if len(numbers) == 1 else None
     if only is not None:
         with suppress(OSError):  # another file system, or one without second names
             os.link(only, shard)
             return
     with shard.open("wb") as file:
         for number in numbers:
-            source = folder.local_voxels(number)
+            source = folder.local_content(number, ending)
             if source is None:
-                file.write(folder.voxels(number))
+                file.write(folder.content(number, ending))
                 continue
             with source.open("rb") as part:
                 shutil.copyfileobj(part, file, 8 << 20)

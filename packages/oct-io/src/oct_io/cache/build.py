@@ -1,9 +1,9 @@
 """Building a cache: decode each scan once, resample it, and write raw voxels that training maps.
 
 A cache is a folder of `shard-00000.u8` files (records of Z x Y x X bytes), `quarantine.jsonl`,
-`entries.arrow` and `index.json`. It appears whole under its name or not at all. Beside it, as
-`.NAME.building`, lie the parts of a build that is under way or was killed; the next build of the
-same scans goes on there.
+`entries.arrow` and `index.json`, and of `shard-00000.ann` files if annotations were asked for. It
+appears whole under its name or not at all. Beside it, as `.NAME.building`, lie the parts of a build
+that is under way or was killed; the next build of the same scans goes on there.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ import shutil
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from oct_io.cache.assembly import assemble
@@ -27,7 +27,7 @@ from oct_io.cache.reuse import Kept
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import TreeError
 from oct_io.quarantine import QUARANTINE, TooManyBadError, read_quarantine, was_outage
-from oct_io.records.opening import find_companion
+from oct_io.records.opening import check_annotations, find_companion
 from oct_io.saving import sync
 from oct_io.space.resample import Window
 from oct_io.storage.files import change_tokens
@@ -51,6 +51,7 @@ def build_cache(
     parts: str | Path | None = None,
     again: Collection[str] = (),
     tokens: Mapping[str, str] | None = None,
+    annotations: Collection[str] = (),
 ) -> CacheIndex:
     """Resample every scan of `records` into the cache folder `out`, and return its index.
 
@@ -75,20 +76,22 @@ def build_cache(
             them beside `out`.
         again: keys of scans that `out` refused and that are tried again, though nothing changed.
         tokens: what changes when a file does, by path, as `list_scans` just found it; None asks.
+        annotations: of "layers" and "mask", what is kept beside the voxels of scans that have it.
 
     Raises:
         TreeError: nothing to cache, too many bad scans, no room, or `out` is something else.
         StoreError: a store stayed out of reach; the parts that are done are kept, and the same call
             goes on after them.
     """
-    folder = Path(out)
+    folder, wanted = Path(out), check_annotations(annotations, "annotations")
+    records = [_without_others(record, wanted) for record in records]
     if not records:
         raise TreeError(f"{folder}: no scans to cache")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         building = folder.with_name(f".{folder.name}.building")
         sources = _hash_sources(records, root, tokens)
-        inputs = _hash_all(window, sorted(sources))
+        inputs = _hash_all(window, sorted(sources), wanted)
         old = _standing(folder)
         if old is not None and old.inputs == inputs and not again and _is_final(folder):
             if not old.entries.digest:  # they stand in an index as it was before there was a table
@@ -110,6 +113,7 @@ def build_cache(
             part_scans=min(per_shard, MAX_PART_SCANS),
             parts=where,
             again=tuple(sorted(again)),
+            annotations=wanted,
         )
         tally = Tally(len(records), progress, max_bad_fraction)
         place = _make(plan, building, Kept(folder, old, plan), tally, jobs, make_parts)
@@ -196,18 +200,31 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _without_others(record: ScanRecord, wanted: Collection[str]) -> ScanRecord:
+    """The record without files that nobody asked for, so that no cache depends on them."""
+    return replace(
+        record,
+        mask=record.mask if "mask" in wanted else "",
+        layers=record.layers if "layers" in wanted else "",
+    )
+
+
 def _hash_sources(
     records: Sequence[ScanRecord], root: str | Path, tokens: Mapping[str, str] | None
 ) -> tuple[str, ...]:
     """Hash of each record, and of the state of its file and of what lies there for it."""
     whole = [record for record in records if not record.refused]
     beside = {record.path: one for record in whole if (one := find_companion(record)) is not None}
-    states = _states([*(record.path for record in whole), *beside.values()], root, tokens)
+    extra = [path for one in whole for path in (one.mask, one.layers) if path]
+    paths = [*(record.path for record in whole), *beside.values(), *extra]
+    states = _states(paths, root, tokens)
     found = []
     for record in records:
         state = [STATE, record.to_tree(), states.get(record.path, "")]
         other = states.get(beside[record.path], "absent") if record.path in beside else "absent"
-        content = json.dumps(state if other == "absent" else [*state, other])
+        state += [] if other == "absent" else [other]
+        state += [states.get(path, "") for path in (record.mask, record.layers) if path]
+        content = json.dumps(state)
         found.append(hashlib.sha256(content.encode()).hexdigest()[:32])
     return tuple(found)
 
@@ -223,9 +240,9 @@ def _states(
     return states | change_tokens(root, list(unasked)) if unasked else states
 
 
-def _hash_all(window: Window, sources: Sequence[str]) -> str:
-    content = json.dumps([STATE, asdict(window), list(sources)])
-    return hashlib.sha256(content.encode()).hexdigest()
+def _hash_all(window: Window, sources: Sequence[str], annotations: tuple[str, ...]) -> str:
+    content = [STATE, asdict(window), list(sources), *([annotations] if annotations else [])]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def _check_room(building: Path, wanted: int) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
+from oct_io.cache.annotations import pack_annotations
 from oct_io.cache.entries import CacheEntry
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.catalog.tables import may_be_same
@@ -33,6 +34,7 @@ class Decoded(NamedTuple):
 
     voxels: bytes
     entry: CacheEntry  # shard and slot are still 0
+    annotations: bytes = b""  # of its boundaries and its mask, if they were asked for
 
 
 class Refused(NamedTuple):
@@ -43,7 +45,7 @@ class Refused(NamedTuple):
 
 
 Outcome = Decoded | Refused
-Task = tuple[ScanRecord, str, Window]
+Task = tuple[ScanRecord, str, Window, tuple[str, ...]]
 
 
 def decode_in_order(
@@ -53,11 +55,14 @@ def decode_in_order(
     *,
     jobs: int = 1,
     apart: bool = False,
+    annotations: tuple[str, ...] = (),
 ) -> Generator[Outcome, None, None]:
     """Read and resample `records`; outcomes come in their order, whatever `jobs` is.
 
     With more than one job, or `apart`, processes are spawned (filesystems of buckets do not survive
     a fork), and a decoder that crashes its process costs the scan it crashed on and nothing else.
+    `annotations` are read and resampled along with voxels; a scan whose mask cannot be used is
+    refused like one whose voxels cannot.
 
     Raises:
         TreeError: no process can be started.
@@ -66,7 +71,7 @@ def decode_in_order(
     if jobs < 0:
         raise ValueError(f"jobs ({jobs}) must be 0, for one a CPU, or more")
     jobs = jobs or usable_cpus()
-    tasks: list[Task] = [(record, str(root), window) for record in records]
+    tasks: list[Task] = [(record, str(root), window, annotations) for record in records]
     if stays_in_process(root) or (not apart and (jobs == 1 or len(tasks) <= 1)):
         yield from map(decode, tasks)
     else:
@@ -139,14 +144,14 @@ def decode(task: Task) -> Outcome:
     Raises:
         StoreError: its bytes do not come, which says nothing about the scan.
     """
-    record, root, window = task
+    record, root, window, annotations = task
     if record.refused is not None:
         return Refused(*record.refused)
     try:
-        volume = read_scan(root, record)
+        volume = read_scan(root, record, annotations=annotations)
         _check_identity(record, volume)
         with one_thread():
-            return _resampled(record, volume, window)
+            return _resampled(record, volume, window, annotations)
     except ScanError as error:
         return Refused(error.stage, error.reason)
     except MemoryError:
@@ -160,7 +165,9 @@ def _check_identity(record: ScanRecord, volume: OctVolume) -> None:
         raise ScanError("", "content", reason)
 
 
-def _resampled(record: ScanRecord, volume: OctVolume, window: Window) -> Decoded:
+def _resampled(
+    record: ScanRecord, volume: OctVolume, window: Window, annotations: tuple[str, ...]
+) -> Decoded:
     cut = resample(volume, window)
     voxels = cut.voxels.tobytes()
     bscans, rows, columns = volume.voxels.shape
@@ -189,4 +196,7 @@ def _resampled(record: ScanRecord, volume: OctVolume, window: Window) -> Decoded
         signal_db=round(flags.signal_db, 1),
         white=cut.white,
     )
-    return Decoded(voxels, entry)
+    if not annotations:
+        return Decoded(voxels, entry)
+    entry, content = pack_annotations(entry, volume, window, annotations)
+    return Decoded(voxels, entry, content)

@@ -1,5 +1,7 @@
 """What each record of a cache is, one at a time or as columns of all of them."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import index as to_int
@@ -10,6 +12,9 @@ import pyarrow as pa
 from numpy.typing import DTypeLike, NDArray
 
 from oct_io.scan.flags import FLAGS
+
+ANNOTATED = ("layers", "mask", "annotation_at", "annotation_sha256")
+"""Columns of caches that were asked for annotations; others do not have them."""
 
 AT_ONCE = 1 << 14  # entries that a loop over all of them makes at a time
 
@@ -40,6 +45,10 @@ class CacheEntry:
         flags: what is suspicious about the scan, of `oct_io.scan.flags.FLAGS`.
         signal_db: how far its tissue stands out from noise; None in a cache older than flags.
         white: grey level of the scan that became 255; None likewise.
+        layers: names of its boundaries, in the order in which they lie in the cache.
+        mask: names of the classes of its mask; none if it has no mask.
+        annotation_at: byte of its shard's file of annotations at which they begin; None without.
+        annotation_sha256: of their bytes.
     """
 
     participant: str
@@ -61,10 +70,18 @@ class CacheEntry:
     flags: tuple[str, ...] = ()
     signal_db: float | None = None
     white: int | None = None
+    layers: tuple[str, ...] = ()
+    mask: tuple[str, ...] = ()
+    annotation_at: int | None = None
+    annotation_sha256: str = ""
 
-    def placed(self, shard: int, slot: int) -> "CacheEntry":
-        """Return the same entry at its place in the cache."""
-        return replace(self, shard=shard, slot=slot)
+    def placed(self, shard: int, slot: int, annotations: int = 0) -> "CacheEntry":
+        """Return the same entry at its place in the cache.
+
+        `annotations` is where those of its part begin in the file of the shard.
+        """
+        at = None if self.annotation_at is None else self.annotation_at + annotations
+        return replace(self, shard=shard, slot=slot, annotation_at=at)
 
     def from_source(self, source: str) -> "CacheEntry":
         """Return the same entry, not yet placed, of a scan in the given state."""
@@ -82,6 +99,9 @@ def entry_from_tree(tree: dict[str, Any]) -> CacheEntry:
 def entry_from_row(row: dict[str, Any]) -> CacheEntry:
     """Turn a row of the table (`oct_io.cache.table`) back into an entry."""
     row["flags"], row["sha256"] = row["flags"].split(), row["sha256"].hex()
+    if "annotation_at" in row:
+        row["layers"], row["mask"] = json.loads(row["layers"]), json.loads(row["mask"])
+        row["annotation_sha256"] = (row["annotation_sha256"] or b"").hex()
     return entry_from_tree(row)
 
 
@@ -192,9 +212,34 @@ class Entries(Sequence[CacheEntry]):
         return np.concatenate([np.empty(0), *parts]).reshape(-1, 3)
 
     def hashes(self) -> NDArray[np.bytes_]:
-        """SHA-256 of each record, 32 bytes each."""
+        """SHA-256 of each record, 32 bytes each; of it and its annotations, where there are any."""
         parts = [_as_array(part, "S32") for part in self.column("sha256").chunks]
-        return np.concatenate([np.empty(0, "S32"), *parts])
+        found = np.concatenate([np.empty(0, "S32"), *parts])
+        if not self.annotated:
+            return found
+        others = self.column("annotation_sha256").to_pylist()
+        for number, other in enumerate(others):
+            if other is not None:
+                found[number] = hashlib.sha256(found[number].ljust(32, b"\0") + other).digest()
+        return found
+
+    @property
+    def annotated(self) -> bool:
+        """Whether the cache was asked for annotations."""
+        return ANNOTATED[0] in self.table.column_names
+
+    def annotation_names(self, kind: str) -> list[tuple[str, ...]]:
+        """Lists of names that entries of the whole cache have as `kind`, layers or mask."""
+        if not self.annotated:
+            return []
+        return [tuple(json.loads(text)) for text in self.table.column(kind).unique().to_pylist()]
+
+    def with_annotation(self, kind: str) -> NDArray[np.int64]:
+        """Numbers of the entries that have any of `kind`, layers or mask."""
+        if not self.annotated:
+            return np.empty(0, np.int64)
+        found = self.coded(kind)
+        return np.flatnonzero(found.among(text for text in found.words if json.loads(text)))
 
     def place(self, number: int) -> tuple[int, int]:
         """Shard of an entry, and its slot there.

@@ -5,7 +5,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from oct_io.space.resample import Window
 INDEX = "index.json"
 FORMAT, VERSION = "oct-io-cache", 2
 ENTRIES_WITHIN = 1  # the version whose index.json held the entries as well; it is still read
+ANNOTATED = 3  # the version of caches that were asked for annotations
 
 HASHED_AT_ONCE = 1 << 14
 
@@ -37,6 +38,8 @@ class CacheIndex:
         inputs: hash of what the cache was built from; the same inputs are not built again.
         fingerprint: hash of window and records, whatever their order.
         refused: number of scans in the quarantine.
+        annotations: what was asked for along with voxels: layers, mask.
+        annotation_bytes: of each shard's file of annotations; 0 where there is none.
     """
 
     window: Window
@@ -48,6 +51,8 @@ class CacheIndex:
     inputs: str
     fingerprint: str
     refused: int
+    annotations: tuple[str, ...] = ()
+    annotation_bytes: tuple[int, ...] = ()
 
     @property
     def record_bytes(self) -> int:
@@ -56,9 +61,15 @@ class CacheIndex:
         return bscans * rows * columns
 
 
-def fingerprint(window: Window, hashes: NDArray[np.bytes_]) -> str:
-    """Hash of the window and of the sorted hashes of the records, 32 bytes each."""
-    digest = hashlib.sha256(f"[{json.dumps(asdict(window), sort_keys=True)}, [".encode())
+def fingerprint(
+    window: Window, hashes: NDArray[np.bytes_], annotations: tuple[str, ...] = ()
+) -> str:
+    """Hash of the window and of the sorted hashes of the records, 32 bytes each.
+
+    What was asked for along with voxels goes in as well, whether or not any scan had it.
+    """
+    asked = f"{json.dumps(annotations)}, " if annotations else ""
+    digest = hashlib.sha256(f"[{json.dumps(asdict(window), sort_keys=True)}, {asked}[".encode())
     ordered = np.sort(hashes)
     for first in range(0, len(ordered), HASHED_AT_ONCE):
         part = ordered[first : first + HASHED_AT_ONCE].tobytes().hex()
@@ -73,15 +84,30 @@ def shard_name(number: int) -> str:
     return f"shard-{number:05d}.u8"
 
 
-def find_spoilt_shard(folder: Path, index: CacheIndex) -> tuple[int, int] | None:
-    """Number of the first shard that is not as long as the index says, and its bytes or -1."""
-    for number, records in enumerate(index.shards):
+def annotation_name(number: int) -> str:
+    """File name of the annotations of a shard."""
+    return f"shard-{number:05d}.ann"
+
+
+class Spoilt(NamedTuple):
+    """A file of a cache that is not as long as the index says."""
+
+    name: str
+    size: int  # -1 if it is not there
+    wanted: int
+
+
+def find_spoilt_shard(folder: Path, index: CacheIndex) -> Spoilt | None:
+    """The first file of voxels or annotations that is not as long as the index says."""
+    wanted = {shard_name(n): records * index.record_bytes for n, records in enumerate(index.shards)}
+    wanted |= {annotation_name(n): size for n, size in enumerate(index.annotation_bytes) if size}
+    for name, right in wanted.items():
         try:
-            size = os.stat(f"{folder}/{shard_name(number)}").st_size
+            size = os.stat(f"{folder}/{name}").st_size
         except OSError:
             size = -1
-        if size != records * index.record_bytes:
-            return number, size
+        if size != right:
+            return Spoilt(name, size, right)
     return None
 
 
@@ -97,7 +123,10 @@ def write_index(folder: Path, index: CacheIndex) -> None:
         entries = map_entries(table)
     about = {"count": len(entries), "bytes": table.stat().st_size, "sha256": entries.digest}
     tree = {one.name: getattr(index, one.name) for one in fields(index)}
-    tree |= {"format": FORMAT, "version": VERSION, "window": asdict(index.window)}
+    version = ANNOTATED if index.annotations else VERSION
+    tree |= {"format": FORMAT, "version": version, "window": asdict(index.window)}
+    if not index.annotations:  # such a cache is what it always was, byte for byte
+        del tree["annotations"], tree["annotation_bytes"]
     with appearing(folder / INDEX, durable=True) as part:
         text = json.dumps(tree | {"entries": about}, indent=1, sort_keys=True)
         part.write_text(text + "\n", encoding="utf-8")
@@ -119,8 +148,9 @@ def read_index(folder: Path) -> CacheIndex:
     if not isinstance(tree, dict) or tree.pop("format", "") != FORMAT:
         raise TreeError(f"{path}: not the index of an oct-io cache")
     version = tree.pop("version", None)
-    if version not in (ENTRIES_WITHIN, VERSION):
-        raise TreeError(f"{path}: version {version}, this reads {VERSION}; build it again")
+    if version not in (ENTRIES_WITHIN, VERSION, ANNOTATED):
+        reads = f"{VERSION} and {ANNOTATED}"
+        raise TreeError(f"{path}: version {version}, this reads {reads}; build it again")
     try:
         entries = _entries(folder, tree.pop("entries"), within=version == ENTRIES_WITHIN)
         return _from_tree(tree, entries)
@@ -143,6 +173,8 @@ def _entries(folder: Path, about: Any, *, within: bool) -> Entries:
 def _from_tree(tree: dict[str, Any], entries: Entries) -> CacheIndex:
     window = Window(**tree.pop("window"))
     shards, percentiles = tuple(tree.pop("shards")), tuple(tree.pop("percentiles"))
+    for name in ("annotations", "annotation_bytes"):
+        tree[name] = tuple(tree.get(name, ()))
     return CacheIndex(
         window=window, entries=entries, shards=shards, percentiles=percentiles, **tree
     )

@@ -65,7 +65,10 @@ def make_here(plan: Plan, numbers: Sequence[int], seen: Seen, *, kept: Kept, job
     folder = PartFolder(plan.parts)
     fresh = [n for number in numbers for n in _indices(plan, number) if plan.sources[n] not in kept]
     records = [plan.records[n] for n in fresh]
-    with closing(decode_in_order(records, plan.root, plan.window, jobs=jobs)) as decoded:
+    wanted = plan.annotations
+    with closing(
+        decode_in_order(records, plan.root, plan.window, jobs=jobs, annotations=wanted)
+    ) as decoded:
         for number in numbers:
             outcomes = []
             for n in _indices(plan, number):
@@ -73,8 +76,8 @@ def make_here(plan: Plan, numbers: Sequence[int], seen: Seen, *, kept: Kept, job
                 outcomes.append(outcome)
                 seen(1, _refusals(plan, n, outcome))
             scans = plan.scans_of(number)
-            part, voxels = make_part(plan.records[scans], plan.sources[scans], outcomes)
-            folder.write(number, part, voxels)
+            part, content = make_part(plan.records[scans], plan.sources[scans], outcomes)
+            folder.write(number, part, content)
 
 
 def _indices(plan: Plan, number: int) -> range:
@@ -84,7 +87,8 @@ def _indices(plan: Plan, number: int) -> range:
 def _kept(plan: Plan, kept: Kept, n: int) -> Outcome:
     outcome = kept.outcome(plan.sources[n])
     if outcome is None:  # the old volume is damaged
-        (outcome,) = decode_in_order([plan.records[n]], plan.root, plan.window)
+        one = [plan.records[n]]
+        (outcome,) = decode_in_order(one, plan.root, plan.window, annotations=plan.annotations)
     return outcome
 
 

@@ -96,6 +96,7 @@ def retry(
         progress=progress,
         max_bad_fraction=1.0,
         again=again,
+        annotations=index.annotations,
     )
 
 

@@ -1,11 +1,12 @@
 """A cache under construction: a part for every few scans, each written whole or not at all.
 
 A part is a pair of files named by its place in the list of scans: `part-000007.u8` with the voxels
-of its usable scans, and `part-000007.json` that says what they are. The second is written last and
-is what makes a part count. Equal scans give equal parts, so that it does no harm when two workers
-write the same one: the work is done at least once, the result is there exactly once. This needs no
-more of the place than that a file appears whole under its name, which a rename on a (shared) file
-system and an upload to a bucket both promise.
+of its usable scans, and `part-000007.json` that says what they are; `part-000007.ann` has the
+annotations of those with any. The .json is written last and is what makes a part count. Equal scans
+give equal parts, so that it does no harm when two workers write the same one: the work is done at
+least once, the result is there exactly once. This needs no more of the place than that a file
+appears whole under its name, which a rename on a (shared) file system and an upload to a bucket
+both promise.
 """
 
 import hashlib
@@ -13,9 +14,9 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +47,7 @@ class Plan:
         part_scans: scans of one part; the last may have fewer.
         parts: folder or URL of the parts.
         again: keys of scans that are tried again although an older cache refused them.
+        annotations: what is wanted along with voxels: layers, mask.
     """
 
     records: tuple[ScanRecord, ...]
@@ -55,11 +57,13 @@ class Plan:
     part_scans: int
     parts: str
     again: tuple[str, ...] = ()
+    annotations: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Hash of all that the parts depend on."""
         content = [asdict(self.window), self.part_scans, self.sources, self.again]
+        content += [self.annotations] if self.annotations else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
@@ -84,11 +88,20 @@ class Part:
         entries: usable scans; shard and slot are not known yet.
         refusals: the others.
         histogram: how often each of the 256 grey levels occurs.
+        annotation_bytes: of the boundaries and masks of its entries.
     """
 
     entries: tuple[CacheEntry, ...]
     refusals: tuple[Refusal, ...]
     histogram: tuple[int, ...]
+    annotation_bytes: int = 0
+
+
+class PartBytes(NamedTuple):
+    """What the entries of a part hold, a scan after the other."""
+
+    voxels: list[bytes]
+    annotations: list[bytes]
 
 
 class PartFolder:
@@ -124,9 +137,11 @@ class PartFolder:
         """Remove all parts."""
         remove_folder(self.url)
 
-    def write(self, number: int, part: Part, voxels: Sequence[bytes]) -> None:
+    def write(self, number: int, part: Part, content: PartBytes) -> None:
         """Write a part; the description that makes it count comes last."""
-        self._write(f"{_name(number)}.u8", b"".join(voxels))
+        self._write(f"{_name(number)}.u8", b"".join(content.voxels))
+        if part.annotation_bytes:
+            self._write(f"{_name(number)}.ann", b"".join(content.annotations))
         self._write(f"{_name(number)}.json", json.dumps(asdict(part), sort_keys=True).encode())
 
     def read(self, number: int, record_bytes: int) -> Part | None:
@@ -138,22 +153,25 @@ class PartFolder:
         if any(map(was_outage, part.refusals)):
             return None
         size = file_size(join(self.url, f"{_name(number)}.u8"))
+        if part.annotation_bytes:
+            beside = file_size(join(self.url, f"{_name(number)}.ann"))
+            size = size if beside == part.annotation_bytes else None
         return part if size == len(part.entries) * record_bytes else None
 
-    def voxels(self, number: int) -> bytes:
-        """Voxels of a part's entries, one after the other.
+    def content(self, number: int, ending: str) -> bytes:
+        """Voxels (`u8`) or annotations (`ann`) of a part's entries, one after the other.
 
         Raises:
             TreeError: they have gone.
         """
-        content = read_if_there(join(self.url, f"{_name(number)}.u8"))
+        content = read_if_there(join(self.url, f"{_name(number)}.{ending}"))
         if content is None:
             raise TreeError(f"{redact(self.url)}: {GONE}")
         return content
 
-    def local_voxels(self, number: int) -> Path | None:
-        """File of a part's voxels; None in a bucket."""
-        return Path(self.path, f"{_name(number)}.u8") if self.local else None
+    def local_content(self, number: int, ending: str) -> Path | None:
+        """File of a part's voxels or annotations; None in a bucket."""
+        return Path(self.path, f"{_name(number)}.{ending}") if self.local else None
 
     def begin(self, number: int) -> bool:
         """Note that a part is begun; true if that had been noted before, and nothing came of it."""
@@ -173,21 +191,29 @@ def _name(number: int) -> str:
 
 def make_part(
     records: Sequence[ScanRecord], sources: Sequence[str], outcomes: Sequence[Outcome]
-) -> tuple[Part, list[bytes]]:
-    """Describe the outcomes of a part's scans, and give the voxels of those that are usable."""
-    entries, refusals, voxels = [], [], []
+) -> tuple[Part, PartBytes]:
+    """Describe the outcomes of a part's scans, and give what those hold that are usable."""
+    entries: list[CacheEntry] = []
+    refusals, content, length = [], PartBytes([], []), 0
     histogram = np.zeros(256, dtype=np.int64)
     for record, source, outcome in zip(records, sources, outcomes, strict=True):
         if isinstance(outcome, Decoded):
-            entries.append(outcome.entry.from_source(source))
-            voxels.append(outcome.voxels)
+            at = length if outcome.annotations else None
+            entries.append(replace(outcome.entry.from_source(source), annotation_at=at))
+            content.voxels.append(outcome.voxels)
+            content.annotations.append(outcome.annotations)
+            length += len(outcome.annotations)
             grey = np.frombuffer(outcome.voxels, dtype=np.uint8)
             histogram += np.bincount(grey, minlength=256)
         else:
             refusals.append(refuse(record.key, record.path, *outcome, source=source))
-    counts = tuple(map(int, histogram))
-    part = Part(entries=tuple(entries), refusals=tuple(refusals), histogram=counts)
-    return part, voxels
+    part = Part(
+        entries=tuple(entries),
+        refusals=tuple(refusals),
+        histogram=tuple(map(int, histogram)),
+        annotation_bytes=length,
+    )
+    return part, content
 
 
 def _part_from_tree(tree: dict[str, Any]) -> Part:
@@ -195,4 +221,5 @@ def _part_from_tree(tree: dict[str, Any]) -> Part:
         entries=tuple(entry_from_tree(entry) for entry in tree["entries"]),
         refusals=tuple(Refusal(**refusal) for refusal in tree["refusals"]),
         histogram=tuple(tree["histogram"]),
+        annotation_bytes=tree.get("annotation_bytes", 0),
     )

@@ -169,6 +169,7 @@ def _describe(plan: Plan, number: int) -> str:
         "records": [asdict(record) for record in plan.records[scans]],
         "sources": plan.sources[scans],
         "record_bytes": plan.record_bytes,
+        "annotations": plan.annotations,
         "storage": asdict(current_storage()),
     }
     return json.dumps(task)
@@ -194,7 +195,9 @@ def _make_part(number: int, task: dict[str, Any]) -> None:
         records = [_record(tree) for tree in task["records"]]
         window = Window(**task["window"])
         begun = folder.begin(number)
-        outcomes = list(decode_in_order(records, task["root"], window, apart=begun))
+        wanted = tuple(task["annotations"])
+        decoded = decode_in_order(records, task["root"], window, apart=begun, annotations=wanted)
+        outcomes = list(decoded)
         folder.write(number, *make_part(records, task["sources"], outcomes))
 
 

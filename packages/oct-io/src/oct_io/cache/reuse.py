@@ -17,7 +17,7 @@ class Kept:
         self._volumes: CachedVolumes | None = None
         self._numbers: dict[str, int] = {}
         self._refused: dict[str, Refused] = {}
-        if old is None or old.window != plan.window:
+        if old is None or (old.window, old.annotations) != (plan.window, plan.annotations):
             return
         self._volumes = CachedVolumes(folder, old)
         sources = old.entries.column("source").to_pylist()
@@ -40,4 +40,7 @@ class Kept:
         voxels = self._volumes[number].tobytes()
         if hashlib.sha256(voxels).hexdigest() != entry.sha256:
             return None
-        return Decoded(voxels, entry)
+        annotations = self._volumes.annotation_bytes(number)
+        if annotations and hashlib.sha256(annotations).hexdigest() != entry.annotation_sha256:
+            return None
+        return Decoded(voxels, entry, annotations)

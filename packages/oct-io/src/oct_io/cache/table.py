@@ -6,6 +6,7 @@ its name.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,15 +14,16 @@ from typing import Self
 
 import pyarrow as pa
 
-from oct_io.cache.entries import CacheEntry, Entries
+from oct_io.cache.entries import ANNOTATED, CacheEntry, Entries
 
 ENTRIES = "entries.arrow"
 BATCH = 1 << 14  # records that are held until they are written; 25 MB of them
 
 
-def _schema() -> pa.Schema:
-    """Columns by name; `flags` are words with spaces between, `sha256` is bytes."""
-    names = [one.name for one in fields(CacheEntry)]
+def _schema(*, annotated: bool) -> pa.Schema:
+    """Columns by name; `flags` are words with spaces between, hashes bytes, other lists JSON."""
+    every = [one.name for one in fields(CacheEntry)]
+    names = [name for name in every if annotated or name not in ANNOTATED]
     numbers, sizes = pa.list_(pa.float64(), 3), pa.list_(pa.int32(), 3)
     special = {
         **dict.fromkeys(("spacing", "origin_mm", "source_spacing"), numbers),
@@ -30,29 +32,36 @@ def _schema() -> pa.Schema:
         "mirrored": pa.bool_(),
         "signal_db": pa.float64(),
         **dict.fromkeys(("shard", "slot", "white"), pa.int32()),
+        "annotation_at": pa.int64(),
+        "annotation_sha256": pa.binary(32),
     }
     return pa.schema([(name, special.get(name, pa.string())) for name in names])
 
 
-def _batch(entries: Sequence[CacheEntry]) -> pa.RecordBatch:
-    columns = []
-    for field in _schema():
+def _batch(entries: Sequence[CacheEntry], *, annotated: bool) -> pa.RecordBatch:
+    columns, schema = [], _schema(annotated=annotated)
+    for field in schema:
         values = [getattr(entry, field.name) for entry in entries]
         if field.name == "flags":
             values = [" ".join(names) for names in values]
         if field.name == "sha256":
             values = [bytes.fromhex(text) for text in values]
+        if field.name == "annotation_sha256":
+            values = [bytes.fromhex(text) or None for text in values]
+        if field.name in ("layers", "mask"):
+            values = [json.dumps(names) for names in values]
         columns.append(pa.array(values, field.type))
-    return pa.record_batch(columns, schema=_schema())
+    return pa.record_batch(columns, schema=schema)
 
 
 class EntryWriter:
     """Writes entries as they come, holding at most `BATCH` of them and those of one call."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, annotated: bool = False) -> None:
         self._waiting: list[CacheEntry] = []
+        self._annotated = annotated
         self._file = pa.OSFile(str(path), "wb")
-        self._table = pa.ipc.new_file(self._file, _schema())
+        self._table = pa.ipc.new_file(self._file, _schema(annotated=annotated))
 
     def add(self, entries: Iterable[CacheEntry]) -> None:
         """Take more entries, each at its place in the cache."""
@@ -62,7 +71,7 @@ class EntryWriter:
 
     def _flush(self) -> None:
         if self._waiting:
-            self._table.write_batch(_batch(self._waiting))
+            self._table.write_batch(_batch(self._waiting, annotated=self._annotated))
             self._waiting = []
 
     def __enter__(self) -> Self:
@@ -78,15 +87,16 @@ class EntryWriter:
 
 
 def collect_entries(entries: Iterable[CacheEntry]) -> Entries:
-    """Make a table in memory."""
+    """Make a table in memory, of entries without annotations."""
     listed = list(entries)
-    batches = [_batch(listed[n : n + BATCH]) for n in range(0, len(listed), BATCH)]
-    return Entries(pa.Table.from_batches(batches, _schema()))
+    starts = range(0, len(listed), BATCH)
+    batches = [_batch(listed[n : n + BATCH], annotated=False) for n in starts]
+    return Entries(pa.Table.from_batches(batches, _schema(annotated=False)))
 
 
 def write_entries(path: Path, entries: Entries) -> None:
     """Write a table to `path`, as `EntryWriter` does."""
-    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, _schema()) as out:
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, entries.table.schema) as out:
         out.write_table(entries.table, max_chunksize=BATCH)
 
 
@@ -110,7 +120,7 @@ def map_entries(path: Path, digest: str = "") -> Entries:
     digest = digest or file_hash(path)
     with pa.memory_map(str(path)) as mapped:
         table = pa.ipc.open_file(mapped).read_all()
-    if table.schema != _schema():
+    if table.schema not in (_schema(annotated=False), _schema(annotated=True)):
         raise ValueError(f"{path} has other columns")
     table.validate()
     return Entries(table, digest=digest)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_io.boundaries import in_depth
+from oct_io.cache.annotations import Layout, all_classes, renumber, split_layers
 from oct_io.cache.entries import CacheEntry, Entries
 from oct_io.cache.index import (
     CacheIndex,
+    annotation_name,
     find_spoilt_shard,
     fingerprint,
     read_index,
@@ -22,12 +25,14 @@ from oct_io.cache.index import (
 from oct_io.cache.table import ENTRIES, file_hash
 from oct_io.errors import ScanError, TreeError
 from oct_io.quarantine import QUARANTINE, Refusal, read_quarantine
+from oct_io.space.layers import layers_to_mask
 from oct_io.space.resample import Window
-from oct_io.volume import Spacing
+from oct_io.volume import UNLABELLED, Spacing
 
 OPEN_FILES = 64  # of one process; a cache of a hundred thousand scans has thousands of shards
 
 FIRST_STEP = 16 << 10
+NOTHING = hashlib.sha256(b"").hexdigest()
 
 
 def open_cache(path: str | Path) -> "CachedVolumes":
@@ -40,11 +45,9 @@ def open_cache(path: str | Path) -> "CachedVolumes":
     index = read_index(folder)
     spoilt = find_spoilt_shard(folder, index)
     if spoilt is not None:
-        number, size = spoilt
-        seen = "is missing" if size < 0 else f"has {size:,} bytes"
+        seen = "is missing" if spoilt.size < 0 else f"has {spoilt.size:,} bytes"
         raise TreeError(
-            f"{folder / shard_name(number)}: {seen}, the index says "
-            f"{index.shards[number] * index.record_bytes:,}; "
+            f"{folder / spoilt.name}: {seen}, the index says {spoilt.wanted:,}; "
             "delete the cache folder and build it again"
         )
     return CachedVolumes(folder, index)
@@ -102,7 +105,8 @@ class CachedVolumes:
 
     def __init__(self, folder: Path, index: CacheIndex) -> None:
         self.folder, self.index = folder, index
-        self._files: dict[int, _ShardFile] = {}
+        self._files: dict[str, _ShardFile] = {}
+        self._classes: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.index.entries)
@@ -110,21 +114,65 @@ class CachedVolumes:
     def __getitem__(self, number: int) -> NDArray[np.uint8]:
         shard, slot = self.index.entries.place(number)
         volume = np.empty(self.shape, dtype=np.uint8)
-        self._file(shard).read_into(volume, slot * volume.nbytes)
+        size = self.index.shards[shard] * self.index.record_bytes
+        self._file(shard_name(shard), size).read_into(volume, slot * volume.nbytes)
         return volume
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
         return (self[number] for number in range(len(self)))
 
-    def _file(self, number: int) -> "_ShardFile":
-        file = self._files.get(number)
+    def mask(self, number: int) -> NDArray[np.uint8]:
+        """Classes of the voxels of `volumes[number]`, (Z, Y, X), as places in `mask_classes`.
+
+        `UNLABELLED` where the scan does not reach, and everywhere if it has no mask.
+        """
+        entry = self.entries[number]
+        if not entry.mask:
+            return np.full(self.shape, UNLABELLED, np.uint8)
+        skipped = Layout.of(self.shape).plane * len(entry.layers)
+        labels = self._annotations(entry, skipped).reshape(self.shape)
+        return renumber(labels, entry.mask, self.mask_classes)
+
+    def layers(self, number: int) -> dict[str, NDArray[np.float32]]:
+        """Rows of `volumes[number]` at which its boundaries lie, (Z, X) each; NaN where unknown."""
+        entry = self.entries[number]
+        if not entry.layers:
+            return {}
+        length = Layout.of(self.shape).plane * len(entry.layers)
+        return split_layers(entry, self._annotations(entry, 0, length), self.shape)
+
+    def layer_mask(self, number: int, names: Sequence[str]) -> NDArray[np.uint8]:
+        """Voxels of `volumes[number]` by the boundaries between which they lie, (Z, Y, X).
+
+        See `oct_io.space.layers.layers_to_mask`; `layer_classes(names)` names the labels.
+        """
+        return layers_to_mask(self.layers(number), self.shape, names)
+
+    def annotation_bytes(self, number: int) -> bytes:
+        """What the cache holds of boundaries and mask of a scan, as written; empty without any."""
+        entry = self.entries[number]
+        return b"" if entry.annotation_at is None else self._annotations(entry).tobytes()
+
+    def _annotations(
+        self, entry: CacheEntry, start: int = 0, length: int | None = None
+    ) -> NDArray[np.uint8]:
+        """Bytes of an entry's annotations, from one on."""
+        assert entry.annotation_at is not None  # who has names has bytes
+        whole = Layout.of(self.shape).size(entry)
+        content = np.empty(whole - start if length is None else length, np.uint8)
+        size = self.index.annotation_bytes[entry.shard]
+        file = self._file(annotation_name(entry.shard), size)
+        file.read_into(content, entry.annotation_at + start)
+        return content
+
+    def _file(self, name: str, size: int) -> "_ShardFile":
+        file = self._files.get(name)
         if file is None:
-            size = self.index.shards[number] * self.index.record_bytes
-            file = _ShardFile(self.folder / shard_name(number), size)
+            file = _ShardFile(self.folder / name, size)
             with suppress(KeyError, StopIteration, RuntimeError):  # another thread was faster
                 while len(self._files) >= OPEN_FILES:
                     self._files.pop(next(iter(self._files)))
-            self._files[number] = file
+            self._files[name] = file
         return file
 
     def __getstate__(self) -> dict[str, Any]:
@@ -140,7 +188,7 @@ class CachedVolumes:
         if numbers is not None:
             entries = index.entries.take(numbers)
             index = replace(index, entries=entries, fingerprint=fingerprint)
-        self.folder, self.index, self._files = folder, index, {}
+        self.folder, self.index, self._files, self._classes = folder, index, {}, None
 
     @property
     def entries(self) -> Entries:
@@ -177,6 +225,23 @@ class CachedVolumes:
         return self.entries.triples("spacing")
 
     @property
+    def mask_classes(self) -> tuple[str, ...]:
+        """Names of the labels of `mask`, of all masks of the cache; empty without any.
+
+        Background is 0, then come fluids, then others by name. Of a selection they are the same.
+        """
+        if self._classes is None:
+            self._classes = all_classes(self.entries.annotation_names("mask"))
+        return self._classes
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Boundaries that scans of the cache have, from the vitreous outwards."""
+        return tuple(
+            in_depth(n for names in self.entries.annotation_names("layers") for n in names)
+        )
+
+    @property
     def mean(self) -> float:
         """Mean of all voxels of the cache, 0 to 255; not of a selection."""
         return self.index.mean
@@ -205,7 +270,7 @@ class CachedVolumes:
         if callable(which):
             which = [number for number, entry in enumerate(self.entries) if which(entry)]
         chosen = self.entries.take(which)
-        name = fingerprint(self.window, chosen.hashes())
+        name = fingerprint(self.window, chosen.hashes(), self.index.annotations)
         return CachedVolumes(self.folder, replace(self.index, entries=chosen, fingerprint=name))
 
     def verify(self) -> None:
@@ -219,7 +284,14 @@ class CachedVolumes:
             reason = "it is not what was written; build the cache again"
             raise ScanError(str(table), "content", reason)
         for number, entry in enumerate(self.entries):
-            if hashlib.sha256(self[number].tobytes()).hexdigest() != entry.sha256:
-                path = str(self.folder / shard_name(entry.shard))
-                reason = f"record {entry.slot} is not what was written; build the cache again"
-                raise ScanError(path, "content", reason)
+            for name, content, digest in (
+                (shard_name(entry.shard), self[number].tobytes(), entry.sha256),
+                (
+                    annotation_name(entry.shard),
+                    self.annotation_bytes(number),
+                    entry.annotation_sha256 or NOTHING,
+                ),
+            ):
+                if hashlib.sha256(content).hexdigest() != digest:
+                    reason = f"record {entry.slot} is not what was written; build the cache again"
+                    raise ScanError(str(self.folder / name), "content", reason)

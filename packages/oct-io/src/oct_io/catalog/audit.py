@@ -22,6 +22,7 @@ from oct_io.catalog.tables import normal_id
 from oct_io.errors import ScanError, StoreError, TreeError
 from oct_io.quarantine import without_name
 from oct_io.readers.registry import DICOM, suffix_of
+from oct_io.records.annotated import AnnotationCounts
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_geometry, check_size
 from oct_io.scan.protocols import DEVICES, find_protocol
@@ -56,6 +57,7 @@ class AuditReport:
         contradictions: (key of the scan, what contradicts), the first 200.
         flags: how many decoded scans have each flag of `oct_io.scan.flags`: those of a cache whose
             index was looked at, or else the examples that were drawn.
+        annotations: how many usable scans have layer boundaries and masks, and of what.
         examples: the first usable scan of each device and protocol; for who looks at them.
     """
 
@@ -73,12 +75,15 @@ class AuditReport:
     mismatches: Counter[str] = field(default_factory=Counter)
     contradictions: list[tuple[str, str]] = field(default_factory=list)
     flags: dict[str, int] = field(default_factory=dict)
+    annotations: AnnotationCounts = field(default_factory=AnnotationCounts)
     examples: dict[tuple[str, str], ScanRecord] = field(default_factory=dict, repr=False)
 
     def to_tree(self) -> dict[str, Any]:
         """Everything but the paths of the examples, for JSON."""
-        names = [one.name for one in fields(self) if one.name not in ("counts", "examples")]
+        special = ("counts", "examples", "annotations")
+        names = [one.name for one in fields(self) if one.name not in special]
         tree = {name: getattr(self, name) for name in names}
+        tree["annotations"] = self.annotations.to_tree()
         return tree | {"counts": {name: dict(found) for name, found in self.counts.items()}}
 
 
@@ -114,6 +119,7 @@ def audit(
         if not _is_usable(header, report):
             continue
         _count(report, record, header)
+        report.annotations.see(root, record, header)
         size = tokens.get(record.path, "").split(":", 1)[0]
         uid = header.sop_instance_uid
         if uid and uid in first_size:

@@ -115,7 +115,7 @@ def audit_page(report: AuditReport, examples: list[Example]) -> str:
         f'<div class="shots">{shots}</div>'
         if shots
         else "",
-        f'<h2>What the usable scans are</h2><div class="grid">{counts}</div>',
+        f'<h2>What the usable scans are</h2><div class="grid">{counts}{_annotated(report)}</div>',
         _problems(report),
     ]
     return (
@@ -157,6 +157,18 @@ def _card(title: str, counts: dict[str, int]) -> str:
     return f'<div class="card"><h3>{escape(title)}</h3><table>{rows}</table></div>'
 
 
+def _annotated(report: AuditReport) -> str:
+    """Cards of boundaries, with the share of A-scans that have each, and of classes of masks."""
+    found, cards = report.annotations, ""
+    if found.with_layers:
+        shares = found.coverage
+        named = {f"{one} ({shares[one]:.0%} of A-scans)": n for one, n in found.layers.items()}
+        cards += _card(f"Layer boundaries, in {found.with_layers:,} scans", named)
+    if found.with_mask:
+        cards += _card(f"Classes of masks, in {found.with_mask:,} scans", found.classes)
+    return cards
+
+
 def _shot(example: Example) -> str:
     pictures = "".join(
         f'<img class="{kind}" alt="{alt}" '
@@ -179,6 +191,12 @@ def _problems(report: AuditReport) -> str:
             for stage, number in report.refused.most_common()
         )
         cards.append(("Refused, with the first reason at each stage", rows))
+    if report.annotations.unusable:
+        rows = (
+            f"<tr><td>{escape(report.annotations.reason)}</td>"
+            f'<td class="n">{report.annotations.unusable:,}</td></tr>'
+        )
+        cards.append(("Masks and layers that cannot be read, with the first reason", rows))
     if report.mismatches:
         rows = "".join(
             f'<tr><td>{escape(name)}</td><td class="n">{number:,}</td></tr>'

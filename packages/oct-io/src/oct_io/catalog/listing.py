@@ -25,7 +25,7 @@ COLUMNS = (
     "filepath",
     "protocol",  # AI-READI has it in the name of the file only; other trees have it nowhere
 )
-RARE = ("spacing_mm", "member")  # written only where some scan has one
+RARE = ("spacing_mm", "member", "mask", "layers")  # written only where some scan has one
 
 MAKERS = {
     "heidelberg_spectralis": ("Heidelberg", "Spectralis"),
@@ -70,6 +70,8 @@ def _row(record: ScanRecord) -> dict[str, str]:
         "protocol": _known(record.protocol),
         "spacing_mm": " ".join(map(str, record.spacing_mm or ())),
         "member": record.member,
+        "mask": record.mask,
+        "layers": record.layers,
     }
 
 

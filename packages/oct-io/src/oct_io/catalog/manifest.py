@@ -17,6 +17,7 @@ from oct_io.catalog.tables import Row, cell, id_column, normal_id, number_rows
 from oct_io.errors import ScanError, Stage, TreeError
 from oct_io.readers.registry import DICOM, READERS, SUFFIXES, is_marked, lacks_suffix, suffix_of
 from oct_io.readers.sidecar import FOLDER_SIDECAR
+from oct_io.records.companions import join_segmentations
 from oct_io.records.discovery import (
     LOG,
     Listed,
@@ -39,6 +40,7 @@ from oct_io.volume import Laterality
 MODALITY = "retinal_oct"
 MANIFESTS = ("manifest.tsv", "manifest.csv")
 PROBED_ROWS = 3
+COMPANIONS = ("mask", "layers")  # columns with paths of what belongs to a scan
 SIZES = ("number_of_frames", "height", "width")
 LISTED = 5  # lines of a manifest that a reason names
 MAX_DIGITS = 9  # of a number of frames, rows or columns; longer ones are no size of anything
@@ -69,9 +71,10 @@ def read_manifest(
     on can count them.
 
     A manifest may have the columns `spacing_mm` (three numbers of millimetres, which stand above
-    what the scan says) and `member` (which of several volumes in one file), and its paths may be
-    folders that are scans. `volume.json` in the root, or in any folder below it, speaks of the
-    scans below it, the nearest first.
+    what the scan says), `member` (which of several volumes in one file), `mask` and `layers` (files
+    that belong to the scan, relative to the root), and its paths may be folders that are scans.
+    `volume.json` in the root, or in any folder below it, speaks of the scans below it, the nearest
+    first.
 
     Args:
         root: what the paths are relative to.
@@ -189,7 +192,14 @@ def _from_row(line: int, row: Row, id_name: str, prefix: str, cut: str) -> ScanR
         refused=_refusal(line, row, id_name, relative),
         spacing_mm=_spacing(cell(row, "spacing_mm")) or None,
         member=cell(row, "member"),
+        **{name: _beside(row, name, prefix, cut) for name in COMPANIONS if cell(row, name)},
     )
+
+
+def _beside(row: Row, name: str, prefix: str, cut: str) -> str:
+    """Path of a mask or of boundaries; a path that leaves the root is refused by `_refusal`."""
+    relative = safe_relative(cell(row, name))
+    return "" if relative is None else prefix + relative.removeprefix(cut)
 
 
 def _placed(records: Sequence[ScanRecord], base: str) -> list[ScanRecord]:
@@ -243,6 +253,8 @@ def _refusal(line: int, row: Row, id_name: str, relative: str | None) -> tuple[s
     if relative is None:
         stated = cell(row, "filepath")
         return ("fetch", "its path leaves the root" if stated else "the manifest gives no path")
+    if any(cell(row, name) and safe_relative(cell(row, name)) is None for name in COMPANIONS):
+        return ("fetch", "the path of its mask or its layers leaves the root")
     if _spacing(cell(row, "spacing_mm")) == ():
         return ("parse", f"line {line} of the manifest: spacing_mm is not three numbers above 0")
     if '"' in row[id_name]:
@@ -331,7 +343,8 @@ def list_folder(
         folders.extend(series)
         return read_known_headers(base, series, tokens, cache=cache, jobs=jobs) if series else ()
 
-    joined = sorted(join_series(listed, read), key=lambda one: one[0].path)
+    whole = join_series(join_segmentations(base, listed), read)
+    joined = sorted(whole, key=lambda one: one[0].path)
     if cache is not None:
         forget_headers(cache, [*found, *folders], tokens)
     return [(replace(one, participant_id=normal_id(one.participant_id)), h) for one, h in joined]

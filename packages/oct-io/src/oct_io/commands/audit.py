@@ -70,7 +70,20 @@ def _print_report(report: AuditReport, console: Console) -> None:
         table.add_row("contradicts the header", name, str(number))
     for name, number in report.flags.items():
         table.add_row("flag", f"{name}: {FLAGS[name]}", str(number))
+    found = report.annotations
+    for name, number in found.layers.items():
+        about = f"{name}, in {found.coverage[name]:.0%} of their A-scans"
+        table.add_row("layer boundary", about, str(number))
+    for name, number in found.classes.items():
+        table.add_row("class of a mask", name, str(number))
     console.print(table)
+    if found.with_layers or found.with_mask:
+        console.print(
+            f"layer boundaries in {found.with_layers} of the usable scans, a mask in "
+            f"{found.with_mask}"
+        )
+    if found.unusable:
+        console.print(f"{found.unusable} masks or layers cannot be read; {found.reason}")
     console.print(
         f"{report.scans} scans, {report.usable} usable, of {report.participants} participants; "
         f"{report.duplicates} duplicate SOP Instance UIDs, {report.copies} of them equally long"

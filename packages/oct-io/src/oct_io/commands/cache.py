@@ -7,6 +7,7 @@ from oct_io.cache.build import build_cache
 from oct_io.catalog.manifest import list_scans
 from oct_io.commands import Commands, add_command, plain_console
 from oct_io.progress import show_progress
+from oct_io.records.opening import ANNOTATIONS
 from oct_io.space.resample import WINDOWS
 
 
@@ -30,6 +31,13 @@ def add(commands: Commands) -> None:
         help="folder or bucket for the parts of an unfinished cache, one that all workers share",
     )
     command.add_argument("--manifest", metavar="FILE", help="table of the scans to take")
+    command.add_argument(
+        "--annotations",
+        nargs="+",
+        choices=ANNOTATIONS,
+        default=[],
+        help="also keep layer boundaries and masks of the scans that have them",
+    )
     command.add_argument("--max-bad-fraction", type=float, default=0.5)
 
 
@@ -60,6 +68,7 @@ def _run(options: argparse.Namespace) -> None:
             make_parts=make_parts,
             parts=options.parts,
             tokens=listing.tokens,
+            annotations=options.annotations,
         )
     plain_console().print(
         f"{len(index.entries)} volumes of {' x '.join(map(str, index.window.shape))}, "
@@ -70,3 +79,7 @@ def _run(options: argparse.Namespace) -> None:
     if flags:
         listed = ", ".join(f"{number} {name}" for name, number in flags.items())
         plain_console().print(f"flags: {listed}; data.flags=[...] leaves such scans out")
+    for kind in index.annotations:
+        some, names = index.entries.with_annotation(kind), index.entries.annotation_names(kind)
+        listed = ", ".join(sorted({name for one in names for name in one})) or "none"
+        plain_console().print(f"{kind}: {len(some)} of {len(index.entries)} volumes ({listed})")

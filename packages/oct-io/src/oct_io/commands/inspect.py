@@ -3,17 +3,24 @@
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
-from oct_io.catalog.render import draw_enface, draw_montage, write_png
+from oct_io.catalog.render import colour_names, draw_enface, draw_montage, draw_overlay, write_png
 from oct_io.commands import Commands, add_command, plain_console
+from oct_io.errors import ScanError
 from oct_io.readers.registry import open_volume
+from oct_io.records.annotations import add_annotations
+from oct_io.records.companions import Companions, look_beside
 from oct_io.records.sidecars import FolderSidecars
+from oct_io.scan.file import ScanFile
 from oct_io.scan.flags import FLAGS, find_flags
 from oct_io.scan.header import ScanHeader
+from oct_io.space.layers import measure_classes, measure_thickness
 from oct_io.volume import OctVolume, Spacing
 
 
@@ -35,6 +42,11 @@ def add(commands: Commands) -> None:
     command.add_argument("--flags", action="store_true", help="also decode, and say what is odd")
     command.add_argument("--png", type=Path, metavar="OUT", help="also decode, and draw B-scans")
     command.add_argument("--enface", type=Path, metavar="OUT", help="also draw it from the front")
+    command.add_argument("--mask", metavar="FILE", help="classes of its voxels, if not beside it")
+    command.add_argument("--layers", metavar="FILE", help="its boundaries, likewise")
+    command.add_argument(
+        "--overlay", type=Path, metavar="OUT", help="also draw both over the middle B-scan"
+    )
     command.add_argument(
         "--slab",
         nargs=2,
@@ -55,15 +67,59 @@ def _run(options: argparse.Namespace) -> None:
         sidecar=_said(options.file, options.root),
     )
     _print_header(scan.header)
-    if not options.flags and not options.png and not options.enface:
+    mask, layers = _companions(options)
+    annotated = bool(mask or layers or scan.header.layers)
+    of_volumes = bool(options.flags or options.png or options.enface)
+    if not (of_volumes or options.overlay or annotated):
         return
-    volume = scan.load()
-    _print_flags(volume)
+    if not of_volumes:  # boundaries can be looked at in lines and circles as well
+        scan = replace(scan, file=replace(scan.file, patterns=(scan.header.pattern,)))
+    volume = add_annotations(scan.load(), scan.file, mask=mask, layers=layers)
+    if annotated:
+        _print_annotations(volume)
+    if of_volumes:
+        _print_flags(volume)
+    _draw(volume, options)
+
+
+def _companions(options: argparse.Namespace) -> tuple[ScanFile | None, ScanFile | None]:
+    """Mask and boundaries that are given, or that lie beside the scan."""
+    beside = Companions()
+    if options.mask is None or options.layers is None:
+        try:
+            beside = look_beside(options.file)
+        except ScanError:
+            beside = Companions()  # a place that cannot be listed, such as https://
+    mask, layers = options.mask or beside.mask, options.layers or beside.layers
+    return ScanFile(url=mask) if mask else None, ScanFile(url=layers) if layers else None
+
+
+def _draw(volume: OctVolume, options: argparse.Namespace) -> None:
     if options.png:
         write_png(draw_montage(volume), options.png)
     if options.enface:
         slab = (options.slab[0], options.slab[1]) if options.slab else None
         write_png(draw_enface(volume, depth_mm=slab), options.enface)
+    if options.overlay:
+        write_png(draw_overlay(volume), options.overlay)
+
+
+def _print_annotations(volume: OctVolume) -> None:
+    """Boundaries with what lies below each, and classes with their volume."""
+    if volume.layers:
+        table = Table("boundary", "A-scans", "to the next, mean", "drawn in", title="layers")
+        below = {one.upper: f"{one.mean_um:.1f} um" for one in measure_thickness(volume)}
+        for (name, rows), hue in zip(
+            volume.layers.items(), colour_names(len(volume.layers)), strict=True
+        ):
+            table.add_row(name, f"{np.isfinite(rows).mean():.1%}", below.get(name, ""), hue)
+        plain_console().print(table)
+    if volume.mask is not None:
+        table = Table("class", "volume", "drawn in", title="mask")
+        sizes = measure_classes(volume)
+        for (name, mm3), hue in zip(sizes.items(), colour_names(len(sizes)), strict=True):
+            table.add_row(name, f"{mm3:.4g} mm^3", hue)
+        plain_console().print(table)
 
 
 def _said(file: str, root: str | None) -> dict[str, Any] | None:

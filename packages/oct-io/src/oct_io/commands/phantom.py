@@ -9,7 +9,14 @@ from oct_io.progress import show_progress
 
 SAME_NAME = (
     *("participants", "seed", "jobs", "effect", "null", "scale", "bits", "corrupt"),
-    *("odd_manifest", "odd_files", "confounded", "site_gain_db", "devices_per_participant"),
+    *(
+        "annotations",
+        "odd_manifest",
+        "odd_files",
+        "confounded",
+        "site_gain_db",
+        "devices_per_participant",
+    ),
 )
 """Options that set the field of `PhantomTree` of their name."""
 
@@ -33,6 +40,9 @@ def add(commands: Commands) -> None:
     command.add_argument("--scale", type=float, help="share of the true number of voxels per axis")
     command.add_argument("--bits", type=int, choices=(8, 16))
     command.add_argument("--codec", metavar="NAME,NAME", help="scans take turns; `all` for all")
+    command.add_argument(
+        "--annotations", action="store_true", help="also write true fluid and layers of each scan"
+    )
     _add_trouble(command)
 
 

@@ -84,9 +84,9 @@ def _decode_rle(header: ScanHeader, frame: bytes) -> Frame:
         raise ValueError("segments outside of the frame")
     out = np.empty((voxels, each), np.uint8)
     for number, (start, end) in enumerate(pairwise(bounds)):
-        room = np.empty(voxels + 1, np.uint8)  # segments are padded to an even length
+        room = bytearray(voxels + 1)  # segments are padded to an even length
         found = imagecodecs.packbits_decode(frame[start:end], out=room)
-        out[:, each - 1 - number] = found[:voxels]
+        out[:, each - 1 - number] = np.frombuffer(found, np.uint8, voxels)
     return out.view("<u2" if each == 2 else np.uint8).reshape(header.shape[1:])
 
 

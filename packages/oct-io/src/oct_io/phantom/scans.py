@@ -34,6 +34,7 @@ class Scan:
     uid_seed: str
     style: FileStyle
     shared_groups: bool
+    annotated: bool = False
 
     @property
     def path(self) -> str:
@@ -47,7 +48,7 @@ class Scan:
     def row(self) -> dict[str, str]:
         """Its line of the manifest, without the id."""
         grid = self.spec.grid
-        return manifest_row(
+        row = manifest_row(
             device=find_device(self.spec.device).name,
             laterality=self.spec.laterality,
             region=self.spec.region,
@@ -56,6 +57,19 @@ class Scan:
             uids=(sop_instance_uid(self.uid_seed), localizer_uid(self.uid_seed)),
             path=self.path,
         )
+        if self.annotated:
+            row |= {"mask": f"/{self.mask_path}", "layers": f"/{self.layers_path}"}
+        return row
+
+    @property
+    def mask_path(self) -> str:
+        """Its segmentation, below the root."""
+        return self.path.removesuffix(".dcm") + "_mask.dcm"
+
+    @property
+    def layers_path(self) -> str:
+        """Its boundaries, below the root."""
+        return self.path.removesuffix(".dcm") + "_layers.npz"
 
 
 def identify(tree: PhantomTree) -> dict[str, object]:
@@ -88,7 +102,7 @@ def list_scans(tree: PhantomTree, people: Sequence[Person], drawn: Sequence[Pers
                 spec = _phantom(tree, person, device, eye)
                 style, shared = _style(tree, spec, len(scans))
                 key = f"{tree_key} {person.id} {device} {eye}"
-                scans.append(Scan(person, spec, key, style, shared))
+                scans.append(Scan(person, spec, key, style, shared, tree.annotations))
     return scans
 
 

@@ -84,6 +84,10 @@ class PhantomTree:
     """How much darker the first site displays its scans than the second, and the third brighter;
     without it a site cannot be seen."""
 
+    annotations: bool = False
+    """Write the truth beside each scan, `..._mask.dcm` with its fluid as a DICOM segmentation and
+    `..._layers.npz` with its layer boundaries, and name both in the manifest."""
+
     manifest_version: int = 2
     """1 and 2 name the id `participant_id`, 3 names it `person_id`, as AI-READI's releases do."""
 

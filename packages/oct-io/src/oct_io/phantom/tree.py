@@ -9,13 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from oct_io.dicom.writer import write_dicom
 from oct_io.errors import TreeError
 from oct_io.interrupts import uninterrupted
-from oct_io.phantom.drawing import draw_phantom
+from oct_io.phantom.drawing import PhantomTruth, draw_phantom_with_truth
 from oct_io.phantom.faults import EXPECTED, Expected, make_odd, spoil_scans, write_expected
 from oct_io.phantom.history import HISTORY, history_row, tie_ages
 from oct_io.phantom.nuisance import shuffle_lesions, tie_sites
+from oct_io.phantom.retina import SURFACES
 from oct_io.phantom.scans import Scan, identify, list_scans
 from oct_io.phantom.specification import PhantomTree
 from oct_io.phantom.tables import (
@@ -24,8 +28,28 @@ from oct_io.phantom.tables import (
     participant_row,
     write_table,
 )
+from oct_io.saving import appearing
+from oct_io.volume import Spacing
 
 MARKER, PEOPLE = "phantom.json", "participants.tsv"
+
+BOUNDARIES = {
+    "rnfl": "ILM",
+    "gcl": "RNFL/GCL",
+    "ipl": "GCL/IPL",
+    "inl": "IPL/INL",
+    "opl": "INL/OPL",
+    "onl": "OPL/ONL",
+    "ez": "EZ",
+    "rpe": "RPE",
+    "druse": "RPE/BM",
+    "choroid": "BM",
+    "sclera": "CSI",
+}
+"""Surface by the layer below it -> name in `oct_io.boundaries`; the lower edge of the ellipsoid
+zone has none."""
+
+CLASSES = ("background", "IRF")
 
 
 def write_phantom_tree(
@@ -170,13 +194,46 @@ def _write_scan(job: tuple[Scan, str]) -> None:
     scan, root = job
     path = Path(root) / scan.path
     path.parent.mkdir(parents=True, exist_ok=True)
+    volume, truth = draw_phantom_with_truth(scan.spec, scan.person.seed)
     write_dicom(
-        draw_phantom(scan.spec, scan.person.seed),
+        volume,
         path,
         uid_seed=scan.uid_seed,
         shared_groups=scan.shared_groups,
         style=scan.style,
     )
+    if scan.annotated:
+        mask, layers = Path(root) / scan.mask_path, Path(root) / scan.layers_path
+        write_truth(truth, volume.spacing, path, mask=mask, layers=layers)
+
+
+def true_layers(truth: PhantomTruth, spacing: Spacing) -> dict[str, NDArray[np.float32]]:
+    """Rows at which the boundaries of a phantom lie, (bscans, columns), by standard name."""
+    rows = truth.surfaces_um / np.float32(1000 * spacing.row) - np.float32(0.5)
+    return {
+        BOUNDARIES[layer]: surface.astype(np.float32)
+        for layer, surface in zip(SURFACES, rows, strict=True)
+        if layer in BOUNDARIES
+    }
+
+
+def true_mask(truth: PhantomTruth) -> NDArray[np.uint8]:
+    """Voxels of cysts, which all lie within the retina, as a place in `CLASSES`."""
+    return truth.fluid.astype(np.uint8)
+
+
+def write_truth(
+    truth: PhantomTruth, spacing: Spacing, scan: Path, *, mask: Path, layers: Path
+) -> None:
+    """Write fluid as a DICOM segmentation of the file `scan`, and boundaries as an .npz."""
+    from pydicom import dcmread  # half of a second to import
+
+    from oct_io.dicom.segmentation_writer import write_segmentation
+
+    source = dcmread(scan, stop_before_pixels=True)
+    write_segmentation(mask, true_mask(truth), CLASSES, source, algorithm="oct-io phantom")
+    with appearing(layers) as part, part.open("wb") as file:
+        np.savez_compressed(file, **true_layers(truth, spacing))  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -1,11 +1,13 @@
 """NumPy files, .npy and .npz, with a JSON sidecar for what an array does not say."""
 
 import zipfile
+from collections.abc import Collection
 from io import BytesIO
 from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.readers.plain import plain_volume, sidecar_header
@@ -74,6 +76,52 @@ def read_npz(file: ScanFile) -> OctVolume:
     return plain_volume(file, array, sidecar, header)
 
 
+def load_npy(file: ScanFile) -> NDArray[Any]:
+    """The array of a .npy file, of any number of axes, as it stands there.
+
+    Raises:
+        ScanError: stage `fetch`, `parse` or `decode`.
+    """
+    content = file.content()
+    shape, dtype = _head(BytesIO(content), file.where)
+    check_bytes(shape, dtype.itemsize, file.where)
+    try:
+        return npy.read_array(BytesIO(content), allow_pickle=False)
+    except Exception as error:  # numpy parses the header as Python, and promises no set of errors
+        reason = f"the array is cut off or damaged ({type(error).__name__})"
+        raise ScanError(file.where, "decode", reason) from None
+
+
+def load_npz(file: ScanFile, only: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+    """Arrays of an archive by name, as they stand there; pickled objects are refused.
+
+    All of them, or those of the names in `only` that are there.
+
+    Raises:
+        ScanError: stage `fetch`, `parse`, `decode` or `content`.
+    """
+    content, found = file.content(), dict[str, NDArray[Any]]()
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            _check_members(archive, file)
+            every = archive.infolist()
+            chosen = [m for m in every if not only or m.filename.removesuffix(".npy") in only]
+            check_bytes((1 + sum(_unpacked_size(m, file.where) for m in chosen),), 1, file.where)
+            for member in chosen:
+                with archive.open(member) as stream:
+                    shape, dtype = _head(stream, file.where)
+                check_bytes(shape or (1,), dtype.itemsize, file.where)
+                with archive.open(member) as stream:
+                    array = npy.read_array(stream, allow_pickle=False)
+                found[member.filename.removesuffix(".npy")] = array
+    except ScanError:
+        raise
+    except Exception as error:  # neither does zipfile
+        reason = f"the archive is cut off or damaged ({type(error).__name__})"
+        raise ScanError(file.where, "decode", reason) from None
+    return found
+
+
 def peek_npz(file: ScanFile) -> ScanHeader:
     """Shape and spacing of the array that `read_npz` reads, of which only the head is unpacked.
 
@@ -98,9 +146,7 @@ def peek_npz(file: ScanFile) -> ScanHeader:
 
 def _member(archive: zipfile.ZipFile, file: ScanFile, sidecar: Sidecar) -> str:
     """Name of the array to read; headers are read, arrays are not."""
-    names = archive.namelist()
-    if len(names) > MAX_MEMBERS:
-        raise ScanError(file.where, "parse", f"{len(names):,} members, above {MAX_MEMBERS:,}")
+    names = _check_members(archive, file)
     wanted = file.member if file.member is not None else sidecar.member
     if wanted is not None:
         if f"{wanted}.npy" not in names:
@@ -117,6 +163,13 @@ def _member(archive: zipfile.ZipFile, file: ScanFile, sidecar: Sidecar) -> str:
         reason = f"{len(deep)} of its arrays have three axes; name one with member="
         raise ScanError(file.where, "parse", reason)
     return deep[0]
+
+
+def _check_members(archive: zipfile.ZipFile, file: ScanFile) -> list[str]:
+    names = archive.namelist()
+    if len(names) > MAX_MEMBERS:
+        raise ScanError(file.where, "parse", f"{len(names):,} members, above {MAX_MEMBERS:,}")
+    return names
 
 
 def _unpacked_size(member: zipfile.ZipInfo, where: str) -> int:

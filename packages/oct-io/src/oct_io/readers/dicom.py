@@ -15,6 +15,7 @@ from oct_io.dicom.header import (
     read_dataset,
 )
 from oct_io.dicom.pixels import decode
+from oct_io.dicom.segmentation import FrameName
 from oct_io.errors import ScanError
 from oct_io.scan.file import RASTER, ScanFile
 from oct_io.scan.header import ScanHeader
@@ -120,6 +121,27 @@ def peek_instances(files: Sequence[ScanFile]) -> ScanHeader:
             raise ScanError(file.where, "decode", NO_PIXELS)
         datasets.append(dataset)
     return _join(files, datasets)[2]
+
+
+def list_frames(files: Sequence[ScanFile]) -> list[FrameName]:
+    """Names of the frames of a volume, in its order, from the first bytes of its files.
+
+    Raises:
+        ScanError: as `peek_instances`.
+    """
+    datasets = [read_dataset(one.url, storage_options=one.storage_options)[0] for one in files]
+    if len(files) == 1:
+        headers, by_number = [describe(datasets[0], files[0].where)], [0]
+        order = headers[0].order
+    else:
+        headers, by_number, whole = _join(files, datasets)
+        order = whole.order
+    stored = [
+        (headers[i].sop_instance_uid, number)
+        for i in by_number
+        for number in range(1, headers[i].shape[0] + 1)
+    ]
+    return [stored[place] for place in order]
 
 
 def _join(

@@ -118,4 +118,5 @@ def header_of(volume: OctVolume) -> ScanHeader:
     pitch = (volume.spacing.row, volume.spacing.column)
     itemsize = volume.voxels.dtype.itemsize
     header = plain_header((bscans, rows, columns), itemsize, placed, pitch, volume)
-    return header if volume.bits is None else replace(header, bits=volume.bits)
+    known = {name: float(np.isfinite(rows).mean()) for name, rows in volume.layers.items()}
+    return replace(header, bits=volume.bits or header.bits, layers=known)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.readers.extras import needed, quiet
-from oct_io.readers.plain import arranged_shape, placement, plain_header, plain_volume
+from oct_io.readers.plain import arranged, arranged_shape, placement, plain_header, plain_volume
 from oct_io.readers.sidecar import AXES, Sidecar, read_sidecar, sidecar_name
 from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader
@@ -36,7 +36,22 @@ def read_nifti(file: ScanFile) -> OctVolume:
         ScanError: with its stage; `geometry` also where the affine has rows run out of the eye,
             because depth is never flipped on a guess.
     """
-    sidecar = read_sidecar(file, sidecar_name(file))
+    array, header, sidecar = _decode(file, read_sidecar(file, sidecar_name(file)))
+    return plain_volume(file, array, sidecar, header)
+
+
+def load_nifti(file: ScanFile, sidecar: Sidecar) -> NDArray[Any]:
+    """Values of an image as (bscan, row, column), as they stand there.
+
+    Raises:
+        ScanError: as `read_nifti`.
+    """
+    array, _, sidecar = _decode(file, sidecar)
+    return arranged(array, sidecar.axes)
+
+
+def _decode(file: ScanFile, sidecar: Sidecar) -> tuple[NDArray[Any], ScanHeader, Sidecar]:
+    """The array in its own axes, the header of the volume, and the sidecar with axes."""
     packed = file.content()
     image, _, _ = _describe(file, _unpacked(packed, file.where, HEAD_BYTES), sidecar)
     promised = math.prod(image.shape) * image.header.get_data_dtype().itemsize
@@ -52,7 +67,7 @@ def read_nifti(file: ScanFile) -> OctVolume:
     except Exception as error:  # nibabel promises no set of errors for damaged bytes
         reason = f"the voxels cannot be read ({type(error).__name__})"
         raise ScanError(file.where, "decode", reason) from None
-    return plain_volume(file, array.reshape(image.shape[:3]), sidecar, header)
+    return array.reshape(image.shape[:3]), header, sidecar
 
 
 def peek_nifti(file: ScanFile) -> ScanHeader:

@@ -262,6 +262,22 @@ def _instances(folder: ScanFile, names: Sequence[str]) -> list[ScanFile]:
     return named + [file for file in bare if is_marked(file)]
 
 
+def list_instances(file: ScanFile) -> list[ScanFile]:
+    """DICOM files of a scan: itself, or those of the folder that it is."""
+    if suffix_of(file.name) in DICOM or not _is_folder(file):
+        return [file]
+    return _instances(file, _names(file))
+
+
+def is_dicom(file: ScanFile) -> bool:
+    """Whether what has no ending that is known is DICOM, and no folder.
+
+    Raises:
+        ScanError: stage `fetch`.
+    """
+    return not _is_folder(file) and is_marked(file)
+
+
 def lacks_suffix(name: str) -> bool:
     """Whether a name says nothing of the format, as `IM0001` or a UID, whose last part is digits.
 

@@ -28,6 +28,7 @@ FIELDS = {
     "participant_from": str,
     "member": str,
     "value_range": list,
+    "mask_classes": list,
 }
 WHOSE = ("participant_id", "participant_from")  # one of them, said nearer, replaces the other
 EXAMPLE = '{"spacing_mm": [0.047, 0.0026, 0.0117], "laterality": "R"}'
@@ -51,6 +52,7 @@ class Sidecar:
         participant_id: whose eye; said, or taken from where `participant_from` says.
         member: which of several volumes in one file.
         value_range: (black, white) of an array of floats.
+        mask_classes: names of the labels 0, 1, ... of masks; the first one is the background.
     """
 
     spacing: Spacing | None = None
@@ -63,6 +65,7 @@ class Sidecar:
     participant_id: str = ""
     member: str | None = None
     value_range: tuple[float, float] | None = None
+    mask_classes: tuple[str, ...] = ()
 
 
 def sidecar_name(file: ScanFile) -> str:
@@ -164,6 +167,7 @@ def _sidecar(fields: Mapping[str, Any], where: str) -> Sidecar:
         pattern=fields.get("pattern", "raster"),
         participant_id=text(fields.get("participant_id", "")),
         member=fields.get("member"),
+        mask_classes=tuple(text(name) for name in fields.get("mask_classes", ())),
         **said,
     )
 

@@ -33,8 +33,17 @@ def read_tiff(file: ScanFile) -> OctVolume:
     Raises:
         ScanError: with its stage.
     """
-    tifffile = needed("tifffile", "formats", file.where)
     sidecar = read_sidecar(file, sidecar_name(file))
+    return _volume(file, load_tiff(file), sidecar, sidecar_name(file))
+
+
+def load_tiff(file: ScanFile) -> NDArray[Any]:
+    """Values of the pages of a TIFF, one B-scan each, as they stand there.
+
+    Raises:
+        ScanError: stage `fetch`, `parse` or `decode`.
+    """
+    tifffile = needed("tifffile", "formats", file.where)
     content = BytesIO(file.content())
     try:
         with _no_warnings(), quiet("tifffile"), tifffile.TiffFile(content) as stack:
@@ -52,7 +61,7 @@ def read_tiff(file: ScanFile) -> OctVolume:
     except Exception as error:  # tifffile promises no set of errors for damaged bytes
         reason = f"not a readable TIFF, or damaged ({type(error).__name__})"
         raise ScanError(file.where, "decode", reason) from None
-    return _volume(file, array.reshape(shape), sidecar, sidecar_name(file))
+    return array.reshape(shape)
 
 
 def read_image_folder(file: ScanFile, names: list[str]) -> OctVolume:
@@ -62,7 +71,7 @@ def read_image_folder(file: ScanFile, names: list[str]) -> OctVolume:
         ScanError: with its stage.
     """
     sidecar = read_sidecar(file, FOLDER_SIDECAR)
-    return _volume(file, read_images(file, _images(names)), sidecar, FOLDER_SIDECAR)
+    return _volume(file, read_images(file, image_names(names)), sidecar, FOLDER_SIDECAR)
 
 
 def peek_image_folder(file: ScanFile, names: list[str]) -> ScanHeader:
@@ -72,7 +81,7 @@ def peek_image_folder(file: ScanFile, names: list[str]) -> ScanHeader:
         ScanError: with its stage.
     """
     sidecar = read_sidecar(file, FOLDER_SIDECAR)
-    chosen = _images(names)
+    chosen = image_names(names)
     _check_count(file, chosen)
     first = file.inside(chosen[0])
     try:
@@ -123,7 +132,8 @@ def _no_warnings() -> Iterator[None]:
         yield
 
 
-def _images(names: list[str]) -> list[str]:
+def image_names(names: list[str]) -> list[str]:
+    """Those of the files in a folder that are images, in natural order."""
     return natural_order(name for name in names if name.lower().endswith(IMAGES))
 
 

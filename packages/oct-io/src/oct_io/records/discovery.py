@@ -12,6 +12,7 @@ from oct_io.errors import ScanError
 from oct_io.readers.registry import DICOM, SUFFIXES, is_marked, lacks_suffix
 from oct_io.readers.sidecar import FOLDER_SIDECAR, sidecar_name
 from oct_io.readers.stacks import IMAGES, is_stack, natural_order
+from oct_io.records.companions import set_aside
 from oct_io.records.looks import Looks
 from oct_io.records.record import ScanRecord
 from oct_io.records.sidecars import FolderSidecars
@@ -43,8 +44,9 @@ def find_scans(
 
     A file is a scan by its ending, by the mark of DICOM where it has none, by its root element if
     it is an .xml, and by its pages if it is a TIFF. A folder is one if it holds images and no
-    scans, and a `volume.json` in it or above it speaks of it: pictures of anything are common.
-    A scan whose path is no text is refused, for neither a cache nor a manifest could name it.
+    scans, and a `volume.json` in it or above it speaks of it: pictures of anything are common. What
+    is called the mask or the layers of a scan is none; its path is in the record of that scan. A
+    scan whose path is no text is refused, for neither a cache nor a manifest could name it.
 
     Args:
         base: local folder or fsspec URL.
@@ -68,8 +70,8 @@ def find_scans(
     for folder, inside in folders.items():
         described = bool(sidecars.of_folder(folder))
         scans += _scans_in(folder, inside, seen, described, skipped)
-    records = (ScanRecord(path=one, sidecar=sidecars.said(one)) for one in sorted(scans))
-    return list(map(_named, records)), skipped
+    found = [ScanRecord(path=one, sidecar=sidecars.said(one)) for one in sorted(scans)]
+    return list(map(_named, set_aside(found, paths))), skipped
 
 
 def _named(record: ScanRecord) -> ScanRecord:
@@ -198,8 +200,10 @@ def join_series(
     joined: dict[str, Listed] = {}
     for record, header in zip(records, read(records), strict=True):
         if _is_whole(header, series[record.path]):
-            whole = fill_in(record, header), header
-            joined |= {one.path: whole for one, _ in folders[record.path]}
+            parts = [one for one, _ in folders[record.path]]
+            mask = next((one.mask for one in parts if one.mask), "")
+            whole = replace(fill_in(record, header), mask=mask), header
+            joined |= {one.path: whole for one in parts}
     alone = [one for one in listed if one[0].path not in joined]
     return alone + list({one[0].path: one for one in joined.values()}.values())
 

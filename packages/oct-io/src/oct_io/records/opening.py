@@ -1,6 +1,7 @@
 """From a record to its scan, with all that manifest and sidecars say of it."""
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -8,6 +9,7 @@ from typing import Any, TypedDict
 from oct_io.readers.lazy import LazyVolume
 from oct_io.readers.registry import DICOM, READERS, open_volume, read_volume, suffix_of
 from oct_io.readers.sidecar import sidecar_name
+from oct_io.records.annotations import add_annotations
 from oct_io.records.record import ScanRecord
 from oct_io.scan.file import ScanFile
 from oct_io.storage.files import join
@@ -20,16 +22,59 @@ class _Said(TypedDict):
     sidecar: dict[str, Any]
 
 
-def read_scan(root: str | Path, record: ScanRecord) -> OctVolume:
-    """Read the scan of a record; the manifest's eye counts where the file names none.
+ANNOTATIONS = ("layers", "mask")
+"""What may be read along with a scan, of the scan itself or of files that belong to it."""
+
+
+def check_annotations(names: Collection[str], called: str) -> tuple[str, ...]:
+    """The names, each once and in one order.
 
     Raises:
-        ScanError: as `read_volume`.
+        ValueError: one that there is not; the text begins with `called`.
+    """
+    unknown = sorted(set(names) - set(ANNOTATIONS))
+    if isinstance(names, str) or unknown:
+        raise ValueError(f"{called} ({names}) must be some of {', '.join(ANNOTATIONS)}")
+    return tuple(name for name in ANNOTATIONS if name in names)
+
+
+def annotation_files(
+    root: str | Path, record: ScanRecord, wanted: Collection[str] = ANNOTATIONS
+) -> tuple[ScanFile | None, ScanFile | None]:
+    """Mask and boundaries of a record, where it has them in files of their own."""
+    mask, layers = (
+        ScanFile(url=join(root, path)) if path and name in wanted else None
+        for name, path in (("mask", record.mask), ("layers", record.layers))
+    )
+    return mask, layers
+
+
+def scan_file(root: str | Path, record: ScanRecord) -> ScanFile:
+    """The scan of a record, and all that is said of it."""
+    return ScanFile(url=join(root, record.path), **_said(record))
+
+
+def read_scan(
+    root: str | Path, record: ScanRecord, *, annotations: Collection[str] = ()
+) -> OctVolume:
+    """Read the scan of a record; the manifest's eye counts where the file names none.
+
+    Args:
+        root: what the path of the record is relative to.
+        record: the scan.
+        annotations: of `ANNOTATIONS`, what is read of files that belong to the scan; boundaries
+            that it holds itself come always.
+
+    Raises:
+        ScanError: as `read_volume` and `add_annotations`.
     """
     volume = read_volume(join(root, record.path), **_said(record))
     if volume.laterality == "unknown":
         volume = replace(volume, laterality=record.laterality)
-    return volume
+    mask, layers = annotation_files(root, record, annotations)
+    if mask is None and layers is None:
+        return volume
+    return add_annotations(volume, scan_file(root, record), mask=mask, layers=layers)
 
 
 def open_scan(root: str | Path, record: ScanRecord) -> LazyVolume:

@@ -6,7 +6,7 @@ from typing import Any
 
 from oct_io.volume import Laterality
 
-RARE = ("spacing_mm", "member", "sidecar")
+RARE = ("spacing_mm", "member", "sidecar", "mask", "layers")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +26,8 @@ class ScanRecord:
         spacing_mm: millimetres in array order that stand above what the scan says, if given.
         member: which of several volumes in one file, if given.
         sidecar: what the folders around it say of it, the JSON of a sidecar; "" if nothing.
+        mask: file or folder with the classes of its voxels, relative to the root; "" if none.
+        layers: file with its layer boundaries, likewise; "" if none, or if the scan holds them.
         refused: (stage, reason) if the record is known to be unusable; such a record goes straight
             to the quarantine.
     """
@@ -42,6 +44,8 @@ class ScanRecord:
     spacing_mm: tuple[float, float, float] | None = None
     member: str = ""
     sidecar: str = field(default="", repr=False)
+    mask: str = field(default="", repr=False)
+    layers: str = field(default="", repr=False)
 
     @property
     def participant(self) -> str:

@@ -1,5 +1,6 @@
 """What a scan says about itself before its voxels are decoded, whatever its format."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from oct_io.volume import Confidence, Laterality, Pattern, Spacing, SpacingSource
@@ -26,6 +27,8 @@ class ScanHeader:
         spacing_confidence: how far the distance between B-scans can be relied on.
         series_instance_uid: what the files of one volume have in common.
         instance_number: place of the file among them.
+        layers: layer boundaries that the file holds, and the share of A-scans that have each; of
+            formats that must be decoded to be known.
     """
 
     shape: tuple[int, int, int]
@@ -48,6 +51,7 @@ class ScanHeader:
     spacing_confidence: Confidence = "none"
     series_instance_uid: str = field(default="", repr=False)
     instance_number: int = 0
+    layers: Mapping[str, float] = field(default_factory=dict)
 
 
 def text(value: object, limit: int = 64) -> str:

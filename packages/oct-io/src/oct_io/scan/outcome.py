@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_io.boundaries import with_standard_names
 from oct_io.errors import ScanError
 from oct_io.scan.content import check_content
 from oct_io.scan.file import RASTER
@@ -93,7 +94,7 @@ def complete(
         header: what was read of the file.
         where: for messages.
         patterns: scan patterns that the caller admits.
-        layers: surfaces, (bscans, columns) in the order of the file.
+        layers: surfaces, (bscans, columns) in the order of the file, by the file's words.
         localizer: en-face image.
         lost_bytes: what suggests that bytes of the file are missing.
 
@@ -117,7 +118,7 @@ def complete(
         region=header.region,
         pattern=header.pattern,
         participant_id=header.participant_id,
-        layers=dict(layers or {}),
+        layers=with_standard_names(layers or {}),
         localizer=localizer,
         bits=min(header.bits, 8 * voxels.itemsize),
         lost_bytes=lost_bytes,

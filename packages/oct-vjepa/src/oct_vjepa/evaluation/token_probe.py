@@ -2,24 +2,30 @@
 
 V-JEPA 2 trains several and reports the best on the validation set itself
 (evals/video_classification_frozen/eval.py), which is too kind to small data. Here a part of the
-training participants decides when to stop, and the test participants are looked at once.
+training participants decides when to stop and which is the best, and the test participants are
+looked at once. `fit_token_probes` trains several on one pass over the tokens.
 """
 
 import copy
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from oct_vjepa.heads.attentive import AttentiveHead, CrossAttentionHead, TokenHead
+from oct_vjepa.measures.target import Target
+from oct_vjepa.measures.units import Scores, average_units, score_units
 from oct_vjepa.model.decay import decay_groups
+from oct_vjepa.probes.answers import Floats, answers_of, scores_from, weights_of
+from oct_vjepa.probes.choice import best_of, validate_all
+from oct_vjepa.probes.hidden import Rows, losses_of
 from oct_vjepa.probes.linear import BOOTSTRAP, participant_folds, prepare_sides
+from oct_vjepa.probes.protocol import Round, check_part
 from oct_vjepa.rules import COUNT, check_choices, check_numbers
-from oct_vjepa.scores.metrics import Scores, average_units, score_units
 
 KINDS = ("attentive", "cross_attention")
 
@@ -113,16 +119,184 @@ def token_probe(
     config = TokenProbeConfig() if config is None else config
     sides = prepare_sides(tokens_train, y_train, tokens_test, y_test, groups_train, groups_test)
     fit, rest = participant_folds(tokens_train, sides.y, sides.groups, seed)[0]
-    head = _make_head(config, tokens_train.shape[2], sides.classes, seed).to(device)
-    epoch, loss = _train(head, tokens_train, sides.y, fit, rest, config, seed)
-    chances = _predict(head, tokens_test, config).softmax(1).numpy()
+    target = Target(kind="nominal", values=sides.y, names=tuple(sides.classes))
+    (trained,) = _train(tokens_train, _Asked.of(target, fit, rest, True), [config], seed, device)
+    chances = _predict(trained.head, tokens_test, config.batch_size).softmax(1).numpy()
     units = average_units(chances, sides.y_test, sides.groups_test)
     return TokenProbeResult(
         **score_units(units, sides.classes, seed=seed, bootstrap=bootstrap),
-        head=head.cpu().eval(),
-        best_epoch=epoch,
-        validation_loss=loss,
+        head=trained.head.cpu().eval(),
+        best_epoch=trained.best_epoch,
+        validation_loss=trained.loss,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FittedTokenProbe:
+    """The best of several learned pools, and what became of the others."""
+
+    head: TokenHead = field(repr=False)
+    """At its best epoch, on the CPU; its outputs are log-odds, or the quantity."""
+    target_kind: str
+    chosen: dict[str, Any]
+    """Settings, best epoch, headline and loss on validation of the best candidate."""
+    candidates: list[dict[str, Any]]
+    """The same of all candidates, as they were given."""
+
+    def predict(
+        self, tokens: NDArray[Any], *, batch_size: int = 32, device: torch.device | str = "cpu"
+    ) -> Floats:
+        """Scores of each row, (N, K), as `Target` says; `tokens` are (N, T, D)."""
+        outputs = _predict(self.head.to(device), tokens, batch_size)
+        return scores_from(self.target_kind, outputs.numpy())
+
+
+def fit_token_probes(
+    tokens: NDArray[Any],
+    target: Target,
+    groups: NDArray[Any],
+    on: Round,
+    candidates: Sequence[TokenProbeConfig],
+    *,
+    balanced: bool,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> FittedTokenProbe:
+    """Train all candidates on the fit rows, stop and choose by the validation rows.
+
+    Tokens are read once a pass for all candidates, as V-JEPA 2 does with 20. The best has the
+    greatest headline on validation participants, then the least log loss, then comes first.
+
+    Args:
+        tokens: (N, T, D) of a frozen encoder, all rows; float16 will do.
+        target: nominal, ordinal (its order is not used), multilabel or regression.
+        groups: (N,) participants.
+        on: which rows fit and which choose; the test rows are not looked at.
+        candidates: settings of each; all with one batch size.
+        balanced: weigh all classes alike.
+        seed: of first weights and order.
+        device: where to train; tokens go there batch by batch.
+
+    Raises:
+        ValueError: a target of survival, no candidates, several batch sizes, or a class without a
+            row to fit.
+    """
+    if target.kind == "survival":
+        raise ValueError("token_probe: it takes no survival target; fit_grid on pooled tokens does")
+    if len({one.batch_size for one in candidates}) != 1:
+        raise ValueError("token_probe: give one or more candidates, all with one batch_size")
+    if target.kind == "ordinal":
+        target = Target(kind="nominal", values=target.values, names=target.names)
+    check_part(target.take(on.fit), groups[on.fit], "token_probe: fit")
+    held, rows = target.take(on.validation), np.flatnonzero(on.validation)
+    check_part(held, groups[rows], "token_probe: validation", all_of=False)
+    asked = _Asked.of(target, np.flatnonzero(on.fit), rows, balanced)
+    trained = _train(tokens, asked, candidates, seed, device)
+    outputs = [_predict(one.head, tokens, candidates[0].batch_size, rows) for one in trained]
+    scores = [scores_from(target.kind, one.numpy()) for one in outputs]
+    found = validate_all(held, scores, groups[rows])
+    told = [
+        asdict(config)
+        | {"best_epoch": one.best_epoch, "validation": score.headline, "loss": score.loss}
+        for config, one, score in zip(candidates, trained, found, strict=True)
+    ]
+    best = best_of(found)
+    return FittedTokenProbe(
+        head=trained[best].head.cpu().eval(),
+        target_kind=target.kind,
+        chosen=told[best],
+        candidates=told,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """The question as a trainer takes it: rows by number, and their answers."""
+
+    kind: str
+    names: tuple[str, ...]
+    fit: NDArray[np.int64]
+    rest: NDArray[np.int64]
+    answers: dict[int, tuple[NDArray[Any], NDArray[Any]]]  # of a row, with their weights
+    centre: float
+    unit: float  # of a quantity, which is learned standardised
+
+    @classmethod
+    def of(
+        cls, target: Target, fit: NDArray[np.int64], rest: NDArray[np.int64], balanced: bool
+    ) -> "_Asked":
+        """From a target and numbers of rows."""
+        both, counted = np.concatenate([fit, rest]), target.take(fit)
+        answers = answers_of(target.take(both))
+        weights = weights_of(target.take(both), balanced=balanced, counted=counted)
+        centre, unit = 0.0, 1.0
+        if target.kind == "regression":
+            centre, unit = float(counted.values.mean()), float(counted.values.std()) or 1.0
+            answers = (answers - centre) / unit
+        of_row = dict(zip(both.tolist(), zip(answers, weights, strict=True), strict=True))
+        return cls(
+            kind=target.kind,
+            names=target.names,
+            fit=fit,
+            rest=rest,
+            answers=of_row,
+            centre=centre,
+            unit=unit,
+        )
+
+    def loss(self, outputs: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        """Mean loss of these rows, whose outputs are (N, outputs)."""
+        answers, weights = (
+            torch.from_numpy(np.stack([self.answers[row][part] for row in rows.tolist()]))
+            for part in (0, 1)
+        )
+        known = Rows(outputs, answers.to(outputs), weights.to(outputs))
+        return losses_of(self.kind, outputs[None], known)[0]
+
+
+@dataclass(kw_only=True, slots=True)
+class _Candidate:
+    """One head in training, and the best that it has been."""
+
+    head: TokenHead
+    config: TokenProbeConfig
+    optimizer: torch.optim.Optimizer
+    state: dict[str, Tensor]
+    best_epoch: int = 0
+    loss: float = float("inf")
+
+    @classmethod
+    def of(
+        cls, config: TokenProbeConfig, width: int, names: Sequence[str], seed: int, device: Any
+    ) -> "_Candidate":
+        """At its first weights."""
+        head = _make_head(config, width, list(names), seed).to(device)
+        groups = decay_groups(head, config.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        state = copy.deepcopy(head.state_dict())
+        return cls(head=head, config=config, optimizer=optimizer, state=state)
+
+    def step(self, tokens: Tensor, rows: NDArray[np.int64], asked: _Asked) -> None:
+        """Learn from a batch."""
+        self.head.train()
+        loss = asked.loss(self.head(tokens), rows)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def look(self, epoch: int, loss: float) -> bool:
+        """Keep the weights if they are the best; true while it may go on."""
+        if loss < self.loss:
+            self.loss, self.best_epoch = loss, epoch
+            self.state = copy.deepcopy(self.head.state_dict())
+        return epoch < self.config.epochs and epoch - self.best_epoch < self.config.patience
+
+    def finish(self, asked: _Asked) -> None:
+        """Put the best weights back; outputs in units of the quantity."""
+        self.head.load_state_dict(self.state)
+        with torch.no_grad():
+            self.head.linear.weight.mul_(asked.unit)
+            self.head.linear.bias.mul_(asked.unit).add_(asked.centre)
 
 
 def _make_head(config: TokenProbeConfig, width: int, classes: list[str], seed: int) -> TokenHead:
@@ -138,47 +312,44 @@ def _make_head(config: TokenProbeConfig, width: int, classes: list[str], seed: i
 
 
 def _train(
-    head: TokenHead,
     tokens: NDArray[Any],
-    y: NDArray[np.int64],
-    fit: NDArray[np.int64],
-    rest: NDArray[np.int64],
-    config: TokenProbeConfig,
+    asked: _Asked,
+    configs: Sequence[TokenProbeConfig],
     seed: int,
-) -> tuple[int, float]:
-    """Train, put the best epoch's weights back, return its number and validation loss."""
-    order = np.random.default_rng(seed)
-    counts = np.bincount(y[fit], minlength=len(head.classes))
-    weight = torch.from_numpy(len(fit) / (len(counts) * counts)).double()
-    optimizer = torch.optim.AdamW(decay_groups(head, config.weight_decay), lr=config.learning_rate)
-    best, best_epoch, state = np.inf, 0, copy.deepcopy(head.state_dict())
-    for epoch in range(1, config.epochs + 1):
-        head.train()
-        for rows in np.array_split(order.permutation(fit), -(-len(fit) // config.batch_size)):
-            logits = head(_rows(tokens, rows, head))
-            label = torch.from_numpy(y[rows]).to(logits.device)
-            loss = functional.cross_entropy(logits, label, weight.to(logits))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        logits = _predict(head, tokens[rest], config).double()
-        now = float(functional.cross_entropy(logits, torch.from_numpy(y[rest]), weight))
-        if now < best:
-            best, best_epoch, state = now, epoch, copy.deepcopy(head.state_dict())
-        elif epoch - best_epoch >= config.patience:
-            break
-    head.load_state_dict(state)
-    return best_epoch, best
+    device: torch.device | str,
+) -> list[_Candidate]:
+    """Train all candidates on the same batches, each up to its own best epoch."""
+    order, size = np.random.default_rng(seed), configs[0].batch_size
+    trained = [_Candidate.of(one, tokens.shape[2], asked.names, seed, device) for one in configs]
+    going, epoch = trained, 0
+    while going:
+        epoch += 1
+        shuffled = order.permutation(asked.fit)
+        for rows in np.array_split(shuffled, -(-len(shuffled) // size)):
+            batch = _rows(tokens, rows, going[0].head)
+            for one in going:
+                one.step(batch, rows, asked)
+        held = [_predict(one.head, tokens, size, asked.rest).double() for one in going]
+        going = [
+            one
+            for one, outputs in zip(going, held, strict=True)
+            if one.look(epoch, float(asked.loss(outputs, asked.rest)))
+        ]
+    for one in trained:
+        one.finish(asked)
+    return trained
 
 
-def _rows(tokens: NDArray[Any], rows: NDArray[np.int64] | slice, head: nn.Module) -> Tensor:
+def _rows(tokens: NDArray[Any], rows: NDArray[np.int64], head: nn.Module) -> Tensor:
     device = next(head.parameters()).device
     return torch.from_numpy(np.asarray(tokens[rows], dtype=np.float32)).to(device)
 
 
 @torch.no_grad()
-def _predict(head: TokenHead, tokens: NDArray[Any], config: TokenProbeConfig) -> Tensor:
+def _predict(
+    head: TokenHead, tokens: NDArray[Any], size: int, rows: NDArray[np.int64] | None = None
+) -> Tensor:
     head.eval()
-    starts = range(0, len(tokens), config.batch_size)
-    parts = [head(_rows(tokens, slice(one, one + config.batch_size), head)) for one in starts]
+    rows = np.arange(len(tokens)) if rows is None else rows
+    parts = [head(_rows(tokens, rows[at : at + size], head)) for at in range(0, len(rows), size)]
     return torch.cat(parts).float().cpu()

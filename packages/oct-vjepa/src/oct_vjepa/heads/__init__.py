@@ -1,6 +1,9 @@
 """What stands on an encoder: linear, MLP, attentive and segmentation heads, and how they learn.
 
-`head` says what all of them are. `classifier` and `segmentation` are objectives for fine-tuning,
-`finetuning` decides what learns and how fast, `adapters` are LoRA. This wing builds on the model;
-it never reads a label table, and its scores come from the evaluation.
+`head` says what all of them are, `build` makes one by name, `answer` says what its outputs mean,
+`multivolume` pools the volumes of a participant and trains on kept features. `supervised` and
+`segmentation` train with the encoder, with the `costs` and `losses` of each kind of question;
+`finetuning` decides what learns and how fast, `adapters` are LoRA, `augmentation` changes volumes.
+`configuration` holds all settings and needs no torch. This wing builds on the model; it never reads
+a label table, and its scores come from the evaluation.
 """

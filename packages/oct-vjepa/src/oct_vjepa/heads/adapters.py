@@ -4,47 +4,13 @@ PEFT is loaded on first use: install `oct-vjepa[lora]`.
 """
 
 import importlib
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
+from oct_vjepa.heads.configuration import PARTS, LoraConfig
 from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.rules import COUNT, FROM_0_BELOW_1, POSITIVE, check_numbers
-
-PARTS = {
-    "qkv": "attention.qkv",
-    "proj": "attention.proj",
-    "fc1": "mlp.fc1",
-    "fc2": "mlp.fc2",
-}
-"""Linear maps of a block by the name that `LoraConfig.parts` takes."""
-
-
-@dataclass(kw_only=True, slots=True)
-class LoraConfig:
-    """Shape of the adapters (LoRA, Hu et al. 2021)."""
-
-    rank: int = 8
-    """Width of the bottleneck; the paper finds 4 to 8 enough for attention."""
-
-    alpha: float = 16.0
-    """The change is scaled by alpha / rank; twice the rank is common practice."""
-
-    dropout: float = 0.0
-    """Share of the adapter's inputs that training sets to 0."""
-
-    parts: list[str] = field(default_factory=lambda: ["qkv", "proj", "fc1", "fc2"])
-    """Which maps of each block get an adapter."""
-
-    def __post_init__(self) -> None:
-        check_numbers(self, "lora", COUNT, "rank")
-        check_numbers(self, "lora", POSITIVE, "alpha")
-        check_numbers(self, "lora", FROM_0_BELOW_1, "dropout")
-        unknown = sorted(set(self.parts) - PARTS.keys())
-        if unknown or not self.parts:
-            raise ValueError(f"lora.parts ({self.parts}) must be among {', '.join(PARTS)}")
 
 
 def has_lora(encoder: nn.Module) -> bool:

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from oct_vjepa.heads.head import Head
+from oct_vjepa.heads.head import Head, check_dropout
 from oct_vjepa.model.attention import attend
 from oct_vjepa.model.blocks import INIT_STD, Attention, Mlp
 from oct_vjepa.model.positions import Rotary
@@ -139,14 +140,17 @@ class CrossAttentionPool(nn.Module):
 
 
 class TokenHead(Head):
-    """A head that reads all tokens: a learned pool, then one linear layer."""
+    """A head that reads all tokens: a learned pool, dropout, then one linear layer."""
 
     pool: nn.Module
     linear: nn.Linear
 
-    def __init__(self, pool: nn.Module, shape: dict[str, Any], classes: Sequence[str]) -> None:
+    def __init__(
+        self, pool: nn.Module, shape: dict[str, Any], classes: Sequence[str], dropout: float
+    ) -> None:
         super().__init__()
         self.classes, self._shape = list(classes), shape
+        self.dropout = check_dropout(dropout)
         self.pool = pool
         self.linear = nn.Linear(shape["width"], len(self.classes))
         nn.init.trunc_normal_(self.linear.weight, std=INIT_STD)
@@ -154,7 +158,8 @@ class TokenHead(Head):
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
         """Logits (B, classes)."""
-        return self.linear(self.pool(tokens_BND))
+        pooled = self.pool(tokens_BND)
+        return self.linear(functional.dropout(pooled, self.dropout, self.training))
 
     def from_tokens(self, tokens_BND: Tensor, *, class_tokens: int = 0) -> Tensor:
         """Logits (B, classes); class tokens are asked like any other."""
@@ -162,7 +167,7 @@ class TokenHead(Head):
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments that rebuild this head."""
-        return self._shape | {"classes": self.classes}
+        return self._shape | {"classes": self.classes, "dropout": self.dropout}
 
 
 class AttentiveHead(TokenHead):
@@ -170,9 +175,11 @@ class AttentiveHead(TokenHead):
 
     kind = "attentive_head"
 
-    def __init__(self, *, width: int, classes: Sequence[str], **shape: Any) -> None:
+    def __init__(
+        self, *, width: int, classes: Sequence[str], dropout: float = 0.0, **shape: Any
+    ) -> None:
         shape = {"width": width} | shape
-        super().__init__(AttentivePool(**shape), shape, classes)
+        super().__init__(AttentivePool(**shape), shape, classes, dropout)
 
 
 class CrossAttentionHead(TokenHead):
@@ -180,9 +187,11 @@ class CrossAttentionHead(TokenHead):
 
     kind = "cross_attention_head"
 
-    def __init__(self, *, width: int, classes: Sequence[str], **shape: Any) -> None:
+    def __init__(
+        self, *, width: int, classes: Sequence[str], dropout: float = 0.0, **shape: Any
+    ) -> None:
         shape = {"width": width} | shape
-        super().__init__(CrossAttentionPool(**shape), shape, classes)
+        super().__init__(CrossAttentionPool(**shape), shape, classes, dropout)
 
 
 def _check_heads(width: int, heads: int) -> None:

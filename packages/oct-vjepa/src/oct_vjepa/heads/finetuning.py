@@ -2,46 +2,18 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from oct_vjepa.heads.adapters import has_lora
+from oct_vjepa.heads.configuration import FinetuningConfig
 from oct_vjepa.model.decay import decays
 from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.rules import ABOVE_0_TO_1, COUNT, POSITIVE, check_choices, check_numbers
 
-MODES = ("linear", "gradual", "full", "lora")
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 _LATE = re.compile(r"(?:^|\.)norms?\.")  # the norm behind the last block
-
-
-@dataclass(kw_only=True, slots=True)
-class FinetuningConfig:
-    """What learns, and how fast beside the head."""
-
-    mode: str = "linear"
-    """linear: the head alone; gradual: the head, then one block after the other from the top; full:
-    everything; lora: the head and the adapters of `add_lora`."""
-
-    layer_decay: float = 0.65
-    """Each layer learns this much slower than the one above it; 1 turns it off. 0.65 is the value
-    of BEiT (base) and of RETFound's command; MAE takes 0.65 to 0.75, others went down to 0.5."""
-
-    encoder_lr_scale: float = 1.0
-    """Learning rate of the encoder's last layer over that of the head."""
-
-    unfreeze_every: int = 100
-    """Applied optimiser steps until the next block joins; mode "gradual" only. Each block that
-    joins is one more compilation on XLA."""
-
-    def __post_init__(self) -> None:
-        check_choices(self, "finetuning", mode=MODES)
-        check_numbers(self, "finetuning", ABOVE_0_TO_1, "layer_decay")
-        check_numbers(self, "finetuning", POSITIVE, "encoder_lr_scale")
-        check_numbers(self, "finetuning", COUNT, "unfreeze_every")
 
 
 def layer_of(name: str, depth: int) -> int:
@@ -178,11 +150,14 @@ class FineTuned(nn.Module):
         Counts from the top: 0 is the head alone, depth + 1 is everything.
         """
         depth = len(self.encoder.blocks)
-        if self.config.mode == "lora":
+        config = self.config
+        if config.mode == "lora":
             return depth + 1
-        count = {"linear": 0, "full": depth + 1}.get(self.config.mode)
+        fixed = {"linear": 0, "partial": min(config.blocks, depth), "full": depth + 1}
+        count = fixed.get(config.mode)
         if count is None:
-            count = min(self._count() // self.config.unfreeze_every, depth + 1)
+            rounds = self._count() // config.unfreeze_every
+            count = min(rounds * config.unfreeze_blocks, depth + 1)
         if count != self._open:
             self._open = count
             for name, weight in self.encoder.named_parameters():

@@ -1,12 +1,14 @@
 """What every head is: it knows its classes, reads tokens or pooled features, and can be saved."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
+from oct_vjepa.heads.answer import Answer
 from oct_vjepa.model.pooling import pool_tokens
 from oct_vjepa.model.weights import WeightsError, load_weights, read_config, write_weights
 
@@ -20,6 +22,8 @@ class Head(nn.Module):
 
     kind: ClassVar[str]
     classes: list[str]
+    answer: Answer = Answer()
+    """What the outputs mean; saved with the head."""
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments that rebuild this head, as JSON values."""
@@ -31,7 +35,7 @@ class Head(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors to `folder`."""
-        write_weights(folder, self.kind, self.settings(), self)
+        write_weights(folder, self.kind, self.settings() | {"answer": asdict(self.answer)}, self)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -42,11 +46,13 @@ class Head(nn.Module):
         """
         settings = read_config(folder, cls.kind)
         try:
+            answer = Answer(**settings.pop("answer", {}))
             with torch.device("meta"):  # no numbers yet: all of them are in the file
                 head = cls(**settings)
         except (TypeError, ValueError) as error:
             raise WeightsError(f"{folder}: config.json is not valid: {error}") from error
         load_weights(head, folder)
+        head.answer = answer
         return head.eval()
 
 
@@ -58,11 +64,18 @@ class PooledHead(Head):
         classes: names of the classes, in the order of the outputs.
         pool: how the tokens became features, so that whoever uses the head does the same; empty
             if they were not pooled from tokens.
+        dropout: share of the last layer's input that training sets to 0.
+
+    Raises:
+        ValueError: a dropout that is not from 0 to below 1.
     """
 
-    def __init__(self, *, width: int, classes: Sequence[str], pool: str = "") -> None:
+    def __init__(
+        self, *, width: int, classes: Sequence[str], pool: str = "", dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.classes, self.pool = list(classes), pool
+        self.dropout = check_dropout(dropout)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
 
@@ -92,4 +105,20 @@ class PooledHead(Head):
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments that rebuild this head."""
-        return {"width": len(self.mean), "classes": self.classes, "pool": self.pool}
+        return {
+            "width": len(self.mean),
+            "classes": self.classes,
+            "pool": self.pool,
+            "dropout": self.dropout,
+        }
+
+
+def check_dropout(dropout: float) -> float:
+    """Return `dropout`.
+
+    Raises:
+        ValueError: it is not from 0 to below 1.
+    """
+    if not 0 <= dropout < 1:
+        raise ValueError(f"head.dropout ({dropout}) must be from 0 to below 1")
+    return dropout

@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from oct_vjepa.heads.head import PooledHead
 
@@ -16,17 +17,21 @@ class LinearHead(PooledHead):
         width: features of a volume, D.
         classes: names of the classes, in the order of the outputs.
         pool: how the tokens became features; empty if they were not pooled from tokens.
+        dropout: share of the features that training sets to 0.
     """
 
     kind = "linear_head"
 
-    def __init__(self, *, width: int, classes: Sequence[str], pool: str = "") -> None:
-        super().__init__(width=width, classes=classes, pool=pool)
+    def __init__(
+        self, *, width: int, classes: Sequence[str], pool: str = "", dropout: float = 0.0
+    ) -> None:
+        super().__init__(width=width, classes=classes, pool=pool, dropout=dropout)
         self.linear = nn.Linear(width, len(self.classes))
 
     def forward(self, features_BD: Tensor) -> Tensor:
         """Logits (B, classes); softmax gives the probabilities."""
-        return self.linear((features_BD - self.mean) / self.scale)
+        features_BD = (features_BD - self.mean) / self.scale
+        return self.linear(functional.dropout(features_BD, self.dropout, self.training))
 
     @classmethod
     def from_regression(cls, model: Any, classes: Sequence[str], pool: str = "") -> Self:

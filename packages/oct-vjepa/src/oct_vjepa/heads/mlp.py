@@ -1,17 +1,25 @@
 """One hidden layer on pooled features."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from oct_vjepa.heads.head import PooledHead
 from oct_vjepa.model.blocks import INIT_STD
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+}
+
 
 class MlpHead(PooledHead):
-    """Standardise, then one hidden layer with exact GELU and dropout.
+    """Standardise, then one hidden layer with dropout.
 
     Args:
         width: features of a volume, D.
@@ -19,9 +27,11 @@ class MlpHead(PooledHead):
         pool: how the tokens became features; empty if they were not pooled from tokens.
         hidden: width of the hidden layer.
         dropout: share of the hidden features that training sets to 0.
+        activation: one of `ACTIVATIONS`; gelu is the exact one.
 
     Raises:
-        ValueError: no hidden features, or a dropout that is not from 0 to below 1.
+        ValueError: no hidden features, a dropout that is not from 0 to below 1, or an activation
+            that is not there.
     """
 
     kind = "mlp_head"
@@ -34,13 +44,14 @@ class MlpHead(PooledHead):
         pool: str = "",
         hidden: int = 256,
         dropout: float = 0.0,
+        activation: str = "gelu",
     ) -> None:
-        super().__init__(width=width, classes=classes, pool=pool)
+        super().__init__(width=width, classes=classes, pool=pool, dropout=dropout)
         if hidden < 1:
             raise ValueError(f"head.hidden ({hidden}) must be positive")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"head.dropout ({dropout}) must be from 0 to below 1")
-        self.dropout = dropout
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"head.activation ({activation}) must be one of {list(ACTIVATIONS)}")
+        self.activation = activation
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, len(self.classes))
         for layer in (self.fc1, self.fc2):
@@ -49,10 +60,11 @@ class MlpHead(PooledHead):
 
     def forward(self, features_BD: Tensor) -> Tensor:
         """Logits (B, classes)."""
-        hidden = functional.gelu(self.fc1((features_BD - self.mean) / self.scale))
+        hidden = self.fc1((features_BD - self.mean) / self.scale)
+        hidden = ACTIVATIONS[self.activation](hidden)
         return self.fc2(functional.dropout(hidden, self.dropout, self.training))
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments that rebuild this head."""
-        own = {"hidden": self.fc1.out_features, "dropout": self.dropout}
+        own = {"hidden": self.fc1.out_features, "activation": self.activation}
         return PooledHead.settings(self) | own

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from oct_vjepa.heads.finetuning import FineTuned, FinetuningConfig
+from oct_vjepa.heads.configuration import FinetuningConfig
+from oct_vjepa.heads.finetuning import FineTuned
 from oct_vjepa.heads.head import Head
 from oct_vjepa.model.blocks import INIT_STD
 from oct_vjepa.model.configuration import grid_of

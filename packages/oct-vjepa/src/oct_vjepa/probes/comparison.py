@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_vjepa.measures.units import Interval
 from oct_vjepa.probes.linear import BOOTSTRAP, ProbeResult, paired_difference, probe_sides
-from oct_vjepa.scores.metrics import Interval
 
 UNLABELLED = -1
 """Label of a volume that takes no part in a probe."""

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.probes.linear import BOOTSTRAP, probe
-from oct_vjepa.scores.metrics import (
+from oct_vjepa.measures.units import (
     Interval,
     Scores,
     auroc,
@@ -16,6 +15,7 @@ from oct_vjepa.scores.metrics import (
     interval_of,
     resample_weights,
 )
+from oct_vjepa.probes.linear import BOOTSTRAP, probe
 
 SIZES = (25, 50, 100)
 REPEATS = 5
@@ -105,12 +105,17 @@ def label_efficiency(
 
 
 def draw_participants(
-    y_N: NDArray[Any], groups_N: NDArray[Any], size: int, *, seed: tuple[int, ...]
+    y_N: NDArray[Any],
+    groups_N: NDArray[Any],
+    size: int,
+    *,
+    seed: tuple[int, ...],
+    at_least: bool = False,
 ) -> NDArray[np.bool_]:
     """Rows of `size` participants drawn without replacement, true where drawn, (N,).
 
     Drawn within those who have the same label or labels, in proportion, at least two each or all of
-    them if they are fewer.
+    them if they are fewer; with `at_least` a size below what that needs is raised to it.
 
     Raises:
         ValueError: the size is below what that needs, or above the number of participants.
@@ -123,6 +128,7 @@ def draw_participants(
     stratum = np.unique(has, axis=0, return_inverse=True)[1].reshape(-1)
     counts = np.bincount(stratum)
     least = np.minimum(counts, 2)
+    size = max(size, int(least.sum())) if at_least else size
     if not least.sum() <= size <= len(people):
         raise ValueError(
             f"sizes ({size}) must be from {least.sum()}, two participants for each class, to "

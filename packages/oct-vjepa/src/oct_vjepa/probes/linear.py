@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.scores.metrics import (
+from oct_vjepa.measures.units import (
     Interval,
     Scores,
     auroc,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from oct_vjepa.measures.units import Scores, average_units, score_units
 from oct_vjepa.probes.linear import BOOTSTRAP, prepare_sides
-from oct_vjepa.scores.metrics import Scores, average_units, score_units
 
 NEIGHBOURS = 20  # DINO's k
 TEMPERATURE = 0.07  # DINO's
@@ -51,14 +51,35 @@ def neighbour_votes(
     """
     if k < 1 or not temperature > 0:
         raise ValueError(f"neighbours: k ({k}) and temperature ({temperature}) must be positive")
+    best, rows = nearest_rows(
+        features_ND, query_MD, k=k, groups_N=groups_N, query_groups_M=query_groups_M
+    )
+    hot_NC = functional.one_hot(labels_N, classes).to(best.dtype)
+    return vote(best, hot_NC[rows], temperature)
+
+
+def nearest_rows(
+    features_ND: Tensor,
+    query_MD: Tensor,
+    *,
+    k: int,
+    groups_N: Tensor | None = None,
+    query_groups_M: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Cosines and numbers of the k most similar rows of other groups, the best first, (M, k).
+
+    Fewer than k where there are no more rows. Features are standardised with `features_ND`.
+
+    Raises:
+        ValueError: a query for whom no row of another group is left.
+    """
     spread = features_ND.std(dim=0, correction=0)
     scale = torch.where(spread > 1e-12, spread, torch.ones_like(spread))
     known, asked = (
         functional.normalize((part - features_ND.mean(dim=0)) / scale, dim=1)
         for part in (features_ND, query_MD)
     )
-    hot_NC = functional.one_hot(labels_N, classes).to(known.dtype)
-    votes = []
+    found = []
     for start in range(0, len(asked), _ROWS):
         cosine = asked[start : start + _ROWS] @ known.T
         if groups_N is not None and query_groups_M is not None:
@@ -66,10 +87,14 @@ def neighbour_votes(
             if own.all(dim=1).any():
                 raise ValueError("neighbours: a volume has no row of another group to compare with")
             cosine = cosine.masked_fill(own, -torch.inf)
-        best, rows = cosine.topk(min(k, cosine.shape[1]), dim=1)
-        weight = ((best - best[:, :1]) / temperature).exp()
-        votes.append((weight.unsqueeze(-1) * hot_NC[rows]).sum(dim=1) / weight.sum(1, keepdim=True))
-    return torch.cat(votes)
+        found.append(cosine.topk(min(k, cosine.shape[1]), dim=1))
+    return torch.cat([one.values for one in found]), torch.cat([one.indices for one in found])
+
+
+def vote(cosine_Mk: Tensor, answers_MkO: Tensor, temperature: float) -> Tensor:
+    """Mean answer of the neighbours, weighted by exp(cosine / temperature), (M, O)."""
+    weight_Mk = ((cosine_Mk - cosine_Mk[:, :1]) / temperature).exp()
+    return (weight_Mk.unsqueeze(-1) * answers_MkO).sum(dim=1) / weight_Mk.sum(1, keepdim=True)
 
 
 def neighbour_probe(

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_vjepa.measures.units import Scores
 from oct_vjepa.probes.linear import BOOTSTRAP, probe_sides
-from oct_vjepa.scores.metrics import Scores
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,5 +1,8 @@
-"""How good predictions are: metrics with intervals, from arrays of scores, labels and participants.
+"""How good predictions are, with intervals: cards, comparisons, and how far to believe an answer.
 
-The participant is the unit that is resampled. Nothing here has seen a feature, a volume or a model;
-use it with the predictions of any program. This wing imports nothing of the package but `rules`.
+The participant is the unit that is resampled: `resampling` draws participants and seeds,
+`scorecard` scores one candidate and compares several, `cards` are its results, `paired` its tests.
+`subgroups` and `curves` look closer. `calibration`, `conformal` and `novelty` say how far a single
+answer can be believed. Nothing here has seen a volume or a model; use it with the predictions of
+any program. This wing builds on `measures`.
 """

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from oct_vjepa.scores.target import STRATA, Target
+from oct_vjepa.measures.target import STRATA, Target
 
 NAN = np.nan
 

@@ -1,0 +1,212 @@
+"""Every candidate asked in every round with every seed, by frozen features or by training."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import oct_vjepa
+import oct_xla
+from numpy.typing import NDArray
+from oct_launch import Stages
+from oct_vjepa.probes.answers import priors_of, shift_priors
+from oct_vjepa.probes.choice import ensemble
+from oct_vjepa.probes.protocol import Round, few_labels
+from oct_vjepa.trials.judging import Answer, Answers, Candidate, answer_frozen
+
+from oct_judge.candidates import PRETRAINED, RANDOM, Cast, random_encoder
+from oct_judge.question import FROZEN, FinetuneConfig
+from oct_judge.study import Study
+from oct_judge.training import train_mode
+
+Everyone = dict[str, Answers]
+"""Name of a candidate to what it answers."""
+
+
+def ask_everyone(
+    config: FinetuneConfig,
+    study: Study,
+    cast: Cast,
+    runtime: oct_xla.Runtime,
+    folder: Path,
+    stages: Stages,
+) -> Everyone:
+    """Ask the encoder first, then who stands beside it; the encoder comes first in the result."""
+    compare = config.compare
+    found: Everyone = {}
+    if config.mode in FROZEN:
+        found[PRETRAINED] = ask(config, study, cast.pretrained(), config.mode)
+    else:
+        found[PRETRAINED] = ask_trained(
+            config, study, lambda seed: cast.encoder, PRETRAINED, runtime, folder
+        )
+    remember(config, study, cast, found[PRETRAINED])
+    askers: list[tuple[str, Callable[[], Answers]]] = []
+    if compare.random_init:
+        if config.mode in FROZEN:
+            askers.append((RANDOM, lambda: ask(config, study, cast.random(), config.mode)))
+        else:
+            untrained = partial(random_encoder, cast.encoder.config)
+            train = partial(ask_trained, config, study, untrained, RANDOM, runtime, folder)
+            askers.append((RANDOM, train))
+    kind = config.mode if config.mode in FROZEN else "linear"
+    candidates = [cast.baseline(name) for name in compare.baselines]
+    if compare.together:
+        candidates += [cast.beside(name) for name in compare.baselines]
+    if compare.ranked:
+        names = [*([PRETRAINED] if config.mode in FROZEN else []), *compare.baselines]
+        candidates += [cast.ranked(name) for name in names]
+    askers += [(one.name, partial(ask, config, study, one, kind)) for one in candidates]
+    for number, (name, asker) in enumerate(askers):
+        stages("asking", number, len(askers))
+        found[name] = asker()
+    stages("asking", len(askers), len(askers))
+    if compare.ensemble and config.seeds > 1:
+        found[f"{PRETRAINED}, seeds together"] = together(found[PRETRAINED], compare.ensemble)
+    return found
+
+
+def ask(
+    config: FinetuneConfig,
+    study: Study,
+    candidate: Candidate,
+    kind: str,
+    rounds: Sequence[Round] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Answers:
+    """Fit a probe to a candidate's features in each round with each seed."""
+    return [
+        list(
+            answer_frozen(
+                candidate,
+                kind,
+                study.target,
+                study.panel.people,
+                study.rounds if rounds is None else rounds,
+                config.grid,
+                seed=seed,
+                balanced=config.balanced,
+            )
+        )
+        for seed in (seeds_of(config) if seeds is None else seeds)
+    ]
+
+
+def seeds_of(config: FinetuneConfig) -> list[int]:
+    """Seeds of the repeats."""
+    return list(range(config.seed, config.seed + config.seeds))
+
+
+def remember(config: FinetuneConfig, study: Study, cast: Cast, answers: Answers) -> None:
+    """Note which readout stands beside a baseline: the chosen one, or of training the first."""
+    first = next(iter(cast.embed.readout.names(cast.encoder.config.depth)))
+    for seed, rounds in zip(seeds_of(config), answers, strict=True):
+        for one in rounds:
+            cast.chosen[one.round, seed] = str(one.chosen.get("readout", first))
+
+
+def ask_trained(
+    config: FinetuneConfig,
+    study: Study,
+    start: Callable[[int], oct_vjepa.Encoder],
+    name: str,
+    runtime: oct_xla.Runtime,
+    folder: Path,
+) -> Answers:
+    """Train in each round with each seed; every run has a folder of its own and can be resumed.
+
+    Args:
+        config: of the evaluation.
+        study: the question.
+        start: encoder to start from with a seed.
+        name: of the candidate; names its folder.
+        runtime: where to train.
+        folder: of the evaluation.
+    """
+    found: Answers = []
+    for seed in seeds_of(config):
+        found.append([])
+        for number, one in enumerate(study.rounds):
+            place = folder / "training" / f"{name.replace(' ', '-')}-seed{seed}-round{number}"
+            trained = train_mode(
+                config.training,
+                start(seed),
+                study.examples.volumes,
+                study.target,
+                one,
+                runtime=runtime,
+                run_dir=place,
+                seed=seed,
+                data=study.rows.fingerprint,
+                progress=True,
+            )
+            if trained.ending.reason == "stopped":
+                raise Stopped(trained.ending.step)
+            found[-1].append(_answer(config, study, one, seed, trained.scores_NK))
+    return found
+
+
+class Stopped(Exception):
+    """A run was told to stop, and has saved; the same command goes on."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped at step {step}; the same command goes on from there")
+
+
+def _answer(
+    config: FinetuneConfig, study: Study, one: Round, seed: int, scores: NDArray[np.float64]
+) -> Answer:
+    validation, test = np.flatnonzero(one.validation), np.flatnonzero(one.test)
+    likely = scores
+    if study.target.is_counted and config.training.class_weights == "auto":
+        priors = priors_of(study.target.take(np.flatnonzero(one.fit)))
+        likely = shift_priors(study.target.kind, scores, priors)
+    return Answer(
+        round=one.name,
+        seed=seed,
+        validation_rows=validation,
+        test_rows=test,
+        validation=likely[validation],
+        test=likely[test],
+        validation_decided=scores[validation],
+        test_decided=scores[test],
+    )
+
+
+def together(answers: Answers, how: str) -> Answers:
+    """What the seeds say together: one seed whose scores are the ensemble's."""
+    joined = []
+    for rounds in zip(*answers, strict=True):
+        weights = None
+        if how == "weighted":
+            weights = [float(one.chosen.get("headline", 1.0)) for one in rounds]
+        parts = ("validation", "test", "validation_decided", "test_decided")
+        scores = {
+            part: ensemble([getattr(one, part) for one in rounds], how, weights=weights)
+            for part in parts
+        }
+        joined.append(replace(rounds[0], **scores, probe=None))
+    return [joined]
+
+
+def ask_with_few_labels(
+    config: FinetuneConfig, study: Study, candidates: Mapping[str, Candidate]
+) -> Iterator[tuple[str, float, Answers]]:
+    """Candidate, share of the labels, answers: a turn for each subset that is drawn.
+
+    All candidates see the same subsets.
+    """
+    for fraction in sorted(config.compare.fractions):
+        turns = config.compare.turns if fraction < 1 else 1
+        for name, candidate in candidates.items():
+            answers: Answers = []
+            for turn in range(turns):
+                rounds = [
+                    few_labels(
+                        one, study.target, study.panel.people, fraction, seed=config.seed, turn=turn
+                    )
+                    for one in study.rounds
+                ]
+                answers += ask(config, study, candidate, config.mode, rounds, [config.seed])
+            yield name, fraction, answers

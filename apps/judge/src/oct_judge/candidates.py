@@ -1,0 +1,192 @@
+"""Who answers: encoders, baselines, and both side by side, each as features of the rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import oct_vjepa
+import oct_xla
+import torch
+from numpy.typing import NDArray
+from oct_vjepa.evaluation.features import load_or_embed
+from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
+from oct_vjepa.probes.baselines import BASELINES, rank_normalise
+from oct_vjepa.probes.protocol import Round
+from oct_vjepa.trials.judging import Candidate, Readouts
+
+PRETRAINED, RANDOM, RANKED = "pretrained", "random init", ", grey ranks"
+
+
+class Volumes(Protocol):
+    """Volumes by number."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, number: int, /) -> NDArray[Any]:
+        """(Z, Y, X)."""
+
+
+@dataclass(slots=True)
+class Rows:
+    """The volumes of the question, as encoders and baselines want them.
+
+    Attributes:
+        volumes: (Z, Y, X) each.
+        fingerprint: stands for them and their order.
+        spacings: (N, 3) along (Z, Y, X).
+    """
+
+    volumes: Volumes
+    fingerprint: str
+    spacings: NDArray[Any]
+
+
+class RankedVolumes:
+    """The same volumes with the grey levels of each replaced by their ranks."""
+
+    def __init__(self, volumes: Volumes) -> None:
+        self._volumes = volumes
+
+    def __len__(self) -> int:
+        return len(self._volumes)
+
+    def __getitem__(self, number: int, /) -> NDArray[Any]:
+        return rank_normalise(self._volumes[number])
+
+
+@dataclass(slots=True)
+class Embedder:
+    """Finds the features of an encoder, from disk where they are kept in this precision.
+
+    Attributes:
+        folder: where features are kept.
+        runtime: where to compute.
+        readout: which blocks and pools.
+        batch_size: volumes in one pass.
+    """
+
+    folder: Path
+    runtime: oct_xla.Runtime
+    readout: ReadoutConfig
+    batch_size: int
+
+    def __call__(self, encoder: oct_vjepa.Encoder, rows: Rows) -> Readouts:
+        """Readouts of all rows."""
+        precision = self.runtime.precision
+        depth = encoder.config.depth
+        with self.runtime.autocast():
+            features = load_or_embed(
+                encoder,
+                iter_volumes(rows.volumes),
+                volumes_fingerprint=rows.fingerprint,
+                folder=self.folder if precision == "fp32" else self.folder / precision,
+                batch_size=self.batch_size,
+                device=self.runtime.device,
+                pools=self.readout.pools,
+                spacing=rows.spacings,
+                layers=range(depth),
+            )
+        return read_out(features, self.readout, depth)
+
+
+def random_encoder(config: oct_vjepa.EncoderConfig, seed: int) -> oct_vjepa.Encoder:
+    """The network as it is before any training; the generator of the process stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return oct_vjepa.Encoder(config).eval()
+
+
+@dataclass(slots=True)
+class Cast:
+    """Makes the candidates of an evaluation; features are computed once and remembered.
+
+    Attributes:
+        encoder: who is asked.
+        embed: finds features.
+        rows: of the question.
+        chosen: readout that validation chose for the encoder, by round and seed; it is what stands
+            beside a baseline.
+    """
+
+    encoder: oct_vjepa.Encoder
+    embed: Embedder
+    rows: Rows
+    chosen: dict[tuple[str, int], str] = field(default_factory=dict)
+    _kept: dict[tuple[Any, ...], NDArray[Any]] = field(default_factory=dict)
+
+    def pretrained(self) -> Candidate:
+        """The encoder that is asked."""
+        found = self.embed(self.encoder, self.rows)
+        return Candidate(name=PRETRAINED, readouts=lambda one, seed: found)
+
+    def random(self) -> Candidate:
+        """Its network with random weights, others for each seed."""
+        return Candidate(name=RANDOM, readouts=lambda one, seed: self._random(seed, self.rows))
+
+    def baseline(self, name: str) -> Candidate:
+        """Features that nobody learned.
+
+        Raises:
+            ValueError: no such baseline.
+        """
+        if name not in BASELINES:
+            known = ", ".join(BASELINES)
+            raise ValueError(f"compare.baselines ({name}) must be among {known}")
+        return Candidate(
+            name=name, readouts=lambda one, seed: {"": self._baseline(name, one, seed, self.rows)}
+        )
+
+    def beside(self, name: str) -> Candidate:
+        """The encoder's features as chosen, and a baseline's, side by side."""
+
+        def readouts(one: Round, seed: int) -> Readouts:
+            readout = self.chosen[one.name, seed]
+            own = self.embed(self.encoder, self.rows)[readout]
+            other = self._baseline(name, one, seed, self.rows)
+            return {f"{readout} + {name}": np.concatenate([own, other], axis=1)}
+
+        return Candidate(name=f"{PRETRAINED} + {name}", readouts=readouts)
+
+    def ranked(self, name: str) -> Candidate:
+        """The encoder, or a baseline, on volumes whose grey levels are ranks."""
+        rows = Rows(
+            RankedVolumes(self.rows.volumes), f"ranked{self.rows.fingerprint}", self.rows.spacings
+        )
+        if name == PRETRAINED:
+            return Candidate(
+                name=name + RANKED, readouts=lambda one, seed: self.embed(self.encoder, rows)
+            )
+        if name == RANDOM:
+            return Candidate(
+                name=name + RANKED, readouts=lambda one, seed: self._random(seed, rows)
+            )
+        return Candidate(
+            name=name + RANKED,
+            readouts=lambda one, seed: {"": self._baseline(name, one, seed, rows)},
+        )
+
+    def _random(self, seed: int, rows: Rows) -> Readouts:
+        return self.embed(random_encoder(self.encoder.config, seed), rows)
+
+    def _baseline(self, name: str, one: Round, seed: int, rows: Rows) -> NDArray[Any]:
+        """Features of all rows; what learns anything learns it from the fit rows."""
+        fitted = (one.fit.tobytes(), seed) if name in FITTED else ()
+        key = (name, rows.fingerprint, *fitted)
+        if key not in self._kept:
+            made = BASELINES[name](seed)
+            if name in FITTED:
+                made = made.fit(rows.volumes[number] for number in np.flatnonzero(one.fit).tolist())
+            self._kept[key] = made.transform(iter_volumes(rows.volumes))
+        return self._kept[key]
+
+
+FITTED = ("patch PCA 2x8x16", "patch PCA 1x8x8", "random layer")
+"""Baselines that look at the fit rows first; the others are functions of one volume."""
+
+
+def iter_volumes(volumes: Volumes) -> Iterator[NDArray[Any]]:
+    """One after the other, so that they are never in memory together."""
+    return (volumes[number] for number in range(len(volumes)))

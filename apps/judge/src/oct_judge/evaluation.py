@@ -1,0 +1,78 @@
+"""An evaluation from top to bottom: encoder, folder, source, question, answers, verdict, report."""
+
+from pathlib import Path
+
+import oct_io
+import oct_vjepa
+import oct_xla
+from oct_launch import (
+    EXIT_STOPPED,
+    Launch,
+    Stages,
+    check_window,
+    mistakes,
+    print_table,
+    refuse_url,
+)
+from oct_vjepa.model.weights import weights_fingerprint
+
+from oct_judge.asking import Stopped, ask_everyone, ask_with_few_labels
+from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder
+from oct_judge.question import FROZEN, FinetuneConfig
+from oct_judge.results import Found, describe, table_of, write_results
+from oct_judge.study import check_test_set, open_study
+from oct_judge.touches import touch
+
+
+def run(config: FinetuneConfig, launch: Launch) -> int:
+    """Run what `config` asks for; returns the exit code."""
+    refuse_url("features", config.features)
+    launch.refuse_unread("data.label_columns", "task.column=NAME asks for one column")
+    encoder = oct_vjepa.Encoder.from_pretrained(config.weights)
+    taken = encoder.config.input_shape
+    with mistakes(ValueError):
+        trained = f"the encoder in {config.weights} was trained on {taken}; choose its window"
+        check_window(config.data.window, taken, otherwise=trained)
+        config.readout.names(encoder.config.depth)
+        runtime = config.runtime.pick()
+    folder = launch.claim_run_folder("it", may_change=("*",))
+    with Stages() as stages:
+        source = oct_io.open_source(config.data, stages)
+        study = open_study(config, source)
+        stages.say(f"{config.task.name}: {study.examples.describe()}")
+        if not config.allow_seen:
+            check_test_set(config, study)
+        embed = Embedder(Path(config.features), runtime, config.readout, config.batch_size)
+        cast = Cast(encoder, embed, study.rows)
+        try:
+            with mistakes(ValueError):  # such as a class that no test participant has
+                answers = ask_everyone(config, study, cast, runtime, folder.path, stages)
+        except Stopped as stopped:
+            print(stopped)
+            return EXIT_STOPPED
+        few = []
+        if config.mode in FROZEN and config.compare.fractions:
+            asked = {PRETRAINED: cast.pretrained(), RANDOM: cast.random()}
+            few = list(ask_with_few_labels(config, study, asked))
+        touches = touch(Path(config.features).parent, study.fingerprint(), launch.settings)
+        found = Found(
+            config=config, study=study, cast=cast, answers=answers, few=few, touches=touches
+        )
+        document = describe(found, stages)
+    extra = {
+        "encoder": weights_fingerprint(encoder),
+        "dataset_fingerprint": source.volumes.fingerprint,
+        "made_up_data": source.made_up,
+        "scans_by_flag": dict(source.flags),
+        "scans_left_out_for_flags": source.flagged_out,
+        "split": study.examples.split_rule,
+        "label_rules": dict(source.label_rules),
+        "test_touches": touches,
+    }
+    oct_xla.write_provenance(folder.path, runtime, seed=config.seed, extra=extra)
+    write_results(folder.path, found, document)
+    print_table(*table_of(document))
+    print(document["sentence"])
+    print(f"report: {folder.path / 'report.html'}")
+    folder.release()
+    return 0

@@ -1,0 +1,197 @@
+"""What may be set for an evaluation; the files in configs/ give the values."""
+
+from dataclasses import dataclass, field
+
+import oct_io
+from oct_io.catalog.questions import LabelQuestion
+from oct_launch import RuntimeConfig
+from oct_vjepa.evaluation.readouts import ReadoutConfig
+from oct_vjepa.probes.grid import GridConfig
+
+from oct_judge.recipe import TrainingConfig
+
+FROZEN = ("linear", "knn", "mlp")
+"""Modes that fit arrays of features, in seconds."""
+TRAINED = ("attentive", "partial", "gradual", "full", "lora")
+"""Modes that train on volumes, through the loop."""
+MODES = (*FROZEN, *TRAINED, "segment")
+PROTOCOLS = ("given", "kfold", "repeated_kfold", "leave_one_out")
+JOINS = ("mean", "max")
+ENSEMBLES = ("", "mean", "vote", "weighted")
+
+
+@dataclass(kw_only=True, slots=True)
+class ProtocolConfig:
+    """Who is fitted on, who chooses, who is tested; always apart by participant."""
+
+    name: str = "given"
+    """given: the split of the table, such as recommended_split, or of data.split; kfold: everybody
+    is tested once; repeated_kfold: in several shuffles; leave_one_out: each site or device is
+    tested by a model that has not seen it."""
+
+    by: str = "@device"
+    """leave_one_out: what is left out, @device, @site or a column of the label table."""
+
+    folds: int = 5
+    """Of kfold, and of those from whom validation is taken where no part is for it."""
+
+    repeats: int = 1
+    """Of repeated_kfold."""
+
+    seed: int = 0
+    """Of the folds."""
+
+    def __post_init__(self) -> None:
+        if self.name not in PROTOCOLS:
+            raise ValueError(f"protocol.name ({self.name}) must be one of {', '.join(PROTOCOLS)}")
+        if self.folds < 2 or self.repeats < 1:
+            raise ValueError(
+                f"protocol.folds ({self.folds}) must be 2 or more, protocol.repeats "
+                f"({self.repeats}) 1 or more"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class ComparisonConfig:
+    """Who answers beside the encoder, and what else is looked at."""
+
+    random_init: bool = True
+    """The same network with random weights: what the architecture gives without training."""
+
+    baselines: list[str] = field(
+        default_factory=lambda: [
+            *("grey histogram", "thumbnail", "mean and std", "axial profile", "surface profile"),
+            *("patch PCA 2x8x16", "patch PCA 1x8x8", "random layer"),
+        ]
+    )
+    """Features that nobody learned, or only a PCA; each alone. They shame an encoder that they
+    equal."""
+
+    together: bool = True
+    """Each baseline beside the encoder's features as well: what the encoder does not know yet."""
+
+    ranked: bool = True
+    """The same after the grey levels of each volume were replaced by their ranks: a score that
+    falls was read from exposure or from the scanner's curve."""
+
+    fractions: list[float] = field(default_factory=list)
+    """Shares of the labelled participants to fit on, such as [0.01, 0.05, 0.1, 0.25, 0.5], for a
+    curve of label efficiency; frozen modes only."""
+
+    turns: int = 3
+    """Subsets drawn for each share."""
+
+    shortcuts: list[str] = field(default_factory=lambda: ["@device", "@site"])
+    """What features should not tell: the same probe is asked for it."""
+
+    subgroups: list[str] = field(default_factory=lambda: ["@device", "@site", "@eye", "sex", "age"])
+    """Columns by whose values the scores are shown; those that a data set lacks are left out.
+    Numbers of many values are cut into thirds."""
+
+    ensemble: str = ""
+    """mean, vote or weighted (by validation): what the seeds say together, as one more line."""
+
+    perturbed: bool = False
+    """Spoil the test volumes in eight ways at five strengths, and show how the scores fall; 40
+    times the test volumes to embed."""
+
+    maps: int = 4
+    """Cases, right and wrong ones, for which the report shows where the answer comes from; 0: none.
+    Each covers its volume part by part, which takes as long as some 60 volumes."""
+
+    def __post_init__(self) -> None:
+        if self.ensemble not in ENSEMBLES:
+            raise ValueError(f"compare.ensemble ({self.ensemble}) must be mean, vote or weighted")
+        if wrong := [one for one in self.fractions if not 0 < one <= 1]:
+            raise ValueError(f"compare.fractions ({wrong[0]}) must be above 0 and at most 1")
+        if self.turns < 1 or self.maps < 0:
+            raise ValueError(
+                f"compare.turns ({self.turns}) must be 1 or more, compare.maps ({self.maps}) 0"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class FinetuneConfig:
+    """One evaluation of one encoder on one task, or the use of a model that one left behind."""
+
+    name: str = "${data.name}-finetune"
+    """Name of the run."""
+
+    run_dir: str = "runs/${name}"
+    """Where the results are written; the same command again replaces them with equal ones."""
+
+    weights: str = "runs/${data.name}/encoder"
+    """Folder of the encoder, with config.json and model.safetensors; `encoder=` on the command
+    line means this."""
+
+    mode: str = "linear"
+    """Frozen features: linear (logistic, ridge or Cox regression), knn, mlp. Trained: attentive (a
+    learned pool on a frozen encoder), partial (the last blocks too), gradual (block after block),
+    full, lora. segment: masks instead of labels."""
+
+    seeds: int = 1
+    """How often everything is repeated with other seeds; what they differ by is in the
+    intervals."""
+
+    join: str = "mean"
+    """How the scores of several volumes become those of an eye, and of eyes those of a participant:
+    mean, or max for what one volume of several may show."""
+
+    balanced: bool = True
+    """Classes weigh alike in the fit; probabilities are set right for their true shares after."""
+
+    test_split: str = "test"
+    """Value of recommended_split that the result is measured on; all others are for training.
+    protocol.name=given only."""
+
+    allow_seen: bool = False
+    """Test on participants who took part in pretraining too; the result is then no test."""
+
+    seed: int = 0
+    """Of the fits, of the bootstrap, and of the random encoder that stands beside."""
+
+    bootstrap: int = 1000
+    """Resamplings of the test participants behind each interval."""
+
+    batch_size: int = 32
+    """Volumes embedded at once."""
+
+    features: str = "runs/data/features"
+    """Local folder where features are kept, so that an encoder meets a data set only once."""
+
+    predict: str = ""
+    """Folder or URL of new scans to score with `model`, instead of an evaluation."""
+
+    model: str = ""
+    """Folder of a model that an evaluation left behind, RUN/model; predict only."""
+
+    out: str = ""
+    """Folder of the predictions; empty: MODEL's run folder. predict only."""
+
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    readout: ReadoutConfig = field(default_factory=ReadoutConfig)
+    grid: GridConfig = field(default_factory=GridConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    compare: ComparisonConfig = field(default_factory=ComparisonConfig)
+    data: oct_io.SourceConfig = field(default_factory=oct_io.SourceConfig)
+    task: LabelQuestion = field(default_factory=LabelQuestion)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        if self.data.excluded_splits != oct_io.SourceConfig().excluded_splits:
+            raise ValueError(
+                f"data.excluded_splits ({self.data.excluded_splits}) does nothing here: only "
+                "pretraining leaves parts out; test_split= says which part is the test"
+            )
+        if self.mode not in MODES:
+            raise ValueError(f"mode ({self.mode}) must be one of {', '.join(MODES)}")
+        if self.join not in JOINS:
+            raise ValueError(f"join ({self.join}) must be {' or '.join(JOINS)}")
+        if self.seeds < 1:
+            raise ValueError(f"seeds ({self.seeds}) must be 1 or more")
+        if self.bootstrap < 100:
+            raise ValueError(f"bootstrap ({self.bootstrap}) must be at least 100")
+        if bool(self.predict) != bool(self.model):
+            raise ValueError("predict=FOLDER and model=DIR go together: scans, and who scores them")
+        if self.mode in TRAINED:
+            self.training.mode = self.mode

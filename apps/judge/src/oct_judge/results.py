@@ -1,0 +1,294 @@
+"""What an evaluation leaves behind: numbers, predictions, the model, and a page."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from oct_launch import Stages
+from oct_vjepa.measures.measure import HEADLINE
+from oct_vjepa.measures.units import Interval
+from oct_vjepa.scores.cards import Difference, ScoreCard, as_plain
+from oct_vjepa.scores.curves import draw_curves
+from oct_vjepa.scores.scorecard import compare
+from oct_vjepa.scores.subgroups import subgroup_table
+from oct_vjepa.trials.judging import Answers
+from oct_vjepa.trials.verdict import (
+    card_of,
+    cut_numbers,
+    mean_temperature,
+    promise_of,
+    units_of,
+    values_by_person,
+)
+
+from oct_judge.asking import Everyone
+from oct_judge.candidates import PRETRAINED, RANDOM, RANKED, Cast
+from oct_judge.question import FinetuneConfig
+from oct_judge.study import Study
+
+FORMAT = 2
+WORDS = {"auroc": "AUROC", "r2": "R2", "concordance": "concordance"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """All that was asked, and what was answered.
+
+    Attributes:
+        config: of the evaluation.
+        study: the question.
+        cast: who was asked.
+        answers: of each candidate; the encoder first.
+        few: candidate, share of the labels, answers.
+        touches: by how many settings these test participants have been scored.
+    """
+
+    config: FinetuneConfig
+    study: Study
+    cast: Cast
+    answers: Everyone
+    few: Sequence[tuple[str, float, Answers]]
+    touches: int
+
+
+def describe(found: Found, stages: Stages) -> dict[str, Any]:
+    """results.json: every number, plain; intervals are a value and the ends of 95 %."""
+    config, study = found.config, found.study
+    target, panel = study.target, study.panel
+    settings: dict[str, Any] = {"seed": config.seed, "bootstrap": config.bootstrap}
+    cards: dict[str, ScoreCard] = {}
+    for number, (name, answers) in enumerate(found.answers.items()):
+        stages("scoring", number + 1, len(found.answers))
+        cards[name] = card_of(answers, panel, **settings)
+    runs = {name: units_of(answers, panel) for name, answers in found.answers.items()}
+    differences = {
+        one.candidate: one for one in compare(runs, target.kind, reference=PRETRAINED, **settings)
+    }
+    answers = found.answers[PRETRAINED]
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "made_up_data": study.source.made_up,
+        "question": {
+            "name": config.task.name,
+            "kind": target.kind,
+            "names": list(target.names),
+            "unit": target.unit,
+            "fingerprint": study.fingerprint(),
+        },
+        "mode": config.mode,
+        "headline": HEADLINE[target.kind],
+        "join": config.join,
+        "protocol": asdict(config.protocol) | {"rounds": [one.name for one in study.rounds]},
+        "seeds": config.seeds,
+        "split": study.examples.describe(),
+        "test_touches": found.touches,
+        "candidates": [
+            {
+                "name": name,
+                "card": card.as_json(),
+                "gain": gain_of(differences.get(name)),
+                "chosen": [dict(one.chosen) for rounds in found.answers[name] for one in rounds],
+                "temperature": mean_temperature(found.answers[name], target),
+            }
+            for name, card in cards.items()
+        ],
+        "promise": as_plain(asdict(promise)) if (promise := promise_of(answers, panel)) else None,
+        "subgroups": subgroups_of(found, runs[PRETRAINED]),
+        "curves": curves_of(found, runs),
+        "efficiency": efficiency_of(found),
+        "novelty": novelty_of(answers),
+    }
+    document["sentence"] = sentence_of(document)
+    return as_plain(document)
+
+
+def gain_of(difference: Difference | None) -> dict[str, Any] | None:
+    """What the encoder has over a candidate: the difference turned round."""
+    if difference is None:
+        return None
+    value, low, high = difference.difference
+    return as_plain(asdict(difference)) | {"difference": [-value, -high, -low]}
+
+
+def sentence_of(document: Mapping[str, Any]) -> str:
+    """The result in one sentence that says whether the encoder was worth it."""
+    rows = {one["name"]: one for one in document["candidates"]}
+    metric, question = document["headline"], document["question"]["name"]
+    word = WORDS[metric]
+    own = Interval(*rows[PRETRAINED]["card"]["metrics"][metric])
+    phantom = "On made-up retinas: " if document["made_up_data"] else ""
+    said = f"{phantom}{question}: {word} {own.text()} of the encoder ({document['mode']})"
+    parts = []
+    if RANDOM in rows:
+        parts.append(f"{over(rows[RANDOM])} its random init")
+    if best := best_baseline(document):
+        parts.append(f"{over(rows[best])} the best baseline, {best}")
+    return f"{said}; {', and '.join(parts)}." if parts else f"{said}."
+
+
+def over(row: Mapping[str, Any]) -> str:
+    """`+0.113 (0.043 to 0.196) over`, and whether that is more than luck."""
+    gain = Interval(*row["gain"]["difference"])
+    told = gain.low > 0 or gain.high < 0
+    return f"{gain.text('+')} over" if told else f"{gain.text('+')}, which may be luck, over"
+
+
+def best_baseline(document: Mapping[str, Any]) -> str:
+    """The candidate with the best headline that has seen no encoder; "" if there is none."""
+    metric = document["headline"]
+    alone = {
+        one["name"]: one["card"]["metrics"][metric][0]
+        for one in document["candidates"]
+        if not one["name"].startswith((PRETRAINED, RANDOM)) and not one["name"].endswith(RANKED)
+    }
+    known = {name: value for name, value in alone.items() if value is not None}
+    return max(known, key=lambda name: known[name]) if known else ""
+
+
+def subgroups_of(found: Found, runs: Any) -> list[dict[str, Any]]:
+    """A table for each column that has values to compare."""
+    study, config = found.study, found.config
+    tables = []
+    for column in config.compare.subgroups:
+        if column not in study.examples.columns:
+            continue
+        values = values_by_person(study.examples.columns[column], study.panel.people)
+        values = cut_numbers(values)
+        if len(set(values.tolist()) - {""}) < 2:
+            continue
+        table = subgroup_table(
+            runs,
+            study.target.kind,
+            study.target.names,
+            values,
+            column=column,
+            seed=config.seed,
+            bootstrap=config.bootstrap,
+        )
+        tables.append(table.as_json())
+    return tables
+
+
+def curves_of(found: Found, runs: Mapping[str, Any]) -> dict[str, Any]:
+    """Curves of the encoder and of its random init, for each class or label."""
+    target = found.study.target
+    if not target.is_counted:
+        return {}
+    classes = [1] if target.is_classes and len(target.names) == 2 else range(len(target.names))
+    return {
+        target.names[one]: {
+            name: {
+                key: curve.as_json()
+                for key, curve in draw_curves(
+                    runs[name], target.kind, one, seed=found.config.seed
+                ).items()
+            }
+            for name in (PRETRAINED, RANDOM)
+            if name in runs
+        }
+        for one in classes
+    }
+
+
+def efficiency_of(found: Found) -> list[dict[str, Any]]:
+    """The headline after fitting on a share of the labels."""
+    study, config = found.study, found.config
+    rows = []
+    for name, fraction, answers in found.few:
+        card = card_of(answers, study.panel, seed=config.seed, bootstrap=config.bootstrap)
+        rows.append({"candidate": name, "fraction": fraction, "headline": list(card.headline)})
+    return rows
+
+
+def novelty_of(answers: Answers) -> dict[str, Any] | None:
+    """Share of test rows that lie further from the fit rows than 19 of 20 validation rows."""
+    found = [one.novelty for rounds in answers for one in rounds if one.novelty is not None]
+    if not found:
+        return None
+    together = np.concatenate(found)
+    return {"strange": float((together > 1).mean()), "median": float(np.median(together))}
+
+
+def write_results(run_dir: Path, found: Found, document: Mapping[str, Any]) -> None:
+    """Write everything; participants appear as hashes."""
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    (run_dir / "results.json").write_text(text + "\n", encoding="utf-8")
+    write_predictions(run_dir, found)
+
+
+def write_predictions(run_dir: Path, found: Found) -> None:
+    """predictions.parquet: every candidate, seed, round and part; predictions.csv: the encoder's.
+
+    One row a participant and answer, with calibrated scores.
+    """
+    study = found.study
+    names = names_by_person(study)
+    columns = [f"p_{one}" for one in study.target.names]
+    if not study.target.is_counted:
+        columns = ["risk" if study.target.kind == "survival" else "predicted"]
+    blocks = []
+    for candidate, answers in found.answers.items():
+        for part in ("test", "validation"):
+            for rounds, run in zip(answers, units_of(answers, study.panel, part=part), strict=True):
+                for one, units in zip(rounds, run, strict=True):
+                    block: dict[str, Any] = {
+                        "candidate": [candidate] * len(units.groups_N),
+                        "seed": [one.seed] * len(units.groups_N),
+                        "round": [one.round] * len(units.groups_N),
+                        "part": [part] * len(units.groups_N),
+                        "participant": names[units.groups_N].tolist(),
+                        "answer": np.asarray(units.labels_N, np.float64).tolist(),
+                    }
+                    block |= {
+                        name: units.scores_NC[:, number] for number, name in enumerate(columns)
+                    }
+                    blocks.append(pa.table(block))
+    table = pa.concat_tables(blocks)
+    pq.write_table(table, run_dir / "predictions.parquet")
+    own = table.filter((pc.field("candidate") == PRETRAINED) & (pc.field("part") == "test"))
+    _write_csv(run_dir / "predictions.csv", own, study, columns)
+
+
+def _write_csv(path: Path, table: pa.Table, study: Study, columns: Sequence[str]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["participant", "seed", "round", "answer", *columns])
+        for row in table.to_pylist():
+            answer = row["answer"]
+            if study.target.is_classes:
+                answer = study.target.names[int(answer)]
+            scores = [f"{row[name]:.6f}" for name in columns]
+            writer.writerow([row["participant"], row["seed"], row["round"], answer, *scores])
+
+
+def names_by_person(study: Study) -> NDArray[Any]:
+    """Hash of each participant, by number."""
+    names = np.zeros(int(study.panel.people.max()) + 1, dtype=study.examples.participants.dtype)
+    names[study.panel.people] = study.examples.participants
+    return names
+
+
+def table_of(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows for a terminal and a page: each candidate with what the encoder gains."""
+    metric, kind = document["headline"], document["question"]["kind"]
+    shown = [metric]
+    if kind in ("nominal", "ordinal", "multilabel"):
+        shown += ["balanced_accuracy", "auprc", "ece"]
+    elif kind == "regression":
+        shown += ["mae"]
+    rows = []
+    for one in document["candidates"]:
+        values = [Interval(*one["card"]["metrics"][name]).text() for name in shown]
+        gain = Interval(*one["gain"]["difference"]).text("+") if one["gain"] else ""
+        p = f"{one['gain']['p_holm']:.3f}" if one["gain"] else ""
+        rows.append([one["name"], *values, gain, p])
+    headings = ["features", *(WORDS.get(name, name.replace("_", " ")) for name in shown)]
+    return [*headings, "encoder over it", "p (Holm)"], rows

@@ -1,0 +1,126 @@
+"""What an evaluation is about: who has which answer, and who fits, chooses and is tested."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import oct_io
+from numpy.typing import NDArray
+from oct_io.catalog.releases import refuse_seen
+from oct_launch import Mistake, mistakes
+from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.protocol import Round, make_rounds
+from oct_vjepa.trials.verdict import Panel
+
+from oct_judge.candidates import Rows
+from oct_judge.question import FinetuneConfig, ProtocolConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """One question, its rows, and the rounds in which it is asked.
+
+    Attributes:
+        source: where the volumes come from.
+        examples: the volumes with an answer.
+        target: their answers.
+        panel: whose they are.
+        rounds: of the protocol.
+        rows: the volumes, as candidates want them.
+    """
+
+    source: oct_io.Source
+    examples: oct_io.LabelledVolumes
+    target: Target
+    panel: Panel
+    rounds: list[Round]
+    rows: Rows
+
+    @property
+    def tested(self) -> list[str]:
+        """Hashed participants whom any round tests, sorted."""
+        held = np.any([one.test for one in self.rounds], axis=0)
+        return sorted(set(self.examples.participants[held].tolist()))
+
+    def fingerprint(self) -> str:
+        """Stands for the question and those who are tested."""
+        said = json.dumps([self.target.kind, self.target.names, self.tested])
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
+def open_study(config: FinetuneConfig, source: oct_io.Source) -> Study:
+    """Find the answers and make the rounds.
+
+    Raises:
+        TreeError: no such label, or no volume with one.
+        Mistake: too few participants for the protocol, or a column that is not there.
+    """
+    given = config.protocol.name == "given"
+    apart = [config.protocol.by] if config.protocol.name == "leave_one_out" else []
+    wanted = [one for one in config.compare.subgroups if one in source.columns()]
+    if missing := [one for one in apart if one not in source.columns()]:
+        known = ", ".join(source.columns())
+        raise Mistake(f"protocol.by ({missing[0]}) is no column; there are {known}")
+    shortcuts = [one for one in config.compare.shortcuts if one in source.columns()]
+    examples = source.labelled(
+        config.task,
+        test_split=config.test_split if given else "",
+        attributes=list(dict.fromkeys([*apart, *wanted, *shortcuts])),
+    )
+    target = Target(
+        kind=examples.kind, values=examples.values, names=examples.names, unit=examples.unit
+    )
+    people = np.unique(examples.participants, return_inverse=True)[1].reshape(-1)
+    named = np.char.add(np.char.add(examples.participants, " "), examples.eyes)
+    eyes = np.unique(named, return_inverse=True)[1].reshape(-1)
+    with mistakes(ValueError):
+        rounds = rounds_of(config.protocol, examples, target, config.test_split)
+    return Study(
+        source=source,
+        examples=examples,
+        target=target,
+        panel=Panel(target=target, people=people, eyes=eyes, how=config.join),
+        rounds=rounds,
+        rows=Rows(examples.volumes, examples.fingerprint, examples.volumes.spacings),
+    )
+
+
+def rounds_of(
+    protocol: ProtocolConfig, examples: oct_io.LabelledVolumes, target: Target, test_split: str
+) -> list[Round]:
+    """The rounds; of a given split, whoever is neither tested nor for validation is fitted on.
+
+    Raises:
+        ValueError: as `make_rounds`.
+    """
+    parts: NDArray[np.str_] | None = None
+    if protocol.name == "given":
+        parts = np.where(examples.held_out, "test", "train").astype("<U5")
+        parts[(examples.parts == "val") & ~examples.held_out] = "val"
+    return make_rounds(
+        protocol.name,
+        target,
+        examples.participants,
+        parts=parts,
+        by=examples.columns[protocol.by] if protocol.name == "leave_one_out" else None,
+        folds=protocol.folds,
+        repeats=protocol.repeats if protocol.name == "repeated_kfold" else 1,
+        seed=protocol.seed,
+    )
+
+
+def check_test_set(config: FinetuneConfig, study: Study) -> None:
+    """Refuse test participants whom the encoder's run, if it lies there, has trained on.
+
+    Folds test everybody, so that an encoder that has seen anybody is refused with them.
+    """
+    provenance = Path(config.weights).parent / "provenance.json"
+    if provenance.exists():
+        refuse_seen(
+            json.loads(provenance.read_text(encoding="utf-8")),
+            set(study.tested),
+            fingerprint=study.source.volumes.fingerprint,
+            version=study.source.version,
+        )

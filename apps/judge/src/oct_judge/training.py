@@ -1,0 +1,220 @@
+"""Training an encoder on one question: fit, choose the epoch on validation rows, score, save."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import oct_xla
+import torch
+from numpy.typing import NDArray
+from oct_vjepa import Encoder, pool_tokens
+from oct_vjepa.heads.answer import Answer
+from oct_vjepa.heads.build import build_head
+from oct_vjepa.heads.configuration import LossConfig
+from oct_vjepa.heads.head import PooledHead
+from oct_vjepa.heads.losses import balanced_weights, positive_weights
+from oct_vjepa.heads.supervised import Supervised
+from oct_vjepa.measures.measure import HEADLINE
+from oct_vjepa.measures.progress import watch_scores
+from oct_vjepa.measures.target import Target
+from oct_vjepa.model.pooling import class_tokens_of
+from torch import Tensor
+
+from oct_judge.examples import LabelledSamples, Parts, Volumes
+from oct_judge.learning import (
+    Ending,
+    Place,
+    Scored,
+    each_batch,
+    finish,
+    gather,
+    identity_of,
+    learn,
+    own_encoder,
+    save,
+)
+from oct_judge.recipe import TrainingConfig
+
+STANDARDISED = 512  # training rows whose features say where a head's inputs lie
+
+
+class Trained(NamedTuple):
+    """What training came to.
+
+    Attributes:
+        scores_NK: of all rows, in the shape that `Target` tells; NaN for rows that are neither
+            validation nor test, and for all of them if the run was stopped.
+        ending: how it ended.
+        metric: what the epoch was chosen by.
+        validation: the numbers of the validation rows with the weights of that epoch.
+        folder: where `encoder` and `head` lie; not yet there if the run was stopped.
+    """
+
+    scores_NK: NDArray[np.float64]
+    ending: Ending
+    metric: str
+    validation: dict[str, float]
+    folder: Path
+
+
+def train_mode(
+    config: TrainingConfig,
+    encoder: Encoder,
+    volumes: Volumes,
+    target: Target,
+    round: Parts,
+    *,
+    runtime: oct_xla.Runtime,
+    run_dir: Path,
+    seed: int,
+    data: str = "",
+    sinks: Sequence[oct_xla.Sink] = (),
+    progress: bool = False,
+) -> Trained:
+    """Train on the rows to fit, take the epoch that is best on validation, score, and save.
+
+    The same call goes on where a killed or stopped one was, and after the end repeats its result.
+    Rows without an answer are not trained on; they are scored if they are asked for.
+
+    Args:
+        config: the recipe.
+        encoder: to start from; a copy is trained.
+        volumes: N of them.
+        target: N answers.
+        round: which rows are for what.
+        runtime: where to train; all its processes call this.
+        run_dir: the run's own folder; all processes must see it.
+        seed: of the head, of the order, of dropout and of augmentation.
+        data: fingerprint of the volumes; a run goes on with equal ones only.
+        sinks: take the rows of metrics.
+        progress: show how far it is.
+
+    Raises:
+        ValueError: a setting that does not fit the question, no row to train on, or a class that
+            no training row has while class weights are "auto".
+        CheckpointError: the folder holds another run.
+    """
+    place = Place(runtime, run_dir, seed, data, sinks, progress)
+    fit, watched = (np.flatnonzero(part & target.known) for part in (round.fit, round.validation))
+    if target.kind == "survival" and config.accumulate > 1:
+        raise ValueError(
+            f"training.accumulate ({config.accumulate}) must be 1 for survival: the rows of a "
+            "batch are compared with each other"
+        )
+    if not len(fit):
+        raise ValueError("no row to train on has an answer")
+    plan = config.plan(len(fit), runtime.devices)
+    objective = make_objective(config, encoder, target.take(fit), plan.per_epoch, seed)
+    place_inputs(objective, volumes, fit, plan.batch_size, runtime)
+    samples = LabelledSamples(
+        volumes, fit, config, encoder=encoder.config, seed=seed, labels=target.values[fit]
+    )
+    ask = partial(predict, objective, volumes, size=plan.batch_size, runtime=runtime)
+    metric = HEADLINE[target.kind] if config.metric == "auto" else config.metric
+
+    def evaluate(step: int) -> Iterator[Mapping[str, float] | None]:
+        scores = yield from ask(watched)
+        yield watch_scores(scores, target.take(watched))
+
+    ending = learn(
+        objective,
+        samples,
+        config,
+        plan,
+        place,
+        metric=metric,
+        evaluate=evaluate if len(watched) else None,
+        identity=identity_of(encoder, rows=fit, answers=target.values[fit], watched=watched),
+    )
+    scores_NK = np.full((len(target), len(objective.head.classes)), np.nan)
+    if ending.reason == "stopped":
+        return Trained(scores_NK, ending, metric, {}, run_dir)
+    asked = np.flatnonzero(round.validation | round.test)
+    scores_NK[asked] = finish(ask(asked))
+    validation = watch_scores(scores_NK[watched], target.take(watched)) if len(watched) else {}
+    save(objective, objective.head, encoder.config, place, lora=config.mode == "lora")
+    return Trained(scores_NK, ending, metric, validation, run_dir)
+
+
+def make_objective(
+    config: TrainingConfig, encoder: Encoder, target: Target, per_epoch: int, seed: int
+) -> Supervised:
+    """A copy of the encoder with a fresh head and the loss for these answers.
+
+    Raises:
+        ValueError: a setting that does not fit the question.
+    """
+    answer: dict[str, Any] = {"kind": target.kind, "unit": target.unit}
+    if target.kind == "regression":
+        spread = float(target.values.std())
+        answer |= {"mean": float(target.values.mean()), "scale": spread if spread > 0 else 1.0}
+    head = build_head(
+        config.head,
+        width=encoder.config.width,
+        names=target.names,
+        answer=Answer(**answer),
+        seed=seed,
+    )
+    loss = LossConfig(
+        kind=target.kind,
+        label_smoothing=config.label_smoothing,
+        class_weights=class_weights(config, target),
+        distance=config.distance,
+    )
+    own = own_encoder(encoder, config, seed)
+    return Supervised(own, head, loss, config.finetuning(per_epoch))
+
+
+def class_weights(config: TrainingConfig, target: Target) -> list[float] | None:
+    """Weights of the classes, or of the rows that have a label, counted on these answers.
+
+    Raises:
+        ValueError: "auto", and a class that no row has.
+    """
+    if config.class_weights == "none":
+        return None
+    if config.class_weights != "auto":
+        return [float(weight) for weight in config.class_weights]
+    if target.kind == "multilabel":
+        return positive_weights(target.values)
+    return balanced_weights(target.values, len(target.names)) if target.is_classes else None
+
+
+def place_inputs(
+    objective: Supervised,
+    volumes: Volumes,
+    rows: NDArray[Any],
+    size: int,
+    runtime: oct_xla.Runtime,
+) -> None:
+    """Tell a head on pooled features where those of the encoder lie before training.
+
+    Every process looks at the same rows: some hundreds at even distances.
+    """
+    runtime.prepare(objective)
+    head = objective.head
+    if not isinstance(head, PooledHead):
+        return
+    class_tokens = class_tokens_of(objective.encoder)
+
+    def pooled(volume: Tensor, spacing: Tensor | None) -> Tensor:
+        tokens = objective.tokens(volume, spacing).float()
+        return pool_tokens(tokens, head.pool, class_tokens=class_tokens)
+
+    chosen = rows[:: max(1, len(rows) // STANDARDISED)]
+    found = finish(gather(each_batch(objective, pooled, volumes, chosen, size, runtime), runtime))
+    head.standardise(torch.from_numpy(found).to(head.mean))
+
+
+def predict(
+    objective: Supervised,
+    volumes: Volumes,
+    rows: NDArray[Any],
+    *,
+    size: int,
+    runtime: oct_xla.Runtime,
+) -> Scored:
+    """Scores of the rows, ascending, (len(rows), K)."""
+    return gather(each_batch(objective, objective.predict, volumes, rows, size, runtime), runtime)

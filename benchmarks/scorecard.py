@@ -1,0 +1,123 @@
+"""A whole score card against a loop over sklearn.metrics, and what its intervals hold.
+
+python benchmarks/scorecard.py
+
+Made-up scores. First, three classes of 300 participants: every metric with 1,000 resamplings by
+`score_card`, and the same metrics by scikit-learn, one call a metric and sample, for 100 samples,
+scaled to 1,000; scikit-learn takes one weight a row, so it cannot take all samples in one pass. CPU
+seconds. Then, how many of 500 intervals of 95 % hold the mean over all seeds there could be, where
+seeds differ by luck more than participants do, with seeds drawn anew and with seeds held fixed.
+"""
+
+import math
+import time
+import warnings
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+from oct_launch import print_table
+from oct_vjepa.measures.units import Units, auroc, interval_of, resample_weights
+from oct_vjepa.scores.resampling import Draws, Part, draw_samples, replicate
+from oct_vjepa.scores.scorecard import score_card
+from sklearn import metrics
+from writing import write_results
+
+PARTICIPANTS, SAMPLES, LOOPED, CLASSES = 300, 1000, 100, 3
+TRIALS, SEEDS, LUCK = 500, (1, 2, 3, 4, 5, 8, 16), 0.6
+
+
+def main() -> None:
+    """Measure, print, write."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, CLASSES, PARTICIPANTS)
+    raised = np.exp(draw.normal(size=(PARTICIPANTS, CLASSES)) + np.eye(CLASSES)[labels])
+    units = Units(raised / raised.sum(axis=1, keepdims=True), labels, np.arange(PARTICIPANTS))
+    ours = _seconds_of_ours(units)
+    looped = _seconds_of_loop(units) * SAMPLES / LOOPED
+    print_table(("who", "cpu_s"), [["oct_vjepa", f"{ours:.3f}"], ["loop", f"{looped:.1f}"]])
+    covered = _coverage(draw)
+    rows = [[str(seeds), *map(str, found.values())] for seeds, found in covered.items()]
+    print_table(("seeds", "held, seeds drawn", "held, seeds fixed"), rows)
+    facts = {
+        "participants": PARTICIPANTS,
+        "classes": CLASSES,
+        "samples": SAMPLES,
+        "samples_looped": LOOPED,
+        "cpu_s": {"oct_vjepa": round(ours, 4), "scikit_learn_scaled": round(looped, 2)},
+        "loop_over_ours": round(looped / ours, 1),
+        "share_of_intervals_that_hold_the_truth_by_seeds": covered,
+    }
+    write_results("scorecard", ["numpy", "scikit-learn"], facts)
+
+
+def _seconds_of_ours(units: Units) -> float:
+    seconds = []
+    for _ in range(5):
+        start = time.process_time()
+        score_card([[units]], "ordinal", "abc", seed=0, bootstrap=SAMPLES)
+        seconds.append(time.process_time() - start)
+    return float(np.median(seconds))
+
+
+def _seconds_of_loop(units: Units) -> float:
+    weights = resample_weights(units, bootstrap=LOOPED, seed=0)
+    start = time.process_time()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of samples that lack a score, which are no matter here
+        for row in weights:
+            _by_scikit_learn(units, row)
+    return time.process_time() - start
+
+
+def _by_scikit_learn(units: Units, weight: NDArray[np.float64]) -> None:
+    labels, scores, called = units.labels_N, units.scores_NC, units.scores_NC.argmax(axis=1)
+    every = list(range(CLASSES))
+    sides = {"y_true": labels, "y_pred": called, "sample_weight": weight}
+    for one in every:
+        metrics.roc_auc_score(labels == one, scores[:, one], sample_weight=weight)
+        metrics.average_precision_score(labels == one, scores[:, one], sample_weight=weight)
+        metrics.roc_curve(labels == one, scores[:, one], sample_weight=weight)
+        metrics.recall_score(labels != one, called != one, sample_weight=weight)
+    metrics.recall_score(**sides, labels=every, average=None, zero_division=0)
+    for average in (None, "macro", "weighted"):
+        metrics.f1_score(**sides, labels=every, average=average, zero_division=0)
+    metrics.balanced_accuracy_score(**sides)
+    metrics.accuracy_score(**sides)
+    metrics.cohen_kappa_score(labels, called, weights="quadratic", sample_weight=weight)
+    metrics.brier_score_loss(labels, scores, labels=every, sample_weight=weight)
+    metrics.log_loss(labels, scores, labels=every, sample_weight=weight)
+
+
+def _coverage(draw: np.random.Generator) -> dict[int, dict[str, float]]:
+    truth = NormalDist().cdf(1.0 / math.sqrt(2.0 + LUCK**2))
+    covered = {}
+    for seeds in SEEDS:
+        held = {"drawn": 0, "fixed": 0}
+        for trial in range(TRIALS):
+            common = draw.normal(size=400)
+            runs = [[_one_seed(draw, common)] for _ in range(seeds)]
+            drawn = draw_samples(runs, "nominal", bootstrap=200, seed=trial)
+            fixed = drawn._replace(seeds_RS=np.ones_like(drawn.seeds_RS))
+            for name, draws in (("drawn", drawn), ("fixed", fixed)):
+                held[name] += _holds(runs, draws, truth)
+        covered[seeds] = {name: round(count / TRIALS, 3) for name, count in held.items()}
+    return covered
+
+
+def _one_seed(draw: np.random.Generator, common: NDArray[np.float64]) -> Units:
+    """Scores of half sick, half healthy; how well they are told apart is the luck of the seed."""
+    labels = np.arange(len(common)) % 2
+    score = common + (1.0 + LUCK * draw.normal()) * labels
+    return Units(np.stack([-score, score], axis=1), labels, np.arange(len(common)))
+
+
+def _holds(runs: list[list[Units]], draws: Draws, truth: float) -> bool:
+    parts = [[Part(one.groups_N, lambda w, one=one: {"": auroc(one, w)})] for (one,) in runs]
+    found = replicate(parts, draws)[""]
+    interval = interval_of(float(found.value), found.samples)
+    return interval.low <= truth <= interval.high
+
+
+if __name__ == "__main__":
+    main()

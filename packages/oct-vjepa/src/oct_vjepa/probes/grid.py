@@ -1,0 +1,174 @@
+"""A grid of probes on several readouts, fitted together and chosen on validation participants.
+
+Linear models are exact and equal scikit-learn's (tests/probes/test_grid.py); benchmarks/
+probe_grid.py measures what fitting them together saves. Nothing here needs scikit-learn.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.answers import answers_of, priors_of, shift_priors, weights_of
+from oct_vjepa.probes.candidates import Question, fit_hidden, fit_linear, fit_neighbours
+from oct_vjepa.probes.choice import best_of, validate_all
+from oct_vjepa.probes.fitted import FittedProbe
+from oct_vjepa.probes.hidden import Training
+from oct_vjepa.probes.protocol import Round, check_part
+from oct_vjepa.rules import COUNT, check_numbers
+
+KINDS = ("linear", "knn", "mlp")
+
+
+@dataclass(kw_only=True, slots=True)
+class GridConfig:
+    """What is tried; every kind of probe reads its own part."""
+
+    strengths: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0, 10.0, 100.0)
+    """linear: scikit-learn's C, of ridge 1 / alpha; large means little shrinkage."""
+
+    neighbours: tuple[int, ...] = (5, 10, 20, 50)
+    """knn: how many vote; DINO evaluates with 20."""
+
+    temperatures: tuple[float, ...] = (0.03, 0.07, 0.2)
+    """knn: small means that the most similar decide; DINO's is 0.07."""
+
+    widths: tuple[int, ...] = (32, 128)
+    """mlp: hidden features."""
+
+    decays: tuple[float, ...] = (0.01, 0.3)
+    """mlp: weight decay."""
+
+    learning_rates: tuple[float, ...] = (3e-4, 3e-3)
+    """mlp: of AdamW."""
+
+    epochs: int = 100
+    """mlp: most passes over the fit rows."""
+
+    patience: int = 10
+    """mlp: passes without a lower validation loss after which all candidates stop."""
+
+    batch_size: int = 128
+    """mlp: rows a step."""
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "grid", COUNT, "epochs", "patience", "batch_size")
+        for name in ("strengths", "neighbours", "temperatures", "widths", "learning_rates"):
+            if not (values := getattr(self, name)) or min(values) <= 0:
+                raise ValueError(f"grid.{name} ({values}) must be positive, one or more")
+        if not self.decays or min(self.decays) < 0:
+            raise ValueError(f"grid.decays ({self.decays}) must not be negative, one or more")
+
+
+def fit_grid(
+    kind: str,
+    readouts: Mapping[str, NDArray[Any]],
+    target: Target,
+    groups: NDArray[Any],
+    round: Round,
+    grid: GridConfig | None = None,
+    *,
+    balanced: bool,
+    seed: int,
+) -> FittedProbe:
+    """Fit every candidate on the fit rows, choose on the validation rows, never look at the test.
+
+    The best has the greatest headline on validation participants (AUROC; R2 of a quantity;
+    concordance of a time), then the least log loss; of equal ones the most shrunk, in the order of
+    the readouts. It is not fitted again on fit and validation rows together.
+
+    Args:
+        kind: linear: logistic regression, ridge or Cox regression, by the kind of the target. knn:
+            weighted neighbours. mlp: one hidden layer.
+        readouts: name to features of all rows, (N, D) each; they may differ in D.
+        target: the question.
+        groups: (N,) participants; validation scores are averaged within each.
+        round: which rows fit and which choose.
+        grid: what is tried.
+        balanced: weigh all classes alike; see `FittedProbe.predict`.
+        seed: of the first weights and the order of rows; mlp only.
+
+    Raises:
+        ValueError: no such kind, rows that differ in number, features that are not finite, or a
+            class without a row to fit.
+    """
+    grid = GridConfig() if grid is None else grid
+    _check(kind, readouts, target, groups, round)
+    fit = target.take(round.fit)
+    question = Question(
+        fit,
+        target.take(round.validation),
+        answers_of(fit),
+        weights_of(fit, balanced=balanced),
+        balanced and target.is_counted,
+        seed,
+    )
+    settings, scores, arrays = [], [], []
+    for name, features in readouts.items():
+        x, held = (np.asarray(features[on], dtype=np.float64) for on in round[1:3])
+        if kind == "linear":
+            found = fit_linear(x, held, question, grid.strengths)
+        elif kind == "knn":
+            found = fit_neighbours(x, held, question, grid.neighbours, grid.temperatures)
+        else:
+            found = fit_hidden(x, held, question, _training(grid))
+        settings += [{"readout": name} | one for one in found.settings]
+        scores += found.scores
+        arrays += found.arrays
+    priors = priors_of(fit)
+    fair = [shift_priors(target.kind, one, priors) if question.balanced else one for one in scores]
+    found_all = validate_all(question.held, scores, groups[round.validation], calibrated=fair)
+    best = best_of(found_all)
+    candidates = [
+        one | {"validation": found.headline, "loss": found.loss}
+        for one, found in zip(settings, found_all, strict=True)
+    ]
+    return FittedProbe(
+        kind=kind,
+        target_kind=target.kind,
+        names=target.names,
+        unit=target.unit,
+        chosen=candidates[best],
+        candidates=candidates,
+        balanced=question.balanced,
+        arrays=arrays[best] | {"priors": priors},
+    )
+
+
+def _training(grid: GridConfig) -> Training:
+    """Every width, decay and learning rate with every other, the smallest, most decayed first."""
+    tried = product(
+        sorted(grid.widths), sorted(grid.decays, reverse=True), sorted(grid.learning_rates)
+    )
+    widths, decays, rates = (tuple(one) for one in zip(*tried, strict=True))
+    return Training(
+        widths=widths,
+        decays=decays,
+        rates=rates,
+        epochs=grid.epochs,
+        patience=grid.patience,
+        batch_size=grid.batch_size,
+    )
+
+
+def _check(
+    kind: str, readouts: Mapping[str, NDArray[Any]], target: Target, groups: NDArray[Any], on: Round
+) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"probe ({kind!r}) must be one of {', '.join(KINDS)}")
+    if not readouts:
+        raise ValueError("probe: there is no readout")
+    sizes = {name: len(one) for name, one in readouts.items()}
+    sizes |= {"target": len(target), "groups": len(groups), "round": len(on.fit)}
+    if len(set(sizes.values())) > 1:
+        raise ValueError(f"probe: rows differ in number: {sizes}")
+    for name, one in readouts.items():
+        if not np.isfinite(one[on.fit | on.validation]).all():
+            raise ValueError(f"probe: features of {name!r} are not all finite")
+    check_part(target.take(on.fit), groups[on.fit], "probe: fit")
+    rows = on.validation
+    check_part(target.take(rows), groups[rows], "probe: validation", all_of=False)

@@ -1,0 +1,141 @@
+"""Baselines on patches: principal components, and one random layer, pooled over a volume.
+
+Patches are those of a grid without gaps; voxels beyond the last whole patch are left out; those of
+several channels are pooled together. What is fitted is fitted on the volumes of the fit rows, which
+stream through once.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+PATCHES = 256
+"""Patches a volume that are fitted on, drawn by the seed; all of them if there are fewer."""
+
+
+def cut_patches(volume: NDArray[Any], patch: tuple[int, int, int]) -> Floats:
+    """The patches of a volume, flat, (patches, voxels); channels one after the other.
+
+    Raises:
+        ValueError: the volume is smaller than a patch, or of other axes.
+    """
+    one = np.asarray(volume)
+    if one.ndim not in (3, 4):
+        raise ValueError(f"a volume must be (Z, Y, X) or (C, Z, Y, X), not {one.shape}")
+    z, y, x = patch
+    z = min(z, one.shape[-3])  # a single B-scan has patches of one slice
+    grid = [size // side for size, side in zip(one.shape[-3:], (z, y, x), strict=True)]
+    if not all(grid):
+        raise ValueError(f"a volume {one.shape} is smaller than a patch {patch}")
+    one = one[..., : grid[0] * z, : grid[1] * y, : grid[2] * x]
+    cut = one.reshape(-1, grid[0], z, grid[1], y, grid[2], x).transpose(0, 1, 3, 5, 2, 4, 6)
+    return cut.reshape(-1, z * y * x).astype(np.float64)
+
+
+class PatchPca:
+    """Mean and spread over a volume's patches of their principal components: texture, linearly.
+
+    Args:
+        patch: (Z, Y, X) voxels.
+        components: at most; as many as a patch has voxels if fewer.
+        seed: of the patches that are fitted on.
+    """
+
+    def __init__(self, *, patch: tuple[int, int, int], components: int, seed: int) -> None:
+        self.patch, self.components, self.seed = patch, components, seed
+        self.mean = self.axes = np.empty(0)
+
+    def fit(self, volumes: Iterable[NDArray[Any]]) -> Self:
+        """Find the components of the patches of these volumes.
+
+        Raises:
+            ValueError: no volume, or as `cut_patches`.
+        """
+        self.mean, covariance = _moments(volumes, self.patch, self.seed)
+        axes = np.linalg.eigh(covariance)[1][:, ::-1][:, : self.components]
+        largest = np.abs(axes).argmax(axis=0)
+        self.axes = axes * np.sign(axes[largest, np.arange(axes.shape[1])])  # a sign that stays
+        return self
+
+    def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+        """Means, then spreads, of the components over the patches of each volume, (N, 2 * K).
+
+        Raises:
+            ValueError: `fit` was not called, or as `cut_patches`.
+        """
+        _check_fitted(self.axes)
+        return _pool((cut_patches(one, self.patch) - self.mean) @ self.axes for one in volumes)
+
+
+class RandomLayer:
+    """Mean and spread of random ReLU units over a volume's patches: what no training gives.
+
+    Random features as in Rahimi and Recht 2008, with patches that are standardised voxel by voxel.
+
+    Args:
+        patch: (Z, Y, X) voxels.
+        units: of the layer.
+        seed: of its weights and of the patches that standardise.
+    """
+
+    def __init__(self, *, patch: tuple[int, int, int], units: int, seed: int) -> None:
+        self.patch, self.units, self.seed = patch, units, seed
+        self.mean = self.weight = self.bias = np.empty(0)
+
+    def fit(self, volumes: Iterable[NDArray[Any]]) -> Self:
+        """Take mean and spread of the voxels of patches from these volumes.
+
+        Raises:
+            ValueError: no volume, or as `cut_patches`.
+        """
+        self.mean, covariance = _moments(volumes, self.patch, self.seed)
+        spread = np.sqrt(np.diag(covariance))
+        scale = np.where(spread > 1e-12, spread, 1.0)
+        draw = np.random.default_rng((self.seed, 1))
+        weight = draw.normal(size=(len(scale), self.units)) / np.sqrt(len(scale))
+        self.weight, self.bias = weight / scale[:, None], draw.normal(size=self.units)
+        return self
+
+    def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+        """Means, then spreads, of the units over the patches of each volume, (N, 2 * units).
+
+        Raises:
+            ValueError: `fit` was not called, or as `cut_patches`.
+        """
+        _check_fitted(self.weight)
+        return _pool(
+            np.maximum((cut_patches(one, self.patch) - self.mean) @ self.weight + self.bias, 0)
+            for one in volumes
+        )
+
+
+def _moments(
+    volumes: Iterable[NDArray[Any]], patch: tuple[int, int, int], seed: int
+) -> tuple[Floats, Floats]:
+    """Mean and covariance of drawn patches, summed volume by volume."""
+    draw = np.random.default_rng((seed, 0))
+    count, total, products = 0, np.zeros(1), np.zeros((1, 1))
+    for volume in volumes:
+        patches = cut_patches(volume, patch)
+        if len(patches) > PATCHES:
+            patches = patches[draw.choice(len(patches), PATCHES, replace=False)]
+        count += len(patches)
+        total = total + patches.sum(axis=0)
+        products = products + patches.T @ patches
+    if not count:
+        raise ValueError("baseline: there is no volume to fit on")
+    mean = total / count
+    return mean, products / count - np.outer(mean, mean)
+
+
+def _pool(values: Iterable[Floats]) -> NDArray[np.float32]:
+    rows = [np.concatenate([one.mean(axis=0), one.std(axis=0)]) for one in values]
+    return np.stack(rows).astype(np.float32)
+
+
+def _check_fitted(weights: Floats) -> None:
+    if not weights.size:
+        raise ValueError("baseline: call fit with the volumes of the fit rows first")

@@ -1,0 +1,154 @@
+"""Whether the answers are as good for everyone: metrics by the values of a column.
+
+A column has a text for each participant, such as sex, site or device; ages are cut into texts by
+the caller. Participants are drawn within their value, so that each sample has as many of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_vjepa.measures.measure import HEADLINE, measure
+from oct_vjepa.measures.shares import Floats
+from oct_vjepa.measures.units import Interval, Units, centred_interval
+from oct_vjepa.scores.cards import as_plain
+from oct_vjepa.scores.resampling import Part, Replicated, Runs, draw_samples, replicate
+
+BOOTSTRAP = 1000
+FEWEST = 10
+"""Participants below which a value is shown and not believed: it is left out of gaps."""
+UNSAID = ""
+"""The value of a participant of whom the column says nothing."""
+SHOWN = {
+    "nominal": ("auroc", "sensitivity", "specificity", "ece"),
+    "ordinal": ("auroc", "sensitivity", "specificity", "ece"),
+    "multilabel": ("auroc", "sensitivity", "specificity", "ece"),
+    "regression": ("r2", "mae"),
+    "survival": ("concordance",),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubgroupRow:
+    """One value of the column."""
+
+    value: str
+    participants: int
+    metrics: dict[str, Interval]
+    note: str
+    """Why it should not be believed, or empty."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubgroupTable:
+    """A column's values, and how far apart they are."""
+
+    column: str
+    rows: list[SubgroupRow]
+    gaps: dict[str, Interval]
+    """Of each metric, the largest less the smallest value among rows without a note. Luck alone
+    makes a gap, and the more values the larger; empty with fewer than two such rows."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; an interval is three numbers, and what is not defined is null."""
+        return as_plain(asdict(self))
+
+    def as_rows(self) -> list[list[str]]:
+        """Headings, a line for each value, and the gaps, as text for a table."""
+        names = list(self.rows[0].metrics) if self.rows else []
+        lines = [[self.column, "participants", *names, "note"]]
+        for row in self.rows:
+            texts = [one.text() for one in row.metrics.values()]
+            lines.append([row.value, str(row.participants), *texts, row.note])
+        if self.gaps:
+            lines.append(["gap", "", *(self.gaps[name].text() for name in names), ""])
+        return lines
+
+
+def subgroup_table(
+    runs: Runs,
+    kind: str,
+    names: Sequence[str],
+    values_G: NDArray[np.str_],
+    *,
+    column: str,
+    seed: int,
+    bootstrap: int = BOOTSTRAP,
+) -> SubgroupTable:
+    """The metrics of `SHOWN` for each value of a column, in the order of the values.
+
+    Args:
+        runs: see `resampling`.
+        kind: of the question, see `target.Target`.
+        names: of the classes or labels, for the notes.
+        values_G: the column's value of each participant, by number; `UNSAID` where unknown.
+        column: its name.
+        seed: of the bootstrap.
+        bootstrap: number of samples.
+
+    Raises:
+        ValueError: fewer values than participants.
+    """
+    tested = np.unique(np.concatenate([one.groups_N for rounds in runs for one in rounds]))
+    if len(values_G) <= tested.max(initial=-1):
+        raise ValueError(f"{column} has {len(values_G)} values, participants go to {tested.max()}")
+    draws = draw_samples(runs, kind, bootstrap=bootstrap, seed=seed, apart_G=values_G)
+    rows, sound = [], []
+    for value in np.unique(values_G[tested]).tolist():
+        if value == UNSAID:
+            continue
+        inside = [[_only(one, values_G == value) for one in rounds] for rounds in runs]
+        found = replicate([[_part(kind, one) for one in rounds] for rounds in inside], draws)
+        note = _note(kind, names, inside, found)
+        if not note:
+            sound.append(found)
+        rows.append(
+            SubgroupRow(
+                value=value,
+                participants=_participants(inside),
+                metrics={name: found[name].interval(name) for name in SHOWN[kind]},
+                note=note,
+            )
+        )
+    gaps = {name: _gap([one[name] for one in sound]) for name in SHOWN[kind]}
+    return SubgroupTable(column=column, rows=rows, gaps=gaps if len(sound) > 1 else {})
+
+
+def _only(units: Units, inside_G: NDArray[np.bool_]) -> Units:
+    rows = inside_G[units.groups_N]
+    return Units(units.scores_NC[rows], units.labels_N[rows], units.groups_N[rows])
+
+
+def _part(kind: str, units: Units) -> Part:
+    def measured(weights_RN: Floats | None) -> dict[str, Floats]:
+        found = measure(kind, units, weights_RN)
+        return {name: found[name] for name in SHOWN[kind]}
+
+    return Part(units.groups_N, measured)
+
+
+def _participants(runs: Runs) -> int:
+    return len(np.unique(np.concatenate([one.groups_N for rounds in runs for one in rounds])))
+
+
+def _note(kind: str, names: Sequence[str], runs: Runs, found: dict[str, Replicated]) -> str:
+    if _participants(runs) < FEWEST:
+        return f"fewer than {FEWEST} participants"
+    if kind in ("nominal", "ordinal"):
+        labels = np.unique(np.concatenate([one.labels_N for rounds in runs for one in rounds]))
+        if len(labels) == 1:
+            return f"all are {names[int(labels[0])]}"
+    if np.isnan(found[HEADLINE[kind]].value):
+        return f"{HEADLINE[kind]} cannot be measured"
+    return ""
+
+
+def _gap(sound: Sequence[Replicated]) -> Interval:
+    if len(sound) < 2:
+        return Interval(np.nan, np.nan, np.nan)
+    values = np.stack([one.value for one in sound])
+    samples = np.stack([one.samples for one in sound], axis=1)
+    return centred_interval(float(np.ptp(values)), np.ptp(samples, axis=1))

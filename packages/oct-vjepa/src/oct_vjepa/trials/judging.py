@@ -1,0 +1,136 @@
+"""Who answers a question how well: every candidate, in every round of a protocol, with every seed.
+
+A candidate is whoever has features of the rows: an encoder, a baseline, both side by side. What it
+answers is kept whole; scores, calibration, thresholds and tables are made of it later (`verdict`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.fitted import FittedProbe
+from oct_vjepa.probes.grid import GridConfig, fit_grid
+from oct_vjepa.probes.protocol import Round
+from oct_vjepa.scores.novelty import find_threshold, fit_novelty
+
+Floats = NDArray[np.float64]
+Readouts = Mapping[str, NDArray[np.floating[Any]]]
+"""Ways to read features out, such as `last/mean`, to (N, D): all rows of the question."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidate:
+    """Whoever has features.
+
+    Attributes:
+        name: what tables call it.
+        readouts: features of all rows for a round and a seed. What has to be fitted, such as a PCA,
+            may look at the rows of the round's fit part alone.
+    """
+
+    name: str
+    readouts: Callable[[Round, int], Readouts]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What one candidate says in one round with one seed.
+
+    Attributes:
+        round: name of the round.
+        seed: of the fit.
+        validation_rows: numbers of the validation rows.
+        test_rows: numbers of the test rows.
+        validation: scores of the validation rows, as `Target.kind` says; probabilities for classes
+            as frequent as in the fit.
+        test: those of the test rows.
+        validation_decided: scores of the validation rows in which all classes weigh alike, so that
+            the greatest is the choice of the best balanced accuracy.
+        test_decided: those of the test rows.
+        chosen: what validation chose, with its value there.
+        candidates: what it was chosen from, each with its value on validation.
+        novelty: how far each test row lies from the rows of the fit; above 1 lies one of 20
+            validation rows. None where nobody looked.
+        probe: the fitted model; None for what was trained elsewhere.
+    """
+
+    round: str
+    seed: int
+    validation_rows: NDArray[np.int64]
+    test_rows: NDArray[np.int64]
+    validation: Floats
+    test: Floats
+    validation_decided: Floats
+    test_decided: Floats
+    chosen: Mapping[str, object] = field(default_factory=dict)
+    candidates: Sequence[Mapping[str, object]] = ()
+    novelty: Floats | None = None
+    probe: FittedProbe | None = field(default=None, repr=False)
+
+
+Answers = list[list[Answer]]
+"""Of one candidate: a list over seeds of lists over rounds."""
+
+
+def answer_frozen(
+    candidate: Candidate,
+    kind: str,
+    target: Target,
+    groups: NDArray[Any],
+    rounds: Sequence[Round],
+    grid: GridConfig,
+    *,
+    seed: int,
+    balanced: bool = True,
+) -> Iterator[Answer]:
+    """Fit `kind` to a candidate's features in each round.
+
+    Args:
+        candidate: whose features.
+        kind: linear, knn or mlp.
+        target: the question.
+        groups: participant of each row.
+        rounds: who is fitted on, who chooses, who is tested.
+        grid: what is tried.
+        seed: of the fit, and of what the candidate draws.
+        balanced: classes weigh alike in the fit.
+
+    Raises:
+        ValueError: as `fit_grid`.
+    """
+    for one in rounds:
+        readouts = candidate.readouts(one, seed)
+        probe = fit_grid(kind, readouts, target, groups, one, grid, balanced=balanced, seed=seed)
+        features = readouts[probe.readout]
+        sides = {
+            name: {key: rows[part] for key, rows in readouts.items() if key == probe.readout}
+            for name, part in (("validation", one.validation), ("test", one.test))
+        }
+        yield Answer(
+            round=one.name,
+            seed=seed,
+            validation_rows=np.flatnonzero(one.validation),
+            test_rows=np.flatnonzero(one.test),
+            validation=probe.predict(sides["validation"], at_fit_priors=True),
+            test=probe.predict(sides["test"], at_fit_priors=True),
+            validation_decided=probe.predict(sides["validation"]),
+            test_decided=probe.predict(sides["test"]),
+            chosen=probe.chosen,
+            candidates=probe.candidates,
+            novelty=strangeness(features, one),
+            probe=probe,
+        )
+
+
+def strangeness(features: NDArray[np.floating[Any]], one: Round) -> Floats | None:
+    """How far each test row lies from the fit rows, (T,); None for features that do not vary."""
+    try:
+        measure = fit_novelty(features[one.fit])
+    except ValueError:
+        return None
+    usual = find_threshold(measure.score(features[one.validation]))
+    return measure.score(features[one.test]) / max(usual, np.finfo(np.float64).tiny)

@@ -1,0 +1,235 @@
+"""From answers to what a reviewer reads: scores by participant, calibrated, with a promise kept.
+
+Probabilities are those at the temperature that validation asks for; decisions are taken from scores
+in which classes weigh alike. Nothing here looks at a test row before everything is chosen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from oct_vjepa.measures.target import Target
+from oct_vjepa.measures.units import Units, aggregate_units
+from oct_vjepa.scores.calibration import apply_temperature, fit_temperature
+from oct_vjepa.scores.conformal import (
+    fit_threshold,
+    fit_width,
+    measure_ranges,
+    measure_sets,
+    prediction_ranges,
+    prediction_sets,
+)
+from oct_vjepa.scores.scorecard import ScoreCard, score_card
+from oct_vjepa.trials.judging import Answer, Answers
+
+Floats = NDArray[np.float64]
+ALPHA = 0.1
+"""Share of prediction sets that may miss the truth."""
+DECIDED = (
+    *("sensitivity", "specificity", "f1", "f1_macro", "f1_weighted", "balanced_accuracy"),
+    *("accuracy", "quadratic_kappa"),
+)
+"""Metrics of a choice, which is taken from scores in which classes weigh alike."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Panel:
+    """Whose rows the answers are about.
+
+    Attributes:
+        target: the question.
+        people: number of the participant of each row, from 0, in one numbering for all.
+        eyes: number of the eye of each row; volumes of an eye are joined before eyes are.
+        how: mean or max over the volumes of an eye and the eyes of a participant.
+    """
+
+    target: Target
+    people: NDArray[np.int64]
+    eyes: NDArray[np.int64]
+    how: str = "mean"
+
+    def join(self, scores: Floats, rows: NDArray[np.int64]) -> Units:
+        """Volume to eye to participant; one row a participant and answer."""
+        asked = self.target.take(rows)
+        by_eye = aggregate_units(scores, asked, self.eyes[rows], how=self.how)
+        owner = np.zeros(int(self.eyes.max()) + 1, np.int64)
+        owner[self.eyes] = self.people
+        eyes = replace(asked, values=by_eye.labels_N)
+        return aggregate_units(by_eye.scores_NC, eyes, owner[by_eye.groups_N], how=self.how)
+
+
+def temperature_of(answer: Answer, target: Target) -> float:
+    """Temperature that the validation rows ask for; 1 where scores are no probabilities."""
+    if not target.is_counted:
+        return 1.0
+    return fit_temperature(answer.validation, target.values[answer.validation_rows])
+
+
+def calibrate(answer: Answer, target: Target, scores: Floats) -> Floats:
+    """Scores of the answer's model at its temperature."""
+    if not target.is_counted:
+        return scores
+    multilabel = target.kind == "multilabel"
+    return apply_temperature(scores, temperature_of(answer, target), multilabel=multilabel)
+
+
+def units_of(answers: Answers, panel: Panel, *, part: str = "test") -> list[list[Units]]:
+    """Rows joined to participants, at the temperature of validation: what scorecards take.
+
+    Args:
+        answers: of one candidate.
+        panel: whose rows.
+        part: test or validation; test_decided or validation_decided for scores to choose by, as
+            they are.
+    """
+    rows = f"{part.removesuffix('_decided')}_rows"
+    return [
+        [
+            panel.join(
+                getattr(one, part)
+                if part.endswith("_decided")
+                else calibrate(one, panel.target, getattr(one, part)),
+                getattr(one, rows),
+            )
+            for one in rounds
+        ]
+        for rounds in answers
+    ]
+
+
+def card_of(
+    answers: Answers,
+    panel: Panel,
+    *,
+    seed: int,
+    bootstrap: int,
+    priors: Sequence[float] | None = None,
+) -> ScoreCard:
+    """Every metric of one candidate: of probabilities, and of choices where classes weigh alike.
+
+    Args:
+        answers: of the candidate.
+        panel: whose rows.
+        seed: of the bootstrap.
+        bootstrap: number of samples.
+        priors: as `score_card`.
+    """
+    target = panel.target
+    settings: dict[str, Any] = {"seed": seed, "bootstrap": bootstrap, "priors": priors}
+
+    def card(suffix: str) -> ScoreCard:
+        return score_card(
+            units_of(answers, panel, part=f"test{suffix}"),
+            target.kind,
+            target.names,
+            validation=units_of(answers, panel, part=f"validation{suffix}"),
+            **settings,
+        )
+
+    likely = card("")
+    if not target.is_counted:
+        return likely
+    decided = card("_decided")
+    merged = {
+        name: decided.metrics[name] if name in DECIDED else value
+        for name, value in likely.metrics.items()
+    }
+    by_class = {
+        one: {
+            name: decided.by_class[one][name] if name in DECIDED else value
+            for name, value in found.items()
+        }
+        for one, found in likely.by_class.items()
+    }
+    return replace(likely, metrics=merged, by_class=by_class, confusion=decided.confusion)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Promise:
+    """What prediction sets, or ranges, promised and kept; means over seeds and rounds.
+
+    Attributes:
+        promised: share that holds the truth.
+        covered: share of test participants of whom it does.
+        size: classes in a set, or the width of a range in the unit of the quantity.
+        single: share of sets that name one class alone: cases that need not be deferred.
+        empty: share of sets without a class.
+    """
+
+    promised: float
+    covered: float
+    size: float
+    single: float | None = None
+    empty: float | None = None
+
+
+def promise_of(answers: Answers, panel: Panel, *, alpha: float = ALPHA) -> Promise | None:
+    """Split conformal prediction with thresholds of the validation participants.
+
+    Returns:
+        None for questions that have no such promise here: several labels, and times.
+    """
+    kind = panel.target.kind
+    if kind not in ("nominal", "ordinal", "regression"):
+        return None
+    found = []
+    tested = zip(units_of(answers, panel), units_of(answers, panel, part="validation"), strict=True)
+    for tests, validations in tested:
+        for test, validation in zip(tests, validations, strict=True):
+            if kind == "regression":
+                width = fit_width(validation.scores_NC[:, 0], validation.labels_N, alpha)
+                ranges = prediction_ranges(test.scores_NC[:, 0], width)
+                found.append((measure_ranges(ranges, test.labels_N), 2 * width, np.nan, np.nan))
+            else:
+                threshold = fit_threshold(validation.scores_NC, validation.labels_N, alpha)
+                sets = prediction_sets(test.scores_NC, threshold)
+                kept = measure_sets(sets, test.labels_N)
+                found.append((kept.covered, kept.size, kept.single, kept.empty))
+    covered, size, single, empty = np.mean(found, axis=0)
+    if kind == "regression":
+        return Promise(promised=1 - alpha, covered=float(covered), size=float(size))
+    return Promise(
+        promised=1 - alpha,
+        covered=float(covered),
+        size=float(size),
+        single=float(single),
+        empty=float(empty),
+    )
+
+
+def values_by_person(values_N: NDArray[np.str_], people: NDArray[np.int64]) -> NDArray[np.str_]:
+    """A column's value of each participant: that of all their rows, or "several"."""
+    found = np.full(int(people.max()) + 1, "", dtype=f"<U{max(8, values_N.dtype.itemsize // 4)}")
+    for person in range(len(found)):
+        own = np.unique(values_N[people == person])
+        found[person] = own[0] if len(own) == 1 else "several"
+    return found
+
+
+def cut_numbers(values: NDArray[np.str_], *, parts: int = 3, most: int = 8) -> NDArray[np.str_]:
+    """Numbers of more than `most` different values as `parts` ranges of about equal size.
+
+    Texts, and numbers of few values, stay as they are.
+    """
+    known = np.array([one for one in values if one not in ("", "several")])
+    if len(np.unique(known)) <= most:
+        return values
+    try:
+        numbers = {one: float(one) for one in np.unique(known)}
+    except ValueError:
+        return values
+    ordered = np.array([numbers[one] for one in known])
+    cuts = np.unique(np.quantile(ordered, np.linspace(0, 1, parts + 1)[1:-1]))
+    between = [f"{low:g} to {high:g}" for low, high in pairwise(cuts)]
+    names = [f"below {cuts[0]:g}", *between, f"{cuts[-1]:g} and more"]
+    place = {one: int(np.searchsorted(cuts, number, "right")) for one, number in numbers.items()}
+    return np.array([names[place[one]] if one in place else one for one in values])
+
+
+def mean_temperature(answers: Answers, target: Target) -> float:
+    """Mean temperature of the seeds and rounds."""
+    return float(np.mean([temperature_of(one, target) for rounds in answers for one in rounds]))

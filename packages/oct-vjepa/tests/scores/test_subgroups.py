@@ -1,0 +1,95 @@
+"""Values of a column that are served worse show; small ones say that they are."""
+
+import json
+
+import numpy as np
+import pytest
+from oct_vjepa.measures.units import Units
+from oct_vjepa.scores.scorecard import score_card
+from oct_vjepa.scores.subgroups import subgroup_table
+
+
+def runs_of(seed, signal_N, *, seeds=2):
+    """Two classes; how well each participant is recognised is `signal_N`."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(len(signal_N)) % 2
+    runs = []
+    for _ in range(seeds):
+        chance = 1 / (1 + np.exp(-rng.normal(size=len(labels)) - signal_N * (labels - 0.5)))
+        scores = np.stack([1 - chance, chance], axis=1)
+        runs.append([Units(scores, labels, np.arange(len(labels)))])
+    return runs
+
+
+def table(runs, values, **options):
+    arguments = {"column": "site", "seed": 0, "bootstrap": 200} | options
+    return subgroup_table(runs, "nominal", ["healthy", "sick"], values, **arguments)
+
+
+def test_a_value_that_is_served_worse_makes_a_gap():
+    values = np.repeat(["north", "south", ""], [150, 150, 20])
+    signal = np.where(values == "south", 0.3, 3.0)
+    found = table(runs_of(0, signal), values)
+    assert [(one.value, one.participants, one.note) for one in found.rows] == [
+        ("north", 150, ""),
+        ("south", 150, ""),
+    ]
+    north, south = (one.metrics["auroc"] for one in found.rows)
+    assert north.low > south.high
+    assert found.gaps["auroc"].value == pytest.approx(north.value - south.value)
+    assert found.gaps["auroc"].low > 0.1
+
+
+def test_a_value_alone_has_the_card_of_its_participants():
+    values = np.repeat(["north", "south"], [60, 40])
+    runs = runs_of(1, np.full(100, 2.0))
+    found = table(runs, values).rows[0]
+    inside = [[Units(*(side[:60] for side in rounds[0]))] for rounds in runs]
+    card = score_card(inside, "nominal", ["healthy", "sick"], seed=0, bootstrap=5)
+    for name, interval in found.metrics.items():
+        assert interval.value == pytest.approx(card.metrics[name].value)
+
+
+def test_small_values_and_those_of_one_class_say_so_and_make_no_gap():
+    values = np.array(["many"] * 40 + ["few"] * 9 + ["alone"] * 30)
+    runs = runs_of(2, np.full(len(values), 1.0))
+    for rounds in runs:
+        labels = np.where(values == "alone", 1, rounds[0].labels_N)
+        rounds[0] = rounds[0]._replace(labels_N=labels)
+    found = table(runs, values)
+    assert {one.value: one.note for one in found.rows} == {
+        "alone": "all are sick",
+        "few": "fewer than 10 participants",
+        "many": "",
+    }
+    assert found.gaps == {}
+    assert found.rows[0].metrics["auroc"].text() == "-"
+    json.dumps(found.as_json(), allow_nan=False)
+    head, *lines = found.as_rows()
+    assert head == ["site", "participants", "auroc", "sensitivity", "specificity", "ece", "note"]
+    assert [len(line) for line in lines] == [len(head)] * 3
+
+
+def test_equal_service_has_no_more_gap_than_luck():
+    values = np.tile(["a", "a", "b", "b"], 75)
+    lows = [
+        table(runs_of(seed, np.full(300, 1.5), seeds=1), values).gaps["auroc"].low
+        for seed in range(3, 13)
+    ]
+    assert np.mean(np.array(lows) < 0.02) >= 0.9
+
+
+@pytest.mark.parametrize("kind", ["regression", "survival"])
+def test_quantities_and_times_have_their_own_metrics(kind):
+    rng = np.random.default_rng(4)
+    answers = (
+        rng.normal(size=60)
+        if kind == "regression"
+        else np.stack([rng.exponential(size=60), np.ones(60)], axis=1)
+    )
+    runs = [[Units(rng.normal(size=(60, 1)), answers, np.arange(60))]]
+    values = np.repeat(["a", "b"], 30)
+    found = subgroup_table(runs, kind, ["x"], values, column="sex", seed=0, bootstrap=50)
+    assert list(found.gaps) == {"regression": ["r2", "mae"], "survival": ["concordance"]}[kind]
+    with pytest.raises(ValueError, match="sex has 10 values"):
+        subgroup_table(runs, kind, ["x"], values[:10], column="sex", seed=0)
