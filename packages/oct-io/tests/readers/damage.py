@@ -20,7 +20,10 @@ from pathlib import Path, PurePosixPath
 
 import nibabel
 import numpy as np
+import pydicom
 import tifffile
+from oct_io.dicom.segmentation_writer import write_segmentation
+from oct_io.dicom.writer import write_dicom
 from PIL import Image
 
 TESTS = Path(__file__).parents[1]
@@ -148,6 +151,33 @@ def write_vendors(root):
         yield folder, [f"p/{name.format(number)}" for number in range(SIZE[0])], False
 
 
+def write_annotations(root):
+    """Masks in every format and boundaries, beside a scan that is sound."""
+    labels = np.random.default_rng(0).integers(0, 3, SIZE, dtype=np.uint8)
+    turned = nibabel.Nifti1Image(labels.transpose(2, 1, 0), np.diag([-0.05, -0.004, -0.25, 1.0]))
+    names = np.array(["background", "IRF", "SRF"])
+    writers = {
+        "a_mask.npy": lambda path: np.save(path, labels),
+        "a_mask.npz": lambda path: np.savez_compressed(path, mask=labels, names=names),
+        "a_mask.tif": lambda path: tifffile.imwrite(path, labels, photometric="minisblack"),
+        "a_mask.nii.gz": lambda path: nibabel.save(turned, path),
+        "a_layers.npz": lambda path: np.savez(path, ILM=np.full(SIZE[::2], 9.0)),
+    }
+    for name, write in writers.items():
+        folder = root / name.replace(".", "-")
+        say(folder / "volume.json", SAID)
+        np.save(folder / "a.npy", voxels())
+        write(folder / name)
+        yield folder, [name], False
+    folder = root / "segmentation"
+    folder.mkdir()
+    drawn = load(TESTS / "conftest.py").draw_volume(shape=SIZE)
+    write_dicom(drawn, folder / "a.dcm", uid_seed="a")
+    header = pydicom.dcmread(folder / "a.dcm", stop_before_pixels=True)
+    write_segmentation(folder / "b.dcm", labels, names.tolist(), header)
+    yield folder, ["b.dcm"], False
+
+
 def write_sidecars(root):
     """Sidecars of a scan, of its folder and of the root."""
     for name in ("a.json", "volume.json", "../volume.json"):
@@ -244,6 +274,7 @@ def write_bases(root):
         "arrays": write_arrays,
         "images": write_images,
         "vendors": write_vendors,
+        "annotations": write_annotations,
         "sidecars": write_sidecars,
     }.items():
         (root / family).mkdir(parents=True)

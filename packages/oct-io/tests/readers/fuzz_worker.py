@@ -39,14 +39,14 @@ def read_file(path):
 def read_tree(root):
     """Every record of a tree: what became of it."""
     from oct_io import WINDOWS, ScanError, read_manifest, resample
-    from oct_io.records.opening import read_scan
+    from oct_io.records.opening import ANNOTATIONS, read_scan
     from oct_io.scan.flags import find_flags
 
     found = []
     for record in read_manifest(root):
         if record.refused is None:
             try:
-                volume = read_scan(root, record)
+                volume = read_scan(root, record, annotations=ANNOTATIONS)
                 find_flags(volume)
                 resample(volume, WINDOWS["tiny"])
             except ScanError as error:
