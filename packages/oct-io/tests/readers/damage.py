@@ -421,6 +421,8 @@ def rows_of(content):
     between = "\t" if "\t" in first else ","
 
     def cells(line):
+        if '"' not in line:
+            return [one.strip() for one in line.split(between)]
         return [one.strip() for one in next(csv.reader([line], delimiter=between), [])]
 
     found = [(n, line) for n, line in enumerate(lines, start=2) if line.strip(f"{between} \r\n")]
