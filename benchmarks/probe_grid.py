@@ -22,7 +22,8 @@ from oct_launch import print_table
 from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.answers import answers_of, weights_of
 from oct_vjepa.probes.candidates import Question, fit_linear
-from oct_vjepa.probes.grid import GridConfig, fit_grid
+from oct_vjepa.probes.configuration import GridConfig
+from oct_vjepa.probes.grid import fit_grid
 from oct_vjepa.probes.protocol import Round
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression

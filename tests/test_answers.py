@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from oct_io import PhantomTree, SourceConfig, TreeError, open_source
-from oct_io.catalog.questions import LabelQuestion
+from oct_io.labels.questions import LabelQuestion
 from oct_vjepa.measures.target import KINDS, Target
 from omegaconf import OmegaConf
 

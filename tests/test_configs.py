@@ -6,7 +6,6 @@ import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-import oct_io
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
@@ -14,6 +13,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from oct_io.catalog.selection import REGIONS
 from oct_io.scan.protocols import DEVICES
+from oct_io.space.windows import find_window
 from oct_vjepa.model.configuration import SIZES
 from oct_vjepa.objectives.presets import PRESETS
 from omegaconf import OmegaConf
@@ -21,9 +21,13 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 REAL = ["folder", *sorted(path.stem for path in (CONFIGS / "data").glob("aireadi*.yaml"))]
-GIVEN = {name: ["data.root=somewhere"] for name in REAL}
+GIVEN = {name: ["data.root=somewhere"] for name in [*REAL, "bscans"]}
 ON_REAL_SCANS = ["data=aireadi", "data.root=somewhere"]
-MEANT_FOR = {"multi_domain": ON_REAL_SCANS, "multi_domain_dense": ON_REAL_SCANS}
+MEANT_FOR = {
+    "multi_domain": ON_REAL_SCANS,
+    "multi_domain_dense": ON_REAL_SCANS,
+    "bscans": ["data=bscans", "data.root=somewhere"],
+}
 BESIDE = ("settings", "question")  # modules beside the apps
 
 
@@ -62,7 +66,7 @@ def test_an_experiment_is_a_valid_run_and_has_its_own_name(experiment):
 def test_the_window_of_an_experiment_is_what_its_encoder_takes(experiment):
     chosen = [f"experiment={experiment}"] if experiment else []
     config = build("pretrain", *chosen, *MEANT_FOR.get(experiment, []))
-    assert oct_io.WINDOWS[config.data.window].shape == config.encoder.input_shape
+    assert find_window(config.data.window).shape == config.encoder.input_shape
 
 
 def test_what_an_experiment_sets_can_still_be_set_on_the_command_line():

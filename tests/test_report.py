@@ -19,10 +19,10 @@ from oct_report import (
     plot_curves,
     plot_scores,
 )
-from oct_vjepa.probes.comparison import compare_features
+from oct_vjepa.trials.comparison import compare_features
 
 PNG = b"\x89PNG\r\n\x1a\n"
-BSCAN = BScan(np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1)), depth_mm=2.0, width_mm=6.0)
+BSCAN = BScan(np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1)), depth=2.0, width=6.0)
 NASTY = "<script>alert('x')</script> & \"quoted\""
 
 

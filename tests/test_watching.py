@@ -9,7 +9,7 @@ import torch
 from oct_io import PhantomTree, SourceConfig, labelled, open_source
 from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaBatch, JepaConfig
 from oct_vjepa.evaluation.online import OnlineProbe
-from oct_vjepa.probes import comparison
+from oct_vjepa.trials import comparison
 
 WATCHING = Path(__file__).parent.parent / "apps" / "pretrain" / "watching.py"
 TREE = PhantomTree(

@@ -2,11 +2,14 @@
 
 uv run apps/pretrain                                     made-up retinas, no data needed
 uv run apps/pretrain data=folder data.root=DIR           any folder of scans
+uv run apps/pretrain data=bscans data.root=DIR           any folder of images, each a B-scan
 uv run apps/pretrain -m seed=0,1                         one run after the other, and a table
 uv run apps/pretrain --help                              every setting, its value and its text
 """
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from oct_launch import Launch, app
@@ -14,6 +17,11 @@ from settings import PretrainConfig
 
 ONLINE = "probe_linear_auroc_"
 """How the keys of the online probe begin; the label column follows."""
+
+FITTING = {"data=bscans": "encoder=bscan_tiny"}
+"""Data whose windows the default encoder does not take, and one that takes them."""
+OWN = ("encoder=", "experiment=", "-cn", "--config-name")
+"""How arguments begin that choose an encoder, or may."""
 
 
 def headline(run_dir: Path) -> dict[str, str]:
@@ -33,5 +41,13 @@ def pretrain(config: PretrainConfig, launch: Launch) -> int:
     return run(config, launch)
 
 
+def add_encoder(arguments: Sequence[str]) -> list[str]:
+    """Choose the encoder that fits the data, unless the command line chooses one."""
+    if any(one.startswith(OWN) for one in arguments):
+        return list(arguments)
+    return [*arguments, *(FITTING[one] for one in arguments if one in FITTING)]
+
+
 if __name__ == "__main__":
+    sys.argv[1:] = add_encoder(sys.argv[1:])
     pretrain()

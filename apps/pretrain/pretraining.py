@@ -9,13 +9,21 @@ import oct_vjepa
 import oct_xla
 import torch
 from oct_io.storage.files import redact
-from oct_launch import EXIT_STOPPED, Launch, Stages, check_window, mistakes, print_table
+from oct_launch import (
+    EXIT_STOPPED,
+    Launch,
+    Stages,
+    check_positions,
+    check_window,
+    mistakes,
+    print_table,
+)
 from oct_vjepa.evaluation.encoders import probe_encoders
 from oct_vjepa.model.weights import weights_fingerprint
-from oct_vjepa.objectives.configuration import method_of
+from oct_vjepa.objectives.methods import method_of
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
-from oct_vjepa.probes.comparison import COLUMNS, as_cells
+from oct_vjepa.trials.comparison import COLUMNS, as_cells
 from report import write_report
 from samples import PretrainSamples
 from settings import MAY_CHANGE, TOLD, PretrainConfig, schema_of
@@ -40,6 +48,11 @@ def run(config: PretrainConfig, launch: Launch) -> int:
         )
     with Stages() as stages:
         source = oct_io.open_source(config.data, stages)
+        for remark in source.remarks:
+            stages.say(remark)
+    with mistakes(ValueError):
+        spacings = source.volumes.spacings
+        check_positions(config.encoder.position_unit, source.volumes.shape, spacings)
     seen = source.outside(config.data.excluded_splits)
     # A column that cannot be probed is told now, not after training.
     questions = {column: source.labelled(column) for column in config.probe.columns}

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from oct_io import Source
 from oct_report import (
     REFERENCE,
-    BScan,
     Curve,
     Page,
     add_probe_scores,
@@ -23,10 +22,11 @@ from oct_report import (
     draw_masks,
     end_page,
     plot_curves,
+    sized,
 )
 from oct_vjepa.evaluation.maps import principal_colours
 from oct_vjepa.objectives.collapse import collapse_alarms
-from oct_vjepa.probes.comparison import ProbeRow
+from oct_vjepa.trials.comparison import ProbeRow
 from samples import PretrainSamples
 
 CURVES = (
@@ -69,6 +69,8 @@ def write_report(
         made_up=source.made_up,
     )
     page.tiles(_tiles(rows, probes))
+    for remark in source.remarks:
+        page.text(f"{remark[:1].upper()}{remark[1:]}.")
     _add_probes(page, probes)
     page.section("Curves", "How to read them: docs/reading-the-curves.md.")
     alarms = collapse_alarms(rows)
@@ -138,11 +140,7 @@ def _add_pictures(
     config = next(iter(encoders.values())).config
     _, row_mm, column_mm = samples.spacing_mm(0)
     z = volume_ZYX.shape[0] // 2
-    bscan = BScan(
-        volume_ZYX[z].numpy(),
-        depth_mm=row_mm * volume_ZYX.shape[1],
-        width_mm=column_mm * volume_ZYX.shape[2],
-    )
+    bscan = sized(volume_ZYX[z].numpy(), row_mm=row_mm, column_mm=column_mm)
     plane = z // config.patch_size[0]
     page.section(
         "What was masked",

@@ -15,8 +15,8 @@ from oct_io import (
     write_phantom_tree,
 )
 from oct_io.catalog.participants import read_participants
-from oct_io.catalog.questions import LabelQuestion
-from oct_io.catalog.splits import Split, write_split
+from oct_io.labels.questions import LabelQuestion
+from oct_io.labels.splits import Split, write_split
 
 TREE = PhantomTree(
     participants=12, shape=(4, 40, 32), split_fractions=(0.5, 0.0, 0.5), devices=("phantom_a",),

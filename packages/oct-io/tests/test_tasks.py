@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from oct_io import PhantomTree, SourceConfig, TreeError, hash_participant, open_source
-from oct_io.catalog.label_tables import id_form, path_form
-from oct_io.catalog.questions import LabelQuestion
-from oct_io.catalog.splits import Split, write_split
 from oct_io.labelled import UNLABELLED
+from oct_io.labels.questions import LabelQuestion
+from oct_io.labels.splits import Split, write_split
+from oct_io.labels.tables import id_form, path_form
 
 PEOPLE = 12
 

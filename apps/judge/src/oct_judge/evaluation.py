@@ -9,6 +9,7 @@ from oct_launch import (
     EXIT_STOPPED,
     Launch,
     Stages,
+    check_positions,
     check_window,
     mistakes,
     print_table,
@@ -38,6 +39,11 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
     folder = launch.claim_run_folder("it", may_change=("*",))
     with Stages() as stages:
         source = oct_io.open_source(config.data, stages)
+        for remark in source.remarks:
+            stages.say(remark)
+        with mistakes(ValueError):
+            unit, spacings = encoder.config.position_unit, source.volumes.spacings
+            check_positions(unit, source.volumes.shape, spacings)
         study = open_study(config, source)
         stages.say(f"{config.task.name}: {study.examples.describe()}")
         if not config.allow_seen:
@@ -65,6 +71,7 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         "made_up_data": source.made_up,
         "scans_by_flag": dict(source.flags),
         "scans_left_out_for_flags": source.flagged_out,
+        "remarks": list(source.remarks),
         "split": study.examples.split_rule,
         "label_rules": dict(source.label_rules),
         "test_touches": touches,

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 
 import oct_io
-from oct_io.catalog.questions import LabelQuestion
+from oct_io.labels.questions import LabelQuestion
 from oct_launch import RuntimeConfig
 from oct_vjepa.evaluation.readouts import ReadoutConfig
-from oct_vjepa.probes.grid import GridConfig
+from oct_vjepa.probes.configuration import GridConfig
 
 from oct_judge.recipe import TrainingConfig
 

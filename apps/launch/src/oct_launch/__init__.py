@@ -10,6 +10,7 @@ from oct_launch.command import (
     Launch,
     RuntimeConfig,
     app,
+    check_positions,
     check_window,
 )
 from oct_launch.console import (
@@ -29,6 +30,7 @@ __all__ = [
     "RuntimeConfig",
     "Stages",
     "app",
+    "check_positions",
     "check_window",
     "exit_codes",
     "mistakes",

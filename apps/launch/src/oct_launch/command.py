@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 import hydra
+import numpy as np
 import oct_io
 import oct_vjepa
 import oct_xla
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
+from numpy.typing import NDArray
+from oct_io.space.windows import find_window
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -199,6 +202,27 @@ def hinted(
         raise Mistake(one_line(error)) from error
 
 
+def check_positions(unit: str, shape: tuple[int, int, int], spacings: NDArray[np.float64]) -> None:
+    """Refuse scans without millimetres for an encoder whose positions are lengths.
+
+    Args:
+        unit: the encoder's `position_unit`.
+        shape: (Z, Y, X) of the volumes.
+        spacings: of the volumes, (N, 3); the first is not needed where Z is 1.
+
+    Raises:
+        ValueError: some are not known.
+    """
+    needed = spacings[:, 1:] if shape[0] == 1 else spacings
+    unknown = int((~np.isfinite(needed)).any(axis=1).sum())
+    if unit == "length" and unknown:
+        raise ValueError(
+            f"encoder.position_unit=length needs the spacing of every scan, and nobody knows that "
+            f"of {unknown:,} of {len(spacings):,}; say it (data.bscans.spacing_mm), or take an "
+            "encoder with position_unit=index"
+        )
+
+
 def check_window(window: str, taken: tuple[int, int, int], *, otherwise: str) -> None:
     """Refuse a window whose volumes an encoder does not take, before any scan is read.
 
@@ -210,6 +234,6 @@ def check_window(window: str, taken: tuple[int, int, int], *, otherwise: str) ->
     Raises:
         ValueError: the shapes differ.
     """
-    shape = oct_io.WINDOWS[window].shape
+    shape = find_window(window).shape
     if shape != taken:
         raise ValueError(f"data.window={window} gives volumes of {shape}, but {otherwise}")

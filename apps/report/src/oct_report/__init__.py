@@ -8,6 +8,7 @@ from oct_report.figures import (
     draw_masks,
     plot_curves,
     plot_scores,
+    sized,
 )
 from oct_report.page import Page
 from oct_report.runs import (
@@ -34,4 +35,5 @@ __all__ = [
     "end_page",
     "plot_curves",
     "plot_scores",
+    "sized",
 ]

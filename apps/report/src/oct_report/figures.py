@@ -24,11 +24,20 @@ class Curve(NamedTuple):
 
 
 class BScan(NamedTuple):
-    """One B-scan to draw on: grey values (rows, columns), and its size in millimetres."""
+    """One B-scan to draw on: grey values (rows, columns), and its size."""
 
     grey: NDArray[np.uint8]
-    depth_mm: float
-    width_mm: float
+    depth: float
+    width: float
+    unit: str = "mm"  # of its size
+
+
+def sized(grey: NDArray[np.uint8], *, row_mm: float, column_mm: float) -> BScan:
+    """A B-scan in millimetres or, where its spacing is NaN, in voxels."""
+    rows, columns = grey.shape
+    if not np.isfinite([row_mm, column_mm]).all():
+        return BScan(grey, rows, columns, "voxels")
+    return BScan(grey, row_mm * rows, column_mm * columns)
 
 
 class Score(NamedTuple):
@@ -73,7 +82,7 @@ def draw_masks(bscan: BScan, hidden: Sequence[NDArray[np.bool_]], titles: Sequen
         _show(axes, bscan, title)
         veil = np.zeros((*targets.shape, 4))
         veil[targets] = (0.043, 0.43, 0.56, 0.86)
-        extent = (0.0, bscan.width_mm, bscan.depth_mm, 0.0)
+        extent = (0.0, bscan.width, bscan.depth, 0.0)
         axes.imshow(veil, extent=extent, interpolation="nearest", aspect="auto")
     return _png(figure)
 
@@ -83,7 +92,7 @@ def draw_features(bscan: BScan, maps: Sequence[tuple[str, NDArray[np.float64]]])
     figure = Figure(figsize=(10.4, 3.1), layout="constrained")
     panels = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
     _show(panels[0], bscan, "input")
-    extent = (0.0, bscan.width_mm, bscan.depth_mm, 0.0)
+    extent = (0.0, bscan.width, bscan.depth, 0.0)
     for axes, (title, colours) in zip(panels[1:], maps, strict=True):
         _show(axes, bscan, title)
         axes.imshow(colours, extent=extent, interpolation="nearest", aspect="auto")
@@ -129,11 +138,11 @@ def plot_scores(scores: Sequence[Score], *, label: str, chance: float) -> bytes:
 
 
 def _show(axes: Axes, bscan: BScan, title: str) -> None:
-    """Show a B-scan upright, in millimetres, stretched in depth as clinicians see it."""
-    extent = (0.0, bscan.width_mm, bscan.depth_mm, 0.0)
+    """Show a B-scan upright, in its unit, stretched in depth as clinicians see it."""
+    extent = (0.0, bscan.width, bscan.depth, 0.0)
     axes.imshow(bscan.grey, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
     axes.set_title(title, loc="left", fontsize=11, color=INK)
-    axes.set_xlabel("mm", fontsize=9, color=SOFT)
+    axes.set_xlabel(bscan.unit, fontsize=9, color=SOFT)
     axes.tick_params(labelsize=8, colors=SOFT, length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from oct_vjepa.probes.comparison import COLUMNS, ProbeRow, as_cells
+from oct_vjepa.trials.comparison import COLUMNS, ProbeRow, as_cells
 
 from oct_report.figures import Score, plot_scores
 from oct_report.page import Page

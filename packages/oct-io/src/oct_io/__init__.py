@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 from oct_io.cache.build import build_cache
 from oct_io.cache.volumes import CachedVolumes, open_cache
 from oct_io.catalog.audit import audit
-from oct_io.catalog.labels import load_labels
 from oct_io.catalog.manifest import ScanRecord, hash_participant, read_manifest
 from oct_io.catalog.participants import read_participants
 from oct_io.errors import OctIoError, ScanError, TreeError
+from oct_io.labels.classes import load_labels
 from oct_io.readers.registry import open_volume, read_volume
 from oct_io.readers.registry import read_header as read_header
 from oct_io.space.resample import WINDOWS, Window, resample
 from oct_io.volume import OctVolume, Spacing
 
 if TYPE_CHECKING:
-    from oct_io.catalog.questions import LabelQuestion as LabelQuestion
     from oct_io.dicom.writer import write_dicom
+    from oct_io.labels.questions import LabelQuestion as LabelQuestion
     from oct_io.phantom import PhantomTree, draw_phantom, write_phantom_tree
     from oct_io.source import LabelledVolumes as LabelledVolumes
     from oct_io.source import Source as Source
@@ -37,7 +37,7 @@ _LATER = {
     "PhantomTree": "oct_io.phantom",
     "draw_phantom": "oct_io.phantom",
     "write_phantom_tree": "oct_io.phantom",
-    "LabelQuestion": "oct_io.catalog.questions",
+    "LabelQuestion": "oct_io.labels.questions",
     "LabelledVolumes": "oct_io.source",
     "Source": "oct_io.source",
     "SourceConfig": "oct_io.source",

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.cache.entries import Coded, Entries
-from oct_io.catalog.label_tables import LabelTable, LabelTables
-from oct_io.catalog.labels import MAX_CLASSES
 from oct_io.catalog.participants import SITE
-from oct_io.catalog.questions import CLASSES, LabelQuestion, answer, read_numbers, read_yes_no
-from oct_io.catalog.splits import stratified_folds
 from oct_io.catalog.tables import Row, cell
 from oct_io.errors import TreeError
+from oct_io.labels.classes import MAX_CLASSES
+from oct_io.labels.questions import CLASSES, LabelQuestion, answer, read_numbers, read_yes_no
+from oct_io.labels.splits import stratified_folds
+from oct_io.labels.tables import LabelTable, LabelTables
 
 SCAN_COLUMNS = {
     "@device": "device",
@@ -44,7 +44,7 @@ def find_column(entries: Entries, tables: LabelTables, column: str) -> Found:
     Args:
         entries: of the cache.
         tables: as from `open_source`.
-        column: of a table, a preset of `oct_io.catalog.labels`, @site, or one of `SCAN_COLUMNS`.
+        column: of a table, a preset of `oct_io.labels.classes`, @site, or one of `SCAN_COLUMNS`.
 
     Raises:
         TreeError: no table, none of its rows is of any scan, or no such label of a scan.

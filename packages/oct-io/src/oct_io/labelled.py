@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from oct_io.answers import VolumeAnswers, choose_test, label_volumes, read_attributes
 from oct_io.cache.entries import Coded
 from oct_io.cache.volumes import CachedVolumes
-from oct_io.catalog.label_tables import LabelTables
-from oct_io.catalog.questions import CLASSES, LabelQuestion
-from oct_io.catalog.splits import Split
 from oct_io.errors import TreeError
+from oct_io.labels.questions import CLASSES, LabelQuestion
+from oct_io.labels.splits import Split
+from oct_io.labels.tables import LabelTables
 
 UNLABELLED = -1
 """Class of a volume that has no label in a column."""

@@ -12,138 +12,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.answers import SCAN_COLUMNS, read_attributes
+from oct_io.bscans import list_bscans, remarks_on
 from oct_io.cache.build import build_cache
 from oct_io.cache.volumes import CachedVolumes, open_cache
-from oct_io.catalog.concepts import AI_READI, is_clinical, read_concepts
-from oct_io.catalog.label_tables import (
-    LabelTable,
-    LabelTables,
-    finer_level,
-    id_form,
-    read_label_table,
-)
-from oct_io.catalog.manifest import ScanRecord, list_scans
-from oct_io.catalog.omop import join_participants, read_omop
+from oct_io.catalog.manifest import Listing, ScanRecord, list_scans
 from oct_io.catalog.participants import (
     SITE,
     find_participants,
     hash_ids,
     read_participants,
 )
-from oct_io.catalog.questions import LabelQuestion
 from oct_io.catalog.releases import dataset_version, refuse_other_release
-from oct_io.catalog.selection import Selection, select_scans
-from oct_io.catalog.splits import Split, read_split, recommended_parts
+from oct_io.catalog.selection import select_scans
 from oct_io.catalog.tables import Row
 from oct_io.errors import TreeError
 from oct_io.labelled import LabelledVolumes as LabelledVolumes
 from oct_io.labelled import make_labelled
-from oct_io.phantom.specification import PhantomTree
+from oct_io.labels.concepts import AI_READI, is_clinical, read_concepts
+from oct_io.labels.omop import join_participants, read_omop
+from oct_io.labels.questions import LabelQuestion
+from oct_io.labels.splits import Split, read_split, recommended_parts
+from oct_io.labels.tables import (
+    LabelTable,
+    LabelTables,
+    finer_level,
+    id_form,
+    read_label_table,
+)
 from oct_io.phantom.tree import write_phantom_tree
 from oct_io.quarantine import write_quarantine
-from oct_io.records.opening import check_annotations
-from oct_io.scan.flags import check_flag_names
-from oct_io.space.resample import WINDOWS
+from oct_io.source_config import SourceConfig as SourceConfig
+from oct_io.space.windows import find_window
 from oct_io.storage.buckets import StorageConfig, configure_storage
 
 MEASURED_VOLUMES = 256  # settle a mean grey level to well under one level
 
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
-
-
-@dataclass(kw_only=True, slots=True)
-class SourceConfig:
-    """Where scans lie, and how they become volumes of one shape."""
-
-    name: str = "scans"
-    """Short name of the data set; runs are named after it."""
-
-    root: str = ""
-    """Folder or URL of a tree like AI-READI's, or of any folder of scans."""
-
-    manifest: str = ""
-    """Table of the scans to take, such as `oct-io manifest` writes, anywhere; empty: the one of the
-    tree, or all scans that are found below the root."""
-
-    window: str = "macula6"
-    """What is cut out of each scan and how finely: a name in `oct_io.WINDOWS`."""
-
-    mirror_left: bool = False
-    """Mirror left eyes, so that nasal is on one side for all; depth stays."""
-
-    devices: list[str] = field(default_factory=list)
-    """Scanners to take, by normalised name; empty takes all. One is a single domain, several are a
-    multi-domain data set."""
-
-    regions: list[str] = field(default_factory=list)
-    """Anatomic regions to take, in the manifest's words; empty takes all, and mixes anatomies."""
-
-    lateralities: list[str] = field(default_factory=list)
-    """Eyes to take, R or L; empty takes both."""
-
-    flags: list[str] = field(default_factory=list)
-    """Flags that a scan must not have: of motion, lost_bytes, saturation, low_signal,
-    clipped_retina, blink, mirrored_depth. Empty leaves none out; what suggests a fault is no proof
-    of it, and who leaves out the poor scans of ill eyes changes what is learned."""
-
-    annotations: list[str] = field(default_factory=list)
-    """What is cached along with the voxels of scans that have it: `layers` (rows of their layer
-    boundaries), `mask` (classes of their voxels). Empty takes neither, and costs nothing."""
-
-    cache: str = ""
-    """Local folder for the resampled volumes; made once, used by every later run."""
-
-    labels: str = ""
-    """Label table, one participant a row; empty: `participants.tsv` under the root, if there. Or a
-    folder of OMOP tables, such as AI-READI's `clinical_data`, that are joined with that table."""
-
-    label_concepts: str = ""
-    """Table of the columns to make of OMOP tables, as `read_concepts` takes it; empty: the HbA1c,
-    age, years of diabetes and others in `oct_io.catalog.concepts.AI_READI`."""
-
-    label_columns: list[str] = field(default_factory=list)
-    """Columns of the label table that are worth a probe, presets such as `healthy_vs_rest`, or
-    what a shortcut could rest on: @device, @site, @eye, @region, @protocol."""
-
-    split: str = ""
-    """Table that `oct-io split` wrote; empty: the label table's `recommended_split`, if there."""
-
-    excluded_splits: list[str] = field(default_factory=lambda: ["test"])
-    """Parts of the split whose participants pretraining never sees."""
-
-    mixed_releases: bool = False
-    """Take a label table with a recommended split of another release than the scans. Who is in the
-    test split differs between releases, so this can test on people who were trained on."""
-
-    jobs: int = 0
-    """Processes that decode and resample; 0 means one for each core."""
-
-    max_bad_fraction: float = 0.5
-    """Stop if more than this share of the scans is refused; a few bad ones are normal."""
-
-    storage: StorageConfig = field(default_factory=StorageConfig)
-    """How buckets are reached, and whether fetched files are kept; the defaults leave in place what
-    `configure_storage` was given."""
-
-    phantom: PhantomTree | None = None
-    """Draw this made-up data set at the root first."""
-
-    def __post_init__(self) -> None:
-        if self.window not in WINDOWS:
-            raise ValueError(f"data.window ({self.window}) must be one of {', '.join(WINDOWS)}")
-        WINDOWS[self.window].require_fixed_shape()
-        self.selection()
-        if "://" in self.cache:
-            raise ValueError(f"data.cache ({self.cache}) must be a local folder, not a URL")
-        check_flag_names(self.flags, "data.flags")
-        check_annotations(self.annotations, "data.annotations")
-        if not 0 <= self.max_bad_fraction <= 1:
-            raise ValueError(f"data.max_bad_fraction ({self.max_bad_fraction}) must be 0 to 1")
-
-    def selection(self) -> Selection:
-        """Scans to take."""
-        return Selection(devices=self.devices, regions=self.regions, lateralities=self.lateralities)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,6 +64,7 @@ class Source:
         flags: how many cached scans have each flag, those that were left out included.
         flagged_out: how many scans were left out for a flag.
         label_rules: of columns that were made of clinical tables, their rule and what went in.
+        remarks: what a reader of results must know of the data, a sentence each.
     """
 
     volumes: CachedVolumes
@@ -169,6 +75,7 @@ class Source:
     flags: Mapping[str, int] = field(default_factory=dict)
     flagged_out: int = 0
     label_rules: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def outside(self, splits: Sequence[str]) -> list[int]:
         """Numbers of the volumes whose participant is in none of the recommended `splits`.
@@ -227,6 +134,7 @@ class Source:
             "participants_in_training": self.participants(seen),
             "dataset_version": self.version,
             "label_rules": dict(self.label_rules),
+            "remarks": list(self.remarks),
         }
 
     def write_quarantine(self, path: Path) -> None:
@@ -315,13 +223,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     if config.phantom is not None:
         drawn = partial(tell, "drawing phantoms")
         write_phantom_tree(Path(config.root), config.phantom, drawn)
-    listing = list_scans(
-        config.root,
-        manifest=config.manifest or None,
-        cache=config.cache,
-        jobs=config.jobs,
-        progress=lambda done, total: tell("reading headers", done, total),
-    )
+    listing = _list(config, tell)
     records = select_scans(listing.records, config.selection())
     version = dataset_version(config.root, mixed=config.mixed_releases)
     labels, rules = _read_tables(config, version, records)
@@ -329,7 +231,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     build_cache(
         records,
         config.root,
-        replace(WINDOWS[config.window], mirror_left=config.mirror_left),
+        replace(find_window(config.window), mirror_left=config.mirror_left),
         config.cache,
         jobs=config.jobs,
         progress=lambda done, total, bad: tell("resampling scans", done, total),
@@ -348,6 +250,21 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         flags=every.entries.count_flags(),
         flagged_out=len(every) - len(volumes),
         label_rules=rules,
+        remarks=remarks_on(config.bscans, volumes.spacings),
+    )
+
+
+def _list(config: SourceConfig, tell: Report) -> Listing:
+    if config.bscans is not None:
+        return list_bscans(
+            config.root, config.bscans, progress=lambda n, of: tell("looking at images", n, of)
+        )
+    return list_scans(
+        config.root,
+        manifest=config.manifest or None,
+        cache=config.cache,
+        jobs=config.jobs,
+        progress=lambda done, total: tell("reading headers", done, total),
     )
 
 

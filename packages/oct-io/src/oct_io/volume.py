@@ -23,6 +23,7 @@ SpacingSource = Literal[
     "given",  # the caller or a sidecar said so
     "drawn",  # a phantom
     "none",  # a line, circle or radial scan: its B-scans have no one distance
+    "unknown",  # a single image: nobody knows how large its voxels are
 ]
 Confidence = Literal["high", "medium", "low", "none"]
 Voxels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -42,12 +43,13 @@ CONFIDENCE: Mapping[SpacingSource, Confidence] = {
     "given": "high",  # who said it answers for it
     "drawn": "high",
     "none": "none",
+    "unknown": "none",
 }
 """How far the distance between B-scans can be relied on, by where it came from."""
 
 
 class Spacing(NamedTuple):
-    """Distance between voxel centres in millimetres, in array order."""
+    """Distance between voxel centres in millimetres, in array order; NaN where nobody knows it."""
 
     bscan: float  # between neighbouring B-scans, often 0.05 to 0.25; NaN if they lie not abreast
     row: float  # along the beam, into the eye; often 0.002 to 0.004
@@ -107,8 +109,8 @@ class OctVolume:
         if self.spacing_source not in CONFIDENCE:
             known = ", ".join(CONFIDENCE)
             raise ValueError(f"spacing_source ({self.spacing_source!r}) must be one of {known}")
-        apart = self.spacing if self.spacing_source != "none" else self.spacing[1:]
-        if not all(np.isfinite(step) and step > 0 for step in apart):
+        open_axes = {"none": 1, "unknown": 3}.get(self.spacing_source, 0)  # may be NaN
+        if not all(np.isfinite(step) and step > 0 for step in self.spacing[open_axes:]):
             raise ValueError(f"spacing must be positive millimetres, not {tuple(self.spacing)}")
         plane = (self.voxels.shape[0], self.voxels.shape[2])
         for name, surface in self.layers.items():

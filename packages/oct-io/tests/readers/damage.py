@@ -242,7 +242,7 @@ def write_tables(root):
 
 def write_clinical(root):
     """A folder of OMOP tables."""
-    omop = load(TESTS / "catalog/test_omop.py")
+    omop = load(TESTS / "labels/test_omop.py")
     folder = root / "clinical"
     folder.mkdir()
     people = [f"{1000 + number}" for number in range(12)]

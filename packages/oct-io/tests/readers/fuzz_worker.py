@@ -74,7 +74,7 @@ def read_people(path):
 def read_classes(path):
     """Lines of people, whose classes and recommended split are taken as well."""
     from oct_io import load_labels, read_participants
-    from oct_io.catalog.splits import recommended_parts
+    from oct_io.labels.splits import recommended_parts
 
     people = read_participants(path)
     load_labels(people, "study_group")
@@ -85,8 +85,8 @@ def read_classes(path):
 
 def read_labels(path):
     from oct_io import read_manifest
-    from oct_io.catalog.label_tables import finer_level, read_label_table
     from oct_io.catalog.participants import LINE
+    from oct_io.labels.tables import finer_level, read_label_table
 
     level = finer_level(path)
     if level == "participant":
@@ -98,20 +98,20 @@ def read_labels(path):
 
 def read_clinical(folder):
     """Visits, and of each column the rows that were used and left out."""
-    from oct_io.catalog.omop import read_omop
+    from oct_io.labels.omop import read_omop
 
     table = read_omop(folder)
     return [len(table.visits), sorted(table.rows), dict(table.rules)]
 
 
 def read_parts(path):
-    from oct_io.catalog.splits import read_split
+    from oct_io.labels.splits import read_split
 
     return sum(map(len, read_split(path).parts.values()))
 
 
 def read_wanted(path):
-    from oct_io.catalog.concepts import read_concepts
+    from oct_io.labels.concepts import read_concepts
 
     return len(read_concepts(path))
 

@@ -2,15 +2,25 @@
 
 import pytest
 import torch
-from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaConfig, MaskingConfig, PredictorConfig
-from oct_vjepa.objectives.configuration import (
-    OBJECTIVES,
-    DenseJepaConfig,
-    TeacherConfig,
-    method_of,
+from oct_vjepa import (
+    Encoder,
+    EncoderConfig,
+    Jepa,
+    JepaBatch,
+    JepaConfig,
+    MaskingConfig,
+    MaskSetConfig,
+    PredictorConfig,
+    sample_masks,
 )
-from oct_vjepa.objectives.dense import DenseJepa
+from oct_vjepa.masking.foreground import foreground_patches
+from oct_vjepa.objectives.configuration import DenseJepaConfig, ObjectiveConfig
+from oct_vjepa.objectives.methods import OBJECTIVES, method_of
 from oct_vjepa.objectives.registry import BUILDERS, build_objective
+from oct_vjepa.objectives.rivals.configuration import DinoConfig, LeJepaConfig, MaeConfig
+from oct_vjepa.objectives.rivals.dino import Dino
+from oct_vjepa.objectives.rivals.lejepa import LeJepa
+from oct_vjepa.objectives.rivals.mae import Mae
 from oct_vjepa.objectives.twoview import TwoView, predecessor_fixed
 
 PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
@@ -20,7 +30,10 @@ PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
     ("config", "objective"),
     [
         (JepaConfig(predictor=PREDICTOR), Jepa),
-        (DenseJepaConfig(predictor=PREDICTOR, levels=2), DenseJepa),
+        (DenseJepaConfig(predictor=PREDICTOR, levels=2), Jepa),
+        (MaeConfig(decoder=PREDICTOR), Mae),
+        (LeJepaConfig(hidden=8, embedding=4), LeJepa),
+        (DinoConfig(hidden=8, prototypes=4, bottleneck=6), Dino),
         (predecessor_fixed(), TwoView),
     ],
 )
@@ -41,5 +54,27 @@ def test_every_objective_has_a_name_and_a_title_of_its_own():
 
 
 def test_a_configuration_of_no_objective_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="TeacherConfig names none of vjepa2, vjepa21, pred"):
-        method_of(TeacherConfig())
+    with pytest.raises(ValueError, match="ObjectiveConfig names none of vjepa2, vjepa21, mae"):
+        method_of(ObjectiveConfig())
+
+
+@pytest.mark.parametrize("kind", ["blocks", "foreground", "patches", "cubes"])
+@pytest.mark.parametrize(
+    "config", [JepaConfig(predictor=PREDICTOR), DenseJepaConfig(predictor=PREDICTOR, levels=2)]
+)
+def test_a_single_b_scan_is_a_volume_of_one_slice(config, kind, generator):
+    torch.manual_seed(0)
+    shape = EncoderConfig(
+        input_shape=(1, 32, 64), patch_size=(1, 8, 16), width=48, depth=2, input_std=255.0
+    )
+    masking = MaskingConfig(sets=[MaskSetConfig(kind=kind)])
+    objective = build_objective(Encoder(shape), config, masking)
+    volume = torch.randint(0, 256, (3, 1, 1, 32, 64), dtype=torch.uint8, generator=generator)
+    found = foreground_patches(volume, shape.patch_size, masking.foreground)
+    masks = sample_masks(masking, shape.grid, 3, generator=generator, foreground_BN=found)
+    outcome = objective.loss(JepaBatch(volume, masks), generator)
+    outcome["loss"].backward()
+    objective.after_step(1, 2)
+    reached = [one.grad is not None for one in objective.encoder.parameters()]
+    assert torch.isfinite(outcome["loss"])
+    assert all(reached)

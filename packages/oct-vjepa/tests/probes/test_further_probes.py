@@ -13,7 +13,7 @@ from oct_vjepa.probes.efficiency import (
     label_efficiency,
 )
 from oct_vjepa.probes.neighbours import neighbour_probe, neighbour_votes
-from oct_vjepa.probes.shortcuts import probe_shortcut, shortcut_cells
+from oct_vjepa.trials.shortcuts import probe_shortcut, shortcut_cells
 
 linear_model = pytest.importorskip("sklearn.linear_model")
 neighbors = pytest.importorskip("sklearn.neighbors")

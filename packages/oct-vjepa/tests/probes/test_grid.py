@@ -7,9 +7,10 @@ from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.answers import answers_of, scores_from, shift_priors, weights_of
 from oct_vjepa.probes.candidates import Question, fit_linear
 from oct_vjepa.probes.choice import Validation, best_of, headline
+from oct_vjepa.probes.configuration import GridConfig
 from oct_vjepa.probes.descent import hazard_loss
 from oct_vjepa.probes.fitted import FittedProbe
-from oct_vjepa.probes.grid import GridConfig, fit_grid
+from oct_vjepa.probes.grid import fit_grid
 from oct_vjepa.probes.hidden import Rows, Training, losses_of, run_layers, train_layers
 from oct_vjepa.probes.neighbours import neighbour_votes
 from oct_vjepa.probes.protocol import Round, make_rounds

@@ -1,9 +1,7 @@
-"""What a data set holds: its scans, its participants, their labels, and who is for what.
+"""What a data set holds: its scans, its participants, and what contradicts itself.
 
 `manifest` lists scans, `headers` reads many at a time and `header_index` keeps them for the next
-start, `audit` counts and finds what contradicts itself; `participants`, `labels`, `splits` and
-`releases` read the tables, `label_tables` those of eyes and scans, `questions` says what is asked
-of them, `concepts` and `omop` make labels of clinical ones, `selection` and `listing` choose and
-write them. The cache is built from its records; this wing never decodes a data set and never knows
-what is cached.
+start, `audit` counts; `participants` and `releases` read the tables, with `tables`; `selection` and
+`listing` choose and write records. The cache is built from its records, and labels stand on its
+tables; this wing never decodes a data set and never knows what is cached.
 """

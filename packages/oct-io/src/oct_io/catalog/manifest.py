@@ -192,12 +192,15 @@ def _from_row(line: int, row: Row, id_name: str, prefix: str, cut: str) -> ScanR
         refused=_refusal(line, row, id_name, relative),
         spacing_mm=_spacing(cell(row, "spacing_mm")) or None,
         member=cell(row, "member"),
-        **{name: _beside(row, name, prefix, cut) for name in COMPANIONS if cell(row, name)},
+        mask=_beside(row, "mask", prefix, cut),
+        layers=_beside(row, "layers", prefix, cut),
     )
 
 
 def _beside(row: Row, name: str, prefix: str, cut: str) -> str:
     """Path of a mask or of boundaries; a path that leaves the root is refused by `_refusal`."""
+    if not cell(row, name):
+        return ""
     relative = safe_relative(cell(row, name))
     return "" if relative is None else prefix + relative.removeprefix(cut)
 

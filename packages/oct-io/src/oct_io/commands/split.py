@@ -6,10 +6,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from oct_io.catalog.labels import load_class_names, load_labels
 from oct_io.catalog.participants import hash_ids, read_participants
-from oct_io.catalog.splits import make_split, write_split
 from oct_io.commands import Commands, add_command, plain_console
+from oct_io.labels.classes import load_class_names, load_labels
+from oct_io.labels.splits import make_split, write_split
 
 
 def add(commands: Commands) -> None:

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from oct_io.dicom.layout import CIRCLE_RADIUS_MM
 from oct_io.phantom.devices import Device, three_counts, three_sizes
-from oct_io.phantom.disc import carve_disc, disc_grid, radial_grid
 from oct_io.phantom.grid import Array, Grid, smooth_noise, stream
 from oct_io.phantom.lesions import (
     Cyst,
@@ -21,7 +20,7 @@ from oct_io.phantom.lesions import (
 from oct_io.phantom.retina import LAYERS, SURFACES, Anatomy, Retina, draw_retina, stack_surfaces
 from oct_io.phantom.scanners import find_device, fit_anatomy, is_disc, protocol_of
 from oct_io.phantom.speckle import decibels, form_image
-from oct_io.phantom.vessels import draw_vessels
+from oct_io.phantom.structures import carve_disc, disc_grid, draw_vessels, radial_grid
 from oct_io.threads import one_thread
 from oct_io.volume import OctVolume, Pattern, Spacing
 

@@ -1,4 +1,4 @@
-"""Stacks of B-scan images: a TIFF with one B-scan a page, or a folder with one a file."""
+"""B-scan images: stacks of them, a TIFF of pages or a folder of files, and single ones."""
 
 import re
 import warnings
@@ -14,16 +14,23 @@ from oct_io.errors import ScanError
 from oct_io.readers.extras import needed, quiet
 from oct_io.readers.plain import plain_volume, sidecar_header
 from oct_io.readers.sidecar import FOLDER_SIDECAR, Sidecar, read_sidecar, sidecar_name
+from oct_io.scan.content import check_content
 from oct_io.scan.file import ScanFile
+from oct_io.scan.geometry import implausible
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_bytes
-from oct_io.volume import OctVolume
+from oct_io.volume import OctVolume, Spacing, SpacingSource
 
 IMAGES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 PILLOW_FORMATS = ("PNG", "BMP", "TIFF", "JPEG")
 """What may be in a file with such an ending. Pillow goes by the content and starts Ghostscript on
 PostScript, whatever its name."""
 MAX_IMAGES = 8192
+UNKNOWN = Spacing(np.nan, np.nan, np.nan)
+TURNED = 0x0112  # the tag of TIFF and Exif that says how an image is turned
+ON_THEIR_SIDE = (5, 6, 7, 8)  # its values for which rows are columns
+TINT = 16  # levels that the channels of a grey JPEG may differ by; a few pixels of real ones by 24
+COLOURED_SHARE = 0.01  # of the pixels; a coloured mark in a corner is no coloured image
 HEAD_BYTES = 64 << 10  # says size and depth of an image, but of a TIFF that says them at its end
 
 
@@ -46,7 +53,7 @@ def load_tiff(file: ScanFile) -> NDArray[Any]:
     tifffile = needed("tifffile", "formats", file.where)
     content = BytesIO(file.content())
     try:
-        with _no_warnings(), quiet("tifffile"), tifffile.TiffFile(content) as stack:
+        with without_warnings(), quiet("tifffile"), tifffile.TiffFile(content) as stack:
             page = stack.pages[0]
             if len(stack.pages) == 1 and len(stack.series[0].shape) == 3:
                 shape = tuple(stack.series[0].shape)  # ImageJ writes one page for a large stack
@@ -102,7 +109,7 @@ def is_stack(file: ScanFile) -> bool:
     tifffile = needed("tifffile", "formats", file.where)
     try:
         stream = file.stream()
-        with _no_warnings(), quiet("tifffile"), tifffile.TiffFile(stream) as stack:
+        with without_warnings(), quiet("tifffile"), tifffile.TiffFile(stream) as stack:
             return len(stack.pages) > 1 or (stack.is_imagej and len(stack.series[0].shape) == 3)
     except ScanError:
         raise
@@ -117,7 +124,9 @@ def _measure(file: ScanFile, content: bytes, names: list[str]) -> tuple[int, int
     from PIL import Image
 
     try:
-        with _no_warnings(), Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
+        with without_warnings(), Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
+            if image.format != "TIFF" and image.getexif().get(TURNED) in ON_THEIR_SIDE:
+                return image.width, image.height, image.mode
             return image.height, image.width, image.mode
     except Exception as error:  # pillow promises no set of errors for damaged bytes
         reason = f"image 1 of {len(names)} is not a readable image ({type(error).__name__})"
@@ -125,7 +134,7 @@ def _measure(file: ScanFile, content: bytes, names: list[str]) -> tuple[int, int
 
 
 @contextmanager
-def _no_warnings() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """Keep libraries from warning of damage, which a volume or a refusal says."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -171,33 +180,61 @@ def read_images(folder: ScanFile, names: list[str]) -> NDArray[Any]:
     return stack
 
 
-def read_image(file: ScanFile, called: str) -> NDArray[Any]:
-    """One grey image, (rows, columns), uint8 or uint16; coloured ones only if all grey.
+def read_image(file: ScanFile, called: str, *, page: int | None = None) -> NDArray[Any]:
+    """One grey image, (rows, columns), uint8 or uint16, upright as its orientation tag says.
+
+    Of a coloured image that is grey in content, the mean of its channels is taken, which is any of
+    them where they are equal.
+
+    Args:
+        file: where it lies.
+        called: what messages call it.
+        page: which of several, from 0; None refuses an image with several.
 
     Raises:
         ScanError: stage `decode`, or `parse` for colour.
     """
     needed("PIL.Image", "formats", file.where)
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     content = file.content()
     try:
-        with _no_warnings(), Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
-            check_bytes((image.height, image.width), 4, file.where)
-            if getattr(image, "n_frames", 1) > 1:
+        with without_warnings(), Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
+            pages = getattr(image, "n_frames", 1)
+            if page is None and pages > 1:
                 raise ScanError(file.where, "parse", f"{called} has several pages")
-            deep = image.mode.startswith("I")
-            array = np.asarray(image if deep or image.mode == "L" else image.convert("RGB"))
+            if page is not None and page >= pages:
+                raise ScanError(file.where, "parse", f"it has no {called}, only {pages}")
+            if page:
+                image.seek(page)
+            check_bytes((image.height, image.width), 4, file.where)
+            upright = ImageOps.exif_transpose(image)
+            plain = upright.mode.startswith("I") or upright.mode == "L"
+            array = np.asarray(upright if plain else upright.convert("RGB"))
     except ScanError:
         raise
     except Exception as error:  # pillow promises no set of errors for damaged bytes
         reason = f"{called} is not a readable image ({type(error).__name__})"
         raise ScanError(file.where, "decode", reason) from None
     if array.ndim == 3:
-        if (array != array[..., :1]).any():
-            raise ScanError(file.where, "parse", f"{called} is coloured; B-scans are grey")
-        array = array[..., 0]
+        return _without_colour(array, file, called)
+    if array.dtype.itemsize > 2 and (array.min() < 0 or array.max() > 65535):
+        raise ScanError(file.where, "content", f"{called} has grey levels outside 0 to 65,535")
     return array.astype(np.uint16) if array.dtype.itemsize > 1 else array
+
+
+def _without_colour(array: NDArray[Any], file: ScanFile, called: str) -> NDArray[np.uint8]:
+    """The grey image of (rows, columns, 3) uint8.
+
+    Raises:
+        ScanError: stage `parse`: it is coloured.
+    """
+    low, high = array.min(axis=2), array.max(axis=2)
+    if np.array_equal(low, high):
+        return low
+    if np.count_nonzero(high - low > TINT) > COLOURED_SHARE * low.size:
+        raise ScanError(file.where, "parse", f"{called} is coloured; B-scans are grey")
+    return np.rint(array.mean(axis=2, dtype=np.float32)).astype(np.uint8)
 
 
 def _volume(file: ScanFile, array: NDArray[Any], sidecar: Sidecar, name: str) -> OctVolume:
@@ -206,3 +243,52 @@ def _volume(file: ScanFile, array: NDArray[Any], sidecar: Sidecar, name: str) ->
         raise ScanError(file.where, "parse", reason)
     header = sidecar_header(file, sidecar, name, array.shape, array.dtype.itemsize)
     return plain_volume(file, array, sidecar, header)
+
+
+def read_bscan(file: ScanFile) -> OctVolume:
+    """Read one B-scan as a volume of one, of pattern "line".
+
+    `file.spacing` says millimetres if anybody knows them (its first number is not read), and
+    `file.member` numbers the page of a TIFF, from 1. Without millimetres all of the spacing is NaN,
+    from the source "unknown".
+
+    Raises:
+        ScanError: stage `decode`, `parse`, `content`, or `geometry` for millimetres of no scan.
+    """
+    page = None if file.member is None else _page(file)
+    array = read_image(file, "the image" if page is None else f"page {page + 1}", page=page)
+    check_content(array[None], file.where)
+    spacing = UNKNOWN if file.spacing is None else file.spacing._replace(bscan=np.nan)
+    if file.spacing is not None and (wrong := implausible(*spacing)):
+        raise ScanError(file.where, "geometry", wrong)
+    source: SpacingSource = "unknown" if file.spacing is None else "none"
+    return OctVolume(array[None], spacing, source, pattern="line")
+
+
+def count_pages(file: ScanFile) -> int:
+    """Images in a file; no voxel is decoded.
+
+    Raises:
+        ScanError: stage `fetch` or `decode`, or `parse` for more than `MAX_IMAGES`.
+    """
+    needed("PIL.Image", "formats", file.where)
+    from PIL import Image
+
+    content = file.content()
+    try:
+        with without_warnings(), Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
+            pages = int(getattr(image, "n_frames", 1))
+    except Exception as error:  # pillow promises no set of errors for damaged bytes
+        reason = f"it is not a readable image ({type(error).__name__})"
+        raise ScanError(file.where, "decode", reason) from None
+    if pages > MAX_IMAGES:
+        raise ScanError(file.where, "parse", f"{pages:,} pages, above {MAX_IMAGES:,}")
+    return pages
+
+
+def _page(file: ScanFile) -> int:
+    """Number of the page, from 0."""
+    text = file.member or ""
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= MAX_IMAGES):
+        raise ScanError(file.where, "parse", f"a page is a number from 1 to {MAX_IMAGES:,}")
+    return int(text) - 1

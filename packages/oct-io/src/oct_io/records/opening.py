@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from oct_io.readers.lazy import LazyVolume
+from oct_io.readers.lazy import LazyVolume, header_of
 from oct_io.readers.registry import DICOM, READERS, open_volume, read_volume, suffix_of
 from oct_io.readers.sidecar import sidecar_name
+from oct_io.readers.stacks import read_bscan
 from oct_io.records.annotations import add_annotations
 from oct_io.records.record import ScanRecord
 from oct_io.scan.file import ScanFile
@@ -68,7 +69,10 @@ def read_scan(
     Raises:
         ScanError: as `read_volume` and `add_annotations`.
     """
-    volume = read_volume(join(root, record.path), **_said(record))
+    if record.bscan:
+        volume = read_bscan(_bscan_file(root, record))
+    else:
+        volume = read_volume(join(root, record.path), **_said(record))
     if volume.laterality == "unknown":
         volume = replace(volume, laterality=record.laterality)
     mask, layers = annotation_files(root, record, annotations)
@@ -78,12 +82,21 @@ def read_scan(
 
 
 def open_scan(root: str | Path, record: ScanRecord) -> LazyVolume:
-    """Learn what the scan of a record is, as `open_volume` does.
+    """Learn what the scan of a record is, as `open_volume` does; a single B-scan is decoded.
 
     Raises:
         ScanError: as `open_volume`.
     """
+    if record.bscan:
+        file = _bscan_file(root, record)
+        return LazyVolume(header_of(read_bscan(file)), file, lambda one, _: read_bscan(one))
     return open_volume(join(root, record.path), **_said(record))
+
+
+def _bscan_file(root: str | Path, record: ScanRecord) -> ScanFile:
+    said = _said(record)
+    url = join(root, record.path)
+    return ScanFile(url=url, patterns=("line",), spacing=said["spacing"], member=said["member"])
 
 
 def _said(record: ScanRecord) -> _Said:
@@ -100,6 +113,8 @@ def find_companion(record: ScanRecord) -> str | None:
     That is the folder of an export's images, "" for the root, else the sidecar that may lie beside
     the file.
     """
+    if record.bscan:
+        return None
     suffix, folder = suffix_of(record.path), record.path.rpartition("/")[0]
     if suffix == ".xml":
         return folder

@@ -6,7 +6,7 @@ from typing import Any
 
 from oct_io.volume import Laterality
 
-RARE = ("spacing_mm", "member", "sidecar", "mask", "layers")
+RARE = ("spacing_mm", "member", "sidecar", "mask", "layers", "bscan")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +28,7 @@ class ScanRecord:
         sidecar: what the folders around it say of it, the JSON of a sidecar; "" if nothing.
         mask: file or folder with the classes of its voxels, relative to the root; "" if none.
         layers: file with its layer boundaries, likewise; "" if none, or if the scan holds them.
+        bscan: the file, or the page that `member` numbers, is one B-scan and no volume.
         refused: (stage, reason) if the record is known to be unusable; such a record goes straight
             to the quarantine.
     """
@@ -46,6 +47,7 @@ class ScanRecord:
     sidecar: str = field(default="", repr=False)
     mask: str = field(default="", repr=False)
     layers: str = field(default="", repr=False)
+    bscan: bool = False
 
     @property
     def participant(self) -> str:

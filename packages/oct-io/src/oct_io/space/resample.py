@@ -1,5 +1,6 @@
 """Cut a window in millimetres out of a volume and resample it to a fixed shape."""
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -8,8 +9,8 @@ from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.space.grey import find_white
-from oct_io.space.windows import WHOLE_FIELD, Triple
 from oct_io.space.windows import WINDOWS as WINDOWS
+from oct_io.space.windows import Triple
 from oct_io.space.windows import Window as Window
 from oct_io.volume import OctVolume, Spacing
 
@@ -43,7 +44,8 @@ def resample(volume: OctVolume, window: Window) -> Resampled:
     detail is averaged and does not alias. Where the scan ends, 0 is padded; border voxels are not
     darkened, because weights are normalised over the voxels that exist. 16-bit voxels are scaled so
     that `white_level` of the scan becomes 255. What a window says otherwise (`antialiased`,
-    `retina_centred`, `mirror_left`) is done.
+    `retina_centred`, `mirror_left`) is done. Of a scan whose millimetres nobody knows, a window
+    that takes all of it is cut in voxels, and spacing and origin are NaN.
     """
     spacing, origin, matrices = place(volume, window)
     white, white_rule = find_white(volume)
@@ -63,30 +65,65 @@ def place(volume: OctVolume, window: Window) -> Placement:
     """Find where `window` lies on `volume`; mirroring is left to the caller.
 
     Raises:
-        ScanError: the distance between the B-scans is not known.
+        ScanError: millimetres that the window needs are not known.
     """
-    if not all(np.isfinite(step) for step in volume.spacing):
-        raise ScanError("", "geometry", "the distance between its B-scans is not known")
-    scan_mm, extent_mm, shape = volume.extent_mm, window.extent_on(volume), window.shape_on(volume)
-    origin = [(have - want) / 2 for have, want in zip(scan_mm, extent_mm, strict=True)]
+    sized = replace(volume, spacing=_known_spacing(volume, window))
+    counts, known = volume.voxels.shape, sized.spacing
+    scan, extent, shape = sized.extent_mm, window.extent_on(sized), window.shape_on(volume)
+    steps = [mm / n for mm, n in zip(extent, shape, strict=True)]
+    origin = [(have - want) / 2 for have, want in zip(scan, extent, strict=True)]
     if window.retina_centred:
-        origin[1] = find_retina(volume.voxels) * volume.spacing.row - extent_mm[1] / 2
-    if window.extent_mm == WHOLE_FIELD:
-        spacing = Spacing(*(mm / n for mm, n in zip(extent_mm, shape, strict=True)))
-    else:
-        spacing = window.spacing
+        origin[1] = find_retina(volume.voxels) * known[1] - extent[1] / 2
     matrices = [
         _weights(
-            volume.voxels.shape[axis],
-            volume.spacing[axis],
+            counts[axis],
+            known[axis],
             shape[axis],
-            spacing[axis],
+            steps[axis],
             round(origin[axis], 9),
             antialiased=window.antialiased,
         )
         for axis in range(3)
     ]
-    return Placement(spacing, (origin[0], origin[1], origin[2]), matrices)
+    if shape[0] == 1:
+        origin[0] = counts[0] // 2 * known.bscan
+        matrices[0] = _one_of(counts[0])
+    open_axes = [not np.isfinite(step) for step in volume.spacing]
+    spacing = Spacing(*np.where(open_axes, np.nan, steps).tolist())
+    place_mm = np.where(open_axes, np.nan, origin).tolist()
+    return Placement(spacing, (place_mm[0], place_mm[1], place_mm[2]), matrices)
+
+
+def _known_spacing(volume: OctVolume, window: Window) -> Spacing:
+    """The scan's spacing, with 1, a voxel, along axes where it is not known and not needed.
+
+    Raises:
+        ScanError: it is needed.
+    """
+    bscan, *plane = (bool(np.isfinite(step)) for step in volume.spacing)
+    wanted = window.shape_on(volume)[0]
+    if not bscan and wanted > 1:
+        bscans = len(volume.voxels)
+        reason = "the distance between its B-scans is not known"
+        if bscans == 1:
+            reason = f"one B-scan, and window {window.name} takes {wanted}"
+        raise ScanError("", "geometry", reason)
+    if not all(plane) and not window.takes_all:
+        reason = (
+            f"nothing tells its millimetres, by which window {window.name} is cut; one such as "
+            "96x256 is not"
+        )
+        raise ScanError("", "geometry", reason)
+    return Spacing(*(step if np.isfinite(step) else 1.0 for step in volume.spacing))
+
+
+@lru_cache(maxsize=64)
+def _one_of(n_in: int) -> Floats:
+    """Matrix (1, n_in) that takes the middle sample of an axis as it is."""
+    matrix = np.zeros((1, n_in), np.float32)
+    matrix[0, n_in // 2] = 1
+    matrix.setflags(write=False)
+    return matrix
 
 
 def find_retina(voxels: NDArray[np.uint8] | NDArray[np.uint16]) -> float:

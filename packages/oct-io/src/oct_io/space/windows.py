@@ -1,5 +1,9 @@
-"""What is cut out of a scan, and how finely it is sampled: boxes in millimetres, by name."""
+"""What is cut out of a scan, and how finely it is sampled: boxes in millimetres, by name.
 
+Scans whose millimetres nobody knows are taken whole, and brought to a number of voxels.
+"""
+
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +17,10 @@ Shape = tuple[int, int, int]
 WHOLE_FIELD: Triple = (0.0, 0.0, 0.0)
 """As an extent: all of each scan, whatever its millimetres."""
 
+WHOLE_IMAGE: Triple = (-1.0, -1.0, -1.0)
+"""As an extent: likewise, with rows and columns sampled equally finely, so that B-scans keep their
+proportions and 0 is padded where they do not reach."""
+
 AS_SCANNED: Shape = (0, 0, 0)
 """As a shape: as many voxels as the scan has there."""
 
@@ -25,11 +33,12 @@ class Window:
     """Stands in cache indexes and messages."""
 
     extent_mm: Triple = (6.0, 2.0, 6.0)
-    """Size of the box, or `WHOLE_FIELD`. 6 mm is the field that all macular protocols share; 2 mm
-    of depth holds the retina and most of the choroid on every device."""
+    """Size of the box, `WHOLE_FIELD` or `WHOLE_IMAGE`. 6 mm is the field that all macular protocols
+    share; 2 mm of depth holds the retina and most of the choroid on every device."""
 
     shape: Shape = (64, 384, 384)
-    """Voxels along each axis; `AS_SCANNED` with `WHOLE_FIELD` leaves the scan's voxels alone."""
+    """Voxels along each axis; `AS_SCANNED` with `WHOLE_FIELD` leaves the scan's voxels alone. One
+    B-scan is the scan's only one, or its middle one, as it is."""
 
     antialiased: bool = True
     """Average where the window samples more coarsely than the scan. False picks single voxels, as
@@ -44,7 +53,10 @@ class Window:
 
     def __post_init__(self) -> None:
         whole, as_scanned = tuple(self.extent_mm) == WHOLE_FIELD, tuple(self.shape) == AS_SCANNED
-        self.extent_mm = WHOLE_FIELD if whole else _three("window.extent_mm", self.extent_mm, float)
+        if whole or tuple(self.extent_mm) == WHOLE_IMAGE:
+            self.extent_mm = WHOLE_FIELD if whole else WHOLE_IMAGE
+        else:
+            self.extent_mm = _three("window.extent_mm", self.extent_mm, float)
         self.shape = AS_SCANNED if as_scanned else _three("window.shape", self.shape, int)
         if as_scanned and not whole:
             raise ValueError(
@@ -59,12 +71,17 @@ class Window:
         Raises:
             ValueError: the window takes the whole field, so that it differs from scan to scan.
         """
-        if self.extent_mm == WHOLE_FIELD:
+        if self.takes_all:
             raise ValueError(
                 f"window {self.name} has no spacing of its own: it takes the whole field of each "
                 "scan; the result of resample and the entries of a cache have the spacing of each"
             )
         return Spacing(*(mm / n for mm, n in zip(self.extent_mm, self.shape, strict=True)))
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether it takes all of each scan, so that the scan's millimetres need not be known."""
+        return self.extent_mm in (WHOLE_FIELD, WHOLE_IMAGE)
 
     def require_fixed_shape(self) -> Shape:
         """Return the one shape of all results.
@@ -80,8 +97,16 @@ class Window:
         return self.shape
 
     def extent_on(self, volume: OctVolume) -> Triple:
-        """Size of the box on this scan, in millimetres."""
-        return volume.extent_mm if self.extent_mm == WHOLE_FIELD else self.extent_mm
+        """Size of the box on this scan in millimetres; NaN where its spacing is."""
+        extent = self.extent_mm
+        if self.extent_mm == WHOLE_FIELD:
+            extent = volume.extent_mm
+        elif self.extent_mm == WHOLE_IMAGE:
+            (_, rows, columns), step = volume.voxels.shape, volume.spacing
+            _, high, wide = self.shape
+            coarser = max(rows / high, columns / wide)
+            extent = volume.extent_mm[0], high * coarser * step.row, wide * coarser * step.column
+        return (volume.spacing.bscan, *extent[1:]) if self.shape[0] == 1 else extent
 
     def shape_on(self, volume: OctVolume) -> Shape:
         """Voxels of the result for this scan."""
@@ -127,6 +152,34 @@ WINDOWS: dict[str, Window] = {
         antialiased=False,
         retina_centred=False,
     ),
+    # One B-scan of a macular scan whose millimetres are known, for CPU runs.
+    "bscan": Window(name="bscan", extent_mm=(0.1, 2.0, 6.0), shape=(1, 96, 256)),
     "native": Window(name="native", extent_mm=WHOLE_FIELD, shape=AS_SCANNED, retina_centred=False),
 }
 """The named windows; `macula6` is for training, the two of the predecessor for comparison."""
+
+PADDED = "-padded"
+_VOXELS = re.compile(rf"(?:([1-9]\d{{0,4}})x)?([1-9]\d{{0,4}})x([1-9]\d{{0,4}})({PADDED})?")
+
+
+def find_window(name: str) -> Window:
+    """The window of that name, or the one that takes all of each scan to as many voxels.
+
+    `96x256` (rows and columns of one B-scan) and `8x64x64` (B-scans, rows, columns) stretch each
+    scan to that shape, which needs no millimetres. `96x256-padded` keeps the proportions of its
+    images instead, and leaves 0 where they do not reach.
+
+    Raises:
+        ValueError: neither a known name nor numbers of voxels.
+    """
+    if name in WINDOWS:
+        return WINDOWS[name]
+    found = _VOXELS.fullmatch(name)
+    if found is None:
+        known = ", ".join(WINDOWS)
+        raise ValueError(
+            f"({name}) must be one of {known}, or voxels such as 96x256, 8x64x64 or 96x256{PADDED}"
+        )
+    bscans, rows, columns = (int(one or 1) for one in found.groups()[:3])
+    extent = WHOLE_IMAGE if found[4] else WHOLE_FIELD
+    return Window(name=name, extent_mm=extent, shape=(bscans, rows, columns), retina_centred=False)

@@ -25,6 +25,8 @@ OMEGACONF = (
     "typing.Any",
 )
 """What a settings tree of OmegaConf is pickled from; each becomes a `_Record`."""
+NAMESPACE = "argparse.Namespace"
+"""The arguments of MAE's programs, which RETFound keeps in its files; likewise."""
 PLAIN = (list, dict, tuple, set, int, float, bool, str)
 
 
@@ -46,7 +48,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         WeightsError: no such file, something else inside, or not a dict.
     """
-    allowed: list[Any] = [(_Record, name) for name in OMEGACONF]
+    allowed: list[Any] = [(_Record, name) for name in (*OMEGACONF, NAMESPACE)]
     allowed += [*PLAIN, defaultdict]
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
@@ -72,7 +74,9 @@ def plain(value: Any) -> Any:
     """The same value with every record replaced by the dict, list or scalar it stands for."""
     if isinstance(value, _Record):
         inside = value.attributes
-        return plain(inside["_content"] if "_content" in inside else inside.get("_val"))
+        if "_content" not in inside and "_val" not in inside:
+            return plain(inside)
+        return plain(inside["_content"] if "_content" in inside else inside["_val"])
     if isinstance(value, Mapping):
         return {key: plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

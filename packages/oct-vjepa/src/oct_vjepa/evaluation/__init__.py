@@ -1,6 +1,7 @@
 """Where an encoder meets a data set: its features, kept; encoders side by side; maps; a first look.
 
-`features` and `embedding` compute them once, `sources` and `tables` are where volumes come from and
+`features` and `embedding` compute them once, `sliced` makes an encoder of B-scans one of volumes,
+`foreign` does so with models of others; `sources` and `tables` are where volumes come from and
 features go to. `encoders` compares, `online` looks during training, `token_probe` trains a head on
 frozen tokens, `maps` draws what tokens say. The arithmetic is in `probes` and `scores`.
 """

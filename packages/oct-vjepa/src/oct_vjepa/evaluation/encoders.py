@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from oct_vjepa.model.configuration import POOLS
 from oct_vjepa.probes.baselines import axial_profile
-from oct_vjepa.probes.comparison import ProbeRow, compare_features
 from oct_vjepa.probes.linear import BOOTSTRAP
+from oct_vjepa.trials.comparison import ProbeRow, compare_features
 
 if TYPE_CHECKING:  # a program that only reads its settings does not wait for torch
     from oct_vjepa.evaluation.features import Features

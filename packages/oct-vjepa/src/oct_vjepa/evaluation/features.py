@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from oct_vjepa.evaluation.sliced import AT_ONCE, SlicedEncoder
 from oct_vjepa.model.configuration import POOLS
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.pooling import check_pools, class_tokens_of, pool_tokens
@@ -26,9 +27,27 @@ TOKENS = "tokens"
 """Key of the tokens themselves, (N, T, D), where they are kept."""
 
 
+class Embedder(Protocol):
+    """Anything that makes vectors of volumes; these two are all that an encoder must have.
+
+    It pools by itself: its vectors come under each pool that is asked for. If it is a module, it is
+    moved to the device and put in evaluation mode as an encoder is.
+    """
+
+    @property
+    def fingerprint(self) -> str:
+        """What stands for its weights and settings in the names of files."""
+
+    def embed(self, volumes: Tensor, /) -> Tensor:
+        """(B, D) of (B, Z, Y, X), in the type that the volumes have."""
+
+
+AnyEncoder = Encoder | SlicedEncoder | Embedder
+
+
 @torch.no_grad()
 def embed_batch(
-    encoder: Encoder,
+    encoder: AnyEncoder,
     volumes: NDArray[Any],
     *,
     pools: Sequence[str],
@@ -49,7 +68,12 @@ def embed_batch(
     Raises:
         ValueError: the encoder cannot take the volumes, or there is no such pool or layer.
     """
-    place = next(encoder.parameters()).device
+    if isinstance(encoder, SlicedEncoder):
+        return _embed_stacks(encoder, volumes, pools, spacing_B3, layers, tokens)
+    if hasattr(encoder, "fingerprint"):
+        foreign = cast(Embedder, encoder)
+        return _embed_foreign(foreign, volumes, pools, whole=layers is None and not tokens)
+    encoder, place = cast(Encoder, encoder), _device_of(encoder)
     extra: dict[str, Any] = {} if layers is None else {"layers": layers}
     if spacing_B3 is not None:
         extra["spacing_B3"] = spacing_B3.to(place)
@@ -65,8 +89,76 @@ def embed_batch(
     return {name: values.cpu().numpy() for name, values in features.items()}
 
 
+def _embed_stacks(
+    encoder: SlicedEncoder,
+    volumes: NDArray[Any],
+    pools: Sequence[str],
+    spacing_B3: Tensor | None,
+    layers: Sequence[int] | None,
+    tokens: bool,
+) -> Features:
+    """Features of each stack, averaged over those of a volume.
+
+    Raises:
+        ValueError: tokens are asked for.
+    """
+    if tokens:
+        raise ValueError("a sliced encoder has no tokens of whole volumes to keep")
+    cut = encoder.cut(_tensor(volumes), spacing_B3)
+    parts = []
+    for first in range(0, len(cut.voxels), AT_ONCE):
+        some = slice(first, first + AT_ONCE)
+        steps = None if cut.spacing_S3 is None else cut.spacing_S3[some]
+        voxels = cut.voxels[some].numpy()
+        parts.append(
+            embed_batch(encoder.encoder, voxels, pools=pools, spacing_B3=steps, layers=layers)
+        )
+    whole = {pool: np.concatenate([part[pool] for part in parts]) for pool in pools}
+    return {
+        pool: values.reshape(len(volumes), cut.each, -1).mean(axis=1)
+        for pool, values in whole.items()
+    }
+
+
+def _embed_foreign(
+    encoder: Embedder, volumes: NDArray[Any], pools: Sequence[str], *, whole: bool
+) -> Features:
+    """The vectors of an encoder that pools by itself.
+
+    Raises:
+        ValueError: tokens or layers are asked for (not `whole`), several channels, or it gives
+            anything but a vector a volume.
+    """
+    if not whole:
+        raise ValueError(f"{type(encoder).__name__} pools by itself: it has no layers and tokens")
+    batch = _tensor(volumes)
+    if batch.shape[1] != 1:
+        raise ValueError(f"{type(encoder).__name__} takes one channel, not {batch.shape[1]}")
+    found = encoder.embed(batch[:, 0].to(_device_of(encoder)))
+    if found.ndim != 2 or len(found) != len(volumes):
+        raise ValueError(
+            f"{type(encoder).__name__}.embed gave {tuple(found.shape)} for {len(volumes)} volumes; "
+            "it must be one vector each"
+        )
+    vectors = found.float().cpu().numpy()
+    return dict.fromkeys(pools, vectors)
+
+
+def _device_of(encoder: object) -> torch.device:
+    """Where it computes; the CPU if it is no module or has no parameters."""
+    if isinstance(encoder, torch.nn.Module):
+        return next((one.device for one in encoder.parameters()), torch.device("cpu"))
+    return torch.device("cpu")
+
+
+def fingerprint_of(encoder: AnyEncoder) -> str:
+    """What stands for an encoder: its own word, or a hash of its weights and settings."""
+    own = getattr(encoder, "fingerprint", None)
+    return weights_fingerprint(cast(Encoder, encoder)) if own is None else str(own)
+
+
 def embed_volumes(
-    encoder: Encoder,
+    encoder: AnyEncoder,
     volumes: Iterable[NDArray[Any]],
     *,
     batch_size: int = 32,
@@ -78,7 +170,8 @@ def embed_volumes(
     """Pooled features of each volume for several pools, in one pass: pool -> (N, D) or (N, 2D).
 
     Args:
-        encoder: moved to `device` if one is given.
+        encoder: moved to `device` if one is given. An `Encoder`, a `SlicedEncoder`, or anything of
+            the protocol `Embedder`.
         volumes: (Z, Y, X) or (C, Z, Y, X) arrays, or one array of them; uint8 or floating.
         batch_size: volumes in one pass; the last batch may be smaller.
         device: where to compute; where the encoder is if left out.
@@ -94,17 +187,18 @@ def embed_volumes(
             many rows of spacing as volumes.
     """
     check_pools(list(pools))
+    module = encoder if isinstance(encoder, torch.nn.Module) else torch.nn.Module()
     if device is not None:
-        encoder.to(device)
-    was_training = encoder.training
-    encoder.eval()
+        module.to(device)
+    was_training = module.training
+    module.eval()
     parts: list[Features] = []
     done = 0
     for batch in _batches(volumes, batch_size):
         steps = None if spacing is None else _spacing_rows(spacing, done, len(batch))
         parts.append(embed_batch(encoder, batch, pools=pools, spacing_B3=steps, layers=layers))
         done += len(batch)
-    encoder.train(was_training)
+    module.train(was_training)
     if spacing is not None and np.ndim(spacing) == 2 and len(spacing) != done:
         raise ValueError(f"spacing has {len(spacing)} rows, but there are {done} volumes")
     if not parts:
@@ -113,7 +207,7 @@ def embed_volumes(
 
 
 def load_or_embed(
-    encoder: Encoder,
+    encoder: AnyEncoder,
     volumes: Iterable[NDArray[Any]],
     *,
     volumes_fingerprint: str,
@@ -140,8 +234,9 @@ def load_or_embed(
         layers: as for `embed_volumes`.
     """
     wanted = list(pools)
-    key = f"{weights_fingerprint(encoder)}-{volumes_fingerprint[:16]}"
-    if spacing is not None and encoder.config.position_unit == "length":
+    key = f"{fingerprint_of(encoder)}-{volumes_fingerprint[:16]}"
+    by_length = getattr(getattr(encoder, "config", None), "position_unit", "") == "length"
+    if spacing is not None and by_length:
         steps = np.ascontiguousarray(spacing, dtype=np.float32)
         key += f"-{hashlib.sha256(steps.tobytes()).hexdigest()[:8]}"
     if layers is not None:

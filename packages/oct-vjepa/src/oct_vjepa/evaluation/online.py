@@ -15,8 +15,8 @@ from torch.nn import functional
 from oct_vjepa.evaluation.features import embed_volumes
 from oct_vjepa.measures.units import auroc, average_units, balanced_accuracy
 from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.probes.comparison import UNLABELLED
 from oct_vjepa.probes.neighbours import neighbour_votes
+from oct_vjepa.trials.comparison import UNLABELLED
 
 SHRINKAGE = 0.1  # of the ridge, in units of the rows: 0.1 says "one tenth of the data is prior"
 FOLDS = 5

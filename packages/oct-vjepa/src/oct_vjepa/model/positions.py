@@ -44,8 +44,10 @@ def patch_positions(
     With the unit "index" patch i lies at i. With "length" its centre lies at (i + 0.5) patches of
     the volume's own spacing, counted in patches of the reference spacing and moved by half a patch:
     volumes that begin at the same edge agree on every place, and at the reference spacing the two
-    units are the same to the last bit. With "span" rows and columns are stretched to those of a
-    square grid, the `interpolate_rope` of V-JEPA 2.1 (app/vjepa_2_1/models/utils/modules.py).
+    units are the same to the last bit. Along an axis of one patch, as a B-scan has, the spacing may
+    be NaN: the patch then lies where it does at the reference spacing. With "span" rows and columns
+    are stretched to those of a square grid, the `interpolate_rope` of V-JEPA 2.1
+    (app/vjepa_2_1/models/utils/modules.py).
 
     Args:
         placement: the unit and its numbers.
@@ -70,7 +72,11 @@ def patch_positions(
             f'encoder.position_unit is "length": spacing_B3 must be (B, 3) along (Z, Y, X), got '
             f'{got}; pass the spacing of each volume, or train with position_unit "index"'
         )
-    ratio_B13 = (spacing_B3.to(torch.float32) / positions.new_tensor(placement.scale)).unsqueeze(1)
+    ratio_B3 = spacing_B3.to(torch.float32) / positions.new_tensor(placement.scale)
+    if 1 in grid:  # the one distance that nobody can know
+        alone = torch.tensor([size == 1 for size in grid], device=device)
+        ratio_B3 = torch.where(alone & ratio_B3.isnan(), 1.0, ratio_B3)
+    ratio_B13 = ratio_B3.unsqueeze(1)
     return (positions + 0.5) * ratio_B13 - 0.5
 
 

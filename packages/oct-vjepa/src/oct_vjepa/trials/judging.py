@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.configuration import GridConfig
 from oct_vjepa.probes.fitted import FittedProbe
-from oct_vjepa.probes.grid import GridConfig, fit_grid
+from oct_vjepa.probes.grid import fit_grid
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.scores.novelty import find_threshold, fit_novelty
 

@@ -10,7 +10,10 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from oct_io.catalog.concepts import (
+from oct_io.catalog.manifest import hash_participant
+from oct_io.catalog.participants import Participants, read_participants
+from oct_io.errors import TreeError
+from oct_io.labels.concepts import (
     AI_READI,
     MARKS,
     PERSON,
@@ -28,9 +31,6 @@ from oct_io.catalog.concepts import (
     parse_day,
     read_events,
 )
-from oct_io.catalog.manifest import hash_participant
-from oct_io.catalog.participants import Participants, read_participants
-from oct_io.errors import TreeError
 from oct_io.storage.files import redact
 
 VISITS = "visit_occurrence"

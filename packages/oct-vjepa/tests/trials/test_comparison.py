@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from oct_vjepa.evaluation.encoders import ProbeConfig
-from oct_vjepa.probes.comparison import COLUMNS, UNLABELLED, as_cells, as_json, compare_features
+from oct_vjepa.trials.comparison import COLUMNS, UNLABELLED, as_cells, as_json, compare_features
 
 pytest.importorskip("sklearn")
 

@@ -3,7 +3,7 @@
 import pytest
 from oct_io import TreeError
 from oct_io.catalog.participants import STUDY_GROUPS
-from oct_io.catalog.questions import LabelQuestion, answer, read_numbers, read_yes_no
+from oct_io.labels.questions import LabelQuestion, answer, read_numbers, read_yes_no
 
 GROUPS = {str(n): {"study_group": name} for n, name in enumerate((*STUDY_GROUPS, "", "healthy"))}
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 from oct_io import TreeError, hash_participant, load_labels
-from oct_io.catalog.concepts import AI_READI, COLUMNS, Concept, read_concepts
-from oct_io.catalog.omop import join_participants, read_omop
 from oct_io.catalog.participants import read_participants
+from oct_io.labels.concepts import AI_READI, COLUMNS, Concept, read_concepts
+from oct_io.labels.omop import join_participants, read_omop
 
 HBA1C = "import_hba1c, Hemoglobin A1c/Hemoglobin.total in "
 PRESSURES = (("bp1_sysbp_vsorres", "121"), ("bp2_sysbp_vsorres", "119"))

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oct_io.catalog.concepts import number
-from oct_io.catalog.labels import (
+from oct_io.catalog.participants import study_group
+from oct_io.catalog.tables import Row, cell
+from oct_io.errors import TreeError
+from oct_io.labels.classes import (
     MAX_CLASSES,
     WHOLE,
     class_word,
@@ -19,9 +21,7 @@ from oct_io.catalog.labels import (
     load_class_names,
     load_labels,
 )
-from oct_io.catalog.participants import study_group
-from oct_io.catalog.tables import Row, cell
-from oct_io.errors import TreeError
+from oct_io.labels.concepts import number
 
 KINDS = ("auto", "nominal", "ordinal", "multilabel", "regression", "survival")
 CLASSES = ("nominal", "ordinal")

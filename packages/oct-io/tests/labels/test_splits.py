@@ -9,8 +9,8 @@ import pytest
 from oct_io import PhantomTree, TreeError, hash_participant, write_phantom_tree
 from oct_io.catalog.participants import hash_ids, read_participants
 from oct_io.catalog.releases import dataset_version, refuse_seen, table_version
-from oct_io.catalog.splits import Split, make_split, read_split, stratified_folds, write_split
 from oct_io.cli import main
+from oct_io.labels.splits import Split, make_split, read_split, stratified_folds, write_split
 
 GROUPS = (
     "healthy",
@@ -139,7 +139,7 @@ def test_without_scikit_learn_one_line_says_what_to_install(monkeypatch):
 
 
 def test_importing_splits_does_not_import_scikit_learn():
-    code = "import sys, oct_io.catalog.splits, oct_io.cli; print('sklearn' in sys.modules)"
+    code = "import sys, oct_io.labels.splits, oct_io.cli; print('sklearn' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

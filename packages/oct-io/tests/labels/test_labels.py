@@ -8,15 +8,15 @@ from oct_io import TreeError, load_labels
 from oct_io.answers import label_volumes
 from oct_io.cache.entries import CacheEntry
 from oct_io.cache.table import collect_entries
-from oct_io.catalog.label_tables import LabelTable, LabelTables
-from oct_io.catalog.labels import (
+from oct_io.catalog.participants import STUDY_GROUPS, hash_ids, study_group
+from oct_io.labels.classes import (
     PRESETS,
     class_weights,
     is_ordinal,
     load_class_names,
     ordinal_targets,
 )
-from oct_io.catalog.participants import STUDY_GROUPS, hash_ids, study_group
+from oct_io.labels.tables import LabelTable, LabelTables
 
 TABLE = {
     "1001": {"study_group": "healthy", "clinical_site": "UW"},

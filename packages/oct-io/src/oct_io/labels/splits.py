@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from oct_io.catalog.labels import load_class_names, load_labels
 from oct_io.catalog.participants import SITE, recommended_split
 from oct_io.catalog.tables import Row, read_table
 from oct_io.errors import TreeError
+from oct_io.labels.classes import load_class_names, load_labels
 from oct_io.storage.files import redact
 
 COLUMNS = ("participant", "part", "rule")

@@ -8,12 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from oct_io.catalog.labels import PRESETS
 from oct_io.catalog.manifest import ScanRecord, hash_participant
 from oct_io.catalog.participants import LINE
 from oct_io.catalog.selection import EYES
 from oct_io.catalog.tables import ID_COLUMNS, MISSING, Row, cell, normal_id, number_rows
 from oct_io.errors import TreeError
+from oct_io.labels.classes import PRESETS
 from oct_io.storage.files import redact, safe_relative
 
 Level = Literal["participant", "eye", "scan"]

@@ -1,0 +1,113 @@
+"""Where scans lie, and how they become volumes of one shape: what `open_source` is told."""
+
+from dataclasses import dataclass, field
+
+from oct_io.bscans import BscanConfig
+from oct_io.catalog.selection import Selection
+from oct_io.phantom.specification import PhantomTree
+from oct_io.records.opening import check_annotations
+from oct_io.scan.flags import check_flag_names
+from oct_io.space.windows import find_window
+from oct_io.storage.buckets import StorageConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class SourceConfig:
+    """Where scans lie, and how they become volumes of one shape."""
+
+    name: str = "scans"
+    """Short name of the data set; runs are named after it."""
+
+    root: str = ""
+    """Folder or URL of a tree like AI-READI's, or of any folder of scans."""
+
+    manifest: str = ""
+    """Table of the scans to take, such as `oct-io manifest` writes, anywhere; empty: the one of the
+    tree, or all scans that are found below the root."""
+
+    window: str = "macula6"
+    """What is cut out of each scan and how finely: a name in `oct_io.WINDOWS`; or voxels, to which
+    all of each scan is brought: 96x256 for B-scans, 8x64x64 for volumes. 96x256-padded keeps the
+    proportions of images."""
+
+    mirror_left: bool = False
+    """Mirror left eyes, so that nasal is on one side for all; depth stays."""
+
+    devices: list[str] = field(default_factory=list)
+    """Scanners to take, by normalised name; empty takes all. One is a single domain, several are a
+    multi-domain data set."""
+
+    regions: list[str] = field(default_factory=list)
+    """Anatomic regions to take, in the manifest's words; empty takes all, and mixes anatomies."""
+
+    lateralities: list[str] = field(default_factory=list)
+    """Eyes to take, R or L; empty takes both."""
+
+    flags: list[str] = field(default_factory=list)
+    """Flags that a scan must not have: of motion, lost_bytes, saturation, low_signal,
+    clipped_retina, blink, mirrored_depth. Empty leaves none out; what suggests a fault is no proof
+    of it, and who leaves out the poor scans of ill eyes changes what is learned."""
+
+    annotations: list[str] = field(default_factory=list)
+    """What is cached along with the voxels of scans that have it: `layers` (rows of their layer
+    boundaries), `mask` (classes of their voxels). Empty takes neither, and costs nothing."""
+
+    cache: str = ""
+    """Local folder for the resampled volumes; made once, used by every later run."""
+
+    labels: str = ""
+    """Label table, one participant a row; empty: `participants.tsv` under the root, if there. Or a
+    folder of OMOP tables, such as AI-READI's `clinical_data`, that are joined with that table."""
+
+    label_concepts: str = ""
+    """Table of the columns to make of OMOP tables, as `read_concepts` takes it; empty: the HbA1c,
+    age, years of diabetes and others in `oct_io.labels.concepts.AI_READI`."""
+
+    label_columns: list[str] = field(default_factory=list)
+    """Columns of the label table that are worth a probe, presets such as `healthy_vs_rest`, or
+    what a shortcut could rest on: @device, @site, @eye, @region, @protocol."""
+
+    split: str = ""
+    """Table that `oct-io split` wrote; empty: the label table's `recommended_split`, if there."""
+
+    excluded_splits: list[str] = field(default_factory=lambda: ["test"])
+    """Parts of the split whose participants pretraining never sees."""
+
+    mixed_releases: bool = False
+    """Take a label table with a recommended split of another release than the scans. Who is in the
+    test split differs between releases, so this can test on people who were trained on."""
+
+    jobs: int = 0
+    """Processes that decode and resample; 0 means one for each core."""
+
+    max_bad_fraction: float = 0.5
+    """Stop if more than this share of the scans is refused; a few bad ones are normal."""
+
+    storage: StorageConfig = field(default_factory=StorageConfig)
+    """How buckets are reached, and whether fetched files are kept; the defaults leave in place what
+    `configure_storage` was given."""
+
+    bscans: BscanConfig | None = None
+    """Take every image below the root as one B-scan of its own, and say whose it is."""
+
+    phantom: PhantomTree | None = None
+    """Draw this made-up data set at the root first."""
+
+    def __post_init__(self) -> None:
+        try:
+            bscans = find_window(self.window).require_fixed_shape()[0]
+        except ValueError as error:
+            raise ValueError(f"data.window {error}") from error
+        if self.bscans is not None:
+            self.bscans.check_beside(self.window, bscans, self.manifest)
+        self.selection()
+        if "://" in self.cache:
+            raise ValueError(f"data.cache ({self.cache}) must be a local folder, not a URL")
+        check_flag_names(self.flags, "data.flags")
+        check_annotations(self.annotations, "data.annotations")
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ValueError(f"data.max_bad_fraction ({self.max_bad_fraction}) must be 0 to 1")
+
+    def selection(self) -> Selection:
+        """Scans to take."""
+        return Selection(devices=self.devices, regions=self.regions, lateralities=self.lateralities)
