@@ -12,7 +12,7 @@ from oct_vjepa.measures.target import KINDS, Target
 
 FORMAT, VERSION = "oct-vjepa-model", 1
 Triple = tuple[float, float, float]
-SLACK = 1e-3  # share by which a spacing may leave the range that was seen: it is rounded in files
+SLACK = 0.05  # share by which a spacing may leave the range that was seen: eyes differ in length
 PLACES = {"device": "device", "protocol": "protocol", "region": "region"}
 """What a volume may come from, and the flag of one that comes from elsewhere."""
 
