@@ -85,9 +85,9 @@ def not_intended(about: About) -> list[str]:
     """For whom nobody has tried it."""
     found = [
         "- Decisions about a patient: nothing but what stands below was measured.",
-        f"- Scans unlike those above. They are marked, and nothing is decided: a spacing more than "
-        f"{SLACK:.0%} out of the range, another device, protocol or region, or features further out "
-        f"than those of {QUANTILE:.0%} of the validation volumes.",
+        "- Scans unlike those above. They are marked, and nothing is decided: a spacing more than "
+        f"{SLACK:.0%} out of the range, another device, protocol or region, or features further "
+        f"out than those of {QUANTILE:.0%} of the validation volumes.",
     ]
     if about.made_up:
         found.insert(0, "- Any real scan: it knows phantoms only.")

@@ -121,7 +121,7 @@ def join(
     kept = np.flatnonzero(fine | ~has[owner])
     eye = np.unique(np.char.add(np.char.add(people, " "), eyes), return_inverse=True)[1].reshape(-1)
     panel = Panel(target=about.nobody(len(rows)), people=owner, eyes=eye, how=about.join)
-    scores, even = (panel.join(one, kept).scores_NC for one in (rows.scores, rows.even))
+    scores, even = (panel.join(one[kept], kept).scores_NC for one in (rows.scores, rows.even))
     flags: list[list[str]] = [[] for _ in names]
     for row in kept.tolist():
         flags[owner[row]] += [one for one in rows.flags[row] if one != STRANGE]
