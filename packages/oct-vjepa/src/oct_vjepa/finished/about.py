@@ -191,13 +191,14 @@ class About:
                 MemberAbout(**one | {"priors": tuple(one["priors"])})
                 for one in values.pop("members")
             )
+            seen = {name: tuple(one) for name, one in made_for["seen"].items()}
             shape, names = tuple(values.pop("shape")), tuple(values.pop("names"))
             return cls(
                 **values,
                 names=names,
                 shape=shape,
                 members=members,
-                made_for=MadeFor(seen=made_for["seen"], **ranges),
+                made_for=MadeFor(seen=seen, **ranges),
             )
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"is not valid: {error}") from error
