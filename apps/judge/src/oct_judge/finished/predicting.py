@@ -142,19 +142,17 @@ def claim(out: Path, config: FinetuneConfig, model: Model) -> None:
     about = {"model": model.fingerprint, "scans_at": root, "made_up_data": model.about.made_up}
     path = out / ABOUT
     if path.exists():
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            before = None
-        if before != about:
+        if json.loads(path.read_text(encoding="utf-8")) == about:
+            return
+        if any((out / name).exists() for name in ("predictions.parquet", PARTS)):
             raise Mistake(f"{out}: holds predictions of other scans or another model; give out=DIR")
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Mistake(f"out ({out}) cannot be made: {error.strerror}") from error
-    if any(out.iterdir()):
-        raise Mistake(f"out ({out}) is not empty and holds no predictions; give another place")
+    else:
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Mistake(f"out ({out}) cannot be made: {error.strerror}") from error
+        if any(out.iterdir()):
+            raise Mistake(f"out ({out}) is not empty and holds no predictions; give another place")
     write_whole(path, lambda draft: draft.write_text(json.dumps(about, indent=1) + "\n"))
 
 

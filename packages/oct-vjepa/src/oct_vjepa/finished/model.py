@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,16 @@ from oct_vjepa.heads.build import load_head
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.weights import WeightsError
 from oct_vjepa.probes.fitted import FittedProbe
+
+
+class Volumes(Protocol):
+    """Volumes by number: an array, a list, or those of a cache."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Any:
+        """(Z, Y, X)."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +45,7 @@ class Model:
 
     def predict(
         self,
-        volumes: NDArray[Any] | Sequence[NDArray[Any]],
+        volumes: Volumes,
         spacing: Sequence[float] | NDArray[Any] | None = None,
         devices: Sequence[str] | None = None,
         *,
@@ -51,7 +61,8 @@ class Model:
         seen.
 
         Args:
-            volumes: N arrays (Z, Y, X), uint8 or floating, of `about.shape`.
+            volumes: N arrays (Z, Y, X), uint8 or floating, of `about.shape`, or whatever gives them
+                by number.
             spacing: (z, y, x) between voxel centres, for all, or a row each, (N, 3); encoders whose
                 positions are lengths cannot do without.
             devices: N names; None asks nothing.
@@ -64,7 +75,8 @@ class Model:
             ValueError: no volumes, another shape, not as many names or spacings as volumes, or
                 no spacing where one is needed.
         """
-        self._check(volumes)
+        if not len(volumes):
+            raise ValueError("predict got no volumes")
         steps = self._spacing(spacing, len(volumes))
         places = {
             name: values
@@ -98,12 +110,14 @@ class Model:
         return average(parts)
 
     def _score(
-        self, volumes: Any, steps: NDArray[np.float32] | None, batch_size: int
+        self, volumes: Volumes, steps: NDArray[np.float32] | None, batch_size: int
     ) -> Iterator[Scored]:
         by_length = self.members[0].encoder.config.position_unit == "length"
         for first in range(0, len(volumes), batch_size):
-            some = slice(first, first + batch_size)
-            batch = np.stack([np.asarray(one) for one in volumes[some]])
+            some = slice(first, min(first + batch_size, len(volumes)))
+            rows = [np.asarray(volumes[number]) for number in range(some.start, some.stop)]
+            self._check(rows, first)
+            batch = np.stack(rows)
             spacing = torch.from_numpy(steps[some]) if by_length and steps is not None else None
             found = score_batch(self.members, batch, spacing)
             if (bad := ~np.isfinite(found.scores_NK).all(axis=1)).any():
@@ -111,13 +125,11 @@ class Model:
                 raise ValueError(f"volumes[{number}]: its scores are not finite; are its voxels?")
             yield found
 
-    def _check(self, volumes: Any) -> None:
-        if not len(volumes):
-            raise ValueError("predict got no volumes")
-        for number, one in enumerate(volumes):
-            if np.shape(one) != self.about.shape:
+    def _check(self, rows: list[NDArray[Any]], first: int) -> None:
+        for number, one in enumerate(rows, start=first):
+            if one.shape != self.about.shape:
                 raise ValueError(
-                    f"volumes[{number}] has shape {np.shape(one)}; this model takes "
+                    f"volumes[{number}] has shape {one.shape}; this model takes "
                     f"{self.about.shape}, cut out as about.window says"
                 )
 
