@@ -4,6 +4,7 @@ uv run apps/finetune                                     probes runs/phantom/enc
 uv run apps/finetune task=fluid pool=max                 another label, another pooling
 uv run apps/finetune -m task=thin,fluid,drusen           one after the other, and a table
 uv run apps/finetune encoder=DIR data=aireadi data.root=PLACE task=diabetes4
+uv run apps/finetune predict=FOLDER model=RUN/model      new scans scored, marked where unlike
 uv run apps/finetune --help                              every setting, its value and its text
 """
 
