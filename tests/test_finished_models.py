@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,6 +102,23 @@ def test_the_card_has_the_numbers_and_says_phantom(finished):
                         "Subgroups", "Caveats"]  # fmt: skip
 
 
+def test_a_card_says_if_a_range_has_no_end(finished):
+    from oct_judge.finished.card import write_card
+
+    about = load_model(finished.model).about
+    promise = {"promised": 0.9, "covered": 1.0, "size": None, "single": None, "empty": None}
+    results = {**about.results, "promise": promise}
+    threshold = {"volume": 3.0, "participant": None}
+    told = replace(
+        about, kind="regression", names=("age",), unit="years", results=results, cutoffs={},
+        threshold=threshold,
+    )  # fmt: skip
+    card = write_card(told)
+    assert "ranges promise to hold the truth of 90% of participants" in card
+    assert "of 100.0%, and were without end." in card
+    assert "Too few validation participants to promise anything" in card
+
+
 def test_the_model_says_for_what_it_was_made(finished):
     about = load_model(finished.model).about
     assert about.window["name"] == "tiny"
@@ -180,7 +198,7 @@ def test_what_was_killed_goes_on_and_ends_alike(finished, tmp_path, call_app):
 
 
 @pytest.mark.drill
-def test_kill_9_costs_a_batch(finished, tmp_path, start, run_app):
+def test_kill_9_costs_a_batch(finished, tmp_path, start, finish, run_app):
     def arguments(out):
         return (f"predict={finished.data}", f"model={finished.model}", f"out={out}",
                 f"data.cache={finished.data}-cache-tiny", "batch_size=1")  # fmt: skip
@@ -190,7 +208,7 @@ def test_kill_9_costs_a_batch(finished, tmp_path, start, run_app):
     while len(list((out / "parts").glob("part-*"))) < 3 and process.poll() is None:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    finish(process)
     assert (out / "parts").exists(), "it was done before it was killed"
     assert run_app("finetune", *arguments(out)).code == 0
     assert run_app("finetune", *arguments(tmp_path / "whole")).code == 0

@@ -122,18 +122,24 @@ def metrics(about: About) -> list[str]:
     for name in results["card"]["metrics"]:
         cells = (_text(card["metrics"].get(name)) for card in columns.values())
         lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
-    if promise := results["promise"]:
-        what = "ranges" if about.kind == "regression" else "sets of classes"
-        lines += [
-            "",
-            f"Its {what} promise to hold the truth of {promise['promised']:.0%} of participants; "
-            f"in the test they held it of {promise['covered']:.1%}, with a mean size of "
-            f"{promise['size']:.3g}.",
-        ]
+    if results["promise"]:
+        lines += ["", promise_text(about)]
     if about.cutoffs:
         pairs = ", ".join(f"{name} from {value:.4g}" for name, value in about.cutoffs.items())
         lines += ["", f"At a specificity of {about.specificity:.0%}: {pairs}."]
     return lines
+
+
+def promise_text(about: About) -> str:
+    """What sets or ranges promised and kept in the test."""
+    promise = about.results["promise"]
+    what = "ranges" if about.kind == "regression" else "sets of classes"
+    size = "without end" if promise["size"] is None else f"of {promise['size']:.3g} on average"
+    unit = f" {about.unit}" if about.kind == "regression" and promise["size"] is not None else ""
+    return (
+        f"Its {what} promise to hold the truth of {promise['promised']:.0%} of participants; in "
+        f"the test they held it of {promise['covered']:.1%}, and were {size}{unit}."
+    )
 
 
 def _seeds(results: Mapping[str, Any]) -> str:
