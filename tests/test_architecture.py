@@ -26,7 +26,7 @@ PUBLIC = {
         read_participants read_volume resample write_dicom write_phantom_tree""",
     "oct_vjepa": """POOLS Encoder EncoderConfig Jepa JepaBatch JepaConfig MaskSetConfig
         MaskingConfig Masks Predictor PredictorConfig ProbeResult ScheduleConfig Teacher
-        WeightsError axial_profile embed_volumes encoder_config paired_difference
+        WeightsError axial_profile embed_volumes encoder_config load_model paired_difference
         pool_tokens probe sample_masks""",
     "oct_xla": """CheckpointError Checkpoints DeviceError Feed FeedConfig FeedError FitResult
         Journal LoopConfig NonFiniteError Objective OctXlaError RunFolder RunFolderError

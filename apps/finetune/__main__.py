@@ -6,7 +6,7 @@ uv run apps/finetune mode=full training.epochs=20        train all of it, not on
 uv run apps/finetune protocol.name=kfold seeds=3         everybody tested once, three times over
 uv run apps/finetune -m encoder=a,b,c mode=linear,full   one after the other, and a leaderboard
 uv run apps/finetune encoder=DIR data=aireadi data.root=PLACE task=diabetes4
-uv run apps/finetune predict=FOLDER model=RUN/model      scores new scans
+uv run apps/finetune predict=FOLDER model=RUN/model      new scans scored, marked where unlike
 uv run apps/finetune --help                              every setting, its value and its text
 """
 

@@ -19,6 +19,9 @@ from oct_vjepa.model.weights import weights_fingerprint
 
 from oct_judge.asking import Stopped, ask_everyone, ask_with_few_labels
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder
+from oct_judge.finished.keeping import keep_model
+from oct_judge.finished.predicting import predict_folder
+from oct_judge.finished.spoiling import spoil
 from oct_judge.question import FROZEN, FinetuneConfig
 from oct_judge.results import Found, describe, table_of, write_results
 from oct_judge.study import check_test_set, open_study
@@ -27,6 +30,8 @@ from oct_judge.touches import touch
 
 def run(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
+    if config.predict:
+        return predict_folder(config, launch)
     refuse_url("features", config.features)
     launch.refuse_unread("data.label_columns", "task.column=NAME asks for one column")
     encoder = oct_vjepa.Encoder.from_pretrained(config.weights)
@@ -65,6 +70,7 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
             config=config, study=study, cast=cast, answers=answers, few=few, touches=touches
         )
         document = describe(found, stages)
+        document["perturbations"] = spoil(found, document, folder.path, stages)
     extra = {
         "encoder": weights_fingerprint(encoder),
         "dataset_fingerprint": source.volumes.fingerprint,
@@ -76,10 +82,12 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         "label_rules": dict(source.label_rules),
         "test_touches": touches,
     }
-    oct_xla.write_provenance(folder.path, runtime, seed=config.seed, extra=extra)
+    told = oct_xla.write_provenance(folder.path, runtime, seed=config.seed, extra=extra)
     write_results(folder.path, found, document)
+    model = keep_model(folder.path, found, document, told)
     print_table(*table_of(document))
     print(document["sentence"])
+    print(f"model: {model}")
     print(f"report: {folder.path / 'report.html'}")
     folder.release()
     return 0

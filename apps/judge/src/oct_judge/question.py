@@ -92,8 +92,8 @@ class ComparisonConfig:
     """mean, vote or weighted (by validation): what the seeds say together, as one more line."""
 
     perturbed: bool = False
-    """Spoil the test volumes in eight ways at five strengths, and show how the scores fall; 40
-    times the test volumes to embed."""
+    """Spoil the test volumes in eight ways at five strengths, and show how the scores fall: of the
+    encoder, of random init and of the best baseline. 40 times the test volumes to embed, twice."""
 
     maps: int = 4
     """Cases, right and wrong ones, for which the report shows where the answer comes from; 0: none.
@@ -166,7 +166,12 @@ class FinetuneConfig:
     """Folder of a model that an evaluation left behind, RUN/model; predict only."""
 
     out: str = ""
-    """Folder of the predictions; empty: MODEL's run folder. predict only."""
+    """Folder of the predictions; empty: RUN/predictions-NAME, beside the model and named after the
+    folder of scans. predict only."""
+
+    predict_paths: bool = False
+    """Write down the relative path of each scan, too. Paths may name patients, so that scans and
+    participants are hashes without it."""
 
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
@@ -193,5 +198,7 @@ class FinetuneConfig:
             raise ValueError(f"bootstrap ({self.bootstrap}) must be at least 100")
         if bool(self.predict) != bool(self.model):
             raise ValueError("predict=FOLDER and model=DIR go together: scans, and who scores them")
+        if (self.out or self.predict_paths) and not self.predict:
+            raise ValueError("out and predict_paths need predict=FOLDER and model=DIR")
         if self.mode in TRAINED:
             self.training.mode = self.mode

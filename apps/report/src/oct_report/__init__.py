@@ -7,6 +7,7 @@ from oct_report.figures import (
     draw_features,
     draw_masks,
     plot_curves,
+    plot_degradation,
     plot_scores,
     sized,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "draw_masks",
     "end_page",
     "plot_curves",
+    "plot_degradation",
     "plot_scores",
     "sized",
 ]

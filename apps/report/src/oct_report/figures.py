@@ -1,7 +1,7 @@
 """The figures of a report, each a function from arrays to the bytes of a PNG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -135,6 +135,59 @@ def plot_scores(scores: Sequence[Score], *, label: str, chance: float) -> bytes:
     axes.set_xlabel(f"{label}; dashed: chance; bars: 95 % interval", fontsize=9, color=SOFT)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=10)
     return _png(figure)
+
+
+Triple = Sequence[float | None]
+"""A value and the ends of its interval; None where there is none."""
+
+
+def plot_degradation(
+    candidates: Mapping[str, Mapping[str, Sequence[Triple]]],
+    *,
+    strengths: Sequence[int],
+    label: str,
+    chance: float | None = None,
+) -> bytes:
+    """Draw how a score falls when volumes are spoilt: a panel for each way, a line a candidate.
+
+    Args:
+        candidates: name to the way of spoiling to a value with its interval for each strength, as
+            results.json has them under "perturbations".
+        strengths: 0, which spoils nothing, and upwards.
+        label: of the score.
+        chance: what guessing would score; None draws no line.
+    """
+    kinds = list(dict.fromkeys(kind for found in candidates.values() for kind in found))
+    columns = min(4, len(kinds))
+    rows = -(-len(kinds) // columns)
+    figure = Figure(figsize=(10.4, 2.5 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    for axes, kind in zip(panels.flat, kinds, strict=False):
+        _quiet(axes)
+        for number, (name, found) in enumerate(candidates.items()):
+            values, lows, highs = _columns(found[kind])
+            colour = COLOURS[number % len(COLOURS)]
+            axes.plot(strengths, values, color=colour, linewidth=1.6, marker="o", ms=3, label=name)
+            axes.fill_between(strengths, lows, highs, color=colour, alpha=0.14, linewidth=0)
+        if chance is not None:
+            axes.axhline(chance, color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_title(kind.replace("_", " "), loc="left", fontsize=11, color=INK)
+        axes.set_xticks(strengths)
+    for axes in panels.flat[len(kinds) :]:
+        axes.set_axis_off()
+    figure.supxlabel("strength; 0: as scanned; bands: 95 % interval", fontsize=9, color=SOFT)
+    figure.supylabel(label, fontsize=9, color=SOFT)
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, names, loc="outside upper right", ncols=len(names), frameon=False, fontsize=9
+    )
+    return _png(figure)
+
+
+def _columns(triples: Sequence[Triple]) -> NDArray[np.float64]:
+    """(3, strengths): values, lows and highs; NaN where there is none."""
+    rows = [[np.nan if one is None else one for one in triple] for triple in triples]
+    return np.array(rows, np.float64).T
 
 
 def _show(axes: Axes, bscan: BScan, title: str) -> None:

@@ -6,14 +6,15 @@ N patches of a volume, K context patches, M target patches, D features.
 The folders are wings, each with its own docstring, from the ground up: model (the networks),
 masking (what is hidden), objectives (what is trained), heads, convert (others' weights), measures
 (what one number says), scores (numbers with intervals), probes (what features are worth), trials
-(candidates in rounds), evaluation (an encoder meets a data set), commands. A wing imports those
-before it, as `lint-imports` checks.
+(candidates in rounds), evaluation (an encoder meets a data set), finished (a model in a folder),
+commands. A wing imports those before it, as `lint-imports` checks.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from oct_vjepa.evaluation.features import embed_volumes
+    from oct_vjepa.finished.model import load_model
     from oct_vjepa.masking.configuration import MaskingConfig, MaskSetConfig
     from oct_vjepa.masking.masks import Masks, sample_masks
     from oct_vjepa.model.configuration import POOLS, EncoderConfig, PredictorConfig, encoder_config
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "probes.baselines": "axial_profile",
     "evaluation.features": "embed_volumes",
+    "finished.model": "load_model",
     "probes.linear": "ProbeResult paired_difference probe",
     "masking.configuration": "MaskSetConfig MaskingConfig",
     "masking.masks": "Masks sample_masks",
@@ -77,6 +79,7 @@ __all__ = [
     "axial_profile",
     "embed_volumes",
     "encoder_config",
+    "load_model",
     "paired_difference",
     "pool_tokens",
     "probe",

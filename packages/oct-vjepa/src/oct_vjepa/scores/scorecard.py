@@ -33,7 +33,7 @@ from oct_vjepa.scores.resampling import (
     replicate,
 )
 
-__all__ = ["Difference", "ScoreCard", "compare", "score_card"]
+__all__ = ["Difference", "ScoreCard", "compare", "headline_interval", "score_card"]
 
 BOOTSTRAP = 1000
 CLASSES = ("nominal", "ordinal")
@@ -89,6 +89,20 @@ def score_card(
         threshold_from=_threshold_from(target_kind, validation),
         priors=None if priors is None else [float(one) for one in priors],
     )
+
+
+def headline_interval(
+    runs: Runs, target_kind: str, *, seed: int, bootstrap: int = BOOTSTRAP
+) -> Interval:
+    """The headline of `score_card` alone, for who needs it many times.
+
+    Raises:
+        ValueError: no rounds, or rounds without rows.
+    """
+    check_runs(runs, target_kind)
+    parts = [[_headline_part(target_kind, one) for one in rounds] for rounds in runs]
+    draws = draw_samples(runs, target_kind, bootstrap=bootstrap, seed=seed)
+    return replicate(parts, draws)["headline"].interval(HEADLINE[target_kind])
 
 
 def compare(

@@ -1,0 +1,6 @@
+"""What becomes of an answer: a model in a folder, its card, and its use on new scans.
+
+`keeping` gathers the folder at the end of an evaluation, `card` writes its README from the numbers.
+`predicting` scores a folder of scans with it, `scored` keeps the rows of that. `spoiling` asks how
+an answer falls when volumes get worse.
+"""

@@ -1,0 +1,241 @@
+"""A finished evaluation becomes RUN/model: encoder, what was fitted, thresholds, and a card.
+
+Of several seeds the first is kept. Of several rounds all are: each was fitted on other
+participants, nobody is left over to fit one on everybody, and their mean is steadier than any. Its
+temperatures are those of each round's validation; its promise comes from scores of participants
+whom the member that scored them had not seen.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from oct_vjepa import Encoder
+from oct_vjepa.evaluation.features import load_or_embed
+from oct_vjepa.finished.about import About, MadeFor, MemberAbout, range_of
+from oct_vjepa.finished.folder import write_about
+from oct_vjepa.finished.member import HEAD_POOL, learn_novelty, save_novelty
+from oct_vjepa.measures.measure import SPECIFICITY, find_thresholds
+from oct_vjepa.measures.units import Units
+from oct_vjepa.probes.answers import priors_of
+from oct_vjepa.scores.conformal import fit_threshold, fit_width
+from oct_vjepa.trials.judging import Answer
+from oct_vjepa.trials.verdict import ALPHA, calibrate, temperature_of
+
+from oct_judge.candidates import PRETRAINED, RANDOM, Cast, iter_volumes
+from oct_judge.finished.card import write_card
+from oct_judge.results import Found, best_baseline
+from oct_judge.study import Study
+
+Floats = NDArray[np.float64]
+MODEL = "model"
+SEEN = {"device": "device", "protocol": "protocol", "region": "region"}
+NAMED = ("git_commit", "git_clean", "versions", "precision", "encoder", "dataset_fingerprint")
+"""What the model repeats of the run's provenance."""
+
+
+def keep_model(
+    run_dir: Path, found: Found, document: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> Path:
+    """Write RUN/model and return its place; an older one stays until the new one is whole.
+
+    Args:
+        run_dir: of the evaluation.
+        found: what was asked and answered.
+        document: results.json.
+        provenance: of the run.
+    """
+    draft = run_dir / f".{MODEL}.draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    study, answers = found.study, found.answers[PRETRAINED][0]
+    members = []
+    for number, answer in enumerate(answers):
+        home = draft / "members" / str(number)
+        home.mkdir(parents=True)
+        if answer.probe is not None:
+            members.append(keep_probe(home, found, answer, number))
+        else:
+            members.append(keep_trained(home, found, answer, number, run_dir))
+    if answers[0].probe is not None:
+        found.cast.encoder.save_pretrained(draft / "encoder")
+    about = About(
+        question=found.config.task.name,
+        kind=study.target.kind,
+        names=study.target.names,
+        unit=study.target.unit,
+        mode=found.config.mode,
+        join=found.config.join,
+        made_up=study.source.made_up,
+        shape=study.source.volumes.shape,
+        window=asdict(study.source.volumes.window),
+        made_for=made_for(study),
+        members=tuple(members),
+        alpha=ALPHA,
+        threshold=thresholds_of(answers, study),
+        cutoffs=cutoffs_of(answers, study),
+        specificity=SPECIFICITY,
+        results=results_of(document),
+        provenance={name: provenance.get(name) for name in NAMED}
+        | {"question_fingerprint": document["question"]["fingerprint"]},
+    )
+    write_about(draft, about, write_card)
+    place = run_dir / MODEL
+    shutil.rmtree(place, ignore_errors=True)
+    draft.rename(place)
+    return place
+
+
+def keep_probe(home: Path, found: Found, answer: Answer, number: int) -> MemberAbout:
+    """Save a probe on frozen features; all probes share one encoder."""
+    probe, cast = answer.probe, found.cast
+    assert probe is not None
+    probe.save(home)
+    features = cast.embed(cast.encoder, cast.rows)[probe.readout]
+    return MemberAbout(
+        encoder="encoder",
+        probe=f"members/{number}",
+        readout=probe.readout,
+        temperature=temperature_of(answer, found.study.target),
+        round=answer.round,
+        seed=answer.seed,
+        usual=_keep_novelty(home, found.study, number, features),
+    )
+
+
+def keep_trained(
+    home: Path, found: Found, answer: Answer, number: int, run_dir: Path
+) -> MemberAbout:
+    """Copy the encoder and head that training left behind."""
+    study, config = found.study, found.config
+    trained = trained_folder(run_dir, PRETRAINED, answer.seed, number)
+    alone = len(study.rounds) == 1
+    encoder = "encoder" if alone else f"members/{number}/encoder"
+    model = home.parent.parent
+    shutil.copytree(trained / "encoder", model / encoder)
+    shutil.copytree(trained / "head", home, dirs_exist_ok=True)
+    shifted = study.target.is_counted and config.training.class_weights == "auto"
+    fit = np.flatnonzero(study.rounds[number].fit)
+    features = embed_last(Encoder.from_pretrained(trained / "encoder"), found.cast)
+    return MemberAbout(
+        encoder=encoder,
+        head=f"members/{number}",
+        temperature=temperature_of(answer, study.target),
+        priors=tuple(priors_of(study.target.take(fit)).tolist()) if shifted else (),
+        round=answer.round,
+        seed=answer.seed,
+        usual=_keep_novelty(home, study, number, features),
+    )
+
+
+def trained_folder(run_dir: Path, candidate: str, seed: int, number: int) -> Path:
+    """Where training in a round left encoder and head, as `asking` places it."""
+    return run_dir / "training" / f"{candidate.replace(' ', '-')}-seed{seed}-round{number}"
+
+
+def embed_last(encoder: Encoder, cast: Cast) -> NDArray[np.float32]:
+    """Mean of the last tokens of every row, which a trained head's novelty is measured in."""
+    embed, rows = cast.embed, cast.rows
+    with embed.runtime.autocast():
+        found = load_or_embed(
+            encoder,
+            iter_volumes(rows.volumes),
+            volumes_fingerprint=rows.fingerprint,
+            folder=embed.folder / embed.runtime.precision,
+            batch_size=embed.batch_size,
+            device=embed.runtime.device,
+            pools=[HEAD_POOL],
+            spacing=rows.spacings,
+        )
+    return found[HEAD_POOL]
+
+
+def _keep_novelty(
+    home: Path, study: Study, number: int, features: NDArray[np.floating[Any]]
+) -> float | None:
+    one = study.rounds[number]
+    novelty, usual = learn_novelty(features, one.fit, one.validation)
+    if novelty is not None:
+        save_novelty(novelty, home)
+    return usual
+
+
+def made_for(study: Study) -> MadeFor:
+    """What the rows of the fits were like."""
+    fit = np.flatnonzero(np.any([one.fit for one in study.rounds], axis=0))
+    entries = study.examples.volumes.entries.take(fit)
+    seen = {
+        name: tuple(sorted(set(entries.coded(column).texts().tolist())))
+        for name, column in SEEN.items()
+    }
+    return MadeFor(
+        seen=seen,
+        spacing=range_of(entries.triples("spacing")),
+        scan_spacing=range_of(entries.triples("source_spacing")),
+    )
+
+
+def unseen_scores(answers: Sequence[Answer], study: Study) -> tuple[Floats, NDArray[np.int64]]:
+    """Calibrated scores of rows that their scorer was not fitted on, and the rows.
+
+    Of a single round those of validation, so that the test stays a test; of several rounds those of
+    the tests, of which each row has one (or the mean of several).
+    """
+    target = study.target
+    if len(answers) == 1:
+        only = answers[0]
+        return calibrate(only, target, only.validation), only.validation_rows
+    sums, times = np.zeros((len(target), answers[0].test.shape[1])), np.zeros(len(target))
+    for one in answers:
+        sums[one.test_rows] += calibrate(one, target, one.test)
+        times[one.test_rows] += 1
+    rows = np.flatnonzero(times)
+    return sums[rows] / times[rows, None], rows
+
+
+def thresholds_of(answers: Sequence[Answer], study: Study) -> dict[str, float | None]:
+    """Conformal thresholds for volumes and for participants; None where there are too few."""
+    kind = study.target.kind
+    if kind not in ("nominal", "ordinal", "regression"):
+        return {}
+    scores, rows = unseen_scores(answers, study)
+    known = study.target.known[rows]
+    alone = Units(scores[known], study.target.values[rows][known], np.arange(int(known.sum())))
+    units = {"volume": alone, "participant": study.panel.join(scores, rows)}
+    found: dict[str, float | None] = {}
+    for name, one in units.items():
+        if kind == "regression":
+            value = fit_width(one.scores_NC[:, 0], one.labels_N, ALPHA)
+        else:
+            value = fit_threshold(one.scores_NC, one.labels_N, ALPHA)
+        found[name] = value if np.isfinite(value) else None
+    return found
+
+
+def cutoffs_of(answers: Sequence[Answer], study: Study) -> dict[str, float]:
+    """Class or label to the calibrated score of a participant from which to call it."""
+    if not study.target.is_counted:
+        return {}
+    units = study.panel.join(*unseen_scores(answers, study))
+    found = find_thresholds(study.target.kind, units, specificity=SPECIFICITY)
+    pairs = zip(study.target.names, found.tolist(), strict=True)
+    return {name: value for name, value in pairs if np.isfinite(value)}
+
+
+def results_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model repeats of results.json."""
+    rows = {one["name"]: one for one in document["candidates"]}
+    own, best = rows[PRETRAINED], best_baseline(document)
+    beside = [name for name in (RANDOM, best) if name in rows]
+    names = ("sentence", "headline", "promise", "subgroups", "novelty", "test_touches", "split")
+    return {name: document[name] for name in (*names, "protocol", "seeds")} | {
+        "card": own["card"],
+        "chosen": own["chosen"],
+        "beside": {
+            name: {"card": rows[name]["card"], "gain": rows[name]["gain"]} for name in beside
+        },
+    }

@@ -1,0 +1,217 @@
+"""How the answers fall when the test volumes get worse: eight ways, five strengths.
+
+results.json has it under "perturbations": null if it was not asked for, or
+
+    {"metric": "auroc", "strengths": [0, 1, 2, 3, 4, 5],
+     "candidates": {"pretrained": {"speckle": [[value, low, high], ... one a strength], ...},
+                    "random init": {...}, "grey histogram": {...}}}
+
+Strength 0 is the volumes as they are. `oct_report.plot_degradation` draws it. Nothing is fitted
+again: the probes, temperatures and choices are those of the evaluation.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from oct_io.space.perturbations import PERTURBATIONS, STRENGTHS, perturb
+from oct_launch import Stages
+from oct_vjepa import Encoder
+from oct_vjepa.finished.about import MemberAbout
+from oct_vjepa.finished.member import Member, score_batch
+from oct_vjepa.heads.build import load_head
+from oct_vjepa.measures.measure import HEADLINE
+from oct_vjepa.probes.answers import priors_of
+from oct_vjepa.probes.baselines import BASELINES
+from oct_vjepa.scores.cards import as_plain
+from oct_vjepa.scores.scorecard import headline_interval
+from oct_vjepa.trials.judging import Answer, Answers
+from oct_vjepa.trials.verdict import units_of
+
+from oct_judge.candidates import (
+    FITTED,
+    PRETRAINED,
+    RANDOM,
+    Rows,
+    Volumes,
+    iter_volumes,
+    random_encoder,
+)
+from oct_judge.finished.keeping import trained_folder
+from oct_judge.question import FROZEN
+from oct_judge.results import Found, best_baseline
+
+Floats = NDArray[np.float64]
+Answering = Callable[[Answer, int, Rows], tuple[Floats, Floats]]
+"""An answer, the number of its round, and spoilt volumes, to its scores and choices there."""
+
+
+class SpoiltVolumes:
+    """Some volumes, each spoilt in one way.
+
+    Args:
+        volumes: all of them.
+        rows: numbers of those that are wanted.
+        seeds: of each; the same volume is spoilt alike whatever is asked beside.
+        kind: see `perturb`.
+        strength: likewise.
+    """
+
+    def __init__(
+        self,
+        volumes: Volumes,
+        rows: NDArray[np.int64],
+        seeds: NDArray[np.int64],
+        kind: str,
+        strength: int,
+    ) -> None:
+        self._volumes, self._rows, self._seeds = volumes, rows, seeds
+        self._kind, self._strength = kind, strength
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int) -> NDArray[Any]:
+        voxels = self._volumes[int(self._rows[number])]
+        return perturb(voxels, self._kind, self._strength, seed=int(self._seeds[number]))
+
+
+@dataclass(frozen=True, slots=True)
+class Spoiler:
+    """Makes spoilt rows of the test rows of a study."""
+
+    found: Found
+
+    @property
+    def tested(self) -> NDArray[np.int64]:
+        """Numbers of the rows that any round tests."""
+        return np.flatnonzero(np.any([one.test for one in self.found.study.rounds], axis=0))
+
+    def rows(self, kind: str, strength: int) -> Rows:
+        """The tested rows, spoilt."""
+        study, tested = self.found.study, self.tested
+        hashes = study.examples.volumes.entries.take(tested).hashes()
+        seeds = np.array([int.from_bytes(one[:4], "big") for one in hashes.tolist()], np.int64)
+        said = f"{kind} {strength} {study.rows.fingerprint} ".encode() + tested.tobytes()
+        return Rows(
+            SpoiltVolumes(study.rows.volumes, tested, seeds, kind, strength),
+            hashlib.sha256(said).hexdigest(),
+            study.rows.spacings[tested],
+        )
+
+
+def spoil(
+    found: Found, document: Mapping[str, Any], run_dir: Path, stages: Stages
+) -> dict[str, Any] | None:
+    """What results.json has of it; None if it was not asked for."""
+    if not found.config.compare.perturbed:
+        return None
+    spoiler, askers = Spoiler(found), askers_of(found, best_baseline(document), run_dir)
+    strengths = [0, *STRENGTHS]
+    curves: dict[str, dict[str, list[Any]]] = {name: {} for name in askers}
+    total = len(PERTURBATIONS) * len(STRENGTHS)
+    for place, kind in enumerate(PERTURBATIONS):
+        for name in askers:
+            curves[name][kind] = [_headline(found, found.answers[name])]
+        for strength in STRENGTHS:
+            rows = spoiler.rows(kind, strength)
+            for name, asker in askers.items():
+                answers = _again(found.answers[name], spoiler.tested, rows, asker)
+                curves[name][kind].append(_headline(found, answers))
+            stages("spoiling volumes", place * len(STRENGTHS) + strength, total)
+    metric = HEADLINE[found.study.target.kind]
+    return {"metric": metric, "strengths": strengths, "candidates": as_plain(curves)}
+
+
+def askers_of(found: Found, best: str, run_dir: Path) -> dict[str, Answering]:
+    """Who is asked again: the encoder, the best baseline and, of frozen modes, random init."""
+    cast, askers = found.cast, dict[str, Answering]()
+    if found.config.mode in FROZEN:
+        askers[PRETRAINED] = lambda answer, number, rows: _by_probe(
+            answer, cast.embed(cast.encoder, rows)
+        )
+        if RANDOM in found.answers:
+            askers[RANDOM] = lambda answer, number, rows: _by_probe(
+                answer, cast.embed(random_encoder(cast.encoder.config, answer.seed), rows)
+            )
+    else:
+        askers[PRETRAINED] = lambda answer, number, rows: _by_head(
+            found, answer, number, rows, run_dir
+        )
+    if best:
+        askers[best] = lambda answer, number, rows: _by_probe(
+            answer, {"": _baseline(found, best, answer.seed, number, rows)}
+        )
+    return askers
+
+
+def _by_probe(answer: Answer, readouts: Mapping[str, NDArray[Any]]) -> tuple[Floats, Floats]:
+    probe = answer.probe
+    assert probe is not None  # of a frozen mode, or a baseline
+    own = {probe.readout: readouts[probe.readout]}
+    return probe.predict(own, at_fit_priors=True), probe.predict(own)
+
+
+def _by_head(
+    found: Found, answer: Answer, number: int, rows: Rows, run_dir: Path
+) -> tuple[Floats, Floats]:
+    """Scores of a trained encoder and head, before their temperature."""
+    study, embed = found.study, found.cast.embed
+    place = trained_folder(run_dir, PRETRAINED, answer.seed, number)
+    shifted = study.target.is_counted and found.config.training.class_weights == "auto"
+    fit = np.flatnonzero(study.rounds[number].fit)
+    priors = tuple(priors_of(study.target.take(fit)).tolist()) if shifted else ()
+    member = Member(
+        about=MemberAbout(encoder="encoder", head="head", priors=priors),
+        kind=study.target.kind,
+        encoder=Encoder.from_pretrained(place / "encoder", device=embed.runtime.device),
+        head=load_head(place / "head").to(embed.runtime.device),
+    )
+    by_length = member.encoder.config.position_unit == "length"
+    parts = []
+    for first in range(0, len(rows.volumes), embed.batch_size):
+        numbers = range(first, min(first + embed.batch_size, len(rows.volumes)))
+        batch = np.stack([rows.volumes[one] for one in numbers])
+        steps = _steps(rows.spacings[list(numbers)]) if by_length else None
+        with embed.runtime.autocast():
+            parts.append(score_batch([member], batch, steps))
+    likely = np.concatenate([one.scores_NK for one in parts])
+    return likely, np.concatenate([one.even_NK for one in parts])
+
+
+def _steps(spacings_B3: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(spacings_B3, np.float32))
+
+
+def _baseline(found: Found, name: str, seed: int, number: int, rows: Rows) -> NDArray[Any]:
+    """A baseline's features of spoilt volumes; what it learns it learns from whole fit rows."""
+    made, study = BASELINES[name](seed), found.study
+    if name in FITTED:
+        fit = np.flatnonzero(study.rounds[number].fit).tolist()
+        made = made.fit(study.rows.volumes[one] for one in fit)
+    return made.transform(iter_volumes(rows.volumes))
+
+
+def _again(answers: Answers, tested: NDArray[np.int64], rows: Rows, asker: Answering) -> Answers:
+    """The same answers with other scores of the test rows."""
+    asked: Answers = []
+    for rounds in answers:
+        asked.append([])
+        for number, one in enumerate(rounds):
+            likely, even = asker(one, number, rows)
+            own = np.searchsorted(tested, one.test_rows)
+            asked[-1].append(replace(one, test=likely[own], test_decided=even[own]))
+    return asked
+
+
+def _headline(found: Found, answers: Answers) -> list[float]:
+    study, config = found.study, found.config
+    runs = units_of(answers, study.panel)
+    return list(
+        headline_interval(runs, study.target.kind, seed=config.seed, bootstrap=config.bootstrap)
+    )

@@ -1,0 +1,191 @@
+"""`load_model(DIR)`: a finished model that scores volumes and says when it was not made for one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from oct_vjepa.finished.about import PLACES, About, MemberAbout
+from oct_vjepa.finished.folder import inside, read_about
+from oct_vjepa.finished.member import Member, Scored, average, load_novelty, score_batch
+from oct_vjepa.finished.predictions import Predictions, settle
+from oct_vjepa.heads.build import load_head
+from oct_vjepa.model.encoder import Encoder
+from oct_vjepa.model.weights import WeightsError
+from oct_vjepa.probes.fitted import FittedProbe
+
+
+class Volumes(Protocol):
+    """Volumes by number: an array, a list, or those of a cache."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> Any:
+        """(Z, Y, X)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A finished model; `load_model` reads one.
+
+    Attributes:
+        about: the question, what it was made for, thresholds, and the numbers of its evaluation.
+        members: who answer; their scores are averaged.
+        fingerprint: of all that the folder holds.
+    """
+
+    about: About
+    members: tuple[Member, ...]
+    fingerprint: str
+
+    def predict(
+        self,
+        volumes: Volumes,
+        spacing: Sequence[float] | NDArray[Any] | None = None,
+        devices: Sequence[str] | None = None,
+        *,
+        protocols: Sequence[str] | None = None,
+        regions: Sequence[str] | None = None,
+        scan_spacing: NDArray[Any] | None = None,
+        batch_size: int = 32,
+    ) -> Predictions:
+        """Score volumes that were cut out of scans as those that the model was made with.
+
+        Nothing is decided of a volume with a flag: "strange" for features far from those of the
+        fit; "device", "protocol", "region", "spacing", "scan_spacing" for what the fit has not
+        seen.
+
+        Args:
+            volumes: N arrays (Z, Y, X), uint8 or floating, of `about.shape`, or whatever gives them
+                by number.
+            spacing: (z, y, x) between voxel centres, for all, or a row each, (N, 3); encoders whose
+                positions are lengths cannot do without.
+            devices: N names; None asks nothing.
+            protocols: likewise.
+            regions: likewise.
+            scan_spacing: (N, 3), of the scans before they were resampled.
+            batch_size: volumes in one pass.
+
+        Raises:
+            ValueError: no volumes, another shape, not as many names or spacings as volumes, or
+                no spacing where one is needed.
+        """
+        if not len(volumes):
+            raise ValueError("predict got no volumes")
+        steps = self._spacing(spacing, len(volumes))
+        places = {
+            name: values
+            for name, values in zip(PLACES, (devices, protocols, regions), strict=True)
+            if values is not None
+        }
+        for name, values in places.items():
+            if len(values) != len(volumes):
+                raise ValueError(f"{len(values)} {name} names for {len(volumes)} volumes")
+        parts = list(self._score(volumes, steps, batch_size))
+        found = Scored(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        flags = self.about.made_for.flags(len(volumes), steps, places, scan_spacing)
+        return settle(self.about, found, flags)
+
+    def score(self, readouts: Mapping[str, NDArray[np.floating[Any]]]) -> Scored:
+        """Scores of rows whose features are known, for a model of probes.
+
+        Args:
+            readouts: such as "last/mean" to (N, D); those that the members read must be there.
+
+        Raises:
+            ValueError: a readout is missing, or the model has a trained head, which reads tokens.
+        """
+        parts = []
+        for one in self.members:
+            if one.probe is None:
+                raise ValueError(f"a model of mode={self.about.mode} reads volumes, not features")
+            if one.about.readout not in readouts:
+                raise ValueError(f"the model reads {one.about.readout}, not {sorted(readouts)}")
+            parts.append(one.score(readouts[one.about.readout]))
+        return average(parts)
+
+    def _score(
+        self, volumes: Volumes, steps: NDArray[np.float32] | None, batch_size: int
+    ) -> Iterator[Scored]:
+        by_length = self.members[0].encoder.config.position_unit == "length"
+        for first in range(0, len(volumes), batch_size):
+            some = slice(first, min(first + batch_size, len(volumes)))
+            rows = [np.asarray(volumes[number]) for number in range(some.start, some.stop)]
+            self._check(rows, first)
+            batch = np.stack(rows)
+            spacing = torch.from_numpy(steps[some]) if by_length and steps is not None else None
+            found = score_batch(self.members, batch, spacing)
+            if (bad := ~np.isfinite(found.scores_NK).all(axis=1)).any():
+                number = first + int(bad.argmax())
+                raise ValueError(f"volumes[{number}]: its scores are not finite; are its voxels?")
+            yield found
+
+    def _check(self, rows: list[NDArray[Any]], first: int) -> None:
+        for number, one in enumerate(rows, start=first):
+            if one.shape != self.about.shape:
+                raise ValueError(
+                    f"volumes[{number}] has shape {one.shape}; this model takes "
+                    f"{self.about.shape}, cut out as about.window says"
+                )
+
+    def _spacing(
+        self, spacing: Sequence[float] | NDArray[Any] | None, count: int
+    ) -> NDArray[np.float32] | None:
+        """(count, 3)."""
+        if spacing is None:
+            if self.members[0].encoder.config.position_unit == "length":
+                raise ValueError("this model's encoder counts in lengths: give spacing=(z, y, x)")
+            return None
+        rows = np.asarray(spacing, np.float32)
+        if rows.shape not in ((3,), (count, 3)):
+            raise ValueError(f"spacing {rows.shape} must be (3,), or ({count}, 3): a row a volume")
+        return np.ascontiguousarray(np.broadcast_to(rows, (count, 3)))
+
+
+def load_model(folder: str | Path, *, device: torch.device | str = "cpu") -> Model:
+    """Read a model that an evaluation left behind, RUN/model; every file's hash is checked.
+
+    Args:
+        folder: of the model.
+        device: where to compute.
+
+    Raises:
+        WeightsError: no finished model there, a file that is missing or was changed, or parts that
+            do not fit together.
+    """
+    place = Path(folder)
+    about, fingerprint = read_about(place)
+    encoders: dict[str, Encoder] = {}
+    members = []
+    for one in about.members:
+        if one.encoder not in encoders:
+            path = inside(place, one.encoder)
+            encoders[one.encoder] = Encoder.from_pretrained(path, device=device)
+        members.append(_load_member(place, about, one, encoders[one.encoder], device))
+    for encoder in encoders.values():
+        if encoder.config.input_shape != about.shape:
+            raise WeightsError(
+                f"{place}: its encoder takes {encoder.config.input_shape}, and model.json says "
+                f"{about.shape}"
+            )
+    return Model(about=about, members=tuple(members), fingerprint=fingerprint)
+
+
+def _load_member(
+    place: Path, about: About, one: MemberAbout, encoder: Encoder, device: torch.device | str
+) -> Member:
+    try:
+        probe = FittedProbe.load(inside(place, one.probe)) if one.probe else None
+        head = load_head(inside(place, one.head)).to(device) if one.head else None
+        home = inside(place, one.probe or one.head)
+        novelty = None if one.usual is None else load_novelty(home)
+    except ValueError as error:
+        raise WeightsError(str(error)) from error
+    return Member(
+        about=one, kind=about.kind, encoder=encoder, probe=probe, head=head, novelty=novelty
+    )
