@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -96,6 +96,43 @@ def draw_features(bscan: BScan, maps: Sequence[tuple[str, NDArray[np.float64]]])
     for axes, (title, colours) in zip(panels[1:], maps, strict=True):
         _show(axes, bscan, title)
         axes.imshow(colours, extent=extent, interpolation="nearest", aspect="auto")
+    return _png(figure)
+
+
+def draw_occlusion(
+    front: BScan,
+    front_map: NDArray[np.floating[Any]],
+    above: BScan,
+    above_map: NDArray[np.floating[Any]],
+    *,
+    at: float,
+) -> bytes:
+    """Draw a B-scan and a view from above, each bare and with what covering its parts takes away.
+
+    Args:
+        front: the B-scan.
+        front_map: (parts along depth, parts across), above 0 where the answer loses.
+        above: B-scans down, columns across.
+        above_map: (parts of the B-scans, parts across).
+        at: share of the way down the view from above where the B-scan lies.
+    """
+    figure = Figure(figsize=(10.4, 2.9), layout="constrained")
+    panels = figure.subplots(1, 4, squeeze=False)[0]
+    strongest = max(float(np.abs(front_map).max()), float(np.abs(above_map).max()), 1e-12)
+    for start, (bscan, values, title) in enumerate(
+        ((front, front_map, "B-scan"), (above, above_map, "from above"))
+    ):
+        bare, covered = panels[2 * start], panels[2 * start + 1]
+        _show(bare, bscan, title)
+        _show(covered, bscan, "what it hangs on")
+        share = np.repeat(np.repeat(values / strongest, 8, axis=0), 8, axis=1)
+        veil = np.zeros((*share.shape, 4))
+        veil[..., :3] = np.where(share[..., None] > 0, (1.0, 0.5, 0.1), (0.2, 0.55, 1.0))
+        veil[..., 3] = 0.65 * np.abs(share)
+        extent = (0.0, bscan.width, bscan.depth, 0.0)
+        covered.imshow(veil, extent=extent, interpolation="nearest", aspect="auto")
+    for axes in panels[2:]:
+        axes.axhline(at * above.depth, color="white", linewidth=1, linestyle=(0, (3, 3)))
     return _png(figure)
 
 
