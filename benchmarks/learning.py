@@ -41,7 +41,7 @@ from oct_vjepa import Encoder
 from oct_vjepa.evaluation.features import load_or_embed
 from oct_vjepa.evaluation.token_probe import TokenProbeConfig, token_probe
 from oct_vjepa.measures.units import Scores
-from oct_vjepa.objectives.dense import DenseJepaConfig
+from oct_vjepa.objectives.configuration import DenseJepaConfig
 from oct_vjepa.probes.baselines import axial_profile
 from oct_vjepa.probes.efficiency import EfficiencyRow, label_efficiency
 from oct_vjepa.probes.linear import mean_difference, probe

@@ -261,7 +261,7 @@ def test_a_sweep_leaves_a_folder_a_task_one_table_and_features_of_its_precision(
     for task in ("thin", "fluid"):
         assert visible(place / "asked" / f"task={task}") == EVALUATION
         document = json.loads((place / "asked" / f"task={task}" / "results.json").read_text())
-        assert document["results"][0]["label"] == task
+        assert document["question"]["name"] == task
     jobs = json.loads((place / "asked" / "sweep.json").read_text())["jobs"]
     assert [job["exit_code"] for job in jobs] == [0, 0]
     assert all(job["headline"].keys() == {"label", "AUROC", "over random init"} for job in jobs)

@@ -1,9 +1,12 @@
-"""Ask a frozen encoder a question: a linear probe for one label, beside random init and a baseline.
+"""Judge an encoder: what it knows about a label, beside random init and what nobody trained.
 
 uv run apps/finetune                                     probes runs/phantom/encoder for `thin`
-uv run apps/finetune task=fluid pool=max                 another label, another pooling
-uv run apps/finetune -m task=thin,fluid,drusen           one after the other, and a table
+uv run apps/finetune task=fluid mode=knn                 another label, another way to ask
+uv run apps/finetune mode=full training.epochs=20        train all of it, not only a probe
+uv run apps/finetune protocol.name=kfold seeds=3         everybody tested once, three times over
+uv run apps/finetune -m encoder=a,b,c mode=linear,full   one after the other, and a leaderboard
 uv run apps/finetune encoder=DIR data=aireadi data.root=PLACE task=diabetes4
+uv run apps/finetune predict=FOLDER model=RUN/model      scores new scans
 uv run apps/finetune --help                              every setting, its value and its text
 """
 
@@ -17,15 +20,21 @@ from oct_launch import Launch, app
 
 SHORT = {"encoder=": "weights=", "experiment=": "evaluation="}
 """Words of pretraining that the command line takes as well."""
+WORDS = {"auroc": "AUROC", "r2": "R2"}
 
 
 def headline(run_dir: Path) -> dict[str, str]:
-    """AUROC of the encoder and what it gains over random init, with their intervals."""
-    asked = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))["results"][0]
-    auroc, low, high = asked["auroc"]
-    told = {"label": asked["label"], "AUROC": f"{auroc:.3f} ({low:.3f} to {high:.3f})"}
-    if gain := asked["auroc_over_reference"]:
-        told["over random init"] = f"{gain[0]:+.3f} ({gain[1]:+.3f} to {gain[2]:+.3f})"
+    """The headline metric of the encoder and what it gains, with their intervals."""
+    found = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
+    rows = {one["name"]: one for one in found["candidates"]}
+    value, low, high = found["candidates"][0]["card"]["metrics"][found["headline"]]
+    told = {
+        "label": found["question"]["name"],
+        WORDS.get(found["headline"], found["headline"]): f"{value:.3f} ({low:.3f} to {high:.3f})",
+    }
+    if gain := rows.get("random init", {}).get("gain"):
+        more, least, most = gain["difference"]
+        told["over random init"] = f"{more:+.3f} ({least:+.3f} to {most:+.3f})"
     return told
 
 

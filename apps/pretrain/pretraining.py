@@ -20,7 +20,7 @@ from oct_launch import (
 )
 from oct_vjepa.evaluation.encoders import probe_encoders
 from oct_vjepa.model.weights import weights_fingerprint
-from oct_vjepa.objectives.configuration import method_of
+from oct_vjepa.objectives.methods import method_of
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
 from oct_vjepa.trials.comparison import COLUMNS, as_cells

@@ -9,7 +9,8 @@ from hydra.core.config_store import ConfigStore
 from oct_io.space.transforms import AugmentConfig
 from oct_launch import RuntimeConfig
 from oct_vjepa.evaluation.encoders import ProbeConfig
-from oct_vjepa.objectives.configuration import OBJECTIVES, TeacherConfig, method_of
+from oct_vjepa.objectives.configuration import ObjectiveConfig
+from oct_vjepa.objectives.methods import OBJECTIVES, method_of
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,7 +57,7 @@ class PretrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     encoder: oct_vjepa.EncoderConfig = field(default_factory=oct_vjepa.EncoderConfig)
     masking: oct_vjepa.MaskingConfig = field(default_factory=oct_vjepa.MaskingConfig)
-    objective: TeacherConfig = field(default_factory=TeacherConfig)  # a subclass: OBJECTIVES
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)  # a subclass: OBJECTIVES
     schedule: oct_vjepa.ScheduleConfig = field(default_factory=oct_vjepa.ScheduleConfig)
     feed: oct_xla.FeedConfig = field(default_factory=oct_xla.FeedConfig)
     loop: oct_xla.LoopConfig = field(default_factory=oct_xla.LoopConfig)
@@ -78,7 +79,7 @@ MAY_CHANGE = (
 ones. All but `loop.steps`, which moves the schedules, leave what it computes alone."""
 
 
-def schema_of(config: TeacherConfig) -> str:
+def schema_of(config: ObjectiveConfig) -> str:
     """What files in configs/objective/ name first in their defaults: which objective it is.
 
     Raises:

@@ -2,14 +2,16 @@
 
 import math
 from collections import OrderedDict
+from dataclasses import replace
 
 import pytest
 import torch
-from oct_vjepa import Encoder, EncoderConfig, WeightsError
+from oct_vjepa import Encoder, EncoderConfig, Masks, WeightsError
 from oct_vjepa.cli import main
 from oct_vjepa.convert import ConversionConfig, LoadReport, read_encoder, read_predictor
 from oct_vjepa.convert.adapt import adapt_patches
 from oct_vjepa.convert.files import read_checkpoint
+from oct_vjepa.convert.vjepa2 import levels_of
 from torch.nn import functional
 
 TOLERANCE = 2e-5
@@ -242,28 +244,117 @@ def test_a_torch_hub_file_gives_v_jepa_2s_tokens(hub):
         assert report.unexpected == (["pos_embed"] if part == "context" else [])
 
 
-@torch.no_grad()
-def test_a_v_jepa_2_1_file_gives_its_tokens(tmp_path):
-    state = encoder_state(channels=1, patch=(2, 16, 16))
-    last = {kind: state.pop(f"norm.{kind}") for kind in ("weight", "bias")}
-    for level in range(4):
-        for kind in ("weight", "bias"):
-            own = last[kind] if level == 3 else draw(WIDTH, seed=level)
-            state[f"norms_block.{level}.{kind}"] = own
+LEVELS = 4  # V-JEPA 2.1 has a norm for each of four blocks
+
+
+@pytest.fixture
+def dense_hub(tmp_path):
+    """A file of V-JEPA 2.1: four norms that differ, vectors of its modalities, a predictor."""
+    state = block_state(WIDTH, LEVELS, 4 * WIDTH)
+    del state["norm.weight"], state["norm.bias"]
+    state["patch_embed.proj.weight"] = draw(WIDTH, 1, 2, 16, 16, seed=903)
+    state["patch_embed.proj.bias"] = draw(WIDTH, seed=904)
+    for level in range(LEVELS):
+        state[f"norms_block.{level}.weight"] = 1 + draw(WIDTH, seed=950 + level)
+        state[f"norms_block.{level}.bias"] = draw(WIDTH, seed=960 + level)
     state["video_mod_embed"] = draw(1, 1, WIDTH, seed=77)
     state["img_mod_embed"] = draw(1, 1, WIDTH, seed=78)
-    torch.save({"ema_encoder": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "a.pt")
-    encoder, report = read_encoder(tmp_path / "a.pt", ConversionConfig(heads=HEADS, **RAW))
+    inner = block_state(12, 2, 48, seed=8000)
+    predictor = {
+        f"predictor_{name}" if name.startswith(("blocks", "norm.")) else name: value
+        for name, value in inner.items()
+    }
+    for name, rows, columns in (
+        ("embed.0", WIDTH, LEVELS * WIDTH), ("embed.2", 12, WIDTH),
+        ("proj", LEVELS * WIDTH, 12), ("proj_context", LEVELS * WIDTH, 12),
+    ):  # fmt: skip
+        predictor[f"predictor_{name}.weight"] = draw(rows, columns, seed=rows + columns)
+        predictor[f"predictor_{name}.bias"] = draw(rows, seed=2 * rows)
+    predictor["mask_tokens.0"] = draw(1, 1, 12, seed=5)
+    predictor["mask_tokens.1"] = draw(1, 1, 12, seed=6)
+    predictor["video_mod_embed"] = draw(1, 1, 12, seed=7)
+    path = tmp_path / "dense.pt"
+    torch.save(
+        {
+            "ema_encoder": {f"module.{name}": value for name, value in state.items()},
+            "predictor": {f"module.backbone.{name}": one for name, one in predictor.items()},
+        },
+        path,
+    )
+    return path, state, predictor, inner
+
+
+def dense_rotation(grid, width, heads):
+    stretched = places(grid) * torch.tensor([1.0, 15 / (grid[1] - 1), 15 / (grid[2] - 1)])
+    return rotary_by_hand(stretched, width // heads, "interleaved")
+
+
+@torch.no_grad()
+def test_a_v_jepa_2_1_file_gives_the_tokens_of_each_level_through_its_own_norm(dense_hub):
+    path, state, _, _ = dense_hub
+    encoder, report = read_encoder(path, ConversionConfig(heads=HEADS, **RAW))
     assert report.layout == "vjepa2 (version 2.1, ema_encoder)"
-    assert set(report.adapted) == {"norm.weight", "norm.bias", "patches.proj.bias"}
+    assert report.adapted.keys() == {"patches.proj.bias"} | {
+        f"{norm}.{kind}"
+        for norm in ("level_norms.0", "level_norms.1", "level_norms.2", "norm")
+        for kind in ("weight", "bias")
+    }
+    assert not report.missing
     assert "img_mod_embed" in report.unexpected
+    assert encoder.config.level_norms == [0, 1, 2]
     volume = torch.randn(1, 1, 4, 32, 48, generator=torch.Generator().manual_seed(3))
-    stretched = places((2, 2, 3)) * torch.tensor([1.0, 15 / 1, 15 / 2])
-    rotate = rotary_by_hand(stretched, WIDTH // HEADS, "interleaved")
+    rotate = dense_rotation((2, 2, 3), WIDTH, HEADS)
     tokens = tokens_of(state, volume, (2, 16, 16)) + state["video_mod_embed"]
-    by_hand = state | {f"norm.{kind}": value for kind, value in last.items()}
-    wanted = run_blocks(by_hand, tokens, eps=1e-6, rotate=rotate)
-    assert (encoder(volume) - wanted).abs().max() < TOLERANCE
+    found = encoder(volume, layers=range(LEVELS))
+    for level in range(LEVELS):
+        norm = {f"norm.{kind}": state[f"norms_block.{level}.{kind}"] for kind in ("weight", "bias")}
+        wanted = run_blocks(state | norm, tokens, eps=1e-6, rotate=rotate, depth=level + 1)
+        assert (found[level] - wanted).abs().max() < TOLERANCE
+    assert torch.equal(encoder(volume), found[-1])
+
+
+@torch.no_grad()
+def test_norms_of_levels_are_saved_and_read_again(dense_hub, tmp_path):
+    encoder, _ = read_encoder(dense_hub[0], ConversionConfig(heads=HEADS, **RAW))
+    encoder.save_pretrained(tmp_path / "saved")
+    again = Encoder.from_pretrained(tmp_path / "saved")
+    assert again.config == encoder.config
+    volume = torch.randn(1, 1, 4, 32, 48, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(again(volume, layers=[1])[0], encoder(volume, layers=[1])[0])
+
+
+@torch.no_grad()
+def test_the_predictor_of_v_jepa_2_1_says_what_it_said_there(dense_hub):
+    path, _, theirs, inner = dense_hub
+    encoder, _ = read_encoder(path, ConversionConfig(heads=HEADS, **RAW))
+    config = replace(encoder.config, input_shape=(4, 32, 48))
+    predictor, report = read_predictor(path, config, mask_sets=2, heads=2)
+    assert not report.missing
+    assert not report.unexpected
+    order = torch.rand(1, 12, generator=torch.Generator().manual_seed(2)).argsort(dim=1)
+    masks = Masks(order[:, :5], order[:, 5:9])
+    context = draw(1, 5, LEVELS * WIDTH, seed=4)
+    said = predictor.dense(context, masks, 1)
+
+    def linear(value, name):
+        return value @ theirs[f"predictor_{name}.weight"].T + theirs[f"predictor_{name}.bias"]
+
+    x = linear(functional.gelu(linear(context, "embed.0")), "embed.2")
+    x = torch.cat([x, theirs["mask_tokens.1"].expand(1, 4, -1)], dim=1) + theirs["video_mod_embed"]
+    stretched = places((2, 2, 3)) * torch.tensor([1.0, 15 / 1, 15 / 2])
+    rotate = rotary_by_hand(stretched[order[0, :9]], 6, "interleaved")
+    x = run_blocks(inner, x, eps=1e-6, heads=2, rotate=rotate, depth=2)
+    assert (said.context_BKD - linear(x[:, :5], "proj_context")).abs().max() < TOLERANCE
+    assert (said.target_BMD - linear(x[:, 5:], "proj")).abs().max() < TOLERANCE
+
+
+def test_the_levels_are_those_of_the_reference():
+    assert levels_of(12, 4) == [2, 5, 8, 11]
+    assert levels_of(24, 4) == [5, 11, 17, 23]
+    assert levels_of(40, 4) == [9, 19, 29, 39]
+    assert levels_of(48, 4) == [11, 23, 37, 47]
+    with pytest.raises(WeightsError, match="4 norms of levels do not belong to 3 blocks"):
+        levels_of(3, 4)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from oct_vjepa import Encoder, EncoderConfig, pool_tokens
+from oct_vjepa import Encoder, EncoderConfig, embed_volumes, pool_tokens
 from oct_vjepa.cli import main
 from oct_vjepa.commands.embed import Progress, spell
 from oct_vjepa.evaluation.embedding import EmbeddingConfig, EmbeddingError, embed_source
@@ -195,6 +195,19 @@ def test_tokens_of_an_encoder_in_bfloat16_are_kept_in_float32(folder, encoder, t
     columns = read_embeddings(out).columns
     assert columns["tokens"].dtype == np.float32
     assert np.abs(columns["tokens"].mean(axis=1) - columns["mean"]).max() < 1e-5
+
+
+def test_layers_are_pooled_side_by_side_and_belong_to_the_job(folder, saved, tmp_path, capsys):
+    out = tmp_path / "x.safetensors"
+    ask = ["embed", str(folder), str(out), "--encoder", str(saved)]
+    assert main([*ask, "--layers", "0", "1"]) == 0
+    encoder = Encoder.from_pretrained(saved)
+    wanted = embed_volumes(encoder, FolderVolumes(folder), pools=["mean"], layers=[0, 1])
+    assert wanted["mean"].shape == (11, 2 * encoder.config.width)
+    found = read_embeddings(out).columns["mean"]
+    np.testing.assert_allclose(found, wanted["mean"], atol=1e-5)
+    assert main(ask) == 2
+    assert "other settings" in capsys.readouterr().err
 
 
 def test_volumes_of_several_shapes_share_a_table_of_pools_but_not_of_tokens(encoder, tmp_path):

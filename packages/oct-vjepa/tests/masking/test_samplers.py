@@ -4,6 +4,7 @@ import pytest
 import torch
 from oct_vjepa import MaskingConfig, MaskSetConfig, sample_masks
 from oct_vjepa.masking.foreground import ForegroundConfig, foreground_patches
+from oct_vjepa.masking.samplers import Blocks, draw_union
 
 GRID = (4, 8, 6)
 PATCHES = 4 * 8 * 6
@@ -257,3 +258,11 @@ def test_the_foreground_survives_a_change_of_gain(generator):
 def test_a_bad_rule_for_the_foreground_is_named(setting, text):
     with pytest.raises(ValueError, match=rf"foreground\.{text}"):
         ForegroundConfig(**setting)
+
+
+@pytest.mark.parametrize("plane", [(16, 16), (8, 4), (16, 4), (64, 12), (4, 16)])
+@pytest.mark.parametrize("scale", [0.15, 0.7])
+def test_a_block_covers_its_share_of_long_planes_too(plane, scale):
+    one = Blocks(1, scale, aspect_low=0.75, aspect_high=1.5)
+    union = draw_union(one, (1, *plane), 2000, torch.Generator().manual_seed(0))
+    assert union.mean().item() == pytest.approx(scale, abs=0.5 / max(plane) + 0.01)

@@ -9,7 +9,7 @@ from oct_vjepa.heads.mlp import MlpHead
 from oct_vjepa.heads.segmentation import SegmentationHead, Segmenter
 from oct_vjepa.heads.supervised import Supervised
 from oct_vjepa.model.decay import decay_groups, decays
-from oct_vjepa.objectives.dense import DenseJepa, DenseJepaConfig
+from oct_vjepa.objectives.configuration import DenseJepaConfig
 from oct_vjepa.objectives.twoview import TwoView, predecessor_fixed
 from torch import nn
 
@@ -34,7 +34,7 @@ def with_lora():
 
 MODULES = {
     "jepa": lambda: Jepa(encoder(), JepaConfig(predictor=PREDICTOR)),
-    "dense": lambda: DenseJepa(encoder(), DenseJepaConfig(predictor=PREDICTOR, levels=2)),
+    "dense": lambda: Jepa(encoder(), DenseJepaConfig(predictor=PREDICTOR, levels=2)),
     "twoview": lambda: TwoView(encoder(), predecessor_fixed()),
     "attentive": lambda: AttentiveHead(width=48, classes=CLASSES, heads=3, depth=2),
     "cross attention": lambda: CrossAttentionHead(width=48, classes=CLASSES, inner=8, heads=2),

@@ -16,7 +16,7 @@ from oct_vjepa import (
     sample_masks,
 )
 from oct_vjepa.masking.foreground import ForegroundConfig, foreground_patches
-from oct_vjepa.objectives.dense import DenseJepa, DenseJepaConfig
+from oct_vjepa.objectives.configuration import DenseJepaConfig
 from oct_vjepa.objectives.losses import variance_hinge
 from oct_vjepa.objectives.twoview import TwoView, TwoViewBatch, predecessor_fixed
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -38,7 +38,7 @@ def build(name, config, masking=None, **settings):
         return Jepa(encoder, JepaConfig(predictor=PREDICTOR, **settings), masking)
     if name == "dense":
         settings = {"levels": 2, "context_start": 0.0, "context_full": 0.0} | settings
-        return DenseJepa(encoder, DenseJepaConfig(predictor=PREDICTOR, **settings), masking)
+        return Jepa(encoder, DenseJepaConfig(predictor=PREDICTOR, **settings), masking)
     return TwoView(encoder, predecessor_fixed(), masking)
 
 
@@ -55,10 +55,8 @@ def predictions(objective, volume, masks):
     """What the predictor says of targets, and of the context where it does."""
     if isinstance(objective, TwoView):
         return [objective.predict(TwoViewBatch(volume, volume, (masks,)), masks)]
-    if isinstance(objective, DenseJepa):
-        levels = objective.encoder(volume, masks.context_BK, layers=objective.layers)
-        return list(objective.predictor.dense(torch.cat(levels, dim=-1), masks, 0))
-    return [objective.predictor(objective.encoder(volume, masks.context_BK), masks, 0)]
+    said = objective.predict(JepaBatch(volume, (masks,)), 0)
+    return [said.target_BME, *said.mixed]
 
 
 @torch.no_grad()
@@ -247,3 +245,37 @@ def test_drift_is_the_distance_of_student_and_teacher(small_config, volume):
         for weight in objective.encoder.parameters():
             weight.mul_(1.5)
     assert objective.diagnostics(volume)["teacher_drift"] == pytest.approx(0.5, rel=1e-5)
+
+
+def test_a_teacher_keeps_its_precision_where_the_module_around_it_loses_its_own(
+    small_config, volume
+):
+    whole = build("jepa", small_config)
+    weights = {name: weight.clone() for name, weight in whole.teacher.named_parameters()}
+    whole.bfloat16()
+    assert {weight.dtype for weight in whole.encoder.parameters()} == {torch.bfloat16}
+    assert all(
+        torch.equal(weight, weights[name]) for name, weight in whole.teacher.named_parameters()
+    )
+    assert whole.loss(volume, torch.Generator())["loss"].isfinite()
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_student_in_bfloat16_trains_beside_a_predictor_in_float32(small_config, volume, name):
+    objective = build(name, small_config)
+    objective.encoder.bfloat16()
+    objective.loss(volume, torch.Generator().manual_seed(0))["loss"].backward()
+    assert all(weight.grad is not None for weight in objective.encoder.parameters())
+
+
+def test_the_rank_of_tokens_counts_every_place(small_config):
+    """Tokens that differ in one place only have a rank if that place is among those looked at."""
+    objective = build("jepa", small_config)
+    looked = []
+    for place in range(small_config.tokens):
+        tokens = torch.zeros(32, small_config.tokens, small_config.width)
+        tokens[:, place] = torch.randn(32, small_config.width)
+        objective._features = lambda *_, tokens=tokens: tokens
+        volume = torch.zeros(32, 1, *small_config.input_shape)
+        looked.append(objective.diagnostics(volume)["token_rank"] > 0)
+    assert all(looked)

@@ -14,14 +14,13 @@ from oct_vjepa import (
     sample_masks,
 )
 from oct_vjepa.masking.foreground import foreground_patches
-from oct_vjepa.objectives.configuration import (
-    OBJECTIVES,
-    DenseJepaConfig,
-    TeacherConfig,
-    method_of,
-)
-from oct_vjepa.objectives.dense import DenseJepa
+from oct_vjepa.objectives.configuration import DenseJepaConfig, ObjectiveConfig
+from oct_vjepa.objectives.methods import OBJECTIVES, method_of
 from oct_vjepa.objectives.registry import BUILDERS, build_objective
+from oct_vjepa.objectives.rivals.configuration import DinoConfig, LeJepaConfig, MaeConfig
+from oct_vjepa.objectives.rivals.dino import Dino
+from oct_vjepa.objectives.rivals.lejepa import LeJepa
+from oct_vjepa.objectives.rivals.mae import Mae
 from oct_vjepa.objectives.twoview import TwoView, predecessor_fixed
 
 PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
@@ -31,7 +30,10 @@ PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
     ("config", "objective"),
     [
         (JepaConfig(predictor=PREDICTOR), Jepa),
-        (DenseJepaConfig(predictor=PREDICTOR, levels=2), DenseJepa),
+        (DenseJepaConfig(predictor=PREDICTOR, levels=2), Jepa),
+        (MaeConfig(decoder=PREDICTOR), Mae),
+        (LeJepaConfig(hidden=8, embedding=4), LeJepa),
+        (DinoConfig(hidden=8, prototypes=4, bottleneck=6), Dino),
         (predecessor_fixed(), TwoView),
     ],
 )
@@ -52,8 +54,8 @@ def test_every_objective_has_a_name_and_a_title_of_its_own():
 
 
 def test_a_configuration_of_no_objective_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="TeacherConfig names none of vjepa2, vjepa21, pred"):
-        method_of(TeacherConfig())
+    with pytest.raises(ValueError, match="ObjectiveConfig names none of vjepa2, vjepa21, mae"):
+        method_of(ObjectiveConfig())
 
 
 @pytest.mark.parametrize("kind", ["blocks", "foreground", "patches", "cubes"])

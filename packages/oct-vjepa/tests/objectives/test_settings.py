@@ -9,19 +9,30 @@ without an entry fails.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
 import torch
-from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaBatch, JepaConfig, PredictorConfig
+from oct_vjepa import Encoder, EncoderConfig, JepaBatch, JepaConfig, PredictorConfig
 from oct_vjepa.masking.foreground import ForegroundConfig, foreground_patches
 from oct_vjepa.masking.masks import MaskingConfig, MaskSetConfig, sample_masks
 from oct_vjepa.model import attention
-from oct_vjepa.objectives.dense import DenseJepa, DenseJepaConfig
-from oct_vjepa.objectives.objective import Objective, TeacherConfig
+from oct_vjepa.objectives.configuration import DenseJepaConfig
+from oct_vjepa.objectives.objective import Taught, TeacherConfig
+from oct_vjepa.objectives.registry import build_objective
+from oct_vjepa.objectives.rivals.configuration import (
+    CropConfig,
+    DinoConfig,
+    LeJepaConfig,
+    MaeConfig,
+    SaltConfig,
+)
+from oct_vjepa.objectives.rivals.crops import View, draw_crop
 from oct_vjepa.objectives.schedules import ScheduleConfig
-from oct_vjepa.objectives.twoview import TwoView, TwoViewConfig
+from oct_vjepa.objectives.twoview import TwoViewConfig
 from oct_vjepa.objectives.views import ViewConfig, draw_view
 
 STEPS = 3
@@ -60,15 +71,26 @@ def trained(objective):
 def built(config, encoder=ENCODER, masking=MASKS):
     """The objective of a configuration, with weights that depend on nothing else."""
     torch.manual_seed(0)
-    if isinstance(config, TwoViewConfig):
-        return TwoView(Encoder(encoder), config, masking)
-    if isinstance(config, DenseJepaConfig):
-        return DenseJepa(Encoder(encoder), config, masking)
-    return Jepa(Encoder(encoder), config, masking)
+    return build_objective(Encoder(encoder), config, masking)
 
 
 def train(config):
     return trained(built(config))
+
+
+def train_beside(config):
+    """With a teacher that the length of its name decides."""
+    with TemporaryDirectory() as folder:
+        place = Path(folder) / config.teacher
+        torch.manual_seed(len(config.teacher))
+        Encoder(replace(ENCODER, depth=1)).save_pretrained(place)
+        return trained(built(replace(config, teacher=str(place))))
+
+
+def crop(config):
+    drawn = torch.Generator().manual_seed(0)
+    view = View(volume_of(ENCODER.input_shape), torch.ones(4, 3))
+    return draw_crop(view, ENCODER, config, drawn)
 
 
 def train_encoder(config):
@@ -86,7 +108,7 @@ def train_masking(config):
 def follow(config):
     """What the teacher alone makes of it."""
     torch.manual_seed(0)
-    objective = Objective(Encoder(ENCODER), torch.nn.Identity(), config, MASKS)
+    objective = Taught(Encoder(ENCODER), torch.nn.Identity(), MASKS, follows=config)
     for weight in objective.encoder.parameters():
         weight.data += 1
     steps = [objective.after_step(step, STEPS) for step in range(STEPS)]
@@ -158,6 +180,14 @@ MOMENTUM = {
 JEPA = {
     **MOMENTUM,
     "predictor": Change(PredictorConfig(width=24, depth=1, heads=2)),
+    "levels": Change(1),
+    "layers": Change([0]),
+    "context_weight": Change(0.9),
+    "context_start": Change(0.5),
+    "context_full": Change(0.5),
+    "distance_weighted": Change(False),
+    "voxel_weight": Change(0.5),
+    "volume_weight": Change(0.5),
     "variance_weight": Change(0.5),
 }
 LENGTHS, SPANS = {"position_unit": "length"}, {"position_unit": "span"}
@@ -181,6 +211,7 @@ CASES = [
             "position_scale": Change((2.0, 1.0, 1.0), LENGTHS),
             "position_span": Change(8, SPANS),
             "layer_norm_eps": Change(1e-2),
+            "level_norms": Change([0]),
             "drop_path": Change(0.5),
             "recompute": Change(True, run=kept_bytes),
             "attention": Change("sdpa", run=kernel_on_a_tpu),
@@ -199,21 +230,19 @@ CASES = [
         },
     ),
     Case(base=TeacherConfig(**TEACHER), run=follow, changes=MOMENTUM),
-    Case(base=JepaConfig(predictor=PREDICTOR, **TEACHER), run=train, changes=JEPA),
+    Case(
+        base=JepaConfig(
+            predictor=PREDICTOR, levels=2, context_weight=0.5, context_full=0.9, **TEACHER
+        ),
+        run=train,
+        changes=JEPA,
+    ),
     Case(
         base=DenseJepaConfig(
             predictor=PREDICTOR, levels=2, context_start=0.0, context_full=0.9, **TEACHER
         ),
         run=train,
-        changes={
-            **JEPA,
-            "levels": Change(1),
-            "layers": Change([0]),
-            "context_weight": Change(0.9),
-            "context_start": Change(0.5),
-            "context_full": Change(0.5),
-            "distance_weighted": Change(False),
-        },
+        changes=JEPA,
     ),
     Case(
         base=TwoViewConfig(**TEACHER),
@@ -224,6 +253,59 @@ CASES = [
             "teacher_frozen": Change(True),
             "positions": Change(False, {"context_masked": False}),
             "views": Change(ViewConfig(noise_probability=1.0)),
+        },
+    ),
+    Case(
+        base=MaeConfig(decoder=PREDICTOR),
+        run=train,
+        changes={
+            "decoder": Change(PredictorConfig(width=24, depth=1, heads=2)),
+            "normalised": Change(False),
+            "spectral_weight": Change(0.5),
+        },
+    ),
+    Case(
+        base=SaltConfig(teacher="one", predictor=PREDICTOR),
+        run=train_beside,
+        changes={
+            "teacher": Change("another"),
+            "predictor": Change(PredictorConfig(width=24, depth=1, heads=2)),
+        },
+    ),
+    Case(
+        base=LeJepaConfig(directions=16, hidden=8, embedding=4),
+        run=train,
+        changes={
+            "regulariser_weight": Change(0.5),
+            "directions": Change(8),
+            "hidden": Change(12),
+            "embedding": Change(6),
+            "crops": Change(CropConfig(gain=0.3)),
+        },
+    ),
+    Case(
+        base=DinoConfig(hidden=8, bottleneck=6, prototypes=4, **TEACHER),
+        run=train,
+        changes={
+            **MOMENTUM,
+            "prototypes": Change(5),
+            "hidden": Change(12),
+            "bottleneck": Change(8),
+            "student_temperature": Change(0.2),
+            "teacher_temperature": Change(0.08),
+            "center_momentum": Change(0.5),
+            "crops": Change(CropConfig(gain=0.3)),
+        },
+    ),
+    Case(
+        base=CropConfig(),
+        run=crop,
+        changes={
+            "crop_low": Change(0.9),
+            "aspect": Change(1.0),
+            "mirror_probability": Change(0.0),
+            "gain": Change(0.0),
+            "noise_std": Change(0.0),
         },
     ),
     Case(

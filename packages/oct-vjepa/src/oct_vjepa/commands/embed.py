@@ -41,6 +41,14 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         choices=POOLS + FURTHER_POOLS,
         help="how tokens become one vector; give it again for more (default: mean)",
     )
+    embed.add_argument(
+        "--layers",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="blocks to pool side by side, from 0 and ascending (default: the last)",
+    )
     embed.add_argument("--tokens", action="store_true", help="keep all tokens too")
     embed.add_argument("--batch", type=int, default=8, help="volumes in one pass (default: 8)")
     embed.add_argument("--device", default="cpu", help="as torch names it (default: cpu)")
@@ -57,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         config = EmbeddingConfig(
             pools=arguments.pool or ["mean"],
             tokens=arguments.tokens,
+            layers=arguments.layers,
             batch_size=arguments.batch,
             format=arguments.format,
             device=arguments.device,

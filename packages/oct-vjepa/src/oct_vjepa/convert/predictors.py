@@ -1,4 +1,8 @@
-"""The predictor of V-JEPA 2, to go on training where its authors stopped."""
+"""The predictor of V-JEPA 2 or 2.1, to go on training where its authors stopped.
+
+That of 2.1 (app/vjepa_2_1/models/predictor.py) takes in and says four levels through two linear
+maps, says something of the context through a map of its own, and adds a vector to every token.
+"""
 
 import re
 from collections.abc import Mapping
@@ -16,15 +20,21 @@ from oct_vjepa.model.configuration import EncoderConfig, PredictorConfig
 from oct_vjepa.model.predictor import Predictor
 from oct_vjepa.model.weights import WeightsError
 
-OUTSIDE_HUB = {"predictor_norm": "norm", "predictor_embed": "embed", "predictor_proj": "proj"}
+OUTSIDE_HUB = {
+    "predictor_norm": "norm",
+    "predictor_embed": "embed",
+    "predictor_embed.0": "embed.0",  # 2.1: two linear maps, with a GELU between them
+    "predictor_embed.2": "embed.2",
+    "predictor_proj": "proj",
+    "predictor_proj_context": "proj_context",
+}
+OF_VIDEO = "video_mod_embed"
 
 
 def read_predictor(
     source: str | Path, encoder: EncoderConfig, *, mask_sets: int = 2, heads: int = 12
 ) -> tuple[Predictor, LoadReport]:
-    """The predictor of a V-JEPA 2 file or of a VJEPA2Model folder, for our mask sets.
-
-    Version 2 only: that of 2.1 predicts four levels at once.
+    """The predictor of a V-JEPA 2 or 2.1 file, or of a VJEPA2Model folder, for our mask sets.
 
     Args:
         source: a local file or folder.
@@ -41,21 +51,35 @@ def read_predictor(
         heads = int(read_document(path).get("pred_num_attention_heads", heads))
     else:
         state, unexpected, tokens = _of_file(path)
-    if "embed.weight" not in state or tokens is None:
+    entry = "embed.2" if "embed.2.weight" in state else "embed"
+    if f"{entry}.weight" not in state or tokens is None:
         raise WeightsError(f"{path}: has no predictor of V-JEPA 2 with mask tokens")
     state["mask_tokens"], how = repeated_token(tokens, mask_sets)
+    done = {"mask_tokens": how} | _fold_video(state, f"{entry}.bias")
+    width = state[f"{entry}.weight"].shape[0]
     config = PredictorConfig(
-        width=state["embed.weight"].shape[0],
+        width=width,
         depth=1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks.")),
         heads=heads,
-        mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / state["embed.weight"].shape[0],
+        mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / width,
     )
-    predictor = Predictor(config, encoder, mask_tokens=mask_sets)
-    done = {"mask_tokens": how}
+    levels = state["embed.0.weight"].shape[1] // encoder.width if entry == "embed.2" else 1
+    dense = "proj_context.weight" in state
+    predictor = Predictor(config, encoder, mask_tokens=mask_sets, levels=levels, dense=dense)
     report = fill(predictor, state, done, source=str(path), layout="predictor of vjepa2")
     report.unexpected += unexpected
     report.check()
     return predictor, report
+
+
+def _fold_video(state: dict[str, Tensor], bias: str) -> dict[str, str]:
+    """Add what 2.1 adds to every token of a video to what each kind of token begins with."""
+    if OF_VIDEO not in state:
+        return {}
+    added = state.pop(OF_VIDEO).flatten()
+    state[bias] = state[bias] + added.to(state[bias])
+    state["mask_tokens"] = state["mask_tokens"] + added.to(state["mask_tokens"])
+    return {bias: f"{OF_VIDEO} added", "mask_tokens": f"a mask token each, {OF_VIDEO} added"}
 
 
 def _of_folder(folder: Path) -> tuple[dict[str, Tensor], list[str], Tensor | None]:
@@ -82,6 +106,8 @@ def _of_file(path: Path) -> tuple[dict[str, Tensor], list[str], Tensor | None]:
         stem, _, kind = name.rpartition(".")
         if token := re.fullmatch(r"mask_tokens\.(\d+)", name):
             tokens[int(token[1])] = value.flatten()
+        elif name == OF_VIDEO:
+            state[name] = value
         elif stem in OUTSIDE_HUB:
             state[f"{OUTSIDE_HUB[stem]}.{kind}"] = value
         elif ours := our_name(name.removeprefix("predictor_")):

@@ -59,6 +59,7 @@ def read(folder: Path, config: ConversionConfig) -> Foreign:
         "the other parts of the folder (predictor, classifier) were not read",
     ]
     given = config.input_mean is not None and config.input_std is not None
+    given = given or "input_mean" in document
     return Foreign(
         layout="transformers (VJEPA2Model)",
         config=_config_from(document, config),
@@ -81,8 +82,9 @@ def _config_from(document: Mapping[str, Any], config: ConversionConfig) -> Encod
             heads=config.heads or int(document["num_attention_heads"]),
             mlp_ratio=float(document["mlp_ratio"]),
             layer_norm_eps=float(document["layer_norm_eps"]),
-            input_mean=INPUT_MEAN,
-            input_std=INPUT_STD,
+            # Only a folder that `write` made says them; its patch embedding wants raw voxels.
+            input_mean=float(document.get("input_mean", INPUT_MEAN)),
+            input_std=float(document.get("input_std", INPUT_STD)),
         )
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{CONFIG_NAME} is not that of a VJEPA2Model: {error}") from error
@@ -131,7 +133,8 @@ def write(encoder: Encoder, folder: Path, predictor: Predictor | None = None) ->
     """Write what `VJEPA2Model.from_pretrained` reads; returns its configuration.
 
     The numbers that normalise voxels become part of the patch embedding, so the model wants raw
-    voxels. Without a predictor transformers draws one; call the model with `skip_predictor=True`.
+    voxels; config.json says so, in two keys of ours that transformers passes over. Without a
+    predictor transformers draws one; call the model with `skip_predictor=True`.
 
     Raises:
         WeightsError: an encoder that their model cannot express.
@@ -193,6 +196,8 @@ def _document(config: EncoderConfig, predictor: Predictor | None) -> dict[str, A
         "qkv_bias": True,
         "hidden_act": "gelu",
         "drop_path_rate": 0.0,
+        "input_mean": 0.0,
+        "input_std": 1.0,
     }
     if predictor is not None:
         document |= {

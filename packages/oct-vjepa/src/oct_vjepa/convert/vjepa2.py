@@ -2,9 +2,9 @@
 
 Version 2 (src/models/vision_transformer.py): {"encoder", "predictor", "target_encoder", ...}, each
 a state with the prefixes "module." and "backbone." of the wrappers it was trained in. Version 2.1
-(app/vjepa_2_1/models/vision_transformer.py) has four last norms, of which inference uses the
-fourth, a vector added to every patch of a video, textbook rotary positions whose rows and columns
-are stretched, and "ema_encoder" in its distilled files.
+(app/vjepa_2_1/models/vision_transformer.py) has a norm for each of four blocks, the last among
+them, a vector added to every patch of a video, textbook rotary positions whose rows and columns are
+stretched, and "ema_encoder" in its distilled files.
 """
 
 import re
@@ -47,7 +47,7 @@ def our_name(name: str) -> str | None:
     found = BLOCK.fullmatch(name)
     if found and found[2] in IN_BLOCK:
         return f"blocks.{found[1]}.{IN_BLOCK[found[2]]}.{found[3]}"
-    if name in ("norm.weight", "norm.bias"):
+    if name in ("norm.weight", "norm.bias") or name.startswith("level_norms."):
         return name
     if name in ("patch_embed.proj.weight", "patch_embed.proj.bias"):
         return name.replace("patch_embed", "patches")
@@ -83,11 +83,12 @@ def read(checkpoint: Mapping[str, Any], config: ConversionConfig) -> Foreign:
     state = {strip(name): value for name, value in tensors_of(state).items()}
     dense = any(name.startswith("norms_block.") for name in state)
     folded: dict[str, str] = {}
+    norms: list[int] = []
     if dense:
-        folded = _fold_dense(state)
+        folded, norms = _fold_dense(state)
     renamed = rename(state)
     version = "2.1" if dense else "2"
-    found = _config(renamed.state, config, dense=dense)
+    found = _config(renamed.state, config, dense=dense, level_norms=norms)
     notes = []
     if config.input_mean is None or config.input_std is None:
         notes.append(
@@ -115,21 +116,48 @@ def _part(checkpoint: Mapping[str, Any], part: str) -> tuple[str, Mapping[str, A
     raise WeightsError(f"part {part!r} is not in the file: it has {there}, not {order}")
 
 
-def _fold_dense(state: dict[str, Tensor]) -> dict[str, str]:
-    """Move what only version 2.1 has to where we keep it; returns what was done, by our names."""
+def levels_of(depth: int, levels: int) -> list[int]:
+    """The blocks that have a norm in V-JEPA 2.1: evenly spread, but for its largest encoder.
+
+    Raises:
+        WeightsError: fewer blocks than norms.
+    """
+    if (depth, levels) == (48, 4):
+        return [11, 23, 37, 47]  # app/vjepa_2_1/models/vision_transformer.py, as all the others
+    if levels > depth:
+        raise WeightsError(f"{levels} norms of levels do not belong to {depth} blocks")
+    return [(level + 1) * depth // levels - 1 for level in range(levels)]
+
+
+def _fold_dense(state: dict[str, Tensor]) -> tuple[dict[str, str], list[int]]:
+    """Move what only version 2.1 has to where we keep it.
+
+    Returns:
+        What was done, by our names, and the blocks before the last that have a norm.
+    """
     done = {}
     last = max(int(name.split(".")[1]) for name in state if name.startswith("norms_block."))
-    for kind in ("weight", "bias"):
-        state[f"norm.{kind}"] = state.pop(f"norms_block.{last}.{kind}")
-        done[f"norm.{kind}"] = f"norms_block.{last}, the norm of the last block"
+    depth = 1 + max((int(found[1]) for found in map(BLOCK.fullmatch, state) if found), default=0)
+    blocks = levels_of(depth, last + 1)
+    for level, block in enumerate(blocks):
+        ours = "norm" if level == last else f"level_norms.{block}"
+        for kind in ("weight", "bias"):
+            state[f"{ours}.{kind}"] = state.pop(f"norms_block.{level}.{kind}")
+            done[f"{ours}.{kind}"] = f"norms_block.{level}, the norm of block {block}"
     if "video_mod_embed" in state and "patch_embed.proj.bias" in state:
         bias = state["patch_embed.proj.bias"]
         state["patch_embed.proj.bias"] = bias + state.pop("video_mod_embed").flatten().to(bias)
         done["patches.proj.bias"] = "video_mod_embed added"
-    return done
+    return done, blocks[:-1]
 
 
-def _config(state: Mapping[str, Tensor], config: ConversionConfig, *, dense: bool) -> EncoderConfig:
+def _config(
+    state: Mapping[str, Tensor],
+    config: ConversionConfig,
+    *,
+    dense: bool,
+    level_norms: list[int],
+) -> EncoderConfig:
     if "patches.proj.weight" not in state:
         raise WeightsError("no patch_embed.proj.weight in the file, so it is not such an encoder")
     width, channels, *patch = state["patches.proj.weight"].shape
@@ -146,6 +174,7 @@ def _config(state: Mapping[str, Tensor], config: ConversionConfig, *, dense: boo
         rotary="interleaved" if dense else "vjepa2",
         position_unit="span" if dense else "index",
         position_span=max(2, SHAPE_YX // patch[1]),
+        level_norms=level_norms,
         input_mean=INPUT_MEAN,
         input_std=INPUT_STD,
     )

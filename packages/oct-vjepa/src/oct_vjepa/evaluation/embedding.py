@@ -48,6 +48,10 @@ class EmbeddingConfig:
     tokens: bool = False
     """Keep all tokens too; needs volumes of one shape, and 4 bytes x N x D for each."""
 
+    layers: list[int] = field(default_factory=list)
+    """Blocks, from 0 and ascending, that are pooled each by itself and put side by side; none: the
+    last alone. What is small and local may stand in earlier blocks and be gone from the last."""
+
     batch_size: int = 8
     """Volumes in one pass."""
 
@@ -141,6 +145,7 @@ class _Job:
             "volumes": str(getattr(source, "fingerprint", "")),
             "pools": list(config.pools),
             "tokens": config.tokens,
+            **({"layers": list(config.layers)} if config.layers else {}),
             "batch_size": config.batch_size,  # a batch's size can change the last bit of a feature
         }
 
@@ -265,6 +270,7 @@ class _Job:
                 batch,
                 pools=self.config.pools,
                 spacing_B3=self._spacing(numbers),
+                layers=self.config.layers or None,
                 tokens=self.config.tokens,
             )
         except ValueError as error:

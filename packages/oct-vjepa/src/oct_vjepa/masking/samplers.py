@@ -148,13 +148,18 @@ def draw_vjepa2(
 
 
 def draw_union(blocks: Blocks, grid: Grid, batch: int, generator: torch.Generator) -> Tensor:
-    """Union of the blocks on the plane as 0 and 1, (B, Y * X), float32; own shapes a volume."""
+    """Union of the blocks on the plane as 0 and 1, (B, Y * X), float32; own shapes a volume.
+
+    A block that the plane cuts along one side grows along the other, so that its area stays what
+    `scale` says on long planes, too.
+    """
     rows, columns = grid[1], grid[2]
     aspect, top, left = torch.rand(3, batch, blocks.number, 1, generator=generator)
     aspect = blocks.aspect_low + aspect * (blocks.aspect_high - blocks.aspect_low)
     area = blocks.scale * rows * columns
-    height = (area * aspect).sqrt().round().clamp(1, rows)
-    width = (area / aspect).sqrt().round().clamp(1, columns)
+    tall, wide = (area * aspect).sqrt(), (area / aspect).sqrt()
+    height = torch.where(wide > columns, area / columns, tall).round().clamp(1, rows)
+    width = torch.where(tall > rows, area / rows, wide).round().clamp(1, columns)
     top, left = (top * (rows - height + 1)).floor(), (left * (columns - width + 1)).floor()
     return _cover(top, left, height, width, grid)
 

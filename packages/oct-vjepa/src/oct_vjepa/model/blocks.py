@@ -92,10 +92,21 @@ class Block(nn.Module):
 class StackShape(Protocol):
     """What `stack_blocks` reads of a configuration."""
 
-    width: int
-    depth: int
-    heads: int
-    mlp_ratio: float
+    @property
+    def width(self) -> int:
+        """Features of a token."""
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+
+    @property
+    def mlp_ratio(self) -> float:
+        """Hidden width of a block's MLP over `width`."""
 
 
 def stack_blocks(

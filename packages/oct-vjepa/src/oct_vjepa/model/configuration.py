@@ -3,7 +3,7 @@
 Nothing here needs torch, so that settings can be read and refused before it is imported.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from oct_vjepa.rules import FROM_0_BELOW_1, POSITIVE, check_choices, check_numbers
@@ -32,6 +32,15 @@ class Size(NamedTuple):
     depth: int
     heads: int
     mlp_ratio: float = 4.0
+
+
+class PredictorShape(NamedTuple):
+    """A `PredictorConfig` beside an encoder."""
+
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float
 
 
 SIZES: dict[str, Size] = {
@@ -82,6 +91,9 @@ class EncoderConfig:
     """Rows and columns of the grid that "span" stretches to; 256 / 16 in V-JEPA 2.1."""
     layer_norm_eps: float = 1e-6
     """As in V-JEPA 2; torch's own default is 1e-5."""
+    level_norms: list[int] = field(default_factory=list)
+    """Blocks before the last, from 0 and ascending, whose tokens have a norm of their own when they
+    are asked for; all others share the last one. V-JEPA 2.1 has them for 2, 5 and 8 of 12."""
     drop_path: float = 0.0
     """Probability that a sample skips a branch of the last block in training, less in earlier ones
     (linear from 0). V-JEPA 2 pretrains with 0; 0.1 to 0.2 are usual in fine-tuning."""
@@ -115,6 +127,13 @@ class EncoderConfig:
             attention=ATTENTION_KERNELS,
         )
         self._check_positions()
+        self.level_norms = [int(block) for block in self.level_norms]
+        norms = self.level_norms
+        if norms != sorted(set(norms)) or not set(norms) <= set(range(self.depth - 1)):
+            raise ValueError(
+                f"encoder.level_norms ({norms}) must be ascending, from 0 and below the last block "
+                f"({self.depth - 1}), whose norm every encoder has"
+            )
         try:
             grid_of(self.input_shape, self.patch_size)
         except ValueError as error:
@@ -159,18 +178,30 @@ class EncoderConfig:
 class PredictorConfig:
     """Shape of the predictor; narrower than the encoder, so that the encoder does the work."""
 
-    width: int = 48
-    """Features inside; half of the default encoder. V-JEPA 2 has 384."""
+    width: int | None = None
+    """Features inside; None: half of the encoder's. V-JEPA 2 has 384."""
     depth: int = 3
     """Number of blocks; V-JEPA 2 has 12. It attends to context and targets, so it costs much."""
-    heads: int = 3
-    """Attention heads; V-JEPA 2 has 12."""
+    heads: int | None = None
+    """Attention heads; None: as many as the encoder. V-JEPA 2 has 12."""
     mlp_ratio: float = 4.0
     """Hidden width of a block's MLP over its width, as in V-JEPA 2."""
 
     def __post_init__(self) -> None:
-        check_head_width("predictor", width=self.width, heads=self.heads)
+        if self.width is not None and self.heads is not None:
+            check_head_width("predictor", width=self.width, heads=self.heads)
         check_numbers(self, "predictor", POSITIVE, "depth", "mlp_ratio")
+
+    def beside(self, encoder: EncoderConfig) -> "PredictorShape":
+        """The shape beside an encoder: what is None follows from it.
+
+        Raises:
+            ValueError: width and heads do not fit each other.
+        """
+        width = encoder.width // 2 if self.width is None else self.width
+        heads = encoder.heads if self.heads is None else self.heads
+        check_head_width("predictor", width=width, heads=heads)
+        return PredictorShape(width, self.depth, heads, self.mlp_ratio)
 
 
 def encoder_config(size: str, **settings: Any) -> EncoderConfig:

@@ -51,6 +51,12 @@ class Encoder(nn.Module):
             drop_path=config.drop_path,
         )
         self.norm = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+        self.level_norms = nn.ModuleDict(
+            {
+                str(block): nn.LayerNorm(config.width, eps=config.layer_norm_eps)
+                for block in config.level_norms
+            }
+        )
         initialise(self)
 
     def forward(
@@ -71,7 +77,8 @@ class Encoder(nn.Module):
             spacing_B3: distance of neighbouring voxels along (Z, Y, X); only read, and then
                 needed, when `position_unit` is "length".
             layers: numbers of blocks, from 0 and ascending. If given, the answer is a tuple: the
-                tokens after each of them, through the last norm, as V-JEPA 2's `out_layers`.
+                tokens after each of them, through the block's own norm if it has one (V-JEPA 2.1),
+                else through the last (V-JEPA 2's `out_layers`).
 
         Raises:
             ValueError: the volume's axes, channels or sizes do not fit, a spacing that is needed is
@@ -87,8 +94,12 @@ class Encoder(nn.Module):
         for index, block in enumerate(self.blocks[: wanted[-1] + 1] if wanted else self.blocks):
             tokens = run_block(block, tokens, rotary, recomputed=self.config.recompute)
             if index in wanted:
-                found.append(self.norm(tokens))
+                found.append(self._norm_of(index)(tokens))
         return tuple(found) if wanted else self.norm(tokens)
+
+    def _norm_of(self, block: int) -> nn.Module:
+        own = block in self.config.level_norms
+        return self.level_norms[str(block)] if own else self.norm
 
     def _check_layers(self, layers: Sequence[int] | None) -> list[int]:
         if layers is None:

@@ -1,4 +1,4 @@
-"""Fill in the features of the target patches from those of the context patches."""
+"""Fill in what is missing at the target patches from the tokens of the context patches."""
 
 from typing import NamedTuple, Protocol
 
@@ -22,6 +22,13 @@ class PatchIds(Protocol):
         """Ids of the patches to fill in, int64."""
 
 
+class Mixed(NamedTuple):
+    """Tokens after the last norm of the predictor, as wide as it is inside."""
+
+    target_BMP: Tensor
+    context_BKP: Tensor
+
+
 class DensePrediction(NamedTuple):
     """What the predictor says of the patches it had to guess, and of those it was given."""
 
@@ -40,9 +47,11 @@ class Predictor(nn.Module):
         encoder: configuration of the encoder whose tokens come in and go out; positions, attention
             kernel and recomputing are as there.
         mask_tokens: how many mask sets there are; each learns its own mask token.
-        levels: how many blocks of the encoder come in and go out, side by side. With more than one,
-            two linear maps bring them down to the width, as in V-JEPA 2.1.
+        levels: how many blocks of the encoder come in, side by side. With more than one, two linear
+            maps bring them down to the width, as in V-JEPA 2.1.
+        out: numbers that are said of a patch. None: as many as come in.
         dense: whether it can say something of the context tokens too, through a map of their own.
+        voxels: voxels of a patch, if it can say those too, through a third map; 0: it cannot.
     """
 
     def __init__(
@@ -52,25 +61,31 @@ class Predictor(nn.Module):
         mask_tokens: int,
         *,
         levels: int = 1,
+        out: int | None = None,
         dense: bool = False,
+        voxels: int = 0,
     ) -> None:
         super().__init__()
-        self.config, self.encoder_config, self.grid = config, encoder, encoder.grid
-        self.embed: nn.Module = nn.Linear(encoder.width, config.width)
+        shape = config.beside(encoder)
+        self.config, self.encoder_config, self.grid = shape, encoder, encoder.grid
+        out = levels * encoder.width if out is None else out
+        self.embed: nn.Module = nn.Linear(encoder.width, shape.width)
         if levels > 1:
             self.embed = nn.Sequential(
                 nn.Linear(levels * encoder.width, encoder.width),
                 nn.GELU(),
-                nn.Linear(encoder.width, config.width),
+                nn.Linear(encoder.width, shape.width),
             )
-        self.mask_tokens = nn.Parameter(torch.empty(mask_tokens, config.width))
+        self.mask_tokens = nn.Parameter(torch.empty(mask_tokens, shape.width))
         self.blocks = stack_blocks(
-            config, layer_norm_eps=encoder.layer_norm_eps, attention=encoder.attention
+            shape, layer_norm_eps=encoder.layer_norm_eps, attention=encoder.attention
         )
-        self.norm = nn.LayerNorm(config.width, eps=encoder.layer_norm_eps)
-        self.proj = nn.Linear(config.width, levels * encoder.width)
+        self.norm = nn.LayerNorm(shape.width, eps=encoder.layer_norm_eps)
+        self.proj = nn.Linear(shape.width, out)
         if dense:
-            self.proj_context = nn.Linear(config.width, levels * encoder.width)
+            self.proj_context = nn.Linear(shape.width, out)
+        if voxels:
+            self.proj_voxels = nn.Linear(shape.width, voxels)
         initialise(self)
         # Not zero as in V-JEPA 2: the first block's queries would be zero, and positions unused.
         nn.init.trunc_normal_(self.mask_tokens, std=INIT_STD)
@@ -82,7 +97,7 @@ class Predictor(nn.Module):
         mask_index: int,
         spacing_B3: Tensor | None = None,
     ) -> Tensor:
-        """Predicted features of the target patches, (B, M, D), in the order of `masks.target_BM`.
+        """What is said of the target patches, (B, M, out), in the order of `masks.target_BM`.
 
         Args:
             context_BKD: encoder tokens of `masks.context_BK`.
@@ -90,8 +105,7 @@ class Predictor(nn.Module):
             mask_index: which mask set, and so which mask token.
             spacing_B3: distance between voxels along (Z, Y, X), if positions are lengths.
         """
-        tokens = self._mix(context_BKD, masks, mask_index, spacing_B3)
-        return self.proj(self.norm(tokens[:, masks.context_BK.shape[1] :]))
+        return self.proj(self.mix(context_BKD, masks, mask_index, spacing_B3).target_BMP)
 
     def dense(
         self,
@@ -100,23 +114,27 @@ class Predictor(nn.Module):
         mask_index: int,
         spacing_B3: Tensor | None = None,
     ) -> DensePrediction:
-        """Predicted features of target and context patches; for a predictor made `dense`."""
-        tokens = self.norm(self._mix(context_BKD, masks, mask_index, spacing_B3))
-        given = masks.context_BK.shape[1]
-        return DensePrediction(self.proj(tokens[:, given:]), self.proj_context(tokens[:, :given]))
+        """What is said of target and context patches; for a predictor made `dense`."""
+        mixed = self.mix(context_BKD, masks, mask_index, spacing_B3)
+        return DensePrediction(self.proj(mixed.target_BMP), self.proj_context(mixed.context_BKP))
 
-    def _mix(
-        self, context_BKD: Tensor, masks: PatchIds, mask_index: int, spacing_B3: Tensor | None
-    ) -> Tensor:
-        """Context tokens, then mask tokens, after the blocks, (B, K + M, width)."""
-        context = self.embed(context_BKD)
+    def mix(
+        self,
+        context_BKD: Tensor,
+        masks: PatchIds,
+        mask_index: int,
+        spacing_B3: Tensor | None = None,
+    ) -> Mixed:
+        """Normed tokens of both, from which `proj`, `proj_context` and `proj_voxels` speak."""
+        # A student in bfloat16 may stand beside a predictor in float32; autocast needs no cast.
+        context = self.embed(context_BKD.to(self.mask_tokens.dtype))
         batch, targets = masks.target_BM.shape
         token = self.mask_tokens[mask_index].to(context.dtype).expand(batch, targets, -1)
         tokens = torch.cat([context, token], dim=1)
         ids = torch.cat([masks.context_BK, masks.target_BM], dim=1)
-        encoder = self.encoder_config
+        encoder, given = self.encoder_config, masks.context_BK.shape[1]
         positions = patch_positions(encoder.placement, self.grid, ids, ids.device, spacing_B3)
         rotary = make_rotary(positions, self.config.width // self.config.heads, encoder.rotary)
         for block in self.blocks:
             tokens = run_block(block, tokens, rotary, recomputed=encoder.recompute)
-        return tokens
+        return Mixed(self.norm(tokens[:, given:]), self.norm(tokens[:, :given]))

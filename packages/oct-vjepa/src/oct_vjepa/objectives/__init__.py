@@ -1,7 +1,8 @@
-"""What is trained: V-JEPA 2 (`jepa`), 2.1 (`dense`), the predecessor's (`twoview`), their teacher.
+"""What is trained: V-JEPA 2 and 2.1 (`jepa`), the predecessor's (`twoview`), and `rivals`.
 
-An objective has `loss` and `after_step`; what all share is in `objective`, `losses`, `teacher` and
-`schedules`, and `registry` builds the one that a `configuration` describes. `diagnostics` and
-`collapse` watch, `presets` names whole settings with their sources, `costs` says what they take.
-The loop of any trainer runs them; this wing never knows a loop, a label or a score.
+An objective has `loss` and `after_step`; what all share is in `objective`, `tally`, `losses`,
+`teacher` and `schedules`. `configuration` holds what they may be told, `methods` how they are
+called, and `registry` builds the one that a configuration describes. `diagnostics` and `collapse`
+watch, `presets` names whole settings with their sources, `costs` says what they take. The loop of
+any trainer runs them; this wing never knows a loop, a label or a score.
 """

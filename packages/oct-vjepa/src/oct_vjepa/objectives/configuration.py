@@ -1,8 +1,6 @@
 """What an objective may be told: settings with the reason for each value, a class each."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from oct_vjepa.model.configuration import PredictorConfig
 from oct_vjepa.objectives.schedules import MOMENTUM_KINDS
@@ -10,7 +8,12 @@ from oct_vjepa.rules import AT_LEAST_1, FROM_0_TO_1, NOT_NEGATIVE, check_choices
 
 
 @dataclass(kw_only=True, slots=True)
-class TeacherConfig:
+class ObjectiveConfig:
+    """What an objective may be told; the type says which one, see `methods`."""
+
+
+@dataclass(kw_only=True, slots=True)
+class TeacherConfig(ObjectiveConfig):
     """How fast the teacher follows the student."""
 
     ema_start: float = 0.996
@@ -33,37 +36,35 @@ class JepaConfig(TeacherConfig):
 
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     """Shape of the predictor."""
+    levels: int = 1
+    """Blocks whose features go into the predictor and are predicted, the last among them, spread
+    evenly: 4 are 2, 5, 8 and 11 of 12 (V-JEPA 2.1)."""
+    layers: list[int] = field(default_factory=list)
+    """Numbers of those blocks, from 0 and ascending; empty spreads `levels` evenly."""
+    context_weight: float = 0.0
+    """Weight of the loss on context tokens when it is fully on; V-JEPA 2 has none, 2.1 has 0.5."""
+    context_start: float = 0.0
+    """Share of the steps before it sets in."""
+    context_full: float = 0.05
+    """Share of the steps after which it is fully on; early, because small runs gain by it
+    (docs/learning.md)."""
+    distance_weighted: bool = True
+    """Whether a context token counts less, by the root of its distance to the nearest target."""
+    voxel_weight: float = 0.0
+    """Weight of the voxel loss: the predictor also says the voxels of targets and context. Neither
+    V-JEPA has it; meant for what is small and local, which features may leave out."""
+    volume_weight: float = 0.0
+    """Weight of the volume loss: the predictor also says the teacher's mean token of the whole
+    volume. Ours, for questions about volumes; no published JEPA has it."""
     variance_weight: float = 0.0
     """Weight of the variance term on the context tokens (VICReg, equation 1); V-JEPA 2 has none. A
     spur against collapse where the momentum cannot be slow."""
 
     def __post_init__(self) -> None:
         TeacherConfig.__post_init__(self)
-        check_numbers(self, "jepa", NOT_NEGATIVE, "variance_weight")
-
-
-@dataclass(kw_only=True, slots=True)
-class DenseJepaConfig(JepaConfig):
-    """V-JEPA 2.1: as `JepaConfig`, with levels and a loss on the context."""
-
-    levels: int = 4
-    """Blocks whose features go into the predictor and are predicted, spread evenly: 2, 5, 8 and 11
-    of 12 (app/vjepa_2_1/models/vision_transformer.py)."""
-    layers: list[int] = field(default_factory=list)
-    """Numbers of those blocks, from 0 and ascending; empty spreads `levels` evenly."""
-    context_weight: float = 0.5
-    """Weight of the loss on context tokens when it is fully on; 2.1: 0.5 for video."""
-    context_start: float = 0.11
-    """Share of the steps before it sets in; 2.1: step 15,000 of 135,000."""
-    context_full: float = 0.22
-    """Share of the steps after which it is fully on; 2.1: step 30,000 of 135,000."""
-    distance_weighted: bool = True
-    """Whether a context token counts less, by the root of its distance to the nearest target."""
-
-    def __post_init__(self) -> None:
-        JepaConfig.__post_init__(self)
         check_numbers(self, "jepa", AT_LEAST_1, "levels")
-        check_numbers(self, "jepa", NOT_NEGATIVE, "context_weight")
+        weights = ("context_weight", "voxel_weight", "volume_weight", "variance_weight")
+        check_numbers(self, "jepa", NOT_NEGATIVE, *weights)
         if not 0 <= self.context_start <= self.context_full <= 1:
             raise ValueError(
                 f"jepa.context_start ({self.context_start}) and context_full "
@@ -87,6 +88,20 @@ class DenseJepaConfig(JepaConfig):
         if self.layers[-1] >= depth:
             raise ValueError(f"jepa.layers ({self.layers}) must be below encoder.depth ({depth})")
         return list(self.layers)
+
+
+@dataclass(kw_only=True, slots=True)
+class DenseJepaConfig(JepaConfig):
+    """V-JEPA 2.1: `JepaConfig` with the numbers of its paper (app/vjepa_2_1)."""
+
+    levels: int = 4
+    """Blocks 2, 5, 8 and 11 of 12 (app/vjepa_2_1/models/vision_transformer.py)."""
+    context_weight: float = 0.5
+    """2.1: 0.5 for video, 0.7 for images."""
+    context_start: float = 0.11
+    """2.1: step 15,000 of 135,000."""
+    context_full: float = 0.22
+    """2.1: step 30,000 of 135,000."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -138,30 +153,3 @@ class TwoViewConfig(TeacherConfig):
                 "twoview.positions (False) must be True with context_masked: nothing else tells "
                 "the predictor which patch it is asked for"
             )
-
-
-class Method(NamedTuple):
-    """What a reader calls one way to pretrain."""
-
-    name: str  # short, for files
-    title: str
-
-
-OBJECTIVES: Mapping[type[TeacherConfig], Method] = {
-    JepaConfig: Method("vjepa2", "V-JEPA 2"),
-    DenseJepaConfig: Method("vjepa21", "V-JEPA 2.1"),
-    TwoViewConfig: Method("predecessor", "The predecessor's objective"),
-}
-"""Type of a configuration to what it configures; `registry` builds it."""
-
-
-def method_of(config: TeacherConfig) -> Method:
-    """What `config` configures.
-
-    Raises:
-        ValueError: its type is none of `OBJECTIVES`.
-    """
-    if type(config) not in OBJECTIVES:
-        known = ", ".join(method.name for method in OBJECTIVES.values())
-        raise ValueError(f"objective: {type(config).__name__} names none of {known}")
-    return OBJECTIVES[type(config)]

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from oct_vjepa.masking.masks import Masks
 from oct_vjepa.model.configuration import EncoderConfig
 from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.objectives.objective import JepaBatch, Objective
+from oct_vjepa.objectives.objective import JepaBatch, Objective, Taught
 from oct_vjepa.objectives.presets import Preset
 from oct_vjepa.objectives.twoview import TwoView, TwoViewBatch
 
@@ -37,8 +37,9 @@ def cost_of(name: str, chosen: Preset) -> Cost:
     with torch.device("meta"):
         objective = chosen.assemble(Encoder(chosen.encoder_config()))
     config = chosen.encoder_config()
-    encoder, predictor = count(objective.encoder), count(objective.predictor)
-    teacher = count(objective.teacher)
+    encoder = count(objective.encoder)
+    teacher = count(objective.teacher) if isinstance(objective, Taught) else 0
+    predictor = count(objective) - encoder - teacher
     return Cost(
         name=name,
         tokens=config.tokens,

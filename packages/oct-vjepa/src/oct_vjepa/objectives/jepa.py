@@ -1,70 +1,103 @@
-"""The V-JEPA 2 objective: predict a slow teacher's features of patches the encoder never saw."""
+"""The V-JEPA objective: predict a slow teacher's features of patches the encoder never saw.
+
+As V-JEPA 2 does it (arXiv 2506.09985, app/vjepa/train.py), the features are those of the last block
+and the loss is on hidden patches alone. Then nothing asks a visible token to say what is in its own
+place, and it may serve as a notepad for the whole. V-JEPA 2.1 (arXiv 2603.14482, app/vjepa_2_1)
+asks that of the visible patches too, more so near the hidden ones (`context_weight`), and predicts
+four blocks of the teacher at once (`levels`). Two further terms are ours: `voxel_weight` asks for
+the voxels of every patch, which no network's features can hide, and `volume_weight` for the mean
+token of the whole volume. Each is off at weight 0, and then costs nothing.
+"""
 
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from oct_vjepa.masking.configuration import MaskingConfig
 from oct_vjepa.masking.masks import Masks
+from oct_vjepa.model.blocks import initialise
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.patches import gather_patches
-from oct_vjepa.model.predictor import Predictor
+from oct_vjepa.model.predictor import Mixed, Predictor
 from oct_vjepa.objectives.configuration import JepaConfig
 from oct_vjepa.objectives.diagnostics import baseline_loss
-from oct_vjepa.objectives.losses import normalise_targets, prediction_loss, variance_hinge
-from oct_vjepa.objectives.objective import JepaBatch, Objective, Tally
+from oct_vjepa.objectives.losses import (
+    context_loss,
+    normalise_levels,
+    normalise_targets,
+    prediction_loss,
+    standard_voxels,
+    target_distance,
+    variance_hinge,
+    voxel_loss,
+)
+from oct_vjepa.objectives.objective import JepaBatch, Taught
+from oct_vjepa.objectives.schedules import ramp_at
+from oct_vjepa.objectives.tally import Tally
 
 __all__ = ["Jepa", "JepaBatch", "JepaConfig"]
 
 
 class Said(NamedTuple):
-    """What student and predictor say for one mask set; E is the D of one block or of several."""
+    """What student and predictor make of one mask set; E is the D of one block or of several."""
 
-    context_BKD: Tensor  # the student's tokens of the context, from its last block
+    context_BKD: Tensor  # the student's tokens of the context, from the last block asked for
     target_BME: Tensor  # what is predicted of the targets
-    given_BKE: Tensor | None = None  # what is said of the context, by an objective that asks
+    mixed: Mixed  # the predictor's own tokens, from which the rest is said
+
+
+class Goals(NamedTuple):
+    """What is to be said of a batch; without gradients."""
+
+    target_BNE: Tensor  # features of all patches
+    voxels_BNV: Tensor | None  # voxels of all patches, if they are asked for
 
 
 Terms = dict[str, tuple[float | Tensor, Tensor]]
 """Name in the report to the weight of a loss beside the prediction's, and its value, 0-dim."""
 
 
-class Predicting(Objective):
-    """Encoder, predictor and teacher whose loss is on the teacher's features of hidden patches.
-
-    A subclass says what the features are (`targets`), how they are predicted (`predict`), and what
-    else counts (`terms`).
+class Jepa(Taught):
+    """Encoder, predictor and teacher with the loss that trains the first two.
 
     Args:
         encoder: the student; trained in place.
-        config: shape of the predictor, and how the teacher follows.
+        config: see `JepaConfig`.
         masking: the mask sets; every volume goes through each. None: those of V-JEPA 2.
-        levels: how many blocks of the encoder are predicted side by side.
-        dense: whether the predictor speaks of the context too.
 
     Raises:
-        ValueError: the masks do not fit the encoder's grid.
+        ValueError: masks or levels do not fit the encoder.
     """
 
     predictor: Predictor
-    config: JepaConfig
+    context_weight: Tensor
 
     def __init__(
-        self,
-        encoder: Encoder,
-        config: JepaConfig,
-        masking: MaskingConfig | None,
-        *,
-        levels: int = 1,
-        dense: bool = False,
+        self, encoder: Encoder, config: JepaConfig, masking: MaskingConfig | None = None
     ) -> None:
         masking = MaskingConfig() if masking is None else masking
-        masking.check(encoder.config.grid)
-        sets, shape = len(masking.sets), encoder.config
-        predictor = Predictor(config.predictor, shape, sets, levels=levels, dense=dense)
-        super().__init__(encoder, predictor, config, masking)
-        self.config = config
+        shape = encoder.config
+        masking.check(shape.grid)
+        layers = config.blocks_of(shape.depth)
+        z, y, x = shape.patch_size
+        predictor = Predictor(
+            config.predictor,
+            shape,
+            len(masking.sets),
+            levels=len(layers),
+            dense=config.context_weight > 0,
+            voxels=shape.channels * z * y * x if config.voxel_weight > 0 else 0,
+        )
+        super().__init__(encoder, predictor, masking, follows=config)
+        self.config, self.layers = config, layers
+        if config.context_weight > 0:
+            # A tensor and part of the state: a changed number would be a new graph on XLA, and a
+            # run that resumes must not start without it.
+            self.register_buffer("context_weight", torch.tensor(self._context_weight(0, 1)))
+        if config.volume_weight > 0:
+            self.volume = nn.Linear(predictor.config.width, shape.width)
+            initialise(self.volume)
 
     def loss(
         self, batch: Tensor | JepaBatch, generator: torch.Generator | None = None
@@ -76,66 +109,90 @@ class Predicting(Objective):
             generator: on the CPU; draws the masks when `batch` is volumes alone.
 
         Returns:
-            "loss" (differentiable); detached: "loss_0", "loss_1", ... one a mask set,
-            "baseline_loss" (the loss of predicting the mean), "loss_over_baseline" (1: nothing
-            learned), "target_std", "prediction_cosine", "variance_ratio", and what else counts,
-            such as "variance_loss" if it has a weight.
+            "loss" (differentiable); detached: "loss_0", "loss_1", ... the prediction's, one a mask
+            set, "baseline_loss" (the loss of predicting the mean), "loss_over_baseline" (1: nothing
+            learned), "target_std", "prediction_cosine", "variance_ratio", and of what else has a
+            weight "context_loss" with "context_weight", "voxel_loss", "volume_loss" and
+            "variance_loss".
 
         Raises:
             ValueError: volumes of another shape than the encoder was made for, masks for another
                 number of sets, or neither masks nor a generator.
         """
         batch = self._unpack(batch, generator)
-        target_BNE = self.targets(batch.volume_BCZYX, batch.spacing_B3)
+        goals = self._goals(batch)
         tally, terms = Tally(), []
         for index, one in enumerate(batch.masks):
             said = self.predict(batch, index)
-            target = gather_patches(target_BNE, one.target_BM)
+            target = gather_patches(goals.target_BNE, one.target_BM)
             tally.add(prediction_loss(said.target_BME, target), said.target_BME, target)
-            terms.append(self.terms(said, one, target_BNE))
-        out = {"loss": tally.mean(), **tally.report(target_BNE, baseline_loss(target_BNE))}
+            terms.append(self._terms(said, one, goals))
+        report = tally.report(goals.target_BNE, baseline_loss(goals.target_BNE))
+        out = {"loss": tally.mean(), **report}
         for name, (weight, _) in terms[0].items():
             mean = torch.stack([one[name][1] for one in terms]).mean()
             out |= {"loss": out["loss"] + weight * mean, name: mean.detach()}
+        if self.config.context_weight > 0:
+            out["context_weight"] = self.context_weight.clone()
         return out
 
     def targets(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None = None) -> Tensor:
-        """What is to be predicted of every patch, (B, N, E), float32, without gradients."""
-        raise NotImplementedError(f"{type(self).__name__} has no targets")
+        """What is to be predicted of every patch, (B, N, levels * D), float32, no gradients."""
+        return normalise_levels(
+            self.teacher(volume_BCZYX, spacing_B3=spacing_B3, layers=self.layers)
+        )
 
     def predict(self, batch: JepaBatch, index: int) -> Said:
-        """What is said for the mask set `index` of a batch."""
-        raise NotImplementedError(f"{type(self).__name__} predicts nothing")
-
-    def terms(self, said: Said, masks: Masks, target_BNE: Tensor) -> Terms:
-        """What counts beside the prediction of one mask set: the same names for every set."""
-        weight = self.config.variance_weight
-        return {"variance_loss": (weight, variance_hinge(said.context_BKD))} if weight else {}
-
-
-class Jepa(Predicting):
-    """Encoder, predictor and teacher with the loss that trains the first two.
-
-    Args:
-        encoder: the student; trained in place.
-        config: see `JepaConfig`.
-        masking: the mask sets; every volume goes through each. None: those of V-JEPA 2.
-
-    Raises:
-        ValueError: the masks do not fit the encoder's grid.
-    """
-
-    def __init__(
-        self, encoder: Encoder, config: JepaConfig, masking: MaskingConfig | None = None
-    ) -> None:
-        super().__init__(encoder, config, masking)
-
-    def targets(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None = None) -> Tensor:
-        """What is to be predicted of every patch, (B, N, D), float32, without gradients."""
-        return normalise_targets(self.teacher(volume_BCZYX, spacing_B3=spacing_B3))
-
-    def predict(self, batch: JepaBatch, index: int) -> Said:
-        """The student's tokens of the context, and what they say of the targets."""
+        """What student and predictor make of the mask set `index` of a batch."""
         masks, spacing = batch.masks[index], batch.spacing_B3
-        context = self.encoder(batch.volume_BCZYX, masks.context_BK, spacing_B3=spacing)
-        return Said(context, self.predictor(context, masks, index, spacing))
+        levels = self.encoder(
+            batch.volume_BCZYX, masks.context_BK, spacing_B3=spacing, layers=self.layers
+        )
+        mixed = self.predictor.mix(torch.cat(levels, dim=-1), masks, index, spacing)
+        return Said(levels[-1], self.predictor.proj(mixed.target_BMP), mixed)
+
+    def after_step(self, step: int, steps: int) -> dict[str, float]:
+        """Move the teacher, and set the weight of the context loss for the next step."""
+        weight = self._context_weight(step + 1, steps)
+        if weight != self._context_weight(step, steps):
+            self.context_weight.copy_(torch.tensor(weight))
+        return super().after_step(step, steps)
+
+    def _goals(self, batch: JepaBatch) -> Goals:
+        volume, encoder = batch.volume_BCZYX, self.encoder.config
+        voxels = None
+        if self.config.voxel_weight > 0:
+            voxels = standard_voxels(volume, encoder)
+        return Goals(self.targets(volume, batch.spacing_B3), voxels)
+
+    def _terms(self, said: Said, masks: Masks, goals: Goals) -> Terms:
+        """What counts beside the prediction of one mask set: the same names for every set."""
+        config, terms = self.config, Terms()
+        if config.context_weight > 0:
+            told = self.predictor.proj_context(said.mixed.context_BKP)
+            given = gather_patches(goals.target_BNE, masks.context_BK)
+            loss = context_loss(told, given, self._distance(masks))
+            terms["context_loss"] = (self.context_weight, loss)
+        if goals.voxels_BNV is not None:
+            ids = torch.cat([masks.target_BM, masks.context_BK], dim=1)
+            told = self.predictor.proj_voxels(torch.cat(said.mixed, dim=1))
+            loss = voxel_loss(told, gather_patches(goals.voxels_BNV, ids))
+            terms["voxel_loss"] = (config.voxel_weight, loss)
+        if config.volume_weight > 0:
+            told = self.volume(torch.cat(said.mixed, dim=1).mean(dim=1))
+            last_BND = goals.target_BNE[..., -self.encoder.config.width :]
+            loss = prediction_loss(told, normalise_targets(last_BND.mean(dim=1)))
+            terms["volume_loss"] = (config.volume_weight, loss)
+        if config.variance_weight > 0:
+            terms["variance_loss"] = (config.variance_weight, variance_hinge(said.context_BKD))
+        return terms
+
+    def _context_weight(self, step: int, steps: int) -> float:
+        config = self.config
+        share = ramp_at(step, steps, start=config.context_start, full=config.context_full)
+        return config.context_weight * share
+
+    def _distance(self, masks: Masks) -> Tensor | None:
+        if not self.config.distance_weighted:
+            return None
+        return target_distance(masks.target_BM, masks.context_BK, self.encoder.config.grid)

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from oct_vjepa.model.configuration import EncoderConfig
+from oct_vjepa.model.patches import split_patches
+
 
 def normalise_targets(features_BND: Tensor) -> Tensor:
     """Each token to mean 0 and variance 1 over its features, float32, (B, N, D).
@@ -67,6 +70,21 @@ def target_distance(target_BM: Tensor, context_BK: Tensor, grid: tuple[int, int,
         offset = (place.unsqueeze(1) - place).square()  # (to, from)
         square = (square.movedim(axis, -1).unsqueeze(-2) + offset).amin(dim=-1).movedim(-1, axis)
     return square.flatten(1).gather(1, context_BK).sqrt()
+
+
+def standard_voxels(volume_BCZYX: Tensor, encoder: EncoderConfig) -> Tensor:
+    """Voxels of every patch as the encoder sees them, (B, N, C * pz * py * px), float32.
+
+    Less the mean and over the spread of all volumes, so that brightness and contrast of a patch,
+    which normalising each patch would take away, are part of what is asked.
+    """
+    voxels_BNV = split_patches(volume_BCZYX, encoder.patch_size).to(torch.float32)
+    return (voxels_BNV - encoder.input_mean) / encoder.input_std
+
+
+def voxel_loss(prediction_BMV: Tensor, voxels_BMV: Tensor) -> Tensor:
+    """Mean smooth L1 difference, 0-dim, float32: one bright speckle must not rule a patch."""
+    return functional.smooth_l1_loss(prediction_BMV.to(torch.float32), voxels_BMV)
 
 
 def cosine_loss(prediction_BMD: Tensor, target_BMD: Tensor) -> Tensor:

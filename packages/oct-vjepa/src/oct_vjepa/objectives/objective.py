@@ -1,5 +1,6 @@
-"""What the objectives share: a student, a predictor, a slow teacher, and how they are trained."""
+"""What the objectives share: a student, what stands behind it, a teacher, how they are trained."""
 
+from math import gcd
 from typing import Any, NamedTuple
 
 import torch
@@ -14,11 +15,8 @@ from oct_vjepa.objectives.configuration import TeacherConfig
 from oct_vjepa.objectives.diagnostics import (
     dead_dimensions,
     effective_rank,
-    feature_spread,
     pairwise_cosine,
-    prediction_cosine,
     split_spread,
-    variance_ratio,
 )
 from oct_vjepa.objectives.losses import normalise_targets
 from oct_vjepa.objectives.schedules import momentum_at
@@ -34,34 +32,23 @@ class JepaBatch(NamedTuple):
 
 
 class Objective(nn.Module):
-    """Encoder, predictor and teacher; a subclass brings the loss that trains the first two.
+    """An encoder and what helps to train it; a subclass brings the loss.
 
     Args:
         encoder: the student; trained in place.
-        predictor: says what the teacher will.
-        config: how the teacher follows.
+        predictor: what stands behind it in training, and is thrown away after it.
         masking: the mask sets; every volume goes through each.
-        frozen: the teacher stays as it is now.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        predictor: nn.Module,
-        config: TeacherConfig,
-        masking: MaskingConfig,
-        *,
-        frozen: bool = False,
-    ) -> None:
+    def __init__(self, encoder: Encoder, predictor: nn.Module, masking: MaskingConfig) -> None:
         super().__init__()
-        self.teacher_config, self.masking, self.frozen = config, masking, frozen
+        self.masking = masking
         self.encoder, self.predictor = encoder, predictor
-        self.teacher = Teacher(encoder)
 
     @property
     def result(self) -> Encoder:
-        """What a run leaves behind: the teacher's encoder; the student where that never moves."""
-        return self.encoder if self.frozen else self.teacher.encoder
+        """The encoder that a run leaves behind."""
+        return self.encoder
 
     def forward(self, batch: Any, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Same as `loss`, for wrappers that call the module."""
@@ -72,20 +59,13 @@ class Objective(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
     def after_step(self, step: int, steps: int) -> dict[str, float]:
-        """Move the teacher; call once after each optimiser step that was not skipped.
+        """Do what comes after each optimiser step that was not skipped; returns numbers to log.
 
         Args:
             step: number of the optimiser step just taken, from 0.
             steps: planned number of steps.
         """
-        if self.frozen:
-            return {"momentum": 1.0}
-        config = self.teacher_config
-        momentum = momentum_at(
-            step, steps, start=config.ema_start, end=config.ema_end, kind=config.ema_kind
-        )
-        self.teacher.update(self.encoder, momentum)
-        return {"momentum": momentum}
+        return {}
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups: matrices with decay; biases, norms, mask tokens and places without."""
@@ -99,7 +79,9 @@ class Objective(nn.Module):
         spacing_B3: Tensor | None = None,
         foreground_BN: Tensor | None = None,
     ) -> dict[str, float]:
-        """Slower signs of collapse for the log, from the teacher's features; waits for the device.
+        """Slower signs of collapse for the log, from the features that a run leaves behind.
+
+        Waits for the device.
 
         Give it more volumes than one step holds: the rank of B vectors is at most B - 1.
 
@@ -112,10 +94,10 @@ class Objective(nn.Module):
         Returns:
             "effective_rank" of the mean-pooled volumes, "token_rank" of at most 4 * D of their
             tokens, "pairwise_cosine" between volumes (0 for a single one), "spread_foreground" and
-            "spread_background" of the normalised targets, "dead_dimensions" among them, and
-            "teacher_drift", how far the student's weights are from the teacher's.
+            "spread_background" of the normalised tokens, "dead_dimensions" among them, and, where a
+            teacher follows, "teacher_drift", how far the student's weights are from its own.
         """
-        tokens_BND = self.teacher(volume_BCZYX, spacing_B3=spacing_B3).float().cpu()
+        tokens_BND = self._features(volume_BCZYX, spacing_B3).float().cpu()
         if foreground_BN is None:
             patch_size = self.encoder.config.patch_size
             foreground_BN = foreground_patches(volume_BCZYX, patch_size, self.masking.foreground)
@@ -124,6 +106,8 @@ class Objective(nn.Module):
         pooled_BD = tokens_BND.mean(dim=1)
         rows = tokens_BND.flatten(0, 1)
         stride = max(1, rows.shape[0] // (4 * rows.shape[1]))
+        while gcd(stride, tokens_BND.shape[1]) > 1:  # a common divisor would skip places
+            stride += 1
         alike = float(pairwise_cosine(pooled_BD)) if len(pooled_BD) > 1 else 0.0
         return {
             "effective_rank": effective_rank(pooled_BD),
@@ -132,8 +116,14 @@ class Objective(nn.Module):
             "spread_foreground": float(front),
             "spread_background": float(back),
             "dead_dimensions": float(dead_dimensions(target_BND)),
-            "teacher_drift": float(self.teacher.drift(self.encoder)),
         }
+
+    def _features(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None) -> Tensor:
+        encoder = self.result
+        was_training = encoder.training
+        tokens = encoder.eval()(volume_BCZYX, spacing_B3=spacing_B3)
+        encoder.train(was_training)
+        return tokens
 
     def _unpack(self, batch: Tensor | JepaBatch, generator: torch.Generator | None) -> JepaBatch:
         """The batch with masks on the device of its volumes; drawn now if there are none."""
@@ -173,42 +163,63 @@ class Objective(nn.Module):
             )
 
 
-class Tally:
-    """Numbers of each mask set on their way into one report; all 0-dim and on the device."""
+class Taught(Objective):
+    """An objective whose targets come from a teacher.
 
-    def __init__(self) -> None:
-        self.losses: list[Tensor] = []
-        self._cosines: list[Tensor] = []
-        self._ratios: list[Tensor] = []
+    Args:
+        encoder: the student; trained in place.
+        predictor: says what the teacher will.
+        masking: the mask sets; every volume goes through each.
+        follows: how a copy of the student follows it. None: the teacher stays as it is.
+        teacher: another encoder to learn from. None: a copy of the student as it is now.
+    """
 
-    @torch.no_grad()
-    def _compare(self, prediction_BMD: Tensor, target_BMD: Tensor) -> None:
-        self._cosines.append(prediction_cosine(prediction_BMD, target_BMD))
-        self._ratios.append(variance_ratio(prediction_BMD, target_BMD))
+    def __init__(
+        self,
+        encoder: Encoder,
+        predictor: nn.Module,
+        masking: MaskingConfig,
+        *,
+        follows: TeacherConfig | None,
+        teacher: Encoder | None = None,
+    ) -> None:
+        super().__init__(encoder, predictor, masking)
+        self.teacher_config = follows
+        self.teacher = Teacher(encoder if teacher is None else teacher)
 
-    def add(self, loss: Tensor, prediction_BMD: Tensor, target_BMD: Tensor) -> None:
-        """Note the loss of one mask set, and how prediction and target compare."""
-        self.losses.append(loss)
-        self._compare(prediction_BMD.detach(), target_BMD)
+    @property
+    def result(self) -> Encoder:
+        """What a run leaves behind: the teacher's encoder; the student where that never moves."""
+        return self.encoder if self.teacher_config is None else self.teacher.encoder
 
-    def mean(self) -> Tensor:
-        """Loss over all mask sets, differentiable."""
-        return torch.stack(self.losses).mean()
-
-    @torch.no_grad()
-    def report(self, target_BND: Tensor, baseline: Tensor) -> dict[str, Tensor]:
-        """Everything but the loss itself, detached.
+    def after_step(self, step: int, steps: int) -> dict[str, float]:
+        """Move the teacher; call once after each optimiser step that was not skipped.
 
         Args:
-            target_BND: targets of all patches.
-            baseline: the loss of always predicting their mean.
+            step: number of the optimiser step just taken, from 0.
+            steps: planned number of steps.
         """
-        losses = [one.detach() for one in self.losses]
-        return {
-            **{f"loss_{index}": one for index, one in enumerate(losses)},
-            "baseline_loss": baseline,
-            "loss_over_baseline": torch.stack(losses).mean() / baseline.clamp_min(1e-12),
-            "target_std": feature_spread(target_BND),
-            "prediction_cosine": torch.stack(self._cosines).mean(),
-            "variance_ratio": torch.stack(self._ratios).mean(),
-        }
+        config = self.teacher_config
+        if config is None:
+            return {"momentum": 1.0}
+        momentum = momentum_at(
+            step, steps, start=config.ema_start, end=config.ema_end, kind=config.ema_kind
+        )
+        self.teacher.update(self.encoder, momentum)
+        return {"momentum": momentum}
+
+    @torch.no_grad()
+    def diagnostics(
+        self,
+        volume_BCZYX: Tensor,
+        *,
+        spacing_B3: Tensor | None = None,
+        foreground_BN: Tensor | None = None,
+    ) -> dict[str, float]:
+        """As `Objective.diagnostics`, with "teacher_drift" where the teacher follows."""
+        found = super().diagnostics(
+            volume_BCZYX, spacing_B3=spacing_B3, foreground_BN=foreground_BN
+        )
+        if self.teacher_config is not None:
+            found["teacher_drift"] = float(self.teacher.drift(self.encoder))
+        return found

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from oct_vjepa.masking.configuration import MaskingConfig, MaskSetConfig
 from oct_vjepa.model.configuration import EncoderConfig, PredictorConfig, encoder_config
 from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.objectives.configuration import DenseJepaConfig, JepaConfig, TeacherConfig
+from oct_vjepa.objectives.configuration import DenseJepaConfig, JepaConfig, ObjectiveConfig
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
 from oct_vjepa.objectives.schedules import ScheduleConfig
@@ -108,7 +108,7 @@ class Preset:
         """The mask sets."""
         return MaskingConfig(sets=[MaskSetConfig(**values(one)) for one in self.masking])
 
-    def objective_config(self) -> TeacherConfig:
+    def objective_config(self) -> ObjectiveConfig:
         """The objective's configuration; its type says which objective."""
         given = values(self.objective)
         if self.method.startswith("predecessor"):

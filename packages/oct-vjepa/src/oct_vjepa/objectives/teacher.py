@@ -1,7 +1,7 @@
 """The teacher: a slow copy of the encoder, moved towards it after every optimiser step."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import torch
@@ -20,6 +20,15 @@ class Teacher(nn.Module):
         super().__init__()
         self.encoder = copy.deepcopy(student).float().requires_grad_(False)
         self.eval()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Go where the module around it goes, but keep the numbers: `bfloat16()` is not for it."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        return super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode, whatever the module around it does."""
@@ -56,7 +65,14 @@ class Teacher(nn.Module):
 
         `momentum` is a Python number and nothing is read back, so the device does not wait.
         """
-        mine: list[Tensor] = list(self.encoder.parameters())
-        theirs = [weight.detach().to(torch.float32) for weight in student.parameters()]
-        torch._foreach_mul_(mine, momentum)
-        torch._foreach_add_(mine, theirs, alpha=1.0 - momentum)
+        follow(self.encoder, student, momentum)
+
+
+@torch.no_grad()
+def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """Move each weight of a teacher, all at once; see `Teacher.update`."""
+    mine: list[Tensor] = list(teacher.parameters())
+    pairs = zip(mine, student.parameters(), strict=True)
+    theirs = [weight.detach().to(own.dtype) for own, weight in pairs]
+    torch._foreach_mul_(mine, momentum)
+    torch._foreach_add_(mine, theirs, alpha=1.0 - momentum)

@@ -20,7 +20,8 @@ from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.patches import gather_patches
 from oct_vjepa.objectives.configuration import TwoViewConfig, ViewConfig
 from oct_vjepa.objectives.losses import cosine_loss
-from oct_vjepa.objectives.objective import JepaBatch, Objective, Tally
+from oct_vjepa.objectives.objective import JepaBatch, Taught
+from oct_vjepa.objectives.tally import Tally
 from oct_vjepa.objectives.views import draw_view
 
 
@@ -76,12 +77,13 @@ class MlpPredictor(nn.Module):
 
     def forward(self, tokens_BMD: Tensor, ids_BM: Tensor | None) -> Tensor:
         """Predicted features, (B, M, D), of the places `ids_BM`; None is all of them in order."""
+        tokens_BMD = tokens_BMD.to(next(self.net.parameters()).dtype)
         if self.positions is not None:
             tokens_BMD = tokens_BMD + (self.positions if ids_BM is None else self.positions[ids_BM])
         return self.net(tokens_BMD.flatten(0, 1)).unflatten(0, tokens_BMD.shape[:2])
 
 
-class TwoView(Objective):
+class TwoView(Taught):
     """Encoder, MLP and teacher with the predecessor's loss.
 
     Without masked context the prediction of a patch comes from the student's token of that patch.
@@ -104,7 +106,8 @@ class TwoView(Objective):
         masking = predecessor_masking() if masking is None else masking
         masking.check(encoder.config.grid)
         predictor = MlpPredictor(encoder.config, positions=config.positions)
-        super().__init__(encoder, predictor, config, masking, frozen=config.teacher_frozen)
+        follows = None if config.teacher_frozen else config
+        super().__init__(encoder, predictor, masking, follows=follows)
         self.config = config
 
     def loss(

@@ -1,0 +1,133 @@
+"""Does the judge see what is not there? Labels that say nothing, in every mode, many times over.
+
+    uv run python benchmarks/null_phantom.py [--encoder RUN/encoder] [--modes linear,knn]
+
+One tree of phantoms is drawn whose tables say nothing about the voxels (`null`). Each seed deals
+the labels anew among the participants and splits them anew, so that seeds differ as new trees
+would, and every mode is asked for the label: how often does the 95 % interval of AUROC hold 0.5,
+and how often does a conformal set that promises 90 % hold the truth? Phantom, all of it.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import oct_io
+import oct_vjepa
+import oct_xla
+from oct_io.phantom.specification import PhantomTree
+from oct_judge.asking import ask, ask_trained
+from oct_judge.candidates import Cast, Embedder, Rows, random_encoder
+from oct_judge.question import FROZEN, TRAINED, FinetuneConfig
+from oct_judge.recipe import TrainingConfig
+from oct_judge.study import Study
+from oct_vjepa.evaluation.readouts import ReadoutConfig
+from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.protocol import make_rounds
+from oct_vjepa.trials.verdict import Panel, card_of, promise_of
+
+SMALL = oct_vjepa.EncoderConfig(
+    input_shape=(8, 64, 64), patch_size=(2, 16, 16), width=48, depth=3, heads=3, input_std=64.0
+)
+
+
+def main() -> None:
+    """Ask every mode with every seed, and write what the intervals and sets held."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--encoder", default="", help="folder of an encoder; a small random one")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--participants", type=int, default=300)
+    parser.add_argument("--modes", default=",".join((*FROZEN, *TRAINED)))
+    parser.add_argument("--data", type=Path, default=Path("runs/data/null"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/null_phantom.json"))
+    options = parser.parse_args()
+    encoder = random_encoder(SMALL, 0)
+    if options.encoder:
+        encoder = oct_vjepa.Encoder.from_pretrained(options.encoder)
+    source = open_null(options.data, options.participants)
+    rows = []
+    for mode in options.modes.split(","):
+        began = time.process_time()
+        found = [judge(source, encoder, mode, seed, options.data) for seed in range(options.seeds)]
+        held = sum(low <= 0.5 <= high for low, high, _ in found)
+        covered = float(np.mean([kept for _, _, kept in found]))
+        rows.append(
+            {
+                "mode": mode,
+                "seeds": options.seeds,
+                "intervals_that_hold_0.5": held,
+                "conformal_promised": 0.9,
+                "conformal_covered": round(covered, 4),
+                "mean_width": round(float(np.mean([high - low for low, high, _ in found])), 3),
+                "cpu_s": round(time.process_time() - began, 1),
+            }
+        )
+        print(json.dumps(rows[-1]), flush=True)
+    document = {
+        "command": "python benchmarks/null_phantom.py",
+        "phantom": True,
+        "participants": options.participants,
+        "rows": rows,
+    }
+    options.out.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def open_null(root: Path, participants: int) -> oct_io.Source:
+    """A tree whose labels say nothing about the voxels."""
+    tree = PhantomTree(participants=participants, seed=77, null=True, eyes=("R",))
+    return oct_io.open_source(
+        oct_io.SourceConfig(
+            name="null",
+            root=str(root / "tree"),
+            window="tiny",
+            cache=str(root / "cache"),
+            phantom=tree,
+        )
+    )
+
+
+def judge(
+    source: oct_io.Source, encoder: oct_vjepa.Encoder, mode: str, seed: int, folder: Path
+) -> tuple[float, float, float]:
+    """Ends of the interval of AUROC, and the share of conformal sets that held the truth."""
+    examples = source.labelled("thin", test_split="")
+    rng = np.random.default_rng(seed)
+    people = np.arange(len(examples.values))
+    target = Target(kind="nominal", values=rng.permutation(examples.labels), names=examples.names)
+    shares = np.linspace(0, 1, len(people), endpoint=False)[rng.permutation(len(people))]
+    parts = np.where(shares < 0.4, "train", np.where(shares < 0.7, "val", "test"))
+    rounds = make_rounds("given", target, people, parts=parts, seed=seed)
+    study = Study(
+        source=source,
+        examples=examples,
+        target=target,
+        panel=Panel(target=target, people=people, eyes=people),
+        rounds=rounds,
+        rows=Rows(examples.volumes, examples.fingerprint, examples.volumes.spacings),
+    )
+    config = replace(FinetuneConfig(mode=mode, seed=seed), training=recipe(mode))
+    runtime = oct_xla.pick_runtime("cpu")
+    if mode in FROZEN:
+        embed = Embedder(folder / "features", runtime, ReadoutConfig(), 64)
+        answers = ask(config, study, Cast(encoder, embed, study.rows).pretrained(), mode)
+    else:
+        with tempfile.TemporaryDirectory() as place:
+            answers = ask_trained(config, study, lambda seed: encoder, "null", runtime, Path(place))
+    card = card_of(answers, study.panel, seed=seed, bootstrap=1000)
+    promise = promise_of(answers, study.panel)
+    assert promise is not None
+    _, low, high = card.headline
+    return low, high, promise.covered
+
+
+def recipe(mode: str) -> TrainingConfig:
+    """Short: what is asked is not how well it learns."""
+    return TrainingConfig(mode=mode if mode in TRAINED else "partial", epochs=4, batch_size=16)
+
+
+if __name__ == "__main__":
+    main()
