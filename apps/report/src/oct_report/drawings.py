@@ -23,7 +23,7 @@ PAPER = "#fefefe"
 NAMES = {INK: "ink", SOFT: "soft", LINE: "line", PAPER: "paper"} | dict(
     zip(HUES, COLOURS, strict=True)
 )
-WIDTH, HEIGHT = 3.7, 3.2
+WIDTH, HEIGHT = 3.3, 3.0
 MANY = 1500
 """Points above which a cloud is a picture inside the drawing."""
 
@@ -222,7 +222,7 @@ def matrix(counts: NDArray[np.float64], names: Sequence[str], *, down: str, alon
         [plain(one) for one in names],
         color=INK,
         fontsize=9,
-        rotation=0 if size < 4 else 30,
+        rotation=30 if size * max(map(len, names)) > 28 else 0,
     )
     axes.set_yticks(range(size), [plain(one) for one in names], color=INK, fontsize=9)
     axes.set_xlim(-0.5, size - 0.5)
@@ -266,7 +266,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
     bottom = 0.52 + 0.19 * rows + (0.06 if rows else 0)
     figure.set_size_inches(figure.get_size_inches()[0], height + 0.19 * max(0, rows - 1))
     height += 0.19 * max(0, rows - 1)
-    figure.subplots_adjust(left=0.17, right=0.97, top=1 - 0.3 / height, bottom=bottom / height)
+    figure.subplots_adjust(left=0.19, right=0.97, top=1 - 0.3 / height, bottom=bottom / height)
     if names:
         figure.legend(
             loc="lower center",

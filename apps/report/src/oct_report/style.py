@@ -34,19 +34,20 @@ details.section[open] > summary { margin-bottom: 8px; }
   padding: 14px 18px; }
 .tile b { display: block; font-size: 26px; line-height: 1.2; letter-spacing: -0.01em; }
 .tile span { color: var(--soft); font-size: 14px; }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr));
-  gap: 10px 26px; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 250px), 1fr));
+  gap: 10px 20px; }
 figure { margin: 12px 0 4px; min-width: 0; }
 figure img { display: block; width: 100%; height: auto; }
 figure svg { display: block; width: 100%; height: auto; max-width: 100%; }
 figure svg text { font-family: inherit; }
 figcaption { color: var(--soft); font-size: 14px; max-width: 80ch; margin-top: 6px; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 15px;
+table { border-collapse: collapse; min-width: min(100%, 560px); font-size: 15px;
   font-variant-numeric: tabular-nums; }
 th { text-align: left; color: var(--soft); font-weight: 600; border-bottom: 2px solid var(--line);
   padding: 8px 12px 8px 0; white-space: nowrap; }
 td { border-bottom: 1px solid var(--line); padding: 7px 12px 7px 0; vertical-align: top; }
+table.tight { width: 100%; }
 table.tight td { white-space: nowrap; font-size: 14px; }
 td.best { font-weight: 650; color: var(--accent); }
 td.strip { padding-top: 3px; padding-bottom: 0; min-width: 150px; }
@@ -87,6 +88,7 @@ pre.wrap { white-space: pre-wrap; overflow-wrap: anywhere; }
   td.strip, td.strip svg { min-width: 90px; }
   td.strip svg { height: 18px; }
   pre, pre.wrap { white-space: pre-wrap; overflow-wrap: anywhere; font-size: 8px; padding: 0; }
+  pre:not(.wrap) { columns: 3; }
   details::details-content { content-visibility: visible; display: block; block-size: auto; }
   figure img.plot { filter: none; mix-blend-mode: normal; }
 }

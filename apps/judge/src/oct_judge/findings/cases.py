@@ -18,7 +18,7 @@ from oct_judge.candidates import Cast
 from oct_judge.question import FinetuneConfig
 from oct_judge.study import Study
 
-TINY = 1e-9
+TINY = 1e-150  # its ratio to 1, turned over, is still a number
 FROZEN_ONLY = "occlusion maps are made of frozen features alone (mode=linear, knn or mlp)"
 
 
@@ -80,16 +80,20 @@ def scorer(
                 spacing_B3=each if by_length else None,
                 layers=blocks,
             )
-        scores = probe.predict({probe.readout: features[pool]})[:, output]
-        return log_odds(scores) if target.is_counted else scores
+        scores = probe.predict({probe.readout: features[pool]})
+        return log_odds(scores, output, target) if target.is_counted else scores[:, output]
 
     return score
 
 
-def log_odds(chance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """0 where a thing is as likely as not."""
-    inside = np.clip(chance, TINY, 1 - TINY)
-    odds: NDArray[np.float64] = np.log(inside) - np.log1p(-inside)
+def log_odds(scores_NK: NDArray[np.float64], output: int, target: Target) -> NDArray[np.float64]:
+    """0 where a thing is as likely as not; of what is certain to 16 digits it still tells more.
+
+    What is not the thing is the sum of the other classes, and not 1 less it, which would be 0.
+    """
+    chance = scores_NK[:, output]
+    others = np.delete(scores_NK, output, axis=1).sum(axis=1) if target.is_classes else 1 - chance
+    odds: NDArray[np.float64] = np.log(np.maximum(chance, TINY) / np.maximum(others, TINY))
     return odds
 
 
@@ -105,6 +109,7 @@ def facts_of(study: Study, answer: Answer, case: Case, found: Occlusion) -> dict
     score = answer.test_decided[np.flatnonzero(answer.test_rows == row)[0]]
     drop = float(max(found.front_YX.max(), found.above_ZX.max()))
     told: dict[str, Any] = {"score": float(score[case.output]), "score_is": "predicted"}
+    told["strongest"] = float(max(np.abs(found.front_YX).max(), np.abs(found.above_ZX).max()))
     if target.is_classes:
         told |= {"called": target.names[case.output], "true": target.names[target.values[row]]}
     elif target.kind == "multilabel":

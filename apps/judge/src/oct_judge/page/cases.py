@@ -30,11 +30,13 @@ def add_cases(page: Page, results: Results) -> None:
         grey = results.cases[f"bscan {place}"]
         above = results.cases[f"above {place}"]
         z_mm, y_mm, x_mm = (float(one) for one in results.cases[f"spacing {place}"])
+        of = " in log-odds" if results.is_counted else ""
         verdict = "right" if case["right"] else "wrong"
         words = (
-            f"Case {place + 1}, {verdict}: called {case['called']}, true {case['true']}; "
-            f"{case['score_is']} {number(case['score'])}, with the part that matters most covered "
-            f"{number(case['covered'])}. B-scan {case['bscan'] + 1} of {len(above)}, round "
+            f"Case {place + 1}, {verdict}: the encoder says {case['called']}, the truth is "
+            f"{case['true']}; {case['score_is']} {case['score']:.3f}, with the part that matters "
+            f"most covered {case['covered']:.3f}. Full colour is a change of "
+            f"{number(case['strongest'])}{of}. B-scan {case['bscan'] + 1} of {len(above)}, round "
             f"{case['round']}."
         )
         png = draw_occlusion(

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from oct_report import Axis, Drawing, Line, Page, chart, matrix
 
-from oct_judge.page.reading import OWN, UNTRAINED, Results, interval, word
+from oct_judge.page.reading import OWN, UNTRAINED, YES_OR_NO, Results, interval, word
 
 SHOWN = (OWN, UNTRAINED)
 
@@ -21,13 +21,15 @@ def add_curves(page: Page, results: Results) -> None:
         "calibration, where on it is best.",
     )
     curves: Mapping[str, Any] = results.document["curves"]
+    asked = results.document["question"]
     confusion = [_confusion(results)] if results.card["confusion"] else []
     if len(curves) > 1:
         page.drawings(confusion)
     for name, found in curves.items():
         if len(curves) > 1:
             page.heading(name)
-        drawings = [*_drawings(name, found), _calibration(results, name, found)]
+        told = asked["name"] if tuple(asked["names"]) in YES_OR_NO else name
+        drawings = [*_drawings(told, found), _calibration(results, name, told, found)]
         page.drawings(drawings if len(curves) > 1 else [*drawings, *confusion])
     _add_classes(page, results)
 
@@ -77,14 +79,14 @@ def _benefit(name: str, found: Mapping[str, Any]) -> Drawing:
     )
 
 
-def _calibration(results: Results, name: str, found: Mapping[str, Any]) -> Drawing:
+def _calibration(results: Results, name: str, told: str, found: Mapping[str, Any]) -> Drawing:
     lines = [_line(who, found[who]["calibration"], points=True) for who in SHOWN[:1]]
     bins = results.document.get("reliability", {}).get(name, [])
     counts = ", ".join(str(one["participants"]) for one in bins)
     words = "Calibration: of those with a predicted probability, how many have it."
     return Drawing(
         chart(
-            f"Calibration, {name}",
+            f"Calibration, {told}",
             [*lines, Line("", [0, 1], [0, 1], reference=True)],
             Axis("predicted probability", 0, 1.02),
             Axis("observed share", -0.02, 1.02),

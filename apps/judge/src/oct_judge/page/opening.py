@@ -7,10 +7,9 @@ from typing import Any
 from oct_report import Page
 from oct_vjepa.measures.units import Interval
 
-from oct_judge.page.reading import UNTRAINED, Results, interval, word
+from oct_judge.page.reading import UNTRAINED, YES_OR_NO, Results, interval, word
 
 TIMES = 100
-YES_OR_NO = (("false", "true"), ("0", "1"), ("no", "yes"))
 
 
 def lead_of(results: Results) -> str:
@@ -45,6 +44,7 @@ def plain_sentence(results: Results) -> str:
     found = interval(results.card["metrics"][results.headline])
     if not math.isfinite(found.value):
         return f"How well the encoder answers “{name}” could not be measured on this test."
+    of = ", ".join(names)
     times = f"{_times(found.value)} of {TIMES}"
     between = f"(95 % interval {_times(found.low)} to {_times(found.high)}; a coin gets 50)"
     if results.kind == "survival":
@@ -55,13 +55,13 @@ def plain_sentence(results: Results) -> str:
     if results.kind == "regression":
         return _quantity_sentence(results, name, found)
     if results.kind == "multilabel":
-        what = f"a participant with the finding and one without ({', '.join(names)}; mean)"
+        what = f"a participant with the finding and one without (mean of {of})"
     elif tuple(names) in YES_OR_NO:
         what = f"a participant with “{name}” and one without"
     elif len(names) == 2:
         what = f"a participant who is {names[1]} and one who is {names[0]}"
     else:
-        what = f"participants of different classes of “{name}” ({', '.join(names)}; mean)"
+        what = f"a participant of one class of “{name}” and one of the others (mean of {of})"
     return f"Shown {what}, the encoder ranks them rightly in {times} pairs {between}."
 
 

@@ -29,6 +29,8 @@ WORDS = {
     "f1_weighted": "F1, weighted",
     "pearson": "correlation",
 }
+YES_OR_NO = (("false", "true"), ("0", "1"), ("no", "yes"))
+"""Classes of a question whose name says what the second is."""
 NOTHING = {"auroc": 0.5, "concordance": 0.5, "r2": 0.0}
 """A headline that knows nothing."""
 

@@ -18,13 +18,13 @@ def add_rivals(page: Page, results: Results) -> None:
     page.section(
         "The encoder beside its rivals",
         f"{word(metric)} with its 95 % interval. Dashed: what knows nothing. Baselines are "
-        "features that nobody learned; “pretrained + …” has the encoder’s features beside them; "
-        "“grey ranks” sees no exposure. “Encoder over it” is paired by participant; p is corrected for "
-        "all comparisons (Holm).",
+        "features that nobody learned; “pretrained + …” has the encoder’s features too; "
+        "“grey ranks” sees no exposure. “Encoder over it” is paired by participant; p is "
+        "corrected for all comparisons (Holm).",
     )
     low, high = scale_of(lines, metric)
     second = BESIDE.get(results.kind, "auprc" if results.is_counted else "")
-    head = ["features", word(metric), "", *([word(second)] if second else [])]
+    head = ["features", "", word(metric), *([word(second)] if second else [])]
     rows = [_row(one, metric, second, low, high, NOTHING[metric]) for one in lines]
     own = [at for at, one in enumerate(lines) if one["name"] == OWN]
     page.table([*head, "encoder over it", "p"], rows, best=own, tight=True)
@@ -47,8 +47,8 @@ def _row(
     own = line["name"] == OWN
     return [
         line["name"],
-        interval(metrics[metric]).text(),
         strip(metrics[metric], low=low, high=high, mark=mark, strong=own),
+        interval(metrics[metric]).text(),
         *([interval(metrics[second]).text()] if second else []),
         interval(gain["difference"]).text("+") if gain else "",
         f"{gain['p_holm']:.3f}" if gain else "",

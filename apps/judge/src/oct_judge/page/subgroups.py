@@ -78,7 +78,7 @@ def add_efficiency(page: Page, results: Results) -> None:
         [one["candidate"], f"{one['fraction']:.0%}", interval(one["headline"]).text()]
         for one in lines
     ]
-    page.table(["features", "share of the labels", word(metric)], rows)
+    page.table(["features", "share of the labels", word(metric)], rows, tight=True)
 
 
 def _efficiency_line(name: str, lines: list[Mapping[str, Any]]) -> Line:

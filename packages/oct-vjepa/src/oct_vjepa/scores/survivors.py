@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from oct_vjepa.measures.shares import Floats
 
 WITHIN = 1.96  # standard errors on either side of a 95 % interval
+WIDEST = 50.0  # of the logarithm; beyond, an interval is all from 0 to 1
 
 
 class Survivors(NamedTuple):
@@ -42,7 +43,7 @@ def survivors(time_N: Floats, event_N: NDArray[np.bool_]) -> Survivors:
     variance = np.cumsum(happened / (at_risk * left))
     inside = (share > 0) & (share < 1)
     log = np.log(np.where(inside, share, 0.5))
-    error = WITHIN * np.sqrt(variance) / np.abs(log)
+    error = np.minimum(WITHIN * np.sqrt(variance) / np.abs(log), WIDEST)
     low = np.where(inside, np.exp(log * np.exp(error)), share)
     high = np.where(inside, np.exp(log * np.exp(-error)), share)
     first = np.ones(1)
