@@ -192,7 +192,8 @@ def curves_with(runs, target):
 def flow_with():
     part = {"round": "fold 0", "part": "test", "volumes": 31, "participants": 29}
     return {
-        "scans_found": 77, "scans_refused": {"decode": 4}, "scans_by_flag": {"clipped": 6},
+        "scans_found": 79, "scans_unselected": 2,
+        "scans_refused": {"decode": 4}, "scans_by_flag": {"clipped": 6},
         "scans_left_out_for_flags": 5, "scans_usable": 68, "scans_without_answer": 8,
         "scans_with_answer": 60, "participants_with_answer": 59, "notes": ["one answer an eye"],
         "split_rule": "folds", "parts": [part | {"by_class": {"yes": 13}}],

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from oct_judge.findings.cases import is_denied, log_odds
 from oct_judge.findings.origin import command_of
 from oct_judge.page import write_page
-from oct_judge.page.reading import interval
+from oct_judge.page.reading import text
 from oct_report import Axis, Cloud, Line, chart, matrix, scatter, strip
 from oct_report.page import Drawing
+from oct_vjepa.measures.target import Target
+from oct_vjepa.trials.cases import Case
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -91,19 +94,19 @@ def test_every_number_of_the_results_stands_on_the_page(built):
     for one in document["candidates"]:
         assert one["name"] in told
         for value in one["card"]["metrics"].values():
-            assert interval(value).text() in told
+            assert text(value) in told
         for found in one["card"]["by_class"].values() if one["name"] == "pretrained" else ():
-            assert all(interval(value).text() in told for value in found.values())
+            assert all(text(value) in told for value in found.values())
         if one["gain"]:
-            assert interval(one["gain"]["difference"]).text("+") in told
+            assert text(one["gain"]["difference"], "+") in told
             assert f"{one['gain']['p_holm']:.3f}" in told
         assert all(f"{value:.4g}" in told for value in one["card"]["by_seed"])
     for table in document["subgroups"]:
         for row in table["rows"]:
-            assert all(interval(value).text() in told for value in row["metrics"].values())
-        assert all(interval(value).text() in told for value in table["gaps"].values())
+            assert all(text(value) in told for value in row["metrics"].values())
+        assert all(text(value) in told for value in table["gaps"].values())
     for line in document["efficiency"]:
-        assert interval(line["headline"]).text() in told
+        assert text(line["headline"]) in told
     for found in document["reliability"].values():
         assert all(f"{one['came_true']:.3f}" in told for one in found)
     flow = document["flow"]
@@ -203,3 +206,17 @@ def test_a_command_repeats_a_run_without_saying_where_data_lie():
     assert "seeds=3" in told
     assert "encoder" in told
     assert not re.search("somebody|bucket|abc|s3:", told)
+
+
+def test_log_odds_of_what_is_certain_still_tell_one_certainty_from_another():
+    target = Target(kind="nominal", values=np.array([0, 1]), names=("no", "yes"))
+    scores = np.array([[1e-20, 1.0], [1e-40, 1.0], [0.5, 0.5]])
+    found = log_odds(scores, 1, target)
+    assert found == pytest.approx([np.log(1e20), np.log(1e40), 0.0])
+
+
+def test_a_label_that_was_denied_is_a_case_of_its_absence():
+    values = np.array([[0, 1], [1, 0]])
+    target = Target(kind="multilabel", values=values, names=("a", "b"))
+    assert is_denied(target, np.array([0.2, 0.9]), Case(0, 0, right=True))
+    assert not is_denied(target, np.array([0.2, 0.9]), Case(0, 1, right=True))

@@ -81,14 +81,15 @@ class Page:
             f"<figcaption>{_text(caption)}</figcaption></figure>"
         )
 
-    def drawings(self, drawings: Sequence[Drawing]) -> None:
-        """Add figures side by side, as many as there is room for."""
+    def drawings(self, drawings: Sequence[Drawing], *, large: bool = False) -> None:
+        """Add figures side by side, as many as there is room for; large ones have more."""
         figures = (
             f'<figure role="img" aria-label="{_text(words)}">{svg}'
             f"<figcaption>{_text(words)}</figcaption></figure>"
             for svg, words in drawings
         )
-        self._parts.append(f'<div class="grid">{"".join(figures)}</div>')
+        kind = "grid large" if large else "grid"
+        self._parts.append(f'<div class="{kind}">{"".join(figures)}</div>')
 
     def table(
         self,

@@ -36,6 +36,15 @@ def strip(
         'stroke-dasharray="3 3" stroke-width="1"/>'
         f'<line x1="{start:.1f}" x2="{end:.1f}" y1="{y}" y2="{y}" stroke="{colour}" '
         'stroke-width="2"/>'
-        f'<circle cx="{middle:.1f}" cy="{y}" r="{5 if strong else 4}" fill="{colour}"/></svg>'
+        f"{_point(middle, colour, 5 if strong else 4, cut=known[0] < low)}</svg>"
     )
     return Drawing(svg, f"{known[0]:.3f} ({known[1]:.3f} to {known[2]:.3f})")
+
+
+def _point(x: float, colour: str, size: int, *, cut: bool) -> str:
+    """A dot, or an arrow to the left where the value lies beyond the end of the scale."""
+    y = HIGH / 2
+    if cut:
+        corners = f"{x - size:.1f},{y} {x + size:.1f},{y - size} {x + size:.1f},{y + size}"
+        return f'<polygon points="{corners}" fill="{colour}"/>'
+    return f'<circle cx="{x:.1f}" cy="{y}" r="{size}" fill="{colour}"/>'

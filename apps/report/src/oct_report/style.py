@@ -36,6 +36,7 @@ details.section[open] > summary { margin-bottom: 8px; }
 .tile span { color: var(--soft); font-size: 14px; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 250px), 1fr));
   gap: 10px 20px; }
+.grid.large { grid-template-columns: repeat(auto-fill, minmax(min(100%, 340px), 1fr)); }
 figure { margin: 12px 0 4px; min-width: 0; }
 figure img { display: block; width: 100%; height: auto; }
 figure svg { display: block; width: 100%; height: auto; max-width: 100%; }

@@ -36,7 +36,7 @@ def cases_of(
         stages("covering volumes", number + 1, len(chosen))
         volume = cast.rows.volumes[case.row]
         spacing = np.asarray(cast.rows.spacings)[case.row]
-        score = scorer(cast, answer, study.target, case.output, spacing)
+        score = scorer(cast, answer, study, case, spacing)
         found = occlude(volume, cast.encoder.config.patch_size, score, batch=config.batch_size)
         plane = shown_plane(found, len(volume))
         told.append(
@@ -61,13 +61,18 @@ def chosen_of(study: Study, rounds: list[Answer], count: int) -> list[tuple[Answ
 
 
 def scorer(
-    cast: Cast, answer: Answer, target: Target, output: int, spacing: NDArray[Any]
+    cast: Cast, answer: Answer, study: Study, case: Case, spacing: NDArray[Any]
 ) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
-    """Volumes to the score that a map is of: log-odds of what was called, a quantity, or a risk."""
+    """Volumes to the score that a map is of: log-odds of what was called, a quantity, or a risk.
+
+    Of a label that was denied it is the log-odds of its absence.
+    """
     probe = answer.probe
     assert isinstance(probe, FittedProbe)
     encoder, embed = cast.encoder, cast.embed
     blocks, pool = embed.readout.names(encoder.config.depth)[probe.readout]
+    target = study.target
+    sign = -1.0 if is_denied(target, score_of(answer, case), case) else 1.0
     by_length = encoder.config.position_unit == "length"
 
     def score(volumes: NDArray[Any]) -> NDArray[np.float64]:
@@ -81,9 +86,22 @@ def scorer(
                 layers=blocks,
             )
         scores = probe.predict({probe.readout: features[pool]})
-        return log_odds(scores, output, target) if target.is_counted else scores[:, output]
+        if not target.is_counted:
+            return scores[:, case.output]
+        return sign * log_odds(scores, case.output, target)
 
     return score
+
+
+def score_of(answer: Answer, case: Case) -> NDArray[np.float64]:
+    """What the answer said of the row of a case, (K,)."""
+    found: NDArray[np.float64] = answer.test_decided[answer.test_rows == case.row][0]
+    return found
+
+
+def is_denied(target: Target, score_K: NDArray[np.float64], case: Case) -> bool:
+    """Whether the answer was that a label is not there."""
+    return target.kind == "multilabel" and bool(score_K[case.output] < 0.5)
 
 
 def log_odds(scores_NK: NDArray[np.float64], output: int, target: Target) -> NDArray[np.float64]:
@@ -106,7 +124,7 @@ def shown_plane(found: Occlusion, bscans: int) -> int:
 def facts_of(study: Study, answer: Answer, case: Case, found: Occlusion) -> dict[str, Any]:
     """What was said, what is true, and how far the answer falls where it matters most."""
     target, row = study.target, case.row
-    score = answer.test_decided[np.flatnonzero(answer.test_rows == row)[0]]
+    score = score_of(answer, case)
     drop = float(max(found.front_YX.max(), found.above_ZX.max()))
     told: dict[str, Any] = {"score": float(score[case.output]), "score_is": "predicted"}
     told["strongest"] = float(max(np.abs(found.front_YX).max(), np.abs(found.above_ZX).max()))
@@ -115,8 +133,9 @@ def facts_of(study: Study, answer: Answer, case: Case, found: Occlusion) -> dict
     elif target.kind == "multilabel":
         name = target.names[case.output]
         has = target.values[row, case.output] == 1
-        called = score[case.output] >= 0.5
-        told |= {"called": f"{name}: {'yes' if called else 'no'}"}
+        denied = is_denied(target, score, case)
+        told["score"] = abs(float(denied) - told["score"])  # of what was said, not of the label
+        told |= {"called": f"{name}: {'no' if denied else 'yes'}"}
         told |= {"true": f"{name}: {'yes' if has else 'no'}"}
     elif target.kind == "regression":
         unit = f" {target.unit}".rstrip()

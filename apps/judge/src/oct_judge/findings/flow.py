@@ -18,7 +18,8 @@ def flow_of(study: Study) -> dict[str, Any]:
     refused = Counter(one.stage for one in source.volumes.quarantined)
     usable = len(source.volumes)
     return {
-        "scans_found": usable + source.flagged_out + sum(refused.values()),
+        "scans_found": source.unselected + usable + source.flagged_out + sum(refused.values()),
+        "scans_unselected": source.unselected,
         "scans_refused": dict(sorted(refused.items())),
         "scans_by_flag": dict(source.flags),
         "scans_left_out_for_flags": source.flagged_out,

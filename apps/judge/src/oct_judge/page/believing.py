@@ -21,7 +21,10 @@ def add_believing(page: Page, results: Results) -> None:
         )
         rows = [["promised", number(promise["promised"])], ["kept", number(promise["covered"])]]
         if results.kind == "regression":
-            rows.append(["width of a range", f"{number(promise['size'])} {unit}".strip()])
+            width = f"{number(promise['size'])} {unit}".strip()
+            if promise["size"] is None:
+                width = "without bounds: validation has too few participants for the promise"
+            rows.append(["width of a range", width])
         else:
             rows.append(["mean classes in a set", number(promise["size"])])
             rows.append(["share with one class: need no second look", number(promise["single"])])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from oct_report import Axis, Drawing, Line, Page, chart, matrix
 
-from oct_judge.page.reading import OWN, UNTRAINED, YES_OR_NO, Results, interval, word
+from oct_judge.page.reading import OWN, UNTRAINED, YES_OR_NO, Results, text, word
 
 SHOWN = (OWN, UNTRAINED)
 
@@ -128,7 +128,7 @@ def _add_classes(page: Page, results: Results) -> None:
         return
     metrics = list(next(iter(by_class.values())))
     rows = [
-        [name, str(support[name]), *(interval(found[metric]).text() for metric in metrics)]
+        [name, str(support[name]), *(text(found[metric]) for metric in metrics)]
         for name, found in by_class.items()
     ]
     page.heading("Each by itself")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from oct_report import Axis, Cloud, Drawing, Page, scatter
 
 from oct_judge.page.opening import along_sentence
-from oct_judge.page.reading import Results, interval, word
+from oct_judge.page.reading import Results, text, word
 
 MOST = 10
 """Colours that an eye can tell apart; further values are one."""
@@ -116,9 +116,9 @@ def _add_shortcuts(page: Page, results: Results) -> None:
             [
                 line["column"],
                 ", ".join(line["values"]),
-                interval(line["column_from_features"]).text(),
+                text(line["column_from_features"]),
                 f"{line['chance']}",
-                f"{word(line['headline'])} {interval(line['answer_from_column']).text()}",
+                f"{word(line['headline'])} {text(line['answer_from_column'])}",
                 f"the answer {verdict}",
             ]
         )

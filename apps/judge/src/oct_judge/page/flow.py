@@ -38,7 +38,12 @@ def _steps(flow: Mapping[str, Any]) -> list[list[str]]:
     stages = ", ".join(f"{count} at {stage}" for stage, count in refused.items())
     flags = ", ".join(f"{count} {flag}" for flag, count in flow["scans_by_flag"].items())
     return [
-        ["found by the settings of data", str(flow["scans_found"]), ""],
+        ["listed", str(flow["scans_found"]), ""],
+        [
+            "not asked for",
+            str(flow["scans_unselected"]),
+            "data.devices, regions, lateralities",
+        ],
         ["refused as unreadable", str(sum(refused.values())), stages],
         [
             "left out for a flag",

@@ -7,7 +7,7 @@ from typing import Any
 from oct_report import Page
 from oct_vjepa.measures.units import Interval
 
-from oct_judge.page.reading import UNTRAINED, YES_OR_NO, Results, interval, word
+from oct_judge.page.reading import UNTRAINED, YES_OR_NO, Results, interval, text, word
 
 TIMES = 100
 
@@ -114,8 +114,8 @@ def warnings_of(results: Results) -> list[str]:
 
 def along_sentence(results: Results, line: Mapping[str, Any]) -> str:
     """That a column alone gives a score, and what follows."""
-    worth = interval(line["answer_from_column"]).text()
-    tells = interval(line["column_from_features"]).text()
+    worth = text(line["answer_from_column"])
+    tells = text(line["column_from_features"])
     return (
         f"Shortcut: {line['column']} alone, without any image, answers with "
         f"{word(line['headline'])} {worth}, and the features tell {line['column']} with AUROC "
@@ -137,7 +137,8 @@ def tiles_of(results: Results) -> dict[str, str]:
         tiles[f"best baseline: {best['name']}"] = _short(interval(best["card"]["metrics"][metric]))
     for name in ("balanced_accuracy", "ece", "mae"):
         if name in metrics:
-            tiles[word(name)] = _short(interval(metrics[name]))
+            of = f", {results.document['question']['unit']}" if name == "mae" else ""
+            tiles[word(name) + of.removesuffix(", ")] = _short(interval(metrics[name]))
     tiles["test participants"] = str(results.card["participants"])
     return tiles
 

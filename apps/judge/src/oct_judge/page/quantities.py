@@ -6,7 +6,7 @@ from oct_report import Axis, Cloud, Drawing, Line, Page, chart, scatter
 from oct_vjepa.scores.agreement import agreement
 from oct_vjepa.scores.survivors import parts_by_rank, survivors
 
-from oct_judge.page.reading import Results, interval, number, word
+from oct_judge.page.reading import Results, interval, number, text, word
 
 THIRDS = ("highest third of the risk", "middle third", "lowest third")
 
@@ -43,10 +43,8 @@ def _add_regression(page: Page, results: Results) -> None:
     ]
     if len(true) > 1:
         drawings.append(_bland_altman(true, predicted, question["unit"]))
-    page.drawings(drawings)
-    rows = [
-        [word(metric), interval(found).text()] for metric, found in results.card["metrics"].items()
-    ]
+    page.drawings(drawings, large=True)
+    rows = [[word(metric), text(found)] for metric, found in results.card["metrics"].items()]
     page.table(["metric", "with its 95 % interval"], rows)
 
 
@@ -107,5 +105,7 @@ def _add_survival(page: Page, results: Results) -> None:
         )
     unit = f"time, {question['unit']}" if question["unit"] else "time"
     svg = chart("Without an event", lines, Axis(unit, 0), Axis("share", 0, 1.02), square=True)
-    page.drawings([Drawing(svg, "The further apart the lines, the more the risk is worth.")])
+    page.drawings(
+        [Drawing(svg, "The further apart the lines, the more the risk is worth.")], large=True
+    )
     page.table(["", "participants", "events", "share without at the end", "observed until"], rows)

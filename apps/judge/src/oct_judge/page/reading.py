@@ -1,6 +1,7 @@
 """The run folder of an evaluation, opened for a page."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ WORDS = {
 }
 YES_OR_NO = (("false", "true"), ("0", "1"), ("no", "yes"))
 """Classes of a question whose name says what the second is."""
+LARGE = 100
+"""Where three decimals are too many: an R2 of a model that is lost, such as -423.1."""
 NOTHING = {"auroc": 0.5, "concordance": 0.5, "r2": 0.0}
 """A headline that knows nothing."""
 
@@ -120,6 +123,14 @@ def read_results(run_dir: Path) -> Results:
 def interval(plain: Sequence[float | None]) -> Interval:
     """Three numbers of results.json, where null is what cannot be measured."""
     return Interval(*(float("nan") if one is None else float(one) for one in plain))
+
+
+def text(plain: Sequence[float | None], sign: str = "") -> str:
+    """`0.812 (0.751 to 0.866)`, in fewer decimals where numbers are large; "-" where not known."""
+    found = interval(plain)
+    if not math.isfinite(found.value) or max(abs(one) for one in found) < LARGE:
+        return found.text(sign)
+    return f"{found.value:{sign}.4g} ({found.low:{sign}.4g} to {found.high:{sign}.4g})"
 
 
 def word(metric: str) -> str:

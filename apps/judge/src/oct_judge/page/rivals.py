@@ -6,7 +6,7 @@ from typing import Any
 from oct_report import Page, strip
 from oct_report.page import Cell
 
-from oct_judge.page.reading import NOTHING, OWN, Results, interval, number, word
+from oct_judge.page.reading import NOTHING, OWN, Results, number, text, word
 
 BESIDE = {"nominal": "balanced_accuracy", "ordinal": "balanced_accuracy", "regression": "mae"}
 
@@ -17,7 +17,7 @@ def add_rivals(page: Page, results: Results) -> None:
     lines = results.document["candidates"]
     page.section(
         "The encoder beside its rivals",
-        f"{word(metric)} with its 95 % interval. Dashed: what knows nothing. Baselines are "
+        f"By {word(metric)}, with 95 % intervals. Dashed: what knows nothing. Baselines are "
         "features that nobody learned; “pretrained + …” has the encoder’s features too; "
         "“grey ranks” sees no exposure. “Encoder over it” is paired by participant; p is "
         "corrected for all comparisons (Holm).",
@@ -48,9 +48,9 @@ def _row(
     return [
         line["name"],
         strip(metrics[metric], low=low, high=high, mark=mark, strong=own),
-        interval(metrics[metric]).text(),
-        *([interval(metrics[second]).text()] if second else []),
-        interval(gain["difference"]).text("+") if gain else "",
+        text(metrics[metric]),
+        *([text(metrics[second])] if second else []),
+        text(gain["difference"], "+") if gain else "",
         f"{gain['p_holm']:.3f}" if gain else "",
     ]
 
@@ -66,10 +66,7 @@ def _add_all_metrics(page: Page, results: Results) -> None:
             f"{results.card['threshold_from']}. Decisions are taken where classes weigh alike, "
             "probabilities are those at the temperature of validation."
         )
-    rows = [
-        [one["name"], *(interval(one["card"]["metrics"][name]).text() for name in names)]
-        for one in lines
-    ]
+    rows = [[one["name"], *(text(one["card"]["metrics"][name]) for name in names)] for one in lines]
     page.table(["features", *(word(name) for name in names)], rows, tight=True)
     page.heading("How each was chosen")
     page.text("On validation participants, in each seed and round; never on the test.")

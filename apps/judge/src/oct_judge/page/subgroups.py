@@ -6,7 +6,7 @@ from typing import Any
 from oct_report import Axis, Drawing, Line, Page, chart, strip
 from oct_report.page import Cell
 
-from oct_judge.page.reading import NOTHING, Results, interval, word
+from oct_judge.page.reading import NOTHING, Results, interval, text, word
 
 
 def add_subgroups(page: Page, results: Results) -> None:
@@ -38,13 +38,13 @@ def _add_table(page: Page, results: Results, table: Mapping[str, Any]) -> None:
             row["value"],
             str(row["participants"]),
             strip(row["metrics"][first], low=low, high=high, mark=nothing, strong=not row["note"]),
-            *(interval(row["metrics"][metric]).text() for metric in metrics),
+            *(text(row["metrics"][metric]) for metric in metrics),
             row["note"],
         ]
         for row in table["rows"]
     ]
     if table["gaps"]:
-        gaps = [interval(table["gaps"][metric]).text() for metric in metrics]
+        gaps = [text(table["gaps"][metric]) for metric in metrics]
         rows.append(["gap", "", "", *gaps, ""])
     page.table(
         ["", "participants", "", *(word(metric) for metric in metrics), ""], rows, tight=True
@@ -73,11 +73,10 @@ def add_efficiency(page: Page, results: Results) -> None:
         Axis("share of the labels", log=min(shares) < 0.1),
         Axis(word(metric)),
     )
-    page.drawings([Drawing(svg, "The steeper at the left, the fewer labels are needed.")])
-    rows = [
-        [one["candidate"], f"{one['fraction']:.0%}", interval(one["headline"]).text()]
-        for one in lines
-    ]
+    page.drawings(
+        [Drawing(svg, "The steeper at the left, the fewer labels are needed.")], large=True
+    )
+    rows = [[one["candidate"], f"{one['fraction']:.0%}", text(one["headline"])] for one in lines]
     page.table(["features", "share of the labels", word(metric)], rows, tight=True)
 
 
