@@ -70,7 +70,8 @@ TOLD = ("augment", "encoder", "masking", "objective", "schedule", "feed", "loop"
 """Settings that a tracker is told: the science, not where scans lie."""
 
 MAY_CHANGE = (
-    *("runtime.device", "tracking.*", "resume", "feed.workers", "feed.prefetch"),
+    *("runtime.device", "runtime.parallel", "loop.checkpoint_url", "loop.save_in_background"),
+    *("loop.profile", "tracking.*", "resume", "feed.workers", "feed.prefetch"),
     *("data.jobs", "data.root", "data.cache", "data.storage.*"),  # the volumes are compared
     *("loop.steps", "loop.accumulate", "loop.log_every", "loop.evaluate_every"),
     *("loop.checkpoint_every", "loop.keep_last", "loop.patience", "watched_volumes"),

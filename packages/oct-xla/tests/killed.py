@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from oct_xla import Checkpoints, read_rows
+from oct_xla.metrics import CLOCKS
 from toy import options_of, train
 
 OPTIONS = ("--steps", "40", "--every", "2", "--dropout", "0.1", "--evaluate-every", "3")
 SHORT = ("--steps", "8", "--every", "2", "--evaluate-every", "4")
-CLOCK = {"volumes_per_s", "data_wait_fraction", "seconds", "peak_memory_gb"}
 EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
 
 
@@ -41,7 +41,7 @@ def outcome(run_dir, step):
     """Rows without clocks, tensors as bytes, and the best checkpoint."""
     store = Checkpoints(run_dir / "checkpoints")
     rows = [
-        {k: v for k, v in row.items() if k not in CLOCK}
+        {k: v for k, v in row.items() if k not in CLOCKS}
         for row in read_rows(run_dir / "metrics.jsonl")
     ]
     tensors = {name: t.numpy().tobytes() for name, t in store.load(step).tensors.items()}

@@ -9,7 +9,13 @@ from pathlib import Path
 from oct_xla import read_rows
 
 TOY = str(Path(__file__).parent / "toy.py")
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def torchrun(processes):
+    return ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
+
+
+TORCHRUN = torchrun(2)
 QUIET = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
 XLA = {
     "PJRT_DEVICE": "CPU",

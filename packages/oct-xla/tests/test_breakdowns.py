@@ -234,3 +234,13 @@ def test_an_installed_package_has_no_commit_and_a_checkout_has_its_own(tmp_path)
     wanted = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
     if wanted:
         assert commit(PYTHONPATH=os.path.dirname(here)) == wanted
+
+
+def test_a_signal_shows_the_stack_of_every_thread_and_the_run_goes_on(tmp_path):
+    process = start(tmp_path, "--steps", 30, "--pause", 0.1)
+    wait_for_rows(process, tmp_path, 2)
+    process.send_signal(signal.SIGUSR1)
+    code, errors = finish(process)
+    assert code == 0
+    assert "most recent call first" in errors
+    assert re.search(r'File ".*trainer\.py", line \d+ in train', errors)

@@ -230,11 +230,19 @@ def test_progress_in_a_log_is_plain_lines_with_rate_and_time_left():
 
 
 def test_the_clock_tells_rate_and_waiting():
-    ticks = iter([0.0, 0.0, 1.0, 2.0, 4.0, 4.0, 4.0])
+    ticks = iter([0.0, 0.0, 1.0, 2.0, 2.0, 2.5, 2.5, 2.75, 4.0, 4.0, 4.0])
     clock = StepClock(10.0, lambda: next(ticks))
-    clock.waited(clock.now())
+    for part in ("data", "wait", "save"):
+        clock.spent(part, clock.now())
     clock.count(8)
-    assert clock.read() == {"volumes_per_s": 2.0, "data_wait_fraction": 0.25, "seconds": 14.0}
+    assert clock.read() == {
+        "volumes_per_s": 2.0,
+        "data_wait_fraction": 0.25,
+        "wait_fraction": 0.125,
+        "save_fraction": 0.0625,
+        "compute_fraction": 0.5625,
+        "seconds": 14.0,
+    }
 
 
 def test_a_runtime_that_is_not_there_says_what_to_do(monkeypatch):

@@ -1,5 +1,6 @@
 """The loop: accumulation, resuming, skipping, stopping, evaluating."""
 
+import json
 import math
 import os
 import signal
@@ -9,6 +10,7 @@ import torch
 from oct_xla import (
     CheckpointError,
     Checkpoints,
+    DeviceError,
     Feed,
     FeedConfig,
     FeedError,
@@ -200,13 +202,45 @@ def test_a_bad_setting_is_named_with_its_value(field, value):
         LoopConfig(**{field: value})
 
 
-def test_running_out_of_memory_says_which_setting_helps():
-    class Hungry(Toy):
-        def loss(self, batch, generator):
-            raise torch.OutOfMemoryError("CUDA out of memory")
+class Hungry(Toy):
+    """Has memory for so many samples at once."""
 
-    with pytest.raises(Exception, match=r"raise loop\.accumulate from 2 to 4"):
-        train(toy=Hungry(), accumulate=2)
+    def __init__(self, most):
+        super().__init__()
+        self.most, self.sizes = most, []
+
+    def loss(self, batch, generator):
+        self.sizes.append(len(batch.volume))
+        if len(batch.volume) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().loss(batch, generator)
+
+
+def test_running_out_of_memory_halves_the_micro_batch_and_the_run_goes_on_as_without(
+    tmp_path, capsys
+):
+    train(tmp_path / "whole", toy=Toy())
+    toy = Hungry(2)
+    train(tmp_path / "short", toy=toy)
+    assert toy.sizes[:3] == [8, 4, 2]
+    assert set(toy.sizes[2:]) == {2}
+    said = capsys.readouterr().err
+    assert "step 1: out of memory with 8 samples at a time; going on with loop.accumulate" in said
+    for (_, one), (_, other) in zip(
+        losses(tmp_path / "whole"), losses(tmp_path / "short"), strict=True
+    ):
+        assert one == pytest.approx(other, abs=1e-6)
+    train(tmp_path / "short", toy=(again := Hungry(2)), steps=12)
+    assert set(again.sizes) == {2}, "what was found stays found on a resume"
+
+
+@pytest.mark.filterwarnings("ignore:std")  # of one sample, a metric of the toy
+def test_an_odd_micro_batch_goes_to_one_sample_and_no_memory_for_that_ends_the_run():
+    toy = Hungry(1)
+    train(toy=toy, feed=make_feed(batch_size=6), steps=2)
+    assert toy.sizes[:3] == [6, 3, 1]
+    with pytest.raises(DeviceError, match="out of device memory with one sample at a time"):
+        train(toy=Hungry(0), accumulate=2)
 
 
 def test_training_draws_nothing_from_the_order_of_samples(tmp_path):
@@ -216,3 +250,15 @@ def test_training_draws_nothing_from_the_order_of_samples(tmp_path):
     assert losses(tmp_path / "a") != losses(tmp_path / "b")
     state = Checkpoints(tmp_path / "a/checkpoints").load(10).state
     assert state["identity"]["feed.seed"] == 1
+
+
+def test_a_profile_of_the_steps_asked_for_lies_in_the_run_folder(tmp_path):
+    train(tmp_path, profile="3:5")
+    trace = json.loads((tmp_path / "profile/rank-0.json").read_text())
+    names = {event.get("name") for event in trace["traceEvents"]}
+    assert {"step 3", "step 4", "step 5"} <= names
+    assert not {"step 2", "step 6"} & names
+    assert "aten::addmm" in names
+    for bad in ("5", "5:3", "0:2", "a:b"):
+        with pytest.raises(ValueError, match=r"loop\.profile \("):
+            LoopConfig(profile=bad)

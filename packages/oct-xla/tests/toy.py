@@ -1,16 +1,18 @@
 """A small objective with a student, a teacher moved by EMA, and a run of it as a program."""
 
 import argparse
+import copy
 import os
 import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from oct_xla import Feed, FeedConfig, LoopConfig, OctXlaError, fit, pick_runtime, sample_seed
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 
@@ -86,6 +88,49 @@ def make_feed(batch_size: int = 8, length: int = 40, workers: int = 0) -> Feed:
     return Feed(draw, length, FeedConfig(batch_size=batch_size, workers=workers))
 
 
+class Blocks(nn.Module):
+    """Student and EMA teacher with blocks that can be gathered one at a time; odd sizes."""
+
+    def __init__(self, width: int = 10, depth: int = 3) -> None:
+        super().__init__()
+        draws = torch.Generator().manual_seed(7)
+        self.first, self.last = nn.Linear(12, width), nn.Linear(width, 4)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(width, 2 * width + 1), nn.GELU(), nn.Linear(2 * width + 1, width)
+            )
+            for _ in range(depth)
+        )
+        self.scale = nn.Parameter(torch.ones(()))
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=draws) * 0.2 + 0.02)
+        self.teacher = copy.deepcopy(self.blocks).requires_grad_(False)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+
+    def through(self, blocks: nn.ModuleList, x: Tensor) -> Tensor:
+        for block in blocks:
+            x = x + block(x)
+        return x
+
+    def loss(self, batch: Batch, generator: torch.Generator | None) -> dict[str, Tensor]:
+        x, keep = batch.volume.float() / 255, batch.masks[0]
+        part = torch.zeros_like(x).scatter(1, keep, x.gather(1, keep))
+        with torch.no_grad():
+            goal = self.through(self.teacher, self.first(x))
+        guess = self.scale * self.through(self.blocks, self.first(part))
+        loss = (guess - goal).pow(2).mean() + (self.last(guess) - x[:, :4]).pow(2).mean()
+        return {"loss": loss, "goal": goal.mean().detach()}
+
+    def after_step(self, step: int, steps: int) -> dict[str, float]:
+        mine, theirs = list(self.teacher.parameters()), list(self.blocks.parameters())
+        with torch.no_grad():
+            torch._foreach_mul_(mine, 0.95)
+            torch._foreach_add_(mine, [p.detach() for p in theirs], alpha=0.05)
+            self.seen += 1
+        return {"momentum": 0.95}
+
+
 class KeysByRank(Toy):
     """Has a metric on every second process only, and on every third step."""
 
@@ -97,9 +142,11 @@ class KeysByRank(Toy):
         return parts
 
 
-def score(toy: Toy, step: int) -> dict[str, float]:
+def score(toy: Any, step: int) -> dict[str, float]:
     """A number that goes up and down as training goes on, and draws nothing."""
     with torch.no_grad():
+        if isinstance(toy, Blocks):
+            return {"score": float(toy.through(toy.blocks, torch.ones(1, 10)).sum())}
         return {"score": float(toy.student(torch.ones(12)).sum()) * (-1) ** (step // 3)}
 
 
@@ -111,6 +158,10 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--runtime", default="cpu")
+    parser.add_argument("--parallel", default="ddp")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--blocks", action="store_true", help="train Blocks instead of Toy")
+    parser.add_argument("--given", type=Path, help="where the first process saves what fit leaves")
     parser.add_argument("--term-at", type=int, default=-1)
     parser.add_argument("--signal", default="SIGTERM")
     parser.add_argument("--evaluate-every", type=int, default=0)
@@ -122,7 +173,8 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def train(options: argparse.Namespace) -> int:
     """Train as the options say; returns the exit code, as our apps choose it."""
-    toy = (KeysByRank if options.wrong == "keys" else Toy)(options.width, options.dropout)
+    toy: Any = Blocks() if options.blocks else None
+    toy = toy or (KeysByRank if options.wrong == "keys" else Toy)(options.width, options.dropout)
 
     def rate(step: int) -> float:
         time.sleep(options.pause)
@@ -137,7 +189,7 @@ def train(options: argparse.Namespace) -> int:
         yield score(toy, step)
 
     try:
-        runtime = pick_runtime(options.runtime)
+        runtime = pick_runtime(options.runtime, options.precision, options.parallel)
         config = LoopConfig(
             steps=options.steps,
             accumulate=options.accumulate,
@@ -158,6 +210,8 @@ def train(options: argparse.Namespace) -> int:
             evaluate=evaluate if options.evaluate_every else None,
         )
         runtime.close()
+        if options.given and runtime.rank == 0:
+            save_file({k: v.contiguous() for k, v in toy.state_dict().items()}, options.given)
     except OctXlaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -59,6 +59,9 @@ class RuntimeConfig:
     precision: str = "fp32"
     """fp32, or bf16 autocast; parameters stay fp32."""
 
+    parallel: str = "ddp"
+    """ddp: each device holds all parameters. fsdp: they, their moments and the teacher are cut."""
+
     def pick(self) -> "oct_xla.Runtime":
         """Start the runtime.
 
@@ -66,7 +69,7 @@ class RuntimeConfig:
             ValueError: no such device or precision.
             DeviceError: this machine lacks the device.
         """
-        return oct_xla.pick_runtime(self.device, precision=self.precision)
+        return oct_xla.pick_runtime(self.device, self.precision, self.parallel)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,7 @@ class Source:
             "volumes_in_training": len(seen),
             "scans_refused": len(self.volumes.quarantined),
             "scans_by_flag": dict(self.flags),
+            "scans_by_white_level": self.volumes.entries.count_whites(),
             "scans_left_out_for_flags": self.flagged_out,
             "excluded_splits": list(splits),
             "excluded_participants": self.excluded_participants(splits),

@@ -10,6 +10,7 @@ import warnings
 
 import numpy as np
 import pytest
+import tifffile
 from oct_io import ScanError, SourceConfig, audit, open_source, read_manifest
 from oct_io.catalog.header_index import index_path, scan_states
 from oct_io.catalog.headers import WORTH, read_headers
@@ -102,7 +103,7 @@ def test_a_folder_is_what_is_in_it():
     after = scan_states(tokens | {"a/2.png": "1:2", "a0.npy": "2:2"}, folders)
     assert (before[0] != after[0], before[1] == after[1]) == (True, True)
     many = {f"a/{number}.png": "1:1" for number in range(900)}
-    assert len(scan_states(many, folders)[0]) == 64
+    assert len(scan_states(many, folders)[0]) < 64
     assert scan_states(many | {"a/5.png": "2:1"}, folders) != scan_states(many, folders)
 
 
@@ -208,21 +209,25 @@ def test_processes_read_the_headers_that_one_reads(tree, tmp_path):
     for number, path in enumerate(paths):
         os.link(tree / f"{number % 2}.dcm", tmp_path / path)
     (tmp_path / paths[-1]).unlink()
-    one, two = (list(read_headers(tmp_path, paths, jobs=jobs)) for jobs in (1, 2))
-    assert one[:-1] == two[:-1]
-    assert [type(found[-1]) for found in (one, two)] == [ScanError, ScanError]
-    assert str(one[-1]) == str(two[-1])
+    alone = list(read_headers(tmp_path, [*paths[:2], paths[-1]]))
+    two = list(read_headers(tmp_path, paths, jobs=2))
+    assert two[:-1] == (alone[:2] * WORTH)[:-1], "they are two files under many names"
+    assert [type(found[-1]) for found in (alone, two)] == [ScanError, ScanError]
+    assert str(alone[-1]) == str(two[-1])
 
 
-def test_a_script_that_forgot_its_main_guard_gets_its_headers_all_the_same(tree, tmp_path):
-    (tmp_path / "many").mkdir()
-    for number in range(2 * WORTH):
-        os.link(tree / "0.dcm", tmp_path / f"many/{number:03}.dcm")
+def test_a_script_that_forgot_its_main_guard_gets_its_headers_all_the_same(tmp_path, draw):
+    many = tmp_path / "many"
+    many.mkdir()
+    (many / "volume.json").write_text(json.dumps(SIDECAR))
+    tifffile.imwrite(many / "000.tif", draw().voxels, photometric="minisblack")
+    for number in range(1, 2 * WORTH // 20):  # each counts for 20, because it is decoded
+        os.link(many / "000.tif", many / f"{number:03}.tif")
     script = tmp_path / "script.py"
-    call = f"read_manifest({str(tmp_path / 'many')!r}, jobs=2)"
+    call = f"read_manifest({str(many)!r}, jobs=2)"
     script.write_text(f"from oct_io import read_manifest\nprint(len({call}))\n")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
-    assert (done.returncode, done.stdout.split()) == (0, [str(2 * WORTH)])
+    assert (done.returncode, done.stdout.split()) == (0, [str(2 * WORTH // 20)])
 
 
 def test_a_scan_that_could_not_be_read_is_tried_at_each_start(tree, cache):

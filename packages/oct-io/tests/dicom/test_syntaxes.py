@@ -1,5 +1,6 @@
 """Every transfer syntax of an Ophthalmic Tomography file, and volumes in several files."""
 
+import struct
 import sys
 import warnings
 import zlib
@@ -13,9 +14,11 @@ import pytest
 import SimpleITK
 from oct_io import ScanError, Spacing, open_volume, read_header, read_volume
 from oct_io.dicom import pixels
+from oct_io.dicom.layout import FileStyle
 from oct_io.dicom.pixels import HTJ2K
 from oct_io.dicom.writer import write_dicom
 
+PIXELS = b"\xe0\x7f\x10\x00"
 LOSSLESS = {
     "1.2.840.10008.1.2.4.57": lambda a: imagecodecs.ljpeg_encode(a),
     "1.2.840.10008.1.2.4.70": lambda a: imagecodecs.ljpeg_encode(a),
@@ -100,6 +103,25 @@ def test_a_damaged_high_throughput_codestream_prints_nothing(scan_file, draw, mo
     assert printed == []
     assert refused > 10
     assert sys.unraisablehook == printed.append
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_run_length_segments_that_lie_outside_of_their_frame_are_refused(tmp_path, draw, dtype):
+    volume, path = draw(dtype=dtype), tmp_path / "rle.dcm"
+    write_dicom(volume, path, uid_seed="rle", style=FileStyle(codec="rle"))
+    assert np.array_equal(read_volume(path).voxels, volume.voxels)
+    content = path.read_bytes()
+    at = content.index(struct.pack("<II", np.dtype(dtype).itemsize, 64), content.index(PIXELS))
+    for place in (0, 4, 8):  # how many there are, and where the first two start
+        for lie in (0, 1, 3, 60, 5000, 264582764, 2**32 - 1):
+            spoilt = content[: at + place] + struct.pack("<I", lie) + content[at + place + 4 :]
+            path.write_bytes(spoilt)
+            if spoilt == content or (place == 8 and dtype == np.uint8):
+                assert np.array_equal(read_volume(path).voxels, volume.voxels)
+                continue
+            with pytest.raises(ScanError) as caught:
+                read_volume(path)
+            assert caught.value.stage == "decode"
 
 
 def test_without_a_decoder_high_throughput_jpeg_2000_says_what_to_install(scan_file, monkeypatch):

@@ -103,6 +103,14 @@ def test_each_rule_makes_one_value_of_several(clinical, rule, wanted):
     assert f"{values['1001']} {values['4003']}" == wanted
 
 
+@pytest.mark.parametrize("year", ["4294967296", "0", "-1", "1e15", "soon"])
+def test_a_year_of_birth_that_is_none_leaves_the_age_open(clinical, year):
+    table = next(path for path in clinical.iterdir() if path.stem == "person")
+    table.write_text(table.read_text().replace("1970", year))
+    ages = column(read_omop(clinical), "age_at_visit")
+    assert (ages["1001"], ages["1002"]) == ("64", "")
+
+
 def test_items_tell_questions_of_one_concept_apart(clinical):
     both = Concept(column="both", table="measurement", rule="mean", concept_ids=(3004249,))
     first = replace(both, column="first", items=("bp1_sysbp_vsorres",))

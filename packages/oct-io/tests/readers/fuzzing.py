@@ -304,26 +304,36 @@ def write_tree(root, count, seed):
 
 
 class Worker:
-    """A process that reads scans under limits, started again after it dies."""
+    """A process that reads scans, trees and tables under limits, started again after it dies.
+
+    Args:
+        warm: what it reads first, without limits.
+    """
 
     def __init__(self, warm):
         self.command = [sys.executable, str(Path(__file__).with_name("fuzz_worker.py"))]
         self.command += [str(CAP_BYTES), *map(str, warm)]
         self.process = None
 
-    def ask(self, path):
+    def ask(self, line):
+        """What became of a line: a path of a scan, or as `fuzz_worker` says."""
         if self.process is None:
             quiet = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
             self.process = subprocess.Popen(self.command, stderr=subprocess.DEVNULL, **quiet)
-            assert self._line(120) == b"ready\n"
-        self.process.stdin.write(os.fsencode(path) + b"\n")
+            assert self._line(WAIT_S) == b"ready\n"
+        self.process.stdin.write(os.fsencode(line) + b"\n")
         self.process.stdin.flush()
         line = self._line(WAIT_S)
         if line:
             return json.loads(line)
         died = self.process.poll()
         self.close()
-        return {"outcome": "hang" if died is None else "crash", "reason": str(died), "s": WAIT_S}
+        return {
+            "outcome": "hang" if died is None else "crash",
+            "reason": str(died),
+            "found": None,
+            "s": WAIT_S,
+        }
 
     def _line(self, wait_s):
         ready, _, _ = select.select([self.process.stdout], [], [], wait_s)

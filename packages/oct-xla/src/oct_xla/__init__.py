@@ -20,11 +20,12 @@ if TYPE_CHECKING:
         OctXlaError,
         RunFolderError,
     )
-    from oct_xla.feed import Feed, sample_seed
+    from oct_xla.feed import Feed
     from oct_xla.journal import Journal, Sink, read_rows
     from oct_xla.learner import objective_tensors
     from oct_xla.loop import fit
     from oct_xla.objective import Objective
+    from oct_xla.order import sample_seed
     from oct_xla.runfolder import RunFolder, claim_run_folder, write_provenance
     from oct_xla.runtime import Runtime
     from oct_xla.settings import FeedConfig, LoopConfig
@@ -36,11 +37,12 @@ _HOMES = {
     "checkpoint": "read_checkpoint",
     "device": "pick_runtime",
     "errors": "CheckpointError DeviceError FeedError NonFiniteError OctXlaError RunFolderError",
-    "feed": "Feed sample_seed",
+    "feed": "Feed",
     "journal": "Journal Sink read_rows",
     "learner": "objective_tensors",
     "loop": "fit",
     "objective": "Objective",
+    "order": "sample_seed",
     "runfolder": "RunFolder claim_run_folder write_provenance",
     "runtime": "Runtime",
     "settings": "FeedConfig LoopConfig",

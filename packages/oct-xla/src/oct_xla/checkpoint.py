@@ -2,55 +2,106 @@
 
 Its tensors are the objective's weights and buffers, a teacher's among them, and the moments of the
 optimiser; its state the step, what identifies the run, settings, the best so far and the last row.
-No generator and no place in the feed: order, masks and seeds are functions of the step.
+No generator and no place in the feed: order, masks and seeds are functions of the step. Several
+processes write a file each, with their pieces; who reads gets whole tensors, one at a time.
 """
 
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from oct_xla.errors import CheckpointError
 from oct_xla.files import file_hash, fsync_folder, read_json, write_atomically
+from oct_xla.sharding import Piece
 
 STATE, TENSORS = "state.json", "tensors.safetensors"
-_FILES, _HASH = "files", "sha256"
+_FILES, _HASH, _CUTS = "files", "sha256", "cuts"
 
 
 class Checkpoint(NamedTuple):
-    """What one checkpoint folder holds."""
+    """What one checkpoint folder holds.
 
-    tensors: dict[str, Tensor]
+    Attributes:
+        tensors: whole ones by name; one that was saved in pieces is put together when asked for.
+        state: what JSON can hold.
+    """
+
+    tensors: Mapping[str, Tensor]
     state: dict[str, Any]
 
 
-def write_checkpoint(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Fill an empty folder: the tensors first, and last `state.json`, which vouches for them.
+class Written(NamedTuple):
+    """A file of tensors, as `state.json` will list it; JSON can hold it.
+
+    Attributes:
+        file: its name.
+        facts: its size and SHA-256.
+        cuts: offset and whole shape of each tensor in it that is a part.
+    """
+
+    file: str
+    facts: dict[str, Any]
+    cuts: dict[str, dict[str, Any]]
+
+
+def write_part(folder: Path, pieces: Mapping[str, Piece], *, part: int, parts: int) -> Written:
+    """Write the tensors of one process to a file and flush it to disk.
 
     Args:
         folder: not yet under its final name; the caller's rename commits it.
-        tensors: in host memory; each of them whole.
+        pieces: in host memory.
+        part: which process, from 0.
+        parts: how many there are.
+
+    Raises:
+        OSError: if it cannot be written; what there is of it is gone again.
+    """
+    path = folder / (
+        TENSORS if parts == 1 else f"tensors-{part + 1:05d}-of-{parts:05d}.safetensors"
+    )
+    try:
+        save_file(_separate({name: piece.tensor for name, piece in pieces.items()}), path)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        facts = {"size": path.stat().st_size, _HASH: file_hash(path)}
+    except (SafetensorError, OSError) as error:
+        path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise
+        raise OSError(_reason(error)) from error  # how its writer tells of a full disk
+    cuts = {
+        name: {"offset": list(piece.offset), "shape": list(piece.shape)}
+        for name, piece in pieces.items()
+        if tuple(piece.tensor.shape) != piece.shape
+    }
+    return Written(path.name, facts, cuts)
+
+
+def write_state(folder: Path, written: Sequence[Written], state: Mapping[str, Any]) -> None:
+    """Write `state.json`, which vouches for all files; it comes last.
+
+    Args:
+        folder: holds the files.
+        written: what stands in them.
         state: anything JSON can hold; a number that is not finite comes back as NaN.
 
     Raises:
         OSError: if it cannot be written.
     """
-    path = folder / TENSORS
-    try:
-        save_file(_separate(tensors), path)
-    except SafetensorError as error:  # how its writer tells of a full disk
-        raise OSError(_reason(error)) from error
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    files = {TENSORS: {"size": path.stat().st_size, _HASH: file_hash(path)}}
-    _write_state(folder, files, state)
+    content = {
+        _FILES: {one.file: one.facts for one in written},
+        _CUTS: {one.file: one.cuts for one in written if one.cuts},
+    }
+    _write_state(folder, content, state)
     fsync_folder(folder)
 
 
@@ -61,7 +112,7 @@ def replace_state(folder: Path, state: Mapping[str, Any]) -> None:
         CheckpointError: if the old state is damaged.
         OSError: if the new one cannot be written; the old one then stays.
     """
-    _write_state(folder, _read_state(folder)[_FILES], state)
+    _write_state(folder, _read_state(folder), state)
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -91,16 +142,64 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     Raises:
         CheckpointError: if a byte is not as it was written, or a file is not readable.
     """
-    state = read_state(folder)
-    tensors: dict[str, Tensor] = {}
-    for name, facts in _read_state(folder)[_FILES].items():
+    state, content = read_state(folder), _read_state(folder)
+    tensors = _Tensors()
+    for name, facts in content[_FILES].items():
         try:
             if file_hash(folder / name) != facts[_HASH]:
                 raise CheckpointError(f"{folder}: damaged: {name} is not as it was written")
-            tensors |= load_file(folder / name)
+            tensors.add(load_file(folder / name), content.get(_CUTS, {}).get(name, {}))
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{folder}: cannot be read: {_reason(error)}") from error
+    tensors.check(folder)
     return Checkpoint(tensors, state)
+
+
+class _Tensors(Mapping[str, Tensor]):
+    """Tensors by name; those in pieces are put together at each asking, to hold one at a time."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[str, list[Piece]] = {}
+
+    def add(self, tensors: Mapping[str, Tensor], cuts: Mapping[str, Mapping[str, Any]]) -> None:
+        for name, tensor in tensors.items():
+            cut = cuts.get(name)
+            piece = (
+                Piece.whole(tensor)
+                if cut is None
+                else Piece(tensor, tuple(cut["offset"]), tuple(cut["shape"]))
+            )
+            self._pieces.setdefault(name, []).append(piece)
+
+    def check(self, folder: Path) -> None:
+        for name, pieces in self._pieces.items():
+            if sum(piece.tensor.numel() for piece in pieces) != math.prod(pieces[0].shape):
+                raise CheckpointError(f"{folder}: damaged: {name} lacks a piece")
+
+    def __getitem__(self, name: str) -> Tensor:
+        pieces = self._pieces[name]
+        if len(pieces) == 1:
+            return pieces[0].tensor
+        whole = torch.empty(pieces[0].shape, dtype=pieces[0].tensor.dtype)
+        for piece in pieces:
+            corner = zip(piece.offset, piece.tensor.shape, strict=True)
+            whole[tuple(slice(first, first + size) for first, size in corner)] = piece.tensor
+        return whole
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pieces)
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+
+def files_of(folder: Path) -> list[str]:
+    """Return the names of the files that the state of a checkpoint vouches for.
+
+    Raises:
+        CheckpointError: if the state is damaged.
+    """
+    return list(_read_state(folder)[_FILES])
 
 
 def is_whole(folder: Path) -> bool:
@@ -124,8 +223,9 @@ def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _write_state(folder: Path, files: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-    content: dict[str, Any] = {_FILES: files, "state": _without_nan(state)}
+def _write_state(folder: Path, listed: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    content: dict[str, Any] = {name: listed[name] for name in (_FILES, _CUTS) if listed.get(name)}
+    content["state"] = _without_nan(state)
     content[_HASH] = _own_hash(content)
     write_atomically(folder / STATE, json.dumps(content, indent=1, allow_nan=False) + "\n")
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from oct_xla.checkpoint import Checkpoint
@@ -11,7 +12,9 @@ from oct_xla.identity import check_processes, check_resumed, differences, shorte
 from oct_xla.journal import say
 from oct_xla.learner import Learner
 from oct_xla.runtime import Runtime
+from oct_xla.sharding import Piece
 from oct_xla.store import Checkpoints
+from oct_xla.writing import Writing
 
 
 @dataclass(kw_only=True, slots=True)
@@ -41,6 +44,9 @@ class RunState:
     row: dict[str, float] = field(default_factory=dict)
     """The last row of metrics."""
 
+    accumulate: int = 0
+    """Micro-batches that a lack of memory has led to; 0 where it has not."""
+
     pending: bool = False
     """Whether the evaluation after `step` is not in `row` yet."""
 
@@ -66,6 +72,9 @@ class Checkpointer:
         self._identity, self._settings = identity, dict(settings)
         self._saved = -1
         self._failure = ""
+        self._pending: int | None = None  # the step that is being saved, on all processes alike
+        self._writing: Writing | None = None
+        self._told = False
 
     def find(self, failure: str = "") -> Checkpoint | None:
         """Return the checkpoint to go on from, the same on every process, None to begin.
@@ -141,27 +150,78 @@ class Checkpointer:
         """Tell whether the checkpoint after `step` steps was saved or restored."""
         return self._saved == step
 
+    def begin(self, run: RunState, learner: Learner) -> None:
+        """Copy where the run stands to host memory and have it written beside the training.
+
+        One save at most is in flight: this waits for the one before. All processes call it.
+        """
+        if self.store is None or run.step in (self._saved, self._pending):
+            return
+        self.finish()
+        pieces, rank, parts = learner.pieces(), self._runtime.rank, self._runtime.writers
+        self._failure, self._told, self._pending = "", False, run.step
+        if rank == 0:
+            try:
+                self.store.open(run.step)
+            except CheckpointError as error:
+                self._failure = str(error)
+        # Nobody writes into a folder that is not there yet.
+        if parts > 1 and self._runtime.agree(int(bool(self._failure)))[0]:
+            self._failure = self._failure or "the first process could not begin the save"
+        elif rank < parts and not self._failure:
+            self._writing = Writing(partial(self._write, run.step, pieces, self._state(run)))
+
+    def _write(self, step: int, pieces: Mapping[str, Piece], state: Mapping[str, Any]) -> None:
+        assert self.store is not None
+        rank, parts = self._runtime.rank, self._runtime.writers
+        own = self.store.write(step, pieces, part=rank, parts=parts)
+        if rank == 0:
+            self.store.commit(step, own, state, parts=parts)
+
+    def poll(self) -> None:
+        """Say that the save in flight has failed, if it has; never waits."""
+        if self._writing is not None and self._writing.failed:
+            self._failure, self._writing = self._writing.wait(), None
+        if self._failure and self._pending is not None and not self._told:
+            self._told = True
+            if self._runtime.rank == 0:
+                say(f"step {self._pending} is not saved, the run goes on: {self._failure}")
+
+    def finish(self, *, last: bool = False) -> bool:
+        """Wait for the save in flight, on all processes; tells whether there is none that failed.
+
+        Args:
+            last: leave it to the caller to say that it failed.
+        """
+        if self._pending is None:
+            return True
+        if self._writing is not None:
+            self._failure, self._writing = self._writing.wait(), None
+        # Nobody goes on, or ends, before the checkpoint is whole.
+        failed = self._runtime.agree(int(bool(self._failure)))[0]
+        if not failed:
+            self._saved = self._pending
+        elif not last:
+            self.poll()
+        self._pending = None
+        return not failed
+
     def save(self, run: RunState, learner: Learner, *, last: bool = False) -> bool:
-        """Save where the run stands, unless that is done; tells whether it is saved.
+        """Save where the run stands, unless that is done, and wait; tells whether it is saved.
 
         A disk that refuses is named on stderr, unless this is the last try, and the run may go on.
         """
         if self.store is None or self._saved == run.step:
             return True
-        tensors = learner.tensors()
-        self._failure = ""
-        if self._runtime.rank == 0:
-            try:
-                self.store.save(run.step, tensors, self._state(run))
-            except CheckpointError as error:
-                self._failure = str(error)
-                if not last:
-                    say(f"step {run.step} is not saved, the run goes on: {error}")
-        # Nobody goes on, or ends, before the checkpoint is whole.
-        if self._runtime.agree(int(bool(self._failure)))[0]:
-            return False
-        self._saved = run.step
-        return True
+        if self._pending == run.step and self.finish(last=last):
+            return True
+        self.begin(run, learner)
+        return self.finish(last=last)
+
+    def close(self) -> None:
+        """Wait for what is being written, whatever has ended the run."""
+        if self._writing is not None:
+            self._writing.wait()
 
     def must_save(self, run: RunState, learner: Learner) -> None:
         """Save where the run stands, as it ends here.

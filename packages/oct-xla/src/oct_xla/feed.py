@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from oct_xla.errors import FeedError
+from oct_xla.order import Order
 from oct_xla.settings import FeedConfig
 from oct_xla.tree import stack_samples
 from oct_xla.workers import WORKER_START, Failure, start_worker
@@ -14,22 +16,7 @@ from oct_xla.workers import WORKER_START, Failure, start_worker
 Key = tuple[int, int]
 """(index, epoch) of one sample."""
 
-_MASK64 = (1 << 64) - 1
-_ORDER_SALT = 0x6F72646572  # keeps the order's stream apart from the samples' streams
-
-
-def sample_seed(seed: int, epoch: int, index: int) -> int:
-    """Mix three integers into a 63-bit seed; neighbours give unrelated seeds.
-
-    Source: the finaliser of SplitMix64 (Steele, Lea, Flood 2014), applied once per integer.
-    """
-    state = 0
-    for part in (seed, epoch, index):
-        state = (state + (part & _MASK64) + 0x9E3779B97F4A7C15) & _MASK64
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK64
-        state ^= state >> 31
-    return state >> 1
+_AHEAD = 4096  # positions looked up at once: one call of numpy for many small batches
 
 
 class Feed:
@@ -71,10 +58,9 @@ class Feed:
         """Return the epoch that `step`, counted from 0, belongs to."""
         return step // self.steps_per_epoch
 
-    def order(self, epoch: int) -> list[int]:
-        """Return the permutation of one epoch."""
-        generator = torch.Generator().manual_seed(sample_seed(self.config.seed, epoch, _ORDER_SALT))
-        return torch.randperm(self.length, generator=generator).tolist()
+    def order(self, epoch: int) -> Order:
+        """Return the permutation of one epoch; it holds no list."""
+        return Order(self.length, seed=self.config.seed, epoch=epoch)
 
     def keys(
         self, start_step: int, *, rank: int = 0, world: int = 1, micro_batches: int = 1
@@ -93,18 +79,15 @@ class Feed:
         return self._walk(start_step, rank, world, micro_batches)
 
     def _walk(self, step: int, rank: int, world: int, micro_batches: int) -> Iterator[list[Key]]:
-        size, epoch, order = self.config.batch_size, -1, list[int]()
-        micro_size = size // (world * micro_batches)
+        size, ahead = self.config.batch_size, max(1, _AHEAD // self.config.batch_size)
         while True:
-            if self.epoch(step) != epoch:
-                epoch = self.epoch(step)
-                order = self.order(epoch)
-            first = (step % self.steps_per_epoch) * size
-            mine = order[first : first + size][rank::world]
-            for micro in range(micro_batches):
-                part = mine[micro * micro_size : (micro + 1) * micro_size]
+            epoch, first = divmod(step, self.steps_per_epoch)
+            steps = min(ahead, self.steps_per_epoch - first)
+            positions = np.arange(first * size + rank, (first + steps) * size, world)
+            taken = self.order(epoch).take(positions).reshape(steps * micro_batches, -1)
+            for part in taken.tolist():
                 yield [(index, epoch) for index in part]
-            step += 1
+            step += steps
 
     def batches(
         self,

@@ -71,8 +71,8 @@ def check_local(path: Path) -> Path:
     """
     if _SCHEME.match(str(path)):
         raise RunFolderError(
-            f"{path}: a run writes to a file system, checkpoints to buckets are not there yet; set"
-            " run_dir to a local folder, or to one where the bucket is mounted"
+            f"{path}: a run writes to a file system; set run_dir to a local folder, and"
+            " loop.checkpoint_url to the bucket that checkpoints are to be copied to"
         )
     return path
 

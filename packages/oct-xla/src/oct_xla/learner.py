@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from oct_xla.errors import CheckpointError, DeviceError
-from oct_xla.feed import sample_seed
 from oct_xla.metrics import StepClock
 from oct_xla.objective import after_step, parameter_groups
+from oct_xla.order import sample_seed
 from oct_xla.preemption import StopRequest
 from oct_xla.runtime import Runtime
 from oct_xla.settings import LoopConfig
+from oct_xla.sharding import Piece
 
 _OBJECTIVE, _OPTIMIZER = "objective.", "optimizer."
 
@@ -34,6 +36,10 @@ class Step(NamedTuple):
     stopping: bool
 
 
+class TooLarge(Exception):
+    """A micro-batch does not fit in memory on some process; the step was not taken."""
+
+
 class Learner:
     """Takes optimiser steps on one objective: accumulate, reduce, clip, guard, update.
 
@@ -50,14 +56,22 @@ class Learner:
     def __init__(
         self, objective: nn.Module, runtime: Runtime, config: LoopConfig, seed: int
     ) -> None:
-        self.objective, self.runtime, self.config, self.seed = objective, runtime, config, seed
-        runtime.prepare(objective)
-        groups = parameter_groups(objective, config.weight_decay)
+        self.runtime, self.config, self.seed = runtime, config, seed
+        self.given, self.objective = objective, runtime.prepare(objective)
+        groups = parameter_groups(self.objective, config.weight_decay)
         self.optimizer = AdamW(
-            groups, lr=1e-3, betas=config.betas, weight_decay=config.weight_decay
+            groups,
+            lr=1e-3,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            # One pass over the memory instead of ten; XLA fuses what it is given anyway.
+            fused=runtime.device.type in ("cpu", "cuda"),
         )
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.accumulate = config.accumulate
         self._names: list[str] | None = None  # of metrics, once all processes had the same
+        if runtime.name == "xla":
+            self._begin_moments()
 
     def take(
         self, step: int, lr: float, feed: Iterator[Any], clock: StepClock, stop: StopRequest
@@ -68,17 +82,25 @@ class Learner:
         decision is made on reduced values, so all processes make the same.
 
         Raises:
-            DeviceError: if the device is out of memory; the text says what to set.
+            TooLarge: if a smaller micro-batch may help; all processes are told alike.
+            DeviceError: if the device is out of memory where that cannot be tried.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         # Dropout and the like draw from here; a function of the step, so a resume repeats it.
         self.runtime.seed(sample_seed(self.seed, step, self.runtime.rank))
         try:
-            values = self._backward(step, feed, clock)
-            stopping, everyone = self._agree(list(values), stop)
+            values, large = self._try_backward(step, feed, clock)
+            asked = clock.now()
+            stopping, everyone, large = self._agree(list(values), stop, large)
+            clock.spent("wait", asked)
+            if large:
+                self.optimizer.zero_grad(set_to_none=True)
+                raise TooLarge
             values["grad_norm"] = self._reduce_and_clip()
+            asked = clock.now()
             numbers = self._means(values, everyone)
+            clock.spent("wait", asked)
             finite = math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])
             if finite:
                 self.optimizer.step()
@@ -86,19 +108,59 @@ class Learner:
             self.optimizer.zero_grad(set_to_none=True)
             self.runtime.cut()
         except RuntimeError as error:
-            raise _explained(error, self.config.accumulate) from error
+            raise _explained(error, self.accumulate) from error
         return Step(numbers, finite, stopping or (self.runtime.world == 1 and stop.requested))
 
+    def _begin_moments(self) -> None:
+        """Make the moments that AdamW makes at its first step: cut as parameters are, no graph."""
+        for parameter in self._parameters:
+            zeros = torch.zeros(parameter.shape)
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(0.0),
+                "exp_avg": self.runtime.like(zeros, parameter),
+                "exp_avg_sq": self.runtime.like(zeros, parameter),
+            }
+        self.runtime.cut()
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Have the objective that `fit` was given hold what was trained, in evaluation mode."""
+        with self.runtime.whole(self.objective, self.given) as whole:
+            whole.eval()
+            yield
+            whole.train()
+
+    def hand_back(self) -> None:
+        """Bring the objective that `fit` was given up to date, as the run ends here."""
+        with self.runtime.whole(self.objective, self.given):
+            pass
+
+    def _try_backward(
+        self, step: int, feed: Iterator[Any], clock: StepClock
+    ) -> tuple[dict[str, Tensor], bool]:
+        """Return the metrics, and whether memory ran out in an eager pass of this process alone."""
+        try:
+            return self._backward(step, feed, clock), False
+        except RuntimeError as error:
+            # Where a pass speaks with other processes, or is compiled, it cannot be left half-way.
+            alone = self.runtime.name != "xla" and self.runtime.writers == 1
+            if not (alone and _out_of_memory(error)):
+                raise
+        if self.runtime.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return {}, True
+
     def _backward(self, step: int, feed: Iterator[Any], clock: StepClock) -> dict[str, Tensor]:
-        accumulate = self.config.accumulate
+        accumulate = self.accumulate
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
         for micro in range(accumulate):
             asked = clock.now()
             batch = next(feed)
-            clock.waited(asked)
+            clock.spent("data", asked)
             draws = sample_seed(self.seed, step, self.runtime.rank * accumulate + micro)
             generator = torch.Generator().manual_seed(draws)
+            self.runtime.reduces_next(self.objective, micro == accumulate - 1)
             with self.runtime.autocast():
                 parts = self._loss(self.runtime.put(batch), generator)
             (parts["loss"] / accumulate).backward()
@@ -118,27 +180,29 @@ class Learner:
             raise ValueError(f"objective.loss returned {sorted(parts)}; it must hold 'loss'")
         return parts
 
-    def _agree(self, names: list[str], stop: StopRequest) -> tuple[bool, list[str] | None]:
-        """Tell whether to stop, and all names of metrics if the processes' differ; else None.
+    def _agree(
+        self, names: list[str], stop: StopRequest, large: bool
+    ) -> tuple[bool, list[str] | None, bool]:
+        """Tell whether to stop; all names of metrics, if the processes' differ; whether to retry.
 
         The one agreement of a step. A reduction of vectors of two lengths would hang.
         """
         if self.runtime.world == 1:
-            return False, None
-        stopping, differ = self.runtime.agree(int(stop.requested), int(names != self._names))
-        if not differ:
-            return bool(stopping), None
+            return False, None, large
+        differs = int(names != self._names)
+        stopping, differ, any_large = self.runtime.agree(int(stop.requested), differs, int(large))
+        if any_large or not differ:
+            return bool(stopping), None, bool(any_large)
         lists: list[list[str]] = [json.loads(one) for one in self.runtime.share(json.dumps(names))]
         if all(one == names for one in lists):
             self._names = names
-            return bool(stopping), None
+            return bool(stopping), None, False
         self._names = None
-        return bool(stopping), list(dict.fromkeys(name for one in lists for name in one))
+        return bool(stopping), list(dict.fromkeys(name for one in lists for name in one)), False
 
     def _reduce_and_clip(self) -> Tensor:
-        self.runtime.reduce_gradients(self._parameters)
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients).float()
+        gradients = self.runtime.reduce_gradients(self._parameters)
+        norm = self.runtime.norm(self._parameters)
         if self.config.clip_norm is not None:
             # On the device: a factor read to the host would be a new constant of the XLA graph.
             scale = torch.clamp(self.config.clip_norm / (norm + 1e-6), max=1.0)
@@ -158,8 +222,8 @@ class Learner:
         sums = self.runtime.mean(torch.stack([values.get(name, none) for name in names]))
         return dict(zip(names, (sums / self.runtime.mean(held)).tolist(), strict=True))
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return everything that training changes, in host memory, by parameter name.
+    def pieces(self) -> dict[str, Piece]:
+        """Return this process's part of everything that training changes, in host memory.
 
         Keys are `objective.<state_dict key>` and `optimizer.<parameter name>.<exp_avg, ...>`.
         """
@@ -167,23 +231,23 @@ class Learner:
         for name, parameter in self.objective.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 found[f"{_OPTIMIZER}{name}.{key}"] = value
-        return self.runtime.host(found)
+        return self.runtime.pieces(found)
 
     def restore(self, tensors: Mapping[str, Tensor], where: str) -> None:
-        """Put the tensors of a checkpoint back, whatever device they came from.
+        """Put the tensors of a checkpoint back, whatever device, and how many, they came from.
 
         Args:
-            tensors: as `tensors` gave them.
+            tensors: whole ones, by the names that `pieces` gives.
             where: the checkpoint, for the error.
 
         Raises:
             CheckpointError: if names or shapes are not those of this objective.
         """
-        own, saved = self.objective.state_dict(), objective_tensors(tensors)
-        _check(own, saved, where)
+        own = self.objective.state_dict()
+        _check(own, tensors, where)
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(saved[name].to(value.device))
+                value.copy_(self.runtime.like(tensors[f"{_OBJECTIVE}{name}"], value))
         trained = {id(parameter) for parameter in self._parameters}
         for name, parameter in self.objective.named_parameters():
             if id(parameter) in trained:
@@ -194,10 +258,13 @@ class Learner:
         state: dict[str, Any] = {}
         for key in ("step", "exp_avg", "exp_avg_sq"):
             value = tensors.get(f"{_OPTIMIZER}{name}.{key}")
-            if value is not None:
-                # AdamW keeps its step counter on the host. Copied, as a file may lie behind it.
-                place = value.device if key == "step" else parameter.device
-                state[key] = value.to(place, copy=True)
+            if value is None:
+                continue
+            if key != "step":
+                state[key] = self.runtime.like(value, parameter)
+            else:  # lies on the device where AdamW is fused
+                fused = self.optimizer.defaults["fused"]
+                state[key] = value.to(parameter.device if fused else value.device, copy=True)
         if state:
             self.optimizer.state[parameter] = state
 
@@ -208,17 +275,19 @@ def objective_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[size:]: t for name, t in tensors.items() if name.startswith(_OBJECTIVE)}
 
 
-def _check(own: Mapping[str, Tensor], saved: Mapping[str, Tensor], where: str) -> None:
-    missing, unknown = sorted(own.keys() - saved.keys()), sorted(saved.keys() - own.keys())
+def _check(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
+    saved = {name[len(_OBJECTIVE) :] for name in tensors if name.startswith(_OBJECTIVE)}
+    missing, unknown = sorted(own.keys() - saved), sorted(saved - own.keys())
     if missing or unknown:
         raise CheckpointError(
             f"{where}: made by another objective: it lacks {_some(missing)} and has"
             f" {_some(unknown)} more; use its own configuration or another run_dir"
         )
     for name, value in own.items():
-        if value.shape != saved[name].shape:
+        shape = tensors[f"{_OBJECTIVE}{name}"].shape
+        if value.shape != shape:
             raise CheckpointError(
-                f"{where}: {name} has shape {tuple(saved[name].shape)}, this objective needs"
+                f"{where}: {name} has shape {tuple(shape)}, this objective needs"
                 f" {tuple(value.shape)}; use its own configuration or another run_dir"
             )
 
@@ -229,11 +298,21 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
 
 
-def _explained(error: RuntimeError, accumulate: int) -> Exception:
+def _out_of_memory(error: RuntimeError) -> bool:
     text = str(error)
-    if isinstance(error, torch.OutOfMemoryError) or any(
-        sign in text for sign in ("RESOURCE_EXHAUSTED", "out of memory", "Out of memory")
-    ):
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        sign in text
+        for sign in (
+            "RESOURCE_EXHAUSTED",
+            "out of memory",
+            "Out of memory",
+            "can't allocate memory",
+        )
+    )
+
+
+def _explained(error: RuntimeError, accumulate: int) -> Exception:
+    if _out_of_memory(error):
         return DeviceError(
             f"out of device memory: raise loop.accumulate from {accumulate} to {2 * accumulate}"
             " (the batch and the result stay the same) and start again; it resumes"

@@ -17,14 +17,16 @@ from oct_xla.identity import describe_run
 from oct_xla.journal import Journal, Sink, say
 from oct_xla.learner import Learner
 from oct_xla.metrics import Metrics
+from oct_xla.mirror import Mirror
 from oct_xla.preemption import StopRequest
 from oct_xla.runtime import Runtime
 from oct_xla.settings import LoopConfig
 from oct_xla.sinks import ProgressSink
 from oct_xla.store import Checkpoints
 from oct_xla.trainer import Evaluate, FitResult, Trainer
+from oct_xla.watchers import Profiler, stacks_on_signal
 
-CHECKPOINTS, METRICS, LOCK = "checkpoints", "metrics.jsonl", ".fit-lock"
+CHECKPOINTS, METRICS, PROFILE, LOCK = "checkpoints", "metrics.jsonl", "profile", ".fit-lock"
 
 
 def fit(
@@ -76,8 +78,8 @@ def fit(
         objective, feed, seed=seed, precision=runtime.precision, extra=identity or {}
     )
     settings = {f"loop.{name}": value for name, value in asdict(config).items()}
-    settings |= {"runtime": runtime.name, "processes": runtime.world}
-    store = Checkpoints(check_local(run_dir) / CHECKPOINTS, config.keep_last) if run_dir else None
+    settings |= {"runtime": runtime.name, "processes": runtime.world, "parallel": runtime.parallel}
+    store = _store(run_dir, config, runtime) if run_dir else None
     checkpointer = Checkpointer(store, runtime, facts, settings)
     lock, busy = _lock(run_dir, runtime)
     try:
@@ -86,11 +88,21 @@ def fit(
         run = checkpointer.restore(found, learner)
         told = _sinks(run, config, run_dir, progress, sinks) if runtime.rank == 0 else []
         metrics = Metrics(told, seconds_before=run.seconds, device=runtime.device)
-        trainer = Trainer(learner, feed, checkpointer, metrics, run)
+        profiler = Profiler(
+            config.profiled,
+            run_dir / PROFILE if run_dir else None,
+            rank=runtime.rank,
+            cuda=runtime.device.type == "cuda",
+        )
+        trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler)
         try:
-            with StopRequest() as stop:
-                return trainer.train(learning_rate, evaluate, stop)
+            with stacks_on_signal(), StopRequest() as stop:
+                result = trainer.train(learning_rate, evaluate, stop)
+                learner.hand_back()
+                return result
         finally:
+            profiler.close()
+            checkpointer.close()
             metrics.close()
     finally:
         if lock is not None:
@@ -103,6 +115,13 @@ def _check_batch(feed: Feed, config: LoopConfig, runtime: Runtime) -> None:
             f"feed.batch_size ({feed.config.batch_size}) must be a multiple of devices x"
             f" loop.accumulate ({runtime.devices} x {config.accumulate})"
         )
+
+
+def _store(run_dir: Path, config: LoopConfig, runtime: Runtime) -> Checkpoints:
+    # Only the first process asks the bucket; the others read what it has brought to run_dir.
+    copied = config.checkpoint_url and runtime.rank == 0
+    mirror = Mirror(config.checkpoint_url, config.keep_last) if copied else None
+    return Checkpoints(check_local(run_dir) / CHECKPOINTS, config.keep_last, mirror)
 
 
 def _lock(run_dir: Path | None, runtime: Runtime) -> tuple[int | None, str]:

@@ -9,9 +9,21 @@ import torch
 
 from oct_xla.journal import Sink, say
 
+PARTS = ("data", "wait", "save")
+"""What else than computing a step's time goes to: waiting for a batch; for the device's numbers and
+for the other processes; for a checkpoint to be copied and, where that is asked for, written."""
+
+CLOCKS = frozenset(
+    (
+        *("volumes_per_s", "seconds", "peak_memory_gb"),
+        *("data_wait_fraction", "wait_fraction", "save_fraction", "compute_fraction"),
+    )
+)
+"""Columns of a row that differ between two runs of equal numbers."""
+
 
 class StepClock:
-    """Counts volumes and waiting between two readings, and the seconds of the whole run.
+    """Counts volumes and where the time goes between two readings, and the seconds of the run.
 
     Args:
         seconds_before: seconds of training before a resume.
@@ -24,16 +36,16 @@ class StepClock:
         self._now = now
         self._start = now() - seconds_before
         self._window_start = now()
-        self._waited_s = 0.0
+        self._spent_s = dict.fromkeys(PARTS, 0.0)
         self._volumes = 0
 
     def now(self) -> float:
-        """Seconds on this clock, for `waited`."""
+        """Seconds on this clock, for `spent`."""
         return self._now()
 
-    def waited(self, since: float) -> None:
-        """Add the time since `since` to the waiting for data."""
-        self._waited_s += self._now() - since
+    def spent(self, part: str, since: float) -> None:
+        """Add the time since `since` to one of `PARTS`."""
+        self._spent_s[part] += self._now() - since
 
     def count(self, volumes: int) -> None:
         """Add the volumes of one step, over all processes."""
@@ -47,12 +59,17 @@ class StepClock:
     def read(self) -> dict[str, float]:
         """Return the rates since the last reading, and begin anew."""
         passed = max(self._now() - self._window_start, 1e-9)
+        data, wait, save = (min(self._spent_s[part] / passed, 1.0) for part in PARTS)
         rates = {
             "volumes_per_s": self._volumes / passed,
-            "data_wait_fraction": min(self._waited_s / passed, 1.0),
+            "data_wait_fraction": data,
+            "wait_fraction": wait,
+            "save_fraction": save,
+            "compute_fraction": max(1.0 - data - wait - save, 0.0),
             "seconds": self.seconds,
         }
-        self._window_start, self._waited_s, self._volumes = self._now(), 0.0, 0
+        self._window_start, self._volumes = self._now(), 0
+        self._spent_s = dict.fromkeys(PARTS, 0.0)
         return rates
 
 

@@ -9,16 +9,20 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class Objective(Protocol):
-    """A `torch.nn.Module` with a loss. Two more methods are used where they exist.
+    """A `torch.nn.Module` with a loss. Three more methods are used where they exist.
 
     - `after_step(step: int, steps: int) -> dict[str, float]`: called after each optimiser step that
       was not skipped, `step` counted from 0; moves an EMA teacher; returns numbers to log. It
       must not read from the device.
     - `parameter_groups(weight_decay: float) -> list[dict]`: groups for AdamW; a group's
       "lr_scale" multiplies its learning rate. Without it, all trainable parameters form one group.
+    - `sharding_units() -> list[nn.Module]`: with parallel="fsdp" the modules that are gathered one
+      at a time, each called through `forward`. Without it, the elements of every `ModuleList`.
 
     The whole state is `state_dict()`. `fit` moves the module to the device first, which on XLA
-    makes new parameter objects: keep no list of parameters made before.
+    makes new parameter objects: keep no list of parameters made before. With parallel="fsdp" it
+    trains a copy that is cut over the processes, and brings the one it was given up to date for
+    each evaluation and at the end.
     """
 
     def loss(self, batch: Any, generator: torch.Generator | None) -> Mapping[str, Tensor]:

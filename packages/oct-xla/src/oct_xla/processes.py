@@ -1,8 +1,9 @@
 """CPUs and CUDA GPUs, one a process, joined by torch.distributed."""
 
+import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -11,6 +12,18 @@ from torch import Tensor
 
 from oct_xla.errors import DeviceError
 from oct_xla.runtime import Module, autocast, check_precision
+from oct_xla.sharding import (
+    Piece,
+    check_parallel,
+    cut_like,
+    gathered,
+    global_norm,
+    local,
+    own_pieces,
+    shard_module,
+    sync_gradients,
+    whole_ones,
+)
 from oct_xla.tree import map_tensors
 
 BUCKET_ELEMENTS = 8 * 1024 * 1024  # 32 MB of float32 a collective: few calls, little extra memory
@@ -27,6 +40,7 @@ class NativeRuntime:
     Args:
         kind: "cpu" or "cuda".
         precision: see `oct_xla.runtime.PRECISIONS`.
+        parallel: see `oct_xla.sharding.PARALLELS`; one process alone cuts nothing.
 
     Raises:
         DeviceError: if the device is not there.
@@ -34,8 +48,9 @@ class NativeRuntime:
 
     local_devices = 1
 
-    def __init__(self, kind: str, precision: str = "fp32") -> None:
+    def __init__(self, kind: str, precision: str = "fp32", parallel: str = "ddp") -> None:
         self.name, self.precision = kind, check_precision(precision)
+        self.parallel = check_parallel(parallel)
         if kind == "cuda" and not torch.cuda.is_available():
             raise DeviceError(
                 "runtime cuda: this PyTorch finds no CUDA GPU; check nvidia-smi, install a CUDA"
@@ -46,6 +61,15 @@ class NativeRuntime:
         self.world = dist.get_world_size() if self._distributed else 1
         self.device = self._pick_device(kind)
         self._checked = False
+
+    @property
+    def _cut(self) -> bool:
+        return self.parallel == "fsdp" and self.world > 1
+
+    @property
+    def writers(self) -> int:
+        """Processes that each save a part of every tensor."""
+        return self.world if self._cut else 1
 
     @property
     def devices(self) -> int:
@@ -77,12 +101,30 @@ class NativeRuntime:
         return torch.device("cuda", index)
 
     def prepare(self, module: Module) -> Module:
-        """Move a module to the device and give every process the values of the first."""
+        """Move a module to the device and give every process the values of the first.
+
+        What is cut is a copy, so that whoever holds the module can go on using it, see `whole`.
+        """
+        if self._cut:
+            module = copy.deepcopy(module)
         module.to(self.device)
         if self.world > 1:
             for tensor in (*module.parameters(), *module.buffers()):
                 dist.broadcast(tensor.detach(), src=0)
-        return module
+        return shard_module(module, self.device.type) if self._cut else module
+
+    @contextmanager
+    def whole(self, module: Module, given: Module) -> Iterator[Module]:
+        """Give the module that `prepare` was given the trained values, on the device."""
+        if module is not given:
+            given.to(self.device)
+            trained = module.state_dict()
+            with torch.no_grad():
+                for name, own in given.state_dict().items():
+                    own.copy_(gathered(trained[name]))
+        yield given
+        if module is not given:
+            given.to("cpu")
 
     def put(self, batch: Any) -> Any:
         """Copy a batch to the device; from pinned memory the copy overlaps with work."""
@@ -103,24 +145,36 @@ class NativeRuntime:
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index].manual_seed(seed)
 
-    def reduce_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Average the gradients over the processes, in buckets of one dtype.
+    def reduces_next(self, module: torch.nn.Module, last: bool) -> None:
+        """Say whether the next backward pass is the last of a step; others reduce nothing."""
+        if self._cut:
+            sync_gradients(module, last)
+
+    def reduce_gradients(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Average the gradients over the processes; returns this process's parts of them.
+
+        Whole ones are reduced here, in buckets of one dtype; FSDP has done it on the way.
 
         Raises:
             DeviceError: if the processes used different parameters in their first step.
         """
-        if self.world == 1:
-            return
         used = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.world == 1:
+            return used
         if not self._checked:
             self._check_equal_count(len(used))
-        for bucket in _buckets(used):
+        for bucket in _buckets(whole_ones(used)):
             flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
             dist.all_reduce(flat)
             flat.div_(self.world)
             parts = flat.split([gradient.numel() for gradient in bucket])
             for gradient, part in zip(bucket, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))
+        return [local(gradient) for gradient in used]
+
+    def norm(self, parameters: Sequence[Tensor]) -> Tensor:
+        """Return the norm of the whole gradient, 0-dim, float32."""
+        return global_norm([p.grad for p in parameters if p.grad is not None])
 
     def _check_equal_count(self, count: int) -> None:
         largest, fewest = self.agree(count, -count)
@@ -147,9 +201,15 @@ class NativeRuntime:
         """Return the texts of all processes by rank, on each of them."""
         return texts_of_all(text) if self.world > 1 else [text]
 
-    def host(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors in host memory; those already there are not copied."""
-        return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+    def pieces(self, tensors: Mapping[str, Tensor]) -> dict[str, Piece]:
+        """Return copies in host memory of what this process is to save."""
+        if self.rank >= self.writers:
+            return {}
+        return own_pieces(tensors, first=self.rank == 0)
+
+    def like(self, whole: Tensor, own: Tensor) -> Tensor:
+        """Return a copy of `whole` on the device, cut as `own` is."""
+        return cut_like(whole, own)
 
     def compilations(self) -> int:
         """Return 0: nothing is compiled."""

@@ -7,6 +7,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from oct_xla.sharding import Piece
+
 Module = TypeVar("Module", bound=nn.Module)
 
 PRECISIONS = ("fp32", "bf16")
@@ -22,6 +24,7 @@ class Runtime(Protocol):
         name: "cpu", "cuda" or "xla".
         device: where parameters and batches lie.
         precision: one of `PRECISIONS`.
+        parallel: one of `oct_xla.sharding.PARALLELS`.
         rank: which stripe of the batch this process feeds.
         world: number of processes that feed.
         local_devices: parts into which this process's micro-batch is cut.
@@ -30,9 +33,15 @@ class Runtime(Protocol):
     name: str
     device: torch.device
     precision: str
+    parallel: str
     rank: int
     world: int
     local_devices: int
+
+    @property
+    def writers(self) -> int:
+        """Number of processes, from the first on, that save a part of every tensor."""
+        ...
 
     @property
     def devices(self) -> int:
@@ -40,7 +49,11 @@ class Runtime(Protocol):
         ...
 
     def prepare(self, module: Module) -> Module:
-        """Move a module to the device, equal on all processes."""
+        """Return a module on the device, equal on all processes; another one if it is cut."""
+        ...
+
+    def whole(self, module: Module, given: Module) -> AbstractContextManager[Module]:
+        """Bring what `prepare` was given up to date with what it returned; for evaluations."""
         ...
 
     def put(self, batch: Any) -> Any:
@@ -59,8 +72,16 @@ class Runtime(Protocol):
         """Seed the device's own generator, for dropout."""
         ...
 
-    def reduce_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Replace each gradient by its mean over the processes."""
+    def reduces_next(self, module: nn.Module, last: bool) -> None:
+        """Say whether the next backward pass is the last of a step; others reduce nothing."""
+        ...
+
+    def reduce_gradients(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Replace each gradient by its mean over the processes; returns this process's parts."""
+        ...
+
+    def norm(self, parameters: Sequence[Tensor]) -> Tensor:
+        """Return the norm of the whole gradient of these parameters, 0-dim, float32."""
         ...
 
     def mean(self, values: Tensor) -> Tensor:
@@ -75,8 +96,12 @@ class Runtime(Protocol):
         """Return the texts of all processes by rank, on each of them."""
         ...
 
-    def host(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors in host memory."""
+    def pieces(self, tensors: Mapping[str, Tensor]) -> dict[str, Piece]:
+        """Return copies in host memory of what this process is to save."""
+        ...
+
+    def like(self, whole: Tensor, own: Tensor) -> Tensor:
+        """Return a copy of a whole tensor on the device, cut as `own` is."""
         ...
 
     def compilations(self) -> int:

@@ -28,6 +28,14 @@ class LoopConfig:
     checkpoint_every: int = 500
     """Steps between two checkpoints; 0 saves at the end and when told to stop."""
 
+    save_in_background: bool = True
+    """Whether training goes on while a checkpoint is written; it costs a copy of weights and
+    moments in host memory. Saves before an evaluation and at the end are waited for."""
+
+    checkpoint_url: str = ""
+    """Folder in a bucket, such as gs://bucket/run, that whole checkpoints are copied to, and from
+    which a run on another machine goes on; needs fsspec, with s3fs or gcsfs. Empty copies none."""
+
     keep_last: int = 2
     """Checkpoints that stay; two, so that a damaged one does not cost the run."""
 
@@ -50,6 +58,16 @@ class LoopConfig:
 
     max_skipped: int = 10
     """Steps in a row that may be skipped for a non-finite loss before the run stops."""
+
+    profile: str = ""
+    """First and last step, counted from 1, of which each process writes a trace to the run folder,
+    such as "10:15"; ui.perfetto.dev shows it. Empty profiles nothing."""
+
+    @property
+    def profiled(self) -> range:
+        """The steps to profile, counted from 1."""
+        first, _, last = self.profile.partition(":")
+        return range(int(first), int(last) + 1) if self.profile else range(0)
 
     def __post_init__(self) -> None:
         low, high = self.betas
@@ -77,6 +95,10 @@ class LoopConfig:
             raise ValueError(f"loop.betas ({self.betas}) must each lie in [0, 1)")
         if self.best_mode not in ("max", "min"):
             raise ValueError(f"loop.best_mode ({self.best_mode!r}) must be max or min")
+        first, _, last = self.profile.partition(":")
+        numbers = first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last)
+        if self.profile and not numbers:
+            raise ValueError(f"loop.profile ({self.profile!r}) must be two steps, such as 10:15")
         if self.best_metric and not self.evaluate_every:
             raise ValueError(
                 f"loop.best_metric ({self.best_metric!r}) needs loop.evaluate_every above 0"

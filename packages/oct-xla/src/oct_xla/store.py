@@ -3,8 +3,10 @@
 import json
 import re
 import shutil
+import sys
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,23 @@ from torch import Tensor
 
 from oct_xla.checkpoint import (
     Checkpoint,
+    Written,
     is_whole,
     read_checkpoint,
     read_state,
     replace_state,
-    write_checkpoint,
+    write_part,
+    write_state,
 )
 from oct_xla.errors import CheckpointError
-from oct_xla.files import check_local, fsync_folder, write_atomically
+from oct_xla.files import check_local, fsync_folder, read_json, write_atomically
 from oct_xla.journal import say
+from oct_xla.mirror import Mirror
+from oct_xla.sharding import Piece
 
 BEST = "best.json"
+PATIENCE_S = 600.0
+"""How long the first process waits for the parts of the others."""
 _PREFIX, _TEMPORARY, _DAMAGED = "step-", ".tmp-", "damaged-"
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -41,10 +49,11 @@ class Checkpoints:
     Args:
         root: the folder; made at the first save.
         keep_last: how many checkpoints stay, the best one not counted.
+        mirror: where each of them is copied to, and where newer ones are looked for.
     """
 
-    def __init__(self, root: Path, keep_last: int = 2) -> None:
-        self.root, self.keep_last = check_local(root), keep_last
+    def __init__(self, root: Path, keep_last: int = 2, mirror: Mirror | None = None) -> None:
+        self.root, self.keep_last, self._mirror = check_local(root), keep_last, mirror
 
     def path(self, step: int) -> Path:
         """Return the folder of the checkpoint after `step` steps."""
@@ -87,6 +96,7 @@ class Checkpoints:
         if self.root.is_dir():
             with _writing(self.root):
                 self._remove_unfinished()
+        self._fetch_newer()
         damaged: list[tuple[int, CheckpointError]] = []
         for step in reversed(self._all_steps()):
             try:
@@ -108,6 +118,19 @@ class Checkpoints:
             )
         return None
 
+    def _fetch_newer(self) -> None:
+        if self._mirror is None:
+            return
+        newest = self.newest()
+        step = self._mirror.download_newest(-1 if newest is None else newest, self._make_temporary)
+        if step is not None:
+            with _writing(self.path(step)):
+                if self.path(step).exists():
+                    self._set_aside(step)
+                self._temporary(step).rename(self.path(step))
+                fsync_folder(self.root)
+            say(f"{self.path(step)}: taken from {self._mirror.url}")
+
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
         """Write the checkpoint after `step` steps, then delete those that are no longer kept.
 
@@ -119,20 +142,94 @@ class Checkpoints:
         Raises:
             CheckpointError: if it cannot be written; nothing of it is left behind.
         """
-        temporary, final = self.root / f"{_TEMPORARY}{step:08d}", self.path(step)
-        with _writing(final):
+        self.open(step)
+        own = self.write(step, {name: Piece.whole(tensor) for name, tensor in tensors.items()})
+        return self.commit(step, own, state)
+
+    def open(self, step: int) -> None:
+        """Make an empty folder for the checkpoint after `step` steps, under a temporary name.
+
+        Raises:
+            CheckpointError: if it cannot be made.
+        """
+        self._make_temporary(step)
+
+    def _make_temporary(self, step: int) -> Path:
+        with _writing(self.path(step)):
             self._remove_unfinished()
-            try:
-                temporary.mkdir(parents=True)
-                write_checkpoint(temporary, tensors, {**state, "step": step})
-                if final.exists():  # damaged, or else there would be nothing to save
-                    self._set_aside(step)
-                temporary.rename(final)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+            self._temporary(step).mkdir(parents=True)
+        return self._temporary(step)
+
+    def write(
+        self, step: int, pieces: Mapping[str, Piece], *, part: int = 0, parts: int = 1
+    ) -> Written:
+        """Write one process's pieces into the folder that the first process has opened.
+
+        Processes but the first leave a note beside the file, of what they wrote or why not.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        folder = self._temporary(step)
+        note: dict[str, Any]
+        try:
+            with _writing(self.path(step), folder if part == 0 else None):
+                written = write_part(folder, pieces, part=part, parts=parts)
+            note = written._asdict()
+        except CheckpointError as error:
+            note = {"error": f"process {part}: {error}"}
+            raise
+        finally:
+            if part:
+                with suppress(OSError):  # the first process then waits in vain, and says so
+                    write_atomically(_note(folder, part), json.dumps(note))
+        return written
+
+    def commit(self, step: int, own: Written, state: Mapping[str, Any], *, parts: int = 1) -> Path:
+        """Give the checkpoint its name once all parts are there; deletes those no longer kept.
+
+        Args:
+            step: number of finished optimiser steps.
+            own: what the first process, which calls this, has written.
+            state: anything JSON can hold.
+            parts: number of processes that write.
+
+        Raises:
+            CheckpointError: if a part is missing or cannot be written; nothing of it is left.
+        """
+        folder, final = self._temporary(step), self.path(step)
+        with _writing(final, folder):
+            others = [self._wait_for(step, part) for part in range(1, parts)]
+            for part in range(1, parts):
+                _note(folder, part).unlink()
+            write_state(folder, [own, *others], {**state, "step": step})
+            if is_whole(final):  # saved, but its copy failed
+                self._discard(step)
+            elif final.exists():
+                self._set_aside(step)
+            folder.rename(final)
+        with _writing(final):
             fsync_folder(self.root)
             self._tidy(state)
+        self._copy(step, state)
         return final
+
+    def _wait_for(self, step: int, part: int) -> Written:
+        note, began = _note(self._temporary(step), part), time.monotonic()
+        while not note.exists():
+            if time.monotonic() - began > PATIENCE_S:
+                raise CheckpointError(
+                    f"{self.path(step)}: process {part} has not written its part in"
+                    f" {PATIENCE_S:.0f} s; all must see run_dir"
+                )
+            time.sleep(0.01)
+        content = read_json(note, CheckpointError)
+        if "error" in content:
+            raise CheckpointError(content["error"])
+        return Written(**content)
+
+    def _temporary(self, step: int) -> Path:
+        return self.root / f"{_TEMPORARY}{step:08d}"
 
     def settle(self, step: int, state: Mapping[str, Any]) -> None:
         """Replace the state of a saved checkpoint, as its evaluation is over.
@@ -143,6 +240,12 @@ class Checkpoints:
         with _writing(self.path(step)):
             replace_state(self.path(step), {**state, "step": step})
             self._tidy(state)
+        self._copy(step, state)
+
+    def _copy(self, step: int, state: Mapping[str, Any]) -> None:
+        if self._mirror is not None:
+            best = state.get("best")
+            self._mirror.upload(self.path(step), best["step"] if best else None)
 
     def _all_steps(self) -> list[int]:
         if not self.root.is_dir():
@@ -170,10 +273,13 @@ class Checkpoints:
         best, steps = state.get("best"), self.steps()
         kept = set(steps[-self.keep_last :]) | ({best["step"]} if best else set())
         for step in set(steps) - kept:
-            # Renamed first, so that a kill in the middle leaves no half checkpoint behind.
-            doomed = self.root / f"{_TEMPORARY}old-{step:08d}"
-            self.path(step).rename(doomed)
-            _remove(doomed)
+            self._discard(step)
+
+    def _discard(self, step: int) -> None:
+        # Renamed first, so that a kill in the middle leaves no half checkpoint behind.
+        doomed = self.root / f"{_TEMPORARY}old-{step:08d}"
+        self.path(step).rename(doomed)
+        _remove(doomed)
 
     def _repeat_best(self, state: Mapping[str, Any]) -> None:
         best, path = state.get("best"), self.root / BEST
@@ -192,8 +298,13 @@ def _remove(entry: Path) -> None:
         entry.unlink()
 
 
+def _note(folder: Path, part: int) -> Path:
+    return folder / f"part-{part:05d}.json"
+
+
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _writing(path: Path, doomed: Path | None = None) -> Iterator[None]:
+    """Turn a refusal of the disk into one line; `doomed` does not outlive any error."""
     try:
         yield
     except OSError as error:
@@ -201,3 +312,7 @@ def _writing(path: Path) -> Iterator[None]:
             f"{path}: cannot be written: {error.strerror or error}; free space or choose another"
             " run_dir, the checkpoints before it are untouched"
         ) from error
+    finally:
+        # After a commit there is nothing under that name.
+        if doomed is not None and sys.exc_info()[0] is not None:
+            shutil.rmtree(doomed, ignore_errors=True)

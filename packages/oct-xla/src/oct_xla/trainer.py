@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from oct_xla.checkpointer import Checkpointer, RunState
-from oct_xla.errors import NonFiniteError
+from oct_xla.errors import DeviceError, NonFiniteError
 from oct_xla.feed import Feed
-from oct_xla.learner import Learner
+from oct_xla.journal import say
+from oct_xla.learner import Learner, TooLarge
 from oct_xla.metrics import Metrics
 from oct_xla.preemption import StopRequest
+from oct_xla.watchers import Profiler
 
 Evaluate = Callable[[int], Mapping[str, float] | Iterator[Mapping[str, float] | None]]
 """Scores after that many steps; or an iterator whose last item they are, and which may be left
@@ -41,9 +43,10 @@ class Trainer:
         checkpointer: Checkpointer,
         metrics: Metrics,
         run: RunState,
+        profiler: Profiler,
     ) -> None:
         self.learner, self.feed, self.metrics = learner, feed, metrics
-        self.checkpointer, self.run = checkpointer, run
+        self.checkpointer, self.run, self.profiler = checkpointer, run, profiler
         self.config, self.runtime = learner.config, learner.runtime
 
     def train(
@@ -52,13 +55,20 @@ class Trainer:
         """Take the steps that are left; see `fit`."""
         config, run, clock = self.config, self.run, self.metrics.clock
         learner, batch_size = self.learner, self.feed.config.batch_size
+        learner.accumulate = max(learner.accumulate, run.accumulate)
         batches = self._batches() if run.step < config.steps else iter(())
         learner.objective.train()
         if run.pending and not self._evaluate(evaluate, stop) and self._left:
             return self._stopped()
         while run.step < config.steps and not self._early:
             lr, epoch = learning_rate(run.step), self.feed.epoch(run.step)
-            taken = learner.take(run.step, lr, batches, clock, stop)
+            try:
+                with self.profiler.step(run.step + 1):
+                    taken = learner.take(run.step, lr, batches, clock, stop)
+            except TooLarge:
+                self._halve()
+                batches = self._batches()
+                continue
             self._count(taken.applied)
             clock.count(batch_size)
             run.step += 1
@@ -89,8 +99,9 @@ class Trainer:
             self.run.row, self.run.pending = row, evaluating
             if not evaluating:
                 self._tell()
+        self.checkpointer.poll()
         if evaluating or stopping or self._due(self.config.checkpoint_every):
-            self._save()
+            self._save(waiting=evaluating or stopping or not self.config.save_in_background)
         if not evaluating:
             return stopping
         if stopping:
@@ -102,9 +113,8 @@ class Trainer:
         """Evaluate the saved step and tell its row; False if the run is to stop."""
         run = self.run
         if evaluate is not None:
-            self.learner.objective.eval()
-            scores = self._scores(evaluate, stop)
-            self.learner.objective.train()
+            with self.learner.evaluating():
+                scores = self._scores(evaluate, stop)
             if scores is None:
                 self._tell()
                 return False
@@ -163,9 +173,30 @@ class Trainer:
             self.run.step,
             rank=self.runtime.rank,
             world=self.runtime.world,
-            micro_batches=self.config.accumulate,
+            micro_batches=self.learner.accumulate,
             pinned=self.runtime.device.type == "cuda",
         )
+
+    def _halve(self) -> None:
+        """Go on with micro-batches of half the size, or of one sample; the batch stays.
+
+        Raises:
+            DeviceError: if they hold one sample already.
+        """
+        before, share = self.learner.accumulate, self.feed.config.batch_size // self.runtime.world
+        size = share // before
+        if size == 1:
+            raise DeviceError(
+                "out of device memory with one sample at a time; take a smaller model or volume,"
+                " let it compute blocks again in the backward pass, or cut it with parallel=fsdp"
+            )
+        self.learner.accumulate = share // (size // 2 if size % 2 == 0 else 1)
+        self.run.accumulate = self.learner.accumulate
+        if self.runtime.rank == 0:
+            say(
+                f"step {self.run.step + 1}: out of memory with {size} samples at a time; going on"
+                f" with loop.accumulate {before} -> {self.learner.accumulate}, the batch stays"
+            )
 
     def _due(self, every: int) -> bool:
         step = self.run.step
@@ -187,9 +218,14 @@ class Trainer:
     def _tell(self) -> None:
         self.run.row = self.metrics.tell(self.run.row)
 
-    def _save(self) -> bool:
+    def _save(self, *, waiting: bool) -> None:
+        asked = self.metrics.clock.now()
         self.run.seconds = self.metrics.clock.seconds
-        return self.checkpointer.save(self.run, self.learner)
+        if waiting:
+            self.checkpointer.save(self.run, self.learner)
+        else:
+            self.checkpointer.begin(self.run, self.learner)
+        self.metrics.clock.spent("save", asked)
 
     def _must_save(self) -> None:
         self.run.seconds = self.metrics.clock.seconds

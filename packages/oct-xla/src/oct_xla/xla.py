@@ -1,7 +1,7 @@
 """TPUs, and CPUs in their place, through torch-xla: one program over all devices (SPMD)."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,12 @@ from torch import Tensor
 from oct_xla.errors import DeviceError
 from oct_xla.processes import largest_of_all, texts_of_all
 from oct_xla.runtime import Module, autocast, check_precision
+from oct_xla.sharding import Piece, check_parallel, global_norm
 from oct_xla.tree import map_tensors, tensors_of
 
 
 class XlaRuntime:
-    """All devices as one mesh axis, "data"; parameters are copied, batches are cut.
+    """All devices as one mesh axis, "data"; batches are cut, and so are parameters if asked for.
 
     There is one process a host. The program is written for the global batch and XLA inserts the
     collectives, so gradients and metrics are global already. With several hosts the agreements go
@@ -32,6 +33,8 @@ class XlaRuntime:
 
     Args:
         precision: see `oct_xla.runtime.PRECISIONS`.
+        parallel: see `oct_xla.sharding.PARALLELS`; "fsdp" cuts each parameter along its largest
+            dimension that the devices divide, on the same axis of the mesh as the batch.
 
     Raises:
         DeviceError: if the XLA client does not start.
@@ -39,8 +42,10 @@ class XlaRuntime:
 
     name = "xla"
 
-    def __init__(self, precision: str = "fp32") -> None:
-        self.precision = check_precision(precision)
+    writers = 1  # what the devices hold is one program's, so a host sees it whole
+
+    def __init__(self, precision: str = "fp32", parallel: str = "ddp") -> None:
+        self.precision, self.parallel = check_precision(precision), check_parallel(parallel)
         try:
             xr.use_spmd()
             # Counting starts the client, which must exist before any autograd thread does.
@@ -70,13 +75,29 @@ class XlaRuntime:
         return True
 
     def prepare(self, module: Module) -> Module:
-        """Move a module to the devices; every device holds all of it.
+        """Move a module to the devices, whole to each of them or cut over them.
 
         Parameters become new objects on the way, so ask for them afterwards.
         """
         module.to(self.device)
+        for parameter in module.parameters():
+            self._spread(parameter)
         self.cut()
         return module
+
+    def _spread(self, tensor: Tensor) -> Tensor:
+        """Cut a tensor over the devices, if they divide one of its dimensions."""
+        able = [d for d, size in enumerate(tensor.shape) if size and size % self._devices == 0]
+        if self.parallel == "fsdp" and self._devices > 1 and able:
+            widest = max(able, key=lambda d: tensor.shape[d])
+            axes = tuple("data" if d == widest else None for d in range(tensor.ndim))
+            xs.mark_sharding(tensor, self._mesh, axes)  # type: ignore[attr-defined]
+        return tensor
+
+    def whole(self, module: Module, given: Module) -> AbstractContextManager[Module]:
+        """Return the module: where it lies is no business of who calls it."""
+        del module
+        return nullcontext(given)
 
     def put(self, batch: Any) -> Any:
         """Send this host's part of the batch; the first dimension is cut over the devices."""
@@ -104,8 +125,16 @@ class XlaRuntime:
         torch.default_generator.manual_seed(seed)  # torch.manual_seed is slower
         torch_xla.manual_seed(seed & 0x7FFFFFFF)  # type: ignore[no-untyped-call]
 
-    def reduce_gradients(self, parameters: Sequence[Tensor]) -> None:
-        """Do nothing: the gradient of the global batch is one program's result."""
+    def reduces_next(self, module: torch.nn.Module, last: bool) -> None:
+        """Do nothing: the compiler puts the reductions where they belong."""
+
+    def reduce_gradients(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Return the gradients: that of the global batch is one program's result."""
+        return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+    def norm(self, parameters: Sequence[Tensor]) -> Tensor:
+        """Return the norm of the whole gradient, 0-dim, float32."""
+        return global_norm(self.reduce_gradients(parameters))
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the values: they are of the global batch."""
@@ -119,10 +148,28 @@ class XlaRuntime:
         """Return the texts of all hosts by rank, on each of them."""
         return texts_of_all(text) if self.world > 1 else [text]
 
-    def host(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return copies in host memory."""
+    def pieces(self, tensors: Mapping[str, Tensor]) -> dict[str, Piece]:
+        """Return copies in host memory, whole ones; every host must ask, the first one keeps."""
         self.cut()
-        return {name: tensor.detach().cpu() for name, tensor in tensors.items()}
+        copies = {name: Piece.whole(self._copy(tensor)) for name, tensor in tensors.items()}
+        return copies if self.rank == 0 else {}
+
+    def _copy(self, tensor: Tensor) -> Tensor:
+        """Copy a tensor to the host; put together there, as gathering costs a graph a tensor."""
+        parts: Any = xs.wrap_if_sharded(tensor.detach())
+        if self.world > 1 or not isinstance(parts, xs.XLAShardedTensor):
+            return tensor.detach().to("cpu", copy=True)
+        whole = torch.empty(tensor.shape, dtype=tensor.dtype)
+        for shard in parts.local_shards:
+            place = shard.indices if shard.indices is Ellipsis else tuple(shard.indices)
+            own = whole[place]
+            own.copy_(shard.data[tuple(slice(0, size) for size in own.shape)])  # without padding
+        return whole
+
+    def like(self, whole: Tensor, own: Tensor) -> Tensor:
+        """Return a copy of `whole` on the devices, cut as parameters are."""
+        moved = whole.to(own.device, copy=True)
+        return self._spread(moved) if own.device.type == "xla" else moved
 
     def compilations(self) -> int:
         """Return how many graphs were compiled so far."""

@@ -77,6 +77,7 @@ def assemble(
         refused=len(refusals),
         annotations=plan.annotations,
         annotation_bytes=tuple(annotated) if plan.annotations else (),
+        whites=entries.count_whites(),
     )
     write_quarantine(building / QUARANTINE, refusals)
     sync(building)

@@ -214,14 +214,14 @@ def _hash_sources(
 ) -> tuple[str, ...]:
     """Hash of each record, and of the state of its file and of what lies there for it."""
     whole = [record for record in records if not record.refused]
-    beside = {record.path: one for record in whole if (one := find_companion(record))}
+    beside = {record.path: one for record in whole if (one := find_companion(record)) is not None}
     extra = [path for one in whole for path in (one.mask, one.layers) if path]
     paths = [*(record.path for record in whole), *beside.values(), *extra]
     states = _states(paths, root, tokens)
     found = []
     for record in records:
         state = [STATE, record.to_tree(), states.get(record.path, "")]
-        other = states.get(beside.get(record.path, ""), "absent")
+        other = states.get(beside[record.path], "absent") if record.path in beside else "absent"
         state += [] if other == "absent" else [other]
         state += [states.get(path, "") for path in (record.mask, record.layers) if path]
         content = json.dumps(state)

@@ -195,6 +195,7 @@ def _resampled(
         flags=flags.names,
         signal_db=round(flags.signal_db, 1),
         white=cut.white,
+        white_rule=cut.white_rule,
     )
     if not annotations:
         return Decoded(voxels, entry)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import index as to_int
@@ -45,6 +46,7 @@ class CacheEntry:
         flags: what is suspicious about the scan, of `oct_io.scan.flags.FLAGS`.
         signal_db: how far its tissue stands out from noise; None in a cache older than flags.
         white: grey level of the scan that became 255; None likewise.
+        white_rule: what said so: 8 bits, stated bits, voxels; None in a cache older than that.
         layers: names of its boundaries, in the order in which they lie in the cache.
         mask: names of the classes of its mask; none if it has no mask.
         annotation_at: byte of its shard's file of annotations at which they begin; None without.
@@ -70,6 +72,7 @@ class CacheEntry:
     flags: tuple[str, ...] = ()
     signal_db: float | None = None
     white: int | None = None
+    white_rule: str | None = None
     layers: tuple[str, ...] = ()
     mask: tuple[str, ...] = ()
     annotation_at: int | None = None
@@ -265,6 +268,22 @@ class Entries(Sequence[CacheEntry]):
             for name in names.split():
                 counts[name] = counts.get(name, 0) + number
         return {name: number for name, number in counts.items() if number}
+
+    def count_whites(self) -> dict[str, int]:
+        """How many scans have which grey level as white and by which rule: "4095 by voxels"."""
+        levels, rules = (self.column(name).to_pylist() for name in ("white", "white_rule"))
+        pairs = Counter((level or 0, rule) for level, rule in zip(levels, rules, strict=True))
+        return {
+            f"{level or 'unknown'} by {rule}" if rule else f"{level or 'unknown'}": number
+            for (level, rule), number in sorted(pairs.items(), key=str)
+        }
+
+    def mixed_whites(self) -> list[str]:
+        """Devices whose scans have more than one grey level as white."""
+        levels, devices = self.column("white").to_pylist(), self.coded("device")
+        pairs = set(zip(devices.codes.tolist(), levels, strict=True))
+        times = Counter(code for code, _ in pairs)
+        return sorted(devices.words[code] for code, number in times.items() if number > 1)
 
     def without_flags(self, flags: Iterable[str]) -> NDArray[np.int64]:
         """Numbers of the entries that have none of these flags."""

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ class CacheIndex:
         fingerprint: hash of window and records, whatever their order.
         refused: number of scans in the quarantine.
         annotations: what was asked for along with voxels: layers, mask.
+        whites: how many scans have which grey level as white, and by which rule.
         annotation_bytes: of each shard's file of annotations; 0 where there is none.
     """
 
@@ -53,6 +55,7 @@ class CacheIndex:
     refused: int
     annotations: tuple[str, ...] = ()
     annotation_bytes: tuple[int, ...] = ()
+    whites: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def record_bytes(self) -> int:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from oct_io.cache.entries import ANNOTATED, CacheEntry, Entries
 
 ENTRIES = "entries.arrow"
+LATER = ("white_rule",)  # columns that older tables lack, and that nothing rests on
 BATCH = 1 << 14  # records that are held until they are written; 25 MB of them
 
 
@@ -120,7 +121,11 @@ def map_entries(path: Path, digest: str = "") -> Entries:
     digest = digest or file_hash(path)
     with pa.memory_map(str(path)) as mapped:
         table = pa.ipc.open_file(mapped).read_all()
-    if table.schema not in (_schema(annotated=False), _schema(annotated=True)):
+    schema = _schema(annotated=ANNOTATED[0] in table.column_names)
+    for name in set(LATER) - set(table.column_names):
+        table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
+    if set(table.column_names) != set(schema.names) or table.select(schema.names).schema != schema:
         raise ValueError(f"{path} has other columns")
     table.validate()
+    table = table.select(schema.names)
     return Entries(table, digest=digest)

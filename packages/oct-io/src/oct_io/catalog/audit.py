@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 from oct_io.catalog.header_index import read_known_headers
 from oct_io.catalog.manifest import (
@@ -14,11 +14,12 @@ from oct_io.catalog.manifest import (
     hash_participant,
     list_folder,
     read_manifest,
+    refusal_of,
 )
 from oct_io.catalog.participants import read_participants
 from oct_io.catalog.releases import compare_with_release
 from oct_io.catalog.tables import normal_id
-from oct_io.errors import ScanError, Stage, StoreError, TreeError
+from oct_io.errors import ScanError, StoreError, TreeError
 from oct_io.quarantine import without_name
 from oct_io.readers.registry import DICOM, suffix_of
 from oct_io.records.annotated import AnnotationCounts
@@ -150,12 +151,7 @@ def _scans(
     described = any(suffix_of(path) not in DICOM for path in paths)  # by what lies beside it, too
     tokens = list_tokens(base) if described else change_tokens(base, paths)
     headers = read_known_headers(base, readable, tokens, cache=cache, jobs=jobs, progress=progress)
-    return [(one, _refused(one) if one.refused else next(headers)) for one in records], tokens
-
-
-def _refused(record: ScanRecord) -> ScanError:
-    stage, reason = record.refused or ("fetch", "")
-    return ScanError("", cast(Stage, stage), reason)
+    return [(one, refusal_of(one) if one.refused else next(headers)) for one in records], tokens
 
 
 def _refuse(report: AuditReport, stage: str, reason: str) -> None:

@@ -1,14 +1,14 @@
 """What the headers of a data set said, kept from one start to the next beside the cache made of it.
 
 The file `.NAME.headers.arrow` beside the cache `NAME` has a row a scan: its path, what changes when
-the file does, and its header. It names paths and participants in clear, as
-`quarantine.jsonl` and a written manifest do, and its owner alone may read it.
+the file does, and its header; and likewise a row for each file that had to be looked into to know
+whether it is a scan. It names paths and participants in clear, as `quarantine.jsonl` and a written
+manifest do, and its owner alone may read it.
 """
 
 import json
 import warnings
 import zlib
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, fields
@@ -21,19 +21,22 @@ import pyarrow as pa
 
 from oct_io.catalog.headers import read_headers
 from oct_io.errors import ScanError
+from oct_io.records.discovery import as_text
 from oct_io.records.opening import find_companion
 from oct_io.records.record import ScanRecord
 from oct_io.saving import appearing
 from oct_io.scan.header import ScanHeader
+from oct_io.storage.files import folder_token
 from oct_io.volume import Spacing
 
 VERSION = "2"  # another number where readers see something else in the same file
 COLUMNS = ("path", "state", "header", "check")
-LONGEST_STATE = 200  # letters; of a folder of many files it is hashed
+LONGEST_STATE = 200  # letters; with a long sidecar it is hashed
+LOOK = "\0"  # before the path of a file that was looked into; no path has one
 ROWS = 1 << 16  # of one block of the file
 
 Known = tuple[str, str]
-"""State of a file, and its header as text."""
+"""State of a file, and its header as text, or whether it is a scan."""
 
 
 def index_path(cache: str | Path) -> Path:
@@ -91,12 +94,38 @@ def _is_known(kept: Mapping[str, Known], name: str, state: str) -> bool:
     return name in kept and kept[name][0] == state
 
 
-def forget_headers(cache: str | Path, records: Sequence[ScanRecord]) -> None:
-    """Keep the headers of these scans alone, for all others are gone."""
+def forget_headers(
+    cache: str | Path, records: Sequence[ScanRecord], tokens: Mapping[str, str]
+) -> None:
+    """Keep the headers of these scans alone, and what was seen in files of `tokens`."""
     kept, names = _load(index_path(cache)), set(map(_name, records))
-    if not kept.keys() <= names:
-        rows = {name: known for name, known in kept.items() if name in names}
+    rows = {
+        name: known
+        for name, known in kept.items()
+        if (name[1:] in tokens if name.startswith(LOOK) else name in names)
+    }
+    if len(rows) < len(kept):
         _save(index_path(cache), rows)
+
+
+def known_looks(cache: str | Path, tokens: Mapping[str, str]) -> dict[str, bool]:
+    """Whether files are scans that were looked into by an earlier start and have not changed."""
+    return {
+        name[1:]: answer == "true"
+        for name, (state, answer) in _load(index_path(cache)).items()
+        if name.startswith(LOOK) and tokens.get(name[1:]) == state
+    }
+
+
+def keep_looks(cache: str | Path, tokens: Mapping[str, str], looks: Mapping[str, bool]) -> None:
+    """Keep what was seen in files, for the next start; a path that is no text cannot be kept."""
+    rows = {
+        LOOK + path: (tokens[path], json.dumps(found))
+        for path, found in looks.items()
+        if as_text(path) == path
+    }
+    if rows:
+        _save(index_path(cache), _load(index_path(cache)) | rows)
 
 
 def _name(record: ScanRecord) -> str:
@@ -110,20 +139,22 @@ def scan_states(tokens: Mapping[str, str], records: Sequence[ScanRecord]) -> lis
     That is the token of its file, or those of all files in it if it is a folder; likewise of what
     lies beside it for it, such as a sidecar; and all that manifest and folders say of it.
     """
-    listed = sorted(tokens)
+    folders: dict[str, dict[str, str]] = {}
+    for path, token in tokens.items():
+        folder, _, name = path.rpartition("/")
+        folders.setdefault(folder, {})[name] = token
 
     @remember
     def state_of(path: str) -> str:
         if path in tokens:
             return tokens[path]
-        first, end = (bisect_left(listed, path + mark) for mark in ("/", "0"))  # "0" follows "/"
-        return " ".join(f"{one}={tokens[one]}" for one in listed[first:end])
+        return folder_token(folders[path]) if path in folders else ""
 
     states = []
     for record in records:
         said = [record.sidecar, str(record.spacing_mm or "")]
         beside = find_companion(record)
-        parts = [state_of(record.path), *said, state_of(beside) if beside else ""]
+        parts = [state_of(record.path), *said, "" if beside is None else state_of(beside)]
         states.append(_short(" ".join(filter(None, parts))))
     return states
 

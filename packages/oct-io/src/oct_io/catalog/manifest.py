@@ -1,15 +1,21 @@
 """Which scans a data set holds: an AI-READI manifest, or any folder of scans."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from oct_io.catalog.header_index import forget_headers, read_known_headers
+from oct_io.catalog.header_index import (
+    forget_headers,
+    keep_looks,
+    known_looks,
+    read_known_headers,
+)
 from oct_io.catalog.tables import Row, cell, id_column, normal_id, number_rows
-from oct_io.errors import ScanError, TreeError
-from oct_io.readers.registry import READERS, SUFFIXES, is_marked, lacks_suffix
+from oct_io.errors import ScanError, Stage, TreeError
+from oct_io.readers.registry import DICOM, READERS, SUFFIXES, is_marked, lacks_suffix, suffix_of
 from oct_io.readers.sidecar import FOLDER_SIDECAR
 from oct_io.records.companions import join_segmentations
 from oct_io.records.discovery import (
@@ -20,6 +26,7 @@ from oct_io.records.discovery import (
     find_scans,
     join_series,
 )
+from oct_io.records.looks import Looks
 from oct_io.records.record import ScanRecord as ScanRecord
 from oct_io.records.record import hash_participant as hash_participant
 from oct_io.records.sidecars import FolderSidecars
@@ -27,6 +34,7 @@ from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.protocols import DEVICES, device_name, protocol_token, stated_device
 from oct_io.storage.files import exists, is_folder, join, list_tokens, redact, safe_relative
+from oct_io.storage.together import ask_together
 from oct_io.volume import Laterality
 
 MODALITY = "retinal_oct"
@@ -144,9 +152,9 @@ def _from_manifest(base: str, manifest: str, url: str) -> list[ScanRecord]:
         raise TreeError(f"{redact(url)}: has no column filepath, so it names no scans")
     names = id_column(rows[0], redact(url))
     prefix, cut = _probe(base, manifest, rows)
-    sidecars = FolderSidecars(base)
-    records = ((line, _from_row(line, row, names, prefix, cut)) for line, row in numbered)
-    return _unique((line, _placed(record, base, sidecars)) for line, record in records)
+    records = [_from_row(line, row, names, prefix, cut) for line, row in numbered]
+    placed = _placed(records, base)
+    return _unique((line, record) for (line, _), record in zip(numbered, placed, strict=True))
 
 
 def _probe(base: str, manifest: str, rows: list[Row]) -> tuple[str, str]:
@@ -197,15 +205,29 @@ def _beside(row: Row, name: str, prefix: str, cut: str) -> str:
     return "" if relative is None else prefix + relative.removeprefix(cut)
 
 
-def _placed(record: ScanRecord, base: str, sidecars: FolderSidecars) -> ScanRecord:
-    """The record with what the folders around its scan say, unless its path is no scan's."""
-    if record.refused is not None:
-        return record
-    name = record.path.rpartition("/")[2]
-    known = lacks_suffix(name) or name.lower().endswith(tuple(READERS))
-    if not known and not _is_read(join(base, record.path)):
-        return replace(record, refused=("parse", "its name has no suffix that this reads"))
-    return replace(record, sidecar=sidecars.said(record.path))
+def _placed(records: Sequence[ScanRecord], base: str) -> list[ScanRecord]:
+    """Records with what the folders around their scans say; refused if their path is no scan's."""
+    paths = {record.path for record in records if record.refused is None}
+    asked = sorted(path for path in paths if not _is_known(path))
+    read = ask_together(base, lambda path: _is_read(join(base, path)), asked)
+    unread = {path for path, known in zip(asked, read, strict=True) if not known}
+    sidecars = FolderSidecars(base)
+    described = (path for path in paths - unread if suffix_of(path) not in DICOM)
+    sidecars.fetch({path.rpartition("/")[0] for path in described})
+
+    def place(record: ScanRecord) -> ScanRecord:
+        if record.refused is not None:
+            return record
+        if record.path in unread:
+            return replace(record, refused=("parse", "its name has no suffix that this reads"))
+        return replace(record, sidecar=sidecars.said(record.path))
+
+    return list(map(place, records))
+
+
+def _is_known(path: str) -> bool:
+    name = path.rpartition("/")[2]
+    return lacks_suffix(name) or name.lower().endswith(tuple(READERS))
 
 
 def _is_read(url: str) -> bool:
@@ -313,11 +335,11 @@ def list_folder(
     Raises:
         TreeError: a `volume.json` that cannot be used.
     """
-    found, skipped = find_scans(base, list(tokens))
-    if skipped:
-        LOG.warning("%s", describe_skipped(skipped))
-    headers = read_known_headers(base, found, tokens, cache=cache, jobs=jobs, progress=progress)
-    listed = [(fill_in(record, one), one) for record, one in zip(found, headers, strict=True)]
+    found = _find(base, tokens, cache)
+    readable = [record for record in found if record.refused is None]
+    headers = read_known_headers(base, readable, tokens, cache=cache, jobs=jobs, progress=progress)
+    listed = [(fill_in(record, one), one) for record, one in zip(readable, headers, strict=True)]
+    listed += [(record, refusal_of(record)) for record in found if record.refused is not None]
     folders: list[ScanRecord] = []
 
     def read(series: list[ScanRecord]) -> Iterable[ScanHeader | ScanError]:
@@ -327,5 +349,22 @@ def list_folder(
     whole = join_series(join_segmentations(base, listed), read)
     joined = sorted(whole, key=lambda one: one[0].path)
     if cache is not None:
-        forget_headers(cache, [*found, *folders])
+        forget_headers(cache, [*found, *folders], tokens)
     return [(replace(one, participant_id=normal_id(one.participant_id)), h) for one, h in joined]
+
+
+def _find(base: str, tokens: Mapping[str, str], cache: str | Path | None) -> list[ScanRecord]:
+    """Scans below `base`; what had to be looked into for that is remembered beside the cache."""
+    looks = Looks(base) if cache is None else Looks(base, partial(known_looks, cache, tokens))
+    found, skipped = find_scans(base, list(tokens), looks)
+    if cache is not None:
+        keep_looks(cache, tokens, looks.fresh)
+    if skipped:
+        LOG.warning("%s", describe_skipped(skipped))
+    return found
+
+
+def refusal_of(record: ScanRecord) -> ScanError:
+    """Why a record is refused that is so without a look at its scan."""
+    stage, reason = record.refused or ("fetch", "")
+    return ScanError("", cast(Stage, stage), reason)

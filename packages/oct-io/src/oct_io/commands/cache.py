@@ -79,6 +79,10 @@ def _run(options: argparse.Namespace) -> None:
     if flags:
         listed = ", ".join(f"{number} {name}" for name, number in flags.items())
         plain_console().print(f"flags: {listed}; data.flags=[...] leaves such scans out")
+    listed = ", ".join(f"{number} at {white}" for white, number in index.whites.items())
+    mixed = ", ".join(index.entries.mixed_whites())
+    note = f"; MIXED within {mixed}, so that grey levels may mean different things" if mixed else ""
+    plain_console().print(f"white: {listed or 'unknown'}{note}")
     for kind in index.annotations:
         some, names = index.entries.with_annotation(kind), index.entries.annotation_names(kind)
         listed = ", ".join(sorted({name for one in names for name in one})) or "none"

@@ -6,10 +6,12 @@ throughput JPEG 2000, which that one does not read. Voxels are the same with and
 
 import contextlib
 import importlib.util
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import UID, RLELossless
 
+from oct_io.dicom.codestream import RLE_HEADER
 from oct_io.scan.header import ScanHeader
 
 Frame = NDArray[Any]
@@ -65,11 +68,26 @@ def _decode_faster(name: str, frame: bytes) -> Frame:
 
 
 def _decode_rle(header: ScanHeader, frame: bytes) -> Frame:
+    """Decode a segment for each byte of a voxel, the highest first, within the frame.
+
+    imagecodecs's `dicomrle_decode` reads wherever the frame's own header points to.
+
+    Raises:
+        ValueError: its segments do not lie in it one after another, or hold too few voxels.
+    """
     import imagecodecs
 
-    kind = np.dtype("<u2" if header.allocated == 16 else np.uint8)
-    flat = np.frombuffer(imagecodecs.dicomrle_decode(frame, kind), kind)
-    return flat.reshape(header.shape[1:])
+    each, voxels = header.allocated // 8, header.shape[1] * header.shape[2]
+    count, *starts = struct.unpack("<16I", frame[:RLE_HEADER])
+    bounds = [*starts[:each], len(frame)]
+    if count != each or starts[0] < RLE_HEADER or bounds != sorted(set(bounds)):
+        raise ValueError("segments outside of the frame")
+    out = np.empty((voxels, each), np.uint8)
+    for number, (start, end) in enumerate(pairwise(bounds)):
+        room = bytearray(voxels + 1)  # segments are padded to an even length
+        found = imagecodecs.packbits_decode(frame[start:end], out=room)
+        out[:, each - 1 - number] = np.frombuffer(found, np.uint8, voxels)
+    return out.view("<u2" if each == 2 else np.uint8).reshape(header.shape[1:])
 
 
 def _decode_htj2k(header: ScanHeader, frame: bytes) -> Frame:

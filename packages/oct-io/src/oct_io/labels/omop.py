@@ -246,5 +246,5 @@ def _born(*cells: str) -> date | None:
         if math.isnan(month) or month == 0:
             return date(int(year), 7, 1)
         return date(int(year), int(month), 15 if math.isnan(day) or day == 0 else int(day))
-    except ValueError:
+    except (ValueError, OverflowError):  # no date, or one of the year 4294967296
         return None

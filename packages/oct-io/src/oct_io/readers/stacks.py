@@ -155,7 +155,7 @@ def _check_count(folder: ScanFile, names: list[str]) -> None:
 def natural_order(names: Any) -> list[str]:
     """Names sorted so that `2.png` comes before `10.png`."""
     return sorted(
-        names, key=lambda name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)]
+        names, key=lambda name: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", name)]
     )
 
 

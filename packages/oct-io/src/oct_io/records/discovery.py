@@ -1,27 +1,29 @@
 """Which files and folders of a tree without a manifest are scans, and what was passed over."""
 
 import logging
+import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from oct_io.errors import ScanError
 from oct_io.readers.registry import DICOM, SUFFIXES, is_marked, lacks_suffix
 from oct_io.readers.sidecar import FOLDER_SIDECAR, sidecar_name
 from oct_io.readers.stacks import IMAGES, is_stack, natural_order
 from oct_io.records.companions import set_aside
+from oct_io.records.looks import Looks
 from oct_io.records.record import ScanRecord
 from oct_io.records.sidecars import FolderSidecars
 from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader
-from oct_io.storage.buckets import current_storage
-from oct_io.storage.files import join
+from oct_io.storage.disk import is_hidden
 
 LOG = logging.getLogger("oct_io")
 TIFF = (".tif", ".tiff")
 HEAD_BYTES = 4096  # in which a HEYEX export names its root element
+NO_TEXT = re.compile("[\udc80-\udcff]")  # bytes of a name that are not UTF-8, as Python reads them
 PLACED = ("frame_positions", "localizer")  # sources that tell one volume from two of one series
 
 TABLES = (FOLDER_SIDECAR, "participants.tsv", "participants.csv")  # are read, and are no scans
@@ -35,17 +37,21 @@ def describe_skipped(skipped: Counter[str]) -> str:
     return f"passed over, no scans: {kinds}"
 
 
-def find_scans(base: str, paths: Sequence[str]) -> tuple[list[ScanRecord], Counter[str]]:
+def find_scans(
+    base: str, paths: Sequence[str], looks: Looks | None = None
+) -> tuple[list[ScanRecord], Counter[str]]:
     """Files and folders below `base` that are scans, by path, and counts of the files that are not.
 
     A file is a scan by its ending, by the mark of DICOM where it has none, by its root element if
     it is an .xml, and by its pages if it is a TIFF. A folder is one if it holds images and no
     scans, and a `volume.json` in it or above it speaks of it: pictures of anything are common. What
-    is called the mask or the layers of a scan is none; its path is in the record of that scan.
+    is called the mask or the layers of a scan is none; its path is in the record of that scan. A
+    scan whose path is no text is refused, for neither a cache nor a manifest could name it.
 
     Args:
         base: local folder or fsspec URL.
         paths: of all files below it, relative, as from `list_tokens`.
+        looks: what is in files that must be looked into; None looks into all of them.
 
     Raises:
         TreeError: a `volume.json` that cannot be used.
@@ -53,50 +59,68 @@ def find_scans(base: str, paths: Sequence[str]) -> tuple[list[ScanRecord], Count
     folders: dict[str, list[str]] = {}
     skipped: Counter[str] = Counter()
     for path in paths:
-        if any(part.startswith(".") for part in path.split("/")):
+        if is_hidden(path):
             skipped["hidden"] += 1
         else:
             folders.setdefault(path.rpartition("/")[0], []).append(path)
     sidecars = FolderSidecars(base, set(paths))
-    marked = _marked(base, [path for inside in folders.values() for path in inside])
+    sidecars.fetch(folders)
+    seen = _look_into(folders, looks or Looks(base))
     scans: list[str] = []
     for folder, inside in folders.items():
         described = bool(sidecars.of_folder(folder))
-        scans += _scans_in(base, folder, inside, marked, described, skipped)
+        scans += _scans_in(folder, inside, seen, described, skipped)
     found = [ScanRecord(path=one, sidecar=sidecars.said(one)) for one in sorted(scans)]
-    return set_aside(found, paths), skipped
+    return list(map(_named, set_aside(found, paths))), skipped
 
 
-def _marked(base: str, paths: Sequence[str]) -> set[str]:
-    """Files without an ending that bear the mark of DICOM, or that cannot be fetched."""
+def _named(record: ScanRecord) -> ScanRecord:
+    """The record, or one that is refused and can be written down where its path is no text."""
+    path = as_text(record.path)
+    if path == record.path:
+        return record
+    return ScanRecord(path=path, refused=("fetch", "its path is not UTF-8; rename it"))
 
-    def is_scan(path: str) -> bool:
-        try:
-            return is_marked(ScanFile(url=join(base, path)))
-        except ScanError:
-            return True  # what is wrong with it is said when its header is read
 
-    bare = [path for path in paths if lacks_suffix(path.rpartition("/")[2])]
-    if "://" not in base:
-        return set(filter(is_scan, bare))
-    with ThreadPoolExecutor(current_storage().connections) as pool:
-        return {path for path, found in zip(bare, pool.map(is_scan, bare), strict=True) if found}
+def as_text(path: str) -> str:
+    """A path with %FF in the place of a byte 255 that is not UTF-8, and so on."""
+    return NO_TEXT.sub(lambda found: f"%{ord(found[0]) & 0xFF:02X}", path)
+
+
+class _Seen(NamedTuple):
+    """Paths of files that are scans by what is in them."""
+
+    marked: set[str]
+    exports: set[str]
+    stacks: set[str]
+
+
+def _look_into(folders: Mapping[str, Sequence[str]], looks: Looks) -> _Seen:
+    """Look into the files whose names do not say it; of TIFFs into the first of a folder first."""
+    every = [path for inside in folders.values() for path in inside]
+    bare = [path for path in every if lacks_suffix(path.rpartition("/")[2])]
+    marked = looks.among(bare, is_marked, unread=True)  # why not is said when headers are read
+    exports = looks.among(_ending(every, (".xml",)), _is_heyex, unread=True)
+    exporting = {path.rpartition("/")[0] for path in exports}
+    tiffs = [
+        natural_order(found)
+        for folder, inside in folders.items()
+        if folder not in exporting and (found := _ending(inside, TIFF))
+    ]
+    stacks = looks.among([one[0] for one in tiffs], is_stack, unread=False)
+    rest = [path for one in tiffs if one[0] in stacks for path in one[1:]]
+    return _Seen(marked, exports, stacks | looks.among(rest, is_stack, unread=True))
 
 
 def _scans_in(
-    base: str,
-    folder: str,
-    inside: Sequence[str],
-    marked: Collection[str],
-    described: bool,
-    skipped: Counter[str],
+    folder: str, inside: Sequence[str], seen: _Seen, described: bool, skipped: Counter[str]
 ) -> list[str]:
     """Scans among the files `inside` of one folder, or the folder itself; counts all others."""
     images = _ending(inside, IMAGES)
-    scans = [path for path in inside if path in marked or path.lower().endswith(SUFFIXES)]
-    exports = [path for path in _ending(inside, (".xml",)) if _is_heyex(base, path)]
-    stacks = [] if exports else _stacks(base, _ending(images, TIFF))
-    scans += exports + stacks
+    named = [path for path in inside if path.lower().endswith(SUFFIXES)]
+    exports = [path for path in inside if path in seen.exports]
+    stacks = [path for path in images if path in seen.stacks]
+    scans = [*named, *(path for path in inside if path in seen.marked), *exports, *stacks]
     used = {*scans, *(images if exports else ())}
     if images and not exports:
         alone = sorted(set(images) - set(stacks))
@@ -112,7 +136,7 @@ def _scans_in(
     for path in set(inside) - used - set(images):
         name = path.rpartition("/")[2]
         if name not in TABLES and name not in own:
-            skipped[_kind(name)] += 1
+            skipped[_kind(as_text(name))] += 1
     return scans
 
 
@@ -126,24 +150,8 @@ def _ending(paths: Sequence[str], suffixes: tuple[str, ...]) -> list[str]:
     return [path for path in paths if path.lower().endswith(suffixes)]
 
 
-def _is_heyex(base: str, path: str) -> bool:
-    try:
-        return b"HEDX" in ScanFile(url=join(base, path)).head(HEAD_BYTES)
-    except ScanError:
-        return True
-
-
-def _stacks(base: str, paths: list[str]) -> list[str]:
-    """TIFFs that are scans; none of a folder whose first one is a single B-scan."""
-
-    def is_scan(path: str) -> bool:
-        try:
-            return is_stack(ScanFile(url=join(base, path)))
-        except ScanError:
-            return path != ordered[0]  # the first one decides; another one is refused by itself
-
-    ordered = natural_order(paths)
-    return list(filter(is_scan, ordered)) if ordered and is_scan(ordered[0]) else []
+def _is_heyex(file: ScanFile) -> bool:
+    return b"HEDX" in file.head(HEAD_BYTES)
 
 
 def fill_in(record: ScanRecord, header: ScanHeader | ScanError) -> ScanRecord:

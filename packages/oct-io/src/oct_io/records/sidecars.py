@@ -1,7 +1,7 @@
 """What `volume.json` files say of all scans below their folder, each file read once."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from oct_io.errors import ScanError, TreeError
@@ -9,6 +9,7 @@ from oct_io.readers.registry import DICOM, suffix_of
 from oct_io.readers.sidecar import FOLDER_SIDECAR, merge_fields, parse_fields
 from oct_io.scan.file import ScanFile
 from oct_io.storage.files import join
+from oct_io.storage.together import ask_together
 
 
 class FolderSidecars:
@@ -23,8 +24,24 @@ class FolderSidecars:
                 each folder on the way to a scan.
         """
         self._root, self._present = root, present
+        self._own: dict[str, dict[str, Any]] = {}
         self._fields: dict[str, dict[str, Any]] = {}
         self._texts: dict[str, str] = {}
+
+    def fetch(self, folders: Iterable[str]) -> None:
+        """Read the sidecars in the relative `folders` and above them, many at a time in a bucket.
+
+        Raises:
+            TreeError: a sidecar that cannot be used.
+        """
+        wanted: set[str] = set()
+        for folder in folders:
+            while folder not in wanted:
+                wanted.add(folder)
+                folder = _parent(folder)
+        unread = sorted(wanted - self._own.keys())
+        found = ask_together(self._root, self._read, unread)
+        self._own |= dict(zip(unread, found, strict=True))
 
     def said(self, path: str) -> str:
         """JSON of what is said of the scan at the relative `path`; "" if nothing, and of DICOM.
@@ -48,7 +65,8 @@ class FolderSidecars:
     def _merged(self, folder: str) -> dict[str, Any]:
         if folder not in self._fields:
             above = self._merged(_parent(folder)) if folder else {}
-            self._fields[folder] = merge_fields(above, self._read(folder))
+            self.fetch([folder])
+            self._fields[folder] = merge_fields(above, self._own[folder])
         return self._fields[folder]
 
     def _read(self, folder: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
-from oct_io.space.grey import white_level
+from oct_io.space.grey import find_white
 from oct_io.space.windows import WINDOWS as WINDOWS
 from oct_io.space.windows import Triple
 from oct_io.space.windows import Window as Window
@@ -25,6 +25,7 @@ class Resampled(NamedTuple):
     origin_mm: Triple  # from the scan's outer corner to the window's, negative where padded
     mirrored: bool = False  # columns run from the scan's last to its first; origin_mm alike
     white: int = 255  # grey level of the scan that became 255
+    white_rule: str = "8 bits"  # what said so, as in `grey.White`
 
 
 class Placement(NamedTuple):
@@ -47,7 +48,7 @@ def resample(volume: OctVolume, window: Window) -> Resampled:
     that takes all of it is cut in voxels, and spacing and origin are NaN.
     """
     spacing, origin, matrices = place(volume, window)
-    white = white_level(volume)
+    white, white_rule = find_white(volume)
     result = _apply(volume.voxels, matrices)
     if white != 255:
         result *= np.float32(255 / white)
@@ -56,7 +57,8 @@ def resample(volume: OctVolume, window: Window) -> Resampled:
     mirrored = window.mirrors(volume)
     if mirrored:
         result = result[:, :, ::-1]
-    return Resampled(result.astype(np.uint8, order="C"), spacing, origin, mirrored, white)
+    cut = result.astype(np.uint8, order="C")
+    return Resampled(cut, spacing, origin, mirrored, white, white_rule)
 
 
 def place(volume: OctVolume, window: Window) -> Placement:

@@ -17,6 +17,7 @@ from typing import Any
 from oct_io.errors import ScanError, StoreError, TreeError
 from oct_io.storage.buckets import current_storage, is_bucket, open_filesystem, redact, schemes_of
 from oct_io.storage.content_cache import ContentCache
+from oct_io.storage.disk import files_in, is_hidden, list_disk
 from oct_io.storage.outages import with_retries
 from oct_io.storage.transport import Answer, fetch_range
 from oct_io.storage.verdicts import TooLarge, status_of
@@ -30,6 +31,7 @@ __all__ = [
     "change_tokens",
     "exists",
     "file_size",
+    "folder_token",
     "is_folder",
     "join",
     "list_folder",
@@ -194,8 +196,10 @@ def _reason(error: Exception) -> str:
         return "no permission to read it"
     if str(error).startswith("Forbidden"):  # gcsfs
         return "no permission to read it"
-    if isinstance(error, IsADirectoryError | NotADirectoryError):
+    if isinstance(error, IsADirectoryError):
         return "not a file"
+    if isinstance(error, NotADirectoryError):
+        return "not a folder"
     if isinstance(error, TooLarge):
         return str(error)
     if isinstance(error, OSError) and error.errno and status is None:
@@ -269,8 +273,16 @@ def list_folder(url: str | Path, *, storage_options: Options | None = None) -> l
     """
     filesystem, path = open_filesystem(url, storage_options)
     with _reaching(url):
-        found = _ask(filesystem, "ls", path, detail=True)
-    return sorted(str(one["name"]).rsplit("/", 1)[-1] for one in found if one["type"] == "file")
+        return sorted(_files_in(filesystem, path))
+
+
+def _files_in(filesystem: Any, path: str) -> dict[str, str]:
+    """What changes when a file in a folder does, by name."""
+    if "file" in schemes_of(filesystem):
+        return {name: _change_token(info) for name, info in files_in(filesystem, path).items()}
+    found = _ask(filesystem, "ls", path, detail=True)
+    files = [one for one in found if one["type"] == "file"]
+    return {str(one["name"]).rpartition("/")[2]: _change_token(one) for one in files}
 
 
 @contextmanager
@@ -287,47 +299,53 @@ def _reaching(url: str | Path) -> Iterator[None]:
 def change_tokens(root: str | Path, relatives: Sequence[str]) -> dict[str, str]:
     """What changes when a file below `root` does, by relative path; "absent" for missing files.
 
-    Size and modification time or entity tag; of a folder, a hash over those of the files in it. In
-    a bucket, one listing serves all files.
+    Size and modification time or entity tag; of a folder ("" for the root itself), a hash over
+    those of the files in it. In a bucket, one listing serves all files.
     """
     filesystem, base = open_filesystem(root)
     base = base.rstrip("/")
-    local = "file" in schemes_of(filesystem)
+    if "file" in schemes_of(filesystem):
+        paths = {one: _below(base, one) for one in relatives}
+        return {one: _state_on_disk(filesystem, path) for one, path in paths.items()}
     with _reaching(root):
-        listed = {} if local else _ask(filesystem, "find", base, detail=True)
-    folders: dict[str, list[Mapping[str, Any]]] = {}
+        listed = _ask(filesystem, "find", base, detail=True)
+    folders: dict[str, dict[str, str]] = {}
     for path, info in listed.items():
-        folders.setdefault(path.rpartition("/")[0], []).append(info)
+        folder, _, name = str(path).rpartition("/")
+        folders.setdefault(folder, {})[name] = _change_token(info)
     tokens = {}
-    for relative in relatives:
-        path = f"{base}/{relative}"
-        if local:
-            listed, folders = _local_state(filesystem, path)
+    for relative in dict.fromkeys(relatives):
+        path = _below(base, relative)
         if path in folders:
-            tokens[relative] = _folder_token(folders[path])
+            tokens[relative] = folder_token(folders[path])
         else:
             tokens[relative] = _change_token(listed[path]) if path in listed else "absent"
     return tokens
 
 
-def _local_state(
-    filesystem: Any, path: str
-) -> tuple[dict[str, Any], dict[str, list[Mapping[str, Any]]]]:
-    """What lies at `path`: (the file by its path, the files of the folder by its path)."""
+def _below(base: str, relative: str) -> str:
+    return f"{base}/{relative}" if relative else base
+
+
+def _state_on_disk(filesystem: Any, path: str) -> str:
+    """What changes with the file or folder at `path`; "absent" if it cannot be asked."""
     with suppress(OSError):
         info = filesystem.info(path)
         if info["type"] != "directory":
-            return {path: info}, {}
-        return {}, {
-            path: [one for one in filesystem.ls(path, detail=True) if one["type"] == "file"]
-        }
-    return {}, {}
+            return _change_token(info)
+        return folder_token(_files_in(filesystem, path))
+    return "absent"
 
 
-def _folder_token(files: Sequence[Mapping[str, Any]]) -> str:
-    """One token of all files of a folder; its first part is their size, as in that of a file."""
-    named = sorted(f"{str(one['name']).rpartition('/')[2]}:{_change_token(one)}" for one in files)
-    size = sum(int(one.get("size") or 0) for one in files)
+def folder_token(files: Mapping[str, str]) -> str:
+    """One token for a folder of what changes when a file in it does, by name.
+
+    Its first part is their size, as in that of a file. Hidden files do not count: a cache that lies
+    there keeps its own in them.
+    """
+    seen = {name: token for name, token in files.items() if not is_hidden(name)}
+    named = sorted(f"{name}:{token}" for name, token in seen.items())
+    size = sum(int(size) for token in seen.values() if (size := token.split(":")[0]).isdigit())
     return f"{size}:{hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16]}"
 
 
@@ -340,7 +358,8 @@ def _change_token(info: Mapping[str, Any]) -> str:
 def list_tokens(root: str | Path) -> dict[str, str]:
     """What changes when a file does, by relative path, of all files below `root`; one listing.
 
-    The tokens are those of `change_tokens`; sorted by path.
+    The tokens are those of `change_tokens`; sorted by path. What a listing of a disk does not
+    enter, such as links out of the root, is counted in one line of the log.
 
     Raises:
         TreeError: it cannot be reached.
@@ -348,13 +367,11 @@ def list_tokens(root: str | Path) -> dict[str, str]:
     filesystem, base = open_filesystem(root)
     base = base.rstrip("/")
     with _reaching(root):
-        found = _ask(filesystem, "find", base, detail=True)
-    links = [path for path, info in found.items() if info.get("islink")]
-    for path in links:  # a listing has the time of the link, not of what it leads to
-        with suppress(OSError):
-            found[path] = filesystem.info(str(path))
-    paths = sorted(map(str, found))
-    return {path[len(base) :].lstrip("/"): _change_token(found[path]) for path in paths}
+        if "file" in schemes_of(filesystem):
+            found, cut = list_disk(filesystem, base or "/"), 0
+        else:
+            found, cut = _ask(filesystem, "find", base, detail=True), len(base)
+    return {path[cut:].lstrip("/"): _change_token(found[path]) for path in sorted(found)}
 
 
 def walk_files(root: str | Path, suffix: str | tuple[str, ...]) -> Iterator[str]:

@@ -1,0 +1,159 @@
+"""Parameters cut over processes (FSDP2), and the pieces that a tensor is cut into."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
+
+Module = TypeVar("Module", bound=nn.Module)
+
+PARALLELS = ("ddp", "fsdp")
+"""ddp: every device holds all parameters. fsdp: each holds a part of parameters, gradients, moments
+of the optimiser and the teacher, and gathers a block when it computes it."""
+
+
+class Piece(NamedTuple):
+    """A part of a tensor, or all of it.
+
+    Attributes:
+        tensor: the part.
+        offset: where it begins in each dimension.
+        shape: of the whole tensor.
+    """
+
+    tensor: Tensor
+    offset: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def whole(cls, tensor: Tensor) -> "Piece":
+        """Return a tensor as its only piece."""
+        return cls(tensor, (0,) * tensor.ndim, tuple(tensor.shape))
+
+
+def check_parallel(parallel: str) -> str:
+    """Return `parallel`.
+
+    Raises:
+        ValueError: if it is not one of `PARALLELS`.
+    """
+    if parallel not in PARALLELS:
+        raise ValueError(f"parallel ({parallel!r}) must be one of {', '.join(PARALLELS)}")
+    return parallel
+
+
+def shard_module(module: Module, device_type: str) -> Module:
+    """Cut the parameters of a module over all processes, in place; `loss` gathers them.
+
+    What is gathered at once is a block: an element of a `ModuleList`, or what the module's own
+    `sharding_units()` lists. All that stands in no block is gathered together. A parameter that is
+    a single number stays whole.
+    """
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+
+    mesh = init_device_mesh(device_type, (dist.get_world_size(),))
+    numbers = {parameter for parameter in module.parameters() if not parameter.ndim}
+    for unit in units(module):
+        fully_shard(unit, mesh=mesh, ignored_params=numbers)
+    fully_shard(module, mesh=mesh, ignored_params=numbers)
+    register_fsdp_forward_method(module, "loss")
+    return module
+
+
+def units(module: nn.Module) -> list[nn.Module]:
+    """List the blocks of a module that are gathered one at a time, inner ones first."""
+    own = getattr(module, "sharding_units", None)
+    if own is not None:
+        return list(own())
+    lists = [one for one in module.modules() if isinstance(one, nn.ModuleList)]
+    found = [block for one in lists for block in one if any(True for _ in block.parameters())]
+    return [block for block in reversed(found) if type(block).forward is not nn.Module.forward]
+
+
+def sync_gradients(module: nn.Module, wanted: bool) -> None:
+    """Have the next backward pass reduce gradients over the processes, or only add them up."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(wanted)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this process's part of a tensor; the same memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_ones(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors that are not cut."""
+    return [tensor for tensor in tensors if not isinstance(tensor, DTensor)]
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """Return a tensor whole, on every process, which must all ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def cut_like(whole: Tensor, own: Tensor) -> Tensor:
+    """Return a copy of a whole tensor cut over the processes, and on the device, as `own` is."""
+    if not isinstance(own, DTensor):
+        return whole.to(own.device, copy=True)
+    piece = cut(whole, own)
+    return DTensor.from_local(
+        piece.tensor.to(own.device, copy=True),
+        own.device_mesh,
+        own.placements,
+        run_check=False,
+        shape=own.shape,
+        stride=own.stride(),
+    )
+
+
+def cut(whole: Tensor, own: DTensor) -> Piece:
+    """Return the piece of `whole` that this process has of `own`; the same memory."""
+    first, count = _rows(own)
+    offset = (first, *(0 for _ in own.shape[1:]))
+    return Piece(whole[first : first + count], offset, tuple(own.shape))
+
+
+def own_pieces(tensors: Mapping[str, Tensor], *, first: bool) -> dict[str, Piece]:
+    """Return what this process is to save, copied to host memory.
+
+    Args:
+        tensors: by name, the same names on all processes.
+        first: whether this is the first process, which saves what is not cut.
+    """
+    found: dict[str, Piece] = {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, DTensor):
+            part = tensor.to_local().detach()
+            if part.numel():
+                offset = (_rows(tensor)[0], *(0 for _ in tensor.shape[1:]))
+                found[name] = Piece(part.to("cpu", copy=True), offset, tuple(tensor.shape))
+        elif first:
+            found[name] = Piece.whole(tensor.detach().to("cpu", copy=True))
+    return found
+
+
+def _rows(own: DTensor) -> tuple[int, int]:
+    """First row and number of rows that this process has; FSDP cuts as `torch.chunk` does."""
+    (placement,) = own.placements
+    assert isinstance(placement, Shard)
+    assert placement.dim == 0
+    rows, world = own.shape[0], own.device_mesh.size()
+    first = min(own.device_mesh.get_local_rank() * -(-rows // world), rows)
+    return first, int(own.to_local().shape[0])
+
+
+def global_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the norm of all gradients together, 0-dim, in float32; all processes must ask."""
+    cut = [gradient.to_local() for gradient in gradients if isinstance(gradient, DTensor)]
+    norm = torch.nn.utils.get_total_norm(whole_ones(gradients)).float()
+    if cut:
+        square = torch.nn.utils.get_total_norm(cut).float().square()
+        dist.all_reduce(square)
+        norm = (square + norm.square()).sqrt()
+    return norm

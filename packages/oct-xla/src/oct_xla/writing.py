@@ -1,0 +1,43 @@
+"""Work on a thread beside the training, one at a time, whose failure is a text."""
+
+import threading
+from collections.abc import Callable
+
+from oct_xla.errors import CheckpointError
+
+
+class Writing:
+    """A save in flight; begins at once.
+
+    A daemon thread: whoever ends the process without waiting leaves a temporary folder, no more.
+
+    Args:
+        work: writes; nothing it uses may change meanwhile.
+    """
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self._failure = ""
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="oct-xla-save", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except CheckpointError as error:
+            self._failure = str(error)
+        except BaseException as error:  # a defect of ours: raised again where it is waited for
+            self._error = error
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is over and did not succeed."""
+        return not self._thread.is_alive() and bool(self._failure or self._error)
+
+    def wait(self) -> str:
+        """Wait until it is over; returns why it failed, or nothing."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._failure
