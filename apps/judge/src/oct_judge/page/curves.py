@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from oct_report import Axis, Drawing, Line, Page, chart, matrix
 
-from oct_judge.page.reading import OWN, UNTRAINED, YES_OR_NO, Results, text, word
+from oct_judge.candidates import PRETRAINED, RANDOM
+from oct_judge.page.reading import YES_OR_NO, Results, text, word
 
-SHOWN = (OWN, UNTRAINED)
+SHOWN = (PRETRAINED, RANDOM)
 
 
 def add_curves(page: Page, results: Results) -> None:
@@ -64,7 +65,7 @@ def _drawings(name: str, found: Mapping[str, Any]) -> list[Drawing]:
 
 def _benefit(name: str, found: Mapping[str, Any]) -> Drawing:
     lines = [_line(who, found[who]["benefit"]) for who in SHOWN if who in found]
-    everybody = _line("treat everybody", found[OWN]["benefit_all"])._replace(low=(), high=())
+    everybody = _line("treat everybody", found[PRETRAINED]["benefit_all"])._replace(low=(), high=())
     nobody = Line("treat nobody", [0, 1], [0, 0], reference=True)
     highest = max([0.05, *(y for one in lines for y in one.y if np.isfinite(y))])
     return Drawing(

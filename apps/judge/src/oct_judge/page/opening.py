@@ -7,7 +7,9 @@ from typing import Any
 from oct_report import Page
 from oct_vjepa.measures.units import Interval
 
-from oct_judge.page.reading import UNTRAINED, YES_OR_NO, Results, interval, text, word
+from oct_judge.candidates import RANDOM
+from oct_judge.page.reading import YES_OR_NO, Results, interval, text, word
+from oct_judge.results import best_baseline
 
 TIMES = 100
 
@@ -127,33 +129,20 @@ def along_sentence(results: Results, line: Mapping[str, Any]) -> str:
 
 def tiles_of(results: Results) -> dict[str, str]:
     """The few figures to read first."""
-    metrics, metric = results.card["metrics"], results.headline
+    document, metrics, metric = results.document, results.card["metrics"], results.headline
     tiles = {f"{word(metric)} of the encoder": _short(interval(metrics[metric]))}
-    untrained = results.candidate(UNTRAINED)
+    untrained = results.candidate(RANDOM)
     if untrained and untrained["gain"]:
         gain = interval(untrained["gain"]["difference"])
-        tiles["more than without training"] = _short(gain, "+")
-    if best := best_rival(results):
+        tiles["difference to no training"] = _short(gain, "+")
+    if best := results.candidate(best_baseline(document)):
         tiles[f"best baseline: {best['name']}"] = _short(interval(best["card"]["metrics"][metric]))
     for name in ("balanced_accuracy", "ece", "mae"):
         if name in metrics:
-            of = f", {results.document['question']['unit']}" if name == "mae" else ""
+            of = f", {document['question']['unit']}" if name == "mae" else ""
             tiles[word(name) + of.removesuffix(", ")] = _short(interval(metrics[name]))
     tiles["test participants"] = str(results.card["participants"])
     return tiles
-
-
-def best_rival(results: Results) -> Mapping[str, Any] | None:
-    """The baseline with the best headline among those that have seen no encoder."""
-    metric = results.headline
-    alone = [
-        one
-        for one in results.document["candidates"]
-        if not one["name"].startswith(("pretrained", UNTRAINED))
-        and not one["name"].endswith(", grey ranks")
-        and one["card"]["metrics"][metric][0] is not None
-    ]
-    return max(alone, key=lambda one: one["card"]["metrics"][metric][0], default=None)
 
 
 def _short(one: Interval, sign: str = "") -> str:

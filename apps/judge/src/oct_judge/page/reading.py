@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from oct_vjepa.measures.units import Interval
 
-FORMAT = 2
-OWN = "pretrained"
-UNTRAINED = "random init"
+from oct_judge.candidates import PRETRAINED
+from oct_judge.results import FORMAT
+
 WORDS = {
     "auroc": "AUROC",
     "auprc": "AUPRC",
@@ -76,7 +76,7 @@ class Results:
     @property
     def own(self) -> Mapping[str, Any]:
         """The encoder's line."""
-        return self.candidate(OWN) or self.document["candidates"][0]
+        return self.candidate(PRETRAINED) or self.document["candidates"][0]
 
     @property
     def card(self) -> Mapping[str, Any]:

@@ -6,7 +6,8 @@ from typing import Any
 from oct_report import Page, strip
 from oct_report.page import Cell
 
-from oct_judge.page.reading import NOTHING, OWN, Results, number, text, word
+from oct_judge.candidates import PRETRAINED
+from oct_judge.page.reading import NOTHING, Results, number, text, word
 
 BESIDE = {"nominal": "balanced_accuracy", "ordinal": "balanced_accuracy", "regression": "mae"}
 
@@ -26,7 +27,7 @@ def add_rivals(page: Page, results: Results) -> None:
     second = BESIDE.get(results.kind, "auprc" if results.is_counted else "")
     head = ["features", "", word(metric), *([word(second)] if second else [])]
     rows = [_row(one, metric, second, low, high, NOTHING[metric]) for one in lines]
-    own = [at for at, one in enumerate(lines) if one["name"] == OWN]
+    own = [at for at, one in enumerate(lines) if one["name"] == PRETRAINED]
     page.table([*head, "encoder over it", "p"], rows, best=own, tight=True)
     if any((one["gain"] or {}).get("p_delong") is not None for one in lines):
         page.text("DeLong’s p of each, not corrected, stands in the full table below.")
@@ -44,7 +45,7 @@ def _row(
     line: Mapping[str, Any], metric: str, second: str, low: float, high: float, mark: float
 ) -> list[Cell]:
     metrics, gain = line["card"]["metrics"], line["gain"]
-    own = line["name"] == OWN
+    own = line["name"] == PRETRAINED
     return [
         line["name"],
         strip(metrics[metric], low=low, high=high, mark=mark, strong=own),
