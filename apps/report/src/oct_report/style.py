@@ -78,7 +78,7 @@ pre.wrap { white-space: pre-wrap; overflow-wrap: anywhere; }
   .tile b { font-size: 17px; }
   .tile span, figcaption { font-size: 10px; }
   .tiles { gap: 8px; grid-template-columns: repeat(4, 1fr); }
-  h2, h3, summary { break-after: avoid; }
+  h2, h3, summary, h2 + p, h3 + p { break-after: avoid; }
   figure, tr, .tile, .note { break-inside: avoid; }
   .grid { grid-template-columns: repeat(3, 1fr); gap: 6px 14px; }
   .scroll { overflow: visible; }
