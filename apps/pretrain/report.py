@@ -78,9 +78,9 @@ def write_report(
         page.note("This run looks collapsed: " + "; ".join(alarms) + ".")
     else:
         page.text("The collapse guard saw no sign of collapse.")
-    page.figure(plot_curves(_curves(rows)), "Curves over the optimiser steps.")
+    page.figure(plot_curves(_curves(rows)), "Curves over the optimiser steps.", plot=True)
     _add_pictures(page, samples, encoders)
-    page.section("Provenance")
+    page.section("Provenance", folded=True)
     page.table(("what", "value"), [(key, _short(value)) for key, value in facts.items()])
     return end_page(page, run_dir, "the run")
 

@@ -296,6 +296,8 @@ def test_a_single_domain_is_one_device_and_a_multi_domain_several(scan_file, ope
     assert devices(devices=four) == dict.fromkeys(DOMAINS, 2), "one list for every release"
     assert devices(lateralities=["OD"]) == dict.fromkeys(DOMAINS, 1)
     assert sum(devices().values()) == 6
+    assert open_folder(lateralities=["OD"]).unselected == 3
+    assert open_folder().unselected == 0
 
 
 def test_a_device_or_region_that_nobody_knows_is_named_with_those_there_are(scan_file, open_folder):

@@ -19,9 +19,12 @@ from oct_vjepa.model.weights import weights_fingerprint
 
 from oct_judge.asking import Stopped, ask_everyone, ask_with_few_labels
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder
+from oct_judge.findings.further import look_further
+from oct_judge.findings.origin import command_of
 from oct_judge.finished.keeping import keep_model
 from oct_judge.finished.predicting import predict_folder
 from oct_judge.finished.spoiling import spoil
+from oct_judge.page import write_page
 from oct_judge.question import FROZEN, FinetuneConfig
 from oct_judge.results import Found, describe, table_of, write_results
 from oct_judge.study import check_test_set, open_study
@@ -69,7 +72,8 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         found = Found(
             config=config, study=study, cast=cast, answers=answers, few=few, touches=touches
         )
-        document = describe(found, stages)
+        further = look_further(found, command_of(launch.app, launch.given), stages)
+        document = describe(found, stages) | further.document
         document["perturbations"] = spoil(found, document, folder.path, stages)
     extra = {
         "encoder": weights_fingerprint(encoder),
@@ -84,10 +88,11 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
     }
     told = oct_xla.write_provenance(folder.path, runtime, seed=config.seed, extra=extra)
     write_results(folder.path, found, document)
+    further.write(folder.path)
     model = keep_model(folder.path, found, document, told)
     print_table(*table_of(document))
     print(document["sentence"])
     print(f"model: {model}")
-    print(f"report: {folder.path / 'report.html'}")
+    print(f"report: {write_page(folder.path)}")
     folder.release()
     return 0

@@ -1,17 +1,19 @@
 """How the apps show a run: in figures and on one self-contained HTML page."""
 
+from oct_report.drawings import Axis, Cloud, Line, chart, matrix, scatter
 from oct_report.figures import (
     BScan,
     Curve,
     Score,
     draw_features,
     draw_masks,
+    draw_occlusion,
     plot_curves,
     plot_degradation,
     plot_scores,
     sized,
 )
-from oct_report.page import Page
+from oct_report.page import Drawing, Page
 from oct_report.runs import (
     REFERENCE,
     add_probe_scores,
@@ -20,22 +22,32 @@ from oct_report.runs import (
     best_rows,
     end_page,
 )
+from oct_report.strips import strip
 
 __all__ = [
     "REFERENCE",
+    "Axis",
     "BScan",
+    "Cloud",
     "Curve",
+    "Drawing",
+    "Line",
     "Page",
     "Score",
     "add_probe_scores",
     "add_probe_table",
     "begin_page",
     "best_rows",
+    "chart",
     "draw_features",
     "draw_masks",
+    "draw_occlusion",
     "end_page",
+    "matrix",
     "plot_curves",
     "plot_degradation",
     "plot_scores",
+    "scatter",
     "sized",
+    "strip",
 ]

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 INK, SOFT, LINE, ACCENT = "#1c2430", "#5d6878", "#dfe4ea", "#0b6e8f"
+EITHER = "#78828f"
+"""Of words beside pictures, which stand on white and on black pages alike."""
 COLOURS = (ACCENT, "#d1702c", "#7d8794", "#7a5ea8", "#3f8f5a")
 """Told apart with the common forms of colour blindness; the first is what the page is about."""
 
@@ -84,7 +86,7 @@ def draw_masks(bscan: BScan, hidden: Sequence[NDArray[np.bool_]], titles: Sequen
         veil[targets] = (0.043, 0.43, 0.56, 0.86)
         extent = (0.0, bscan.width, bscan.depth, 0.0)
         axes.imshow(veil, extent=extent, interpolation="nearest", aspect="auto")
-    return _png(figure)
+    return _png(figure, transparent=True)
 
 
 def draw_features(bscan: BScan, maps: Sequence[tuple[str, NDArray[np.float64]]]) -> bytes:
@@ -96,7 +98,44 @@ def draw_features(bscan: BScan, maps: Sequence[tuple[str, NDArray[np.float64]]])
     for axes, (title, colours) in zip(panels[1:], maps, strict=True):
         _show(axes, bscan, title)
         axes.imshow(colours, extent=extent, interpolation="nearest", aspect="auto")
-    return _png(figure)
+    return _png(figure, transparent=True)
+
+
+def draw_occlusion(
+    front: BScan,
+    front_map: NDArray[np.floating[Any]],
+    above: BScan,
+    above_map: NDArray[np.floating[Any]],
+    *,
+    at: float,
+) -> bytes:
+    """Draw a B-scan and a view from above, each bare and with what covering its parts takes away.
+
+    Args:
+        front: the B-scan.
+        front_map: (parts along depth, parts across), above 0 where the answer loses.
+        above: B-scans down, columns across.
+        above_map: (parts of the B-scans, parts across).
+        at: share of the way down the view from above where the B-scan lies.
+    """
+    figure = Figure(figsize=(10.4, 2.9), layout="constrained")
+    panels = figure.subplots(1, 4, squeeze=False)[0]
+    strongest = max(float(np.abs(front_map).max()), float(np.abs(above_map).max()), 1e-12)
+    for start, (bscan, values, title) in enumerate(
+        ((front, front_map, "B-scan"), (above, above_map, "from above"))
+    ):
+        bare, covered = panels[2 * start], panels[2 * start + 1]
+        _show(bare, bscan, title)
+        _show(covered, bscan, "what it hangs on")
+        share = np.repeat(np.repeat(values / strongest, 8, axis=0), 8, axis=1)
+        veil = np.zeros((*share.shape, 4))
+        veil[..., :3] = np.where(share[..., None] > 0, (1.0, 0.5, 0.1), (0.2, 0.55, 1.0))
+        veil[..., 3] = 0.65 * np.abs(share)
+        extent = (0.0, bscan.width, bscan.depth, 0.0)
+        covered.imshow(veil, extent=extent, interpolation="nearest", aspect="auto")
+    for axes in panels[2:]:
+        axes.axhline(at * above.depth, color="white", linewidth=1, linestyle=(0, (3, 3)))
+    return _png(figure, transparent=True)
 
 
 MARKERS = ("o", "s", "^", "D")
@@ -194,9 +233,9 @@ def _show(axes: Axes, bscan: BScan, title: str) -> None:
     """Show a B-scan upright, in its unit, stretched in depth as clinicians see it."""
     extent = (0.0, bscan.width, bscan.depth, 0.0)
     axes.imshow(bscan.grey, cmap="gray", vmin=0, vmax=255, extent=extent, aspect="auto")
-    axes.set_title(title, loc="left", fontsize=11, color=INK)
-    axes.set_xlabel(bscan.unit, fontsize=9, color=SOFT)
-    axes.tick_params(labelsize=8, colors=SOFT, length=0)
+    axes.set_title(title, loc="left", fontsize=11, color=EITHER)
+    axes.set_xlabel(bscan.unit, fontsize=9, color=EITHER)
+    axes.tick_params(labelsize=8, colors=EITHER, length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
 
@@ -209,7 +248,7 @@ def _quiet(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _png(figure: Figure) -> bytes:
+def _png(figure: Figure, *, transparent: bool = False) -> bytes:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=140, facecolor="white")
+    figure.savefig(stream, format="png", dpi=140, facecolor="none" if transparent else "white")
     return stream.getvalue()

@@ -5,42 +5,19 @@ import html
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-_STYLE = """
-:root { --ink: #1c2430; --soft: #5d6878; --line: #dfe4ea; --paper: #ffffff; --wash: #f4f6f9;
-  --accent: #0b6e8f; --warn-ink: #7a4b00; --warn: #fff4dc; }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--wash); color: var(--ink);
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
-main { max-width: 1060px; margin: 0 auto; padding: 40px 28px 64px; }
-h1 { font-size: 30px; line-height: 1.2; margin: 0 0 8px; letter-spacing: -0.01em; }
-h2 { font-size: 20px; margin: 0 0 4px; }
-p { margin: 4px 0 12px; max-width: 74ch; }
-.lead { color: var(--soft); font-size: 17px; }
-.note { background: var(--warn); color: var(--warn-ink); border-radius: 8px; padding: 10px 16px;
-  margin: 16px 0; max-width: none; }
-section { background: var(--paper); border: 1px solid var(--line); border-radius: 12px;
-  padding: 22px 26px; margin: 22px 0; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 14px;
-  margin: 24px 0; }
-.tile { background: var(--paper); border: 1px solid var(--line); border-radius: 12px;
-  padding: 14px 18px; }
-.tile b { display: block; font-size: 26px; line-height: 1.2; letter-spacing: -0.01em; }
-.tile span { color: var(--soft); font-size: 14px; }
-figure { margin: 12px 0 4px; overflow-x: auto; }
-figure img { display: block; width: 100%; height: auto; }
-figcaption { color: var(--soft); font-size: 14px; max-width: 80ch; margin-top: 6px; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 15px;
-  font-variant-numeric: tabular-nums; }
-th { text-align: left; color: var(--soft); font-weight: 600; border-bottom: 2px solid var(--line);
-  padding: 8px 12px 8px 0; white-space: nowrap; }
-td { border-bottom: 1px solid var(--line); padding: 7px 12px 7px 0; vertical-align: top; }
-td.best { font-weight: 650; color: var(--accent); }
-tr:last-child td { border-bottom: 0; }
-code, pre { font: 13.5px/1.5 ui-monospace, "Cascadia Mono", "DejaVu Sans Mono", monospace; }
-pre { background: var(--wash); border-radius: 8px; padding: 12px 16px; overflow-x: auto; }
-"""
+from oct_report.style import STYLE
+
+
+class Drawing(NamedTuple):
+    """A figure as SVG that takes the colours of the page, so that it is right in the dark too."""
+
+    svg: str  # as `drawings.as_svg` or `strips.strip` make it: nothing in it is escaped
+    words: str  # a caption, and what a screen reader says
+
+
+Cell = str | Drawing
 
 
 class Page:
@@ -52,7 +29,11 @@ class Page:
     def __init__(self, title: str, lead: str) -> None:
         self._title = title
         self._parts = [f"<h1>{_text(title)}</h1>", f'<p class="lead">{_text(lead)}</p>']
-        self._in_section = False
+        self._open = ""
+
+    def headline(self, text: str) -> None:
+        """Add the sentence that is read if nothing else is."""
+        self._parts.append(f'<p class="headline">{_text(text)}</p>')
 
     def note(self, text: str) -> None:
         """Add a highlighted sentence that nobody should miss."""
@@ -66,43 +47,81 @@ class Page:
         )
         self._parts.append(f'<div class="tiles">{"".join(cells)}</div>')
 
-    def section(self, heading: str, text: str = "") -> None:
-        """Begin a section; what follows stands in it."""
+    def section(self, heading: str, text: str = "", *, folded: bool = False) -> None:
+        """Begin a section; what follows stands in it. On paper a folded one is open."""
         self._close_section()
-        self._parts.append(f"<section><h2>{_text(heading)}</h2>")
-        self._in_section = True
+        if folded:
+            self._parts.append(f'<details class="section"><summary>{_text(heading)}</summary>')
+        else:
+            self._parts.append(f"<section><h2>{_text(heading)}</h2>")
+        self._open = "details" if folded else "section"
         if text:
             self.text(text)
+
+    def heading(self, text: str) -> None:
+        """Add a heading inside a section."""
+        self._parts.append(f"<h3>{_text(text)}</h3>")
 
     def text(self, text: str) -> None:
         """Add a paragraph."""
         self._parts.append(f"<p>{_text(text)}</p>")
 
-    def figure(self, png: bytes, caption: str) -> None:
-        """Add a PNG picture with its caption, which is also its text for screen readers."""
+    def figure(self, png: bytes, caption: str, *, plot: bool = False) -> None:
+        """Add a PNG picture with its caption, which is also its text for screen readers.
+
+        Args:
+            png: the picture.
+            caption: what it shows.
+            plot: lines on white rather than a photograph; turned light on dark in the dark.
+        """
         data = base64.b64encode(png).decode("ascii")
+        kind = ' class="plot"' if plot else ""
         self._parts.append(
-            f'<figure><img alt="{_text(caption)}" src="data:image/png;base64,{data}">'
+            f'<figure><img{kind} alt="{_text(caption)}" src="data:image/png;base64,{data}">'
             f"<figcaption>{_text(caption)}</figcaption></figure>"
         )
 
+    def drawings(self, drawings: Sequence[Drawing], *, large: bool = False) -> None:
+        """Add figures side by side, as many as there is room for; large ones have more."""
+        figures = (
+            f'<figure role="img" aria-label="{_text(words)}">{svg}'
+            f"<figcaption>{_text(words)}</figcaption></figure>"
+            for svg, words in drawings
+        )
+        kind = "grid large" if large else "grid"
+        self._parts.append(f'<div class="{kind}">{"".join(figures)}</div>')
+
     def table(
-        self, columns: Sequence[str], rows: Sequence[Sequence[str]], best: Sequence[int] = ()
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[Cell]],
+        best: Sequence[int] = (),
+        *,
+        tight: bool = False,
     ) -> None:
-        """Add a table; rows whose index is in `best` are set in the accent colour."""
+        """Add a table; rows whose index is in `best` are set in the accent colour.
+
+        Args:
+            columns: the headings.
+            rows: texts, or drawings that fit a line.
+            best: numbers of the rows that stand out.
+            tight: cells are not broken; a wide table is scrolled by itself.
+        """
         head = "".join(f"<th>{_text(column)}</th>" for column in columns)
         body = "".join(
             "<tr>" + "".join(_cell(cell, number in best) for cell in row) + "</tr>"
             for number, row in enumerate(rows)
         )
+        kind = ' class="tight"' if tight else ""
         self._parts.append(
-            f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+            f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
         )
 
-    def code(self, text: str) -> None:
-        """Add a block of fixed-width text."""
-        self._parts.append(f"<pre>{_text(text)}</pre>")
+    def code(self, text: str, *, wrap: bool = False) -> None:
+        """Add a block of fixed-width text; `wrap` breaks long lines instead of scrolling."""
+        kind = ' class="wrap"' if wrap else ""
+        self._parts.append(f"<pre{kind}>{_text(text)}</pre>")
 
     def write(self, path: Path) -> None:
         """Write the page to `path`; an existing page is replaced in one step."""
@@ -110,7 +129,7 @@ class Page:
         document = (
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{_text(self._title)}</title><style>{_STYLE}</style></head>"
+            f"<title>{_text(self._title)}</title><style>{STYLE}</style></head>"
             f"<body><main>{''.join(self._parts)}</main></body></html>\n"
         )
         draft = path.with_name(f".{path.name}.draft")
@@ -118,14 +137,17 @@ class Page:
         os.replace(draft, path)
 
     def _close_section(self) -> None:
-        if self._in_section:
-            self._parts.append("</section>")
-            self._in_section = False
+        if self._open:
+            self._parts.append(f"</{self._open}>")
+            self._open = ""
 
 
 def _text(text: str) -> str:
     return html.escape(text, quote=True)
 
 
-def _cell(text: str, best: bool) -> str:
-    return f'<td class="best">{_text(text)}</td>' if best else f"<td>{_text(text)}</td>"
+def _cell(cell: Cell, best: bool) -> str:
+    if isinstance(cell, Drawing):
+        label = _text(cell.words)
+        return f'<td class="strip" role="img" aria-label="{label}">{cell.svg}</td>'
+    return f'<td class="best">{_text(cell)}</td>' if best else f"<td>{_text(cell)}</td>"

@@ -23,7 +23,7 @@ def begin_page(title: str, lead: str, *, made_up: bool) -> Page:
 def add_probe_scores(page: Page, rows: Sequence[ProbeRow], caption: str) -> None:
     """Add a figure of each row's AUROC with its interval."""
     scores = [Score(*row.point) for row in rows]
-    page.figure(plot_scores(scores, label="AUROC", chance=0.5), caption)
+    page.figure(plot_scores(scores, label="AUROC", chance=0.5), caption, plot=True)
 
 
 def add_probe_table(page: Page, rows: Sequence[ProbeRow], *, best: Sequence[int]) -> None:
@@ -46,7 +46,7 @@ def best_rows(rows: Sequence[ProbeRow]) -> dict[str, list[int]]:
 
 def end_page(page: Page, run_dir: Path, what: str) -> Path:
     """Close with the configuration, which repeats `what`; write report.html and return its path."""
-    page.section("Configuration", f"config.yaml; feeding it back repeats {what}.")
+    page.section("Configuration", f"config.yaml; feeding it back repeats {what}.", folded=True)
     page.code((run_dir / "config.yaml").read_text())
     page.write(run_dir / "report.html")
     return run_dir / "report.html"

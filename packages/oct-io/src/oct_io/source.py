@@ -63,6 +63,7 @@ class Source:
         version: release of the data set, 2 or 3; None without tables.
         flags: how many cached scans have each flag, those that were left out included.
         flagged_out: how many scans were left out for a flag.
+        unselected: how many listed scans the selection did not ask for.
         label_rules: of columns that were made of clinical tables, their rule and what went in.
         remarks: what a reader of results must know of the data, a sentence each.
     """
@@ -74,6 +75,7 @@ class Source:
     version: int | None = None
     flags: Mapping[str, int] = field(default_factory=dict)
     flagged_out: int = 0
+    unselected: int = 0
     label_rules: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
@@ -249,6 +251,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         version=version,
         flags=every.entries.count_flags(),
         flagged_out=len(every) - len(volumes),
+        unselected=len(listing.records) - len(records),
         label_rules=rules,
         remarks=remarks_on(config.bscans, volumes.spacings),
     )

@@ -1,0 +1,41 @@
+"""How to do it again: the command, and what stands for encoder, data and question."""
+
+import json
+from typing import Any
+
+from oct_report import Page
+
+from oct_judge.page.reading import Results
+
+LEFT_OUT = ("earlier",)
+
+
+def add_origin(page: Page, results: Results) -> None:
+    """The command, the hashes and the versions."""
+    document = results.document
+    page.section("How to do it again")
+    if command := document.get("command"):
+        page.code(command, wrap=True)
+    facts = {
+        "encoder": results.provenance.get("encoder"),
+        "data": results.provenance.get("dataset_fingerprint"),
+        "question and test participants": document["question"]["fingerprint"],
+        "code": results.provenance.get("git_commit"),
+        "different settings that these test participants were scored with": document[
+            "test_touches"
+        ],
+    }
+    page.table(["what", "hash or number"], [[key, _told(one)] for key, one in facts.items()])
+    page.section("Provenance", folded=True)
+    rows = [[key, _told(one)] for key, one in results.provenance.items() if key not in LEFT_OUT]
+    rows += [["protocol", _told(document["protocol"])], ["split", document["split"]]]
+    rows += [["joined over volumes and eyes by", document["join"]]]
+    page.table(["what", "value"], rows)
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_told(one)}" for key, one in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(_told(one) for one in value) or "none"
+    return value if isinstance(value, str) else json.dumps(value)

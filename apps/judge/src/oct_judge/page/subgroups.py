@@ -1,0 +1,93 @@
+"""Whether it works for everybody, and with how few labels."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from oct_report import Axis, Drawing, Line, Page, chart, strip
+from oct_report.page import Cell
+
+from oct_judge.page.reading import NOTHING, Results, interval, text, word
+
+
+def add_subgroups(page: Page, results: Results) -> None:
+    """A table for each column, with its gaps."""
+    tables = results.document["subgroups"]
+    if not tables:
+        return
+    page.section(
+        "For whom it works",
+        "The encoder’s answers by what is known of participants and scans. A gap is the best value "
+        "less the worst; luck alone makes one, and the more groups the larger. Groups with a note "
+        "are left out of it.",
+    )
+    for table in tables:
+        page.heading(table["column"])
+        _add_table(page, results, table)
+
+
+def _add_table(page: Page, results: Results, table: Mapping[str, Any]) -> None:
+    metrics = list(table["rows"][0]["metrics"])
+    first = metrics[0]
+    ends = [end for row in table["rows"] for end in row["metrics"][first] if end is not None]
+    nothing = NOTHING[results.headline]
+    low, high = min([*ends, nothing]), max([*ends, nothing + 0.1])
+    if first == "r2":
+        low = max(low, -1.0)
+    rows: list[list[Cell]] = [
+        [
+            row["value"],
+            str(row["participants"]),
+            strip(row["metrics"][first], low=low, high=high, mark=nothing, strong=not row["note"]),
+            *(text(row["metrics"][metric]) for metric in metrics),
+            row["note"],
+        ]
+        for row in table["rows"]
+    ]
+    if table["gaps"]:
+        gaps = [text(table["gaps"][metric]) for metric in metrics]
+        rows.append(["gap", "", "", *gaps, ""])
+    page.table(
+        ["", "participants", "", *(word(metric) for metric in metrics), ""], rows, tight=True
+    )
+
+
+def add_efficiency(page: Page, results: Results) -> None:
+    """The headline after fitting on shares of the labels."""
+    lines = results.document["efficiency"]
+    if not lines:
+        return
+    metric = results.headline
+    page.section(
+        "With fewer labels",
+        "The same probe fitted on shares of the labelled participants; several draws of each, "
+        "whose luck is inside the intervals.",
+    )
+    names = list(dict.fromkeys(one["candidate"] for one in lines))
+    curves = [_efficiency_line(name, lines) for name in names]
+    shares = [one["fraction"] for one in lines]
+    nothing = NOTHING[metric]
+    reference = Line("", [min(shares), max(shares)], [nothing, nothing], reference=True)
+    svg = chart(
+        "Label efficiency",
+        [*curves, reference],
+        Axis("share of the labels", log=min(shares) < 0.1),
+        Axis(word(metric)),
+    )
+    page.drawings(
+        [Drawing(svg, "The steeper at the left, the fewer labels are needed.")], large=True
+    )
+    rows = [[one["candidate"], f"{one['fraction']:.0%}", text(one["headline"])] for one in lines]
+    page.table(["features", "share of the labels", word(metric)], rows, tight=True)
+
+
+def _efficiency_line(name: str, lines: list[Mapping[str, Any]]) -> Line:
+    own = [one for one in lines if one["candidate"] == name and one["headline"][0] is not None]
+    values = [interval(one["headline"]) for one in own]
+    return Line(
+        name,
+        [one["fraction"] for one in own],
+        [one.value for one in values],
+        [one.low for one in values],
+        [one.high for one in values],
+        points=True,
+    )

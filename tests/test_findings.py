@@ -1,0 +1,128 @@
+"""What an evaluation finds beyond scores, on a phantom with two devices."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from oct_io import PhantomTree, SourceConfig, open_source
+from oct_io.labels.questions import LabelQuestion
+from oct_judge.asking import ask
+from oct_judge.candidates import PRETRAINED, Cast, Embedder
+from oct_judge.findings.cases import cases_of
+from oct_judge.findings.further import look_further
+from oct_judge.findings.shortcuts import ask_column
+from oct_judge.question import ComparisonConfig, FinetuneConfig
+from oct_judge.results import Found
+from oct_judge.study import open_study
+from oct_launch import Stages
+from oct_vjepa import Encoder, EncoderConfig
+from oct_vjepa.evaluation.readouts import ReadoutConfig
+from oct_vjepa.measures.target import Target
+
+TREE = PhantomTree(
+    participants=24,
+    shape=(8, 64, 64),
+    jobs=1,
+    devices=("phantom_a", "phantom_b"),
+    split_fractions=(0.5, 0.0, 0.5),
+)
+SMALL = EncoderConfig(input_shape=(8, 64, 64), patch_size=(2, 16, 16), width=24, depth=2, heads=2)
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """An untrained encoder that was asked for `thin`."""
+    place = tmp_path_factory.mktemp("findings")
+    data = SourceConfig(
+        root=str(place / "data"), cache=str(place / "cache"), window="tiny", jobs=1, phantom=TREE
+    )
+    config = FinetuneConfig(
+        data=data,
+        task=LabelQuestion(column="thin"),
+        bootstrap=100,
+        batch_size=16,
+        readout=ReadoutConfig(blocks=["last"], pools=["mean"]),
+        compare=ComparisonConfig(maps=2, subgroups=[]),
+    )
+    study = open_study(config, open_source(data))
+    torch.manual_seed(0)
+    embed = Embedder(place / "features", config.runtime.pick(), config.readout, 16)
+    cast = Cast(Encoder(SMALL).eval(), embed, study.rows)
+    answers = {PRETRAINED: ask(config, study, cast.pretrained(), "linear")}
+    return Found(config=config, study=study, cast=cast, answers=answers, few=[], touches=1)
+
+
+@pytest.fixture(scope="module")
+def further(found):
+    with Stages() as stages:
+        return look_further(found, "uv run apps/finetune", stages)
+
+
+def test_every_scan_is_accounted_for_and_no_participant_twice(found, further):
+    flow = further.document["flow"]
+    assert flow["scans_found"] == 48
+    assert flow["scans_with_answer"] + flow["scans_without_answer"] == flow["scans_usable"]
+    assert [one["part"] for one in flow["parts"]] == ["fit", "validation", "test"]
+    assert sum(one["participants"] for one in flow["parts"]) == 24
+    for part in flow["parts"]:
+        assert sum(part["by_class"].values()) == part["participants"]
+
+
+def test_the_plane_has_a_place_for_each_volume_and_names_people_by_their_hash(found, further):
+    arrays = further.arrays["embedding.npz"]
+    assert arrays["places"].shape == (48, 2)
+    assert arrays["participant"].tolist() == found.study.examples.participants.tolist()
+    assert set(arrays["part"].tolist()) == {"fit", "validation", "test"}
+    assert set(arrays["column @device"].tolist()) == {"phantom_a", "phantom_b"}
+    assert set(arrays["answer"].tolist()) == set(found.study.target.names)
+
+
+def test_cases_are_of_the_test_and_each_part_of_the_map_is_of_whole_patches(found, further):
+    cases = further.document["maps"]["cases"]
+    assert 1 <= len(cases) <= 2
+    for number, case in enumerate(cases):
+        assert (case["called"] == case["true"]) == case["right"]
+        assert 0 <= case["covered"] <= 1
+        arrays = further.arrays["cases.npz"]
+        assert arrays[f"front map {number}"].shape == (4, 4), "64 rows and columns in 16s"
+        assert arrays[f"above map {number}"].shape == (4, 4)
+        assert arrays[f"bscan {number}"].shape == (64, 64)
+        assert np.abs(arrays[f"front map {number}"]).max() > 0
+        shown = [
+            found.study.rows.volumes[row][case["bscan"]]
+            for row in found.answers[PRETRAINED][0][0].test_rows
+        ]
+        assert any(np.array_equal(one, arrays[f"bscan {number}"]) for one in shown)
+
+
+def test_what_was_trained_elsewhere_says_why_it_has_no_maps(found):
+    answers = [[replace(one, probe=None) for one in found.answers[PRETRAINED][0]]]
+    with Stages() as stages:
+        facts, arrays = cases_of(found.config, found.study, found.cast, answers, stages)
+    assert "frozen" in facts["why_not"]
+    assert arrays == {}
+
+
+def test_a_column_that_gives_the_answer_away_is_a_shortcut(found):
+    study = found.study
+    devices = study.examples.columns["@device"]
+    codes = (devices == "phantom_b").astype(np.int64)
+    hot = np.eye(2)[codes]
+    told = ask_column(found.config, study, hot, "@device")
+    assert told["column_from_features"] == [1.0, 1.0, 1.0], "features that are the device"
+    target = Target(kind="nominal", values=codes, names=("a", "b"))
+    same = replace(study, target=target, panel=replace(study.panel, target=target))
+    given_away = ask_column(found.config, same, np.ones((48, 1)), "@device")
+    assert given_away["answer_from_column"] == [1.0, 1.0, 1.0]
+    assert given_away["goes_along"] is True
+    assert given_away["column_from_features"][0] == 0.5, "features that say nothing"
+
+
+def test_a_column_of_one_value_and_the_one_that_is_asked_are_no_shortcuts(found):
+    examples = found.study.examples
+    one = replace(examples, columns={"@device": np.full(48, "phantom_a")})
+    features = np.ones((48, 1))
+    assert ask_column(found.config, replace(found.study, examples=one), features, "@device") == {}
+    config = replace(found.config, task=LabelQuestion(column="@device"))
+    assert ask_column(config, found.study, features, "@device") == {}
