@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from oct_io import Spacing
 from oct_io.space.transforms import augment as augment_scan
-from oct_vjepa import EncoderConfig
 from oct_vjepa.heads.augmentation import augment
 from oct_vjepa.heads.segmentation import SegmentationBatch
 from oct_vjepa.heads.supervised import LabelledBatch
@@ -50,6 +49,15 @@ class Parts(Protocol):
         ...
 
 
+class Taker(Protocol):
+    """What takes volumes, such as the configuration of an encoder."""
+
+    @property
+    def position_unit(self) -> str:
+        """ "length" wants to know the spacing, "index" does not."""
+        ...
+
+
 class VolumeReader:
     """Volumes as an encoder takes them; a pure function of (seed, epoch, index).
 
@@ -67,7 +75,7 @@ class VolumeReader:
         rows: NDArray[Any],
         config: TrainingConfig,
         *,
-        encoder: EncoderConfig,
+        encoder: Taker,
         seed: int,
     ) -> None:
         self._volumes, self._rows = volumes, [int(row) for row in rows]
@@ -139,7 +147,7 @@ class Batch(NamedTuple):
 
 
 def stripe(
-    volumes: Volumes, rows: NDArray[Any], size: int, runtime: Runtime, encoder: EncoderConfig
+    volumes: Volumes, rows: NDArray[Any], size: int, runtime: Runtime, encoder: Taker
 ) -> Iterator[Batch]:
     """This process's share of the rows, in batches of one shape, as many on every process.
 

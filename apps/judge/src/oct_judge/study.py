@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import oct_io
@@ -111,7 +112,21 @@ def rounds_of(
     )
 
 
-def check_test_set(config: FinetuneConfig, study: Study) -> None:
+class Tested(Protocol):
+    """A question and those who are tested in it."""
+
+    @property
+    def source(self) -> oct_io.Source:
+        """Where its volumes come from."""
+        ...
+
+    @property
+    def tested(self) -> list[str]:
+        """Hashed participants."""
+        ...
+
+
+def check_test_set(config: FinetuneConfig, study: Tested) -> None:
     """Refuse test participants whom the encoder's run, if it lies there, has trained on.
 
     Folds test everybody, so that an encoder that has seen anybody is refused with them.

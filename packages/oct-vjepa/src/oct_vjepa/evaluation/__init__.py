@@ -3,5 +3,6 @@
 `features` and `embedding` compute them once, `sliced` makes an encoder of B-scans one of volumes,
 `foreign` does so with models of others; `sources` and `tables` are where volumes come from and
 features go to. `encoders` compares, `online` looks during training, `token_probe` trains a head on
-frozen tokens, `maps` draws what tokens say. The arithmetic is in `probes` and `scores`.
+frozen tokens, `participants` a pool over the volumes of a person, `maps` draws what tokens say. The
+arithmetic is in `probes` and `scores`.
 """
