@@ -19,7 +19,8 @@ from oct_vjepa.model.weights import weights_fingerprint
 
 from oct_judge.asking import Stopped, ask_everyone, ask_with_few_labels
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder
-from oct_judge.question import FROZEN, FinetuneConfig
+from oct_judge.masks.evaluation import run_masks
+from oct_judge.question import FROZEN, SEGMENT, FinetuneConfig
 from oct_judge.results import Found, describe, table_of, write_results
 from oct_judge.study import check_test_set, open_study
 from oct_judge.touches import touch
@@ -27,6 +28,8 @@ from oct_judge.touches import touch
 
 def run(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
+    if config.mode == SEGMENT:
+        return run_masks(config, launch)
     refuse_url("features", config.features)
     launch.refuse_unread("data.label_columns", "task.column=NAME asks for one column")
     encoder = oct_vjepa.Encoder.from_pretrained(config.weights)

@@ -1,6 +1,6 @@
 """What training and evaluation read: volumes with their label or mask, by number."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -30,6 +30,12 @@ class Volumes(Protocol):
     def __getitem__(self, number: int) -> NDArray[np.uint8]: ...
 
 
+class Masks(Protocol):
+    """The class of each voxel of volumes by number, (Z, Y, X) whole numbers; -1 where unknown."""
+
+    def __getitem__(self, number: int, /) -> NDArray[Any]: ...
+
+
 class Parts(Protocol):
     """Which rows are for what: one round of a protocol; all bool (N,), disjoint."""
 
@@ -54,7 +60,7 @@ class Taker(Protocol):
 
     @property
     def position_unit(self) -> str:
-        """ "length" wants to know the spacing, "index" does not."""
+        """Where positions come from: only "length" wants to know the spacing."""
         ...
 
 
@@ -126,7 +132,7 @@ class LabelledSamples(VolumeReader):
 class MaskedSamples(VolumeReader):
     """Volumes with the class of each voxel; see `VolumeReader`. `masks` are of all volumes."""
 
-    def __init__(self, *args: Any, masks: Sequence[NDArray[Any]], **options: Any) -> None:
+    def __init__(self, *args: Any, masks: Masks, **options: Any) -> None:
         super().__init__(*args, **options)
         self._masks = masks
 

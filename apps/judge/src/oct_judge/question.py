@@ -8,13 +8,15 @@ from oct_launch import RuntimeConfig
 from oct_vjepa.evaluation.readouts import ReadoutConfig
 from oct_vjepa.probes.configuration import GridConfig
 
+from oct_judge.masks.settings import SegmentConfig
 from oct_judge.recipe import TrainingConfig
 
 FROZEN = ("linear", "knn", "mlp")
 """Modes that fit arrays of features, in seconds."""
 TRAINED = ("attentive", "partial", "gradual", "full", "lora")
 """Modes that train on volumes, through the loop."""
-MODES = (*FROZEN, *TRAINED, "segment")
+SEGMENT = "segment"
+MODES = (*FROZEN, *TRAINED, SEGMENT)
 PROTOCOLS = ("given", "kfold", "repeated_kfold", "leave_one_out")
 JOINS = ("mean", "max")
 ENSEMBLES = ("", "mean", "vote", "weighted")
@@ -173,6 +175,7 @@ class FinetuneConfig:
     grid: GridConfig = field(default_factory=GridConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     compare: ComparisonConfig = field(default_factory=ComparisonConfig)
+    segment: SegmentConfig = field(default_factory=SegmentConfig)
     data: oct_io.SourceConfig = field(default_factory=oct_io.SourceConfig)
     task: LabelQuestion = field(default_factory=LabelQuestion)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

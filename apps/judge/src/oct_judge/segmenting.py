@@ -14,7 +14,7 @@ from oct_vjepa.heads.segmentation import SegmentationHead, Segmenter, VoxelNetwo
 from oct_vjepa.measures.segmentation import Overlap, count_overlap, dice_of, score_masks
 from torch import Tensor
 
-from oct_judge.examples import MaskedSamples, Parts, Volumes
+from oct_judge.examples import MaskedSamples, Masks, Parts, Volumes
 from oct_judge.learning import (
     Ending,
     Place,
@@ -27,8 +27,6 @@ from oct_judge.learning import (
 )
 from oct_judge.recipe import Plan, TrainingConfig
 
-Masks = Sequence[NDArray[Any]]
-"""The class of each voxel of each volume, (Z, Y, X) whole numbers; -1 where unknown."""
 UM_PER_MM = 1000.0
 
 
@@ -119,10 +117,15 @@ def learn_masks(
     place: Place,
     who: Encoder | str,
 ) -> Segmented:
-    """Train an objective of voxels in place, take its best epoch, and predict; see `segment`.
+    """Train an objective of voxels in place, take its best epoch, and predict.
 
     Args:
+        config: see `segment`.
         objective: an encoder with its decoder, or any network.
+        volumes: see `segment`.
+        masks: see `segment`.
+        names: see `segment`.
+        round: see `segment`.
         place: where, with which seed.
         who: the encoder that it starts from, or what names the network.
     """

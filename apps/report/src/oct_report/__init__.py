@@ -10,6 +10,7 @@ from oct_report.figures import (
     plot_scores,
     sized,
 )
+from oct_report.overlays import draw_overlay, draw_thickness
 from oct_report.page import Page
 from oct_report.runs import (
     REFERENCE,
@@ -32,6 +33,8 @@ __all__ = [
     "best_rows",
     "draw_features",
     "draw_masks",
+    "draw_overlay",
+    "draw_thickness",
     "end_page",
     "plot_curves",
     "plot_scores",
