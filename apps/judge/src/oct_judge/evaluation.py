@@ -22,6 +22,7 @@ from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder
 from oct_judge.masks.evaluation import run_masks
 from oct_judge.question import FROZEN, SEGMENT, FinetuneConfig
 from oct_judge.results import Found, describe, table_of, write_results
+from oct_judge.rivals.answers import ask_rivals
 from oct_judge.study import check_test_set, open_study
 from oct_judge.touches import touch
 
@@ -56,6 +57,7 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         try:
             with mistakes(ValueError):  # such as a class that no test participant has
                 answers = ask_everyone(config, study, cast, runtime, folder.path, stages)
+                answers |= ask_rivals(config, study, cast, runtime, folder.path, stages, answers)
         except Stopped as stopped:
             print(stopped)
             return EXIT_STOPPED

@@ -16,7 +16,7 @@ from oct_vjepa.probes.protocol import Round, make_rounds
 from oct_vjepa.trials.verdict import Panel
 
 from oct_judge.candidates import Rows
-from oct_judge.question import FinetuneConfig, ProtocolConfig
+from oct_judge.question import ATTENTION, FinetuneConfig, ProtocolConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +82,12 @@ def open_study(config: FinetuneConfig, source: oct_io.Source) -> Study:
         source=source,
         examples=examples,
         target=target,
-        panel=Panel(target=target, people=people, eyes=eyes, how=config.join),
+        panel=Panel(
+            target=target,
+            people=people,
+            eyes=eyes,
+            how="mean" if config.join == ATTENTION else config.join,
+        ),
         rounds=rounds,
         rows=Rows(examples.volumes, examples.fingerprint, examples.volumes.spacings),
     )

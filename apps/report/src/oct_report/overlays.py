@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from oct_report.figures import COLOURS, INK, SOFT, BScan, _png, _show
 
 VEIL = 0.45  # of a class over the grey of the B-scan
-CLASSES = (*COLOURS, "#b3a125", "#a8456b", "#2f5d9b", "#8a5a3c", "#59c2b6", "#c58fd6")
+CLASSES = (*COLOURS, "#b3a125", "#a8456b", "#2f5d9b", "#8a5a3c", "#59c2b6", "#c58fd6", "#6d8f1f")
 """More than a chart needs: a retina has a dozen layers."""
 
 
@@ -20,7 +20,7 @@ def draw_overlay(
     masks: Sequence[tuple[str, NDArray[np.integer]]],
     names: Sequence[str],
     *,
-    background: int | None = 0,
+    plain: Sequence[int] = (0,),
 ) -> bytes:
     """Draw a B-scan, and beside it the same under the classes of each mask.
 
@@ -28,7 +28,7 @@ def draw_overlay(
         bscan: the B-scan.
         masks: title and classes (rows, columns) of each; what is no number of a name stays grey.
         names: of the classes from 0.
-        background: a class that is not drawn; None draws all.
+        plain: classes that are not drawn, such as the background.
     """
     figure = Figure(figsize=(10.4, 3.4), layout="constrained")
     panels = figure.subplots(1, 1 + len(masks), squeeze=False)[0]
@@ -40,7 +40,7 @@ def draw_overlay(
         veil = np.zeros((*mask.shape, 4))
         for number in range(len(names)):
             there = mask == number
-            if number != background and there.any():
+            if number not in plain and there.any():
                 veil[there] = (*to_rgb(CLASSES[number % len(CLASSES)]), VEIL)
                 seen.add(number)
         axes.imshow(veil, extent=extent, interpolation="nearest", aspect="auto")

@@ -18,6 +18,8 @@ from oct_judge.question import FinetuneConfig
 from oct_judge.segmenting import UM_PER_MM
 
 HEADLINE = "dice"
+RETINA = (("ILM",), ("BM", "RPE/BM", "RPE"))
+"""Between which boundaries the retina lies; of several the first that is there."""
 Map = NDArray[np.float64]
 
 
@@ -38,11 +40,15 @@ class Ruler:
 
     def __init__(self, study: MaskStudy, config: FinetuneConfig) -> None:
         self.study = study
-        chosen = list(config.segment.thickness) or [*study.boundaries[:1], *study.boundaries[-1:]]
+        chosen = list(config.segment.thickness) or [
+            next((one for one in pair if one in study.boundaries), "") for pair in RETINA
+        ]
         self.band = [study.boundaries.index(one) for one in chosen if one in study.boundaries]
         kinds = ("dice", "surface_mean_um", "surface_95_um")
         self.metrics = [HEADLINE]
         self.metrics += [f"{kind}_{name}" for kind in kinds for name in study.names]
+        if study.boundaries:
+            self.metrics += ["boundary_um"]
         self.metrics += [f"boundary_um_{name}" for name in study.boundaries]
         self.has_thickness = len(set(self.band)) == 2
         if self.has_thickness:
@@ -84,6 +90,7 @@ class Ruler:
             * (spacing.row * UM_PER_MM)
             for number, name in enumerate(names)
         }
+        off["boundary_um"] = _mean(np.array(list(off.values())))
         if not self.has_thickness or not np.isfinite(spacing).all():
             return off
         maps = self.thickness(row, mask)

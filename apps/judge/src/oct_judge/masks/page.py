@@ -19,7 +19,7 @@ from oct_report import (
 from oct_judge.candidates import PRETRAINED
 from oct_judge.masks.candidates import Drawn
 from oct_judge.masks.measuring import HEADLINE, Ruler, cases_of
-from oct_judge.masks.results import FoundMasks, mask_table, numbers_of, sector_table
+from oct_judge.masks.results import FoundMasks, boundary_table, mask_table, numbers_of, sector_table
 
 
 def write_mask_page(run_dir: Path, found: FoundMasks, document: Mapping[str, Any]) -> Path:
@@ -47,6 +47,11 @@ def add_masks(page: Page, found: FoundMasks, document: Mapping[str, Any]) -> Non
         if one["card"]["metrics"][HEADLINE][0] is not None
     ]
     page.figure(plot_scores(scores, label="Dice", chance=0.0), "Dice with its interval.")
+    if document["question"]["boundaries"]:
+        page.section(
+            "Boundaries", "Mean distance in depth to the true boundary, in micrometres, by A-scan."
+        )
+        page.table(*boundary_table(document), best=[0])
     if document["efficiency"]:
         page.section("With few masks", "Dice after training on a share of the participants.")
         cells = [
@@ -70,7 +75,7 @@ def add_cases(page: Page, found: FoundMasks, drawn: Drawn) -> None:
         " test scan with the best, the median and the worst Dice.",
     )
     scores = dict(zip(drawn.rows, ruler.by_row(drawn)[:, 0], strict=True))
-    background = 0 if not study.boundaries else None
+    plain = [one for one in range(len(study.names)) if one not in study.counted]
     for case, row in cases_of(drawn, ruler):
         truth, mask = np.asarray(study.masks[row]), drawn.draw(row).astype(np.int16)
         shown = np.isin(truth, study.counted).sum(axis=(1, 2))
@@ -81,7 +86,7 @@ def add_cases(page: Page, found: FoundMasks, drawn: Drawn) -> None:
                 sized(study.volumes[row][bscan], row_mm=row_mm, column_mm=column_mm),
                 [("true", truth[bscan]), ("drawn", mask[bscan])],
                 study.names,
-                background=background,
+                plain=plain,
             ),
             f"A {case} case: Dice {scores[row]:.3f}, B-scan {bscan + 1} of {len(truth)}.",
         )
@@ -98,10 +103,12 @@ def add_thickness(page: Page, found: FoundMasks, document: Mapping[str, Any], dr
         " that part.",
     )
     page.table(*sector_table(document))
-    cases = dict(cases_of(drawn, ruler))
-    if "median" not in cases and not cases:
+    known = [
+        row for row in drawn.rows if np.isfinite(ruler.thickness(row, drawn.draw(row)).true).any()
+    ]
+    if not known:
         return
-    row = cases.get("median", next(iter(cases.values())))
+    row = known[len(known) // 2]
     maps = ruler.thickness(row, drawn.draw(row))
     bscan_mm, _, column_mm = (float(one) for one in study.volumes.spacings[row])
     page.figure(
@@ -110,5 +117,5 @@ def add_thickness(page: Page, found: FoundMasks, document: Mapping[str, Any], dr
             depth=bscan_mm * maps.true.shape[0],
             width=column_mm * maps.true.shape[1],
         ),
-        "Thickness of the median case, seen from the front; B-scans from top to bottom.",
+        "Thickness of one test scan, seen from the front; B-scans from top to bottom.",
     )

@@ -115,15 +115,15 @@ def sentence_of(document: Mapping[str, Any]) -> str:
 def mask_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows for a terminal and a page: each candidate with what the encoder gains."""
     question = document["question"]
-    headings = ["candidate", "Dice"]
-    columns = [HEADLINE]
-    for name in question["counted"]:
-        headings += [f"Dice, {name}", f"95 % surface distance, {name} (um)"]
-        columns += [f"dice_{name}", f"surface_95_um_{name}"]
+    headings, columns = ["candidate"], list[str]()
+    if len(question["counted"]) > 1:
+        headings, columns = [*headings, "Dice"], [HEADLINE]
     if question["boundaries"]:
-        headings, columns = headings[:2], columns[:1]
-        headings += [f"{name} off by (um)" for name in question["boundaries"]]
-        columns += [f"boundary_um_{name}" for name in question["boundaries"]]
+        headings, columns = [*headings, "boundaries off by (um)"], [*columns, "boundary_um"]
+    else:
+        for name in question["counted"]:
+            headings += [f"Dice, {name}", f"95 % surface distance, {name} (um)"]
+            columns += [f"dice_{name}", f"surface_95_um_{name}"]
     rows = []
     for one in document["candidates"]:
         values = [one["card"]["metrics"][name] for name in columns]
@@ -136,6 +136,19 @@ def mask_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
             p = f"{one['gain']['p_holm']:.3f}" if one["gain"]["p_holm"] is not None else ""
         rows.append([one["name"], *texts, gain, p])
     return [*headings, "encoder over it", "p (Holm)"], rows
+
+
+def boundary_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: how far each boundary is off."""
+    names = document["question"]["boundaries"]
+    rows = [
+        [
+            one["name"],
+            *(in_short(one["card"]["metrics"][f"boundary_um_{name}"], um=True) for name in names),
+        ]
+        for one in document["candidates"]
+    ]
+    return ["candidate", *names], rows
 
 
 def sector_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -9,11 +9,11 @@ class SegmentConfig:
 
     boundaries: list[str] = field(default_factory=list)
     """Layer boundaries to learn from the vitreous outwards, with data.annotations=[layers]; empty
-    takes all that the scans have, and with data.annotations=[mask] there is none to choose."""
+    takes those that nine of ten scans have. Masks have none to choose."""
 
     thickness: list[str] = field(default_factory=list)
-    """The two boundaries between which thickness is measured in the ETDRS sectors; empty: the first
-    and the last."""
+    """The two boundaries between which thickness is measured in the ETDRS sectors; empty: ILM and
+    BM, or what comes nearest to it, if they are learnt."""
 
     unet: bool = True
     """A MONAI U-Net of about the encoder's size, trained from scratch by the same recipe."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from oct_vjepa.probes.protocol import Round, make_rounds
 from oct_judge.question import FinetuneConfig
 
 FOLDS = 4  # the first of so many is the test where no split is given
+COMMON = 0.9  # share of the scans that a boundary is asked for without being named
 TRAIN, VAL, TEST = "train", "val", "test"
 
 
@@ -161,10 +163,18 @@ def boundaries_of(config: FinetuneConfig, volumes: oct_io.CachedVolumes) -> tupl
             raise Mistake("segment.boundaries are learnt with data.annotations=[layers]")
         return ()
     there = volumes.layer_names
-    chosen = config.segment.boundaries or list(there)
+    chosen = config.segment.boundaries or common(volumes)
     if lost := [one for one in chosen if one not in there]:
         raise Mistake(f"segment.boundaries ({lost[0]}) must be among {', '.join(there) or 'none'}")
     return tuple(one for one in there if one in chosen)
+
+
+def common(volumes: oct_io.CachedVolumes) -> list[str]:
+    """Boundaries that `COMMON` of the scans with any have."""
+    entries = volumes.entries
+    lists = [entries[one].layers for one in entries.with_annotation("layers").tolist()]
+    counts = Counter(name for names in lists for name in names)
+    return [name for name in volumes.layer_names if counts[name] >= COMMON * len(lists)]
 
 
 def rounds_of(

@@ -6,7 +6,6 @@ volumes left out at random while it trains. Validation chooses the epoch and the
 """
 
 import copy
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from oct_vjepa.heads.answer import Answer
-from oct_vjepa.heads.configuration import LossConfig
+from oct_vjepa.heads.configuration import AttentionConfig, LossConfig
 from oct_vjepa.heads.losses import balanced_weights, positive_weights
 from oct_vjepa.heads.multivolume import (
     SIDES,
@@ -27,51 +26,8 @@ from oct_vjepa.heads.multivolume import (
 from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.choice import Validation, best_of, validate_all
 from oct_vjepa.probes.protocol import Round
-from oct_vjepa.rules import COUNT, FROM_0_BELOW_1, POSITIVE, check_numbers
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(kw_only=True, slots=True)
-class AttentionConfig:
-    """Shape and training of the pool over volumes."""
-
-    inner: int = 32
-    """Width of keys and values of both pools."""
-
-    heads: int = 4
-    """Attention heads; they divide `inner`."""
-
-    view_dropout: float = 0.3
-    """Chance that training leaves a volume out, so that none becomes indispensable; one stays."""
-
-    lr: float = 1e-3
-    """Of AdamW."""
-
-    weight_decay: list[float] = field(default_factory=lambda: [0.01, 1.0])
-    """Strengths that are tried; validation chooses."""
-
-    epochs: int = 60
-    """Most passes over the participants."""
-
-    patience: int = 10
-    """Passes without a better validation after which a strength is done."""
-
-    batch_size: int = 32
-    """Participants of a step."""
-
-    def __post_init__(self) -> None:
-        check_numbers(
-            self, "attention", COUNT, "inner", "heads", "epochs", "patience", "batch_size"
-        )
-        check_numbers(self, "attention", FROM_0_BELOW_1, "view_dropout")
-        check_numbers(self, "attention", POSITIVE, "lr")
-        if self.inner % self.heads:
-            raise ValueError(
-                f"attention.inner ({self.inner}) must be a multiple of heads ({self.heads})"
-            )
-        if not self.weight_decay or min(self.weight_decay) < 0:
-            raise ValueError(f"attention.weight_decay ({self.weight_decay}) must not be negative")
 
 
 class Pooled(NamedTuple):
