@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from oct_vjepa.evaluation.participants import AttentionConfig, pool_volumes
+from oct_vjepa.evaluation.participants import pool_volumes
+from oct_vjepa.heads.configuration import AttentionConfig
 from oct_vjepa.probes.answers import priors_of, shift_priors
 from oct_vjepa.trials.judging import Answer, Candidate
 
