@@ -210,19 +210,19 @@ class AttentionConfig:
     view_dropout: float = 0.3
     """Chance that training leaves a volume out, so that none becomes indispensable; one stays."""
 
-    lr: float = 1e-3
-    """Of AdamW."""
+    lr: float = 3e-3
+    """Of AdamW; few participants make few steps."""
 
     weight_decay: list[float] = field(default_factory=lambda: [0.01, 1.0])
     """Strengths that are tried; validation chooses."""
 
-    epochs: int = 60
+    epochs: int = 100
     """Most passes over the participants."""
 
-    patience: int = 10
+    patience: int = 20
     """Passes without a better validation after which a strength is done."""
 
-    batch_size: int = 32
+    batch_size: int = 16
     """Participants of a step."""
 
     def __post_init__(self) -> None:
