@@ -143,7 +143,7 @@ def ask_trained(
             )
             if trained.ending.reason == "stopped":
                 raise Stopped(trained.ending.step)
-            found[-1].append(_answer(config, study, one, seed, trained.scores_NK))
+            found[-1].append(answer_of(config, study, one, seed, trained.scores_NK))
     return found
 
 
@@ -154,9 +154,10 @@ class Stopped(Exception):
         super().__init__(f"stopped at step {step}; the same command goes on from there")
 
 
-def _answer(
+def answer_of(
     config: FinetuneConfig, study: Study, one: Round, seed: int, scores: NDArray[np.float64]
 ) -> Answer:
+    """What was trained with the weights of `training`, as an answer."""
     validation, test = np.flatnonzero(one.validation), np.flatnonzero(one.test)
     likely = scores
     if study.target.is_counted and config.training.class_weights == "auto":

@@ -24,9 +24,11 @@ from oct_judge.findings.origin import command_of
 from oct_judge.finished.keeping import keep_model
 from oct_judge.finished.predicting import predict_folder
 from oct_judge.finished.spoiling import spoil
+from oct_judge.masks.evaluation import run_masks
 from oct_judge.page import write_page
-from oct_judge.question import FROZEN, FinetuneConfig
+from oct_judge.question import FROZEN, SEGMENT, FinetuneConfig
 from oct_judge.results import Found, describe, table_of, write_results
+from oct_judge.rivals.answers import ask_rivals
 from oct_judge.study import check_test_set, open_study
 from oct_judge.touches import touch
 
@@ -35,6 +37,8 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
     if config.predict:
         return predict_folder(config, launch)
+    if config.mode == SEGMENT:
+        return run_masks(config, launch)
     refuse_url("features", config.features)
     launch.refuse_unread("data.label_columns", "task.column=NAME asks for one column")
     encoder = oct_vjepa.Encoder.from_pretrained(config.weights)
@@ -61,6 +65,7 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         try:
             with mistakes(ValueError):  # such as a class that no test participant has
                 answers = ask_everyone(config, study, cast, runtime, folder.path, stages)
+                answers |= ask_rivals(config, study, cast, runtime, folder.path, stages, answers)
         except Stopped as stopped:
             print(stopped)
             return EXIT_STOPPED

@@ -1,6 +1,6 @@
 """What training and evaluation read: volumes with their label or mask, by number."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from oct_io import Spacing
 from oct_io.space.transforms import augment as augment_scan
-from oct_vjepa import EncoderConfig
 from oct_vjepa.heads.augmentation import augment
 from oct_vjepa.heads.segmentation import SegmentationBatch
 from oct_vjepa.heads.supervised import LabelledBatch
@@ -31,6 +30,12 @@ class Volumes(Protocol):
     def __getitem__(self, number: int) -> NDArray[np.uint8]: ...
 
 
+class Masks(Protocol):
+    """The class of each voxel of volumes by number, (Z, Y, X) whole numbers; -1 where unknown."""
+
+    def __getitem__(self, number: int, /) -> NDArray[Any]: ...
+
+
 class Parts(Protocol):
     """Which rows are for what: one round of a protocol; all bool (N,), disjoint."""
 
@@ -47,6 +52,15 @@ class Parts(Protocol):
     @property
     def test(self) -> NDArray[np.bool_]:
         """Rows that are looked at once."""
+        ...
+
+
+class Taker(Protocol):
+    """What takes volumes, such as the configuration of an encoder."""
+
+    @property
+    def position_unit(self) -> str:
+        """Where positions come from: only "length" wants to know the spacing."""
         ...
 
 
@@ -67,7 +81,7 @@ class VolumeReader:
         rows: NDArray[Any],
         config: TrainingConfig,
         *,
-        encoder: EncoderConfig,
+        encoder: Taker,
         seed: int,
     ) -> None:
         self._volumes, self._rows = volumes, [int(row) for row in rows]
@@ -118,7 +132,7 @@ class LabelledSamples(VolumeReader):
 class MaskedSamples(VolumeReader):
     """Volumes with the class of each voxel; see `VolumeReader`. `masks` are of all volumes."""
 
-    def __init__(self, *args: Any, masks: Sequence[NDArray[Any]], **options: Any) -> None:
+    def __init__(self, *args: Any, masks: Masks, **options: Any) -> None:
         super().__init__(*args, **options)
         self._masks = masks
 
@@ -139,7 +153,7 @@ class Batch(NamedTuple):
 
 
 def stripe(
-    volumes: Volumes, rows: NDArray[Any], size: int, runtime: Runtime, encoder: EncoderConfig
+    volumes: Volumes, rows: NDArray[Any], size: int, runtime: Runtime, encoder: Taker
 ) -> Iterator[Batch]:
     """This process's share of the rows, in batches of one shape, as many on every process.
 

@@ -15,9 +15,9 @@ from oct_vjepa import Encoder, EncoderConfig
 from oct_vjepa.heads.adapters import add_lora, merge_lora
 from oct_vjepa.heads.finetuning import FineTuned
 from oct_vjepa.model.weights import weights_fingerprint
-from torch import Tensor
+from torch import Tensor, nn
 
-from oct_judge.examples import Volumes, stripe
+from oct_judge.examples import Taker, Volumes, stripe
 from oct_judge.recipe import Plan, TrainingConfig
 
 FREE = ("patience", "workers", "prefetch", "log_every", "accumulate")
@@ -74,6 +74,17 @@ class Place(NamedTuple):
     progress: bool = False
 
 
+class Plain(NamedTuple):
+    """What a network of others takes: volumes alone."""
+
+    position_unit: str = "index"
+
+
+def taken_by(objective: nn.Module) -> Taker:
+    """What an objective wants to know of volumes."""
+    return objective.encoder.config if isinstance(objective, FineTuned) else Plain()
+
+
 def own_encoder(encoder: Encoder, config: TrainingConfig, seed: int) -> Encoder:
     """A copy to be trained, so that the encoder that was given stays as it is."""
     settings = replace(encoder.config, drop_path=config.drop_path)
@@ -84,7 +95,7 @@ def own_encoder(encoder: Encoder, config: TrainingConfig, seed: int) -> Encoder:
 
 
 def learn(
-    objective: FineTuned,
+    objective: nn.Module,
     samples: Samples,
     config: TrainingConfig,
     plan: Plan,
@@ -150,7 +161,7 @@ def learn(
     return Ending(result.reason, result.step, step, best)
 
 
-def take_best(objective: FineTuned, run_dir: Path) -> tuple[int, float]:
+def take_best(objective: nn.Module, run_dir: Path) -> tuple[int, float]:
     """Give the objective the best checkpoint's weights, or the newest's where none is best.
 
     Returns its step and the value of its metric.
@@ -178,7 +189,7 @@ def save(
 
 
 def each_batch(
-    objective: FineTuned,
+    objective: nn.Module,
     forward: Callable[[Tensor, Tensor | None], Tensor],
     volumes: Volumes,
     rows: NDArray[Any],
@@ -191,7 +202,7 @@ def each_batch(
     """
     training = objective.training
     objective.eval()
-    for batch in stripe(volumes, rows, size, runtime, objective.encoder.config):
+    for batch in stripe(volumes, rows, size, runtime, taken_by(objective)):
         volume, spacing = runtime.put((batch.volume_BCZYX, batch.spacing_B3))
         with torch.no_grad(), runtime.autocast():
             outputs = forward(volume, spacing)
@@ -224,9 +235,9 @@ def finish(scored: Scored) -> NDArray[np.float64]:
             return end.value
 
 
-def identity_of(encoder: Encoder, **arrays: NDArray[Any]) -> dict[str, str]:
-    """Fingerprints of the encoder that a run starts from, and of what it is trained on."""
-    found = {"encoder": weights_fingerprint(encoder)}
+def identity_of(encoder: Encoder | str, **arrays: NDArray[Any]) -> dict[str, str]:
+    """Fingerprints of what is trained, an encoder or a network by name, and of what it sees."""
+    found = {"encoder": encoder if isinstance(encoder, str) else weights_fingerprint(encoder)}
     for name, values in arrays.items():
         found[name] = hashlib.sha256(values.tobytes()).hexdigest()[:16]
     return found

@@ -6,17 +6,23 @@ import oct_io
 from oct_io.labels.questions import LabelQuestion
 from oct_launch import RuntimeConfig
 from oct_vjepa.evaluation.readouts import ReadoutConfig
+from oct_vjepa.heads.configuration import AttentionConfig
 from oct_vjepa.probes.configuration import GridConfig
 
+from oct_judge.masks.settings import SegmentConfig
 from oct_judge.recipe import TrainingConfig
 
 FROZEN = ("linear", "knn", "mlp")
 """Modes that fit arrays of features, in seconds."""
 TRAINED = ("attentive", "partial", "gradual", "full", "lora")
 """Modes that train on volumes, through the loop."""
-MODES = (*FROZEN, *TRAINED, "segment")
+SEGMENT = "segment"
+MODES = (*FROZEN, *TRAINED, SEGMENT)
 PROTOCOLS = ("given", "kfold", "repeated_kfold", "leave_one_out")
-JOINS = ("mean", "max")
+ATTENTION = "attention"
+JOINS = ("mean", "max", ATTENTION)
+NETWORK, NAMED_ENCODER = "network ", "encoder "
+"""How the names of candidates begin that are no baselines: trained from scratch, and others'."""
 ENSEMBLES = ("", "mean", "vote", "weighted")
 
 
@@ -66,6 +72,16 @@ class ComparisonConfig:
     )
     """Features that nobody learned, or only a PCA; each alone. They shame an encoder that they
     equal."""
+
+    networks: list[str] = field(default_factory=list)
+    """Networks of MONAI trained from scratch by the recipe of `training`, whatever the mode:
+    monai_resnet10, monai_resnet18, monai_densenet121."""
+
+    encoders: list[str] = field(default_factory=list)
+    """Further encoders whose frozen features are asked too: name=folder of one of ours, which may
+    take fewer B-scans than the volumes have; name=MODEL@file of weights for a 2-D model of timm,
+    averaged over B-scans, such as RETFound=vit_large_patch16_224@weights.pth, with settings as in
+    MODEL?img_size=512; or name=module:factory, which makes an object with embed and fingerprint."""
 
     together: bool = True
     """Each baseline beside the encoder's features as well: what the encoder does not know yet."""
@@ -135,7 +151,8 @@ class FinetuneConfig:
 
     join: str = "mean"
     """How the scores of several volumes become those of an eye, and of eyes those of a participant:
-    mean, or max for what one volume of several may show."""
+    mean, or max for what one volume of several may show. attention: the mean, and beside it as one
+    more candidate a learned pool over all volumes of a participant; frozen modes only."""
 
     balanced: bool = True
     """Classes weigh alike in the fit; probabilities are set right for their true shares after."""
@@ -175,9 +192,11 @@ class FinetuneConfig:
 
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     readout: ReadoutConfig = field(default_factory=ReadoutConfig)
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
     grid: GridConfig = field(default_factory=GridConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     compare: ComparisonConfig = field(default_factory=ComparisonConfig)
+    segment: SegmentConfig = field(default_factory=SegmentConfig)
     data: oct_io.SourceConfig = field(default_factory=oct_io.SourceConfig)
     task: LabelQuestion = field(default_factory=LabelQuestion)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
@@ -191,7 +210,9 @@ class FinetuneConfig:
         if self.mode not in MODES:
             raise ValueError(f"mode ({self.mode}) must be one of {', '.join(MODES)}")
         if self.join not in JOINS:
-            raise ValueError(f"join ({self.join}) must be {' or '.join(JOINS)}")
+            raise ValueError(f"join ({self.join}) must be one of {', '.join(JOINS)}")
+        if self.join == ATTENTION and self.mode not in FROZEN:
+            raise ValueError(f"join=attention pools frozen features; mode is {self.mode}")
         if self.seeds < 1:
             raise ValueError(f"seeds ({self.seeds}) must be 1 or more")
         if self.bootstrap < 100:

@@ -31,7 +31,7 @@ from oct_vjepa.trials.verdict import (
 
 from oct_judge.asking import Everyone
 from oct_judge.candidates import PRETRAINED, RANDOM, RANKED, Cast
-from oct_judge.question import FinetuneConfig
+from oct_judge.question import NAMED_ENCODER, NETWORK, FinetuneConfig
 from oct_judge.study import Study
 
 FORMAT = 2
@@ -147,7 +147,8 @@ def best_baseline(document: Mapping[str, Any]) -> str:
     alone = {
         one["name"]: one["card"]["metrics"][metric][0]
         for one in document["candidates"]
-        if not one["name"].startswith((PRETRAINED, RANDOM)) and not one["name"].endswith(RANKED)
+        if not one["name"].startswith((PRETRAINED, RANDOM, NETWORK, NAMED_ENCODER))
+        and not one["name"].endswith(RANKED)
     }
     known = {name: value for name, value in alone.items() if value is not None}
     return max(known, key=lambda name: known[name]) if known else ""

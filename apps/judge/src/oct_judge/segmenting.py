@@ -10,16 +10,23 @@ import oct_xla
 import torch
 from numpy.typing import NDArray
 from oct_vjepa import Encoder
-from oct_vjepa.heads.segmentation import SegmentationHead, Segmenter
+from oct_vjepa.heads.segmentation import SegmentationHead, Segmenter, VoxelNetwork
 from oct_vjepa.measures.segmentation import Overlap, count_overlap, dice_of, score_masks
 from torch import Tensor
 
-from oct_judge.examples import MaskedSamples, Parts, Volumes
-from oct_judge.learning import Ending, Place, each_batch, identity_of, learn, own_encoder, save
-from oct_judge.recipe import TrainingConfig
+from oct_judge.examples import MaskedSamples, Masks, Parts, Volumes
+from oct_judge.learning import (
+    Ending,
+    Place,
+    each_batch,
+    identity_of,
+    learn,
+    own_encoder,
+    save,
+    taken_by,
+)
+from oct_judge.recipe import Plan, TrainingConfig
 
-Masks = Sequence[NDArray[Any]]
-"""The class of each voxel of each volume, (Z, Y, X) whole numbers; -1 where unknown."""
 UM_PER_MM = 1000.0
 
 
@@ -81,13 +88,53 @@ def segment(
     """
     check_recipe(config)
     place = Place(runtime, run_dir, seed, data, sinks, progress)
-    fit, watched = np.flatnonzero(round.fit), np.flatnonzero(round.validation)
-    if not len(fit):
-        raise ValueError("no row to train on")
-    plan = config.plan(len(fit), runtime.devices)
+    plan = plan_of(config, round, runtime)
     objective = make_segmenter(config, encoder, names, plan.per_epoch, seed)
+    found = learn_masks(config, objective, volumes, masks, names, round, place, encoder)
+    if found.ending.reason != "stopped":
+        save(objective, objective.head, encoder.config, place, lora=config.mode == "lora")
+    return found
+
+
+def plan_of(config: TrainingConfig, round: Parts, runtime: oct_xla.Runtime) -> Plan:
+    """What the recipe comes to for the rows to fit.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not round.fit.any():
+        raise ValueError("no row to train on")
+    return config.plan(int(round.fit.sum()), runtime.devices)
+
+
+def learn_masks(
+    config: TrainingConfig,
+    objective: Segmenter | VoxelNetwork,
+    volumes: Volumes,
+    masks: Masks,
+    names: Sequence[str],
+    round: Parts,
+    place: Place,
+    who: Encoder | str,
+) -> Segmented:
+    """Train an objective of voxels in place, take its best epoch, and predict.
+
+    Args:
+        config: see `segment`.
+        objective: an encoder with its decoder, or any network.
+        volumes: see `segment`.
+        masks: see `segment`.
+        names: see `segment`.
+        round: see `segment`.
+        place: where, with which seed.
+        who: the encoder that it starts from, or what names the network.
+    """
+    runtime, run_dir = place.runtime, place.run_dir
+    plan = plan_of(config, round, runtime)
+    fit, watched = np.flatnonzero(round.fit), np.flatnonzero(round.validation)
     runtime.prepare(objective)
-    samples = MaskedSamples(volumes, fit, config, encoder=encoder.config, seed=seed, masks=masks)
+    taken = taken_by(objective)
+    samples = MaskedSamples(volumes, fit, config, encoder=taken, seed=place.seed, masks=masks)
     scorer = MaskScorer(objective, volumes, masks, names, plan.batch_size, runtime)
 
     def evaluate(step: int) -> Iterator[Mapping[str, float] | None]:
@@ -104,7 +151,7 @@ def segment(
         place,
         metric="dice" if config.metric == "auto" else config.metric,
         evaluate=evaluate if len(watched) else None,
-        identity=identity_of(encoder, rows=fit, watched=watched),
+        identity=identity_of(who, rows=fit, watched=watched),
     )
     if ending.reason == "stopped":
         return Segmented(ending, {}, {}, [], run_dir)
@@ -116,7 +163,6 @@ def segment(
             pass
         found[part] = scorer.dice()
         table += [{"part": part, **row} for row in scorer.table()]
-    save(objective, objective.head, encoder.config, place, lora=config.mode == "lora")
     return Segmented(ending, found["validation"], found["test"], table, run_dir)
 
 
@@ -156,6 +202,33 @@ def make_segmenter(
     return Segmenter(own, head, config.finetuning(per_epoch), levels=levels)
 
 
+def score_volume(
+    mask: NDArray[Any], truth: NDArray[Any], names: Sequence[str], spacing_mm: NDArray[Any]
+) -> list[dict[str, Any]]:
+    """Of each class `class`, `dice`, `surface_mean_um` and `surface_95_um`.
+
+    Distances are NaN where nobody knows the millimetres; those between B-scans do not matter where
+    there is one alone.
+    """
+    spacing = [UM_PER_MM * float(size) for size in spacing_mm]
+    if len(mask) == 1:
+        spacing[0] = 1.0
+    if known := bool(np.isfinite(spacing).all()):
+        scores = score_masks(mask, truth, names, spacing)
+    else:
+        dice = dice_of(count_overlap(mask, truth, len(names)))
+        scores = [{"class": n, "dice": float(d)} for n, d in zip(names, dice, strict=True)]
+    return [
+        {
+            "class": score["class"],
+            "dice": score["dice"],
+            "surface_mean_um": score["surface_mean"] if known else float("nan"),
+            "surface_95_um": score["surface_95"] if known else float("nan"),
+        }
+        for score in scores
+    ]
+
+
 class MaskScorer:
     """Predicts masks of this process's share of rows, counts and keeps them.
 
@@ -170,7 +243,7 @@ class MaskScorer:
 
     def __init__(
         self,
-        objective: Segmenter,
+        objective: Segmenter | VoxelNetwork,
         volumes: Volumes,
         masks: Masks,
         names: Sequence[str],
@@ -199,7 +272,8 @@ class MaskScorer:
                 self._count(row, mask, folder)
 
     def _choose(self, volume: Tensor, spacing: Tensor | None) -> Tensor:
-        return self.objective(volume, spacing).argmax(dim=1)
+        classes: Tensor = self.objective(volume, spacing).argmax(dim=1)
+        return classes
 
     def _count(self, row: int, mask: NDArray[np.uint8], folder: Path | None) -> None:
         truth = np.asarray(self.masks[row])
@@ -208,10 +282,8 @@ class MaskScorer:
         if folder is None:
             return
         np.save(folder / f"{row:06d}.npy", mask)
-        spacing_um = [UM_PER_MM * float(size) for size in self.volumes.spacings[row]]
-        for score in score_masks(mask, truth, self.names, spacing_um):
-            mean, far = score.pop("surface_mean"), score.pop("surface_95")
-            self._rows.append({"row": row, **score, "surface_mean_um": mean, "surface_95_um": far})
+        scores = score_volume(mask, truth, self.names, self.volumes.spacings[row])
+        self._rows += [{"row": row, **score} for score in scores]
 
     def dice(self) -> dict[str, float]:
         """Dice of all voxels that were counted, of all processes."""

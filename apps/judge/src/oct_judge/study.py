@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import oct_io
@@ -15,7 +16,7 @@ from oct_vjepa.probes.protocol import Round, make_rounds
 from oct_vjepa.trials.verdict import Panel
 
 from oct_judge.candidates import Rows
-from oct_judge.question import FinetuneConfig, ProtocolConfig
+from oct_judge.question import ATTENTION, FinetuneConfig, ProtocolConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +82,12 @@ def open_study(config: FinetuneConfig, source: oct_io.Source) -> Study:
         source=source,
         examples=examples,
         target=target,
-        panel=Panel(target=target, people=people, eyes=eyes, how=config.join),
+        panel=Panel(
+            target=target,
+            people=people,
+            eyes=eyes,
+            how="mean" if config.join == ATTENTION else config.join,
+        ),
         rounds=rounds,
         rows=Rows(examples.volumes, examples.fingerprint, examples.volumes.spacings),
     )
@@ -111,7 +117,21 @@ def rounds_of(
     )
 
 
-def check_test_set(config: FinetuneConfig, study: Study) -> None:
+class Tested(Protocol):
+    """A question and those who are tested in it."""
+
+    @property
+    def source(self) -> oct_io.Source:
+        """Where its volumes come from."""
+        ...
+
+    @property
+    def tested(self) -> list[str]:
+        """Hashed participants."""
+        ...
+
+
+def check_test_set(config: FinetuneConfig, study: Tested) -> None:
     """Refuse test participants whom the encoder's run, if it lies there, has trained on.
 
     Folds test everybody, so that an encoder that has seen anybody is refused with them.

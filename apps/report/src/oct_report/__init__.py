@@ -13,6 +13,7 @@ from oct_report.figures import (
     plot_scores,
     sized,
 )
+from oct_report.overlays import draw_overlay, draw_thickness
 from oct_report.page import Drawing, Page
 from oct_report.runs import (
     REFERENCE,
@@ -42,6 +43,8 @@ __all__ = [
     "draw_features",
     "draw_masks",
     "draw_occlusion",
+    "draw_overlay",
+    "draw_thickness",
     "end_page",
     "matrix",
     "plot_curves",

@@ -5,7 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from oct_io import WINDOWS, OctVolume, Spacing, Window, resample
-from oct_io.space.layers import resample_layers
+from oct_io.space.layers import (
+    layers_to_mask,
+    mask_to_layers,
+    put_back,
+    resample_layers,
+    resample_mask,
+)
+from oct_io.volume import UNLABELLED
 
 LINES = {"RPE": 255, "BM": 127}
 
@@ -156,3 +163,38 @@ def test_layers_are_mirrored_with_their_voxels():
     mirrored = resample_layers(left, replace(window, mirror_left=True))["RPE"]
     assert np.array_equal(mirrored, plain[:, ::-1], equal_nan=True)
     assert resample_layers(sloping(), WINDOWS["tiny"]).keys() == {"RPE"}
+
+
+def test_boundaries_are_found_again_in_the_mask_that_they_draw_to_half_a_row():
+    volume = sloping(shape=(6, 60, 20))
+    top = volume.layers["RPE"]
+    layers = {"RPE": top, "BM": top + 7.3}
+    mask = layers_to_mask(layers, volume.voxels.shape, ["RPE", "BM"])
+    found = mask_to_layers(mask, 2)
+    for row, name in zip(found, layers, strict=True):
+        assert np.abs(row - layers[name]).max() <= 0.5
+    mask[:, :, 3] = UNLABELLED
+    assert np.isnan(mask_to_layers(mask, 2)[:, :, 3]).all()
+    mask[:, :, 5] = 2
+    assert np.isnan(mask_to_layers(mask, 2)[:, :, 5]).all(), "nothing lies above: not in the window"
+
+
+@pytest.mark.parametrize("laterality", ["R", "L"])
+def test_a_mask_of_a_window_goes_back_to_the_scan_it_was_cut_from(laterality):
+    volume = sloping(laterality=laterality)
+    drawn = layers_to_mask(volume.layers, volume.voxels.shape, ["RPE"])
+    volume = replace(volume, mask=drawn, mask_names=("above", "below"))
+    window = Window(name="half", extent_mm=(1.5, 0.8, 1.25), shape=(6, 40, 25), mirror_left=True)
+    cut, mask = resample(volume, window), resample_mask(volume, window)
+    assert cut.mirrored == (laterality == "L")
+    back = put_back(
+        mask,
+        volume.voxels.shape,
+        spacing=volume.spacing,
+        window_spacing=cut.spacing,
+        origin_mm=cut.origin_mm,
+        mirrored=cut.mirrored,
+    )
+    there = back != UNLABELLED
+    assert 0.15 < there.mean() < 0.3, "a half along each of two axes, two thirds in depth"
+    assert (back == drawn)[there].mean() > 0.98

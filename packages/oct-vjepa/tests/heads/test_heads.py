@@ -83,3 +83,26 @@ def test_features_that_depend_on_the_spacing_are_kept_for_each_spacing(tmp_path)
     for one in (None, *spacings):
         load_or_embed(index, volumes, spacing=one, **ask)
     assert volumes.passes == 3, "positions in patches do not depend on the spacing"
+
+
+def test_any_network_of_volumes_learns_with_the_losses_of_the_question():
+    from oct_vjepa.heads.answer import Answer
+    from oct_vjepa.heads.supervised import VolumeNetwork
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+    objective = VolumeNetwork(network, ["no", "yes"], Answer(), mean=100.0, std=50.0)
+    volumes = torch.randint(0, 256, (8, 1, 4, 4, 4), dtype=torch.uint8)
+    labels = torch.arange(8) % 2
+    optimiser = torch.optim.AdamW(objective.parameter_groups(0.0), lr=1e-2)
+    before = float(objective.loss((volumes, labels))["loss"].detach())
+    for _ in range(30):
+        optimiser.zero_grad()
+        objective.loss((volumes, labels))["loss"].backward()
+        optimiser.step()
+    assert float(objective.loss((volumes, labels))["loss"].detach()) < before / 3
+    chances = objective.predict(volumes)
+    assert torch.allclose(chances.sum(dim=1), torch.ones(8), atol=1e-5)
+    assert torch.equal(chances.argmax(dim=1), labels)
+    with pytest.raises(ValueError, match="not below 2"):
+        objective.loss((volumes, labels + 1))

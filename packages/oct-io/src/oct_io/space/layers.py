@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from oct_io.space.resample import place
 from oct_io.space.windows import Window
-from oct_io.volume import UNLABELLED, OctVolume
+from oct_io.volume import UNLABELLED, OctVolume, Spacing
 
 Rows = NDArray[np.float32]
 Labels = NDArray[np.uint8]
@@ -133,3 +133,56 @@ def measure_classes(volume: OctVolume) -> dict[str, float]:
         name: count * voxel_mm3
         for name, count in zip(volume.mask_names[1:], counts[1:], strict=True)
     }
+
+
+def mask_to_layers(mask: Labels, boundaries: int) -> Rows:
+    """Rows at which boundaries lie in what `layers_to_mask` draws, (boundaries, bscans, columns).
+
+    Boundary i is put in the middle of the voxels between which it must lie: where as many voxels of
+    the A-scan as have a label up to i end. A predicted mask in which labels do not follow each
+    other in depth so has one boundary for each all the same. NaN in an A-scan without any label,
+    and where nothing or everything lies above: such a boundary is not in the window.
+    """
+    known = mask != UNLABELLED
+    found = np.empty((boundaries, mask.shape[0], mask.shape[2]), np.float32)
+    total = known.sum(axis=1)
+    for number in range(boundaries):
+        above = ((mask <= number) & known).sum(axis=1)
+        rows = above.astype(np.float32) - 0.5
+        found[number] = np.where((above > 0) & (above < total), rows, np.nan)
+    return found
+
+
+def put_back(
+    mask: Labels,
+    shape: tuple[int, int, int],
+    *,
+    spacing: Spacing,
+    window_spacing: Spacing,
+    origin_mm: tuple[float, float, float],
+    mirrored: bool = False,
+) -> Labels:
+    """Labels of a window as labels of its scan, each voxel taking the nearest one.
+
+    Args:
+        mask: of the window.
+        shape: of the scan.
+        spacing: of the scan.
+        window_spacing: of the window.
+        origin_mm: from the scan's outer corner to the window's.
+        mirrored: whether the window's columns run from the scan's last to its first.
+
+    Returns:
+        `UNLABELLED` where the window does not reach.
+    """
+    found: Labels = mask[:, :, ::-1] if mirrored else mask
+    numbers, outside = [], []
+    for axis in range(3):
+        at = (np.arange(shape[axis]) + 0.5) * spacing[axis] - origin_mm[axis]
+        place_in = np.floor(at / window_spacing[axis] + 1e-9).astype(np.int64)
+        outside.append((place_in < 0) | (place_in >= mask.shape[axis]))
+        numbers.append(np.clip(place_in, 0, mask.shape[axis] - 1))
+    found = found[np.ix_(*numbers)]
+    for axis, beyond in enumerate(outside):
+        found[(slice(None),) * axis + (np.flatnonzero(beyond),)] = UNLABELLED
+    return found

@@ -3,6 +3,7 @@
 `features` and `embedding` compute them once, `sliced` makes an encoder of B-scans one of volumes,
 `foreign` does so with models of others; `sources` and `tables` are where volumes come from and
 features go to. `encoders` compares, `online` looks during training, `token_probe` trains a head on
-frozen tokens, `maps` draws what tokens say, `occlusion` covers a volume part by part. The
+frozen tokens, `participants` a pool over the volumes of a person, `maps` draws what tokens say,
+`occlusion` covers a volume part by part. The
 arithmetic is in `probes` and `scores`.
 """

@@ -195,3 +195,45 @@ class AugmentationConfig:
     def changes(self) -> bool:
         """Whether anything is changed."""
         return bool(self.flip or self.gain or self.offset or max(self.shift))
+
+
+@dataclass(kw_only=True, slots=True)
+class AttentionConfig:
+    """Shape and training of the pool over volumes."""
+
+    inner: int = 32
+    """Width of keys and values of both pools."""
+
+    heads: int = 4
+    """Attention heads; they divide `inner`."""
+
+    view_dropout: float = 0.3
+    """Chance that training leaves a volume out, so that none becomes indispensable; one stays."""
+
+    lr: float = 3e-3
+    """Of AdamW; few participants make few steps."""
+
+    weight_decay: list[float] = field(default_factory=lambda: [0.01, 1.0])
+    """Strengths that are tried; validation chooses."""
+
+    epochs: int = 100
+    """Most passes over the participants."""
+
+    patience: int = 20
+    """Passes without a better validation after which a strength is done."""
+
+    batch_size: int = 16
+    """Participants of a step."""
+
+    def __post_init__(self) -> None:
+        check_numbers(
+            self, "attention", COUNT, "inner", "heads", "epochs", "patience", "batch_size"
+        )
+        check_numbers(self, "attention", FROM_0_BELOW_1, "view_dropout")
+        check_numbers(self, "attention", POSITIVE, "lr")
+        if self.inner % self.heads:
+            raise ValueError(
+                f"attention.inner ({self.inner}) must be a multiple of heads ({self.heads})"
+            )
+        if not self.weight_decay or min(self.weight_decay) < 0:
+            raise ValueError(f"attention.weight_decay ({self.weight_decay}) must not be negative")

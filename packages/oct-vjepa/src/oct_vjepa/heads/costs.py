@@ -1,12 +1,13 @@
 """What the outputs of a head cost, for a question of any kind; labels are checked."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from oct_vjepa.heads.answer import Answer
 from oct_vjepa.heads.configuration import LossConfig
-from oct_vjepa.heads.head import Head
 from oct_vjepa.heads.losses import (
     UNKNOWN,
     cox_loss,
@@ -16,6 +17,18 @@ from oct_vjepa.heads.losses import (
     smooth_labels,
     soft_cross_entropy,
 )
+
+
+class Answering(Protocol):
+    """What has outputs: it knows what they are called and what they mean."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the outputs."""
+
+    @property
+    def answer(self) -> Answer:
+        """Their meaning."""
 
 
 class Costs(nn.Module):
@@ -34,7 +47,7 @@ class Costs(nn.Module):
     class_weight_C: Tensor
     label_weight_C: Tensor
 
-    def __init__(self, head: Head, config: LossConfig) -> None:
+    def __init__(self, head: Answering, config: LossConfig) -> None:
         super().__init__()
         self.config = config
         self._head = (head,)  # in a tuple: its weights are not this module's

@@ -12,6 +12,7 @@ from oct_vjepa.heads.finetuning import FineTuned
 from oct_vjepa.heads.head import Head
 from oct_vjepa.model.blocks import INIT_STD
 from oct_vjepa.model.configuration import grid_of
+from oct_vjepa.model.decay import decay_groups
 from oct_vjepa.model.encoder import Encoder
 
 Shape = tuple[int, int, int]
@@ -169,22 +170,71 @@ class Segmenter(FineTuned):
         """
         self.freeze()
         batch = SegmentationBatch(*batch)
-        label = batch.label_BZYX
-        volume = batch.volume_BCZYX
-        if label.is_floating_point() or label.shape != (len(volume), *volume.shape[2:]):
-            raise ValueError(
-                f"labels: must be whole numbers in the shape of the volumes "
-                f"{(len(volume), *volume.shape[2:])}, not {label.dtype} {tuple(label.shape)}"
-            )
-        logits = self(volume, batch.spacing_B3).float()
-        # cross_entropy's own mean would be 0 / 0 where no voxel is labelled.
-        known = (label != UNLABELLED_VOXEL).sum().clamp_min(1)
-        entropy = functional.cross_entropy(
-            logits, label, ignore_index=UNLABELLED_VOXEL, reduction="sum"
+        check_voxels(batch)
+        return voxel_costs(self(batch.volume_BCZYX, batch.spacing_B3).float(), batch.label_BZYX)
+
+
+class VoxelNetwork(nn.Module):
+    """Any network of voxels with the loss of `Segmenter`: an objective for any training loop.
+
+    Args:
+        network: from (B, C, Z, Y, X) to logits (B, classes, Z, Y, X).
+        mean: of the grey levels that it is trained on; subtracted.
+        std: of the grey levels; what is left is divided by it.
+    """
+
+    def __init__(self, network: nn.Module, *, mean: float = 0.0, std: float = 1.0) -> None:
+        super().__init__()
+        self.network, self.mean, self.std = network, mean, std
+
+    def forward(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None = None) -> Tensor:
+        """Logits (B, classes, Z, Y, X); the spacing is not used."""
+        logits: Tensor = self.network((volume_BCZYX.float() - self.mean) / self.std)
+        return logits
+
+    def loss(
+        self,
+        batch: SegmentationBatch | tuple[Tensor, ...],
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """As `Segmenter.loss`.
+
+        Raises:
+            ValueError: likewise.
+        """
+        batch = SegmentationBatch(*batch)
+        check_voxels(batch)
+        return voxel_costs(self(batch.volume_BCZYX).float(), batch.label_BZYX)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Optimiser groups; biases and norms have no weight decay."""
+        return decay_groups(self.network, weight_decay)
+
+
+def check_voxels(batch: SegmentationBatch) -> None:
+    """Refuse labels that are not whole numbers in the shape of the volumes.
+
+    Raises:
+        ValueError: says what they are.
+    """
+    label, volume = batch.label_BZYX, batch.volume_BCZYX
+    if label.is_floating_point() or label.shape != (len(volume), *volume.shape[2:]):
+        raise ValueError(
+            f"labels: must be whole numbers in the shape of the volumes "
+            f"{(len(volume), *volume.shape[2:])}, not {label.dtype} {tuple(label.shape)}"
         )
-        soft = dice_scores(logits.softmax(dim=1), label)
-        hard = dice_scores(hard_labels(logits.detach()), label)
-        return {"loss": entropy / known + 1.0 - soft.nanmean(), "dice": hard.nanmean()}
+
+
+def voxel_costs(logits_BCZYX: Tensor, label_BZYX: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy plus soft Dice loss, and the mean Dice score; 0-dim, on the device."""
+    # cross_entropy's own mean would be 0 / 0 where no voxel is labelled.
+    known = (label_BZYX != UNLABELLED_VOXEL).sum().clamp_min(1)
+    entropy = functional.cross_entropy(
+        logits_BCZYX, label_BZYX, ignore_index=UNLABELLED_VOXEL, reduction="sum"
+    )
+    soft = dice_scores(logits_BCZYX.softmax(dim=1), label_BZYX)
+    hard = dice_scores(hard_labels(logits_BCZYX.detach()), label_BZYX)
+    return {"loss": entropy / known + 1.0 - soft.nanmean(), "dice": hard.nanmean()}
 
 
 def hard_labels(logits_BCZYX: Tensor) -> Tensor:

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from oct_vjepa.heads.answer import Answer
 from oct_vjepa.heads.configuration import FinetuningConfig, LossConfig
 from oct_vjepa.heads.costs import Costs, check_labels
 from oct_vjepa.heads.finetuning import FineTuned
 from oct_vjepa.heads.head import Head
+from oct_vjepa.model.decay import decay_groups
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.pooling import class_tokens_of
 
@@ -81,6 +83,62 @@ class Supervised(FineTuned):
         batch = LabelledBatch(*batch)
         self.costs.check(batch.label_B, len(batch.volume_BCZYX))
         return self.costs(self(batch.volume_BCZYX, batch.spacing_B3), batch.label_B)
+
+
+class VolumeNetwork(nn.Module):
+    """Any network of volumes with the losses of `Supervised`: an objective for any training loop.
+
+    Args:
+        network: from (B, C, Z, Y, X) to (B, K), an output for each of `classes`.
+        classes: names of the classes or labels; of the one quantity.
+        answer: what the outputs mean.
+        config: see `LossConfig`.
+        mean: of the grey levels that it is trained on; subtracted.
+        std: of the grey levels; what is left is divided by it.
+
+    Raises:
+        ValueError: see `Costs`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: Sequence[str],
+        answer: Answer,
+        config: LossConfig | None = None,
+        *,
+        mean: float = 0.0,
+        std: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.network, self.mean, self.std = network, mean, std
+        self.classes, self.answer = list(classes), answer
+        self.costs = Costs(self, LossConfig() if config is None else config)
+
+    def forward(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None = None) -> Tensor:
+        """Outputs (B, K); the spacing is not used."""
+        outputs: Tensor = self.network((volume_BCZYX.float() - self.mean) / self.std)
+        return outputs
+
+    def predict(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None = None) -> Tensor:
+        """What the network says of each volume, (B, K): see `Answer.scores`."""
+        return self.answer.scores(self(volume_BCZYX))
+
+    def loss(
+        self, batch: LabelledBatch | tuple[Tensor, ...], generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """As `Supervised.loss`.
+
+        Raises:
+            ValueError: likewise.
+        """
+        batch = LabelledBatch(*batch)
+        self.costs.check(batch.label_B, len(batch.volume_BCZYX))
+        return self.costs(self(batch.volume_BCZYX), batch.label_B)
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Optimiser groups; biases and norms have no weight decay."""
+        return decay_groups(self.network, weight_decay)
 
 
 def label_batch(

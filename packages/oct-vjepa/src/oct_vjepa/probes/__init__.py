@@ -5,5 +5,6 @@ hidden-layer probes on several readouts, as `configuration` says, and chooses on
 keeps. Beneath them: `answers` knows the kinds of target, `candidates`, `descent` and `hidden` fit,
 `choice` finds the best or asks several as one. `linear` and `neighbours` are single probes with
 intervals, `efficiency` asks with few labels; `baselines` and `patchwork` are features that nobody
-learned. This wing builds on `measures` and never touches an encoder.
+learned, `voxels` masks that nobody learned to draw. This wing builds on `measures` and never
+touches an encoder.
 """

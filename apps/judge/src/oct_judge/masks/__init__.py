@@ -1,0 +1,6 @@
+"""What `mode=segment` does: classes of voxels instead of answers of participants.
+
+`settings` is what may be set beside the rest, `study` which scans have masks or boundaries and who
+is tested, `candidates` who draws, `measuring` what each drawing is worth, `results` the numbers and
+files, `page` the report, `dicom` what other programs open, `evaluation` all of it in order.
+"""

@@ -1,0 +1,84 @@
+"""An evaluation of masks from top to bottom: encoder, source, rounds, drawings, numbers, report."""
+
+from pathlib import Path
+
+import oct_io
+import oct_vjepa
+import oct_xla
+from oct_launch import (
+    EXIT_STOPPED,
+    Launch,
+    Stages,
+    check_positions,
+    check_window,
+    mistakes,
+    print_table,
+    refuse_url,
+)
+from oct_vjepa.model.weights import weights_fingerprint
+
+from oct_judge.asking import Stopped
+from oct_judge.masks.candidates import Draughtsmen
+from oct_judge.masks.dicom import write_dicom_masks
+from oct_judge.masks.page import write_mask_page
+from oct_judge.masks.results import FoundMasks, describe_masks, mask_table, write_masks
+from oct_judge.masks.study import open_masks
+from oct_judge.question import FinetuneConfig
+from oct_judge.segmenting import check_recipe
+from oct_judge.study import check_test_set
+from oct_judge.touches import touch
+
+
+def run_masks(config: FinetuneConfig, launch: Launch) -> int:
+    """Run what `config` asks for; returns the exit code."""
+    refuse_url("features", config.features)
+    encoder = oct_vjepa.Encoder.from_pretrained(config.weights)
+    taken = encoder.config.input_shape
+    with mistakes(ValueError):
+        check_recipe(config.training)
+        trained = f"the encoder in {config.weights} was trained on {taken}; choose its window"
+        check_window(config.data.window, taken, otherwise=trained)
+        runtime = config.runtime.pick()
+    folder = launch.claim_run_folder("it", may_change=("*",))
+    with Stages() as stages:
+        source = oct_io.open_source(config.data, stages)
+        for remark in source.remarks:
+            stages.say(remark)
+        with mistakes(ValueError):
+            unit, spacings = encoder.config.position_unit, source.volumes.spacings
+            check_positions(unit, source.volumes.shape, spacings)
+        study = open_masks(config, source)
+        stages.say(study.describe())
+        if not config.allow_seen:
+            check_test_set(config, study)
+        cast = Draughtsmen(
+            config=config, study=study, encoder=encoder, runtime=runtime, folder=folder.path
+        )
+        try:
+            with mistakes(ValueError):
+                drawings = cast.ask(stages)
+                few = list(cast.ask_with_few_masks()) if config.compare.fractions else []
+        except Stopped as stopped:
+            print(stopped)
+            return EXIT_STOPPED
+        touches = touch(Path(config.features).parent, study.fingerprint(), launch.settings)
+        found = FoundMasks(config=config, study=study, drawings=drawings, few=few, touches=touches)
+        document = describe_masks(found, stages)
+        files = write_masks(folder.path, found, document)
+        if config.segment.dicom:
+            write_dicom_masks(study, config.data, files, stages)
+    extra = {
+        "encoder": weights_fingerprint(encoder),
+        "dataset_fingerprint": source.volumes.fingerprint,
+        "made_up_data": source.made_up,
+        "split": study.rule,
+        "remarks": list(source.remarks),
+        "test_touches": touches,
+    }
+    oct_xla.write_provenance(folder.path, runtime, seed=config.seed, extra=extra)
+    report = write_mask_page(folder.path, found, document)
+    print_table(*mask_table(document))
+    print(document["sentence"])
+    print(f"report: {report}")
+    folder.release()
+    return 0

@@ -1,0 +1,213 @@
+"""Numbers and files of an evaluation of masks; `docs/segmentation.md` says what stands where."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from oct_launch import Stages
+from oct_vjepa.measures.units import Interval
+from oct_vjepa.scores.cards import as_plain
+from oct_vjepa.scores.measured import Gap, compare_measured, measure_card
+
+from oct_judge.candidates import PRETRAINED, RANDOM
+from oct_judge.masks.candidates import Drawings
+from oct_judge.masks.measuring import HEADLINE, Ruler
+from oct_judge.masks.study import MaskStudy
+from oct_judge.question import FinetuneConfig
+from oct_judge.results import FORMAT
+
+TASK = "segmentation"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundMasks:
+    """All that was asked, and what was drawn.
+
+    Attributes:
+        config: of the evaluation.
+        study: the question.
+        drawings: of each candidate; the encoder first.
+        few: candidate, share of the participants with masks, drawings.
+        touches: by how many settings these test participants have been scored.
+    """
+
+    config: FinetuneConfig
+    study: MaskStudy
+    drawings: dict[str, Drawings]
+    few: Sequence[tuple[str, float, Drawings]]
+    touches: int
+
+
+def describe_masks(found: FoundMasks, stages: Stages) -> dict[str, Any]:
+    """results.json: every number, plain; intervals are a value and the ends of 95 %."""
+    config, study = found.config, found.study
+    ruler = Ruler(study, config)
+    draws = {"seed": config.seed, "bootstrap": config.bootstrap}
+    readings = {}
+    for number, (name, drawings) in enumerate(found.drawings.items()):
+        stages("scoring", number + 1, len(found.drawings))
+        readings[name] = ruler.read(drawings)
+    gains = compare_measured(readings, ruler.metrics, HEADLINE, reference=PRETRAINED, **draws)
+    rows = []
+    for name, drawings in found.drawings.items():
+        metrics = measure_card(readings[name], ruler.metrics, **draws)
+        chosen = [dict(one.chosen) for rounds in drawings for one in rounds]
+        gain = gain_of(gains.get(name))
+        rows.append({"name": name, "card": {"metrics": metrics}, "gain": gain, "chosen": chosen})
+    efficiency = []
+    for name, fraction, drawings in found.few:
+        card = measure_card(ruler.read(drawings), ruler.metrics, **draws)
+        efficiency.append({"candidate": name, "fraction": fraction, "headline": card[HEADLINE]})
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "made_up_data": study.source.made_up,
+        "question": {
+            "name": "layers" if study.boundaries else "masks",
+            "kind": TASK,
+            "names": list(study.names),
+            "counted": [study.names[one] for one in study.counted],
+            "boundaries": list(study.boundaries),
+            "thickness": [study.boundaries[one] for one in ruler.band],
+            "unit": "um",
+            "fingerprint": study.fingerprint(),
+        },
+        "mode": config.mode,
+        "trained": config.training.mode,
+        "headline": HEADLINE,
+        "protocol": asdict(config.protocol) | {"rounds": [one.name for one in study.rounds]},
+        "seeds": config.seeds,
+        "split": study.describe(),
+        "test_touches": found.touches,
+        "candidates": rows,
+        "efficiency": efficiency,
+    }
+    document["sentence"] = sentence_of(document)
+    return as_plain(document)
+
+
+def gain_of(gap: Gap | None) -> dict[str, Any] | None:
+    """What the encoder has over a candidate."""
+    if gap is None:
+        return None
+    return {"difference": list(gap.difference), "p": gap.p, "p_holm": gap.p_holm}
+
+
+def sentence_of(document: Mapping[str, Any]) -> str:
+    """The result in one sentence that says whether the encoder was worth it."""
+    rows = {one["name"]: one for one in document["candidates"]}
+    own = Interval(*rows[PRETRAINED]["card"]["metrics"][HEADLINE])
+    phantom = "On made-up retinas: " if document["made_up_data"] else ""
+    said = f"{phantom}{document['question']['name']}: Dice {own.text()} of the encoder"
+    parts = []
+    for name, row in rows.items():
+        if not row["gain"]:
+            continue
+        gain = Interval(*row["gain"]["difference"])
+        told = gain.low > 0 or gain.high < 0
+        called = "its random init" if name == RANDOM else name
+        parts.append(f"{gain.text('+')}{'' if told else ', which may be luck,'} over {called}")
+    return f"{said}; {'; '.join(parts)}." if parts else f"{said}."
+
+
+def mask_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows for a terminal and a page: each candidate with what the encoder gains."""
+    question = document["question"]
+    headings, columns = ["candidate"], list[str]()
+    if len(question["counted"]) > 1:
+        headings, columns = [*headings, "Dice"], [HEADLINE]
+    if question["boundaries"]:
+        headings, columns = [*headings, "boundaries off by (um)"], [*columns, "boundary_um"]
+    else:
+        for name in question["counted"]:
+            headings += [f"Dice, {name}", f"95 % surface distance, {name} (um)"]
+            columns += [f"dice_{name}", f"surface_95_um_{name}"]
+    rows = []
+    for one in document["candidates"]:
+        values = [one["card"]["metrics"][name] for name in columns]
+        texts = [
+            in_short(value, um="um" in name) for name, value in zip(columns, values, strict=True)
+        ]
+        gain, p = "", ""
+        if one["gain"]:
+            gain = Interval(*numbers_of(one["gain"]["difference"])).text("+")
+            p = f"{one['gain']['p_holm']:.3f}" if one["gain"]["p_holm"] is not None else ""
+        rows.append([one["name"], *texts, gain, p])
+    return [*headings, "encoder over it", "p (Holm)"], rows
+
+
+def boundary_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: how far each boundary is off."""
+    names = document["question"]["boundaries"]
+    rows = [
+        [
+            one["name"],
+            *(in_short(one["card"]["metrics"][f"boundary_um_{name}"], um=True) for name in names),
+        ]
+        for one in document["candidates"]
+    ]
+    return ["candidate", *names], rows
+
+
+def sector_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: mean thickness by ETDRS sector, as drawn by the encoder and as it is."""
+    metrics = document["candidates"][0]["card"]["metrics"]
+    kinds = ("etdrs_true_um", "etdrs_predicted_um", "etdrs_error_um")
+    sectors = [
+        name.removeprefix(f"{kinds[0]}_") for name in metrics if name.startswith(f"{kinds[0]}_")
+    ]
+    rows = [
+        [
+            sector.replace("_", " "),
+            *(in_short(metrics[f"{kind}_{sector}"], um=True) for kind in kinds),
+        ]
+        for sector in sectors
+    ]
+    return ["sector", "true (um)", "predicted (um)", "off by, mean of scans (um)"], rows
+
+
+def in_short(value: Sequence[float | None], *, um: bool) -> str:
+    """An interval as text; micrometres with one digit behind the point."""
+    numbers = numbers_of(value)
+    if not um:
+        return Interval(*numbers).text()
+    if not np.isfinite(numbers[0]):
+        return "-"
+    return f"{numbers[0]:.1f} ({numbers[1]:.1f} to {numbers[2]:.1f})"
+
+
+def numbers_of(value: Sequence[float | None]) -> list[float]:
+    """What a JSON null stands for is NaN."""
+    return [float("nan") if one is None else float(one) for one in value]
+
+
+def write_masks(run_dir: Path, found: FoundMasks, document: Mapping[str, Any]) -> dict[int, Path]:
+    """Write results.json, and masks/KEY.npz of each tested scan as the encoder draws it.
+
+    A file holds `mask` (Z, Y, X) uint8, `names` of its classes and `spacing_mm`; KEY is the hash
+    that stands for the scan in the cache. With several seeds it is the first, with several shuffles
+    the first in which the scan is tested.
+
+    Returns:
+        Row to file.
+    """
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    (run_dir / "results.json").write_text(text + "\n", encoding="utf-8")
+    folder = run_dir / "masks"
+    folder.mkdir(exist_ok=True)
+    study, written = found.study, dict[int, Path]()
+    keys = study.volumes.ids
+    for one in found.drawings[PRETRAINED][0]:
+        for row in one.rows:
+            if row in written:
+                continue
+            written[row] = folder / f"{keys[row]}.npz"
+            np.savez_compressed(
+                written[row],
+                mask=one.draw(row),
+                names=np.array(study.names),
+                spacing_mm=study.volumes.spacings[row],
+            )
+    return written

@@ -1,0 +1,218 @@
+"""Which scans have masks or boundaries, what their classes are, and who is tested."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import oct_io
+from numpy.typing import NDArray
+from oct_io.space.layers import layer_classes
+from oct_io.volume import UNLABELLED
+from oct_launch import Mistake, mistakes
+from oct_vjepa.heads.segmentation import UNLABELLED_VOXEL
+from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.protocol import Round, make_rounds
+
+from oct_judge.question import FinetuneConfig
+
+FOLDS = 4  # the first of so many is the test where no split is given
+COMMON = 0.9  # share of the scans that a boundary is asked for without being named
+TRAIN, VAL, TEST = "train", "val", "test"
+
+
+class CachedMasks:
+    """Classes of the voxels of cached volumes, `UNLABELLED_VOXEL` where unknown.
+
+    Args:
+        volumes: with masks or boundaries.
+        boundaries: whose layers are the classes; none: the classes of masks.
+    """
+
+    def __init__(self, volumes: oct_io.CachedVolumes, boundaries: Sequence[str] = ()) -> None:
+        self._volumes, self._boundaries = volumes, tuple(boundaries)
+
+    def __len__(self) -> int:
+        return len(self._volumes)
+
+    def __getitem__(self, number: int, /) -> NDArray[np.int16]:
+        volumes = self._volumes
+        found = (
+            volumes.layer_mask(number, self._boundaries)
+            if self._boundaries
+            else volumes.mask(number)
+        )
+        return np.where(found == UNLABELLED, UNLABELLED_VOXEL, found.astype(np.int16))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskStudy:
+    """Volumes with a class of every voxel, and the rounds in which it is asked for.
+
+    Attributes:
+        source: where they come from.
+        volumes: those that have a mask, or all boundaries that are asked for.
+        masks: their classes.
+        names: of the classes from 0, background or what lies above the first boundary included.
+        boundaries: whose layers the classes are; none for masks.
+        people: number of the participant of each row.
+        participants: hash of each row's participant.
+        eyes: "R", "L" or "unknown" of each row.
+        amounts: share of each row's voxels that are of a counted class; rounds and few labels are
+            balanced by it.
+        rounds: of the protocol.
+        rule: who is tested, in words.
+    """
+
+    source: oct_io.Source
+    volumes: oct_io.CachedVolumes
+    masks: CachedMasks
+    names: tuple[str, ...]
+    boundaries: tuple[str, ...]
+    people: NDArray[np.int64]
+    participants: NDArray[np.str_]
+    eyes: NDArray[np.str_]
+    amounts: Target
+    rounds: list[Round]
+    rule: str
+
+    @property
+    def counted(self) -> list[int]:
+        """Classes whose Dice is averaged: no background, and of layers what has two boundaries."""
+        last = len(self.names) - 1 if len(self.boundaries) > 1 else len(self.names)
+        return list(range(1, last))
+
+    @property
+    def tested(self) -> list[str]:
+        """Hashed participants whom any round tests, sorted."""
+        held = np.any([one.test for one in self.rounds], axis=0)
+        return sorted(set(self.participants[held].tolist()))
+
+    def fingerprint(self) -> str:
+        """Stands for the classes and those who are tested."""
+        said = json.dumps(["segmentation", self.names, self.tested])
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    def describe(self) -> str:
+        """One line: how many scans of how many participants, and who is tested."""
+        held = np.any([one.test for one in self.rounds], axis=0)
+        return (
+            f"{len(self.volumes)} scans of {len(set(self.participants.tolist()))} participants have"
+            f" {'boundaries' if self.boundaries else 'masks'}, {int(held.sum())} scans of"
+            f" {len(self.tested)} participants are tested ({self.rule})"
+        )
+
+
+def open_masks(config: FinetuneConfig, source: oct_io.Source) -> MaskStudy:
+    """Find the scans with masks and make the rounds.
+
+    Raises:
+        Mistake: nothing or two things are asked for, no scan has it, a boundary that is not there,
+            or too few participants for the protocol.
+    """
+    boundaries = boundaries_of(config, source.volumes)
+    entries = source.volumes.entries
+    numbers = entries.with_annotation("layers" if boundaries else "mask")
+    if boundaries:
+        numbers = np.array(
+            [one for one in numbers.tolist() if set(boundaries) <= set(entries[one].layers)],
+            np.int64,
+        )
+    if not len(numbers):
+        what = f"the boundaries {', '.join(boundaries)}" if boundaries else "a mask"
+        raise Mistake(f"no scan of {len(source.volumes)} has {what}")
+    volumes = source.volumes.select(numbers)
+    masks = CachedMasks(volumes, boundaries)
+    names = layer_classes(boundaries) if boundaries else volumes.mask_classes
+    participants = volumes.entries.coded("participant").texts()
+    inner = range(1, len(names))
+    shares = [float(np.isin(masks[row], inner).mean()) for row in range(len(masks))]
+    amounts = Target(kind="regression", values=np.array(shares), names=("share",))
+    with mistakes(ValueError):
+        rounds, rule = rounds_of(config, source, volumes, amounts, participants)
+    return MaskStudy(
+        source=source,
+        volumes=volumes,
+        masks=masks,
+        names=tuple(names),
+        boundaries=boundaries,
+        people=np.unique(participants, return_inverse=True)[1].reshape(-1),
+        participants=participants,
+        eyes=volumes.entries.coded("laterality").texts(),
+        amounts=amounts,
+        rounds=rounds,
+        rule=rule,
+    )
+
+
+def boundaries_of(config: FinetuneConfig, volumes: oct_io.CachedVolumes) -> tuple[str, ...]:
+    """Boundaries to learn; none for masks.
+
+    Raises:
+        Mistake: as `open_masks`.
+    """
+    asked = list(config.data.annotations)
+    if len(asked) != 1:
+        raise Mistake(
+            f"mode=segment learns one thing: data.annotations=[mask] or [layers], not {asked}"
+        )
+    if asked == ["mask"]:
+        if config.segment.boundaries:
+            raise Mistake("segment.boundaries are learnt with data.annotations=[layers]")
+        return ()
+    there = volumes.layer_names
+    chosen = config.segment.boundaries or common(volumes)
+    if lost := [one for one in chosen if one not in there]:
+        raise Mistake(f"segment.boundaries ({lost[0]}) must be among {', '.join(there) or 'none'}")
+    return tuple(one for one in there if one in chosen)
+
+
+def common(volumes: oct_io.CachedVolumes) -> list[str]:
+    """Boundaries that `COMMON` of the scans with any have."""
+    entries = volumes.entries
+    lists = [entries[one].layers for one in entries.with_annotation("layers").tolist()]
+    counts = Counter(name for names in lists for name in names)
+    return [name for name in volumes.layer_names if counts[name] >= COMMON * len(lists)]
+
+
+def rounds_of(
+    config: FinetuneConfig,
+    source: oct_io.Source,
+    volumes: oct_io.CachedVolumes,
+    amounts: Target,
+    participants: NDArray[np.str_],
+) -> tuple[list[Round], str]:
+    """The rounds of the protocol and who is tested, in words.
+
+    Raises:
+        ValueError: as `make_rounds`.
+    """
+    protocol = config.protocol
+    name, parts, by = protocol.name, None, None
+    rule = f"{name.replace('_', ' ')} by participant"
+    if name == "given" and source.split is None:
+        rounds = make_rounds("kfold", amounts, participants, folds=FOLDS, seed=protocol.seed)
+        return rounds[:1], f"no split is given: the first of {FOLDS} folds by participant"
+    if name == "given" and source.split is not None:
+        part_of = {one: part for part, some in source.split.parts.items() for one in some}
+        said = np.array([part_of.get(one, "") for one in participants.tolist()])
+        parts = np.where(said == config.test_split, TEST, TRAIN)
+        parts[(said == VAL) & (config.test_split != VAL)] = VAL
+        rule = f"{source.split.rule} {config.test_split}".strip()
+    if name == "leave_one_out":
+        cells = source.attributes([protocol.by])[protocol.by]
+        said_of = dict(zip(source.volumes.ids, cells.tolist(), strict=True))
+        by = np.array([said_of[one] for one in volumes.ids])
+    rounds = make_rounds(
+        name,
+        amounts,
+        participants,
+        parts=parts,
+        by=by,
+        folds=protocol.folds,
+        repeats=protocol.repeats if name == "repeated_kfold" else 1,
+        seed=protocol.seed,
+    )
+    return rounds, rule

@@ -1,0 +1,112 @@
+"""Asking those who stand beside the encoder and the baselines, for the same table."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import oct_xla
+from oct_launch import Stages
+from oct_vjepa.trials.judging import Answers, Candidate
+
+from oct_judge.asking import Everyone, Stopped, answer_of, ask, seeds_of
+from oct_judge.candidates import PRETRAINED, RANDOM, Cast
+from oct_judge.question import ATTENTION, FROZEN, NETWORK, FinetuneConfig
+from oct_judge.rivals.encoders import candidate, open_encoder
+from oct_judge.rivals.pooling import Pooling
+from oct_judge.rivals.training import train_network
+from oct_judge.study import Study
+
+
+def ask_rivals(
+    config: FinetuneConfig,
+    study: Study,
+    cast: Cast,
+    runtime: oct_xla.Runtime,
+    folder: Path,
+    stages: Stages,
+    asked: Mapping[str, Answers],
+) -> Everyone:
+    """Answers of attention over volumes, of further encoders, and of networks from scratch.
+
+    Args:
+        config: of the evaluation.
+        study: the question.
+        cast: makes the encoder's features.
+        runtime: where to compute.
+        folder: of the evaluation.
+        stages: says how far it is.
+        asked: what the encoder and its random init answered.
+
+    Raises:
+        Mistake: a rival that is not there.
+        Stopped: training was told to stop.
+    """
+    kind = config.mode if config.mode in FROZEN else "linear"
+    askers: dict[str, Callable[[], Answers]] = {}
+    if config.join == ATTENTION and config.mode in FROZEN:
+        own = {PRETRAINED: cast.pretrained, RANDOM: cast.random}
+        for name in (one for one in own if one in asked):
+            askers[f"{name}, attention over volumes"] = partial(
+                pool, config, study, own[name], asked[name]
+            )
+    for spec in config.compare.encoders:
+        found = open_encoder(spec, study.examples.volumes.shape)
+        one = candidate(found, cast.embed, cast.rows)
+        askers[one.name] = partial(ask, config, study, one, kind)
+    for name in config.compare.networks:
+        askers[f"{NETWORK}{name}"] = partial(ask_network, config, study, name, runtime, folder)
+    everyone: Everyone = {}
+    for number, (name, asker) in enumerate(askers.items()):
+        stages("asking rivals", number, len(askers))
+        everyone[name] = asker()
+    if askers:
+        stages("asking rivals", len(askers), len(askers))
+    return everyone
+
+
+def pool(
+    config: FinetuneConfig, study: Study, make: Callable[[], Candidate], probed: Answers
+) -> Answers:
+    """The pool over volumes in each round with each seed, on the readouts that the probe chose."""
+    pooling = Pooling(study=study, config=config.attention, balanced=config.balanced)
+    who = make()
+    return [
+        list(
+            pooling.answers(
+                who, {one.round: str(one.chosen.get("readout", "")) for one in rounds}, seed
+            )
+        )
+        for seed, rounds in zip(seeds_of(config), probed, strict=True)
+    ]
+
+
+def ask_network(
+    config: FinetuneConfig, study: Study, name: str, runtime: oct_xla.Runtime, folder: Path
+) -> Answers:
+    """Train a network from scratch in each round with each seed; every run can be resumed.
+
+    Raises:
+        Stopped: it was told to stop.
+    """
+    found: Answers = []
+    for seed in seeds_of(config):
+        found.append([])
+        for number, one in enumerate(study.rounds):
+            trained = train_network(
+                config.training,
+                name,
+                study.examples.volumes,
+                study.target,
+                one,
+                runtime=runtime,
+                run_dir=folder / "training" / f"{name}-seed{seed}-round{number}",
+                seed=seed,
+                data=study.rows.fingerprint,
+                progress=True,
+            )
+            if trained.ending.reason == "stopped":
+                raise Stopped(trained.ending.step)
+            scores = np.asarray(trained.scores_NK)
+            found[-1].append(answer_of(config, study, one, seed, scores))
+    return found

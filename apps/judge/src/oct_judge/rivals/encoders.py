@@ -1,0 +1,133 @@
+"""Encoders of others beside the one that is asked, each named by `name=path`.
+
+mine=runs/other/encoder                          a folder of ours
+RETFound=vit_large_patch16_224@weights.pth       a model of timm and the file of its weights
+MIRAGE=vit_base_patch32_384?img_size=512@m.pth   the same with settings of the model
+theirs=package.module:factory                    what makes an object with embed and fingerprint
+"""
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from oct_launch import Mistake, mistakes
+from oct_vjepa import Encoder, WeightsError
+from oct_vjepa.evaluation.features import AnyEncoder, load_or_embed
+from oct_vjepa.evaluation.foreign import load_timm
+from oct_vjepa.evaluation.readouts import read_out
+from oct_vjepa.evaluation.sliced import SlicedEncoder
+from oct_vjepa.trials.judging import Candidate, Readouts
+
+from oct_judge.candidates import Embedder, Rows, iter_volumes
+from oct_judge.question import NAMED_ENCODER
+
+SHAPE = "compare.encoders ({spec}) must be name=folder, name=MODEL@file or name=module:factory"
+
+
+class Named(NamedTuple):
+    """An encoder and what tables call it."""
+
+    name: str
+    encoder: AnyEncoder
+
+
+def open_encoder(spec: str, shape: Sequence[int]) -> Named:
+    """The encoder that `name=path` says, for volumes of `shape`.
+
+    One of ours that takes fewer B-scans than the volumes have goes through them stack by stack.
+
+    Raises:
+        Mistake: no such file, folder, model or factory, or one that does not take the volumes.
+    """
+    name, _, path = spec.partition("=")
+    if not name or not path:
+        raise Mistake(SHAPE.format(spec=spec))
+    if Path(path).is_dir():
+        return Named(name, own(path, shape))
+    model, at, file = path.partition("@")
+    if at:
+        return Named(name, from_timm(model, file))
+    module, colon, factory = path.rpartition(":")
+    if not colon or not factory.isidentifier():
+        raise Mistake(f"{SHAPE.format(spec=spec)}; there is no folder {path}")
+    return Named(name, made_by(module, factory))
+
+
+def own(folder: str, shape: Sequence[int]) -> AnyEncoder:
+    """An encoder of ours, sliced if it takes fewer B-scans.
+
+    Raises:
+        Mistake: it cannot be read, or takes other rows and columns.
+    """
+    with mistakes(WeightsError):
+        encoder = Encoder.from_pretrained(folder)
+    taken = encoder.config.input_shape
+    if tuple(taken[1:]) != tuple(shape[1:]) or taken[0] > shape[0]:
+        raise Mistake(
+            f"compare.encoders: the encoder in {folder} takes {tuple(taken)} voxels, the volumes "
+            f"have {tuple(shape)}; it may take fewer B-scans, and else must take as many"
+        )
+    return encoder if taken[0] == shape[0] else SlicedEncoder(encoder).eval()
+
+
+def from_timm(model: str, file: str) -> AnyEncoder:
+    """A model of timm with the weights of a file; `MODEL?key=value&key=value` sets it up.
+
+    Raises:
+        Mistake: no timm, no such model or file, or weights of another one.
+    """
+    name, _, said = model.partition("?")
+    settings = dict(one.split("=", 1) for one in said.split("&") if "=" in one)
+    numbers = {key: int(one) if one.isdecimal() else one for key, one in settings.items()}
+    if not Path(file).is_file():
+        raise Mistake(f"compare.encoders: there is no file {file}")
+    with mistakes(WeightsError):
+        encoder, _ = load_timm(name, weights=file, **cast(dict[str, Any], numbers))
+    return encoder
+
+
+def made_by(module: str, factory: str) -> AnyEncoder:
+    """What `module.factory()` makes: an object with `embed(volumes)` and `fingerprint`.
+
+    Raises:
+        Mistake: no such module or factory, or it makes something else.
+    """
+    try:
+        found = getattr(import_module(module), factory)()
+    except (ImportError, AttributeError) as error:
+        raise Mistake(f"compare.encoders ({module}:{factory}): {error}") from error
+    if not hasattr(found, "embed") or not hasattr(found, "fingerprint"):
+        raise Mistake(
+            f"compare.encoders ({module}:{factory}) made a {type(found).__name__} without embed "
+            "or fingerprint"
+        )
+    return cast(AnyEncoder, found)
+
+
+def candidate(named: Named, embed: Embedder, rows: Rows) -> Candidate:
+    """The encoder as a candidate; features are kept where those of the one that is asked are."""
+    found = features_of(named.encoder, embed, rows)
+    return Candidate(name=f"{NAMED_ENCODER}{named.name}", readouts=lambda one, seed: found)
+
+
+def features_of(encoder: AnyEncoder, embed: Embedder, rows: Rows) -> Readouts:
+    """Readouts of all rows: of blocks and pools, or the one vector of who pools by itself."""
+    if isinstance(encoder, Encoder):
+        return embed(encoder, rows)
+    sliced = isinstance(encoder, SlicedEncoder)
+    depth = encoder.config.depth if isinstance(encoder, SlicedEncoder) else 1
+    precision = embed.runtime.precision
+    with embed.runtime.autocast():
+        features = load_or_embed(
+            encoder,
+            iter_volumes(rows.volumes),
+            volumes_fingerprint=rows.fingerprint,
+            folder=embed.folder if precision == "fp32" else embed.folder / precision,
+            batch_size=embed.batch_size,
+            device=embed.runtime.device,
+            pools=embed.readout.pools if sliced else ["mean"],
+            spacing=rows.spacings,
+            layers=range(depth) if sliced else None,
+        )
+    return read_out(features, embed.readout, depth) if sliced else {"own": features["mean"]}

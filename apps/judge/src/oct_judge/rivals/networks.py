@@ -1,0 +1,147 @@
+"""Networks of MONAI that start from nothing, of a size that is fair; it takes 20 s to import."""
+
+import logging
+import math
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import torch
+from oct_launch import Mistake
+from torch import nn
+from torch.nn import functional
+
+NETWORKS = ("monai_resnet10", "monai_resnet18", "monai_densenet121")
+"""What `compare.networks` may name."""
+BASES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+"""Channels of the first level from which a U-Net of the wanted size is made."""
+LEVELS, FINEST = 4, 4  # levels at the most, and voxels of an axis below which it is not halved
+DEEPEST = 32  # voxels that DenseNet121 halves five times
+GROUPS = 1  # of group norm: batches are small, instances of one voxel vary not, and classes are few
+
+
+def monai(module: str) -> Any:
+    """A module of MONAI.
+
+    Raises:
+        Mistake: it is not installed.
+    """
+    try:
+        root = logging.getLogger()
+        level = root.level
+        found = import_module(f"monai.{module}")
+        root.setLevel(level)  # importing it is no reason to hear more of others
+    except ImportError as error:
+        raise Mistake(
+            "this candidate is a network of MONAI, which is not installed: "
+            "uv pip install monai, or leave it out (segment.unet=false, compare.networks=[])"
+        ) from error
+    return found
+
+
+def make_classifier(name: str, outputs: int, seed: int) -> nn.Module:
+    """A 3-D network from scratch with so many outputs; torch's generator stays where it is.
+
+    Raises:
+        Mistake: no such network, or no MONAI.
+    """
+    if name not in NETWORKS:
+        raise Mistake(f"compare.networks ({name}) must be among {', '.join(NETWORKS)}")
+    nets = monai("networks.nets")
+    kind = name.removeprefix("monai_")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: nn.Module
+        if kind == "densenet121":
+            network = Enlarged(
+                nets.DenseNet121(spatial_dims=3, in_channels=1, out_channels=outputs), DEEPEST
+            )
+        else:
+            network = getattr(nets, kind)(
+                spatial_dims=3,
+                n_input_channels=1,
+                num_classes=outputs,
+                conv1_t_size=(3, 7, 7),
+                conv1_t_stride=(1, 2, 2),  # windows have few B-scans
+            )
+    return network
+
+
+class Enlarged(nn.Module):
+    """A network that halves every axis so often that flat volumes would vanish: they are stretched.
+
+    Args:
+        network: takes what is left.
+        least: voxels that every axis is brought to, where it has fewer.
+    """
+
+    def __init__(self, network: nn.Module, least: int) -> None:
+        super().__init__()
+        self.network, self.least = network, least
+
+    def forward(self, x_BCZYX: torch.Tensor) -> torch.Tensor:
+        """What the network says."""
+        size = [max(one, self.least) for one in x_BCZYX.shape[2:]]
+        if size != list(x_BCZYX.shape[2:]):
+            x_BCZYX = functional.interpolate(x_BCZYX, size, mode="nearest")
+        said: torch.Tensor = self.network(x_BCZYX)
+        return said
+
+
+def make_unet(
+    shape: Sequence[int], classes: int, *, parameters: int, seed: int
+) -> tuple[nn.Module, int]:
+    """A MONAI U-Net for volumes of `shape` of about so many parameters, and how many it has.
+
+    Axes are halved while they have `FINEST` voxels left, so that flat volumes and single B-scans
+    have a network of their shape.
+
+    Raises:
+        Mistake: no MONAI, or a shape that cannot be halved once.
+    """
+    unet, strides = monai("networks.nets").UNet, strides_of(shape)
+    kernel = [3 if size > 1 else 1 for size in shape]
+
+    def made(base: int) -> nn.Module:
+        network: nn.Module = unet(
+            spatial_dims=3,
+            in_channels=1,
+            out_channels=classes,
+            channels=[base * 2**level for level in range(len(strides) + 1)],
+            strides=strides,
+            kernel_size=kernel,
+            up_kernel_size=kernel,
+            num_res_units=1,
+            norm=("group", {"num_groups": GROUPS}),
+        )
+        return network
+
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        sizes = {base: count(made(base)) for base in BASES}
+    best = min(sizes, key=lambda base: abs(math.log(sizes[base] / parameters)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return made(best), sizes[best]
+
+
+def strides_of(shape: Sequence[int]) -> list[tuple[int, ...]]:
+    """How each level halves the axes.
+
+    Raises:
+        Mistake: no axis can be halved.
+    """
+    left, found = list(shape), []
+    for _ in range(LEVELS):
+        step = tuple(2 if size % 2 == 0 and size // 2 >= FINEST else 1 for size in left)
+        if max(step) == 1:
+            break
+        found.append(step)
+        left = [size // one for size, one in zip(left, step, strict=True)]
+    if not found:
+        raise Mistake(f"segment.unet: volumes of {tuple(shape)} voxels cannot be halved")
+    return found
+
+
+def count(module: nn.Module) -> int:
+    """How many numbers it has."""
+    return sum(weight.numel() for weight in module.parameters())

@@ -1,0 +1,75 @@
+"""The volumes of a participant joined by attention instead of a mean: one more candidate."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from oct_vjepa.evaluation.participants import pool_volumes
+from oct_vjepa.heads.configuration import AttentionConfig
+from oct_vjepa.probes.answers import priors_of, shift_priors
+from oct_vjepa.trials.judging import Answer, Candidate
+
+from oct_judge.study import Study
+
+SIDES = {"R": 0, "L": 1}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pooling:
+    """How volumes are joined.
+
+    Attributes:
+        study: the question.
+        config: of the pool.
+        balanced: classes weigh alike in the fit.
+    """
+
+    study: Study
+    config: AttentionConfig
+    balanced: bool
+
+    def answers(self, candidate: Candidate, chosen: dict[str, str], seed: int) -> Iterator[Answer]:
+        """What the pool says in each round, on the readout that validation chose for the probe.
+
+        Every row has the scores of its participant, so that joining them changes nothing.
+        """
+        target = self.study.target
+        for one in self.study.rounds:
+            readouts = candidate.readouts(one, seed)
+            readout = chosen.get(one.name) or next(iter(readouts))
+            pooled = pool_volumes(
+                readouts[readout],
+                target,
+                self.study.panel.people,
+                self.sides,
+                one,
+                self.config,
+                seed=seed,
+                balanced=self.balanced,
+            )
+            validation, test = np.flatnonzero(one.validation), np.flatnonzero(one.test)
+            decided = pooled.scores_NK
+            likely = decided
+            if self.balanced and target.is_counted:
+                asked = np.flatnonzero(one.validation | one.test)
+                priors = priors_of(target.take(np.flatnonzero(one.fit)))
+                likely = decided.copy()
+                likely[asked] = shift_priors(target.kind, decided[asked], priors)
+            yield Answer(
+                round=one.name,
+                seed=seed,
+                validation_rows=validation,
+                test_rows=test,
+                validation=likely[validation],
+                test=likely[test],
+                validation_decided=decided[validation],
+                test_decided=decided[test],
+                chosen=pooled.chosen | {"features": readout},
+                candidates=pooled.candidates,
+            )
+
+    @property
+    def sides(self) -> NDArray[np.int64]:
+        """Side of each row, as the pool takes them."""
+        return np.array([SIDES.get(eye, 2) for eye in self.study.examples.eyes.tolist()])

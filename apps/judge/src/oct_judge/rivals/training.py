@@ -1,0 +1,141 @@
+"""Training a network from scratch on a question, by the recipe and the loop of the judge."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oct_xla
+from numpy.typing import NDArray
+from oct_vjepa.heads.answer import Answer
+from oct_vjepa.heads.configuration import LossConfig
+from oct_vjepa.heads.supervised import VolumeNetwork
+from oct_vjepa.measures.measure import HEADLINE
+from oct_vjepa.measures.progress import watch_scores
+from oct_vjepa.measures.target import Target
+from safetensors.torch import save_file
+from torch import nn
+
+from oct_judge.examples import LabelledSamples, Parts, Volumes
+from oct_judge.learning import Place, Plain, each_batch, finish, gather, identity_of, learn
+from oct_judge.recipe import TrainingConfig
+from oct_judge.rivals.networks import make_classifier
+from oct_judge.training import Trained, class_weights
+
+MEASURED = 64  # volumes whose grey levels say how a network's input is scaled
+
+
+def train_network(
+    config: TrainingConfig,
+    name: str,
+    volumes: Volumes,
+    target: Target,
+    round: Parts,
+    *,
+    runtime: oct_xla.Runtime,
+    run_dir: Path,
+    seed: int,
+    data: str = "",
+    progress: bool = False,
+) -> Trained:
+    """As `oct_judge.training.train_mode`, for a network of `compare.networks` from scratch.
+
+    All of it learns, at the head's learning rate.
+
+    Args:
+        config: the recipe; what says which part of an encoder learns is not read.
+        name: of the network.
+        volumes: N of them.
+        target: N answers.
+        round: which rows are for what.
+        runtime: where to train.
+        run_dir: the run's own folder.
+        seed: of the weights, of the order and of augmentation.
+        data: fingerprint of the volumes.
+        progress: show how far it is.
+
+    Raises:
+        ValueError: as `train_mode`.
+        Mistake: no such network, or no MONAI.
+    """
+    place = Place(runtime, run_dir, seed, data, (), progress)
+    fit, watched = (np.flatnonzero(part & target.known) for part in (round.fit, round.validation))
+    plan = config.plan(len(fit), runtime.devices)
+    objective = make_objective(config, name, volumes, target.take(fit), fit, seed)
+    runtime.prepare(objective)
+    samples = LabelledSamples(
+        volumes, fit, config, encoder=Plain(), seed=seed, labels=target.values[fit]
+    )
+
+    def ask(rows: NDArray[Any]) -> Any:
+        batches = each_batch(objective, objective.predict, volumes, rows, plan.batch_size, runtime)
+        return gather(batches, runtime)
+
+    def evaluate(step: int) -> Iterator[Mapping[str, float] | None]:
+        scores = yield from ask(watched)
+        yield watch_scores(scores, target.take(watched))
+
+    metric = HEADLINE[target.kind] if config.metric == "auto" else config.metric
+    ending = learn(
+        objective,
+        samples,
+        config,
+        plan,
+        place,
+        metric=metric,
+        evaluate=evaluate if len(watched) else None,
+        identity=identity_of(name, rows=fit, answers=target.values[fit], watched=watched),
+    )
+    scores_NK = np.full((len(target), len(objective.classes)), np.nan)
+    if ending.reason == "stopped":
+        return Trained(scores_NK, ending, metric, {}, run_dir)
+    asked = np.flatnonzero(round.validation | round.test)
+    scores_NK[asked] = finish(ask(asked))
+    validation = watch_scores(scores_NK[watched], target.take(watched)) if len(watched) else {}
+    save_network(objective.network, place)
+    return Trained(scores_NK, ending, metric, validation, run_dir)
+
+
+def make_objective(
+    config: TrainingConfig,
+    name: str,
+    volumes: Volumes,
+    target: Target,
+    fit: NDArray[np.int64],
+    seed: int,
+) -> VolumeNetwork:
+    """The network with the loss for these answers, its input scaled by the rows to fit."""
+    answer: dict[str, Any] = {"kind": target.kind, "unit": target.unit}
+    if target.kind == "regression":
+        spread = float(target.values.std())
+        answer |= {"mean": float(target.values.mean()), "scale": spread if spread > 0 else 1.0}
+    loss = LossConfig(
+        kind=target.kind,
+        label_smoothing=config.label_smoothing,
+        class_weights=class_weights(config, target),
+        distance=config.distance,
+    )
+    mean, std = grey_levels(volumes, fit)
+    make = partial(VolumeNetwork, classes=target.names, answer=Answer(**answer), config=loss)
+    return make(make_classifier(name, len(target.names), seed), mean=mean, std=std)
+
+
+def grey_levels(volumes: Volumes, rows: NDArray[np.int64]) -> tuple[float, float]:
+    """Mean and standard deviation of the voxels of some of the rows."""
+    chosen = rows[:: max(1, len(rows) // MEASURED)]
+    parts = [np.asarray(volumes[int(row)], np.float64) for row in chosen]
+    mean = float(np.mean([part.mean() for part in parts]))
+    square = float(np.mean([(part**2).mean() for part in parts]))
+    return mean, max(float(np.sqrt(max(square - mean**2, 0.0))), 1.0)
+
+
+def save_network(network: nn.Module, place: Place) -> None:
+    """Write network.safetensors to the run folder; all processes call it."""
+    if place.runtime.rank == 0:
+        tensors = {name: one.detach().cpu() for name, one in network.state_dict().items()}
+        save_file(
+            {name: one.contiguous() for name, one in tensors.items()},
+            place.run_dir / "network.safetensors",
+        )
+    place.runtime.agree(0)  # nobody reads before it is there

@@ -1,0 +1,69 @@
+"""The volumes of a participant joined by attention: one of several may hold the answer."""
+
+import numpy as np
+import pytest
+import torch
+from oct_vjepa.evaluation.participants import pool_volumes
+from oct_vjepa.heads.configuration import AttentionConfig
+from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.protocol import Round
+
+PEOPLE, EACH = 150, 3
+CONFIG = AttentionConfig(inner=8, heads=2, weight_decay=[0.01], lr=1e-2, epochs=60)
+
+
+def made(kind="nominal"):
+    draw = np.random.default_rng(0)
+    people = np.repeat(np.arange(PEOPLE), EACH)
+    sick = np.arange(PEOPLE) % 2
+    features = draw.normal(size=(PEOPLE * EACH, 6))
+    shown = draw.integers(0, EACH, PEOPLE) + EACH * np.arange(PEOPLE)
+    features[shown, 0] += 6.0 * sick  # in one of three volumes
+    values, names = {
+        "nominal": (sick[people], ("no", "yes")),
+        "regression": (10.0 + 3.0 * sick[people], ("thickness",)),
+        "multilabel": (np.stack([sick, 1 - sick], axis=1)[people], ("one", "other")),
+        "survival": (
+            np.stack([5.0 - 3.0 * sick + 0.01 * np.arange(PEOPLE), np.ones(PEOPLE)], axis=1)[
+                people
+            ],
+            ("event",),
+        ),
+    }[kind]
+    part = people // 2 % 3
+    one = Round("test", part == 0, part == 1, part == 2)
+    return features, Target(kind=kind, values=values, names=names), people, people % 2, one
+
+
+@pytest.mark.parametrize("kind", ["nominal", "regression", "multilabel", "survival"])
+def test_the_pool_finds_who_is_ill_by_one_volume_of_three(kind):
+    features, target, people, sides, one = made(kind)
+    found = pool_volumes(features, target, people, sides, one, CONFIG, seed=0)
+    assert np.isnan(found.scores_NK[one.fit]).all()
+    said = found.scores_NK[one.test]
+    assert np.isfinite(said).all()
+    for person in np.unique(people[one.test]):
+        rows = found.scores_NK[people == person]
+        assert (rows == rows[0]).all(), "all volumes say what is said of their participant"
+    ill = people[one.test] % 2 == 1
+    column = 1 if kind == "nominal" else 0
+    right = (said[ill, column][:, None] > said[~ill, column][None]).mean()
+    assert right > (0.65 if kind == "survival" else 0.85), right
+    assert found.chosen["headline"] == max(row["headline"] for row in found.candidates)
+
+
+def test_equal_seeds_give_equal_scores_and_the_generator_stays():
+    features, target, people, sides, one = made()
+    state = torch.get_rng_state()
+    first, second = (
+        pool_volumes(features, target, people, sides, one, CONFIG, seed=3) for _ in range(2)
+    )
+    assert np.array_equal(first.scores_NK, second.scores_NK, equal_nan=True)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_settings_of_the_pool_are_checked():
+    with pytest.raises(ValueError, match=r"attention\.inner \(9\)"):
+        AttentionConfig(inner=9, heads=2)
+    with pytest.raises(ValueError, match=r"attention\.weight_decay"):
+        AttentionConfig(weight_decay=[])

@@ -1,0 +1,93 @@
+"""Encoders by `name=path`, and networks of the size that is wanted."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from oct_judge.rivals.encoders import features_of, open_encoder
+from oct_judge.rivals.networks import strides_of
+from oct_launch import Mistake
+from oct_vjepa import Encoder, EncoderConfig
+from oct_vjepa.evaluation.sliced import SlicedEncoder
+
+
+class Means:
+    """Two lines that make an encoder."""
+
+    fingerprint = "means"
+
+    def embed(self, volumes):
+        return volumes.float().mean(dim=(2, 3))
+
+
+def make_means():
+    return Means()
+
+
+def saved(folder, shape, patch):
+    encoder = Encoder(
+        EncoderConfig(input_shape=shape, patch_size=patch, width=12, depth=1, heads=1)
+    )
+    encoder.save_pretrained(folder)
+    return folder
+
+
+def test_an_encoder_of_bscans_goes_through_volumes_stack_by_stack(tmp_path):
+    flat = saved(tmp_path / "flat", (1, 16, 16), (1, 8, 8))
+    deep = saved(tmp_path / "deep", (4, 16, 16), (2, 8, 8))
+    assert isinstance(open_encoder(f"flat={flat}", (4, 16, 16)).encoder, SlicedEncoder)
+    assert open_encoder(f"flat={flat}", (4, 16, 16)).name == "flat"
+    assert isinstance(open_encoder(f"deep={deep}", (4, 16, 16)).encoder, Encoder)
+    with pytest.raises(Mistake, match=r"takes \(4, 16, 16\) voxels"):
+        open_encoder(f"deep={deep}", (4, 32, 32))
+
+
+def test_a_factory_gives_an_encoder_of_two_lines(monkeypatch, tmp_path):
+    from oct_judge.candidates import Embedder, Rows
+    from oct_vjepa.evaluation.readouts import ReadoutConfig
+    from oct_xla import pick_runtime
+
+    monkeypatch.setitem(sys.modules, "of_others", sys.modules[__name__])
+    named = open_encoder("theirs=of_others:make_means", (4, 16, 16))
+    volumes = np.random.default_rng(0).integers(0, 256, (5, 4, 16, 16)).astype(np.uint8)
+    embed = Embedder(tmp_path, pick_runtime("cpu"), ReadoutConfig(), 2)
+    found = features_of(named.encoder, embed, Rows(volumes, "five", np.ones((5, 3))))
+    assert list(found) == ["own"]
+    assert np.allclose(found["own"], volumes.mean(axis=(2, 3)), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("somewhere", "must be name=folder"),
+        ("one=nowhere", "there is no folder nowhere"),
+        ("one=resnet18@nowhere.pth", "there is no file nowhere.pth"),
+        ("one=no_such_module:make", "no_such_module"),
+        ("one=datetime:datetime.now", "must be name=folder"),
+        ("one=collections:Counter", "without embed or fingerprint"),
+    ],
+)
+def test_what_is_no_encoder_is_refused_in_one_line(spec, words):
+    with pytest.raises(Mistake, match=words):
+        open_encoder(spec, (4, 16, 16))
+
+
+def test_flat_volumes_are_halved_along_what_is_long_enough():
+    assert strides_of((8, 64, 64)) == [(2, 2, 2), (1, 2, 2), (1, 2, 2), (1, 2, 2)]
+    assert strides_of((1, 96, 256))[0] == (1, 2, 2)
+    with pytest.raises(Mistake, match="cannot be halved"):
+        strides_of((1, 5, 5))
+
+
+@pytest.mark.drill
+def test_a_unet_of_the_wanted_size_gives_a_logit_for_every_voxel_and_class():
+    from oct_judge.rivals.networks import count, make_unet
+
+    state = torch.get_rng_state()
+    for shape in ((8, 32, 32), (1, 48, 64)):
+        network, parameters = make_unet(shape, 3, parameters=100_000, seed=0)
+        assert parameters == count(network)
+        assert 30_000 < parameters < 300_000
+        assert network(torch.zeros(2, 1, *shape)).shape == (2, 3, *shape)
+    assert torch.equal(state, torch.get_rng_state())
