@@ -3,33 +3,34 @@
 uv run apps/finetune                                     probes runs/phantom/encoder for `thin`
 uv run apps/finetune task=fluid pool=max                 another label, another pooling
 uv run apps/finetune -m task=thin,fluid,drusen           one after the other, and a table
+uv run apps/finetune -m encoder=A,B mode=linear,full seed=1,2,3 sweep.jobs=2    and a leaderboard
 uv run apps/finetune encoder=DIR data=aireadi data.root=PLACE task=diabetes4
 uv run apps/finetune --help                              every setting, its value and its text
 """
 
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from oct_judge.board.finish import (
+    encoder_of_run,
+    encoder_of_settings,
+    headline,
+    write_leaderboards,
+)
 from oct_judge.question import FinetuneConfig
-from oct_launch import Launch, app
+from oct_launch import Launch, Sweeping, app
 
 SHORT = {"encoder=": "weights=", "experiment=": "evaluation="}
 """Words of pretraining that the command line takes as well."""
 
-
-def headline(run_dir: Path) -> dict[str, str]:
-    """AUROC of the encoder and what it gains over random init, with their intervals."""
-    asked = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))["results"][0]
-    auroc, low, high = asked["auroc"]
-    told = {"label": asked["label"], "AUROC": f"{auroc:.3f} ({low:.3f} to {high:.3f})"}
-    if gain := asked["auroc_over_reference"]:
-        told["over random init"] = f"{gain[0]:+.3f} ({gain[1]:+.3f} to {gain[2]:+.3f})"
-    return told
+SWEEPING = Sweeping(
+    has_read=encoder_of_run,
+    will_read=encoder_of_settings,
+    finish=write_leaderboards,
+)
 
 
-@app("finetune", FinetuneConfig, headline=headline)
+@app("finetune", FinetuneConfig, headline=headline, sweeping=SWEEPING)
 def finetune(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
     from oct_judge.evaluation import run  # brings torch, which a misspelt setting need not wait for

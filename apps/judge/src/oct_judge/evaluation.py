@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import oct_io
-import oct_vjepa
 import oct_xla
 from oct_launch import (
     EXIT_STOPPED,
@@ -18,7 +17,10 @@ from oct_launch import (
 from oct_vjepa.model.weights import weights_fingerprint
 
 from oct_judge.asking import Stopped, ask_everyone, ask_with_few_labels
+from oct_judge.board.entry import entry_of
+from oct_judge.board.tracking import send_results
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder
+from oct_judge.checkpoint import open_encoder
 from oct_judge.question import FROZEN, FinetuneConfig
 from oct_judge.results import Found, describe, table_of, write_results
 from oct_judge.study import check_test_set, open_study
@@ -29,7 +31,9 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
     refuse_url("features", config.features)
     launch.refuse_unread("data.label_columns", "task.column=NAME asks for one column")
-    encoder = oct_vjepa.Encoder.from_pretrained(config.weights)
+    encoder, conversion = open_encoder(config.weights, config.checkpoint)
+    if conversion:
+        print(conversion)
     taken = encoder.config.input_shape
     with mistakes(ValueError):
         trained = f"the encoder in {config.weights} was trained on {taken}; choose its window"
@@ -65,6 +69,7 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
             config=config, study=study, cast=cast, answers=answers, few=few, touches=touches
         )
         document = describe(found, stages)
+    document["entry"] = entry_of(launch.settings, weights_fingerprint(encoder))
     extra = {
         "encoder": weights_fingerprint(encoder),
         "dataset_fingerprint": source.volumes.fingerprint,
@@ -78,6 +83,7 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
     }
     oct_xla.write_provenance(folder.path, runtime, seed=config.seed, extra=extra)
     write_results(folder.path, found, document)
+    send_results(config, folder, document)
     print_table(*table_of(document))
     print(document["sentence"])
     print(f"report: {folder.path / 'report.html'}")

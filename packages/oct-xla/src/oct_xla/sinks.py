@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -133,6 +133,11 @@ class WandbSink:
     def write(self, row: Row) -> None:
         """Send one row at its step."""
         self._run.log(dict(row), step=int(row["step"]))
+
+    def keep(self, files: Sequence[Path]) -> None:
+        """Send files as they are now, under their bare names."""
+        for path in files:
+            self._run.save(str(path), base_path=str(path.parent), policy="now")
 
     def close(self) -> None:
         """Finish the run."""
