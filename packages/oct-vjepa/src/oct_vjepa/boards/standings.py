@@ -21,6 +21,8 @@ from oct_vjepa.scores.scorecard import replicate_headlines, score_card
 from oct_vjepa.trials.verdict import DECIDED
 
 BOOTSTRAP = 1000
+AT_THRESHOLD = ("sensitivity_at_specificity", "specificity_reached")
+"""Metrics at a threshold that validation chooses, which only the run itself does."""
 
 
 class Bootstrap(TypedDict):
@@ -178,7 +180,11 @@ def measure_entry(
     if kind not in ("nominal", "ordinal", "multilabel"):
         return found
     choices = score_card(units_of(entry, people, decided=True), kind, names, **settings).metrics
-    return {key: choices[key] if key in DECIDED else value for key, value in found.items()}
+    return {
+        key: choices[key] if key in DECIDED else value
+        for key, value in found.items()
+        if key not in AT_THRESHOLD
+    }
 
 
 def rank_samples(samples_RE: Floats) -> list[tuple[int, int]]:
