@@ -211,7 +211,7 @@ def test_two_jobs_run_at_the_same_time_and_a_signal_ends_both(start, tmp_path):
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    out, errors = process.communicate()
+    _, errors = process.communicate()
     assert process.returncode == 143, errors
     assert "Traceback" not in errors
     assert not (place / "number=4").exists()

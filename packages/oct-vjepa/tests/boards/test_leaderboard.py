@@ -234,7 +234,7 @@ def test_a_damaged_run_is_refused_by_name(tmp_path, damage, capsys):
 
 def test_a_place_without_runs_and_a_reference_that_is_not_there_are_told(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BoardError, match="no results.json in it or below"):
+    with pytest.raises(BoardError, match=r"no results\.json in it or below"):
         find_runs([tmp_path / "empty"])
     with pytest.raises(BoardError, match="no such folder"):
         find_runs([tmp_path / "none"])

@@ -1,6 +1,7 @@
 """Who else is told: people, by a bar or lines; Weights & Biases, offline without a key."""
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -136,8 +137,11 @@ class WandbSink:
 
     def keep(self, files: Sequence[Path]) -> None:
         """Send files as they are now, under their bare names."""
+        place = Path(self._run.dir)
         for path in files:
-            self._run.save(str(path), base_path=str(path.parent), policy="now")
+            copy = place / path.name  # else a link, which breaks when the run folder is moved
+            shutil.copyfile(path, copy)
+            self._run.save(str(copy), base_path=str(place), policy="now")
 
     def close(self) -> None:
         """Finish the run."""
