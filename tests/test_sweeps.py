@@ -1,6 +1,7 @@
 """Several runs of one command line: a folder each, one after the other, and a table at the end."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,12 +14,13 @@ from oct_launch.sweep import split_jobs
 APP = '''
 """Squares a number."""
 
+import os
 import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from oct_launch import EXIT_STOPPED, Mistake, app
+from oct_launch import EXIT_STOPPED, Mistake, Sweeping, app
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,12 +36,31 @@ class SquareConfig:
     wait_s: float = 0.0
     """Seconds that it takes."""
 
+    reads: str = "read.txt"
+    """File that it reads."""
+
+
+def reading(path):
+    return path.read_text() if path.exists() else ""
+
+
+def finish(place, jobs):
+    rows = [f"{job.name} {job.exit_code} {job.reason}" for job in jobs]
+    (place / "finished").write_text("; ".join(rows))
+
+
+SWEEPING = Sweeping(
+    has_read=lambda run_dir: reading(run_dir / "read"),
+    will_read=lambda settings: reading(Path(settings.reads)),
+    finish=finish,
+)
+
 
 def headline(run_dir):
     return {"square": (run_dir / "square").read_text()}
 
 
-@app("square", SquareConfig, headline=headline)
+@app("square", SquareConfig, headline=headline, sweeping=SWEEPING)
 def square(config, launch):
     if config.number == 2:
         raise Mistake("two is not liked")
@@ -47,11 +68,14 @@ def square(config, launch):
     folder.mkdir(parents=True, exist_ok=True)
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+    (folder / "pid").write_text(str(os.getpid()))
     with (folder / "starts").open("a") as file:
         file.write("x")
     until = time.monotonic() + config.wait_s
     while time.monotonic() < until and not stopped:
         time.sleep(0.02)
+    (folder / "read").write_text(reading(Path(config.reads)))
+    print(f"squared {config.number}", flush=True)
     (folder / "square").write_text(str(config.number**2))
     return EXIT_STOPPED if stopped else 0
 
@@ -101,7 +125,9 @@ def test_a_bad_job_is_told_in_a_line_the_rest_go_on_and_what_is_done_is_not_run_
     assert process.returncode == 2, errors
     assert errors == "number=2: exit code 2: two is not liked\n"
     place = tmp_path / "runs" / "square"
-    assert sorted(path.name for path in place.iterdir()) == ["number=1", "number=3", "sweep.json"]
+    assert sorted(path.name for path in place.iterdir()) == [
+        "finished", "number=1", "number=3", "sweep.json",
+    ]  # fmt: skip
     jobs = table(place / "sweep.json")
     assert {name: job["exit_code"] for name, job in jobs.items()} == {
         "number=1": 0, "number=2": 2, "number=3": 0,
@@ -143,6 +169,88 @@ def test_a_signal_ends_a_sweep_once_the_job_in_progress_has_saved(start, tmp_pat
     assert (place / "number=1" / "square").exists(), "it has saved"
     assert not (place / "number=3").exists()
     assert table(place / "sweep.json")["number=1"]["exit_code"] == 143
+
+
+def test_a_job_whose_files_have_changed_is_run_again_and_the_others_are_not(start, tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "b.txt").write_text("two")
+    for _ in range(2):
+        out, errors = start("-m", "reads=a.txt,b.txt").communicate()
+        assert errors == ""
+        (tmp_path / "b.txt").write_text("three")
+    assert out.count("not run again") == 1
+    place = tmp_path / "runs" / "square"
+    assert (place / "reads=a.txt" / "starts").read_text() == "x"
+    assert (place / "reads=b.txt" / "starts").read_text() == "xx"
+    assert table(place / "sweep.json")["reads=b.txt"]["read"] == "three"
+
+
+def test_jobs_side_by_side_leave_what_jobs_in_a_row_leave(start, tmp_path):
+    found = {}
+    for jobs in (1, 3):
+        process = start("-m", "number=2,3,4", f"sweep.jobs={jobs}", f"run_dir=runs/by{jobs}")
+        out, errors = process.communicate()
+        assert process.returncode == 2
+        assert errors == "number=2: exit code 2: two is not liked\n"
+        place = tmp_path / "runs" / f"by{jobs}"
+        found[jobs] = {
+            name: (job["exit_code"], job["headline"], job["reason"])
+            for name, job in table(place / "sweep.json").items()
+        }
+        assert (place / "finished").read_text() == (
+            "number=2 2 two is not liked; number=3 0 ; number=4 0 "
+        )
+    assert found[1] == found[3]
+    assert "\n[3] squared 4\n" in out, "each line says which job speaks"
+
+
+def test_two_jobs_run_at_the_same_time_and_a_signal_ends_both(start, tmp_path):
+    process = start("-m", "number=1,3,4", "wait_s=30", "sweep.jobs=2")
+    place = tmp_path / "runs" / "square"
+    while not all((place / f"number={one}" / "starts").exists() for one in (1, 3)):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate()
+    assert process.returncode == 143, errors
+    assert "Traceback" not in errors
+    assert not (place / "number=4").exists()
+    assert not (place / "finished").exists()
+    codes = {name: job["exit_code"] for name, job in table(place / "sweep.json").items()}
+    assert codes == {"number=1": 143, "number=3": 143}
+
+
+def test_a_job_that_is_killed_ends_alone_and_is_run_again(start, tmp_path):
+    process = start("-m", "number=1,3", "wait_s=2", "sweep.jobs=2")
+    place = tmp_path / "runs" / "square"
+    while not all((place / f"number={one}" / "starts").exists() for one in (1, 3)):
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(int((place / "number=3" / "pid").read_text()), signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == 137
+    assert errors == "number=3: exit code 137\n"
+    assert (place / "finished").read_text() == "number=1 0 ; number=3 137 "
+    process = start("-m", "number=1,3", "wait_s=2")
+    out, _ = process.communicate()
+    assert process.returncode == 0
+    assert out.count("not run again") == 1
+    assert (place / "number=3" / "square").read_text() == "9"
+
+
+@pytest.mark.parametrize("jobs", ["0", "many"])
+def test_a_number_of_jobs_that_is_none_is_refused(start, jobs):
+    process = start("-m", "number=1,3", f"sweep.jobs={jobs}")
+    _, errors = process.communicate()
+    assert process.returncode == 2
+    assert errors == f"error: sweep.jobs={jobs}: must be a number of runs, 1 or more\n"
+
+
+def test_a_sweep_of_one_takes_the_number_of_jobs_as_well(start, tmp_path):
+    process = start("-m", "number=3", "sweep.jobs=2")
+    _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    assert (tmp_path / "runs" / "square" / "square").read_text() == "9"
 
 
 def test_run_folders_that_the_swept_key_names_stay_and_the_table_lies_beside_them(start, tmp_path):

@@ -7,21 +7,10 @@ import oct_vjepa
 import oct_xla
 from hydra.core.config_store import ConfigStore
 from oct_io.space.transforms import AugmentConfig
-from oct_launch import RuntimeConfig
+from oct_launch import RuntimeConfig, TrackingConfig
 from oct_vjepa.evaluation.encoders import ProbeConfig
 from oct_vjepa.objectives.configuration import ObjectiveConfig
 from oct_vjepa.objectives.methods import OBJECTIVES, method_of
-
-
-@dataclass(kw_only=True, slots=True)
-class TrackingConfig:
-    """Who is told besides metrics.jsonl."""
-
-    wandb: bool = False
-    """Log to Weights & Biases; offline when WANDB_API_KEY is not set."""
-
-    project: str = "oct-vjepa"
-    """Weights & Biases project."""
 
 
 @dataclass(kw_only=True, slots=True)

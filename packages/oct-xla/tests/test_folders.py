@@ -214,8 +214,13 @@ def test_an_offline_run_lies_in_the_run_folder(tmp_path):
         run_id="0123456789ab", project="p", name="n", folder=tmp_path, config={}, mode="offline"
     )
     sink.write({"step": 1, "loss": 0.5})
+    (tmp_path / "results.json").write_text("{}")
+    sink.keep([tmp_path / "results.json"])
+    (tmp_path / "results.json").unlink()
     sink.close()
     assert list(tmp_path.glob("wandb/offline-run-*-0123456789ab/*.wandb"))
+    (kept,) = tmp_path.glob("wandb/offline-run-*-0123456789ab/files/results.json")
+    assert kept.read_text() == "{}", "a copy, which stays when the run folder changes"
 
 
 def test_progress_in_a_log_is_plain_lines_with_rate_and_time_left():

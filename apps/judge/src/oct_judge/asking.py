@@ -10,6 +10,7 @@ import oct_vjepa
 import oct_xla
 from numpy.typing import NDArray
 from oct_launch import Stages
+from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.probes.answers import priors_of, shift_priors
 from oct_vjepa.probes.choice import ensemble
 from oct_vjepa.probes.protocol import Round, few_labels
@@ -128,10 +129,13 @@ def ask_trained(
     for seed in seeds_of(config):
         found.append([])
         for number, one in enumerate(study.rounds):
-            place = folder / "training" / f"{name.replace(' ', '-')}-seed{seed}-round{number}"
+            encoder = start(seed)
+            mark = weights_fingerprint(encoder)[:8]  # of another encoder nothing is resumed
+            run = f"{name.replace(' ', '-')}-{mark}-seed{seed}-round{number}"
+            place = folder / "training" / run
             trained = train_mode(
                 config.training,
-                start(seed),
+                encoder,
                 study.examples.volumes,
                 study.target,
                 one,

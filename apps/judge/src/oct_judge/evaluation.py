@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import oct_io
-import oct_vjepa
 import oct_xla
 from oct_launch import (
     EXIT_STOPPED,
@@ -18,7 +17,10 @@ from oct_launch import (
 from oct_vjepa.model.weights import weights_fingerprint
 
 from oct_judge.asking import Stopped, ask_everyone, ask_with_few_labels
+from oct_judge.board.entry import entry_of
+from oct_judge.board.tracking import send_results
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder
+from oct_judge.checkpoint import open_encoder
 from oct_judge.findings.further import look_further
 from oct_judge.findings.origin import command_of
 from oct_judge.finished.keeping import keep_model
@@ -41,7 +43,9 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         return run_masks(config, launch)
     refuse_url("features", config.features)
     launch.refuse_unread("data.label_columns", "task.column=NAME asks for one column")
-    encoder = oct_vjepa.Encoder.from_pretrained(config.weights)
+    encoder, conversion = open_encoder(config.weights, config.checkpoint)
+    if conversion:
+        print(conversion)
     taken = encoder.config.input_shape
     with mistakes(ValueError):
         trained = f"the encoder in {config.weights} was trained on {taken}; choose its window"
@@ -80,6 +84,7 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         further = look_further(found, command_of(launch.app, launch.given), stages)
         document = describe(found, stages) | further.document
         document["perturbations"] = spoil(found, document, folder.path, stages)
+    document["entry"] = entry_of(launch.settings, weights_fingerprint(encoder))
     extra = {
         "encoder": weights_fingerprint(encoder),
         "dataset_fingerprint": source.volumes.fingerprint,
@@ -95,6 +100,7 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
     write_results(folder.path, found, document)
     further.write(folder.path)
     model = keep_model(folder.path, found, document, told)
+    send_results(config, folder, document)
     print_table(*table_of(document))
     print(document["sentence"])
     print(f"model: {model}")

@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 
 import oct_io
 from oct_io.labels.questions import LabelQuestion
-from oct_launch import RuntimeConfig
+from oct_launch import RuntimeConfig, TrackingConfig
 from oct_vjepa.evaluation.readouts import ReadoutConfig
 from oct_vjepa.heads.configuration import AttentionConfig
 from oct_vjepa.probes.configuration import GridConfig
 
+from oct_judge.checkpoint import CheckpointConfig
 from oct_judge.masks.settings import SegmentConfig
 from oct_judge.recipe import TrainingConfig
 
@@ -137,8 +138,8 @@ class FinetuneConfig:
     """Where the results are written; the same command again replaces them with equal ones."""
 
     weights: str = "runs/${data.name}/encoder"
-    """Folder of the encoder, with config.json and model.safetensors; `encoder=` on the command
-    line means this."""
+    """The encoder: a folder or URL with config.json and model.safetensors, or a checkpoint of
+    V-JEPA 2, transformers or the predecessor; `encoder=` on the command line means this."""
 
     mode: str = "linear"
     """Frozen features: linear (logistic, ridge or Cox regression), knn, mlp. Trained: attentive (a
@@ -199,7 +200,9 @@ class FinetuneConfig:
     segment: SegmentConfig = field(default_factory=SegmentConfig)
     data: oct_io.SourceConfig = field(default_factory=oct_io.SourceConfig)
     task: LabelQuestion = field(default_factory=LabelQuestion)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
         if self.data.excluded_splits != oct_io.SourceConfig().excluded_splits:

@@ -35,6 +35,7 @@ from oct_judge.question import NAMED_ENCODER, NETWORK, FinetuneConfig
 from oct_judge.study import Study
 
 FORMAT = 2
+PARTS = ("test", "validation")
 WORDS = {"auroc": "AUROC", "r2": "R2", "concordance": "concordance"}
 
 
@@ -235,9 +236,10 @@ def write_predictions(run_dir: Path, found: Found) -> None:
     columns = [f"p_{one}" for one in study.target.names]
     if not study.target.is_counted:
         columns = ["risk" if study.target.kind == "survival" else "predicted"]
-    blocks = []
+    decided = decided_columns(found, columns)
+    blocks: list[pa.Table] = []
     for candidate, answers in found.answers.items():
-        for part in ("test", "validation"):
+        for part in PARTS:
             for rounds, run in zip(answers, units_of(answers, study.panel, part=part), strict=True):
                 for one, units in zip(rounds, run, strict=True):
                     block: dict[str, Any] = {
@@ -251,11 +253,25 @@ def write_predictions(run_dir: Path, found: Found) -> None:
                     block |= {
                         name: units.scores_NC[:, number] for number, name in enumerate(columns)
                     }
+                    block |= decided[len(blocks)]
                     blocks.append(pa.table(block))
     table = pa.concat_tables(blocks)
     pq.write_table(table, run_dir / "predictions.parquet")
     own = table.filter((pc.field("candidate") == PRETRAINED) & (pc.field("part") == "test"))
     _write_csv(run_dir / "predictions.csv", own, study, columns)
+
+
+def decided_columns(found: Found, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Scores that choices are taken from, in which classes weigh alike; a dictionary a block."""
+    if not found.study.target.is_counted:
+        columns = []
+    return [
+        {f"decided_{name}": units.scores_NC[:, number] for number, name in enumerate(columns)}
+        for answers in found.answers.values()
+        for part in PARTS
+        for run in units_of(answers, found.study.panel, part=f"{part}_decided")
+        for units in run
+    ]
 
 
 def _write_csv(path: Path, table: pa.Table, study: Study, columns: Sequence[str]) -> None:

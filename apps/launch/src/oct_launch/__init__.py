@@ -22,13 +22,18 @@ from oct_launch.console import (
     print_table,
 )
 from oct_launch.places import refuse_url
+from oct_launch.sweep import Job, Sweeping
+from oct_launch.tracking import TrackingConfig
 
 __all__ = [
     "EXIT_STOPPED",
+    "Job",
     "Launch",
     "Mistake",
     "RuntimeConfig",
     "Stages",
+    "Sweeping",
+    "TrackingConfig",
     "app",
     "check_positions",
     "check_window",

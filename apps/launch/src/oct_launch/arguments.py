@@ -8,6 +8,11 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from oct_launch.console import Mistake
+
+JOBS = "sweep.jobs="
+"""Of a sweep itself, and no setting of its runs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
@@ -20,6 +25,7 @@ class Arguments:
         flags: the rest, for Hydra.
         helps: whether it asks for help.
         sweeps: whether it asks for several runs.
+        jobs: how many of them may run side by side.
     """
 
     name: str
@@ -28,6 +34,7 @@ class Arguments:
     flags: tuple[str, ...]
     helps: bool
     sweeps: bool
+    jobs: int = 1
 
     def compose(self, configs: Path, more: Sequence[str] = ()) -> DictConfig:
         """The settings, unresolved.
@@ -45,7 +52,11 @@ class Arguments:
 
 
 def read_arguments(arguments: Sequence[str], app: str) -> Arguments:
-    """Read what follows the name of the program."""
+    """Read what follows the name of the program.
+
+    Raises:
+        Mistake: `sweep.jobs` is no number of runs.
+    """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-h", "--help", action="store_true")
     parser.add_argument("-m", "--multirun", action="store_true")
@@ -54,6 +65,11 @@ def read_arguments(arguments: Sequence[str], app: str) -> Arguments:
     known, rest = parser.parse_known_args(arguments)
     overrides = [one for one in rest if not one.startswith("-") and ("=" in one or one[0] == "~")]
     flags = [one for one in rest if one not in overrides]
+    jobs = [one.removeprefix(JOBS) for one in overrides if one.startswith(JOBS)]
+    if jobs and known.multirun:
+        overrides = [one for one in overrides if not one.startswith(JOBS)]
+        if not jobs[-1].isdecimal() or not int(jobs[-1]):
+            raise Mistake(f"{JOBS}{jobs[-1]}: must be a number of runs, 1 or more")
     flags += ["--config-dir", known.config_dir] if known.config_dir else []
     flags += ["--config-name", known.config_name] if known.config_name != app else []
     return Arguments(
@@ -63,4 +79,5 @@ def read_arguments(arguments: Sequence[str], app: str) -> Arguments:
         tuple(flags),
         helps=known.help,
         sweeps=known.multirun,
+        jobs=int(jobs[-1]) if jobs and known.multirun else 1,
     )

@@ -26,12 +26,12 @@ from oct_io.space.windows import find_window
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from oct_launch.arguments import Arguments, read_arguments
+from oct_launch.arguments import JOBS, Arguments, read_arguments
 from oct_launch.console import Mistake, exit_codes, one_line
 from oct_launch.hints import explain
 from oct_launch.manual import write_manual
 from oct_launch.places import refuse_url
-from oct_launch.sweep import Headline, split_jobs, sweep
+from oct_launch.sweep import Headline, Sweeping, split_jobs, sweep
 
 Config = TypeVar("Config")
 
@@ -138,7 +138,11 @@ def expected_errors() -> tuple[type[Exception], ...]:
 
 
 def app(
-    name: str, schema: type[Config], *, headline: Headline
+    name: str,
+    schema: type[Config],
+    *,
+    headline: Headline,
+    sweeping: Sweeping = Sweeping(),  # noqa: B008 - frozen
 ) -> Callable[[Callable[[Config, Launch], int]], Callable[[], None]]:
     """Make a command of a function: it takes the checked settings and returns the exit code.
 
@@ -149,6 +153,7 @@ def app(
         name: of the app, and of its file in configs/.
         schema: dataclass of the settings; Hydra knows it as NAME_schema from now on.
         headline: from the folder of a finished run to what a sweep's table says of it.
+        sweeping: what the app adds to its sweeps.
     """
     ConfigStore.instance().store(f"{name}_schema", schema)
 
@@ -175,20 +180,29 @@ def app(
         def command() -> None:
             # Without it Hydra prints several lines and exits with 1.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-            arguments = read_arguments(sys.argv[1:], name)
+            with exit_codes():
+                arguments = read_arguments(sys.argv[1:], name)
             with exit_codes(*REFUSED), hinted(arguments, schema, configs, name):
                 if arguments.helps:
                     about = function.__globals__["__doc__"]
                     print(write_manual(about, arguments.compose(configs), configs, name))
                 elif arguments.sweeps and len(split_jobs(arguments.overrides)[1]) > 1:
-                    sys.exit(sweep(arguments, folder, configs, headline))
+                    sys.exit(sweep(arguments, folder, configs, headline, sweeping))
                 else:
-                    sys.argv[1:] = [one for one in sys.argv[1:] if one not in ("-m", "--multirun")]
+                    sys.argv[1:] = without_sweep(sys.argv[1:])
                     composed()
 
         return command
 
     return decorate
+
+
+def without_sweep(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a single run, of a command line that asks for a sweep of one."""
+    asked = {"-m", "--multirun"} & {*arguments}
+    return [
+        one for one in arguments if not asked or (one not in asked and not one.startswith(JOBS))
+    ]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Several runs of one command line, each in a process and a folder of its own, one after the other.
+"""Several runs of one command line, each in a process and a folder of its own, N side by side.
 
 A job that fails is told in a line and the rest go on; the same command again runs what is not done.
 """
@@ -6,26 +6,24 @@ A job that fails is told in a line and the rest go on; the same command again ru
 import json
 import os
 import re
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
-from types import FrameType
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from oct_launch.arguments import Arguments
 from oct_launch.console import EXIT_STOPPED, Mistake, one_line, print_table
 from oct_launch.places import refuse_url
+from oct_launch.processes import Stop, run_process, share_threads, signals
 
 TABLE = "sweep.json"
 LONGEST = 80  # characters of a job's folder
@@ -43,6 +41,7 @@ class Job:
         overrides: the same as arguments.
         run_dir: its folder; "" where the settings are refused.
         settings: hash of all its settings; "" where they are refused.
+        read: what stands for what it has read, see `Sweeping`; "" until it is done.
         exit_code: None until it has ended.
         reason: why it failed, in its own words.
         headline: numbers of the table.
@@ -52,12 +51,41 @@ class Job:
     overrides: list[str]
     run_dir: str = ""
     settings: str = ""
+    read: str = ""
     exit_code: int | None = None
     reason: str = ""
     headline: dict[str, str] = field(default_factory=dict)
 
 
-def sweep(arguments: Arguments, app: Path, configs: Path, headline: Headline) -> int:
+def _nothing_read(where: object) -> str:
+    del where
+    return ""
+
+
+def _nothing_more(place: Path, jobs: Sequence[Job]) -> None:
+    del place, jobs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sweeping:
+    """What an app adds to its sweeps.
+
+    Attributes:
+        has_read: from the folder of a finished run to what stands for the files that it has read,
+            such as the fingerprint of weights.
+        will_read: the same of a job that is not run yet, from its settings. Where the two differ, a
+            job that is done is run again.
+        finish: called at the end with the folder of the sweep and its jobs; may raise `Mistake`.
+    """
+
+    has_read: Callable[[Path], str] = _nothing_read
+    will_read: Callable[[DictConfig], str] = _nothing_read
+    finish: Callable[[Path, Sequence[Job]], None] = _nothing_more
+
+
+def sweep(
+    arguments: Arguments, app: Path, configs: Path, headline: Headline, sweeping: Sweeping
+) -> int:
     """Run every job that is not done, print and write the table, and return the exit code.
 
     Args:
@@ -65,33 +93,79 @@ def sweep(arguments: Arguments, app: Path, configs: Path, headline: Headline) ->
         app: folder of the app.
         configs: folder of the configurations.
         headline: reads the numbers of a job.
+        sweeping: what the app adds.
 
     Raises:
-        Mistake: every job is refused for its settings, or several processes started this one.
+        Mistake: every job is refused for its settings, several processes started this one, or the
+            app cannot finish.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise Mistake("-m starts each run itself; start it without torchrun")
     fixed, jobs = split_jobs(arguments.overrides)
-    place = _place(arguments, fixed, jobs, configs)
+    place, trees = _place(arguments, fixed, jobs, configs)
     before = _read(place)
     command = [sys.executable, str(app), *arguments.flags, *fixed]
-    with _signals() as stop:
-        for number, job in enumerate(jobs, start=1):
-            done = before.get(job.name)
-            if done and done.exit_code == 0 and job.settings and done.settings == job.settings:
-                job.exit_code, job.headline = 0, done.headline
-                print(f"{job.name}: done before in {job.run_dir}, not run again", flush=True)
-            elif not stop.asked:
-                print(f"job {number} of {len(jobs)}: {job.name}", flush=True)
-                _run(command, job, stop, headline)
-                # What is not reached yet keeps what stood there: it may be done already.
-                ended = {one.name: one for one in jobs if one.exit_code is not None}
-                _write(place, before | ended)
+    done = {job.name for job in jobs if _is_done(job, before, trees, sweeping)}
+
+    def take(number: int, job: Job, stop: Stop) -> None:
+        if job.name in done:
+            job.exit_code, job.headline = 0, before[job.name].headline
+            job.read = before[job.name].read
+            print(f"{job.name}: done before in {job.run_dir}, not run again", flush=True)
+        elif not stop.asked:
+            print(f"job {number} of {len(jobs)}: {job.name}", flush=True)
+            mark = f"[{number}] " if arguments.jobs > 1 else ""
+            _run(command, job, stop, headline, sweeping, mark)
+
+    share_threads(arguments.jobs)
+    with signals() as stop, ThreadPoolExecutor(arguments.jobs) as pool:
+        turns = [pool.submit(take, number, job, stop) for number, job in enumerate(jobs, start=1)]
+        for turn in as_completed(turns):
+            turn.result()
+            # What is not reached yet keeps what stood there: it may be done already.
+            ended = {one.name: one for one in jobs if one.exit_code is not None}
+            _write(place, before | ended)
     _tell(place, jobs)
     if stop.asked:
         print(f"stopped; the same command goes on from there ({place / TABLE})")
         return EXIT_STOPPED
+    sweeping.finish(place, jobs)
     return next((job.exit_code for job in jobs if job.exit_code), 0)
+
+
+def _is_done(
+    job: Job, before: Mapping[str, Job], trees: Mapping[str, DictConfig], sweeping: Sweeping
+) -> bool:
+    """Whether a job has run with these settings, and with what it would read now."""
+    found = before.get(job.name)
+    if not found or found.exit_code or not job.settings or found.settings != job.settings:
+        return False
+    return found.exit_code == 0 and sweeping.will_read(trees[job.name]) == found.read
+
+
+def _run(
+    command: Sequence[str],
+    job: Job,
+    stop: Stop,
+    headline: Headline,
+    sweeping: Sweeping,
+    mark: str,
+) -> None:
+    """Run one job to its end, and keep how it ended."""
+    given = [f"run_dir={_quoted(job.run_dir)}"] if job.run_dir else []
+    code, job.reason = run_process([*command, *job.overrides, *given], stop, mark)
+    job.exit_code = code
+    if code == 0:
+        job.headline = dict(headline(Path(job.run_dir)))
+        job.read = sweeping.has_read(Path(job.run_dir))
+    elif not stop.asked:
+        reason = f": {job.reason}" if job.reason else ""
+        print(f"{job.name}: exit code {code}{reason}", file=sys.stderr)
+
+
+def _quoted(text: str) -> str:
+    """A value that Hydra reads as it is, whatever is in it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def split_jobs(overrides: Sequence[str]) -> tuple[list[str], list[Job]]:
@@ -136,18 +210,21 @@ def _name(chosen: Sequence[str], taken: set[str]) -> str:
     return name
 
 
-def _place(arguments: Arguments, fixed: Sequence[str], jobs: Sequence[Job], configs: Path) -> Path:
-    """Give each job its folder, and return that of the table.
+def _place(
+    arguments: Arguments, fixed: Sequence[str], jobs: Sequence[Job], configs: Path
+) -> tuple[Path, dict[str, DictConfig]]:
+    """Give each job its folder, and return that of the table, and the settings of jobs by name.
 
     A run folder that the swept keys name already, as `runs/x-seed${seed}` does, stays as it is.
     """
     errors: list[Exception] = []
+    trees: dict[str, DictConfig] = {}
     for job in jobs:
         try:
             # Only the job's: a swept argument of the command line is no value.
             one = Arguments(arguments.name, arguments.folder, tuple(fixed), (), False, False)
             tree = one.compose(configs, job.overrides)
-            job.run_dir = str(tree.run_dir)
+            job.run_dir, trees[job.name] = str(tree.run_dir), tree
             job.settings = sha256(OmegaConf.to_yaml(tree, resolve=True).encode()).hexdigest()
         except (HydraException, OmegaConfBaseException) as error:
             errors.append(error)
@@ -166,68 +243,7 @@ def _place(arguments: Arguments, fixed: Sequence[str], jobs: Sequence[Job], conf
     if len(folders) < len(composed) or len(folders) == 1:
         for job in composed:
             job.run_dir = str(Path(job.run_dir) / job.name)
-    return place
-
-
-class _Stop:
-    """A request to stop, handed on to the run in progress, which saves and ends."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        self.process: subprocess.Popen[str] | None = None
-
-    def note(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
-        self.asked = True
-        if self.process is not None:
-            self.process.terminate()
-
-
-@contextmanager
-def _signals() -> Iterator[_Stop]:
-    stop = _Stop()
-    before = {one: signal.signal(one, stop.note) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-
-
-def _run(command: Sequence[str], job: Job, stop: _Stop, headline: Headline) -> None:
-    """Run one job to its end; what it says on stderr passes through, but its reason to fail."""
-    given = [f"run_dir={_quoted(job.run_dir)}"] if job.run_dir else []
-    # A group of its own: Ctrl-C reaches this process alone, which hands on what saves a run.
-    with subprocess.Popen(
-        [*command, *job.overrides, *given],
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        process_group=0,
-    ) as process:
-        stop.process = process
-        if stop.asked:  # while it was starting
-            process.terminate()
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("error: "):
-                job.reason = line[7:].strip()
-            else:
-                sys.stderr.write(line)
-                sys.stderr.flush()
-    stop.process = None
-    code = process.returncode
-    job.exit_code = code if code >= 0 else 128 - code  # a shell's number for a signal
-    if job.exit_code == 0:
-        job.headline = dict(headline(Path(job.run_dir)))
-    elif not stop.asked:
-        reason = f": {job.reason}" if job.reason else ""
-        print(f"{job.name}: exit code {job.exit_code}{reason}", file=sys.stderr)
-
-
-def _quoted(text: str) -> str:
-    """A value that Hydra reads as it is, whatever is in it."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return place, trees
 
 
 def _tell(place: Path, jobs: Sequence[Job]) -> None:

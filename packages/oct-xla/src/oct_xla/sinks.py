@@ -1,8 +1,9 @@
 """Who else is told: people, by a bar or lines; Weights & Biases, offline without a key."""
 
 import os
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -133,6 +134,14 @@ class WandbSink:
     def write(self, row: Row) -> None:
         """Send one row at its step."""
         self._run.log(dict(row), step=int(row["step"]))
+
+    def keep(self, files: Sequence[Path]) -> None:
+        """Send files as they are now, under their bare names."""
+        place = Path(self._run.dir)
+        for path in files:
+            copy = place / path.name  # else a link, which breaks when the run folder is moved
+            shutil.copyfile(path, copy)
+            self._run.save(str(copy), base_path=str(place), policy="now")
 
     def close(self) -> None:
         """Finish the run."""

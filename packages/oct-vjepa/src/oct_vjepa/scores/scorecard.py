@@ -33,7 +33,14 @@ from oct_vjepa.scores.resampling import (
     replicate,
 )
 
-__all__ = ["Difference", "ScoreCard", "compare", "headline_interval", "score_card"]
+__all__ = [
+    "Difference",
+    "ScoreCard",
+    "compare",
+    "headline_interval",
+    "replicate_headlines",
+    "score_card",
+]
 
 BOOTSTRAP = 1000
 CLASSES = ("nominal", "ordinal")
@@ -115,8 +122,42 @@ def compare(
 ) -> list[Difference]:
     """Each candidate against the reference, in the order given.
 
-    Participants are drawn alike for all. Seeds are drawn in pairs where both have as many, for
-    equal numbers may share their folds, and else apart.
+    Raises:
+        ValueError: as `replicate_headlines`.
+    """
+    found = replicate_headlines(
+        candidates, target_kind, reference=reference, seed=seed, bootstrap=bootstrap
+    )
+    base = candidates[reference]
+    others = [name for name in candidates if name != reference]
+    differences = [_difference(found[name], found[reference]) for name in others]
+    values = [sign_p(one.samples) for one in differences]
+    return [
+        Difference(
+            candidate=name,
+            reference=reference,
+            metric=HEADLINE[target_kind],
+            difference=one.interval(HEADLINE[target_kind]),
+            p=p,
+            p_holm=corrected,
+            p_delong=_delong(target_kind, candidates[name], base),
+        )
+        for name, one, p, corrected in zip(others, differences, values, holm(values), strict=True)
+    ]
+
+
+def replicate_headlines(
+    candidates: Mapping[str, Runs],
+    target_kind: str,
+    *,
+    reference: str,
+    seed: int,
+    bootstrap: int = BOOTSTRAP,
+) -> dict[str, Replicated]:
+    """The headline of each candidate, of the data and of samples that all of them share.
+
+    Participants are drawn alike for all. Seeds are drawn in pairs where a candidate has as many as
+    the reference, for equal numbers may share their folds, and else apart.
 
     Raises:
         ValueError: `reference` is no candidate, or a candidate has other participants or answers.
@@ -136,21 +177,7 @@ def compare(
             own = draws._replace(seeds_RS=draw_seeds(len(runs), bootstrap, apart))
         parts = [[_headline_part(target_kind, one) for one in rounds] for rounds in runs]
         found[name] = replicate(parts, own)["headline"]
-    others = [name for name in candidates if name != reference]
-    differences = [_difference(found[name], found[reference]) for name in others]
-    values = [sign_p(one.samples) for one in differences]
-    return [
-        Difference(
-            candidate=name,
-            reference=reference,
-            metric=HEADLINE[target_kind],
-            difference=one.interval(HEADLINE[target_kind]),
-            p=p,
-            p_holm=corrected,
-            p_delong=_delong(target_kind, candidates[name], base),
-        )
-        for name, one, p, corrected in zip(others, differences, values, holm(values), strict=True)
-    ]
+    return found
 
 
 def _card(
