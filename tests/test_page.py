@@ -199,7 +199,7 @@ def test_a_strip_says_its_interval_and_is_cut_at_the_ends_of_its_scale():
 def test_a_command_repeats_a_run_without_saying_where_data_lie():
     given = [
         *("task=thin", "data.root=/data/of/somebody", "data.labels=s3://bucket/key"),
-        *("weights=/home/somebody/runs/a/encoder", "seeds=3", "+data.storage.token=abc"),
+        *("weights=/place/somebody/runs/a/encoder", "seeds=3", "+data.storage.token=abc"),
     ]
     told = command_of("finetune", given)
     assert told.startswith("uv run apps/finetune task=thin ")

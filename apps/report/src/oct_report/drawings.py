@@ -266,7 +266,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
     bottom = 0.52 + 0.19 * rows + (0.06 if rows else 0)
     figure.set_size_inches(figure.get_size_inches()[0], height + 0.19 * max(0, rows - 1))
     height += 0.19 * max(0, rows - 1)
-    figure.subplots_adjust(left=0.19, right=0.97, top=1 - 0.3 / height, bottom=bottom / height)
+    figure.subplots_adjust(left=0.23, right=0.97, top=1 - 0.3 / height, bottom=bottom / height)
     if names:
         figure.legend(
             loc="lower center",
