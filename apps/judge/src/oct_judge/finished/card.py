@@ -136,9 +136,10 @@ def promise_text(about: About) -> str:
     what = "ranges" if about.kind == "regression" else "sets of classes"
     size = "without end" if promise["size"] is None else f"of {promise['size']:.3g} on average"
     unit = f" {about.unit}" if about.kind == "regression" and promise["size"] is not None else ""
+    whose = "Its" if len(about.members) == 1 else "Its members'"
     return (
-        f"Its {what} promise to hold the truth of {promise['promised']:.0%} of participants; in "
-        f"the test they held it of {promise['covered']:.1%}, and were {size}{unit}."
+        f"{whose} {what} promise to hold the truth of {promise['promised']:.0%} of participants; "
+        f"in the test they held it of {promise['covered']:.1%}, and were {size}{unit}."
     )
 
 
