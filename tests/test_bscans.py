@@ -54,7 +54,7 @@ def test_images_are_pretrained_on_and_asked(place, images, call_app):
     )  # fmt: skip
     assert asked.code == 0, asked.errors
     results = json.loads((place / "bscans-asked" / "results.json").read_text())
-    assert results["results"][0]["label"] == "ill"
+    assert results["question"]["name"] == "ill"
 
 
 def test_positions_in_millimetres_need_them(images, call_app):

@@ -11,6 +11,7 @@ from oct_judge.page.features import add_features
 from oct_judge.page.flow import add_flow
 from oct_judge.page.opening import add_opening, lead_of
 from oct_judge.page.origin import add_origin
+from oct_judge.page.perturbed import add_perturbed
 from oct_judge.page.quantities import add_quantities
 from oct_judge.page.reading import read_results
 from oct_judge.page.rivals import add_rivals
@@ -33,6 +34,7 @@ def write_page(run_dir: Path) -> Path:
     add_efficiency(page, results)
     add_subgroups(page, results)
     add_believing(page, results)
+    add_perturbed(page, results)
     add_features(page, results)
     add_cases(page, results)
     add_flow(page, results)

@@ -13,14 +13,18 @@ from oct_vjepa.measures.chances import BINS, TINY, bin_of
 from oct_vjepa.measures.shares import Floats, share
 from oct_vjepa.measures.target import UNKNOWN
 
-TEMPERATURES = (1e-2, 1e2)  # searched in between; beyond, all rows are certain or all are alike
+TEMPERATURES = (0.2, 20.0)
+"""Searched in between. Few validation rows that happen to be told apart ask for ever less, at which
+all scores round to 0 or 1 and nothing ranks first any more."""
 HALVINGS = 60
 STEPS = 1000
 CHANGE = 1e-9  # of the estimated priors, below which the estimate has settled
 
 
 def fit_temperature(scores_NC: Floats, values: NDArray[Any]) -> float:
-    """The temperature that makes the log loss least; above 1 for scores that were too sure.
+    """The temperature that makes the log loss least, within `TEMPERATURES`.
+
+    Above 1 for scores that were too sure.
 
     The loss is convex in its inverse, so the root of its slope is found by halving.
 
