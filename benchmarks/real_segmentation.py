@@ -293,7 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("which", choices=("duke_dme", "hippocampus"))
     parser.add_argument("data", type=Path)
-    parser.add_argument("--steps", type=int, default=200, help="of each training")
+    parser.add_argument("--steps", type=int, default=800, help="of each training")
     parser.add_argument("--pretraining", type=int, default=300, help="steps of it")
     parser.add_argument("--rounds", type=int, default=0, help="only the first so many; 0: all")
     parser.add_argument("--fractions", type=float, nargs="+", help="shares of the masks")

@@ -93,17 +93,14 @@ def test_layers_are_drawn_and_their_thickness_is_told_by_sector(segment, place):
 
 
 @pytest.mark.slow
-def test_mistakes_are_told_in_one_line(place, encoder, run_app):
-    for more, words in (
-        (("data.annotations=[]",), "data.annotations=[mask] or [layers]"),
-        (("data.annotations=[mask]", "training.mode=attentive"), "training.mode"),
-    ):
-        outcome = run_app(
-            "finetune", f"encoder={encoder}", f"data.root={place / 'masks-data'}", *PHANTOM,
-            f"data.cache={place / 'masks'}-cache", f"run_dir={place / 'wrong'}", *SHORT, *more,
-        )  # fmt: skip
-        assert outcome.code != 0
-        assert words in outcome.errors
+def test_a_mistake_is_told_in_one_line(place, encoder, run_app):
+    outcome = run_app(
+        "finetune", f"encoder={encoder}", f"data.root={place / 'masks-data'}", *PHANTOM,
+        f"data.cache={place / 'masks'}-cache", f"run_dir={place / 'wrong'}", *SHORT,
+        "data.annotations=[mask]", "training.mode=attentive",
+    )  # fmt: skip
+    assert outcome.code != 0
+    assert "training.mode" in outcome.errors
 
 
 @pytest.mark.drill
