@@ -268,7 +268,7 @@ def test_a_sweep_leaves_a_folder_a_task_one_table_and_features_of_its_precision(
         assert document["question"]["name"] == task
     jobs = json.loads((place / "asked" / "sweep.json").read_text())["jobs"]
     assert [job["exit_code"] for job in jobs] == [0, 0]
-    assert all(job["headline"].keys() == {"label", "AUROC", "over random init"} for job in jobs)
+    assert all(job["headline"].keys() == {"question", "AUROC", "over random init"} for job in jobs)
     features = place / "runs" / "data" / "features"
     exact = {path.name: load_file(path)["mean"] for path in features.glob("*.safetensors")}
     rough = {path.name: load_file(path)["mean"] for path in features.glob("bf16/*.safetensors")}
