@@ -111,6 +111,11 @@ def describe(found: Found, stages: Stages) -> dict[str, Any]:
     return as_plain(document)
 
 
+def interval_of(plain: Sequence[float | None]) -> Interval:
+    """Three plain numbers as an interval; what is not defined is NaN."""
+    return Interval(*(float("nan") if one is None else float(one) for one in plain))
+
+
 def gain_of(difference: Difference | None) -> dict[str, Any] | None:
     """What the encoder has over a candidate: the difference turned round."""
     if difference is None:
@@ -124,7 +129,7 @@ def sentence_of(document: Mapping[str, Any]) -> str:
     rows = {one["name"]: one for one in document["candidates"]}
     metric, question = document["headline"], document["question"]["name"]
     word = WORDS[metric]
-    own = Interval(*rows[PRETRAINED]["card"]["metrics"][metric])
+    own = interval_of(rows[PRETRAINED]["card"]["metrics"][metric])
     phantom = "On made-up retinas: " if document["made_up_data"] else ""
     said = f"{phantom}{question}: {word} {own.text()} of the encoder ({document['mode']})"
     parts = []
@@ -137,7 +142,7 @@ def sentence_of(document: Mapping[str, Any]) -> str:
 
 def over(row: Mapping[str, Any]) -> str:
     """`+0.113 (0.043 to 0.196) over`, and whether that is more than luck."""
-    gain = Interval(*row["gain"]["difference"])
+    gain = interval_of(row["gain"]["difference"])
     told = gain.low > 0 or gain.high < 0
     return f"{gain.text('+')} over" if told else f"{gain.text('+')}, which may be luck, over"
 
@@ -303,9 +308,10 @@ def table_of(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         shown += ["mae"]
     rows = []
     for one in document["candidates"]:
-        values = [Interval(*one["card"]["metrics"][name]).text() for name in shown]
-        gain = Interval(*one["gain"]["difference"]).text("+") if one["gain"] else ""
-        p = f"{one['gain']['p_holm']:.3f}" if one["gain"] else ""
+        values = [interval_of(one["card"]["metrics"][name]).text() for name in shown]
+        gain = interval_of(one["gain"]["difference"]).text("+") if one["gain"] else ""
+        likely = one["gain"]["p_holm"] if one["gain"] else None
+        p = "" if likely is None else f"{likely:.3f}"
         rows.append([one["name"], *values, gain, p])
     headings = ["features", *(WORDS.get(name, name.replace("_", " ")) for name in shown)]
     return [*headings, "encoder over it", "p (Holm)"], rows

@@ -8,8 +8,8 @@ from oct_report import Page
 from oct_vjepa.measures.units import Interval
 
 from oct_judge.candidates import RANDOM
-from oct_judge.page.reading import YES_OR_NO, Results, interval, text, word
-from oct_judge.results import best_baseline
+from oct_judge.page.reading import YES_OR_NO, Results, text, word
+from oct_judge.results import best_baseline, interval_of
 
 TIMES = 100
 
@@ -43,7 +43,7 @@ def plain_sentence(results: Results) -> str:
     """The headline for a reader who knows no metric."""
     question = results.document["question"]
     name, names = question["name"], question["names"]
-    found = interval(results.card["metrics"][results.headline])
+    found = interval_of(results.card["metrics"][results.headline])
     if not math.isfinite(found.value):
         return f"How well the encoder answers “{name}” could not be measured on this test."
     of = ", ".join(names)
@@ -69,7 +69,7 @@ def plain_sentence(results: Results) -> str:
 
 def _quantity_sentence(results: Results, name: str, found: Interval) -> str:
     unit = f" {results.document['question']['unit']}".rstrip()
-    error = interval(results.card["metrics"]["mae"])
+    error = interval_of(results.card["metrics"]["mae"])
     off = f"{error.value:.3g}{unit} off (95 % interval {error.low:.3g} to {error.high:.3g})"
     if found.value <= 0:
         return (
@@ -130,17 +130,19 @@ def along_sentence(results: Results, line: Mapping[str, Any]) -> str:
 def tiles_of(results: Results) -> dict[str, str]:
     """The few figures to read first."""
     document, metrics, metric = results.document, results.card["metrics"], results.headline
-    tiles = {f"{word(metric)} of the encoder": _short(interval(metrics[metric]))}
+    tiles = {f"{word(metric)} of the encoder": _short(interval_of(metrics[metric]))}
     untrained = results.candidate(RANDOM)
     if untrained and untrained["gain"]:
-        gain = interval(untrained["gain"]["difference"])
+        gain = interval_of(untrained["gain"]["difference"])
         tiles["difference to no training"] = _short(gain, "+")
     if best := results.candidate(best_baseline(document)):
-        tiles[f"best baseline: {best['name']}"] = _short(interval(best["card"]["metrics"][metric]))
+        tiles[f"best baseline: {best['name']}"] = _short(
+            interval_of(best["card"]["metrics"][metric])
+        )
     for name in ("balanced_accuracy", "ece", "mae"):
         if name in metrics:
             of = f", {document['question']['unit']}" if name == "mae" else ""
-            tiles[word(name) + of.removesuffix(", ")] = _short(interval(metrics[name]))
+            tiles[word(name) + of.removesuffix(", ")] = _short(interval_of(metrics[name]))
     tiles["test participants"] = str(results.card["participants"])
     return tiles
 

@@ -6,7 +6,8 @@ from oct_report import Axis, Cloud, Drawing, Line, Page, chart, scatter
 from oct_vjepa.scores.agreement import agreement
 from oct_vjepa.scores.survivors import parts_by_rank, survivors
 
-from oct_judge.page.reading import Results, interval, number, text, word
+from oct_judge.page.reading import Results, number, text, word
+from oct_judge.results import interval_of
 
 THIRDS = ("highest third of the risk", "middle third", "lowest third")
 
@@ -72,7 +73,7 @@ def _bland_altman(true: NDArray[np.float64], predicted: NDArray[np.float64], uni
 
 def _add_survival(page: Page, results: Results) -> None:
     question = results.document["question"]
-    concordance = interval(results.card["metrics"]["concordance"])
+    concordance = interval_of(results.card["metrics"]["concordance"])
     page.section(
         "Who has the event when",
         "Kaplan and Meier’s share without an event, for the test participants in thirds of their "
@@ -99,7 +100,7 @@ def _add_survival(page: Page, results: Results) -> None:
                 steps=True,
             )
         )
-        end = interval([found.share_P[-1], found.low_P[-1], found.high_P[-1]])
+        end = interval_of([found.share_P[-1], found.low_P[-1], found.high_P[-1]])
         rows.append(
             [name, str(int(own.sum())), str(int(events[own].sum())), end.text(), number(found.end)]
         )

@@ -11,10 +11,9 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from oct_vjepa.measures.units import Interval
 
 from oct_judge.candidates import PRETRAINED
-from oct_judge.results import FORMAT
+from oct_judge.results import FORMAT, interval_of
 
 WORDS = {
     "auroc": "AUROC",
@@ -120,14 +119,9 @@ def read_results(run_dir: Path) -> Results:
     )
 
 
-def interval(plain: Sequence[float | None]) -> Interval:
-    """Three numbers of results.json, where null is what cannot be measured."""
-    return Interval(*(float("nan") if one is None else float(one) for one in plain))
-
-
 def text(plain: Sequence[float | None], sign: str = "") -> str:
     """`0.812 (0.751 to 0.866)`, in fewer decimals where numbers are large; "-" where not known."""
-    found = interval(plain)
+    found = interval_of(plain)
     if not math.isfinite(found.value) or max(abs(one) for one in found) < LARGE:
         return found.text(sign)
     return f"{found.value:{sign}.4g} ({found.low:{sign}.4g} to {found.high:{sign}.4g})"

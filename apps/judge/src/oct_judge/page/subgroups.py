@@ -6,7 +6,8 @@ from typing import Any
 from oct_report import Axis, Drawing, Line, Page, chart, strip
 from oct_report.page import Cell
 
-from oct_judge.page.reading import NOTHING, Results, interval, text, word
+from oct_judge.page.reading import NOTHING, Results, text, word
+from oct_judge.results import interval_of
 
 
 def add_subgroups(page: Page, results: Results) -> None:
@@ -82,7 +83,7 @@ def add_efficiency(page: Page, results: Results) -> None:
 
 def _efficiency_line(name: str, lines: list[Mapping[str, Any]]) -> Line:
     own = [one for one in lines if one["candidate"] == name and one["headline"][0] is not None]
-    values = [interval(one["headline"]) for one in own]
+    values = [interval_of(one["headline"]) for one in own]
     return Line(
         name,
         [one["fraction"] for one in own],
