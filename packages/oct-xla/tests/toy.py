@@ -213,7 +213,7 @@ def train(options: argparse.Namespace) -> int:
         if options.given and runtime.rank == 0:
             save_file({k: v.contiguous() for k, v in toy.state_dict().items()}, options.given)
     except OctXlaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")  # at once, or lines of several processes mix
         return 2
     return 143 if result.reason == "stopped" else 0
 

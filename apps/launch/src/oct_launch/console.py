@@ -38,7 +38,8 @@ def exit_codes(*kinds: type[BaseException]) -> Iterator[None]:
     try:
         yield
     except ours as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        # At once: print writes the line and its end apart, and lines of several processes mix.
+        sys.stderr.write(f"error: {one_line(error)}\n")
         sys.exit(EXIT_MISTAKE)
 
 
