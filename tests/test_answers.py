@@ -44,6 +44,6 @@ def test_a_task_on_a_phantom_has_a_target_for_each_volume(source, task):
 
 
 def test_the_kinds_of_both_are_the_same():
-    from oct_io.catalog import questions
+    from oct_io.labels import questions
 
     assert ("auto", *KINDS) == questions.KINDS
