@@ -93,7 +93,7 @@ def test_help_shows_every_setting_with_its_value_and_its_text(call_app, app):
 def test_help_shows_the_values_that_the_command_line_chooses(call_app):
     page = read(call_app("pretrain", "--help", "objective=vjepa21", "loop.steps=7").out)
     assert "loop.steps = 7 Optimiser steps" in page
-    assert "objective.levels = 4 Blocks whose features" in page
+    assert "objective.levels = 4 Blocks 2, 5, 8 and 11 of 12" in page
     assert "objective.ema_start = 0.99925 Teacher momentum" in page, "inherited"
 
 

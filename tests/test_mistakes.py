@@ -252,8 +252,9 @@ def test_an_evaluation_at_another_window_is_refused(refused, smoke, tmp_path):
 @pytest.mark.parametrize(
     ("override", "culprits"),
     [
-        ("mode=full", ["mode (full)", "linear"]),
-        ("pool=median", ["median", "mean_std"]),
+        ("mode=fuller", ["mode (fuller)", "linear"]),
+        ("readout.pools=[median]", ["median", "mean_std"]),
+        ("predict=scans", ["predict=FOLDER and model=DIR go together"]),
         ("runtime.device=tpu9", ["tpu9", "cuda"]),
         ("task=lost", ["task/lost", "thin"]),
         ("test_split=exam", ["exam"]),

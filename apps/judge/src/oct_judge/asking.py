@@ -130,9 +130,7 @@ def ask_trained(
         found.append([])
         for number, one in enumerate(study.rounds):
             encoder = start(seed)
-            mark = weights_fingerprint(encoder)[:8]  # of another encoder nothing is resumed
-            run = f"{name.replace(' ', '-')}-{mark}-seed{seed}-round{number}"
-            place = folder / "training" / run
+            place = trained_folder(folder, name, encoder, seed, number)
             trained = train_mode(
                 config.training,
                 encoder,
@@ -149,6 +147,22 @@ def ask_trained(
                 raise Stopped(trained.ending.step)
             found[-1].append(answer_of(config, study, one, seed, trained.scores_NK))
     return found
+
+
+def trained_folder(
+    folder: Path, candidate: str, start: oct_vjepa.Encoder, seed: int, number: int
+) -> Path:
+    """Where training in a round happens, and leaves encoder and head.
+
+    Args:
+        folder: of the evaluation.
+        candidate: its name.
+        start: the encoder that training starts from; from another one nothing is resumed.
+        seed: of the training.
+        number: of the round.
+    """
+    mark = weights_fingerprint(start)[:8]
+    return folder / "training" / f"{candidate.replace(' ', '-')}-{mark}-seed{seed}-round{number}"
 
 
 class Stopped(Exception):

@@ -26,6 +26,7 @@ from oct_vjepa.scores.conformal import fit_threshold, fit_width
 from oct_vjepa.trials.judging import Answer
 from oct_vjepa.trials.verdict import ALPHA, calibrate, temperature_of
 
+from oct_judge.asking import trained_folder
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, iter_volumes
 from oct_judge.finished.card import write_card
 from oct_judge.results import Found, best_baseline
@@ -112,7 +113,7 @@ def keep_trained(
 ) -> MemberAbout:
     """Copy the encoder and head that training left behind."""
     study, config = found.study, found.config
-    trained = trained_folder(run_dir, PRETRAINED, answer.seed, number)
+    trained = trained_folder(run_dir, PRETRAINED, found.cast.encoder, answer.seed, number)
     alone = len(study.rounds) == 1
     encoder = "encoder" if alone else f"members/{number}/encoder"
     model = home.parent.parent
@@ -130,11 +131,6 @@ def keep_trained(
         seed=answer.seed,
         usual=_keep_novelty(home, study, number, features),
     )
-
-
-def trained_folder(run_dir: Path, candidate: str, seed: int, number: int) -> Path:
-    """Where training in a round left encoder and head, as `asking` places it."""
-    return run_dir / "training" / f"{candidate.replace(' ', '-')}-seed{seed}-round{number}"
 
 
 def embed_last(encoder: Encoder, cast: Cast) -> NDArray[np.float32]:

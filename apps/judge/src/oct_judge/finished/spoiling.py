@@ -33,6 +33,7 @@ from oct_vjepa.scores.scorecard import headline_interval
 from oct_vjepa.trials.judging import Answer, Answers
 from oct_vjepa.trials.verdict import units_of
 
+from oct_judge.asking import trained_folder
 from oct_judge.candidates import (
     FITTED,
     PRETRAINED,
@@ -42,7 +43,6 @@ from oct_judge.candidates import (
     iter_volumes,
     random_encoder,
 )
-from oct_judge.finished.keeping import trained_folder
 from oct_judge.question import FROZEN
 from oct_judge.results import Found, best_baseline
 
@@ -162,7 +162,7 @@ def _by_head(
 ) -> tuple[Floats, Floats]:
     """Scores of a trained encoder and head, before their temperature."""
     study, embed = found.study, found.cast.embed
-    place = trained_folder(run_dir, PRETRAINED, answer.seed, number)
+    place = trained_folder(run_dir, PRETRAINED, found.cast.encoder, answer.seed, number)
     shifted = study.target.is_counted and found.config.training.class_weights == "auto"
     fit = np.flatnonzero(study.rounds[number].fit)
     priors = tuple(priors_of(study.target.take(fit)).tolist()) if shifted else ()
