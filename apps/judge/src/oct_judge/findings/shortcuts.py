@@ -57,8 +57,9 @@ def ask_column(
     except ValueError as error:  # such as a value that no participant of a part has
         return line | {"why_not": str(error)}
     headline = HEADLINE[study.target.kind]
-    worth = line["answer_from_column"][0]
-    goes_along = bool(np.isfinite(worth) and worth > ALONG[headline])
+    worth, least, _ = line["answer_from_column"]
+    chance = 0.0 if headline == "r2" else 0.5
+    goes_along = bool(np.isfinite(worth) and worth > ALONG[headline] and least > chance)
     return line | {"headline": headline, "goes_along": goes_along}
 
 
