@@ -1,9 +1,12 @@
 """What `uv run apps/finetune` does, from a question to a report.
 
-`question` is what may be set, `study` who has which answer and who is tested, `candidates` who
-answers, `asking` the asking. `recipe` says how an encoder is trained, `training` and `segmenting`
-train it on the loop with `examples` and `learning`. `results` turns answers into numbers and files,
-`touches` counts how often the test was looked at, `findings` looks beyond scores, `page` shows it
-all, and `evaluation` is all of it from top to bottom.
+`evaluation` is all of it from top to bottom. `question` is what may be set; `beginning` opens the
+encoder (`checkpoint` takes those of others) and the volumes; `study` is who has which answer and
+who is tested, `candidates` who answers, `asking` the asking. `recipe` says how an encoder is
+trained, `training` and `segmenting` train it on the loop with `examples` and `learning`. `results`
+turns answers into numbers and files, `touches` counts how often the test was looked at.
+
+Folders: `rivals` are further candidates, `masks` is the evaluation of masks, `findings` look beyond
+scores, `page` shows it all, `finished` keeps and uses the model, `board` ranks many evaluations.
 The only code besides apps/pretrain that knows all three libraries; it holds no algorithm.
 """

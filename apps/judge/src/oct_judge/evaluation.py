@@ -2,25 +2,21 @@
 
 from pathlib import Path
 
-import oct_io
 import oct_xla
 from oct_launch import (
     EXIT_STOPPED,
     Launch,
     Stages,
-    check_positions,
-    check_window,
     mistakes,
     print_table,
-    refuse_url,
 )
 from oct_vjepa.model.weights import weights_fingerprint
 
 from oct_judge.asking import Stopped, ask_everyone, ask_with_few_labels
+from oct_judge.beginning import open_asked, open_volumes
 from oct_judge.board.entry import entry_of
 from oct_judge.board.tracking import send_results
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder
-from oct_judge.checkpoint import open_encoder
 from oct_judge.findings.further import look_further
 from oct_judge.findings.origin import command_of
 from oct_judge.finished.keeping import keep_model
@@ -41,25 +37,11 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         return predict_folder(config, launch)
     if config.mode == SEGMENT:
         return run_masks(config, launch)
-    refuse_url("features", config.features)
     launch.refuse_unread("data.label_columns", "task.column=NAME asks for one column")
-    encoder, conversion = open_encoder(config.weights, config.checkpoint)
-    if conversion:
-        print(conversion)
-    taken = encoder.config.input_shape
-    with mistakes(ValueError):
-        trained = f"the encoder in {config.weights} was trained on {taken}; choose its window"
-        check_window(config.data.window, taken, otherwise=trained)
-        config.readout.names(encoder.config.depth)
-        runtime = config.runtime.pick()
+    encoder, runtime = open_asked(config)
     folder = launch.claim_run_folder("it", may_change=("*",))
     with Stages() as stages:
-        source = oct_io.open_source(config.data, stages)
-        for remark in source.remarks:
-            stages.say(remark)
-        with mistakes(ValueError):
-            unit, spacings = encoder.config.position_unit, source.volumes.spacings
-            check_positions(unit, source.volumes.shape, spacings)
+        source = open_volumes(config, encoder, stages)
         study = open_study(config, source)
         stages.say(f"{config.task.name}: {study.examples.describe()}")
         if not config.allow_seen:

@@ -2,22 +2,18 @@
 
 from pathlib import Path
 
-import oct_io
-import oct_vjepa
 import oct_xla
 from oct_launch import (
     EXIT_STOPPED,
     Launch,
     Stages,
-    check_positions,
-    check_window,
     mistakes,
     print_table,
-    refuse_url,
 )
 from oct_vjepa.model.weights import weights_fingerprint
 
 from oct_judge.asking import Stopped
+from oct_judge.beginning import open_asked, open_volumes
 from oct_judge.masks.candidates import Draughtsmen
 from oct_judge.masks.dicom import write_dicom_masks
 from oct_judge.masks.page import write_mask_page
@@ -31,22 +27,12 @@ from oct_judge.touches import touch
 
 def run_masks(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
-    refuse_url("features", config.features)
-    encoder = oct_vjepa.Encoder.from_pretrained(config.weights)
-    taken = encoder.config.input_shape
     with mistakes(ValueError):
         check_recipe(config.training)
-        trained = f"the encoder in {config.weights} was trained on {taken}; choose its window"
-        check_window(config.data.window, taken, otherwise=trained)
-        runtime = config.runtime.pick()
+    encoder, runtime = open_asked(config)
     folder = launch.claim_run_folder("it", may_change=("*",))
     with Stages() as stages:
-        source = oct_io.open_source(config.data, stages)
-        for remark in source.remarks:
-            stages.say(remark)
-        with mistakes(ValueError):
-            unit, spacings = encoder.config.position_unit, source.volumes.spacings
-            check_positions(unit, source.volumes.shape, spacings)
+        source = open_volumes(config, encoder, stages)
         study = open_masks(config, source)
         stages.say(study.describe())
         if not config.allow_seen:
