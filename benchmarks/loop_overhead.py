@@ -3,8 +3,9 @@
 A toy whose step takes some 2 ms on one thread, trained by `fit` and by the fewest lines that do the
 same arithmetic (loss, backward, clipping, AdamW), on the same feed. The two take turns; a pair
 gives one ratio of CPU seconds, first and last steps left out, and the median of the ratios counts.
-With --ranks 2 two gloo processes on one machine train, and `fit` alone is timed: what a second
-process costs. --keep writes results/loop_overhead.json.
+--goal takes a longer step, such as the 100 ms of a small encoder. With --ranks 2 two gloo processes
+on one machine train, and `fit` alone is timed: what a second process costs. --keep writes
+results/loop_overhead.json.
 """
 
 import argparse
@@ -108,7 +109,7 @@ def find_width(goal_ms: float) -> int:
     """The width at which the bare loop takes `goal_ms` a step here."""
     width = 64
     while run_bare(width) < goal_ms:
-        width += 32
+        width += max(32, width // 4 // 32 * 32)
     return width
 
 
@@ -117,6 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--width", type=int, default=0)
+    parser.add_argument("--goal", type=float, default=1.9, help="milliseconds of a bare step")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="write results/loop_overhead.json")
     options = parser.parse_args()
@@ -124,7 +126,7 @@ def main() -> None:
     if options.ranks == 0:  # one of several processes
         print(f"ms {run_fit(options.width, time.perf_counter):.4f}", flush=True)
         return
-    width = options.width or find_width(1.9)
+    width = options.width or find_width(options.goal)
     pairs = []
     for number in range(options.pairs):
         order = [run_bare, run_fit] if number % 2 else [run_fit, run_bare]
