@@ -1,17 +1,19 @@
-"""Does the judge see through a shortcut? A label that goes along with the scanner. Phantom.
+r"""Does the judge see through a shortcut? A label that goes along with the scanner. Phantom.
 
     uv run apps/pretrain data.name=confounded data.root=runs/data/confounded $TREE \
       run_dir=runs/confounded
     for by in given leave_one_out; do
       uv run apps/finetune data.name=confounded data.root=runs/data/confounded $TREE task=fluid \
-        encoder=runs/confounded/encoder protocol.name=$by run_dir=runs/confounded-$by
+        encoder=runs/confounded/encoder protocol.name=$by allow_seen=true \
+        run_dir=runs/confounded-$by
     done
     uv run python benchmarks/confounded_phantom.py runs/confounded-*
 
 with TREE="data.phantom.device_confounding=0.9 data.phantom.confounded=fluid
 data.phantom.effect=0.5". Nine of ten participants are scanned by the device that their label stands
-for. What gives it away: the device is told from the features, the label from the device alone, the
-score falls when a device is left out, and it may fall on grey ranks.
+for; pretraining has seen all of them, without labels. What gives it away: the device is told from
+the features, the label from the device alone, the score falls when a device is left out, and it may
+fall on grey ranks.
 """
 
 import argparse
