@@ -199,7 +199,9 @@ def together(answers: Answers, how: str) -> Answers:
     for rounds in zip(*answers, strict=True):
         weights = None
         if how == "weighted":
-            weights = [float(one.chosen.get("headline", 1.0)) for one in rounds]
+            # Of training nothing is noted; below 0, as R2 may be, a seed has no say.
+            told = [one.chosen.get("validation", 1.0) for one in rounds]
+            weights = [max(0.0, float(str(value))) for value in told]
         parts = ("validation", "test", "validation_decided", "test_decided")
         scores = {
             part: ensemble([getattr(one, part) for one in rounds], how, weights=weights)

@@ -1,0 +1,36 @@
+"""How answers of several seeds are joined."""
+
+import numpy as np
+import pytest
+from oct_judge.asking import together
+from oct_vjepa.trials.judging import Answer
+
+ROWS = np.arange(2)
+
+
+def answer(seed, chance, chosen):
+    scores = np.array([[1 - chance, chance]] * 2)
+    return Answer(
+        round="test", seed=seed, validation_rows=ROWS, test_rows=ROWS, validation=scores,
+        test=scores, validation_decided=scores, test_decided=scores, chosen=chosen,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("worth", "said"), [((0.9, 0.6), 0.9 / 1.5), ((0.9, -0.2), 1.0), ((0.6, 0.6), 0.5)]
+)
+def test_seeds_weigh_by_what_they_are_worth_on_validation(worth, said):
+    seeds = [
+        [answer(seed, chance, {"validation": value})]
+        for seed, (chance, value) in enumerate(zip((1.0, 0.0), worth, strict=True))
+    ]
+    [[joined]] = together(seeds, "weighted")
+    assert joined.test[:, 1] == pytest.approx(said)
+    [[plain]] = together(seeds, "mean")
+    assert plain.test[:, 1] == pytest.approx(0.5)
+
+
+def test_of_training_all_seeds_weigh_alike():
+    seeds = [[answer(seed, chance, {})] for seed, chance in enumerate((1.0, 0.0))]
+    [[joined]] = together(seeds, "weighted")
+    assert joined.test[:, 1] == pytest.approx(0.5)
