@@ -11,10 +11,15 @@ import oct_xla
 from numpy.typing import NDArray
 from oct_launch import Stages
 from oct_vjepa.model.weights import weights_fingerprint
-from oct_vjepa.probes.answers import priors_of, shift_priors
 from oct_vjepa.probes.choice import ensemble
 from oct_vjepa.probes.protocol import Round, few_labels
-from oct_vjepa.trials.judging import Answer, Answers, Candidate, answer_frozen
+from oct_vjepa.trials.judging import (
+    Answer,
+    Answers,
+    Candidate,
+    answer_frozen,
+    answer_of_scores,
+)
 
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, random_encoder
 from oct_judge.question import FROZEN, FinetuneConfig
@@ -176,21 +181,8 @@ def answer_of(
     config: FinetuneConfig, study: Study, one: Round, seed: int, scores: NDArray[np.float64]
 ) -> Answer:
     """What was trained with the weights of `training`, as an answer."""
-    validation, test = np.flatnonzero(one.validation), np.flatnonzero(one.test)
-    likely = scores
-    if study.target.is_counted and config.training.class_weights == "auto":
-        priors = priors_of(study.target.take(np.flatnonzero(one.fit)))
-        likely = shift_priors(study.target.kind, scores, priors)
-    return Answer(
-        round=one.name,
-        seed=seed,
-        validation_rows=validation,
-        test_rows=test,
-        validation=likely[validation],
-        test=likely[test],
-        validation_decided=scores[validation],
-        test_decided=scores[test],
-    )
+    balanced = config.training.class_weights == "auto"
+    return answer_of_scores(scores, study.target, one, seed, balanced=balanced)
 
 
 def together(answers: Answers, how: str) -> Answers:

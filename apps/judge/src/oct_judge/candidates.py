@@ -1,6 +1,6 @@
 """Who answers: encoders, baselines, and both side by side, each as features of the rows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,13 +10,15 @@ import oct_vjepa
 import oct_xla
 import torch
 from numpy.typing import NDArray
-from oct_vjepa.evaluation.features import load_or_embed
+from oct_vjepa.evaluation.features import Features, load_or_embed
 from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
-from oct_vjepa.probes.baselines import BASELINES, rank_normalise
+from oct_vjepa.evaluation.sliced import SlicedEncoder
+from oct_vjepa.probes.baselines import BASELINES, Plain, rank_normalise
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Candidate, Readouts
 
 PRETRAINED, RANDOM, RANKED = "pretrained", "random init", ", grey ranks"
+OWN = -1  # in place of the seed of a random encoder: the one that is asked
 
 
 class Volumes(Protocol):
@@ -73,23 +75,29 @@ class Embedder:
     readout: ReadoutConfig
     batch_size: int
 
-    def __call__(self, encoder: oct_vjepa.Encoder, rows: Rows) -> Readouts:
+    def __call__(self, encoder: oct_vjepa.Encoder | SlicedEncoder, rows: Rows) -> Readouts:
         """Readouts of all rows."""
-        precision = self.runtime.precision
         depth = encoder.config.depth
+        features = self.features(encoder, rows, self.readout.pools, range(depth))
+        return read_out(features, self.readout, depth)
+
+    def features(
+        self, encoder: Any, rows: Rows, pools: Sequence[str], layers: Sequence[int] | None
+    ) -> Features:
+        """Pooled features of all rows, kept apart by precision; `encoder` as `load_or_embed`."""
+        precision = self.runtime.precision
         with self.runtime.autocast():
-            features = load_or_embed(
+            return load_or_embed(
                 encoder,
                 iter_volumes(rows.volumes),
                 volumes_fingerprint=rows.fingerprint,
                 folder=self.folder if precision == "fp32" else self.folder / precision,
                 batch_size=self.batch_size,
                 device=self.runtime.device,
-                pools=self.readout.pools,
+                pools=pools,
                 spacing=rows.spacings,
-                layers=range(depth),
+                layers=layers,
             )
-        return read_out(features, self.readout, depth)
 
 
 def random_encoder(config: oct_vjepa.EncoderConfig, seed: int) -> oct_vjepa.Encoder:
@@ -116,11 +124,11 @@ class Cast:
     rows: Rows
     chosen: dict[tuple[str, int], str] = field(default_factory=dict)
     _kept: dict[tuple[Any, ...], NDArray[Any]] = field(default_factory=dict)
+    _read: dict[tuple[str, int], Readouts] = field(default_factory=dict)
 
     def pretrained(self) -> Candidate:
         """The encoder that is asked."""
-        found = self.embed(self.encoder, self.rows)
-        return Candidate(name=PRETRAINED, readouts=lambda one, seed: found)
+        return Candidate(name=PRETRAINED, readouts=lambda one, seed: self._own(self.rows))
 
     def random(self) -> Candidate:
         """Its network with random weights, others for each seed."""
@@ -144,7 +152,7 @@ class Cast:
 
         def readouts(one: Round, seed: int) -> Readouts:
             readout = self.chosen[one.name, seed]
-            own = self.embed(self.encoder, self.rows)[readout]
+            own = self._own(self.rows)[readout]
             other = self._baseline(name, one, seed, self.rows)
             return {f"{readout} + {name}": np.concatenate([own, other], axis=1)}
 
@@ -156,9 +164,7 @@ class Cast:
             RankedVolumes(self.rows.volumes), f"ranked{self.rows.fingerprint}", self.rows.spacings
         )
         if name == PRETRAINED:
-            return Candidate(
-                name=name + RANKED, readouts=lambda one, seed: self.embed(self.encoder, rows)
-            )
+            return Candidate(name=name + RANKED, readouts=lambda one, seed: self._own(rows))
         if name == RANDOM:
             return Candidate(
                 name=name + RANKED, readouts=lambda one, seed: self._random(seed, rows)
@@ -168,23 +174,36 @@ class Cast:
             readouts=lambda one, seed: {"": self._baseline(name, one, seed, rows)},
         )
 
+    def _own(self, rows: Rows) -> Readouts:
+        return self._remembered((rows.fingerprint, OWN), rows)
+
     def _random(self, seed: int, rows: Rows) -> Readouts:
-        return self.embed(random_encoder(self.encoder.config, seed), rows)
+        return self._remembered((rows.fingerprint, seed), rows)
+
+    def _remembered(self, key: tuple[str, int], rows: Rows) -> Readouts:
+        """Readouts of the encoder or of a random one, by fingerprint of the volumes and seed.
+
+        Those of the encoder on the volumes as they are stay; of all others the last does, since the
+        rounds of a seed follow one another.
+        """
+        if key not in self._read:
+            kept = (self.rows.fingerprint, OWN)
+            self._read = {one: found for one, found in self._read.items() if one == kept}
+            own = key[1] == OWN
+            encoder = self.encoder if own else random_encoder(self.encoder.config, key[1])
+            self._read[key] = self.embed(encoder, rows)
+        return self._read[key]
 
     def _baseline(self, name: str, one: Round, seed: int, rows: Rows) -> NDArray[Any]:
         """Features of all rows; what learns anything learns it from the fit rows."""
-        fitted = (one.fit.tobytes(), seed) if name in FITTED else ()
-        key = (name, rows.fingerprint, *fitted)
+        made = BASELINES[name](seed)
+        learns = not isinstance(made, Plain)
+        key = (name, rows.fingerprint, *((one.fit.tobytes(), seed) if learns else ()))
         if key not in self._kept:
-            made = BASELINES[name](seed)
-            if name in FITTED:
+            if learns:
                 made = made.fit(rows.volumes[number] for number in np.flatnonzero(one.fit).tolist())
             self._kept[key] = made.transform(iter_volumes(rows.volumes))
         return self._kept[key]
-
-
-FITTED = ("patch PCA 2x8x16", "patch PCA 1x8x8", "random layer")
-"""Baselines that look at the fit rows first; the others are functions of one volume."""
 
 
 def iter_volumes(volumes: Volumes) -> Iterator[NDArray[Any]]:

@@ -66,9 +66,10 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         further = look_further(found, command_of(launch.app, launch.given), stages)
         document = describe(found, stages) | further.document
         document["perturbations"] = spoil(found, document, folder.path, stages)
-    document["entry"] = entry_of(launch.settings, weights_fingerprint(encoder))
+    fingerprint = weights_fingerprint(encoder)
+    document["entry"] = entry_of(launch.settings, fingerprint)
     extra = {
-        "encoder": weights_fingerprint(encoder),
+        "encoder": fingerprint,
         "dataset_fingerprint": source.volumes.fingerprint,
         "made_up_data": source.made_up,
         "scans_by_flag": dict(source.flags),

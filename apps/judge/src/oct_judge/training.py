@@ -1,6 +1,6 @@
 """Training an encoder on one question: fit, choose the epoch on validation rows, score, save."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from oct_vjepa.measures.measure import HEADLINE
 from oct_vjepa.measures.progress import watch_scores
 from oct_vjepa.measures.target import Target
 from oct_vjepa.model.pooling import class_tokens_of
-from torch import Tensor
+from torch import Tensor, nn
 
 from oct_judge.examples import LabelledSamples, Parts, Volumes
 from oct_judge.learning import (
@@ -35,7 +35,7 @@ from oct_judge.learning import (
     own_encoder,
     save,
 )
-from oct_judge.recipe import TrainingConfig
+from oct_judge.recipe import Plan, TrainingConfig
 
 STANDARDISED = 512  # training rows whose features say where a head's inputs lie
 
@@ -97,14 +97,7 @@ def train_mode(
         CheckpointError: the folder holds another run.
     """
     place = Place(runtime, run_dir, seed, data, sinks, progress)
-    fit, watched = (np.flatnonzero(part & target.known) for part in (round.fit, round.validation))
-    if target.kind == "survival" and config.accumulate > 1:
-        raise ValueError(
-            f"training.accumulate ({config.accumulate}) must be 1 for survival: the rows of a "
-            "batch are compared with each other"
-        )
-    if not len(fit):
-        raise ValueError("no row to train on has an answer")
+    fit = rows_to_fit(config, target, round)
     plan = config.plan(len(fit), runtime.devices)
     objective = make_objective(config, encoder, target.take(fit), plan.per_epoch, seed)
     place_inputs(objective, volumes, fit, plan.batch_size, runtime)
@@ -112,6 +105,57 @@ def train_mode(
         volumes, fit, config, encoder=encoder.config, seed=seed, labels=target.values[fit]
     )
     ask = partial(predict, objective, volumes, size=plan.batch_size, runtime=runtime)
+    trained = learn_answers(
+        config, objective, samples, ask, target, round, plan=plan, place=place, who=encoder
+    )
+    if trained.ending.reason != "stopped":
+        save(objective, objective.head, encoder.config, place, lora=config.mode == "lora")
+    return trained
+
+
+def rows_to_fit(config: TrainingConfig, target: Target, round: Parts) -> NDArray[np.int64]:
+    """Numbers of the rows to train on.
+
+    Raises:
+        ValueError: there is none with an answer, or a setting that does not fit the question.
+    """
+    if target.kind == "survival" and config.accumulate > 1:
+        raise ValueError(
+            f"training.accumulate ({config.accumulate}) must be 1 for survival: the rows of a "
+            "batch are compared with each other"
+        )
+    fit = np.flatnonzero(round.fit & target.known)
+    if not len(fit):
+        raise ValueError("no row to train on has an answer")
+    return fit
+
+
+def learn_answers(
+    config: TrainingConfig,
+    objective: nn.Module,
+    samples: LabelledSamples,
+    ask: Callable[[NDArray[np.int64]], Any],
+    target: Target,
+    round: Parts,
+    *,
+    plan: Plan,
+    place: Place,
+    who: Encoder | str,
+) -> Trained:
+    """Train an objective in place, take the epoch that is best on validation, and score.
+
+    Args:
+        config: the recipe.
+        objective: what learns.
+        samples: of the rows to fit.
+        ask: scores of rows by number, in steps, as `learning.gather` gives them.
+        target: N answers.
+        round: which rows are for what.
+        plan: what the recipe comes to.
+        place: where, with which seed.
+        who: the encoder that it starts from, or what names the network.
+    """
+    fit, watched = (np.flatnonzero(part & target.known) for part in (round.fit, round.validation))
     metric = HEADLINE[target.kind] if config.metric == "auto" else config.metric
 
     def evaluate(step: int) -> Iterator[Mapping[str, float] | None]:
@@ -126,16 +170,38 @@ def train_mode(
         place,
         metric=metric,
         evaluate=evaluate if len(watched) else None,
-        identity=identity_of(encoder, rows=fit, answers=target.values[fit], watched=watched),
+        identity=identity_of(who, rows=fit, answers=target.values[fit], watched=watched),
     )
-    scores_NK = np.full((len(target), len(objective.head.classes)), np.nan)
+    scores_NK = np.full((len(target), len(target.names)), np.nan)
     if ending.reason == "stopped":
-        return Trained(scores_NK, ending, metric, {}, run_dir)
+        return Trained(scores_NK, ending, metric, {}, place.run_dir)
     asked = np.flatnonzero(round.validation | round.test)
     scores_NK[asked] = finish(ask(asked))
     validation = watch_scores(scores_NK[watched], target.take(watched)) if len(watched) else {}
-    save(objective, objective.head, encoder.config, place, lora=config.mode == "lora")
-    return Trained(scores_NK, ending, metric, validation, run_dir)
+    return Trained(scores_NK, ending, metric, validation, place.run_dir)
+
+
+def meaning_of(target: Target) -> Answer:
+    """What the outputs of a model for these answers mean; a quantity about its mean."""
+    if target.kind != "regression":
+        return Answer(kind=target.kind, unit=target.unit)
+    spread = float(target.values.std())
+    return Answer(
+        kind=target.kind,
+        unit=target.unit,
+        mean=float(target.values.mean()),
+        scale=spread if spread > 0 else 1.0,
+    )
+
+
+def loss_of(config: TrainingConfig, target: Target) -> LossConfig:
+    """The loss that the recipe asks for, with weights counted on these answers."""
+    return LossConfig(
+        kind=target.kind,
+        label_smoothing=config.label_smoothing,
+        class_weights=class_weights(config, target),
+        distance=config.distance,
+    )
 
 
 def make_objective(
@@ -146,23 +212,14 @@ def make_objective(
     Raises:
         ValueError: a setting that does not fit the question.
     """
-    answer: dict[str, Any] = {"kind": target.kind, "unit": target.unit}
-    if target.kind == "regression":
-        spread = float(target.values.std())
-        answer |= {"mean": float(target.values.mean()), "scale": spread if spread > 0 else 1.0}
     head = build_head(
         config.head,
         width=encoder.config.width,
         names=target.names,
-        answer=Answer(**answer),
+        answer=meaning_of(target),
         seed=seed,
     )
-    loss = LossConfig(
-        kind=target.kind,
-        label_smoothing=config.label_smoothing,
-        class_weights=class_weights(config, target),
-        distance=config.distance,
-    )
+    loss = loss_of(config, target)
     own = own_encoder(encoder, config, seed)
     return Supervised(own, head, loss, config.finetuning(per_epoch))
 

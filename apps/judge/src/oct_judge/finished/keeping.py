@@ -112,25 +112,32 @@ def keep_trained(
     home: Path, found: Found, answer: Answer, number: int, run_dir: Path
 ) -> MemberAbout:
     """Copy the encoder and head that training left behind."""
-    study, config = found.study, found.config
+    study = found.study
     trained = trained_folder(run_dir, PRETRAINED, found.cast.encoder, answer.seed, number)
     alone = len(study.rounds) == 1
     encoder = "encoder" if alone else f"members/{number}/encoder"
     model = home.parent.parent
     shutil.copytree(trained / "encoder", model / encoder)
     shutil.copytree(trained / "head", home, dirs_exist_ok=True)
-    shifted = study.target.is_counted and config.training.class_weights == "auto"
-    fit = np.flatnonzero(study.rounds[number].fit)
     features = embed_last(Encoder.from_pretrained(trained / "encoder"), found.cast)
     return MemberAbout(
         encoder=encoder,
         head=f"members/{number}",
         temperature=temperature_of(answer, study.target),
-        priors=tuple(priors_of(study.target.take(fit)).tolist()) if shifted else (),
+        priors=fit_priors(found, number),
         round=answer.round,
         seed=answer.seed,
         usual=_keep_novelty(home, study, number, features),
     )
+
+
+def fit_priors(found: Found, number: int) -> tuple[float, ...]:
+    """Shares of the classes among the fit rows of a round, if training took them for alike."""
+    target = found.study.target
+    if not target.is_counted or found.config.training.class_weights != "auto":
+        return ()
+    fit = np.flatnonzero(found.study.rounds[number].fit)
+    return tuple(priors_of(target.take(fit)).tolist())
 
 
 def embed_last(encoder: Encoder, cast: Cast) -> NDArray[np.float32]:

@@ -26,7 +26,6 @@ from oct_vjepa.finished.about import MemberAbout
 from oct_vjepa.finished.member import Member, score_batch
 from oct_vjepa.heads.build import load_head
 from oct_vjepa.measures.measure import HEADLINE
-from oct_vjepa.probes.answers import priors_of
 from oct_vjepa.probes.baselines import BASELINES
 from oct_vjepa.scores.cards import as_plain
 from oct_vjepa.scores.scorecard import headline_interval
@@ -35,7 +34,6 @@ from oct_vjepa.trials.verdict import units_of
 
 from oct_judge.asking import trained_folder
 from oct_judge.candidates import (
-    FITTED,
     PRETRAINED,
     RANDOM,
     Rows,
@@ -43,6 +41,7 @@ from oct_judge.candidates import (
     iter_volumes,
     random_encoder,
 )
+from oct_judge.finished.keeping import fit_priors
 from oct_judge.question import FROZEN
 from oct_judge.results import Found, best_baseline
 
@@ -163,11 +162,8 @@ def _by_head(
     """Scores of a trained encoder and head, before their temperature."""
     study, embed = found.study, found.cast.embed
     place = trained_folder(run_dir, PRETRAINED, found.cast.encoder, answer.seed, number)
-    shifted = study.target.is_counted and found.config.training.class_weights == "auto"
-    fit = np.flatnonzero(study.rounds[number].fit)
-    priors = tuple(priors_of(study.target.take(fit)).tolist()) if shifted else ()
     member = Member(
-        about=MemberAbout(encoder="encoder", head="head", priors=priors),
+        about=MemberAbout(encoder="encoder", head="head", priors=fit_priors(found, number)),
         kind=study.target.kind,
         encoder=Encoder.from_pretrained(place / "encoder", device=embed.runtime.device),
         head=load_head(place / "head").to(embed.runtime.device),
@@ -190,10 +186,8 @@ def _steps(spacings_B3: NDArray[Any]) -> torch.Tensor:
 
 def _baseline(found: Found, name: str, seed: int, number: int, rows: Rows) -> NDArray[Any]:
     """A baseline's features of spoilt volumes; what it learns it learns from whole fit rows."""
-    made, study = BASELINES[name](seed), found.study
-    if name in FITTED:
-        fit = np.flatnonzero(study.rounds[number].fit).tolist()
-        made = made.fit(study.rows.volumes[one] for one in fit)
+    fit = np.flatnonzero(found.study.rounds[number].fit).tolist()
+    made = BASELINES[name](seed).fit(found.study.rows.volumes[one] for one in fit)
     return made.transform(iter_volumes(rows.volumes))
 
 

@@ -13,13 +13,12 @@ from typing import Any, NamedTuple, cast
 
 from oct_launch import Mistake, mistakes
 from oct_vjepa import Encoder, WeightsError
-from oct_vjepa.evaluation.features import AnyEncoder, load_or_embed
+from oct_vjepa.evaluation.features import AnyEncoder
 from oct_vjepa.evaluation.foreign import load_timm
-from oct_vjepa.evaluation.readouts import read_out
 from oct_vjepa.evaluation.sliced import SlicedEncoder
 from oct_vjepa.trials.judging import Candidate, Readouts
 
-from oct_judge.candidates import Embedder, Rows, iter_volumes
+from oct_judge.candidates import Embedder, Rows
 from oct_judge.question import NAMED_ENCODER
 
 SHAPE = "compare.encoders ({spec}) must be name=folder, name=MODEL@file or name=module:factory"
@@ -113,21 +112,6 @@ def candidate(named: Named, embed: Embedder, rows: Rows) -> Candidate:
 
 def features_of(encoder: AnyEncoder, embed: Embedder, rows: Rows) -> Readouts:
     """Readouts of all rows: of blocks and pools, or the one vector of who pools by itself."""
-    if isinstance(encoder, Encoder):
+    if isinstance(encoder, Encoder | SlicedEncoder):
         return embed(encoder, rows)
-    sliced = isinstance(encoder, SlicedEncoder)
-    depth = encoder.config.depth if isinstance(encoder, SlicedEncoder) else 1
-    precision = embed.runtime.precision
-    with embed.runtime.autocast():
-        features = load_or_embed(
-            encoder,
-            iter_volumes(rows.volumes),
-            volumes_fingerprint=rows.fingerprint,
-            folder=embed.folder if precision == "fp32" else embed.folder / precision,
-            batch_size=embed.batch_size,
-            device=embed.runtime.device,
-            pools=embed.readout.pools if sliced else ["mean"],
-            spacing=rows.spacings,
-            layers=range(depth) if sliced else None,
-        )
-    return read_out(features, embed.readout, depth) if sliced else {"own": features["mean"]}
+    return {"own": embed.features(encoder, rows, ["mean"], None)["mean"]}

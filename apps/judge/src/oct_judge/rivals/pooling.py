@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from oct_vjepa.evaluation.participants import pool_volumes
 from oct_vjepa.heads.configuration import AttentionConfig
-from oct_vjepa.probes.answers import priors_of, shift_priors
-from oct_vjepa.trials.judging import Answer, Candidate
+from oct_vjepa.trials.judging import Answer, Candidate, answer_of_scores
 
 from oct_judge.study import Study
 
@@ -48,23 +47,12 @@ class Pooling:
                 seed=seed,
                 balanced=self.balanced,
             )
-            validation, test = np.flatnonzero(one.validation), np.flatnonzero(one.test)
-            decided = pooled.scores_NK
-            likely = decided
-            if self.balanced and target.is_counted:
-                asked = np.flatnonzero(one.validation | one.test)
-                priors = priors_of(target.take(np.flatnonzero(one.fit)))
-                likely = decided.copy()
-                likely[asked] = shift_priors(target.kind, decided[asked], priors)
-            yield Answer(
-                round=one.name,
-                seed=seed,
-                validation_rows=validation,
-                test_rows=test,
-                validation=likely[validation],
-                test=likely[test],
-                validation_decided=decided[validation],
-                test_decided=decided[test],
+            yield answer_of_scores(
+                pooled.scores_NK,
+                target,
+                one,
+                seed,
+                balanced=self.balanced,
                 chosen=pooled.chosen | {"features": readout},
                 candidates=pooled.candidates,
             )

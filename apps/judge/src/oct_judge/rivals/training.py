@@ -1,6 +1,5 @@
 """Training a network from scratch on a question, by the recipe and the loop of the judge."""
 
-from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,20 +7,16 @@ from typing import Any
 import numpy as np
 import oct_xla
 from numpy.typing import NDArray
-from oct_vjepa.heads.answer import Answer
-from oct_vjepa.heads.configuration import LossConfig
 from oct_vjepa.heads.supervised import VolumeNetwork
-from oct_vjepa.measures.measure import HEADLINE
-from oct_vjepa.measures.progress import watch_scores
 from oct_vjepa.measures.target import Target
 from safetensors.torch import save_file
 from torch import nn
 
 from oct_judge.examples import LabelledSamples, Parts, Volumes
-from oct_judge.learning import Place, Plain, each_batch, finish, gather, identity_of, learn
+from oct_judge.learning import Place, Plain, each_batch, gather
 from oct_judge.recipe import TrainingConfig
 from oct_judge.rivals.networks import make_classifier
-from oct_judge.training import Trained, class_weights
+from oct_judge.training import Trained, learn_answers, loss_of, meaning_of, rows_to_fit
 
 MEASURED = 64  # volumes whose grey levels say how a network's input is scaled
 
@@ -60,7 +55,7 @@ def train_network(
         Mistake: no such network, or no MONAI.
     """
     place = Place(runtime, run_dir, seed, data, (), progress)
-    fit, watched = (np.flatnonzero(part & target.known) for part in (round.fit, round.validation))
+    fit = rows_to_fit(config, target, round)
     plan = config.plan(len(fit), runtime.devices)
     objective = make_objective(config, name, volumes, target.take(fit), fit, seed)
     runtime.prepare(objective)
@@ -72,29 +67,12 @@ def train_network(
         batches = each_batch(objective, objective.predict, volumes, rows, plan.batch_size, runtime)
         return gather(batches, runtime)
 
-    def evaluate(step: int) -> Iterator[Mapping[str, float] | None]:
-        scores = yield from ask(watched)
-        yield watch_scores(scores, target.take(watched))
-
-    metric = HEADLINE[target.kind] if config.metric == "auto" else config.metric
-    ending = learn(
-        objective,
-        samples,
-        config,
-        plan,
-        place,
-        metric=metric,
-        evaluate=evaluate if len(watched) else None,
-        identity=identity_of(name, rows=fit, answers=target.values[fit], watched=watched),
+    trained = learn_answers(
+        config, objective, samples, ask, target, round, plan=plan, place=place, who=name
     )
-    scores_NK = np.full((len(target), len(objective.classes)), np.nan)
-    if ending.reason == "stopped":
-        return Trained(scores_NK, ending, metric, {}, run_dir)
-    asked = np.flatnonzero(round.validation | round.test)
-    scores_NK[asked] = finish(ask(asked))
-    validation = watch_scores(scores_NK[watched], target.take(watched)) if len(watched) else {}
-    save_network(objective.network, place)
-    return Trained(scores_NK, ending, metric, validation, run_dir)
+    if trained.ending.reason != "stopped":
+        save_network(objective.network, place)
+    return trained
 
 
 def make_objective(
@@ -106,19 +84,10 @@ def make_objective(
     seed: int,
 ) -> VolumeNetwork:
     """The network with the loss for these answers, its input scaled by the rows to fit."""
-    answer: dict[str, Any] = {"kind": target.kind, "unit": target.unit}
-    if target.kind == "regression":
-        spread = float(target.values.std())
-        answer |= {"mean": float(target.values.mean()), "scale": spread if spread > 0 else 1.0}
-    loss = LossConfig(
-        kind=target.kind,
-        label_smoothing=config.label_smoothing,
-        class_weights=class_weights(config, target),
-        distance=config.distance,
-    )
     mean, std = grey_levels(volumes, fit)
-    make = partial(VolumeNetwork, classes=target.names, answer=Answer(**answer), config=loss)
-    return make(make_classifier(name, len(target.names), seed), mean=mean, std=std)
+    make = partial(VolumeNetwork, classes=target.names, answer=meaning_of(target))
+    network = make_classifier(name, len(target.names), seed)
+    return make(network, config=loss_of(config, target), mean=mean, std=std)
 
 
 def grey_levels(volumes: Volumes, rows: NDArray[np.int64]) -> tuple[float, float]:

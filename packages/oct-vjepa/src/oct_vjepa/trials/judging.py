@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.answers import priors_of, shift_priors
 from oct_vjepa.probes.configuration import GridConfig
 from oct_vjepa.probes.fitted import FittedProbe
 from oct_vjepa.probes.grid import fit_grid
@@ -75,6 +76,38 @@ class Answer:
 
 Answers = list[list[Answer]]
 """Of one candidate: a list over seeds of lists over rounds."""
+
+
+def answer_of_scores(
+    scores_NK: Floats, target: Target, one: Round, seed: int, *, balanced: bool, **told: Any
+) -> Answer:
+    """What a model that was trained elsewhere says in a round.
+
+    Args:
+        scores_NK: of all rows; those that are neither validation nor test are not read.
+        target: the question.
+        one: the round.
+        seed: of the training.
+        balanced: classes weighed alike in it, so that probabilities are set right for their shares.
+        told: further fields of the answer.
+    """
+    validation, test = np.flatnonzero(one.validation), np.flatnonzero(one.test)
+    sides = {"validation": scores_NK[validation], "test": scores_NK[test]}
+    likely = sides
+    if balanced and target.is_counted:
+        priors = priors_of(target.take(np.flatnonzero(one.fit)))
+        likely = {name: shift_priors(target.kind, side, priors) for name, side in sides.items()}
+    return Answer(
+        round=one.name,
+        seed=seed,
+        validation_rows=validation,
+        test_rows=test,
+        validation=likely["validation"],
+        test=likely["test"],
+        validation_decided=sides["validation"],
+        test_decided=sides["test"],
+        **told,
+    )
 
 
 def answer_frozen(
