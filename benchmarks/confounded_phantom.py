@@ -16,33 +16,16 @@ the features, the label from the device alone, the score falls when a device is 
 fall on grey ranks.
 """
 
-import argparse
-import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-OUT = Path("benchmarks/results/confounded_phantom.json")
+from evaluations import write_evaluations
+
 SHOWN = ("pretrained", "random init", "grey histogram", "axial profile", "pretrained, grey ranks")
 
 
-def main() -> None:
-    """Put the signs of a shortcut side by side."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished evaluations")
-    parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args()
-    document = {
-        "command": "see benchmarks/confounded_phantom.py",
-        "phantom": True,
-        "runs": [signs_of(folder) for folder in options.runs],
-    }
-    options.out.write_text(json.dumps(document, indent=1) + "\n")
-    print(json.dumps(document["runs"], indent=1))
-
-
-def signs_of(folder: Path) -> dict[str, Any]:
+def signs_of(found: Mapping[str, Any]) -> dict[str, Any]:
     """Scores by candidate, and what the shortcut probes found."""
-    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     metric = found["headline"]
     return {
         "protocol": found["protocol"]["name"],
@@ -56,4 +39,4 @@ def signs_of(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    write_evaluations("confounded_phantom", __doc__, signs_of, phantom=True)

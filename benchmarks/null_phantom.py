@@ -29,6 +29,7 @@ from oct_vjepa.evaluation.readouts import ReadoutConfig
 from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.protocol import make_rounds
 from oct_vjepa.trials.verdict import Panel, card_of, promise_of
+from writing import write_results
 
 SMALL = oct_vjepa.EncoderConfig(
     input_shape=(8, 64, 64), patch_size=(2, 16, 16), width=48, depth=3, heads=3, input_std=64.0
@@ -43,7 +44,6 @@ def main() -> None:
     parser.add_argument("--participants", type=int, default=300)
     parser.add_argument("--modes", default=",".join((*FROZEN, *TRAINED)))
     parser.add_argument("--data", type=Path, default=Path("runs/data/null"))
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/null_phantom.json"))
     options = parser.parse_args()
     encoder = random_encoder(SMALL, 0)
     if options.encoder:
@@ -67,13 +67,8 @@ def main() -> None:
             }
         )
         print(json.dumps(rows[-1]), flush=True)
-    document = {
-        "command": "python benchmarks/null_phantom.py",
-        "phantom": True,
-        "participants": options.participants,
-        "rows": rows,
-    }
-    options.out.write_text(json.dumps(document, indent=1) + "\n")
+    facts = {"phantom": True, "participants": options.participants, "rows": rows}
+    write_results("null_phantom", ("oct-io", "oct-vjepa", "oct-xla", "torch"), facts)
 
 
 def open_null(root: Path, participants: int) -> oct_io.Source:

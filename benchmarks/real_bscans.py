@@ -16,37 +16,14 @@ table with a row a patient, `participant_id` and `dme` (1 if any row of OCT.csv 
 Pretraining sees no participant of the test fold, and no label.
 """
 
-import argparse
-import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-OUT = Path("benchmarks/results/real_bscans.json")
+from evaluations import write_evaluations
 
 
-def main() -> None:
-    """Join the runs to one table, a row a candidate."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished evaluations")
-    parser.add_argument("--out", type=Path, default=OUT)
-    options = parser.parse_args()
-    document = {
-        "command": "see benchmarks/real_bscans.py",
-        "phantom": False,
-        "runs": [summary(folder) for folder in options.runs],
-    }
-    options.out.write_text(json.dumps(document, indent=1) + "\n")
-    for run in document["runs"]:
-        print(f"{run['question']}, {run['mode']}, {run['split']}")
-        for row in run["rows"]:
-            print(f"  {row['candidate']:40} {row['auroc']} {row['encoder_over_it'] or ''}")
-
-
-def summary(folder: Path) -> dict[str, Any]:
+def summary(found: Mapping[str, Any]) -> dict[str, Any]:
     """The numbers of one evaluation, rounded; nothing that names a file or a person."""
-    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    if found["made_up_data"]:
-        raise SystemExit(f"{folder}: is of phantoms; this table is of real scans")
     return {
         "question": found["question"]["name"],
         "mode": found["mode"],
@@ -57,7 +34,7 @@ def summary(folder: Path) -> dict[str, Any]:
     }
 
 
-def row_of(candidate: dict[str, Any], headline: str) -> dict[str, Any]:
+def row_of(candidate: Mapping[str, Any], headline: str) -> dict[str, Any]:
     """One candidate: headline, and what the encoder has over it, each with its interval."""
     metrics, gain = candidate["card"]["metrics"], candidate["gain"]
     return {
@@ -71,4 +48,4 @@ def row_of(candidate: dict[str, Any], headline: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    write_evaluations("real_bscans", __doc__, summary, phantom=False)
