@@ -1,6 +1,7 @@
 """One run on one device or many, whole or cut: the same losses, and checkpoints that fit all."""
 
 import math
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -66,6 +67,14 @@ def test_two_processes_that_hold_half_each_train_like_one_and_leave_the_whole(tm
     assert_same_tensors(whole, tensors_of(plain, 20))
     given = load_file(tmp_path / "given.safetensors")
     assert all(torch.equal(given[name], t) for name, t in objective_tensors(whole).items())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_no_thread_of_the_group_outlives_a_run(tmp_path):
+    # One that lets go of a tensor while Python ends kills the process: about 1 run in 100.
+    options = ("--parallel", "fsdp", "--steps", 2, "--threads", tmp_path)
+    run(tmp_path / "run", *options, launcher=torchrun(2), OMP_NUM_THREADS="1")
+    assert [(tmp_path / f"threads-{rank}").read_text() for rank in (0, 1)] == ["1", "1"]
 
 
 @pytest.mark.drill

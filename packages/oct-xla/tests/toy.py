@@ -162,6 +162,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--blocks", action="store_true", help="train Blocks instead of Toy")
     parser.add_argument("--given", type=Path, help="where the first process saves what fit leaves")
+    parser.add_argument("--threads", type=Path, help="where each says how many threads are left")
     parser.add_argument("--term-at", type=int, default=-1)
     parser.add_argument("--signal", default="SIGTERM")
     parser.add_argument("--evaluate-every", type=int, default=0)
@@ -210,6 +211,9 @@ def train(options: argparse.Namespace) -> int:
             evaluate=evaluate if options.evaluate_every else None,
         )
         runtime.close()
+        if options.threads:
+            left = len(os.listdir("/proc/self/task"))
+            (options.threads / f"threads-{os.environ['RANK']}").write_text(str(left))
         if options.given and runtime.rank == 0:
             save_file({k: v.contiguous() for k, v in toy.state_dict().items()}, options.given)
     except OctXlaError as error:

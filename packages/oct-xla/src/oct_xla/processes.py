@@ -1,6 +1,7 @@
 """CPUs and CUDA GPUs, one a process, joined by torch.distributed."""
 
 import copy
+import gc
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -8,6 +9,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# Before there is a group: its functions take the group of that moment as default arguments and
+# would hold it for ever, see `close`. The optimiser imports it by and by.
+import torch.distributed.nn.functional
 from torch import Tensor
 
 from oct_xla.errors import DeviceError
@@ -216,9 +221,14 @@ class NativeRuntime:
         return 0
 
     def close(self) -> None:
-        """Leave the group of processes, if this runtime joined it."""
+        """Leave the group of processes, if this runtime joined it, and end its threads.
+
+        A thread of it that still lets go of a tensor while Python ends takes the process down with
+        it: "terminate called without an active exception".
+        """
         if self._joined:
             dist.destroy_process_group()
+            gc.collect()  # FSDP's modules hold the group in cycles
             self._joined = False
 
 
