@@ -9,6 +9,7 @@ from oct_io import PhantomTree, SourceConfig, open_source
 from oct_io.labels.questions import LabelQuestion
 from oct_judge.asking import ask
 from oct_judge.candidates import PRETRAINED, Cast, Embedder
+from oct_judge.family import Family
 from oct_judge.findings.cases import cases_of
 from oct_judge.findings.further import look_further
 from oct_judge.findings.shortcuts import ask_column
@@ -48,7 +49,7 @@ def found(tmp_path_factory):
     study = open_study(config, open_source(data))
     torch.manual_seed(0)
     embed = Embedder(place / "features", config.runtime.pick(), config.readout, 16)
-    cast = Cast(Encoder(SMALL).eval(), embed, study.rows)
+    cast = Cast(Family.of_one(Encoder(SMALL).eval()), embed, study.rows)
     answers = {PRETRAINED: ask(config, study, cast.pretrained(), "linear")}
     return Found(config=config, study=study, cast=cast, answers=answers, few=[], touches=1)
 

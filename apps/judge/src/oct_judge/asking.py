@@ -45,7 +45,7 @@ def ask_everyone(
         found[PRETRAINED] = ask(config, study, cast.pretrained(), config.mode)
     else:
         found[PRETRAINED] = ask_trained(
-            config, study, lambda seed: cast.encoder, PRETRAINED, runtime, folder
+            config, study, lambda one, seed: cast.family.of(one, seed), PRETRAINED, runtime, folder
         )
     remember(config, study, cast, found[PRETRAINED])
     askers: list[tuple[str, Callable[[], Answers]]] = []
@@ -53,7 +53,10 @@ def ask_everyone(
         if config.mode in FROZEN:
             askers.append((RANDOM, lambda: ask(config, study, cast.random(), config.mode)))
         else:
-            untrained = partial(random_encoder, cast.encoder.config)
+
+            def untrained(round_name: str, seed: int) -> oct_vjepa.Encoder:
+                return random_encoder(cast.family.config, seed)
+
             train = partial(ask_trained, config, study, untrained, RANDOM, runtime, folder)
             askers.append((RANDOM, train))
     kind = config.mode if config.mode in FROZEN else "linear"
@@ -106,7 +109,7 @@ def seeds_of(config: FinetuneConfig) -> list[int]:
 
 def remember(config: FinetuneConfig, study: Study, cast: Cast, answers: Answers) -> None:
     """Note which readout stands beside a baseline: the chosen one, or of training the first."""
-    first = next(iter(cast.embed.readout.names(cast.encoder.config.depth)))
+    first = next(iter(cast.embed.readout.names(cast.family.config.depth)))
     for seed, rounds in zip(seeds_of(config), answers, strict=True):
         for one in rounds:
             cast.chosen[one.round, seed] = str(one.chosen.get("readout", first))
@@ -115,7 +118,7 @@ def remember(config: FinetuneConfig, study: Study, cast: Cast, answers: Answers)
 def ask_trained(
     config: FinetuneConfig,
     study: Study,
-    start: Callable[[int], oct_vjepa.Encoder],
+    start: Callable[[str, int], oct_vjepa.Encoder],
     name: str,
     runtime: oct_xla.Runtime,
     folder: Path,
@@ -125,7 +128,7 @@ def ask_trained(
     Args:
         config: of the evaluation.
         study: the question.
-        start: encoder to start from with a seed.
+        start: encoder to start from in a round, by its name, with a seed.
         name: of the candidate; names its folder.
         runtime: where to train.
         folder: of the evaluation.
@@ -134,7 +137,7 @@ def ask_trained(
     for seed in seeds_of(config):
         found.append([])
         for number, one in enumerate(study.rounds):
-            encoder = start(seed)
+            encoder = start(one.name, seed)
             place = trained_folder(folder, name, encoder, seed, number)
             trained = train_mode(
                 config.training,

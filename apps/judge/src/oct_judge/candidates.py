@@ -17,8 +17,10 @@ from oct_vjepa.probes.baselines import BASELINES, Plain, rank_normalise
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Candidate, Readouts
 
+from oct_judge.family import Family
+
 PRETRAINED, RANDOM, RANKED = "pretrained", "random init", ", grey ranks"
-OWN = -1  # in place of the seed of a random encoder: the one that is asked
+OWN = "own"  # encoders that are asked
 
 
 class Volumes(Protocol):
@@ -112,23 +114,23 @@ class Cast:
     """Makes the candidates of an evaluation; features are computed once and remembered.
 
     Attributes:
-        encoder: who is asked.
+        family: who is asked.
         embed: finds features.
         rows: of the question.
         chosen: readout that validation chose for the encoder, by round and seed; it is what stands
             beside a baseline.
     """
 
-    encoder: oct_vjepa.Encoder
+    family: Family
     embed: Embedder
     rows: Rows
     chosen: dict[tuple[str, int], str] = field(default_factory=dict)
     _kept: dict[tuple[Any, ...], NDArray[Any]] = field(default_factory=dict)
-    _read: dict[tuple[str, int], Readouts] = field(default_factory=dict)
+    _read: dict[tuple[str, str, int], Readouts] = field(default_factory=dict)
 
     def pretrained(self) -> Candidate:
         """The encoder that is asked."""
-        return Candidate(name=PRETRAINED, readouts=lambda one, seed: self._own(self.rows))
+        return Candidate(name=PRETRAINED, readouts=lambda one, seed: self.own(one.name, seed))
 
     def random(self) -> Candidate:
         """Its network with random weights, others for each seed."""
@@ -152,7 +154,7 @@ class Cast:
 
         def readouts(one: Round, seed: int) -> Readouts:
             readout = self.chosen[one.name, seed]
-            own = self._own(self.rows)[readout]
+            own = self.own(one.name, seed)[readout]
             other = self._baseline(name, one, seed, self.rows)
             return {f"{readout} + {name}": np.concatenate([own, other], axis=1)}
 
@@ -164,7 +166,9 @@ class Cast:
             RankedVolumes(self.rows.volumes), f"ranked{self.rows.fingerprint}", self.rows.spacings
         )
         if name == PRETRAINED:
-            return Candidate(name=name + RANKED, readouts=lambda one, seed: self._own(rows))
+            return Candidate(
+                name=name + RANKED, readouts=lambda one, seed: self.own(one.name, seed, rows)
+            )
         if name == RANDOM:
             return Candidate(
                 name=name + RANKED, readouts=lambda one, seed: self._random(seed, rows)
@@ -174,23 +178,26 @@ class Cast:
             readouts=lambda one, seed: {"": self._baseline(name, one, seed, rows)},
         )
 
-    def _own(self, rows: Rows) -> Readouts:
-        return self._remembered((rows.fingerprint, OWN), rows)
+    def own(self, round_name: str, seed: int, rows: Rows | None = None) -> Readouts:
+        """Readouts of the encoder that is asked in a round with a seed; of the question's rows."""
+        encoder = self.family.of(round_name, seed)
+        return self._remembered(OWN, id(encoder), self.rows if rows is None else rows, encoder)
 
     def _random(self, seed: int, rows: Rows) -> Readouts:
-        return self._remembered((rows.fingerprint, seed), rows)
+        return self._remembered(RANDOM, seed, rows, random_encoder(self.family.config, seed))
 
-    def _remembered(self, key: tuple[str, int], rows: Rows) -> Readouts:
-        """Readouts of the encoder or of a random one, by fingerprint of the volumes and seed.
+    def _remembered(
+        self, kind: str, number: int, rows: Rows, encoder: oct_vjepa.Encoder
+    ) -> Readouts:
+        """Readouts by kind and number of the encoder and fingerprint of the volumes.
 
-        Those of the encoder on the volumes as they are stay; of all others the last does, since the
-        rounds of a seed follow one another.
+        Those of the encoders that are asked, on the volumes as they are, stay; of all others the
+        last does, since the rounds of a seed follow one another.
         """
+        key = (kind, rows.fingerprint, number)
         if key not in self._read:
-            kept = (self.rows.fingerprint, OWN)
-            self._read = {one: found for one, found in self._read.items() if one == kept}
-            own = key[1] == OWN
-            encoder = self.encoder if own else random_encoder(self.encoder.config, key[1])
+            kept = (OWN, self.rows.fingerprint)
+            self._read = {one: found for one, found in self._read.items() if one[:2] == kept}
             self._read[key] = self.embed(encoder, rows)
         return self._read[key]
 

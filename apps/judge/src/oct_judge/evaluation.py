@@ -10,7 +10,6 @@ from oct_launch import (
     mistakes,
     print_table,
 )
-from oct_vjepa.model.weights import weights_fingerprint
 
 from oct_judge.asking import Stopped, ask_everyone, ask_with_few_labels
 from oct_judge.beginning import open_asked, open_volumes
@@ -38,16 +37,16 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
     if config.mode == SEGMENT:
         return run_masks(config, launch)
     launch.refuse_unread("data.label_columns", "task.column=NAME asks for one column")
-    encoder, runtime = open_asked(config)
+    family, runtime = open_asked(config)
     folder = launch.claim_run_folder("it", may_change=("*",))
     with Stages() as stages:
-        source = open_volumes(config, encoder, stages)
+        source = open_volumes(config, family.config, stages)
         study = open_study(config, source)
         stages.say(f"{config.task.name}: {study.examples.describe()}")
         if not config.allow_seen:
-            check_test_set(config, study)
+            check_test_set(config, study, family)
         embed = Embedder(Path(config.features), runtime, config.readout, config.batch_size)
-        cast = Cast(encoder, embed, study.rows)
+        cast = Cast(family, embed, study.rows)
         try:
             with mistakes(ValueError):  # such as a class that no test participant has
                 answers = ask_everyone(config, study, cast, runtime, folder.path, stages)
@@ -66,7 +65,7 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         further = look_further(found, command_of(launch.app, launch.given), stages)
         document = describe(found, stages) | further.document
         document["perturbations"] = spoil(found, document, folder.path, stages)
-    fingerprint = weights_fingerprint(encoder)
+    fingerprint = family.fingerprint()
     document["entry"] = entry_of(launch.settings, fingerprint)
     extra = {
         "encoder": fingerprint,

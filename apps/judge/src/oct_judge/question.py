@@ -23,6 +23,7 @@ PROTOCOLS = ("given", "kfold", "repeated_kfold", "leave_one_out")
 ATTENTION = "attention"
 JOINS = ("mean", "max", ATTENTION)
 NETWORK, NAMED_ENCODER = "network ", "encoder "
+SPLIT = "@split"
 """How the names of candidates begin that are no baselines: trained from scratch, and others'."""
 ENSEMBLES = ("", "mean", "vote", "weighted")
 
@@ -37,7 +38,8 @@ class ProtocolConfig:
     tested by a model that has not seen it."""
 
     by: str = "@device"
-    """leave_one_out: what is left out, @device, @site or a column of the label table."""
+    """leave_one_out: what is left out, @device, @site, a column of the label table, or @split: each
+    part of data.split, such as folds, by a model that has not seen it."""
 
     folds: int = 5
     """Of kfold, and of those from whom validation is taken where no part is for it."""
@@ -139,7 +141,8 @@ class FinetuneConfig:
 
     weights: str = "runs/${data.name}/encoder"
     """The encoder: a folder or URL with config.json and model.safetensors, or a checkpoint of
-    V-JEPA 2, transformers or the predecessor; `encoder=` on the command line means this."""
+    V-JEPA 2, transformers or the predecessor; `encoder=` on the command line means this. {round}
+    and {seed} in it stand for one encoder a round and seed, that has not seen who is tested."""
 
     mode: str = "linear"
     """Frozen features: linear (logistic, ridge or Cox regression), knn, mlp. Trained: attentive (a

@@ -3,8 +3,9 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import oct_io
@@ -16,7 +17,8 @@ from oct_vjepa.probes.protocol import Round, make_rounds
 from oct_vjepa.trials.verdict import Panel
 
 from oct_judge.candidates import Rows
-from oct_judge.question import ATTENTION, FinetuneConfig, ProtocolConfig
+from oct_judge.family import Family
+from oct_judge.question import ATTENTION, SPLIT, FinetuneConfig, ProtocolConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +42,11 @@ class Study:
     rows: Rows
 
     @property
+    def participants(self) -> NDArray[np.str_]:
+        """Hashed participant of each row."""
+        return self.examples.participants
+
+    @property
     def tested(self) -> list[str]:
         """Hashed participants whom any round tests, sorted."""
         held = np.any([one.test for one in self.rounds], axis=0)
@@ -60,6 +67,7 @@ def open_study(config: FinetuneConfig, source: oct_io.Source) -> Study:
     """
     given = config.protocol.name == "given"
     apart = [config.protocol.by] if config.protocol.name == "leave_one_out" else []
+    apart = [one for one in apart if one != SPLIT]
     wanted = [one for one in config.compare.subgroups if one in source.columns()]
     if missing := [one for one in apart if one not in source.columns()]:
         known = ", ".join(source.columns())
@@ -110,11 +118,18 @@ def rounds_of(
         target,
         examples.participants,
         parts=parts,
-        by=examples.columns[protocol.by] if protocol.name == "leave_one_out" else None,
+        by=_left_out(protocol, examples),
         folds=protocol.folds,
         repeats=protocol.repeats if protocol.name == "repeated_kfold" else 1,
         seed=protocol.seed,
     )
+
+
+def _left_out(protocol: ProtocolConfig, examples: oct_io.LabelledVolumes) -> NDArray[Any] | None:
+    """What leave_one_out leaves out, of each row."""
+    if protocol.name != "leave_one_out":
+        return None
+    return examples.parts if protocol.by == SPLIT else examples.columns[protocol.by]
 
 
 class Tested(Protocol):
@@ -126,21 +141,27 @@ class Tested(Protocol):
         ...
 
     @property
-    def tested(self) -> list[str]:
-        """Hashed participants."""
+    def rounds(self) -> list[Round]:
+        """Of the protocol."""
+        ...
+
+    @property
+    def participants(self) -> NDArray[np.str_]:
+        """Hashed participant of each row."""
         ...
 
 
-def check_test_set(config: FinetuneConfig, study: Tested) -> None:
+def check_test_set(config: FinetuneConfig, study: Tested, family: Family) -> None:
     """Refuse test participants whom the encoder's run, if it lies there, has trained on.
 
-    Folds test everybody, so that an encoder that has seen anybody is refused with them.
+    Folds test everybody, so that one encoder for all, if it has seen anybody, is refused with them.
     """
-    provenance = Path(config.weights).parent / "provenance.json"
-    if provenance.exists():
-        refuse_seen(
-            json.loads(provenance.read_text(encoding="utf-8")),
-            set(study.tested),
-            fingerprint=study.source.volumes.fingerprint,
-            version=study.source.version,
-        )
+    for one, seed in product(study.rounds, range(config.seed, config.seed + config.seeds)):
+        provenance = Path(family.place_of(one.name, seed)).parent / "provenance.json"
+        if provenance.exists():
+            refuse_seen(
+                json.loads(provenance.read_text(encoding="utf-8")),
+                set(study.participants[one.test].tolist()),
+                fingerprint=study.source.volumes.fingerprint,
+                version=study.source.version,
+            )

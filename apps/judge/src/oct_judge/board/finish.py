@@ -43,15 +43,13 @@ def encoder_of_settings(settings: DictConfig) -> str:
 @cache
 def _fingerprint(place: str, checkpoint: str) -> str:
     from oct_vjepa import WeightsError
-    from oct_vjepa.model.weights import weights_fingerprint
 
-    from oct_judge.checkpoint import CheckpointConfig, open_encoder
+    from oct_judge.checkpoint import CheckpointConfig
+    from oct_judge.family import open_family
 
     try:
-        return weights_fingerprint(
-            open_encoder(place, CheckpointConfig(**json.loads(checkpoint)))[0]
-        )
-    except (WeightsError, ValueError):
+        return open_family(place, CheckpointConfig(**json.loads(checkpoint)))[0].fingerprint()
+    except (Mistake, WeightsError, ValueError):
         return ""  # the job will be run, and will say why
 
 

@@ -37,7 +37,7 @@ def cases_of(
         volume = cast.rows.volumes[case.row]
         spacing = np.asarray(cast.rows.spacings)[case.row]
         score = scorer(cast, answer, study, case, spacing)
-        found = occlude(volume, cast.encoder.config.patch_size, score, batch=config.batch_size)
+        found = occlude(volume, cast.family.config.patch_size, score, batch=config.batch_size)
         plane = shown_plane(found, len(volume))
         told.append(
             {"right": case.right, "round": answer.round, "bscan": plane}
@@ -69,7 +69,7 @@ def scorer(
     """
     probe = answer.probe
     assert isinstance(probe, FittedProbe)
-    encoder, embed = cast.encoder, cast.embed
+    encoder, embed = cast.family.of(answer.round, answer.seed), cast.embed
     blocks, pool = embed.readout.names(encoder.config.depth)[probe.readout]
     target = study.target
     sign = -1.0 if is_denied(target, score_of(answer, case), case) else 1.0

@@ -53,7 +53,8 @@ def look_further(found: Found, command: str, stages: Stages) -> Further:
     """
     config, study, cast = found.config, found.study, found.cast
     answers = found.answers[PRETRAINED]
-    readouts = cast.embed(cast.encoder, cast.rows)
+    # Of several encoders the first: features of two lie on no common axes.
+    readouts = cast.own(answers[0][0].round, answers[0][0].seed)
     readout = str(answers[0][0].chosen.get("readout", next(iter(readouts))))
     stages("looking further", 1, 3)
     plane, places = plane_of(study, readouts[readout], readout)

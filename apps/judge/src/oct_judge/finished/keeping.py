@@ -62,8 +62,8 @@ def keep_model(
             members.append(keep_probe(home, found, answer, number))
         else:
             members.append(keep_trained(home, found, answer, number, run_dir))
-    if answers[0].probe is not None:
-        found.cast.encoder.save_pretrained(draft / "encoder")
+    if answers[0].probe is not None and found.cast.family.is_one:
+        found.cast.family.first.save_pretrained(draft / "encoder")
     about = About(
         question=found.config.task.name,
         kind=study.target.kind,
@@ -92,13 +92,17 @@ def keep_model(
 
 
 def keep_probe(home: Path, found: Found, answer: Answer, number: int) -> MemberAbout:
-    """Save a probe on frozen features; all probes share one encoder."""
+    """Save a probe on frozen features; all probes share one encoder, or each brings its own."""
     probe, cast = answer.probe, found.cast
     assert probe is not None
     probe.save(home)
-    features = cast.embed(cast.encoder, cast.rows)[probe.readout]
+    place = "encoder"
+    if not cast.family.is_one:
+        place = f"members/{number}/encoder"
+        cast.family.of(answer.round, answer.seed).save_pretrained(home / "encoder")
+    features = cast.own(answer.round, answer.seed)[probe.readout]
     return MemberAbout(
-        encoder="encoder",
+        encoder=place,
         probe=f"members/{number}",
         readout=probe.readout,
         temperature=temperature_of(answer, found.study.target),
@@ -113,7 +117,8 @@ def keep_trained(
 ) -> MemberAbout:
     """Copy the encoder and head that training left behind."""
     study = found.study
-    trained = trained_folder(run_dir, PRETRAINED, found.cast.encoder, answer.seed, number)
+    start = found.cast.family.of(answer.round, answer.seed)
+    trained = trained_folder(run_dir, PRETRAINED, start, answer.seed, number)
     alone = len(study.rounds) == 1
     encoder = "encoder" if alone else f"members/{number}/encoder"
     model = home.parent.parent

@@ -132,11 +132,11 @@ def askers_of(found: Found, best: str, run_dir: Path) -> dict[str, Answering]:
     cast, askers = found.cast, dict[str, Answering]()
     if found.config.mode in FROZEN:
         askers[PRETRAINED] = lambda answer, number, rows: _by_probe(
-            answer, cast.embed(cast.encoder, rows)
+            answer, cast.embed(cast.family.of(answer.round, answer.seed), rows)
         )
         if RANDOM in found.answers:
             askers[RANDOM] = lambda answer, number, rows: _by_probe(
-                answer, cast.embed(random_encoder(cast.encoder.config, answer.seed), rows)
+                answer, cast.embed(random_encoder(cast.family.config, answer.seed), rows)
             )
     else:
         askers[PRETRAINED] = lambda answer, number, rows: _by_head(
@@ -161,7 +161,8 @@ def _by_head(
 ) -> tuple[Floats, Floats]:
     """Scores of a trained encoder and head, before their temperature."""
     study, embed = found.study, found.cast.embed
-    place = trained_folder(run_dir, PRETRAINED, found.cast.encoder, answer.seed, number)
+    start = found.cast.family.of(answer.round, answer.seed)
+    place = trained_folder(run_dir, PRETRAINED, start, answer.seed, number)
     member = Member(
         about=MemberAbout(encoder="encoder", head="head", priors=fit_priors(found, number)),
         kind=study.target.kind,

@@ -16,6 +16,7 @@ from oct_vjepa.probes.voxels import KINDS, VoxelRule
 
 from oct_judge.asking import Stopped, seeds_of
 from oct_judge.candidates import PRETRAINED, RANDOM, random_encoder
+from oct_judge.family import Family
 from oct_judge.learning import Place
 from oct_judge.masks.study import MaskStudy
 from oct_judge.question import FinetuneConfig
@@ -60,22 +61,23 @@ class Draughtsmen:
     Attributes:
         config: of the evaluation.
         study: the question.
-        encoder: who is asked.
+        family: who is asked.
         runtime: where to train.
         folder: of the evaluation.
     """
 
     config: FinetuneConfig
     study: MaskStudy
-    encoder: oct_vjepa.Encoder
+    family: Family
     runtime: oct_xla.Runtime
     folder: Path
 
     def trained(self) -> dict[str, Ask]:
         """Those that are trained, the encoder first."""
-        found: dict[str, Ask] = {PRETRAINED: self._with(lambda seed: self.encoder)}
+        found: dict[str, Ask] = {PRETRAINED: self._with(self.family.of)}
         if self.config.compare.random_init:
-            found[RANDOM] = self._with(lambda seed: random_encoder(self.encoder.config, seed))
+            config = self.family.config
+            found[RANDOM] = self._with(lambda one, seed: random_encoder(config, seed))
         if self.config.segment.unet:
             found[UNET] = self._unet
         return found
@@ -129,12 +131,12 @@ class Draughtsmen:
             for seed in (seeds_of(self.config) if seeds is None else seeds)
         ]
 
-    def _with(self, start: Callable[[int], oct_vjepa.Encoder]) -> Ask:
+    def _with(self, start: Callable[[str, int], oct_vjepa.Encoder]) -> Ask:
         def ask(one: Round, seed: int, folder: Path) -> Drawn:
             study = self.study
             found = segment(
                 self.config.training,
-                start(seed),
+                start(one.name, seed),
                 study.volumes,
                 study.masks,
                 study.names,
@@ -151,7 +153,7 @@ class Draughtsmen:
 
     def _unet(self, one: Round, seed: int, folder: Path) -> Drawn:
         study, config = self.study, self.config.training
-        size = count(make_segmenter(config, self.encoder, study.names, 1, seed))
+        size = count(make_segmenter(config, self.family.first, study.names, 1, seed))
         network, parameters = make_unet(
             study.volumes.shape, len(study.names), parameters=size, seed=seed
         )

@@ -10,7 +10,6 @@ from oct_launch import (
     mistakes,
     print_table,
 )
-from oct_vjepa.model.weights import weights_fingerprint
 
 from oct_judge.asking import Stopped
 from oct_judge.beginning import open_asked, open_volumes
@@ -29,16 +28,16 @@ def run_masks(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
     with mistakes(ValueError):
         check_recipe(config.training)
-    encoder, runtime = open_asked(config)
+    family, runtime = open_asked(config)
     folder = launch.claim_run_folder("it", may_change=("*",))
     with Stages() as stages:
-        source = open_volumes(config, encoder, stages)
+        source = open_volumes(config, family.config, stages)
         study = open_masks(config, source)
         stages.say(study.describe())
         if not config.allow_seen:
-            check_test_set(config, study)
+            check_test_set(config, study, family)
         cast = Draughtsmen(
-            config=config, study=study, encoder=encoder, runtime=runtime, folder=folder.path
+            config=config, study=study, family=family, runtime=runtime, folder=folder.path
         )
         try:
             with mistakes(ValueError):
@@ -54,7 +53,7 @@ def run_masks(config: FinetuneConfig, launch: Launch) -> int:
         if config.segment.dicom:
             write_dicom_masks(study, config.data, files, stages)
     extra = {
-        "encoder": weights_fingerprint(encoder),
+        "encoder": family.fingerprint(),
         "dataset_fingerprint": source.volumes.fingerprint,
         "made_up_data": source.made_up,
         "split": study.rule,

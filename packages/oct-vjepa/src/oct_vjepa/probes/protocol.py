@@ -115,7 +115,7 @@ def few_labels(
     )
     fit = np.zeros_like(one.fit)
     fit[rows[drawn]] = True
-    return one._replace(name=f"{one.name}, {fraction:.0%} of labels", fit=fit)
+    return one._replace(fit=fit)
 
 
 def check_part(

@@ -1,0 +1,127 @@
+"""An encoder for each round and seed: who is asked where, and who is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from oct_io import PhantomTree, SourceConfig, TreeError, open_source
+from oct_io.labels.questions import LabelQuestion
+from oct_judge.asking import ask
+from oct_judge.candidates import Cast, Embedder
+from oct_judge.checkpoint import CheckpointConfig
+from oct_judge.family import Family, find_members, open_family
+from oct_judge.question import FinetuneConfig, ProtocolConfig
+from oct_judge.study import check_test_set, open_study
+from oct_launch import Mistake
+from oct_vjepa import Encoder, EncoderConfig
+from oct_vjepa.evaluation.readouts import ReadoutConfig
+
+SMALL = EncoderConfig(input_shape=(8, 64, 64), patch_size=(2, 16, 16), width=24, depth=2, heads=2)
+NAMES = [(fold, seed) for fold in ("fold-0", "fold-1") for seed in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Runs that left an encoder for each of two folds and seeds, and a phantom with these folds."""
+    where = tmp_path_factory.mktemp("families")
+    for number, (fold, seed) in enumerate(NAMES):
+        torch.manual_seed(number)
+        Encoder(SMALL).save_pretrained(where / f"dme-{fold}-seed{seed}" / "encoder")
+    return where
+
+
+@pytest.fixture(scope="module")
+def asked(place):
+    tree = PhantomTree(participants=24, shape=(8, 64, 64), jobs=1)
+    data = SourceConfig(
+        root=str(place / "data"), cache=str(place / "cache"), window="tiny", jobs=1, phantom=tree
+    )
+    source = open_source(data)
+    people = sorted(set(source.participants(range(len(source.volumes)))))
+    rows = [f"{one}\tfold-{number % 2}\tby hand" for number, one in enumerate(people)]
+    (place / "folds.tsv").write_text("participant\tpart\trule\n" + "\n".join(rows) + "\n")
+    data.split = str(place / "folds.tsv")
+    config = FinetuneConfig(
+        data=data,
+        weights=str(place / "dme-{round}-seed{seed}" / "encoder"),
+        task=LabelQuestion(column="thin"),
+        protocol=ProtocolConfig(name="leave_one_out", by="@split", folds=3),
+        seeds=2,
+        readout=ReadoutConfig(blocks=["last"], pools=["mean"]),
+    )
+    family, _ = open_family(config.weights, CheckpointConfig())
+    return config, open_study(config, open_source(data)), family
+
+
+def test_each_fold_is_a_round_and_asks_the_encoder_that_was_kept_from_it(place, asked):
+    config, study, family = asked
+    assert [one.name for one in study.rounds] == ["fold-0", "fold-1"]
+    embed = Embedder(place / "features", config.runtime.pick(), config.readout, 16)
+    cast = Cast(family, embed, study.rows)
+    told = {}
+    for number, (fold, seed) in enumerate(NAMES):
+        torch.manual_seed(number)
+        own = cast.own(fold, seed)
+        assert np.array_equal(
+            own["last/mean"], embed(Encoder(SMALL).eval(), study.rows)["last/mean"]
+        )
+        told[fold, seed] = own["last/mean"].tobytes()
+    assert len(set(told.values())) == 4
+    answers = ask(config, study, cast.pretrained(), "linear")
+    assert [[(one.round, one.seed) for one in rounds] for rounds in answers] == [
+        [("fold-0", 0), ("fold-1", 0)],
+        [("fold-0", 1), ("fold-1", 1)],
+    ]
+
+
+def test_an_encoder_that_has_seen_who_is_tested_is_refused(place, asked):
+    config, study, family = asked
+    check_test_set(config, study, family)
+    tested = {one.name: study.participants[one.test].tolist() for one in study.rounds}
+    for fold, seed in NAMES:
+        seen = [one for name, people in tested.items() if name != fold for one in people]
+        run = place / f"dme-{fold}-seed{seed}" / "provenance.json"
+        run.write_text(json.dumps({"participants_in_training": sorted(set(seen))}))
+    check_test_set(config, study, family)
+    run.write_text(json.dumps({"participants_in_training": tested["fold-1"][:1]}))
+    with pytest.raises(TreeError, match="1 of 12 test participants took part in pretraining"):
+        check_test_set(config, study, family)
+    with pytest.raises(TreeError):  # one encoder for all rounds has seen those of the other one
+        check_test_set(config, study, Family.of_one(family.first, family.place_of("fold-1", 0)))
+
+
+def test_one_encoder_answers_everywhere_and_several_only_where_they_are_for(place):
+    both, _ = open_family(str(place / "dme-fold-0-seed{seed}" / "encoder"), CheckpointConfig())
+    assert both.of("anything", 1) is both.members["", 1]
+    with pytest.raises(Mistake, match=r"round fold-0 and seed 2; there are .*seed0/encoder"):
+        both.of("fold-0", 2)
+    assert not both.is_one
+    alone, _ = open_family(str(place / "dme-fold-0-seed1" / "encoder"), CheckpointConfig())
+    assert alone.is_one
+    assert alone.of("fold-1", 7) is alone.first
+    assert alone.fingerprint() != both.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("dme-{round}-of-{round}/encoder", "once, on this machine"),
+        ("nobody-{seed}/encoder", "nothing there is named like that"),
+    ],
+)
+def test_a_place_that_names_nobody_is_one_line(place, name, said):
+    with pytest.raises(Mistake, match=said):
+        find_members(str(place / name))
+    with pytest.raises(Mistake, match="on this machine"):
+        find_members("gs://bucket/{round}/encoder")
+
+
+def test_encoders_of_two_shapes_are_no_family(place, tmp_path):
+    Encoder(SMALL).save_pretrained(tmp_path / "a-0")
+    other = EncoderConfig(
+        input_shape=(8, 64, 64), patch_size=(2, 16, 16), width=36, depth=2, heads=3
+    )
+    Encoder(other).save_pretrained(tmp_path / "a-1")
+    with pytest.raises(Mistake, match="a-1 has another shape"):
+        open_family(str(tmp_path / "a-{seed}"), CheckpointConfig())
