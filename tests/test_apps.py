@@ -21,7 +21,7 @@ COLUMNS = {
 }  # fmt: skip
 RUN = {
     "config.yaml", "provenance.json", "metrics.jsonl", "checkpoints", "encoder",
-    "quarantine.jsonl", "report.html",
+    "quarantine.jsonl", "probes.json", "report.html",
 }  # fmt: skip
 LABELS = ("thin", "fluid", "drusen")
 EVALUATION = {
@@ -104,7 +104,7 @@ def test_the_report_is_one_page_that_needs_nothing_from_outside(smoke):
     assert not re.search(r"<script|<link|<iframe|@import|url\(", page)
     assert page.count("data:image/png;base64,") == 4, "curves, probes, masks and features"
     assert "made up" in page, "phantom results say phantom"
-    for named in ("pretrained", "random init", "axial profile", *LABELS):
+    for named in ("pretrained", "random init", "surface profile", *LABELS):
         assert named in page
 
 

@@ -9,17 +9,13 @@ from oct_report import (
     Curve,
     Page,
     Score,
-    add_probe_scores,
-    add_probe_table,
     begin_page,
-    best_rows,
     draw_features,
     draw_masks,
     end_page,
     plot_curves,
     plot_scores,
 )
-from oct_vjepa.trials.comparison import compare_features
 
 PNG = b"\x89PNG\r\n\x1a\n"
 BSCAN = BScan(np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1)), depth=2.0, width=6.0)
@@ -122,43 +118,15 @@ def test_equal_figures_are_equal_bytes():
     assert plot_curves(curves) == plot_curves(curves)
 
 
-def probed(seed=0):
-    """Rows of two columns for one good and one useless kind of features, twice."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(60) % 2
-    noise = rng.normal(size=(60, 3)).astype(np.float32)
-    good = noise + 9 * labels[:, None].astype(np.float32)
-    return compare_features(
-        {"trained": {"mean": noise, "max": good}, "copy": {"max": good}},
-        {"thin": labels, "fluid": 1 - labels},
-        np.array([f"p{number}" for number in range(60)]),
-        np.arange(60) >= 30,
-        reference="copy",
-        seed=0,
-        bootstrap=100,
-    )
-
-
-def test_the_best_rows_are_those_of_each_column_and_all_of_them_where_they_tie():
-    rows = probed()
-    assert [row.pool for row in rows] == ["mean", "max", "max"] * 2
-    assert best_rows(rows) == {"thin": [1, 2], "fluid": [4, 5]}
-    assert best_rows(rows[:1]) == {"thin": [0]}
-    assert best_rows([]) == {}
-
-
-def test_a_page_of_a_run_shows_its_probes_and_ends_with_what_repeats_it(tmp_path):
+def test_a_page_of_a_run_ends_with_what_repeats_it(tmp_path):
     (tmp_path / "config.yaml").write_text("seed: 7\n")
     page = begin_page("Run", "lead", made_up=False)
-    rows = probed()
-    add_probe_scores(page, rows, "AUROC of each.")
-    add_probe_table(page, rows, best=[1])
+    page.table(("who",), [("max",)], best=[0])
     assert end_page(page, tmp_path, "the run") == tmp_path / "report.html"
     text = (tmp_path / "report.html").read_text()
-    assert text.count("data:image/png") == 1
     assert text.count('<td class="best">max</td>') == 1
     assert "repeats the run." in text
-    assert text.index("seed: 7") > text.index("AUROC of each.")
+    assert text.index("seed: 7") > text.index("max")
     assert "Phantom" not in text
 
 

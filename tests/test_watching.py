@@ -8,8 +8,8 @@ import pytest
 import torch
 from oct_io import PhantomTree, SourceConfig, labelled, open_source
 from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaBatch, JepaConfig
+from oct_vjepa.evaluation import online
 from oct_vjepa.evaluation.online import OnlineProbe
-from oct_vjepa.trials import comparison
 
 WATCHING = Path(__file__).parent.parent / "apps" / "pretrain" / "watching.py"
 TREE = PhantomTree(
@@ -43,7 +43,7 @@ def make_probe(watching, source):
 
 
 def test_a_volume_without_a_label_is_marked_alike_by_who_chooses_and_by_who_probes():
-    assert labelled.UNLABELLED == comparison.UNLABELLED
+    assert labelled.UNLABELLED == online.UNLABELLED
 
 
 def test_without_columns_or_volumes_there_is_no_probe(make_probe):

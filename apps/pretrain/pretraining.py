@@ -1,6 +1,7 @@
 """A pretraining run from top to bottom: folder, source, objective, training, probe, report."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,6 +10,14 @@ import oct_vjepa
 import oct_xla
 import torch
 from oct_io.storage.files import redact
+from oct_judge.candidates import random_encoder
+from oct_judge.closing import (
+    Asked,
+    ask_questions,
+    open_questions,
+    rows_of_all,
+    sentence_of_all,
+)
 from oct_launch import (
     EXIT_STOPPED,
     Launch,
@@ -18,12 +27,10 @@ from oct_launch import (
     mistakes,
     print_table,
 )
-from oct_vjepa.evaluation.encoders import probe_encoders
 from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.objectives.methods import method_of
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
-from oct_vjepa.trials.comparison import COLUMNS, as_cells
 from report import write_report
 from samples import PretrainSamples
 from settings import MAY_CHANGE, TOLD, PretrainConfig, schema_of
@@ -54,13 +61,12 @@ def run(config: PretrainConfig, launch: Launch) -> int:
         spacings = source.volumes.spacings
         check_positions(config.encoder.position_unit, source.volumes.shape, spacings)
     seen = source.outside(config.data.excluded_splits)
-    # A column that cannot be probed is told now, not after training.
-    questions = {column: source.labelled(column) for column in config.probe.columns}
+    questions = open_questions(config.probe, source, seed=config.seed)
     with mistakes(ValueError):
         objective = make_objective(config, source, seen, initial)
         probe = make_probe(
             source.volumes,
-            questions,
+            {one.config.task.column: one.study.examples for one in questions},
             config.probed_volumes if config.loop.evaluate_every else 0,
             batch_size=config.feed.batch_size,
             seed=config.seed,
@@ -85,7 +91,7 @@ def run(config: PretrainConfig, launch: Launch) -> int:
         return EXIT_STOPPED
     if runtime.rank == 0:
         objective.result.save_pretrained(folder.path / "encoder")
-        conclude(config, folder.path, source, questions, samples)
+        conclude(config, launch, folder.path, source, questions, samples)
     folder.release()
     return 0
 
@@ -109,31 +115,29 @@ def record(
 
 def conclude(
     config: PretrainConfig,
+    launch: Launch,
     run_dir: Path,
     source: oct_io.Source,
-    questions: Mapping[str, oct_io.LabelledVolumes],
+    questions: list[Asked],
     samples: PretrainSamples,
 ) -> None:
-    """Probe the encoder that the run left behind, and write the report."""
-    pretrained = oct_vjepa.Encoder.from_pretrained(run_dir / "encoder")
-    encoders = {"pretrained": pretrained}
+    """Ask the encoder that the run left behind, and write probes.json and the report."""
+    encoders = {"pretrained": oct_vjepa.Encoder.from_pretrained(run_dir / "encoder")}
+    settings, initial = encoders["pretrained"].config, None
     if config.initial:
-        encoders["initial"] = oct_vjepa.Encoder.from_pretrained(config.initial, pretrained.config)
-    encoders["random init"] = random_encoder(pretrained.config, config.seed)
-    with mistakes(ValueError):
-        rows = probe_encoders(
-            config.probe,
-            encoders,
-            questions,
-            lambda encoder, asked: oct_vjepa.embed_volumes(
-                encoder, asked.volumes, spacing=asked.volumes.spacings
-            ),
-            seed=config.seed,
+        initial = encoders["initial"] = oct_vjepa.Encoder.from_pretrained(config.initial, settings)
+    encoders["random init"] = random_encoder(settings, config.seed)
+    with Stages() as stages:
+        probes = ask_questions(
+            questions, encoders["pretrained"], initial, launch.settings, run_dir, stages
         )
+    text = json.dumps(probes, indent=1, ensure_ascii=False)
+    (run_dir / "probes.json").write_text(text + "\n", encoding="utf-8")
     title = method_of(config.objective).title
-    page = write_report(run_dir, source, samples, encoders, rows, method=title)
-    if rows:
-        print_table(COLUMNS, as_cells(rows))
+    page = write_report(run_dir, source, samples, encoders, probes, method=title)
+    if probes:
+        print_table(*rows_of_all(probes))
+        print(sentence_of_all(probes))
     print(f"report: {page}")
 
 
@@ -157,12 +161,6 @@ def make_objective(
     if initial is not None:
         encoder.load_state_dict(initial.state_dict())
     return build_objective(encoder, config.objective, config.masking)
-
-
-def random_encoder(config: oct_vjepa.EncoderConfig, seed: int) -> oct_vjepa.Encoder:
-    """Draw the weights that training began with, unless it was given others."""
-    torch.manual_seed(seed)
-    return oct_vjepa.Encoder(config).eval()
 
 
 def train(

@@ -1,7 +1,7 @@
 """The page that a pretraining run leaves behind."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,23 +10,22 @@ import oct_vjepa
 import torch
 from numpy.typing import NDArray
 from oct_io import Source
+from oct_judge.closing import rows_of_all, sentence_of_all
+from oct_judge.results import interval_of
 from oct_report import (
-    REFERENCE,
     Curve,
     Page,
-    add_probe_scores,
-    add_probe_table,
+    Score,
     begin_page,
-    best_rows,
     draw_features,
     draw_masks,
     end_page,
     plot_curves,
+    plot_scores,
     sized,
 )
 from oct_vjepa.evaluation.maps import principal_colours
 from oct_vjepa.objectives.collapse import collapse_alarms
-from oct_vjepa.trials.comparison import ProbeRow
 from samples import PretrainSamples
 
 CURVES = (
@@ -46,7 +45,7 @@ def write_report(
     source: Source,
     samples: PretrainSamples,
     encoders: Mapping[str, oct_vjepa.Encoder],
-    probes: Sequence[ProbeRow],
+    probes: Sequence[Mapping[str, Any]],
     *,
     method: str,
 ) -> Path:
@@ -57,7 +56,7 @@ def write_report(
         source: the volumes of the run.
         samples: what the feed gave, for the masks.
         encoders: name to encoder, the trained one first.
-        probes: lines of the comparison; may be empty.
+        probes: what was asked of the encoder; may be empty.
         method: what the run trained, in the words of a reader.
     """
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
@@ -68,6 +67,8 @@ def write_report(
         f"{facts['runtime']} ({facts['device']}), {facts['precision']}.",
         made_up=source.made_up,
     )
+    if probes:
+        page.headline(sentence_of_all(probes))
     page.tiles(_tiles(rows, probes))
     for remark in source.remarks:
         page.text(f"{remark[:1].upper()}{remark[1:]}.")
@@ -85,12 +86,15 @@ def write_report(
     return end_page(page, run_dir, "the run")
 
 
-def _tiles(rows: Sequence[Mapping[str, Any]], probes: Sequence[ProbeRow]) -> dict[str, str]:
+def _tiles(
+    rows: Sequence[Mapping[str, Any]], probes: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
     last = rows[-1]
     tiles = {}
-    trained = [row for row in probes if row.gain is not None]
-    for row in [trained[numbers[0]] for numbers in best_rows(trained).values()][:3]:
-        tiles[f"AUROC {row.column} ({row.pool})"] = f"{row.result.auroc:.2f}"
+    for document in probes[:3]:
+        own = interval_of(document["candidates"][0]["card"]["metrics"][document["headline"]])
+        name = document["question"]["name"]
+        tiles[f"AUROC {name}"] = f"{own.value:.2f}"
     tiles["loss at the end"] = f"{last['loss']:.3f}"
     tiles["target spread at the end"] = f"{last['target_std']:.3f}"
     rates = [row["volumes_per_s"] for row in rows if "volumes_per_s" in row]
@@ -98,20 +102,38 @@ def _tiles(rows: Sequence[Mapping[str, Any]], probes: Sequence[ProbeRow]) -> dic
     return tiles
 
 
-def _add_probes(page: Page, probes: Sequence[ProbeRow]) -> None:
+def _add_probes(page: Page, probes: Sequence[Mapping[str, Any]]) -> None:
     page.section("What the frozen features know")
     if not probes:
         page.text("No labels were named (probe.columns), so nothing was probed.")
         return
+    first = probes[0]["candidates"][0]
     page.text(
-        f"Logistic regression on frozen features, {probes[0].result.participants_test} held-out "
-        "participants, 95 % bootstrap intervals over participants. The axial profile is the mean "
-        "A-scan of a volume: what one gets without any encoder."
+        f"A linear probe on frozen features, {first['card']['participants']} test participants, "
+        "95 % bootstrap intervals over participants; which blocks are read out, how tokens are "
+        "pooled, and how strongly the probe is held back was chosen on validation participants. "
+        "Beside it the same network untrained, and measurements of the scan that nobody learned."
     )
-    add_probe_scores(page, probes, "AUROC of each probe.")
-    page.text(REFERENCE)
-    best = [number for numbers in best_rows(probes).values() for number in numbers]
-    add_probe_table(page, probes, best=best)
+    scores = [
+        Score(document["question"]["name"], one["name"], "", *metrics[document["headline"]])
+        for document in probes
+        for one in document["candidates"]
+        for metrics in [one["card"]["metrics"]]
+    ]
+    page.figure(plot_scores(scores, label="AUROC", chance=0.5), "AUROC of each.", plot=True)
+    headings, lines = rows_of_all(probes)
+    page.table(headings, lines, best=list(_best_rows(probes)))
+    page.text("The same question with more rivals, calibration, subgroups and maps: apps/finetune.")
+
+
+def _best_rows(probes: Sequence[Mapping[str, Any]]) -> Iterator[int]:
+    """Number of the row with the greatest score of each question."""
+    first = 0
+    for document in probes:
+        candidates = document["candidates"]
+        scores = [one["card"]["metrics"][document["headline"]][0] for one in candidates]
+        yield first + int(np.nanargmax(np.array(scores, np.float64)))
+        first += len(candidates)
 
 
 def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:

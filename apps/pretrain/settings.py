@@ -7,8 +7,8 @@ import oct_vjepa
 import oct_xla
 from hydra.core.config_store import ConfigStore
 from oct_io.space.transforms import AugmentConfig
+from oct_judge.question import ProbeConfig
 from oct_launch import RuntimeConfig, TrackingConfig
-from oct_vjepa.evaluation.encoders import ProbeConfig
 from oct_vjepa.objectives.configuration import ObjectiveConfig
 from oct_vjepa.objectives.methods import OBJECTIVES, method_of
 

@@ -130,6 +130,31 @@ class ComparisonConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class ProbeConfig:
+    """What the frozen features are asked when training is over."""
+
+    columns: list[str] = field(default_factory=list)
+    """Label columns; none: no probe."""
+
+    baselines: list[str] = field(
+        default_factory=lambda: [
+            *("grey histogram", "mean and std", "surface profile", "random layer"),
+        ]
+    )
+    """Features that nobody learned; uv run apps/finetune asks more of them."""
+
+    bootstrap: int = 1000
+    """Resamplings of the test participants behind each interval."""
+
+    features: str = "runs/data/features"
+    """Local folder where features are kept; that of uv run apps/finetune finds them there."""
+
+    def __post_init__(self) -> None:
+        if self.bootstrap < 100:
+            raise ValueError(f"probe.bootstrap ({self.bootstrap}) must be at least 100")
+
+
+@dataclass(kw_only=True, slots=True)
 class FinetuneConfig:
     """One evaluation of one encoder on one task, or the use of a model that one left behind."""
 

@@ -15,18 +15,10 @@ from oct_report.figures import (
 )
 from oct_report.overlays import draw_overlay, draw_thickness
 from oct_report.page import Drawing, Page
-from oct_report.runs import (
-    REFERENCE,
-    add_probe_scores,
-    add_probe_table,
-    begin_page,
-    best_rows,
-    end_page,
-)
+from oct_report.runs import begin_page, end_page
 from oct_report.strips import strip
 
 __all__ = [
-    "REFERENCE",
     "Axis",
     "BScan",
     "Cloud",
@@ -35,10 +27,7 @@ __all__ = [
     "Line",
     "Page",
     "Score",
-    "add_probe_scores",
-    "add_probe_table",
     "begin_page",
-    "best_rows",
     "chart",
     "draw_features",
     "draw_masks",

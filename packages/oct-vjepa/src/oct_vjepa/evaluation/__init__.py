@@ -1,8 +1,8 @@
-"""Where an encoder meets a data set: its features, kept; encoders side by side; maps; a first look.
+"""Where an encoder meets a data set: its features, kept; maps; a first look.
 
 `features` and `embedding` compute them once, `sliced` makes an encoder of B-scans one of volumes,
 `foreign` does so with models of others; `sources` and `tables` are where volumes come from and
-features go to. `encoders` compares, `online` looks during training, `token_probe` trains a head on
+features go to. `online` looks during training, `token_probe` trains a head on
 frozen tokens, `participants` a pool over the volumes of a person, `maps` draws what tokens say,
 `occlusion` covers a volume part by part. The
 arithmetic is in `probes` and `scores`.

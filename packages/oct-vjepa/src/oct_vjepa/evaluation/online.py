@@ -16,8 +16,9 @@ from oct_vjepa.evaluation.features import embed_volumes
 from oct_vjepa.measures.units import auroc, average_units, balanced_accuracy
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.probes.neighbours import neighbour_votes
-from oct_vjepa.trials.comparison import UNLABELLED
 
+UNLABELLED = -1
+"""Label of a volume that takes no part in a probe."""
 SHRINKAGE = 0.1  # of the ridge, in units of the rows: 0.1 says "one tenth of the data is prior"
 FOLDS = 5
 

@@ -1,0 +1,168 @@
+"""The end of a pretraining run: the encoder that it left is asked for each of its label columns.
+
+The same question, participants, probe and rivals as `uv run apps/finetune task.column=COLUMN`, so
+that both say the same of one encoder; fewer rivals, and nothing beyond scores.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import oct_io
+import oct_vjepa
+from oct_io.labels.questions import LabelQuestion
+from oct_launch import Mistake, Stages, mistakes
+from oct_vjepa.probes.protocol import Round
+from oct_vjepa.trials.judging import Candidate, Readouts
+from omegaconf import DictConfig
+
+from oct_judge.asking import ask, ask_everyone
+from oct_judge.candidates import RANDOM, Cast, Embedder
+from oct_judge.family import Family
+from oct_judge.question import ComparisonConfig, FinetuneConfig, ProbeConfig
+from oct_judge.results import Found, describe, interval_of
+from oct_judge.study import Study, open_study
+from oct_judge.touches import touch
+
+SHOWN = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
+INITIAL = "initial"
+"""The encoder that training began with, where it was given one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question, put as finetune puts it."""
+
+    config: FinetuneConfig
+    study: Study
+
+
+def open_questions(config: ProbeConfig, source: oct_io.Source, *, seed: int) -> list[Asked]:
+    """What will be asked; what cannot be is told now, not after training.
+
+    Raises:
+        TreeError: no such label, or no volume with one.
+        Mistake: too few participants to fit, choose and test, or a column that holds no classes.
+    """
+    asked = []
+    for column in config.columns:
+        question = FinetuneConfig(
+            task=LabelQuestion(column=column),
+            seed=seed,
+            bootstrap=config.bootstrap,
+            features=config.features,
+            compare=ComparisonConfig(
+                baselines=list(config.baselines),
+                together=False,
+                ranked=False,
+                subgroups=[],
+                shortcuts=[],
+            ),
+        )
+        study = open_study(question, source)
+        if not study.target.is_classes:
+            raise Mistake(
+                f"probe.columns ({column}) holds no classes; when training is over, uv run "
+                f"apps/finetune task.column={column} asks for it"
+            )
+        asked.append(Asked(question, study))
+    return asked
+
+
+def ask_questions(
+    asked: list[Asked],
+    encoder: oct_vjepa.Encoder,
+    initial: oct_vjepa.Encoder | None,
+    settings: DictConfig,
+    run_dir: Path,
+    stages: Stages,
+) -> list[dict[str, Any]]:
+    """Ask the encoder and its rivals; what results.json would say of each question.
+
+    Args:
+        asked: the questions.
+        encoder: that the run has left.
+        initial: that it began with, where it was given one; one more rival.
+        settings: of the run, for the ledger of looks at the test.
+        run_dir: of the run.
+        stages: told of progress.
+
+    Raises:
+        Mistake: a baseline that does not exist.
+    """
+    casts: dict[str, Cast] = {}
+    documents = []
+    for one in asked:
+        config, study = one.config, one.study
+        runtime = config.runtime.pick()
+        embed = Embedder(Path(config.features), runtime, config.readout, config.batch_size)
+        # Most columns label the same volumes: features of baselines are computed once.
+        cast = casts.setdefault(
+            study.rows.fingerprint, Cast(Family.of_one(encoder), embed, study.rows)
+        )
+        with mistakes(ValueError):
+            answers = ask_everyone(config, study, cast, runtime, run_dir, stages)
+            if initial is not None:
+                readouts = embed(initial, study.rows)
+                first = Candidate(name=INITIAL, readouts=partial(_always, readouts))
+                answers[INITIAL] = ask(config, study, first, config.mode)
+        touches = touch(Path(config.features).parent, study.fingerprint(), settings)
+        found = Found(
+            config=config, study=study, cast=cast, answers=answers, few=[], touches=touches
+        )
+        documents.append(describe(found, stages))
+    return documents
+
+
+def _always(readouts: Readouts, _round: Round, _seed: int) -> Readouts:
+    return readouts
+
+
+def sentence_of_all(documents: list[dict[str, Any]]) -> str:
+    """What pretraining was worth, for a reader who knows no metric."""
+    better: dict[str, list[str]] = {"yes": [], "worse": [], "open": []}
+    best = []
+    for document in documents:
+        name = str(document["question"]["name"])
+        gains = {
+            str(one["name"]): one["gain"]["difference"]
+            for one in document["candidates"]
+            if one["gain"]
+        }
+        _, low, high = gains[RANDOM]
+        better["yes" if low > 0 else "worse" if high < 0 else "open"].append(name)
+        others = [low for who, (_, low, _) in gains.items() if who not in (RANDOM, INITIAL)]
+        if low > 0 and all(other > 0 for other in others):
+            best.append(name)
+    said = []
+    if better["yes"]:
+        said.append(
+            f"Without any label, this run taught the network to tell {_list(better['yes'])} better "
+            "than it does untrained, by more than luck."
+        )
+    if better["open"]:
+        said.append(f"Of {_list(better['open'])} it cannot be said that training helped.")
+    if better["worse"]:
+        said.append(f"It tells {_list(better['worse'])} worse than untrained.")
+    if best:
+        said.append(f"Better than every simple measurement of the scan beside it: {_list(best)}.")
+    else:
+        said.append("For no label is it surely better than every simple measurement beside it.")
+    return " ".join(said)
+
+
+def rows_of_all(documents: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of one table of all questions."""
+    rows = []
+    for document in documents:
+        for one in document["candidates"]:
+            metrics, gain = one["card"]["metrics"], one["gain"]
+            values = [interval_of(metrics[name]).text() for name in SHOWN]
+            over = interval_of(gain["difference"]).text("+") if gain else ""
+            rows.append([document["question"]["name"], one["name"], *values, over])
+    return ["label", "features", *SHOWN.values(), "pretrained over it"], rows
+
+
+def _list(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
