@@ -154,7 +154,10 @@ def call_app(place, capfd, monkeypatch):
 def smoke(place, run_app):
     """The smoke experiment, run once for all tests that read its folder."""
     run_dir, data = place / "smoke", place / "data"
-    outcome = run_app("pretrain", "experiment=smoke", f"run_dir={run_dir}", f"data.root={data}")
+    outcome = run_app(
+        "pretrain", "experiment=smoke", f"run_dir={run_dir}", f"data.root={data}",
+        f"probe.features={place / 'kept' / 'features'}",
+    )  # fmt: skip
     assert outcome.code == 0, outcome.errors
     return Run(run_dir, data, outcome)
 

@@ -67,7 +67,7 @@ def test_a_run_leaves_exactly_the_files_that_the_design_lists(smoke):
     assert (smoke.path / "quarantine.jsonl").read_text() == "", "no phantom is refused"
 
 
-def test_a_run_writes_nowhere_but_in_its_folder_its_data_and_its_cache(place, smoke):
+def test_a_run_writes_nowhere_but_in_its_folder_its_data_its_cache_and_its_features(place, smoke):
     assert smoke.path.parent == place
     assert not [path for path in visible(place) if path in ("outputs", "runs", "multirun")]
 
@@ -123,11 +123,32 @@ def test_participants_of_the_test_split_take_no_part_and_are_recorded_as_hashes(
         assert key in facts
 
 
+def test_a_run_ends_with_what_finetune_says_of_its_encoder(smoke, evaluation):
+    run_dir, _ = evaluation
+    (said,) = (
+        one
+        for one in json.loads((smoke.path / "probes.json").read_text())
+        if one["question"]["name"] == "thin"
+    )
+    again = json.loads((run_dir / "results.json").read_text())
+    assert said["question"] == again["question"]
+    found = {one["name"]: one for one in said["candidates"]}
+    for one in again["candidates"]:
+        if one["name"] in found:
+            mine = found[one["name"]]
+            assert mine["card"]["metrics"]["auroc"][0] == one["card"]["metrics"]["auroc"][0]
+            assert mine["chosen"] == one["chosen"]
+    assert {"pretrained", "random init"} <= found.keys()
+
+
 def test_nothing_a_run_tells_names_a_participant_or_the_place_of_a_scan(smoke, evaluation):
     run_dir, _ = evaluation
     ids, scans = list(people(smoke.data)), [one.path for one in oct_io.read_manifest(smoke.data)]
     assert len(ids) == 24
-    told = [smoke.path / name for name in ("metrics.jsonl", "provenance.json", "report.html")]
+    told = [
+        smoke.path / name
+        for name in ("metrics.jsonl", "provenance.json", "probes.json", "report.html")
+    ]
     told += [run_dir / name for name in ("results.json", "predictions.csv", "report.html")]
     texts = {path: re.sub(r"base64,[^\"]*", "", path.read_text()) for path in told}
     texts["terminal"] = smoke.outcome.out + smoke.outcome.errors

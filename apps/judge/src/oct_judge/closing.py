@@ -4,6 +4,7 @@ The same question, participants, probe and rivals as `uv run apps/finetune task.
 that both say the same of one encoder; fewer rivals, and nothing beyond scores.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -119,7 +120,7 @@ def _always(readouts: Readouts, _round: Round, _seed: int) -> Readouts:
     return readouts
 
 
-def sentence_of_all(documents: list[dict[str, Any]]) -> str:
+def sentence_of_all(documents: Sequence[Mapping[str, Any]]) -> str:
     """What pretraining was worth, for a reader who knows no metric."""
     better: dict[str, list[str]] = {"yes": [], "worse": [], "open": []}
     best = []
@@ -152,7 +153,7 @@ def sentence_of_all(documents: list[dict[str, Any]]) -> str:
     return " ".join(said)
 
 
-def rows_of_all(documents: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+def rows_of_all(documents: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of one table of all questions."""
     rows = []
     for document in documents:

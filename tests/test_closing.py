@@ -1,0 +1,52 @@
+"""What a pretraining run says of its own worth, in words."""
+
+import pytest
+from oct_judge.closing import rows_of_all, sentence_of_all
+
+
+def document(name, *gains):
+    """What would be said of a label whose encoder has these gains over each rival."""
+    card = {"metrics": {"auroc": [0.9, 0.8, 0.95], "balanced_accuracy": [0.8, 0.7, 0.9]}}
+    rivals = [
+        {"name": who, "card": card, "gain": {"difference": list(gain)}}
+        for who, gain in zip(("random init", "grey histogram"), gains, strict=True)
+    ]
+    own = {"name": "pretrained", "card": card, "gain": None}
+    return {"question": {"name": name}, "candidates": [own, *rivals]}
+
+
+ABOVE, OPEN, BELOW = (0.1, 0.05, 0.2), (0.1, -0.05, 0.2), (-0.1, -0.2, -0.05)
+
+
+@pytest.mark.parametrize(
+    ("documents", "said", "unsaid"),
+    [
+        (
+            [document("thin", ABOVE, ABOVE), document("fluid", ABOVE, OPEN)],
+            ["to tell thin and fluid better", "simple measurement of the scan beside it: thin."],
+            ["cannot be said", "worse"],
+        ),
+        (
+            [document("thin", OPEN, ABOVE), document("drusen", BELOW, BELOW)],
+            ["Of thin it cannot be said", "tells drusen worse", "For no label"],
+            ["Without any label"],
+        ),
+    ],
+)
+def test_only_what_lies_above_chance_is_claimed(documents, said, unsaid):
+    sentence = sentence_of_all(documents)
+    assert all(one in sentence for one in said), sentence
+    assert not any(one in sentence for one in unsaid), sentence
+
+
+def test_rows_say_who_was_asked_for_what_and_what_pretraining_has_over_it():
+    headings, rows = rows_of_all([document("thin", ABOVE, OPEN), document("fluid", OPEN, BELOW)])
+    assert headings == ["label", "features", "AUROC", "balanced accuracy", "pretrained over it"]
+    assert [row[:2] for row in rows[:4]] == [
+        ["thin", "pretrained"],
+        ["thin", "random init"],
+        ["thin", "grey histogram"],
+        ["fluid", "pretrained"],
+    ]
+    assert rows[0][2:] == ["0.900 (0.800 to 0.950)", "0.800 (0.700 to 0.900)", ""]
+    assert rows[2][4] == "+0.100 (-0.050 to +0.200)"
