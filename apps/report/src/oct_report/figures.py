@@ -14,6 +14,8 @@ EITHER = "#78828f"
 """Of words beside pictures, which stand on white and on black pages alike."""
 COLOURS = (ACCENT, "#d1702c", "#7d8794", "#7a5ea8", "#3f8f5a")
 """Told apart with the common forms of colour blindness; the first is what the page is about."""
+CLASSES = (*COLOURS, "#b3a125", "#a8456b", "#2f5d9b", "#8a5a3c", "#59c2b6", "#c58fd6", "#6d8f1f")
+"""More than most charts need: a retina has a dozen layers."""
 
 
 class Curve(NamedTuple):
@@ -162,7 +164,7 @@ def plot_scores(scores: Sequence[Score], *, label: str, chance: float) -> bytes:
             ],
             fmt=MARKERS[variants.index(variant) % len(MARKERS)] if variant else "X",
             ms=6,
-            color=COLOURS[names.index(name) % len(COLOURS)],
+            color=CLASSES[names.index(name) % len(CLASSES)],
             elinewidth=1.6,
             label=f"{name}, {variant}" if variant else name,
         )

@@ -8,11 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from oct_report.figures import COLOURS, INK, SOFT, BScan, _png, _show
+from oct_report.figures import CLASSES, INK, SOFT, BScan, _png, _show
 
 VEIL = 0.45  # of a class over the grey of the B-scan
-CLASSES = (*COLOURS, "#b3a125", "#a8456b", "#2f5d9b", "#8a5a3c", "#59c2b6", "#c58fd6", "#6d8f1f")
-"""More than a chart needs: a retina has a dozen layers."""
 
 
 def draw_overlay(
