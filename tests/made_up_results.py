@@ -127,8 +127,13 @@ def write_made_up(folder, kind, *, seeds=1, rounds=1):
         ],
         "curves": curves_with(runs, target),
         "efficiency": [
-            {"candidate": name, "fraction": share, "headline": [0.5125 + share / 4, 0.45, 0.8]}
-            for name in ("pretrained", "random init")
+            {
+                "candidate": name,
+                "fraction": share,
+                "headline": [0.5125 + share / 4, 0.45, 0.8],
+                "gain": {"difference": [0.0375, -0.1, 0.2]} if name != "pretrained" else None,
+            }
+            for name in ("pretrained", "random init", "grey histogram")
             for share in (0.25, 1.0)
         ],
         "novelty": {"strange": 0.0875, "median": 0.6125},

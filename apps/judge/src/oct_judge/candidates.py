@@ -202,10 +202,13 @@ class Cast:
         return self._read[key]
 
     def _baseline(self, name: str, one: Round, seed: int, rows: Rows) -> NDArray[Any]:
-        """Features of all rows; what learns anything learns it from the fit rows."""
+        """Features of all rows; what learns anything learns it from the round's fit rows.
+
+        From all of them where few have a label, as pretraining does: it needs none.
+        """
         made = BASELINES[name](seed)
         learns = not isinstance(made, Plain)
-        key = (name, rows.fingerprint, *((one.fit.tobytes(), seed) if learns else ()))
+        key = (name, rows.fingerprint, *((one.name, seed) if learns else ()))
         if key not in self._kept:
             if learns:
                 made = made.fit(rows.volumes[number] for number in np.flatnonzero(one.fit).tolist())

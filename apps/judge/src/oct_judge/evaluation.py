@@ -57,6 +57,7 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         few = []
         if config.mode in FROZEN and config.compare.fractions:
             asked = {PRETRAINED: cast.pretrained(), RANDOM: cast.random()}
+            asked |= {name: cast.baseline(name) for name in config.compare.baselines}
             few = list(ask_with_few_labels(config, study, asked))
         touches = touch(Path(config.features).parent, study.fingerprint(), launch.settings)
         found = Found(

@@ -206,12 +206,25 @@ def curves_of(found: Found, runs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def efficiency_of(found: Found) -> list[dict[str, Any]]:
-    """The headline after fitting on a share of the labels."""
+    """The headline after fitting on a share of the labels, and what the encoder has over each."""
     study, config = found.study, found.config
+    settings: dict[str, Any] = {"seed": config.seed, "bootstrap": config.bootstrap}
     rows = []
-    for name, fraction, answers in found.few:
-        card = card_of(answers, study.panel, seed=config.seed, bootstrap=config.bootstrap)
-        rows.append({"candidate": name, "fraction": fraction, "headline": list(card.headline)})
+    for fraction in dict.fromkeys(fraction for _, fraction, _ in found.few):
+        asked = {name: answers for name, share, answers in found.few if share == fraction}
+        runs = {name: units_of(answers, study.panel) for name, answers in asked.items()}
+        found_against = compare(runs, study.target.kind, reference=PRETRAINED, **settings)
+        differences = {one.candidate: one for one in found_against}
+        for name, answers in asked.items():
+            card = card_of(answers, study.panel, **settings)
+            rows.append(
+                {
+                    "candidate": name,
+                    "fraction": fraction,
+                    "headline": list(card.headline),
+                    "gain": gain_of(differences.get(name)),
+                }
+            )
     return rows
 
 

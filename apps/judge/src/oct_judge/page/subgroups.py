@@ -6,6 +6,7 @@ from typing import Any
 from oct_report import Axis, Drawing, Line, Page, chart, strip
 from oct_report.page import Cell
 
+from oct_judge.candidates import PRETRAINED, RANDOM
 from oct_judge.page.reading import NOTHING, Results, text, word
 from oct_judge.results import interval_of
 
@@ -63,8 +64,7 @@ def add_efficiency(page: Page, results: Results) -> None:
         "The same probe fitted on shares of the labelled participants; several draws of each, "
         "whose luck is inside the intervals.",
     )
-    names = list(dict.fromkeys(one["candidate"] for one in lines))
-    curves = [_efficiency_line(name, lines) for name in names]
+    curves = [_efficiency_line(name, lines) for name in _drawn(lines)]
     shares = [one["fraction"] for one in lines]
     nothing = NOTHING[metric]
     reference = Line("", [min(shares), max(shares)], [nothing, nothing], reference=True)
@@ -77,8 +77,32 @@ def add_efficiency(page: Page, results: Results) -> None:
     page.drawings(
         [Drawing(svg, "The steeper at the left, the fewer labels are needed.")], large=True
     )
-    rows = [[one["candidate"], f"{one['fraction']:.0%}", text(one["headline"])] for one in lines]
-    page.table(["features", "share of the labels", word(metric)], rows, tight=True)
+    rows = [
+        [
+            one["candidate"],
+            f"{one['fraction']:.0%}",
+            text(one["headline"]),
+            interval_of(one["gain"]["difference"]).text("+") if one["gain"] else "",
+        ]
+        for one in lines
+    ]
+    page.table(
+        ["features", "share of the labels", word(metric), "encoder over it"], rows, tight=True
+    )
+
+
+def _drawn(lines: list[Mapping[str, Any]]) -> list[str]:
+    """Encoder and random init, and the two others that score best with all that there is."""
+    names = list(dict.fromkeys(one["candidate"] for one in lines))
+    most = max(one["fraction"] for one in lines)
+    scores = {
+        one["candidate"]: interval_of(one["headline"]).value
+        for one in lines
+        if one["fraction"] == most
+    }
+    own = [name for name in names if name in (PRETRAINED, RANDOM)]
+    others = sorted((name for name in names if name not in own), key=lambda one: -scores[one])
+    return [*own, *others[:2]]
 
 
 def _efficiency_line(name: str, lines: list[Mapping[str, Any]]) -> Line:
