@@ -69,9 +69,10 @@ def answers_with(target, rng, noise, seeds, rounds):
             test, held = np.flatnonzero(fold == number), np.flatnonzero(fold == number + 1)
             answers[-1].append(
                 Answer(
-                    round=f"fold {number}", seed=seed, validation_rows=held, test_rows=test,
-                    validation=scores[held], test=scores[test],
-                    validation_decided=scores[held], test_decided=scores[test],
+                    round=f"fold {number}", seed=seed, validation_rows=held,
+                    calibration_rows=held, test_rows=test, validation=scores[held],
+                    calibration=scores[held], test=scores[test], validation_decided=scores[held],
+                    calibration_decided=scores[held], test_decided=scores[test],
                     chosen={"readout": "last/mean", "strength": 1.5, "validation": 0.625},
                 )
             )  # fmt: skip

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from oct_io.catalog.releases import refuse_seen
 from oct_launch import Mistake, mistakes
 from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.holdout import hold_out
 from oct_vjepa.probes.protocol import Round, make_rounds
 from oct_vjepa.trials.verdict import Panel
 
@@ -105,7 +106,7 @@ def rounds_of(
     if protocol.name == "given":
         parts = np.where(examples.held_out, "test", "train").astype("<U5")
         parts[(examples.parts == "val") & ~examples.held_out] = "val"
-    return make_rounds(
+    rounds = make_rounds(
         protocol.name,
         target,
         examples.participants,
@@ -115,6 +116,8 @@ def rounds_of(
         repeats=protocol.repeats if protocol.name == "repeated_kfold" else 1,
         seed=protocol.seed,
     )
+    people = examples.participants
+    return hold_out(rounds, target, people, protocol.calibration, seed=protocol.seed)
 
 
 class Tested(Protocol):

@@ -5,9 +5,10 @@ from typing import Any
 
 from oct_report import Page, strip
 from oct_report.page import Cell
+from oct_vjepa.scores.words import word
 
 from oct_judge.candidates import PRETRAINED
-from oct_judge.page.reading import NOTHING, Results, number, text, word
+from oct_judge.page.reading import NOTHING, Results, number, text
 
 BESIDE = {"nominal": "balanced_accuracy", "ordinal": "balanced_accuracy", "regression": "mae"}
 
