@@ -219,6 +219,12 @@ def write_arrays(folder, target, rng):
             f"above map {number}": rng.normal(size=(5, 3)),
             f"spacing {number}": np.array([0.25, 0.004, 0.01]),
         }
+    edges = np.stack(np.meshgrid(np.linspace(4, 36, 6), np.linspace(6, 30, 4), indexing="ij"), -1)
+    pictures |= {
+        "localizer 0": rng.integers(0, 255, (40, 36)).astype(np.uint8),
+        "localizer corners 0": edges,
+        "localizer line 0": np.array([[20.0, 6.0], [20.0, 30.0]]),
+    }
     np.savez_compressed(folder / "cases.npz", **pictures)
 
 

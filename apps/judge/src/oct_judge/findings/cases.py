@@ -17,6 +17,7 @@ from oct_vjepa.trials.cases import Case, choose_cases
 from oct_vjepa.trials.judging import Answer
 
 from oct_judge.candidates import PRETRAINED
+from oct_judge.findings.localizer import as_arrays, place_window, read_localizers
 from oct_judge.finished.trained import open_trained
 from oct_judge.results import Found
 from oct_judge.study import Study
@@ -40,6 +41,8 @@ def cases_of(
     told, arrays = [], dict[str, NDArray[Any]]()
     rounds = found.answers[PRETRAINED][0]
     chosen = chosen_of(study, rounds, config.compare.maps)
+    entries = {case.row: study.examples.volumes.entries[case.row] for _, case in chosen}
+    scans = read_localizers(config.data, entries)
     for number, (turn, case) in enumerate(chosen):
         answer = rounds[turn]
         stages("covering volumes", number + 1, len(chosen))
@@ -58,6 +61,11 @@ def cases_of(
         arrays[f"front map {number}"] = seen.front_YX.astype(np.float32)
         arrays[f"above map {number}"] = seen.above_ZX.astype(np.float32)
         arrays[f"spacing {number}"] = np.asarray(spacing, np.float64)
+        if case.row in scans:
+            place = place_window(
+                scans[case.row], entries[case.row], volume.shape, seen.above_ZX.shape, plane
+            )
+            arrays |= as_arrays(number, place)
     return {"cases": told}, arrays
 
 
