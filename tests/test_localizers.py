@@ -1,11 +1,16 @@
 """Maps laid on the en-face image that a scan came with."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from oct_io import OctVolume, SourceConfig, Spacing, open_source
 from oct_judge.findings.localizer import place_window, read_localizers
+
+sys.path.insert(0, str(Path(__file__).parent))
+
 from vol_files import EDGE_MM, PIXEL_MM, write_vol_tree
 
 SHAPE = (8, 64, 64)

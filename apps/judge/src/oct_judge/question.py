@@ -48,7 +48,7 @@ class ProtocolConfig:
     calibration: float = 1 / 3
     """Share of the validation participants who choose nothing, and set temperature, thresholds and
     promise of what the others chose: who did both made sets fall up to 3 points short of theirs.
-    A third of 90 costs the choice 0.003 AUROC, half of them 0.009. Where either side would have
+    A third, as choosing needs more of them than a threshold does. Where either side would have
     fewer than 20, and with 0, all do both."""
 
     seed: int = 0
