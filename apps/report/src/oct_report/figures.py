@@ -155,8 +155,10 @@ def draw_on_localizer(
         line: (2, 2), row and column of the ends of the B-scan that is shown.
         strongest: change that is full colour.
     """
-    figure = Figure(figsize=(6.8, 3.5), layout="constrained")
-    bare, covered = figure.subplots(1, 2, squeeze=False)[0]
+    figure = Figure(figsize=(10.4, 2.9), layout="constrained")
+    bare, covered, *empty = figure.subplots(1, 4, squeeze=False)[0]
+    for axes in empty:  # as large as the pictures above it
+        axes.axis("off")
     height, width = image.shape
     share = above_map / max(strongest, 1e-12)
     veil = np.zeros((*share.shape, 4))
