@@ -49,7 +49,7 @@ class ProtocolConfig:
     """Share of the validation participants who choose nothing, and set temperature, thresholds and
     promise of what the others chose: who did both made sets fall up to 3 points short of theirs.
     A third, as choosing needs more of them than a threshold does. Where either side would have
-    fewer than 20, and with 0, all do both."""
+    fewer than 20, and with 0, all do both. Labels only."""
 
     seed: int = 0
     """Of the folds, and of who calibrates."""

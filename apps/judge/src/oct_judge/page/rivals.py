@@ -66,7 +66,7 @@ def _add_all_metrics(page: Page, results: Results) -> None:
         page.text(
             f"Sensitivity is read at a specificity of {specificity:.0%}; the threshold comes from "
             f"{results.card['threshold_from']}. Decisions are taken where classes weigh alike, "
-            "probabilities are those at the temperature of validation."
+            "probabilities are those at the temperature that the calibration participants ask for."
         )
     rows = [[one["name"], *(text(one["card"]["metrics"][name]) for name in names)] for one in lines]
     page.table(["features", *(word(name) for name in names)], rows, tight=True)
