@@ -5,7 +5,9 @@
 One tree of phantoms is drawn whose tables say nothing about the voxels (`null`). Each seed deals
 the labels anew among the participants and splits them anew, so that seeds differ as new trees
 would, and every mode is asked for the label: how often does the 95 % interval of AUROC hold 0.5,
-and how often does a conformal set that promises 90 % hold the truth? Phantom, all of it.
+and how often does a conformal set that promises 90 % hold the truth? Twice: with all validation
+participants choosing and calibrating (share 0), and with a share of them set apart, as the judge
+does by itself. Frozen modes take seconds, and are asked with more seeds. Phantom, all of it.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import json
 import tempfile
 import time
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +25,12 @@ import oct_xla
 from oct_io.phantom.specification import PhantomTree
 from oct_judge.asking import ask, ask_trained
 from oct_judge.candidates import Cast, Embedder, Rows, random_encoder
-from oct_judge.question import FROZEN, TRAINED, FinetuneConfig
+from oct_judge.question import FROZEN, TRAINED, FinetuneConfig, ProtocolConfig
 from oct_judge.recipe import TrainingConfig
 from oct_judge.study import Study
 from oct_vjepa.evaluation.readouts import ReadoutConfig
 from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.holdout import hold_out
 from oct_vjepa.probes.protocol import make_rounds
 from oct_vjepa.trials.verdict import Panel, card_of, promise_of
 from writing import write_results
@@ -41,8 +45,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--encoder", default="", help="folder of an encoder; a small random one")
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--more", type=int, default=100, help="seeds for the sets of frozen modes")
     parser.add_argument("--participants", type=int, default=300)
     parser.add_argument("--modes", default=",".join((*FROZEN, *TRAINED)))
+    parser.add_argument("--shares", default=f"0,{ProtocolConfig().calibration}")
     parser.add_argument("--data", type=Path, default=Path("runs/data/null"))
     options = parser.parse_args()
     encoder = random_encoder(SMALL, 0)
@@ -50,18 +56,23 @@ def main() -> None:
         encoder = oct_vjepa.Encoder.from_pretrained(options.encoder)
     source = open_null(options.data, options.participants)
     rows = []
-    for mode in options.modes.split(","):
+    arms = product(options.modes.split(","), map(float, options.shares.split(",")))
+    for mode, share in arms:
         began = time.process_time()
-        found = [judge(source, encoder, mode, seed, options.data) for seed in range(options.seeds)]
-        held = sum(low <= 0.5 <= high for low, high, _ in found)
-        covered = float(np.mean([kept for _, _, kept in found]))
+        seeds = range(options.more if mode in FROZEN else options.seeds)
+        found = [judge(source, encoder, mode, seed, share, options.data) for seed in seeds]
+        held = [low <= 0.5 <= high for low, high, _ in found]
+        covered = np.array([kept for _, _, kept in found])
         rows.append(
             {
                 "mode": mode,
-                "seeds": options.seeds,
-                "intervals_that_hold_0.5": held,
+                "calibration_share": share,
+                "seeds": len(found),
+                "intervals_that_hold_0.5": sum(held),
+                "among_the_first": [sum(held[: options.seeds]), options.seeds],
                 "conformal_promised": 0.9,
-                "conformal_covered": round(covered, 4),
+                "conformal_covered": round(float(covered.mean()), 4),
+                "standard_error": round(float(covered.std() / len(covered) ** 0.5), 4),
                 "mean_width": round(float(np.mean([high - low for low, high, _ in found])), 3),
                 "cpu_s": round(time.process_time() - began, 1),
             }
@@ -86,7 +97,12 @@ def open_null(root: Path, participants: int) -> oct_io.Source:
 
 
 def judge(
-    source: oct_io.Source, encoder: oct_vjepa.Encoder, mode: str, seed: int, folder: Path
+    source: oct_io.Source,
+    encoder: oct_vjepa.Encoder,
+    mode: str,
+    seed: int,
+    share: float,
+    folder: Path,
 ) -> tuple[float, float, float]:
     """Ends of the interval of AUROC, and the share of conformal sets that held the truth."""
     examples = source.labelled("thin", test_split="")
@@ -96,6 +112,7 @@ def judge(
     shares = np.linspace(0, 1, len(people), endpoint=False)[rng.permutation(len(people))]
     parts = np.where(shares < 0.4, "train", np.where(shares < 0.7, "val", "test"))
     rounds = make_rounds("given", target, people, parts=parts, seed=seed)
+    rounds = hold_out(rounds, target, people, share, seed=seed)
     study = Study(
         source=source,
         examples=examples,

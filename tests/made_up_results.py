@@ -69,9 +69,10 @@ def answers_with(target, rng, noise, seeds, rounds):
             test, held = np.flatnonzero(fold == number), np.flatnonzero(fold == number + 1)
             answers[-1].append(
                 Answer(
-                    round=f"fold {number}", seed=seed, validation_rows=held, test_rows=test,
-                    validation=scores[held], test=scores[test],
-                    validation_decided=scores[held], test_decided=scores[test],
+                    round=f"fold {number}", seed=seed, validation_rows=held,
+                    calibration_rows=held, test_rows=test, validation=scores[held],
+                    calibration=scores[held], test=scores[test], validation_decided=scores[held],
+                    calibration_decided=scores[held], test_decided=scores[test],
                     chosen={"readout": "last/mean", "strength": 1.5, "validation": 0.625},
                 )
             )  # fmt: skip
@@ -223,6 +224,12 @@ def write_arrays(folder, target, rng):
             f"above map {number}": rng.normal(size=(5, 3)),
             f"spacing {number}": np.array([0.25, 0.004, 0.01]),
         }
+    edges = np.stack(np.meshgrid(np.linspace(4, 36, 6), np.linspace(6, 30, 4), indexing="ij"), -1)
+    pictures |= {
+        "localizer 0": rng.integers(0, 255, (40, 36)).astype(np.uint8),
+        "localizer corners 0": edges,
+        "localizer line 0": np.array([[20.0, 6.0], [20.0, 30.0]]),
+    }
     np.savez_compressed(folder / "cases.npz", **pictures)
 
 

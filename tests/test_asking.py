@@ -11,8 +11,9 @@ ROWS = np.arange(2)
 def answer(seed, chance, chosen):
     scores = np.array([[1 - chance, chance]] * 2)
     return Answer(
-        round="test", seed=seed, validation_rows=ROWS, test_rows=ROWS, validation=scores,
-        test=scores, validation_decided=scores, test_decided=scores, chosen=chosen,
+        round="test", seed=seed, validation_rows=ROWS, calibration_rows=ROWS, test_rows=ROWS,
+        validation=scores, calibration=scores, test=scores, validation_decided=scores,
+        calibration_decided=scores, test_decided=scores, chosen=chosen,
     )  # fmt: skip
 
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 from oct_io import PhantomTree, SourceConfig, open_source
 from oct_io.labels.questions import LabelQuestion
-from oct_judge.asking import ask
+from oct_judge.asking import ask, ask_trained
 from oct_judge.candidates import PRETRAINED, Cast, Embedder
 from oct_judge.family import Family
 from oct_judge.findings.cases import cases_of
 from oct_judge.findings.further import look_further
 from oct_judge.findings.shortcuts import ask_column
 from oct_judge.question import ComparisonConfig, FinetuneConfig
+from oct_judge.recipe import TrainingConfig
 from oct_judge.results import Found
 from oct_judge.study import open_study
 from oct_launch import Stages
@@ -55,9 +56,10 @@ def found(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def further(found):
+def further(found, tmp_path_factory):
+    place = tmp_path_factory.mktemp("run")
     with Stages() as stages:
-        return look_further(found, "uv run apps/finetune", stages)
+        return look_further(found, "uv run apps/finetune", place, stages)
 
 
 def test_every_scan_is_accounted_for_and_no_participant_twice(found, further):
@@ -97,12 +99,26 @@ def test_cases_are_of_the_test_and_each_part_of_the_map_is_of_whole_patches(foun
         assert any(np.array_equal(one, arrays[f"bscan {number}"]) for one in shown)
 
 
-def test_what_was_trained_elsewhere_says_why_it_has_no_maps(found):
-    answers = [[replace(one, probe=None) for one in found.answers[PRETRAINED][0]]]
+@pytest.mark.parametrize("mode", ["attentive", "lora"])
+def test_maps_of_a_trained_model_start_from_what_it_answered(found, tmp_path, mode):
+    training = TrainingConfig(mode=mode, epochs=1, batch_size=12)
+    config = replace(found.config, mode=mode, training=training)
+    start = found.cast.encoder
+    answers = ask_trained(
+        config, found.study, lambda seed: start, PRETRAINED, config.runtime.pick(), tmp_path
+    )
+    asked = replace(found, config=config, answers={PRETRAINED: answers})
     with Stages() as stages:
-        facts, arrays = cases_of(found.config, found.study, found.cast, answers, stages)
-    assert "frozen" in facts["why_not"]
-    assert arrays == {}
+        facts, arrays = cases_of(asked, tmp_path, stages)
+    assert len(facts["cases"]) >= 1
+    said = answers[0][0].test_decided
+    for number, case in enumerate(facts["cases"]):
+        assert case["score"] in said
+        odds = np.log(case["score"] / (1 - case["score"]))
+        covered = np.log(case["covered"] / (1 - case["covered"]))
+        drops = [arrays[f"{side} map {number}"].max() for side in ("front", "above")]
+        assert odds - covered == pytest.approx(max(drops), abs=1e-5)
+        assert np.abs(arrays[f"front map {number}"]).max() > 0
 
 
 def test_a_column_that_gives_the_answer_away_is_a_shortcut(found):

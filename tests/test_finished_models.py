@@ -116,7 +116,7 @@ def test_a_card_says_if_a_range_has_no_end(finished):
     card = write_card(told)
     assert "ranges promise to hold the truth of 90% of participants" in card
     assert "of 100.0%, and were without end." in card
-    assert "Too few validation participants to promise anything" in card
+    assert "Too few participants were left for calibration to promise anything" in card
 
 
 def test_the_model_says_for_what_it_was_made(finished):

@@ -2,9 +2,16 @@
 
 import json
 
+import highdicom
 import numpy as np
+import pydicom
 import pytest
 import torch
+from oct_io import read_header
+from oct_io.cache.volumes import open_cache
+from oct_io.catalog.manifest import list_scans
+from oct_io.records.annotations import read_mask
+from oct_io.scan.file import ScanFile
 from oct_vjepa import Encoder, EncoderConfig
 
 NETWORK = {
@@ -48,8 +55,58 @@ def segment(place, encoder, run_app):
     return run
 
 
+def check_dicom(place, folder):
+    """Every KEY.dcm says of the scan what KEY.npz says of its window, to whoever opens it."""
+    root, cached = place / "masks-data", open_cache(place / "masks-cache")
+    entries = {entry.key: entry for entry in cached.entries}
+    paths = {one.key: root / one.path for one in list_scans(str(root)).records}
+    drawn = 0
+    for file in sorted((folder / "masks").glob("*.dcm")):
+        entry, source = entries[file.stem], pydicom.dcmread(paths[file.stem])
+        with np.load(file.with_suffix(".npz")) as kept:
+            window, names = kept["mask"], tuple(kept["names"].tolist())
+        wanted = at_nearest(window, entry)
+        drawn += int(wanted.any())
+        seg = highdicom.seg.segread(file)
+        assert seg.FrameOfReferenceUID == source.FrameOfReferenceUID
+        assert seg.StudyInstanceUID == source.StudyInstanceUID
+        (series,) = seg.ReferencedSeriesSequence
+        assert series.SeriesInstanceUID == source.SeriesInstanceUID
+        (image,) = series.ReferencedInstanceSequence
+        assert image.ReferencedSOPInstanceUID == source.SOPInstanceUID
+        frames = list(range(1, len(wanted) + 1))
+        pixels = seg.get_pixels_by_source_frame(
+            source.SOPInstanceUID, frames, combine_segments=True,
+            ignore_spatial_locations=True, assert_missing_frames_are_empty=True,
+        )  # fmt: skip
+        stored = np.argsort(read_header(paths[file.stem]).order)
+        assert np.array_equal(pixels, wanted[stored]), "frames as the source stores them"
+        ours = read_mask(ScanFile(url=str(file)), ScanFile(url=str(paths[file.stem])), wanted.shape)
+        assert np.array_equal(ours.labels, wanted)
+        assert ours.names == names == tuple(["background", *segments_of(seg)])
+    assert drawn, "at least one mask has a voxel"
+
+
+def segments_of(seg):
+    return [seg.get_segment_description(n).segment_label for n in seg.segment_numbers]
+
+
+def at_nearest(window, entry):
+    """The class of the nearest voxel of the window, for each of the scan; background outside."""
+    wanted = np.zeros(entry.source_shape, np.uint8)
+    places = []
+    for axis in range(3):
+        middles = (np.arange(entry.source_shape[axis]) + 0.5) * entry.source_spacing[axis]
+        edges = entry.origin_mm[axis] + np.arange(window.shape[axis] + 1) * entry.spacing[axis]
+        places.append(np.searchsorted(edges - 1e-9, middles, "right") - 1)
+    inside = [np.flatnonzero((p >= 0) & (p < n)) for p, n in zip(places, window.shape, strict=True)]
+    taken = [p[i] for p, i in zip(places, inside, strict=True)]
+    wanted[np.ix_(*inside)] = window[np.ix_(*taken)]
+    return wanted
+
+
 @pytest.mark.slow
-def test_masks_are_drawn_scored_kept_and_shown(segment):
+def test_masks_are_drawn_scored_kept_and_shown(segment, place):
     folder, document, outcome = segment(
         "masks", "data.annotations=[mask]", "segment.dicom=true", "compare.fractions=[0.6]",
         "compare.turns=1",
@@ -72,6 +129,7 @@ def test_masks_are_drawn_scored_kept_and_shown(segment):
         assert kept["names"].tolist() == ["background", "IRF"]
         assert np.isfinite(kept["spacing_mm"]).all()
     assert len(list((folder / "masks").glob("*.dcm"))) == 6
+    check_dicom(place, folder)
     assert document["sentence"] in outcome.out
     assert (folder / "report.html").read_text().count("<img") >= 4
 

@@ -280,3 +280,25 @@ def test_an_evaluation_of_a_class_that_only_one_side_has_says_so(refused, smoke,
     question = ask(smoke, tmp_path, f"data.labels={labels}", "task.column=seen")
     line = refused(*question, after_progress=True)
     assert "class" in line
+
+
+def test_a_label_table_of_other_people_says_what_ids_look_like_on_both_sides(
+    refused, smoke, tmp_path
+):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("participant_id,ill\nP-001,0\nP-002,1\nP-003,0\nP-004,1\n")
+    question = ask(smoke, tmp_path, f"data.labels={labels}", "task.column=ill")
+    line = refused(*question, after_progress=True)
+    assert "P-001" not in line, "ids of patients are not repeated"
+    assert "digits" in line
+
+
+def test_a_table_with_one_class_alone_names_it(refused, smoke, tmp_path):
+    table = oct_io.read_participants(smoke.data)
+    labels = tmp_path / "labels.csv"
+    rows = [f"{key},{row['recommended_split']},no" for key, row in table.items()]
+    labels.write_text("participant_id,recommended_split,ill\n" + "\n".join(rows) + "\n")
+    question = ask(smoke, tmp_path, f"data.labels={labels}", "task.column=ill")
+    line = refused(*question, after_progress=True)
+    assert "no" in line
+    assert "class" in line

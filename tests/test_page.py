@@ -133,7 +133,7 @@ def test_each_kind_has_the_figures_that_suit_it(built):
     }
     for other, words in wanted.items():
         assert all((one in page) == (other == kind) for one in words), (other, words)
-    assert page.count("data:image/png") == 2, "the two cases"
+    assert page.count("data:image/png") == 3, "two cases, one of which has a localizer"
     assert "answer: trial" in page
     assert "Label efficiency" in page
     assert (">called<" in page) == (kind in ("nominal", "ordinal")), "the confusion matrix"

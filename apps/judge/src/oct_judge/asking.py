@@ -26,6 +26,9 @@ from oct_judge.question import FROZEN, FinetuneConfig
 from oct_judge.study import Study
 from oct_judge.training import train_mode
 
+PARTS = ("test", "validation", "calibration")
+"""Rows of a round whose scores are kept."""
+
 Everyone = dict[str, Answers]
 """Name of a candidate to what it answers."""
 
@@ -197,7 +200,7 @@ def together(answers: Answers, how: str) -> Answers:
             # Of training nothing is noted; below 0, as R2 may be, a seed has no say.
             told = [one.chosen.get("validation", 1.0) for one in rounds]
             weights = [max(0.0, float(str(value))) for value in told]
-        parts = ("validation", "test", "validation_decided", "test_decided")
+        parts = [f"{part}{end}" for part in PARTS for end in ("", "_decided")]
         scores = {
             part: ensemble([getattr(one, part) for one in rounds], how, weights=weights)
             for part in parts

@@ -63,7 +63,8 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         found = Found(
             config=config, study=study, cast=cast, answers=answers, few=few, touches=touches
         )
-        further = look_further(found, command_of(launch.app, launch.given), stages)
+        command = command_of(launch.app, launch.given)
+        further = look_further(found, command, folder.path, stages)
         document = describe(found, stages) | further.document
         document["perturbations"] = spoil(found, document, folder.path, stages)
     fingerprint = family.fingerprint()

@@ -37,7 +37,7 @@ class Masks(Protocol):
 
 
 class Parts(Protocol):
-    """Which rows are for what: one round of a protocol; all bool (N,), disjoint."""
+    """Which rows are for what: one round of a protocol; all bool (N,)."""
 
     @property
     def fit(self) -> NDArray[np.bool_]:
@@ -47,6 +47,11 @@ class Parts(Protocol):
     @property
     def validation(self) -> NDArray[np.bool_]:
         """Rows that choose the epoch."""
+        ...
+
+    @property
+    def calibrating(self) -> NDArray[np.bool_]:
+        """Rows that set temperature and thresholds; those of validation, or others."""
         ...
 
     @property

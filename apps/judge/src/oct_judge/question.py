@@ -47,8 +47,14 @@ class ProtocolConfig:
     repeats: int = 1
     """Of repeated_kfold."""
 
+    calibration: float = 1 / 3
+    """Share of the validation participants who choose nothing, and set temperature, thresholds and
+    promise of what the others chose: who did both made sets fall up to 3 points short of theirs.
+    A third, as choosing needs more of them than a threshold does. Where either side would have
+    fewer than 20, and with 0, all do both. Labels only."""
+
     seed: int = 0
-    """Of the folds."""
+    """Of the folds, and of who calibrates."""
 
     def __post_init__(self) -> None:
         if self.name not in PROTOCOLS:
@@ -58,6 +64,8 @@ class ProtocolConfig:
                 f"protocol.folds ({self.folds}) must be 2 or more, protocol.repeats "
                 f"({self.repeats}) 1 or more"
             )
+        if not 0 <= self.calibration < 1:
+            raise ValueError(f"protocol.calibration ({self.calibration}) must be 0 to below 1")
 
 
 @dataclass(kw_only=True, slots=True)

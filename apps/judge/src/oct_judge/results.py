@@ -19,6 +19,7 @@ from oct_vjepa.scores.cards import Difference, ScoreCard, as_plain
 from oct_vjepa.scores.curves import draw_curves
 from oct_vjepa.scores.scorecard import compare
 from oct_vjepa.scores.subgroups import subgroup_table
+from oct_vjepa.scores.words import word
 from oct_vjepa.trials.judging import Answers
 from oct_vjepa.trials.verdict import (
     card_of,
@@ -29,14 +30,12 @@ from oct_vjepa.trials.verdict import (
     values_by_person,
 )
 
-from oct_judge.asking import Everyone
+from oct_judge.asking import PARTS, Everyone
 from oct_judge.candidates import PRETRAINED, RANDOM, RANKED, Cast
 from oct_judge.question import NAMED_ENCODER, NETWORK, FinetuneConfig
 from oct_judge.study import Study
 
 FORMAT = 2
-PARTS = ("test", "validation")
-WORDS = {"auroc": "AUROC", "r2": "R2", "concordance": "concordance"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,10 +127,9 @@ def sentence_of(document: Mapping[str, Any]) -> str:
     """The result in one sentence that says whether the encoder was worth it."""
     rows = {one["name"]: one for one in document["candidates"]}
     metric, question = document["headline"], document["question"]["name"]
-    word = WORDS[metric]
     own = interval_of(rows[PRETRAINED]["card"]["metrics"][metric])
     phantom = "On made-up retinas: " if document["made_up_data"] else ""
-    said = f"{phantom}{question}: {word} {own.text()} of the encoder ({document['mode']})"
+    said = f"{phantom}{question}: {word(metric)} {own.text()} of the encoder ({document['mode']})"
     parts = []
     if RANDOM in rows:
         parts.append(f"{over(rows[RANDOM])} its random init")
@@ -326,5 +324,5 @@ def table_of(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         likely = one["gain"]["p_holm"] if one["gain"] else None
         p = "" if likely is None else f"{likely:.3f}"
         rows.append([one["name"], *values, gain, p])
-    headings = ["features", *(WORDS.get(name, name.replace("_", " ")) for name in shown)]
+    headings = ["features", *map(word, shown)]
     return [*headings, "encoder over it", "p (Holm)"], rows

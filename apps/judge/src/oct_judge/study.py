@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from oct_io.catalog.releases import refuse_seen
 from oct_launch import Mistake, mistakes
 from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.holdout import hold_out
 from oct_vjepa.probes.protocol import Round, make_rounds
 from oct_vjepa.trials.verdict import Panel
 
@@ -113,7 +114,7 @@ def rounds_of(
     if protocol.name == "given":
         parts = np.where(examples.held_out, "test", "train").astype("<U5")
         parts[(examples.parts == "val") & ~examples.held_out] = "val"
-    return make_rounds(
+    rounds = make_rounds(
         protocol.name,
         target,
         examples.participants,
@@ -123,6 +124,8 @@ def rounds_of(
         repeats=protocol.repeats if protocol.name == "repeated_kfold" else 1,
         seed=protocol.seed,
     )
+    people = examples.participants
+    return hold_out(rounds, target, people, protocol.calibration, seed=protocol.seed)
 
 
 def _left_out(protocol: ProtocolConfig, examples: oct_io.LabelledVolumes) -> NDArray[Any] | None:

@@ -44,8 +44,8 @@ class Trained(NamedTuple):
     """What training came to.
 
     Attributes:
-        scores_NK: of all rows, in the shape that `Target` tells; NaN for rows that are neither
-            validation nor test, and for all of them if the run was stopped.
+        scores_NK: of all rows, in the shape that `Target` tells; NaN for rows that were only
+            trained on, and for all of them if the run was stopped.
         ending: how it ended.
         metric: what the epoch was chosen by.
         validation: the numbers of the validation rows with the weights of that epoch.
@@ -175,7 +175,7 @@ def learn_answers(
     scores_NK = np.full((len(target), len(target.names)), np.nan)
     if ending.reason == "stopped":
         return Trained(scores_NK, ending, metric, {}, place.run_dir)
-    asked = np.flatnonzero(round.validation | round.test)
+    asked = np.flatnonzero(round.validation | round.calibrating | round.test)
     scores_NK[asked] = finish(ask(asked))
     validation = watch_scores(scores_NK[watched], target.take(watched)) if len(watched) else {}
     return Trained(scores_NK, ending, metric, validation, place.run_dir)

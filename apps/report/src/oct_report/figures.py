@@ -140,6 +140,48 @@ def draw_occlusion(
     return _png(figure, transparent=True)
 
 
+def draw_on_localizer(
+    image: NDArray[Any],
+    corners: NDArray[np.floating[Any]],
+    above_map: NDArray[np.floating[Any]],
+    line: NDArray[np.floating[Any]],
+    *,
+    strongest: float,
+) -> bytes:
+    """Draw an en-face image, bare and with what covering parts of the scan takes away.
+
+    Args:
+        image: (height, width) grey.
+        corners: (parts + 1, parts + 1, 2), row and column of the corners of the parts in pixels.
+        above_map: (parts of the B-scans, parts across), above 0 where the answer loses.
+        line: (2, 2), row and column of the ends of the B-scan that is shown.
+        strongest: change that is full colour.
+    """
+    figure = Figure(figsize=(10.4, 2.9), layout="constrained")
+    bare, covered, *empty = figure.subplots(1, 4, squeeze=False)[0]
+    for axes in empty:  # as large as the pictures above it
+        axes.axis("off")
+    height, width = image.shape
+    share = above_map / max(strongest, 1e-12)
+    veil = np.zeros((*share.shape, 4))
+    veil[..., :3] = np.where(share[..., None] > 0, (1.0, 0.5, 0.1), (0.2, 0.55, 1.0))
+    veil[..., 3] = 0.65 * np.minimum(np.abs(share), 1.0)
+    for axes, title in ((bare, "localizer"), (covered, "what it hangs on")):
+        axes.imshow(image, cmap="gray", extent=(0.0, width, height, 0.0), vmin=0, vmax=255)
+        axes.plot(*line.T[::-1], color="white", linewidth=1, linestyle=(0, (3, 3)))
+        around = np.concatenate(
+            [corners[0], corners[1:, -1], corners[-1, -2::-1], corners[-2::-1, 0]]
+        )
+        axes.plot(*around.T[::-1], color="white", linewidth=0.8, alpha=0.7)
+        axes.set(title=title, xlim=(0, width), ylim=(height, 0))
+        axes.axis("off")
+        axes.title.set(size=9, color=SOFT)
+    mesh = covered.pcolormesh(corners[..., 1], corners[..., 0], share, shading="flat")
+    mesh.set_array(None)
+    mesh.set_facecolor(veil.reshape(-1, 4))
+    return _png(figure, transparent=True)
+
+
 MARKERS = ("o", "s", "^", "D")
 
 

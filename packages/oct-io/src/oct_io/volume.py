@@ -79,6 +79,9 @@ class OctVolume:
         lost_bytes: what suggests that bytes of the file are missing; "" if nothing does. What shows
             in the voxels is found by `oct_io.scan.flags.find_flags`.
         localizer: en-face image that the scanner took along, (height, width) uint8, if it is there.
+        localizer_lines: where each B-scan lies on it, (bscans, 4) float32: row and column of its
+            first A-scan, then of its last, in pixels from the image's outer corner; None where the
+            file does not say.
         mask: class of each voxel, in the shape of `voxels`, as a place in `mask_names`, or
             `UNLABELLED`; None if nobody marked any.
         mask_names: names of the classes; the first is the background.
@@ -96,6 +99,7 @@ class OctVolume:
     spacing_confidence: Confidence | None = None
     layers: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
     localizer: NDArray[np.uint8] | None = field(default=None, repr=False)
+    localizer_lines: NDArray[np.float32] | None = field(default=None, repr=False)
     bits: int | None = None
     lost_bytes: str = ""
     mask: NDArray[np.uint8] | None = field(default=None, repr=False)
@@ -116,6 +120,9 @@ class OctVolume:
         for name, surface in self.layers.items():
             if surface.shape != plane:
                 raise ValueError(f"layer {name} must be {plane}, not {surface.shape}")
+        lines = self.localizer_lines
+        if lines is not None and lines.shape != (plane[0], 4):
+            raise ValueError(f"localizer_lines must be ({plane[0]}, 4), not {lines.shape}")
         self._check_mask()
         if self.spacing_confidence is None:
             object.__setattr__(self, "spacing_confidence", CONFIDENCE[self.spacing_source])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from eyepy.io.he.xml_reader import HeXmlReader
 from oct_converter.readers.binary_structs import fda_binary
-from oct_io import ScanError, Spacing, read_volume
+from oct_io import ScanError, Spacing, open_volume, read_volume
 from PIL import Image
 
 SECRET = "Secret"
@@ -65,6 +65,9 @@ def test_a_vol_file_comes_sorted_with_its_layers_and_its_localizer(tmp_path, dra
     assert list(volume.layers) == ["ILM"], "a surface without any value is left out"
     assert np.array_equal(volume.layers["ILM"], ilm[::-1])
     assert np.array_equal(volume.localizer, localizer)
+    lines = np.array(lines_upwards(8))[::-1, [1, 0, 3, 2]] / 0.0114
+    assert volume.localizer_lines == pytest.approx(lines, rel=1e-6), "pixels, sorted as B-scans are"
+    assert open_volume(path).load((2, 4)).localizer_lines == pytest.approx(lines[[2, 4]], rel=1e-6)
 
 
 @pytest.mark.parametrize(("pattern", "word"), [(1, "line"), (2, "circle")])
@@ -156,6 +159,8 @@ def test_an_xml_export_gives_what_eyepy_reads_of_it(tmp_path, draw):
     assert volume.spacing == pytest.approx(tuple(other.scale), rel=1e-6)
     assert np.array_equal(volume.layers["ILM"][::-1], other.layers["ILM"].data, equal_nan=True)
     assert np.array_equal(volume.localizer, other.localizer.data)
+    lines = np.array(lines_upwards(12))[::-1, [1, 0, 3, 2]] / 0.0114
+    assert volume.localizer_lines == pytest.approx(lines, rel=1e-6)
     assert (volume.laterality, other.laterality) == ("L", "OS")
     assert np.array_equal(read_volume(folder / "scan.xml").voxels, volume.voxels)
 

@@ -8,7 +8,7 @@ from oct_vjepa.probes.answers import answers_of, scores_from, shift_priors, weig
 from oct_vjepa.probes.candidates import Question, fit_linear
 from oct_vjepa.probes.choice import Validation, best_of, headline
 from oct_vjepa.probes.configuration import GridConfig
-from oct_vjepa.probes.descent import hazard_loss
+from oct_vjepa.probes.descent import hazard_loss, principal_axes
 from oct_vjepa.probes.fitted import FittedProbe
 from oct_vjepa.probes.grid import fit_grid
 from oct_vjepa.probes.hidden import Rows, Training, losses_of, run_layers, train_layers
@@ -69,6 +69,19 @@ def test_every_strength_gives_the_probabilities_of_scikit_learn(balanced, width,
     for strength, scores in zip(STRENGTHS, found.scores, strict=True):
         theirs = scikits(x[:160], y[:160], x[160:], strength, balanced)
         assert np.abs(scores - theirs).max() < 1e-3
+
+
+def test_features_that_hardly_agree_are_not_rotated_and_give_the_same():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(220, 40)) * 3 + 1
+    y = (x[:, 0] + rng.normal(size=220) > 1).astype(np.int64)
+    assert np.array_equal(principal_axes(x).turn_DR, np.eye(40))
+    steep = x / np.arange(1, 41) @ np.linalg.qr(rng.normal(size=(40, 40)))[0]
+    assert not np.array_equal(principal_axes(steep).turn_DR, np.eye(40))
+    target = Target(kind="nominal", values=y[:160], names=("a", "b"))
+    found = all_candidates(x[:160], x[160:], target)
+    for strength, scores in zip(STRENGTHS, found.scores, strict=True):
+        assert np.abs(scores - scikits(x[:160], y[:160], x[160:], strength)).max() < 1e-3
 
 
 def test_each_label_is_a_regression_of_its_own_on_the_rows_that_know_it():

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.holdout import LEAST, hold_out
 from oct_vjepa.probes.protocol import FRACTIONS, few_labels, fold_participants, make_rounds
 
 TABLES = 300
@@ -41,7 +42,8 @@ def ask(seed):
     protocol = ("given", "kfold", "repeated_kfold", "leave_one_out")[seed // 5 % 4]
     repeats = 2 if protocol == "repeated_kfold" else 1
     more = {"parts": parts, "by": devices, "folds": 2 + seed % 4, "repeats": repeats}
-    return protocol, make_rounds(protocol, target, people, **more, seed=seed), more
+    rounds = make_rounds(protocol, target, people, **more, seed=seed)
+    return protocol, hold_out(rounds, target, people, 0.5, seed=seed), more
 
 
 def test_no_participant_is_in_two_parts_and_folds_test_everybody_once():
@@ -54,23 +56,23 @@ def test_no_participant_is_in_two_parts_and_folds_test_everybody_once():
             refused.append(str(error))
             continue
         for one in rounds:
-            parts = [set(people[rows]) for rows in one[1:]]
+            parts = [set(people[rows]) for rows in one.parts.values()]
             assert sum(map(len, parts)) == len(set.union(*parts))
-            assert not (one.fit | one.validation | one.test)[~target.known].any()
+            assert not np.any(list(one.parts.values()), axis=0)[~target.known].any()
         if "kfold" in protocol:
             tested = np.sum([one.test for one in rounds], axis=0)
             assert np.array_equal(tested, target.known * more["repeats"])
         if protocol == "leave_one_out":
             for one in rounds:
                 assert set(devices[one.test]) == {one.name}
-                seen = one.fit | one.validation
+                seen = one.fit | one.validation | one.calibrating
                 assert not np.isin(people[seen], people[target.known & (devices == one.name)]).any()
         again = ask(seed)[1]
         assert [one.name for one in again] == [one.name for one in rounds]
         assert all(
             np.array_equal(x, y)
             for one, two in zip(rounds, again, strict=True)
-            for x, y in zip(one[1:], two[1:], strict=True)
+            for x, y in zip(one.parts.values(), two.parts.values(), strict=True)
         )
     assert len(refused) < TABLES / 5  # most of the tables can be asked
     assert all("participants" in one and "\n" not in one for one in refused)
@@ -136,6 +138,43 @@ def test_a_given_validation_part_stays_as_given():
     assert np.array_equal(one.fit, parts == "train")
     assert np.array_equal(one.validation, parts == "val")
     assert np.array_equal(one.test, parts == "test")
+
+
+def test_half_of_validation_calibrates_alike_in_classes_and_apart_by_participant():
+    people = np.arange(800) // 2
+    target = nominal((people % 5 == 0) * 1)
+    parts = np.array(["train", "val", "val", "test"])[people % 4]
+    (whole,) = make_rounds("given", target, people, parts=parts, seed=0)
+    (one,) = hold_out([whole], target, people, 0.5, seed=0)
+    assert np.array_equal(one.validation | one.calibration, whole.validation)
+    assert np.array_equal(one.fit, whole.fit)
+    assert np.array_equal(one.test, whole.test)
+    sizes = [len(set(people[rows])) for rows in (one.validation, one.calibration)]
+    assert sizes == [100, 100]
+    shares = [target.values[rows].mean() for rows in (one.validation, one.calibration)]
+    assert shares[0] == pytest.approx(shares[1], abs=0.011)
+    (third,) = hold_out([whole], target, people, 0.3, seed=0)
+    assert len(set(people[third.calibration])) == 60
+    (other,) = hold_out([whole], target, people, 0.5, seed=1)
+    assert not np.array_equal(one.calibration, other.calibration)
+
+
+def test_validation_does_both_where_a_side_would_be_too_small_or_of_one_class():
+    people = np.arange(4 * (2 * LEAST - 2))
+    target = nominal(people % 3 % 2)
+    parts = np.array(["train", "train", "val", "test"])[people % 4]
+    (whole,) = make_rounds("given", target, people, parts=parts, seed=0)
+    assert whole.validation.sum() == 2 * LEAST - 2
+    (one,) = hold_out([whole], target, people, 0.5, seed=0)
+    assert one.calibration is None
+    assert np.array_equal(one.calibrating, whole.validation)
+    big = np.r_[people, people + len(people)]
+    rare = nominal(np.isin(big, (0, 2, 3)) * 1)
+    parts = np.array(["train", "train", "val", "test"])[big % 4]
+    (whole,) = make_rounds("given", rare, big, parts=parts, seed=0)
+    assert hold_out([whole], rare, big, 0.5, seed=0)[0].calibration is None
+    with pytest.raises(ValueError, match=r"calibration \(1\) must be from 0 to below 1"):
+        hold_out([whole], rare, big, 1, seed=0)
 
 
 def test_few_labels_keep_two_of_each_class_and_grow_with_the_fraction():

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 def headline(run_dir: Path) -> dict[str, str]:
     """The headline metric of the encoder and what it gains over random init, with intervals."""
-    from oct_vjepa.boards.page import word
     from oct_vjepa.measures.units import Interval
+    from oct_vjepa.scores.words import word
 
     document = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
     metric, rows = document["headline"], {one["name"]: one for one in document["candidates"]}

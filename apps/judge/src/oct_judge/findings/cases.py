@@ -1,91 +1,129 @@
 """Cases of the test on which the encoder was surest, and which parts their answers hang on."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from oct_launch import Stages
+from oct_vjepa import Encoder
 from oct_vjepa.evaluation.features import embed_batch
 from oct_vjepa.evaluation.occlusion import Occlusion, occlude
+from oct_vjepa.finished.member import score_batch
 from oct_vjepa.measures.target import Target
-from oct_vjepa.probes.fitted import FittedProbe
 from oct_vjepa.trials.cases import Case, choose_cases
-from oct_vjepa.trials.judging import Answer, Answers
+from oct_vjepa.trials.judging import Answer
 
-from oct_judge.candidates import Cast
-from oct_judge.question import FinetuneConfig
+from oct_judge.candidates import PRETRAINED
+from oct_judge.findings.localizer import as_arrays, place_window, read_localizers
+from oct_judge.finished.trained import open_trained
+from oct_judge.results import Found
 from oct_judge.study import Study
 
 TINY = 1e-150  # its ratio to 1, turned over, is still a number
-FROZEN_ONLY = "occlusion maps are made of frozen features alone (mode=linear, knn or mlp)"
 
 
 def cases_of(
-    config: FinetuneConfig, study: Study, cast: Cast, answers: Answers, stages: Stages
+    found: Found, run_dir: Path, stages: Stages
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Facts for results.json, and pictures for cases.npz: a B-scan and two maps of each case."""
+    """Facts for results.json, and pictures for cases.npz: a B-scan and two maps of each case.
+
+    Args:
+        found: the answers.
+        run_dir: of the evaluation; what was trained lies there.
+        stages: told of progress.
+    """
+    config, study, cast = found.config, found.study, found.cast
     if not config.compare.maps:
         return {"why_not": "compare.maps=0"}, {}
-    if any(one.probe is None for one in answers[0]):
-        return {"why_not": FROZEN_ONLY}, {}
     told, arrays = [], dict[str, NDArray[Any]]()
-    chosen = chosen_of(study, answers[0], config.compare.maps)
-    for number, (answer, case) in enumerate(chosen):
+    rounds = found.answers[PRETRAINED][0]
+    chosen = chosen_of(study, rounds, config.compare.maps)
+    entries = {case.row: study.examples.volumes.entries[case.row] for _, case in chosen}
+    scans = read_localizers(config.data, entries)
+    for number, (turn, case) in enumerate(chosen):
+        answer = rounds[turn]
         stages("covering volumes", number + 1, len(chosen))
         volume = cast.rows.volumes[case.row]
         spacing = np.asarray(cast.rows.spacings)[case.row]
-        score = scorer(cast, answer, study, case, spacing)
-        found = occlude(volume, cast.family.config.patch_size, score, batch=config.batch_size)
-        plane = shown_plane(found, len(volume))
+        ask = asker(found, answer, turn, run_dir)
+        score = scorer(ask, answer, study.target, case, spacing)
+        seen = occlude(volume, cast.family.config.patch_size, score, batch=config.batch_size)
+        plane = shown_plane(seen, len(volume))
         told.append(
             {"right": case.right, "round": answer.round, "bscan": plane}
-            | facts_of(study, answer, case, found)
+            | facts_of(study, answer, case, seen)
         )
         arrays[f"bscan {number}"] = volume[plane]
         arrays[f"above {number}"] = volume.mean(axis=1).round().astype(np.uint8)
-        arrays[f"front map {number}"] = found.front_YX.astype(np.float32)
-        arrays[f"above map {number}"] = found.above_ZX.astype(np.float32)
+        arrays[f"front map {number}"] = seen.front_YX.astype(np.float32)
+        arrays[f"above map {number}"] = seen.above_ZX.astype(np.float32)
         arrays[f"spacing {number}"] = np.asarray(spacing, np.float64)
+        if case.row in scans:
+            place = place_window(
+                scans[case.row], entries[case.row], volume.shape, seen.above_ZX.shape, plane
+            )
+            arrays |= as_arrays(number, place)
     return {"cases": told}, arrays
 
 
-def chosen_of(study: Study, rounds: list[Answer], count: int) -> list[tuple[Answer, Case]]:
-    """Cases of all rounds of the first seed; their rows are those of the study."""
+def chosen_of(study: Study, rounds: list[Answer], count: int) -> list[tuple[int, Case]]:
+    """Number of the round, and a case of it, of the first seed; rows are those of the study."""
     rows = np.concatenate([one.test_rows for one in rounds])
     scores = np.concatenate([one.test_decided for one in rounds])
     owner = np.repeat(np.arange(len(rounds)), [len(one.test_rows) for one in rounds])
     found = choose_cases(scores, study.target.take(rows), study.panel.people[rows], count)
-    return [(rounds[owner[one.row]], one._replace(row=int(rows[one.row]))) for one in found]
+    return [(int(owner[one.row]), one._replace(row=int(rows[one.row]))) for one in found]
+
+
+Asking = Callable[[NDArray[Any], torch.Tensor | None], NDArray[np.float64]]
+"""Volumes (B, Z, Y, X) and their spacing to scores in which classes weigh alike."""
+
+
+def asker(found: Found, answer: Answer, number: int, run_dir: Path) -> Asking:
+    """Whoever gave the answer of a round, for volumes that are not in the study."""
+    embed, probe = found.cast.embed, answer.probe
+    if probe is None:
+        member = open_trained(found, answer, number, run_dir)
+
+        def by_head(volumes: NDArray[Any], spacing_B3: torch.Tensor | None) -> NDArray[np.float64]:
+            with embed.runtime.autocast():
+                return score_batch([member], volumes, spacing_B3).even_NK
+
+        return _knowing(member.encoder, by_head)
+    encoder = found.cast.family.of(answer.round, answer.seed)
+    blocks, pool = embed.readout.names(encoder.config.depth)[probe.readout]
+
+    def by_probe(volumes: NDArray[Any], spacing_B3: torch.Tensor | None) -> NDArray[np.float64]:
+        with embed.runtime.autocast():
+            features = embed_batch(
+                encoder, volumes, pools=[pool], spacing_B3=spacing_B3, layers=blocks
+            )
+        return probe.predict({probe.readout: features[pool]})
+
+    return _knowing(encoder, by_probe)
+
+
+def _knowing(encoder: Encoder, ask: Asking) -> Asking:
+    """The same, told of spacing only if its encoder wants to know it."""
+    by_length = encoder.config.position_unit == "length"
+    return lambda volumes, spacing_B3: ask(volumes, spacing_B3 if by_length else None)
 
 
 def scorer(
-    cast: Cast, answer: Answer, study: Study, case: Case, spacing: NDArray[Any]
+    ask: Asking, answer: Answer, target: Target, case: Case, spacing: NDArray[Any]
 ) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
     """Volumes to the score that a map is of: log-odds of what was called, a quantity, or a risk.
 
     Of a label that was denied it is the log-odds of its absence.
     """
-    probe = answer.probe
-    assert isinstance(probe, FittedProbe)
-    encoder, embed = cast.family.of(answer.round, answer.seed), cast.embed
-    blocks, pool = embed.readout.names(encoder.config.depth)[probe.readout]
-    target = study.target
     sign = -1.0 if is_denied(target, score_of(answer, case), case) else 1.0
-    by_length = encoder.config.position_unit == "length"
 
     def score(volumes: NDArray[Any]) -> NDArray[np.float64]:
         each = torch.from_numpy(np.tile(np.asarray(spacing, np.float32), (len(volumes), 1)))
-        with embed.runtime.autocast():
-            features = embed_batch(
-                encoder,
-                volumes,
-                pools=[pool],
-                spacing_B3=each if by_length else None,
-                layers=blocks,
-            )
-        scores = probe.predict({probe.readout: features[pool]})
+        scores = ask(volumes, each)
         if not target.is_counted:
             return scores[:, case.output]
         return sign * log_odds(scores, case.output, target)

@@ -37,8 +37,8 @@ def parts_of(study: Study, number: int) -> list[dict[str, Any]]:
     """Volumes and participants of the parts of a round, and participants of each class."""
     one = study.rounds[number]
     found = []
-    for name in ("fit", "validation", "test"):
-        rows = np.flatnonzero(getattr(one, name))
+    for name, part in one.parts.items():
+        rows = np.flatnonzero(part)
         people = study.panel.people[rows]
         found.append(
             {

@@ -43,12 +43,13 @@ class Further:
                 (run_dir / name).unlink(missing_ok=True)
 
 
-def look_further(found: Found, command: str, stages: Stages) -> Further:
+def look_further(found: Found, command: str, run_dir: Path, stages: Stages) -> Further:
     """Everything that results.json says beside scores.
 
     Args:
         found: all answers.
         command: that repeats the run.
+        run_dir: of the evaluation; what was trained lies there.
         stages: told of progress.
     """
     config, study, cast = found.config, found.study, found.cast
@@ -61,7 +62,7 @@ def look_further(found: Found, command: str, stages: Stages) -> Further:
     stages("looking further", 2, 3)
     shortcuts = shortcuts_of(config, study, readouts[readout])
     stages("looking further", 3, 3)
-    cases, pictures = cases_of(config, study, cast, answers, stages)
+    cases, pictures = cases_of(found, run_dir, stages)
     document = {
         "command": command,
         "allow_seen": config.allow_seen,

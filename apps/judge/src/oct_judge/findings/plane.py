@@ -19,10 +19,9 @@ def plane_of(
         found = project_rows(features)
     except ValueError as error:
         return {"why_not": str(error)}, {}
-    one = study.rounds[0]
-    part = np.full(len(features), "", dtype="<U10")
-    for name in ("fit", "validation", "test"):
-        part[getattr(one, name)] = name
+    part = np.full(len(features), "", dtype="<U11")
+    for name, rows in study.rounds[0].parts.items():
+        part[rows] = name
     columns: Mapping[str, NDArray[Any]] = {
         name: study.examples.columns[name]
         for name in study.examples.columns

@@ -87,6 +87,7 @@ def _rounds(config: FinetuneConfig, study: Study, panel: Panel) -> list[Round]:
     settings: dict[str, Any] = {"folds": config.protocol.folds, "seed": config.seed}
     if config.protocol.name == "given":
         one = study.rounds[0]
-        parts = np.where(one.test, "test", np.where(one.fit | one.validation, "train", ""))
+        other = one.fit | one.validation | one.calibrating
+        parts = np.where(one.test, "test", np.where(other, "train", ""))
         return make_rounds("given", panel.target, panel.people, parts=parts, **settings)
     return make_rounds("kfold", panel.target, panel.people, **settings)

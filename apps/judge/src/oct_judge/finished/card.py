@@ -196,7 +196,7 @@ def caveats(about: About) -> list[str]:
     if (promise := results["promise"]) and promise["covered"] < promise["promised"]:
         found.append("- In the test its promise was not kept; see Metrics.")
     if about.kind in ("nominal", "ordinal", "regression") and None in about.threshold.values():
-        found.append("- Too few validation participants to promise anything.")
+        found.append("- Too few participants were left for calibration to promise anything.")
     if len(about.members) > 1:
         found.append(
             "- The metrics are those of its members, each on participants whom it had not seen; "

@@ -2,7 +2,7 @@
 
 Of several seeds the first is kept. Of several rounds all are: each was fitted on other
 participants, nobody is left over to fit one on everybody, and their mean is steadier than any. Its
-temperatures are those of each round's validation; its promise comes from scores of participants
+temperatures are those of each round's calibration; its promise comes from scores of participants
 whom the member that scored them had not seen.
 """
 
@@ -21,7 +21,6 @@ from oct_vjepa.finished.folder import write_about
 from oct_vjepa.finished.member import HEAD_POOL, learn_novelty, save_novelty
 from oct_vjepa.measures.measure import SPECIFICITY, find_thresholds
 from oct_vjepa.measures.units import Units
-from oct_vjepa.probes.answers import priors_of
 from oct_vjepa.scores.conformal import fit_threshold, fit_width
 from oct_vjepa.trials.judging import Answer
 from oct_vjepa.trials.verdict import ALPHA, calibrate, temperature_of
@@ -29,6 +28,7 @@ from oct_vjepa.trials.verdict import ALPHA, calibrate, temperature_of
 from oct_judge.asking import trained_folder
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, iter_volumes
 from oct_judge.finished.card import write_card
+from oct_judge.finished.trained import fit_priors
 from oct_judge.results import Found, best_baseline
 from oct_judge.study import Study
 
@@ -136,15 +136,6 @@ def keep_trained(
     )
 
 
-def fit_priors(found: Found, number: int) -> tuple[float, ...]:
-    """Shares of the classes among the fit rows of a round, if training took them for alike."""
-    target = found.study.target
-    if not target.is_counted or found.config.training.class_weights != "auto":
-        return ()
-    fit = np.flatnonzero(found.study.rounds[number].fit)
-    return tuple(priors_of(target.take(fit)).tolist())
-
-
 def embed_last(encoder: Encoder, cast: Cast) -> NDArray[np.float32]:
     """Mean of the last tokens of every row, which a trained head's novelty is measured in."""
     embed, rows = cast.embed, cast.rows
@@ -190,13 +181,13 @@ def made_for(study: Study) -> MadeFor:
 def unseen_scores(answers: Sequence[Answer], study: Study) -> tuple[Floats, NDArray[np.int64]]:
     """Calibrated scores of rows that their scorer was not fitted on, and the rows.
 
-    Of a single round those of validation, so that the test stays a test; of several rounds those of
-    the tests, of which each row has one (or the mean of several).
+    Of a single round those of calibration, so that the test stays a test; of several rounds those
+    of the tests, of which each row has one (or the mean of several).
     """
     target = study.target
     if len(answers) == 1:
         only = answers[0]
-        return calibrate(only, target, only.validation), only.validation_rows
+        return calibrate(only, target, only.calibration), only.calibration_rows
     sums, times = np.zeros((len(target), answers[0].test.shape[1])), np.zeros(len(target))
     for one in answers:
         sums[one.test_rows] += calibrate(one, target, one.test)

@@ -21,10 +21,7 @@ import torch
 from numpy.typing import NDArray
 from oct_io.space.perturbations import PERTURBATIONS, STRENGTHS, perturb
 from oct_launch import Stages
-from oct_vjepa import Encoder
-from oct_vjepa.finished.about import MemberAbout
-from oct_vjepa.finished.member import Member, score_batch
-from oct_vjepa.heads.build import load_head
+from oct_vjepa.finished.member import score_batch
 from oct_vjepa.measures.measure import HEADLINE
 from oct_vjepa.probes.baselines import BASELINES
 from oct_vjepa.scores.cards import as_plain
@@ -32,7 +29,6 @@ from oct_vjepa.scores.scorecard import headline_interval
 from oct_vjepa.trials.judging import Answer, Answers
 from oct_vjepa.trials.verdict import units_of
 
-from oct_judge.asking import trained_folder
 from oct_judge.candidates import (
     PRETRAINED,
     RANDOM,
@@ -41,7 +37,7 @@ from oct_judge.candidates import (
     iter_volumes,
     random_encoder,
 )
-from oct_judge.finished.keeping import fit_priors
+from oct_judge.finished.trained import open_trained
 from oct_judge.question import FROZEN
 from oct_judge.results import Found, best_baseline
 
@@ -160,15 +156,7 @@ def _by_head(
     found: Found, answer: Answer, number: int, rows: Rows, run_dir: Path
 ) -> tuple[Floats, Floats]:
     """Scores of a trained encoder and head, before their temperature."""
-    study, embed = found.study, found.cast.embed
-    start = found.cast.family.of(answer.round, answer.seed)
-    place = trained_folder(run_dir, PRETRAINED, start, answer.seed, number)
-    member = Member(
-        about=MemberAbout(encoder="encoder", head="head", priors=fit_priors(found, number)),
-        kind=study.target.kind,
-        encoder=Encoder.from_pretrained(place / "encoder", device=embed.runtime.device),
-        head=load_head(place / "head").to(embed.runtime.device),
-    )
+    embed, member = found.cast.embed, open_trained(found, answer, number, run_dir)
     by_length = member.encoder.config.position_unit == "length"
     parts = []
     for first in range(0, len(rows.volumes), embed.batch_size):

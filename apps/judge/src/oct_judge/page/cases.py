@@ -1,6 +1,6 @@
 """Right and wrong cases, and which parts of the scan their answers hang on."""
 
-from oct_report import Page, draw_occlusion, sized
+from oct_report import Page, draw_occlusion, draw_on_localizer, sized
 from oct_report.figures import BScan
 
 from oct_judge.page.reading import Results, number
@@ -11,8 +11,8 @@ READING = (
     "shows where this model’s answer comes from, not where a disease is: parts that matter only "
     "together show nothing, and a cover is something that the model never saw. Left the B-scan, "
     "with parts that go through all B-scans; right the volume from above, with parts that go "
-    "through all depth. Maps are not laid on localizer images: the volumes of a cache no longer "
-    "know them."
+    "through all depth. Where a scan comes with its en-face image and says where its B-scans lie "
+    "on it, the latter is laid on that; the dashed line is the B-scan."
 )
 
 
@@ -47,6 +47,15 @@ def add_cases(page: Page, results: Results) -> None:
             at=(case["bscan"] + 0.5) / len(above),
         )
         page.figure(png, words)
+        if f"localizer {place}" in results.cases:
+            png = draw_on_localizer(
+                results.cases[f"localizer {place}"],
+                results.cases[f"localizer corners {place}"],
+                results.cases[f"above map {place}"],
+                results.cases[f"localizer line {place}"],
+                strongest=float(case["strongest"]),
+            )
+            page.figure(png, f"Case {place + 1} on the localizer of its scan, in the same colours.")
 
 
 def _above(grey: object, z_mm: float, x_mm: float) -> BScan:

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 from oct_report import Axis, Drawing, Line, Page, chart, matrix
+from oct_vjepa.scores.words import word
 
 from oct_judge.candidates import PRETRAINED, RANDOM
-from oct_judge.page.reading import YES_OR_NO, Results, text, word
+from oct_judge.page.reading import YES_OR_NO, Results, text
 
 SHOWN = (PRETRAINED, RANDOM)
 

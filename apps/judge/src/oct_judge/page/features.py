@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from oct_report import Axis, Cloud, Drawing, Page, scatter
+from oct_vjepa.scores.words import word
 
 from oct_judge.page.opening import along_sentence
-from oct_judge.page.reading import Results, text, word
+from oct_judge.page.reading import Results, text
 
 MOST = 10
 """Colours that an eye can tell apart; further values are one."""

@@ -6,9 +6,10 @@ from typing import Any
 
 from oct_report import Page
 from oct_vjepa.measures.units import Interval
+from oct_vjepa.scores.words import word
 
 from oct_judge.candidates import RANDOM
-from oct_judge.page.reading import YES_OR_NO, Results, text, word
+from oct_judge.page.reading import YES_OR_NO, Results, text
 from oct_judge.results import best_baseline, interval_of
 
 TIMES = 100

@@ -5,8 +5,9 @@ from numpy.typing import NDArray
 from oct_report import Axis, Cloud, Drawing, Line, Page, chart, scatter
 from oct_vjepa.scores.agreement import agreement
 from oct_vjepa.scores.survivors import parts_by_rank, survivors
+from oct_vjepa.scores.words import word
 
-from oct_judge.page.reading import Results, number, text, word
+from oct_judge.page.reading import Results, number, text
 from oct_judge.results import interval_of
 
 THIRDS = ("highest third of the risk", "middle third", "lowest third")

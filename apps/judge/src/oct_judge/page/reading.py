@@ -15,20 +15,6 @@ from numpy.typing import NDArray
 from oct_judge.candidates import PRETRAINED
 from oct_judge.results import FORMAT, interval_of
 
-WORDS = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "r2": "R2",
-    "ece": "calibration error",
-    "mae": "mean error",
-    "rmse": "root mean square error",
-    "nll": "log loss",
-    "brier": "Brier score",
-    "f1": "F1",
-    "f1_macro": "F1, macro",
-    "f1_weighted": "F1, weighted",
-    "pearson": "correlation",
-}
 YES_OR_NO = (("false", "true"), ("0", "1"), ("no", "yes"))
 """Classes of a question whose name says what the second is."""
 LARGE = 100
@@ -125,11 +111,6 @@ def text(plain: Sequence[float | None], sign: str = "") -> str:
     if not math.isfinite(found.value) or max(abs(one) for one in found) < LARGE:
         return found.text(sign)
     return f"{found.value:{sign}.4g} ({found.low:{sign}.4g} to {found.high:{sign}.4g})"
-
-
-def word(metric: str) -> str:
-    """What a metric is called."""
-    return WORDS.get(metric, metric.replace("_", " "))
 
 
 def number(value: Any) -> str:

@@ -5,9 +5,10 @@ from typing import Any
 
 from oct_report import Page, strip
 from oct_report.page import Cell
+from oct_vjepa.scores.words import word
 
 from oct_judge.candidates import PRETRAINED
-from oct_judge.page.reading import NOTHING, Results, number, text, word
+from oct_judge.page.reading import NOTHING, Results, number, text
 
 BESIDE = {"nominal": "balanced_accuracy", "ordinal": "balanced_accuracy", "regression": "mae"}
 
@@ -65,7 +66,7 @@ def _add_all_metrics(page: Page, results: Results) -> None:
         page.text(
             f"Sensitivity is read at a specificity of {specificity:.0%}; the threshold comes from "
             f"{results.card['threshold_from']}. Decisions are taken where classes weigh alike, "
-            "probabilities are those at the temperature of validation."
+            "probabilities are those at the temperature that the calibration participants ask for."
         )
     rows = [[one["name"], *(text(one["card"]["metrics"][name]) for name in names)] for one in lines]
     page.table(["features", *(word(name) for name in names)], rows, tight=True)

@@ -5,9 +5,10 @@ from typing import Any
 
 from oct_report import Axis, Drawing, Line, Page, chart, strip
 from oct_report.page import Cell
+from oct_vjepa.scores.words import word
 
 from oct_judge.candidates import PRETRAINED, RANDOM
-from oct_judge.page.reading import NOTHING, Results, text, word
+from oct_judge.page.reading import NOTHING, Results, text
 from oct_judge.results import interval_of
 
 

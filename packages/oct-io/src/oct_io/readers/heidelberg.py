@@ -80,18 +80,41 @@ def read_vol(file: ScanFile) -> OctVolume:
         reason = f"the .vol file is cut off or damaged ({type(error).__name__})"
         raise ScanError(where, "decode", reason) from None
     localizer = np.array(parsed.localizer, dtype=np.uint8)
+    pixel_mm = (parsed.scale_y_slo, parsed.scale_x_slo)
     return complete(
-        voxels, header, where, patterns=file.patterns, layers=layers, localizer=localizer
+        voxels,
+        header,
+        where,
+        patterns=file.patterns,
+        layers=layers,
+        localizer=localizer,
+        localizer_lines=lines_on(_vol_lines(parsed), pixel_mm) if min(pixel_mm) > 0 else None,
     )
 
 
+def _vol_lines(parsed: Any) -> list[tuple[float, float, float, float]]:
+    return [(bscan.start_x, bscan.start_y, bscan.end_x, bscan.end_y) for bscan in parsed.bscans]
+
+
+def lines_on(
+    lines_mm: Sequence[tuple[float, float, float, float]], pixel_mm: tuple[float, float]
+) -> NDArray[np.float32]:
+    """`OctVolume.localizer_lines` of lines in millimetres, (x, y) of start and of end.
+
+    Args:
+        lines_mm: in any order.
+        pixel_mm: size of a pixel of the localizer, (row, column).
+    """
+    xy = np.asarray(lines_mm, dtype=np.float64).reshape(-1, 4)
+    return (xy[:, [1, 0, 3, 2]] / np.tile(pixel_mm, 2)).astype(np.float32)
+
+
 def _describe_vol(file: ScanFile, parsed: Any, sizes: tuple[int, int, int]) -> ScanHeader:
-    starts = [(bscan.start_x, bscan.start_y, bscan.end_x, bscan.end_y) for bscan in parsed.bscans]
     return spectralis_header(
         file,
         sizes,
         pitch=(parsed.scale_y, parsed.scale_x),
-        lines_mm=starts,
+        lines_mm=_vol_lines(parsed),
         pattern=PATTERNS.get(parsed.scan_pattern),
         distance_mm=parsed.distance,
         side=str(parsed.scan_position),

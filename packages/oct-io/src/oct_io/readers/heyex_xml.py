@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
-from oct_io.readers.heidelberg import INVALID, spectralis_header
+from oct_io.readers.heidelberg import INVALID, lines_on, spectralis_header
 from oct_io.readers.stacks import IMAGES, natural_order, read_image, read_images
 from oct_io.scan.file import ScanFile
 from oct_io.scan.outcome import check_bytes, complete
@@ -81,6 +81,7 @@ def read_heyex_xml(file: ScanFile, names: list[str] | None = None) -> OctVolume:
         patterns=file.patterns,
         layers=_layers(notes),
         localizer=_localizer(folder, root, present),
+        localizer_lines=_lines(root, notes),
     )
 
 
@@ -158,6 +159,19 @@ def _layers(notes: list[BscanNote]) -> dict[str, NDArray[np.float32]]:
         if all(note.layers.get(name, absent).shape == absent.shape for note in notes)
     }
     return {name: np.stack(rows) for name, rows in fitting.items()}
+
+
+def _lines(root: Element, notes: list[BscanNote]) -> NDArray[np.float32] | None:
+    """Where the B-scans lie on the en-face image, if the XML says how large its pixels are."""
+    for image in root.iter("Image"):
+        if image.find(".//Start/Coord") is None:
+            try:
+                scale = [float(_text(image, f".//Scale{axis}")) for axis in "YX"]
+            except ValueError:
+                return None
+            if min(scale) > 0:
+                return lines_on([note.line_mm for note in notes], (scale[0], scale[1]))
+    return None
 
 
 def _localizer(folder: ScanFile, root: Element, present: list[str]) -> NDArray[np.uint8] | None:

@@ -99,6 +99,7 @@ def picked(volume: OctVolume, header: ScanHeader, frames: Sequence[int], where: 
         patterns=(part.pattern,),
         layers={name: surface[at] for name, surface in volume.layers.items()},
         localizer=volume.localizer,
+        localizer_lines=None if volume.localizer_lines is None else volume.localizer_lines[at],
         lost_bytes=volume.lost_bytes,
     )
 

@@ -85,6 +85,7 @@ def complete(
     patterns: Sequence[Pattern] = RASTER,
     layers: Layers | None = None,
     localizer: NDArray[np.uint8] | None = None,
+    localizer_lines: NDArray[np.float32] | None = None,
     lost_bytes: str = "",
 ) -> OctVolume:
     """Make a volume of the frames of a file, sorted from superior to inferior.
@@ -96,6 +97,8 @@ def complete(
         patterns: scan patterns that the caller admits.
         layers: surfaces, (bscans, columns) in the order of the file, by the file's words.
         localizer: en-face image.
+        localizer_lines: where the B-scans lie on it, (bscans, 4) in the order of the file; see
+            `OctVolume`.
         lost_bytes: what suggests that bytes of the file are missing.
 
     Raises:
@@ -107,6 +110,7 @@ def complete(
     if (np.diff(order) != 1).any():
         voxels = voxels[order]
         layers = {name: surface[order] for name, surface in (layers or {}).items()}
+        localizer_lines = None if localizer_lines is None else localizer_lines[order]
     return OctVolume(
         voxels=voxels,
         spacing=header.spacing or Spacing(np.nan, header.row_mm, header.column_mm),
@@ -120,6 +124,7 @@ def complete(
         participant_id=header.participant_id,
         layers=with_standard_names(layers or {}),
         localizer=localizer,
+        localizer_lines=localizer_lines,
         bits=min(header.bits, 8 * voxels.itemsize),
         lost_bytes=lost_bytes,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from oct_vjepa.boards.standings import Board, Gap, Standing
 from oct_vjepa.measures.units import Interval
 from oct_vjepa.saving import write_whole
+from oct_vjepa.scores.words import word
 
 NAME = "leaderboard"
 METRICS = {
@@ -18,7 +19,6 @@ METRICS = {
     "concordance": (),
 }
 """What stands in the short table beside the headline."""
-WORDS = {"auroc": "AUROC", "auprc": "AUPRC", "r2": "R2", "mae": "MAE", "ece": "ECE"}
 STYLE = """
 :root { --ink: #1c2430; --soft: #5d6878; --line: #dfe4ea; --wash: #f4f6f9; --accent: #0b6e8f;
   --warn-ink: #7a4b00; --warn: #fff4dc; }
@@ -213,8 +213,3 @@ def rank_text(one: Standing) -> str:
 
 def _gap_cells(gap: Gap | None) -> list[str]:
     return [gap.difference.text("+"), f"{gap.p_holm:.3f}"] if gap else ["", ""]
-
-
-def word(metric: str) -> str:
-    """A metric as people write it."""
-    return WORDS.get(metric, metric.replace("_", " "))

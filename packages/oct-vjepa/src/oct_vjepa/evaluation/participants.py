@@ -71,7 +71,7 @@ def pool_volumes(
         seed: of weights, order and dropout; torch's generator stays where it is.
         balanced: classes weigh alike.
     """
-    rows = np.flatnonzero(one.fit | one.validation | one.test)
+    rows = np.flatnonzero(one.fit | one.validation | one.calibrating | one.test)
     centre, spread = features_ND[one.fit].mean(axis=0), features_ND[one.fit].std(axis=0)
     scaled = (features_ND - centre) / np.where(spread > 1e-12, spread, 1.0)
     sets = _sets(scaled, target, people_N, sides_N, rows)

@@ -88,7 +88,7 @@ class MemberAbout:
         probe: folder of its fitted probe; "" if it has a trained head.
         head: folder of its trained head; "" if it has a probe.
         readout: what the probe reads, such as "last/mean"; of a head the pool for the novelty.
-        temperature: that validation rows asked for; 1 changes nothing.
+        temperature: that calibration rows asked for; 1 changes nothing.
         priors: shares of the classes to which the probabilities of a head are brought, for one that
             was trained with classes alike; empty: as they are.
         round: name of the round that it was fitted in.

@@ -3,7 +3,8 @@
 Features are standardised and rotated once onto their principal axes, at most as many as rows or
 columns; a penalty on squares does not see the rotation, so that is exact. There the curvature of
 all losses here is nearly diagonal, which is what L-BFGS starts from: a few dozen steps do, each of
-them two matrix products for all models at once.
+them two matrix products for all models at once. Features that hardly agree with one another are
+about as diagonal as they are, and are left where they are.
 
 B: models; R: axes, the intercept last; O: outputs of a model.
 """
@@ -22,6 +23,7 @@ MEMORY = 10  # pairs that L-BFGS keeps
 TOLERANCE = 1e-11  # of the loss a row, that a step could still gain
 HALVINGS = 30  # of a step, at most
 _RANK = 1e-12  # of the greatest variance: axes below it are rounding
+_ROUND = 0.25  # of the features: with so many directions of equal spread no axis is worth finding
 
 Loss = Callable[[Floats, NDArray[np.int64]], tuple[Floats, Floats]]
 """Outputs (N, B, O) of the models numbered in the second argument to their losses (B,), and the
@@ -52,6 +54,8 @@ def principal_axes(features_ND: NDArray[Any], *, exact: bool = False) -> Axes:
     wide = x.shape[0] < x.shape[1]
     if not (wide or exact):
         half = torch.from_numpy(x).float()  # any rotation is exact; these axes need not be
+        if _directions(half) > _ROUND * x.shape[1]:
+            return Axes(half.numpy(), mean, scale, np.eye(x.shape[1]))
         turn = torch.linalg.eigh(half.T @ half)[1]
         return Axes((half @ turn).numpy(), mean, scale, turn.double().numpy())
     variance, axes = np.linalg.eigh(x @ x.T if wide else x.T @ x)
@@ -60,6 +64,19 @@ def principal_axes(features_ND: NDArray[Any], *, exact: bool = False) -> Axes:
     if wide:
         turn = x.T @ (turn / np.sqrt(variance[kept]))
     return Axes(x @ turn, mean, scale, turn)
+
+
+def _directions(rows_ND: torch.Tensor) -> float:
+    """About how many directions share the spread of standardised features: tr(C)^2 / tr(C^2).
+
+    The latter from a few random signs (Hutchinson 1990), the same for every call.
+    """
+    rows, width = rows_ND.shape
+    draw = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, (width, 8), generator=draw).to(rows_ND) * 2 - 1
+    turned = rows_ND.T @ (rows_ND @ signs) / rows
+    total = float(rows_ND.square().sum()) / rows
+    return total**2 / max(float(turned.square().sum(dim=0).mean()), 1e-300)
 
 
 def fit_models(

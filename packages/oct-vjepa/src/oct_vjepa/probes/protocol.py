@@ -1,9 +1,10 @@
 """Who is fitted, who chooses and who is tested: rounds of an evaluation, apart by participant.
 
 `make_rounds` gives them for a given split, for folds and for one site left out after another;
-`few_labels` keeps a share of the fit participants.
+`few_labels` keeps a share of the fit participants, `holdout` some of validation for calibration.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,21 @@ class Round(NamedTuple):
     """(N,); for rows that choose among fitted models."""
     test: Truths
     """(N,); for rows that are looked at once."""
+    calibration: Truths | None = None
+    """(N,); for rows that set temperature and thresholds of what was chosen; None: validation."""
+
+    @property
+    def parts(self) -> dict[str, Truths]:
+        """Name to rows of each part that there is; no row is in two."""
+        found = {"fit": self.fit, "validation": self.validation, "test": self.test}
+        if self.calibration is not None:
+            found["calibration"] = self.calibration
+        return found
+
+    @property
+    def calibrating(self) -> Truths:
+        """(N,); rows that set temperature and thresholds, whoever they are."""
+        return self.validation if self.calibration is None else self.calibration
 
 
 def make_rounds(
@@ -227,7 +243,7 @@ def _finish(
     draft: Round, target: Target, people: NDArray[np.int64], folds: int, seed: tuple[int, int]
 ) -> Round:
     """The round with a validation part, if it has none, and refused if a part lacks a class."""
-    name, fit, validation, test = draft
+    name, fit, validation, test, _ = draft
     if not validation.any():
         check_part(target.take(fit), people[fit], f"{name}: fit and validation", least=2)
         marks, members = marks_of(target.take(fit), people[fit])
@@ -272,9 +288,9 @@ def marks_of(
 
 
 def fold_participants(
-    marks_PM: NDArray[np.bool_], folds: int, *, seed: tuple[int, ...]
+    marks_PM: NDArray[np.bool_], folds: int | Sequence[float], *, seed: tuple[int, ...]
 ) -> NDArray[np.int64]:
-    """Part of each participant, (P,), from 0; parts are of about equal size and alike in marks.
+    """Part of each participant, (P,), from 0; `folds` equal parts, or shares, alike in marks.
 
     Iterative stratification (Sechidis, Tsoumakas, Vlahavas 2011): the rarest mark is dealt first,
     to the part that still lacks most of it. Unlike folds by combination of labels, this works where
@@ -283,8 +299,9 @@ def fold_participants(
     draw = np.random.default_rng(seed)
     order = draw.permutation(len(marks_PM))
     marks = marks_PM[order].astype(np.int64)
-    lack = np.tile(marks.sum(axis=0) / folds, (folds, 1))  # of each mark, by part
-    room = np.full(folds, len(marks) / folds)
+    shares = np.full(folds, 1 / folds) if isinstance(folds, int) else np.asarray(folds)
+    lack = np.outer(shares, marks.sum(axis=0))  # of each mark, by part
+    room = shares * len(marks)
     fold = np.full(len(marks), -1)
     left = marks.sum(axis=0)
     while left.any():

@@ -1,8 +1,9 @@
 """Answers with a promise: sets of classes, or ranges, that hold the truth as often as asked.
 
-Split conformal prediction: a threshold from validation rows, applied to others. The promise is an
-average over draws of validation and test rows, and holds only if a validation row is like a test
-row: one row per participant (`metrics.aggregate_units`), drawn from the same people.
+Split conformal prediction: a threshold from some rows, applied to others. The promise is an average
+over draws of both, and holds only if they are alike: one row per participant
+(`measures.units.aggregate_units`), drawn from the same people, and not those who chose the model
+(`probes.holdout`).
 """
 
 from typing import NamedTuple
@@ -18,7 +19,7 @@ METHODS = ("lac", "aps")
 def fit_threshold(
     scores_NC: Floats, labels_N: NDArray[np.int64], alpha: float, *, method: str = "lac"
 ) -> float:
-    """How unlikely a class may be and still be in the set; of validation rows.
+    """How unlikely a class may be and still be in the set; of calibration rows.
 
     Args:
         scores_NC: probabilities of the classes.
@@ -80,7 +81,7 @@ def measure_sets(sets_NC: NDArray[np.bool_], labels_N: NDArray[np.int64]) -> Cov
 
 
 def fit_width(predicted_N: Floats, true_N: Floats, alpha: float) -> float:
-    """Half the width of the range about a predicted quantity, in its unit; of validation rows.
+    """Half the width of the range about a predicted quantity, in its unit; of calibration rows.
 
     Raises:
         ValueError: an alpha outside 0 to 1, or no rows.

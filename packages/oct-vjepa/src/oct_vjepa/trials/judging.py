@@ -45,13 +45,17 @@ class Answer:
     Attributes:
         round: name of the round.
         seed: of the fit.
-        validation_rows: numbers of the validation rows.
+        validation_rows: numbers of the validation rows, which chose the model.
+        calibration_rows: numbers of the rows that set its temperature and thresholds; where nobody
+            was set apart for it, those of validation.
         test_rows: numbers of the test rows.
         validation: scores of the validation rows, as `Target.kind` says; probabilities for classes
             as frequent as in the fit.
+        calibration: those of the calibration rows.
         test: those of the test rows.
         validation_decided: scores of the validation rows in which all classes weigh alike, so that
             the greatest is the choice of the best balanced accuracy.
+        calibration_decided: those of the calibration rows.
         test_decided: those of the test rows.
         chosen: what validation chose, with its value there.
         candidates: what it was chosen from, each with its value on validation.
@@ -63,10 +67,13 @@ class Answer:
     round: str
     seed: int
     validation_rows: NDArray[np.int64]
+    calibration_rows: NDArray[np.int64]
     test_rows: NDArray[np.int64]
     validation: Floats
+    calibration: Floats
     test: Floats
     validation_decided: Floats
+    calibration_decided: Floats
     test_decided: Floats
     chosen: Mapping[str, object] = field(default_factory=dict)
     candidates: Sequence[Mapping[str, object]] = ()
@@ -84,29 +91,41 @@ def answer_of_scores(
     """What a model that was trained elsewhere says in a round.
 
     Args:
-        scores_NK: of all rows; those that are neither validation nor test are not read.
+        scores_NK: of all rows; those that were only fitted on are not read.
         target: the question.
         one: the round.
         seed: of the training.
         balanced: classes weighed alike in it, so that probabilities are set right for their shares.
         told: further fields of the answer.
     """
-    validation, test = np.flatnonzero(one.validation), np.flatnonzero(one.test)
-    sides = {"validation": scores_NK[validation], "test": scores_NK[test]}
+    parts = parts_of(one)
+    sides = {name: scores_NK[rows] for name, rows in parts.items()}
     likely = sides
     if balanced and target.is_counted:
         priors = priors_of(target.take(np.flatnonzero(one.fit)))
         likely = {name: shift_priors(target.kind, side, priors) for name, side in sides.items()}
-    return Answer(
-        round=one.name,
-        seed=seed,
-        validation_rows=validation,
-        test_rows=test,
-        validation=likely["validation"],
-        test=likely["test"],
-        validation_decided=sides["validation"],
-        test_decided=sides["test"],
-        **told,
+    return Answer(round=one.name, seed=seed, **_fields(parts, likely, sides), **told)
+
+
+def parts_of(one: Round) -> dict[str, NDArray[np.int64]]:
+    """Numbers of the rows of a round that are asked, not fitted on, by what they are for."""
+    return {
+        "validation": np.flatnonzero(one.validation),
+        "calibration": np.flatnonzero(one.calibrating),
+        "test": np.flatnonzero(one.test),
+    }
+
+
+def _fields(
+    parts: Mapping[str, NDArray[np.int64]],
+    likely: Mapping[str, Floats],
+    decided: Mapping[str, Floats],
+) -> dict[str, Any]:
+    """Rows and scores of each part, as `Answer` calls them."""
+    return (
+        {f"{name}_rows": rows for name, rows in parts.items()}
+        | dict(likely)
+        | {f"{name}_decided": scores for name, scores in decided.items()}
     )
 
 
@@ -140,19 +159,14 @@ def answer_frozen(
         readouts = candidate.readouts(one, seed)
         probe = fit_grid(kind, readouts, target, groups, one, grid, balanced=balanced, seed=seed)
         features = readouts[probe.readout]
-        sides = {
-            name: {key: rows[part] for key, rows in readouts.items() if key == probe.readout}
-            for name, part in (("validation", one.validation), ("test", one.test))
-        }
+        parts = parts_of(one)
+        sides = {name: {probe.readout: features[rows]} for name, rows in parts.items()}
+        likely = {name: probe.predict(own, at_fit_priors=True) for name, own in sides.items()}
+        decided = {name: probe.predict(own) for name, own in sides.items()}
         yield Answer(
             round=one.name,
             seed=seed,
-            validation_rows=np.flatnonzero(one.validation),
-            test_rows=np.flatnonzero(one.test),
-            validation=probe.predict(sides["validation"], at_fit_priors=True),
-            test=probe.predict(sides["test"], at_fit_priors=True),
-            validation_decided=probe.predict(sides["validation"]),
-            test_decided=probe.predict(sides["test"]),
+            **_fields(parts, likely, decided),
             chosen=probe.chosen,
             candidates=probe.candidates,
             novelty=strangeness(features, one),

@@ -1,7 +1,8 @@
 """From answers to what a reviewer reads: scores by participant, calibrated, with a promise kept.
 
-Probabilities are those at the temperature that validation asks for; decisions are taken from scores
-in which classes weigh alike. Nothing here looks at a test row before everything is chosen.
+Probabilities are those at the temperature that the calibration rows ask for, which also set
+thresholds and promises: those set apart for it, or else those of validation. Decisions are taken
+from scores in which classes weigh alike. Nothing here looks at a test row before all is chosen.
 """
 
 from collections.abc import Sequence
@@ -63,10 +64,10 @@ class Panel:
 
 
 def temperature_of(answer: Answer, target: Target) -> float:
-    """Temperature that the validation rows ask for; 1 where scores are no probabilities."""
+    """Temperature that the calibration rows ask for; 1 where scores are no probabilities."""
     if not target.is_counted:
         return 1.0
-    return fit_temperature(answer.validation, target.values[answer.validation_rows])
+    return fit_temperature(answer.calibration, target.values[answer.calibration_rows])
 
 
 def calibrate(answer: Answer, target: Target, scores: Floats) -> Floats:
@@ -78,13 +79,13 @@ def calibrate(answer: Answer, target: Target, scores: Floats) -> Floats:
 
 
 def units_of(answers: Answers, panel: Panel, *, part: str = "test") -> list[list[Units]]:
-    """Rows joined to participants, at the temperature of validation: what scorecards take.
+    """Rows joined to participants, at the temperature of the answer: what scorecards take.
 
     Args:
         answers: of one candidate.
         panel: whose rows.
-        part: test or validation; test_decided or validation_decided for scores to choose by, as
-            they are.
+        part: test, validation or calibration; with _decided behind it, scores to choose by, as they
+            are.
     """
     rows = f"{part.removesuffix('_decided')}_rows"
     return [
@@ -126,7 +127,7 @@ def card_of(
             units_of(answers, panel, part=f"test{suffix}"),
             target.kind,
             target.names,
-            validation=units_of(answers, panel, part=f"validation{suffix}"),
+            validation=units_of(answers, panel, part=f"calibration{suffix}"),
             **settings,
         )
 
@@ -158,17 +159,22 @@ class Promise:
         size: classes in a set, or the width of a range in the unit of the quantity.
         single: share of sets that name one class alone: cases that need not be deferred.
         empty: share of sets without a class.
+        apart: the participants who set the thresholds had no part in choosing the model; otherwise
+            the promise is a few points too good.
+        calibrated: participants who set a threshold, the fewest of all rounds.
     """
 
     promised: float
     covered: float
     size: float
+    apart: bool
+    calibrated: int
     single: float | None = None
     empty: float | None = None
 
 
 def promise_of(answers: Answers, panel: Panel, *, alpha: float = ALPHA) -> Promise | None:
-    """Split conformal prediction with thresholds of the validation participants.
+    """Split conformal prediction with thresholds of the calibration participants.
 
     Returns:
         None for questions that have no such promise here: several labels, and times.
@@ -177,28 +183,29 @@ def promise_of(answers: Answers, panel: Panel, *, alpha: float = ALPHA) -> Promi
     if kind not in ("nominal", "ordinal", "regression"):
         return None
     found = []
-    tested = zip(units_of(answers, panel), units_of(answers, panel, part="validation"), strict=True)
-    for tests, validations in tested:
-        for test, validation in zip(tests, validations, strict=True):
+    setting = units_of(answers, panel, part="calibration")
+    for tests, calibrations in zip(units_of(answers, panel), setting, strict=True):
+        for test, calibration in zip(tests, calibrations, strict=True):
             if kind == "regression":
-                width = fit_width(validation.scores_NC[:, 0], validation.labels_N, alpha)
+                width = fit_width(calibration.scores_NC[:, 0], calibration.labels_N, alpha)
                 ranges = prediction_ranges(test.scores_NC[:, 0], width)
                 found.append((measure_ranges(ranges, test.labels_N), 2 * width, np.nan, np.nan))
             else:
-                threshold = fit_threshold(validation.scores_NC, validation.labels_N, alpha)
+                threshold = fit_threshold(calibration.scores_NC, calibration.labels_N, alpha)
                 sets = prediction_sets(test.scores_NC, threshold)
                 kept = measure_sets(sets, test.labels_N)
                 found.append((kept.covered, kept.size, kept.single, kept.empty))
-    covered, size, single, empty = np.mean(found, axis=0)
-    if kind == "regression":
-        return Promise(promised=1 - alpha, covered=float(covered), size=float(size))
-    return Promise(
-        promised=1 - alpha,
-        covered=float(covered),
-        size=float(size),
-        single=float(single),
-        empty=float(empty),
+    covered, size, single, empty = (float(one) for one in np.mean(found, axis=0))
+    apart = not any(
+        np.intersect1d(one.calibration_rows, one.validation_rows).size
+        for rounds in answers
+        for one in rounds
     )
+    calibrated = min(len(one.labels_N) for rounds in setting for one in rounds)
+    told: dict[str, Any] = {"covered": covered, "size": size}
+    if kind != "regression":
+        told |= {"single": single, "empty": empty}
+    return Promise(promised=1 - alpha, apart=apart, calibrated=calibrated, **told)
 
 
 def values_by_person(values_N: NDArray[np.str_], people: NDArray[np.int64]) -> NDArray[np.str_]:
