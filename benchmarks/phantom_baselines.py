@@ -16,7 +16,7 @@ features of the two eyes.
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
