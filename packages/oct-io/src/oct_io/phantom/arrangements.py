@@ -56,7 +56,7 @@ ARRANGEMENTS = {
         pitch_mm=(1.2, 0.85),
         share=0.6,
         bare_mm=0.75,
-        contrast_db=5.0,
+        contrast_db=3.5,
     ),
     "misplaced": Arrangement(
         top="inl",
@@ -75,7 +75,7 @@ ARRANGEMENTS = {
         pitch_mm=(0.9, 0.5),
         share=0.7,
         bare_mm=0.0,
-        contrast_db=4.0,
+        contrast_db=3.0,
         wedge=True,
     ),
     "asymmetry": Arrangement(

@@ -262,6 +262,17 @@ def _rows_below(grid: Grid, surface_um: Array) -> slice:
     return slice(int(np.searchsorted(grid.row_um, highest)), None)
 
 
+def _rows_across(grid: Grid, upper_um: Array, lower_um: Array) -> slice:
+    """Rows between the highest point of one surface and the lowest of another, and one beside.
+
+    Above them all is above both surfaces, below them below both, to the last bit.
+    """
+    step_um = 1000 * grid.spacing.row
+    ends = (upper_um.min() - step_um, lower_um.max() + step_um)
+    first, last = np.searchsorted(grid.row_um, ends)
+    return slice(int(first), int(last))
+
+
 def _below(grid: Grid, surface_um: Array, rows: slice = slice(None)) -> Array:
     """Share of each voxel below a surface, (bscans, rows, columns); 0 above, 1 below."""
     step_um = np.float32(grid.spacing.row * 1000)
@@ -277,10 +288,12 @@ def _fill(grid: Grid, surfaces_um: Array, retina: Retina) -> Array:
     out = np.full(grid.shape, level["vitreous"], np.float32)
     above = level["vitreous"]
     for name, surface in zip(SURFACES, surfaces_um, strict=True):
-        rows = _rows_below(grid, surface)
+        rows = _rows_across(grid, surface, surface)
         share = _below(grid, surface, rows)
-        share *= np.float32(level[name] - above)
+        change = np.float32(level[name] - above)
+        share *= change
         out[:, rows] += share
+        out[:, rows.stop :] += change
         above = level[name]
     return out
 
@@ -337,8 +350,10 @@ def _paint_cysts(
         if not len(columns):
             continue
         at = slice(columns[0], columns[-1] + 1)
-        share = _below(grid, (middle - height)[:, at]) - _below(grid, (middle + height)[:, at])
-        np.maximum(inside[:, :, at], share, out=inside[:, :, at])
+        upper, lower = (middle - height)[:, at], (middle + height)[:, at]
+        rows = _rows_across(grid, upper, lower)
+        share = _below(grid, upper, rows) - _below(grid, lower, rows)
+        np.maximum(inside[:, rows, at], share, out=inside[:, rows, at])
     backscatter *= 1 - inside
     backscatter += np.float32(decibels(-28.0)) * inside
     return inside > 0.5
