@@ -56,7 +56,7 @@ ARRANGEMENTS = {
         pitch_mm=(1.2, 0.85),
         share=0.6,
         bare_mm=0.75,
-        contrast_db=3.5,
+        contrast_db=3.5,  # with 5, AUROC .67 of a random layer: third moments are left
     ),
     "misplaced": Arrangement(
         top="inl",
@@ -75,7 +75,7 @@ ARRANGEMENTS = {
         pitch_mm=(0.9, 0.5),
         share=0.7,
         bare_mm=0.0,
-        contrast_db=3.0,
+        contrast_db=3.0,  # with 4, AUROC .63 of it; third moments grow with the cube
         wedge=True,
     ),
     "asymmetry": Arrangement(
