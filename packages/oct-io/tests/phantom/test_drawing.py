@@ -14,8 +14,8 @@ from oct_io.phantom import (
     draw_phantom,
     draw_phantom_with_truth,
 )
+from oct_io.phantom.devices import _gamma, _normal
 from oct_io.phantom.lesions import THIN_FRACTION
-from oct_io.phantom.speckle import _gamma, _normal
 from oct_io.space.resample import WINDOWS, resample
 
 SMALL = Phantom(shape=(6, 80, 48))

@@ -173,10 +173,13 @@ def test_the_command_takes_all_of_it(tmp_path, capsys):
     options = (
         "--participants 8 --scale 0.04 --devices cirrus_mac_oct,triton_3d_radial_oct --layout v3 "
         "--codec jpegls,rle --corrupt --odd-manifest --effect 1.5 --confounder device=0.3 "
-        "--confounder site=1 --site-gain-db 2 --jobs 1"
+        "--confounder site=1 --site-gain-db 2 --jobs 1 --arrangements all --gain-sd-db 1.5 "
+        "--roll-off-sd-db-per-mm 1"
     )
     assert main(["phantom", str(out), *options.split()]) == 0
     spec = json.loads((out / "phantom.json").read_text())["tree"]
+    assert spec["arrangements"] == ["inverted", "misplaced", "texture", "asymmetry"]
+    assert (spec["gain_sd_db"], spec["roll_off_sd_db_per_mm"]) == (1.5, 1.0)
     assert (spec["device_confounding"], spec["site_confounding"]) == (0.3, 1.0)
     assert spec["manifest_version"] == 3
     assert (out / "t" / "participants.tsv").read_text().startswith("person_id\t")

@@ -15,6 +15,8 @@ SAME_NAME = (
         "odd_files",
         "confounded",
         "site_gain_db",
+        "gain_sd_db",
+        "roll_off_sd_db_per_mm",
         "devices_per_participant",
     ),
 )
@@ -48,6 +50,11 @@ def add(commands: Commands) -> None:
 
 def _add_trouble(command: argparse.ArgumentParser) -> None:
     command.add_argument("--effect", type=float, help="size of all lesions; 0 draws none")
+    command.add_argument(
+        "--arrangements",
+        metavar="NAME,NAME",
+        help="add lesions that are only another order of parts; `all` for all",
+    )
     command.add_argument("--null", action="store_true", help="labels say nothing of the voxels")
     command.add_argument(
         "--confounder",
@@ -58,6 +65,10 @@ def _add_trouble(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--confounded", metavar="LABEL", help="that label; fluid if not given")
     command.add_argument("--site-gain-db", type=float, help="difference in brightness of sites")
+    command.add_argument("--gain-sd-db", type=float, help="in brightness from scan to scan")
+    command.add_argument(
+        "--roll-off-sd-db-per-mm", type=float, help="in loss of light with depth from scan to scan"
+    )
     command.add_argument("--corrupt", action="store_true", help="spoil one scan in each way")
     command.add_argument("--odd-manifest", action="store_true", help="as real ones can be")
     command.add_argument("--odd-files", action="store_true", help="as other converters write them")
@@ -75,6 +86,7 @@ def _run(options: argparse.Namespace) -> None:
 def _fields(options: argparse.Namespace) -> dict[str, Any]:
     """Fields of `PhantomTree` that the options set."""
     from oct_io.dicom.encoding import CODECS
+    from oct_io.phantom.arrangements import ARRANGEMENTS
     from oct_io.phantom.scanners import SCANNERS
 
     found = {name: getattr(options, name) for name in SAME_NAME if getattr(options, name)}
@@ -90,6 +102,10 @@ def _fields(options: argparse.Namespace) -> dict[str, Any]:
     if options.codec:
         names = [name for name in CODECS if name != "jpeg"]  # those that lose nothing
         found["codecs"] = tuple(names if options.codec == "all" else options.codec.split(","))
+    if options.arrangements:
+        known = tuple(ARRANGEMENTS)
+        asked = known if options.arrangements == "all" else options.arrangements.split(",")
+        found["arrangements"] = tuple(asked)
     for text in options.confounder:
         name, _, share = text.partition("=")
         if name not in CONFOUNDERS or not _is_number(share):

@@ -1,8 +1,9 @@
 """Made-up retinas: volumes with known layers and lesions, and whole trees of them as DICOM.
 
 `drawing` makes one volume: `retina` its layers, `structures` and `lesions` what is in them,
-`speckle` and `devices` how a scanner sees it. `tree` writes a data set that `specification`
-describes: `scans`, `tables` and `history` what is in it, `nuisance` and `faults` what goes wrong.
+`arrangements` lesions that are only another order of parts, `devices` how a scanner sees it. `tree`
+writes a data set that `specification` describes: `scans`, `tables` and `history` what is in it,
+`nuisance` and `faults` what goes wrong.
 The source, the commands and tests import this wing; it writes DICOM and never reads anything.
 """
 

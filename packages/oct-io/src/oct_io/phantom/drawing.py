@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.dicom.layout import CIRCLE_RADIUS_MM
-from oct_io.phantom.devices import Device, three_counts, three_sizes
+from oct_io.phantom.arrangements import ARRANGEMENTS, Mark, lay_marks, paint_marks
+from oct_io.phantom.devices import Device, decibels, form_image, three_counts, three_sizes
 from oct_io.phantom.grid import Array, Grid, smooth_noise, stream
 from oct_io.phantom.lesions import (
     Cyst,
@@ -19,7 +20,6 @@ from oct_io.phantom.lesions import (
 )
 from oct_io.phantom.retina import LAYERS, SURFACES, Anatomy, Retina, draw_retina, stack_surfaces
 from oct_io.phantom.scanners import find_device, fit_anatomy, is_disc, protocol_of
-from oct_io.phantom.speckle import decibels, form_image
 from oct_io.phantom.structures import carve_disc, disc_grid, draw_vessels, radial_grid
 from oct_io.threads import one_thread
 from oct_io.volume import OctVolume, Pattern, Spacing
@@ -47,6 +47,9 @@ class Phantom:
     thin: bool = False
     """Thinning of nerve fibre, ganglion cell and inner plexiform layers."""
 
+    arranged: dict[str, bool] = field(default_factory=dict)
+    """Marks of `arrangements.ARRANGEMENTS` to draw, and whether they are laid as in an ill eye."""
+
     study_group: int = 0
     """0 to 3: thinning by a few micrometres, and more hyper-reflective foci."""
 
@@ -69,6 +72,9 @@ class Phantom:
     gain_db: float = 0.0
     """Brighter by so much than the device usually is; a nuisance that says nothing of the eye."""
 
+    roll_off_db_per_mm: float = 0.0
+    """Light lost with depth beyond what the device usually loses; another nuisance."""
+
     bits: int = 8
     """8 or 16 a voxel."""
 
@@ -90,8 +96,11 @@ class Phantom:
             raise ValueError(f"phantom.scale ({self.scale}) must lie above 0 and be at most 1")
         if self.bits not in (8, 16):
             raise ValueError(f"phantom.bits ({self.bits}) must be 8 or 16")
-        if not np.isfinite(self.gain_db):
-            raise ValueError(f"phantom.gain_db ({self.gain_db}) must be a number")
+        for name in ("gain_db", "roll_off_db_per_mm"):
+            if not np.isfinite(getattr(self, name)):
+                raise ValueError(f"phantom.{name} ({getattr(self, name)}) must be a number")
+        if not set(self.arranged) <= set(ARRANGEMENTS):
+            raise ValueError(f"phantom.arranged {self.arranged} must name {tuple(ARRANGEMENTS)}")
         if self.shape is not None:
             self.shape = three_counts("phantom.shape", self.shape)
         if self.extent_mm is not None:
@@ -148,6 +157,8 @@ class PhantomTruth:
         fluid: (bscans, rows, columns), voxels whose centre lies in a cyst.
         drusen_um: (bscans, columns), height of the drusen.
         shadow: (bscans, columns), share of light that vessels take from what lies below.
+        marks: name of an arrangement -> its marks.
+        fovea_mm: place of the fovea, along B-scans' normal and towards the nose.
     """
 
     surfaces_um: Array
@@ -155,6 +166,8 @@ class PhantomTruth:
     fluid: NDArray[np.bool_]
     drusen_um: Array
     shadow: Array
+    marks: dict[str, list[Mark]]
+    fovea_mm: tuple[float, float]
 
 
 def draw_phantom(spec: Phantom, seed: int) -> OctVolume:
@@ -172,7 +185,11 @@ def draw_phantom_with_truth(spec: Phantom, seed: int) -> tuple[OctVolume, Phanto
         raise ValueError(f"seed ({seed}) must be zero or more")
     device, grid = find_device(spec.device), spec.grid
     black, white = device.window_db
-    shown = replace(device, window_db=(black - spec.gain_db, white - spec.gain_db))
+    shown = replace(
+        device,
+        window_db=(black - spec.gain_db, white - spec.gain_db),
+        roll_off_db_per_mm=device.roll_off_db_per_mm + spec.roll_off_db_per_mm,
+    )
     with one_thread():
         backscatter, truth = _backscatter(spec, grid, seed, device.texture_db)
     rng = stream(seed, "acquisition", spec.laterality, device.name, spec.acquisition)
@@ -217,6 +234,15 @@ def _backscatter(
     _shade_choroid(backscatter, grid, surfaces, seed, spec.laterality)
     vessels.darken(backscatter, grid)
     _paint_foci(backscatter, grid, surfaces, retina, spec, seed)
+    marks = {
+        name: lay_marks(name, seed, spec.laterality, other=other)
+        for name, other in spec.arranged.items()
+    }
+    fovea_mm = (
+        float(grid.bscan_mm[0, 0] - retina.bscan_mm[0, 0]),
+        float(grid.nasal_mm[0, 0] - retina.nasal_mm[0, 0]),
+    )
+    paint_marks(backscatter, grid, surfaces, marks, fovea_mm=fovea_mm, effect=spec.effect)
     fluid = _paint_cysts(backscatter, grid, surfaces, list(zip(cysts, heights, strict=True)))
     _add_texture(backscatter, grid, texture_db, stream(seed, "texture", spec.laterality))
     return backscatter, PhantomTruth(
@@ -225,6 +251,8 @@ def _backscatter(
         fluid=fluid,
         drusen_um=thickness["druse"],
         shadow=vessels.shadow,
+        marks=marks,
+        fovea_mm=fovea_mm,
     )
 
 
@@ -232,6 +260,17 @@ def _rows_below(grid: Grid, surface_um: Array) -> slice:
     """Rows that reach below a surface somewhere; nothing that it bounds lies in the others."""
     highest = surface_um.min() - 1000 * grid.spacing.row
     return slice(int(np.searchsorted(grid.row_um, highest)), None)
+
+
+def _rows_across(grid: Grid, upper_um: Array, lower_um: Array) -> slice:
+    """Rows between the highest point of one surface and the lowest of another, and one beside.
+
+    Above them all is above both surfaces, below them below both, to the last bit.
+    """
+    step_um = 1000 * grid.spacing.row
+    ends = (upper_um.min() - step_um, lower_um.max() + step_um)
+    first, last = np.searchsorted(grid.row_um, ends)
+    return slice(int(first), int(last))
 
 
 def _below(grid: Grid, surface_um: Array, rows: slice = slice(None)) -> Array:
@@ -249,10 +288,12 @@ def _fill(grid: Grid, surfaces_um: Array, retina: Retina) -> Array:
     out = np.full(grid.shape, level["vitreous"], np.float32)
     above = level["vitreous"]
     for name, surface in zip(SURFACES, surfaces_um, strict=True):
-        rows = _rows_below(grid, surface)
+        rows = _rows_across(grid, surface, surface)
         share = _below(grid, surface, rows)
-        share *= np.float32(level[name] - above)
+        change = np.float32(level[name] - above)
+        share *= change
         out[:, rows] += share
+        out[:, rows.stop :] += change
         above = level[name]
     return out
 
@@ -309,8 +350,10 @@ def _paint_cysts(
         if not len(columns):
             continue
         at = slice(columns[0], columns[-1] + 1)
-        share = _below(grid, (middle - height)[:, at]) - _below(grid, (middle + height)[:, at])
-        np.maximum(inside[:, :, at], share, out=inside[:, :, at])
+        upper, lower = (middle - height)[:, at], (middle + height)[:, at]
+        rows = _rows_across(grid, upper, lower)
+        share = _below(grid, upper, rows) - _below(grid, lower, rows)
+        np.maximum(inside[:, rows, at], share, out=inside[:, rows, at])
     backscatter *= 1 - inside
     backscatter += np.float32(decibels(-28.0)) * inside
     return inside > 0.5

@@ -60,11 +60,16 @@ def shuffle_lesions(people: Sequence[Person], seed: int) -> list[Person]:
     Tables that keep the old lesions then say nothing about the voxels.
     """
     order = stream(seed, "null").permutation(len(people))
-    names = ("study_group", *LESIONS)
+    names = ("study_group", *LESIONS, "arranged")
     return [
         replace(person, **{name: getattr(people[other], name) for name in names})
         for person, other in zip(people, order, strict=True)
     ]
+
+
+def scan_nuisance(seed: int, scan: str, sd: float, what: str) -> float:
+    """How much a display setting differs in one scan of a person, whatever the labels say."""
+    return sd * float(stream(seed, "nuisance", what, scan).standard_normal()) if sd else 0.0
 
 
 def site_gain_db(person: Person, gain_db: float) -> float:

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from oct_io.dicom.encoding import OFFSET_TABLES
 from oct_io.dicom.layout import FileStyle
 from oct_io.dicom.writer import localizer_uid, sop_instance_uid
+from oct_io.phantom.arrangements import shown_by
 from oct_io.phantom.drawing import Phantom
 from oct_io.phantom.grid import stream
-from oct_io.phantom.nuisance import pick_devices, site_gain_db
+from oct_io.phantom.nuisance import pick_devices, scan_nuisance, site_gain_db
 from oct_io.phantom.scanners import find_device
 from oct_io.phantom.specification import PhantomTree
 from oct_io.phantom.tables import Person, manifest_row
@@ -107,6 +108,7 @@ def list_scans(tree: PhantomTree, people: Sequence[Person], drawn: Sequence[Pers
 
 
 def _phantom(tree: PhantomTree, person: Person, device: str, laterality: str) -> Phantom:
+    scan, gain_sd, loss_sd = f"{device} {laterality}", tree.gain_sd_db, tree.roll_off_sd_db_per_mm
     return Phantom(
         device=device,
         laterality=laterality,
@@ -118,7 +120,10 @@ def _phantom(tree: PhantomTree, person: Person, device: str, laterality: str) ->
         shape=tree.shape,
         extent_mm=tree.extent_mm,
         scale=tree.scale,
-        gain_db=site_gain_db(person, tree.site_gain_db),
+        gain_db=site_gain_db(person, tree.site_gain_db)
+        + scan_nuisance(person.seed, scan, gain_sd, "gain"),
+        roll_off_db_per_mm=scan_nuisance(person.seed, scan, loss_sd, "roll-off"),
+        arranged=dict(shown_by(person, tree.arrangements, laterality)),
         bits=tree.bits,
         participant_id=person.id,
     )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from oct_io.dicom.encoding import check_codec
+from oct_io.phantom.arrangements import ARRANGEMENTS
 from oct_io.phantom.drawing import Phantom
 from oct_io.phantom.nuisance import LABELS
 from oct_io.phantom.scanners import find_device
@@ -31,6 +32,11 @@ class PhantomTree:
 
     lesion_prevalence: float = 0.5
     """Share of participants with each lesion; the three are drawn independently."""
+
+    arrangements: tuple[str, ...] = ()
+    """Lesions to add that no amount of bright or dark tells, only its order: of `ARRANGEMENTS` in
+    `oct_io.phantom.arrangements`. Each is a column of the label table; healthy eyes get its marks
+    as well, laid otherwise. Without any, voxels and tables are as ever."""
 
     effect: float = 1.0
     """Size of lesions and of what marks a study group; 0 keeps the labels and draws nothing."""
@@ -84,6 +90,12 @@ class PhantomTree:
     """How much darker the first site displays its scans than the second, and the third brighter;
     without it a site cannot be seen."""
 
+    gain_sd_db: float = 0.0
+    """How much brighter or darker one scan is displayed than the next, whatever it shows."""
+
+    roll_off_sd_db_per_mm: float = 0.0
+    """How much the loss of light with depth differs from scan to scan beside that of devices."""
+
     annotations: bool = False
     """Write the truth beside each scan, `..._mask.dcm` with its fluid as a DICOM segmentation and
     `..._layers.npz` with its layer boundaries, and name both in the manifest."""
@@ -106,6 +118,9 @@ class PhantomTree:
         _require(sound, "split_fractions", fractions, "three shares that add up to 1")
         prevalence = self.lesion_prevalence
         _require(0 <= prevalence <= 1, "lesion_prevalence", prevalence, "between 0 and 1")
+        self.arrangements = chosen = tuple(self.arrangements)
+        known = set(chosen) <= set(ARRANGEMENTS) and len(set(chosen)) == len(chosen)
+        _require(known, "arrangements", chosen, f"different names of {tuple(ARRANGEMENTS)}")
         distinct = 0 < len(self.devices) == len(set(self.devices))
         _require(distinct, "devices", self.devices, "one or more different names")
         per = self.devices_per_participant
@@ -115,6 +130,8 @@ class PhantomTree:
         _require(self.jobs >= 0, "jobs", self.jobs, "zero or more")
         self._check_files()
         _require(self.confounded in LABELS, "confounded", self.confounded, f"one of {LABELS}")
+        for name in ("gain_sd_db", "roll_off_sd_db_per_mm"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "zero or more")
         for name in ("device_confounding", "site_confounding"):
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "between 0 and 1")
         largest = self.site_confounding == 0 or self.participants <= 999

@@ -59,6 +59,7 @@ class Person:
     fluid: bool
     drusen: bool
     thin: bool
+    arranged: tuple[str, ...] = ()  # labels of `arrangements` that hold
 
 
 def draw_people(
@@ -154,8 +155,8 @@ def manifest_row(
     return values
 
 
-def participant_row(person: Person) -> dict[str, str]:
-    """One line of participants.tsv without the id."""
+def participant_row(person: Person, arrangements: Sequence[str] = ()) -> dict[str, str]:
+    """One line of participants.tsv without the id, with a column for each of `arrangements`."""
     row = dict.fromkeys(PARTICIPANT_COLUMNS, "FALSE")  # no modality but retinal_oct
     return row | {
         "clinical_site": SITES[person.id[0]],
@@ -165,6 +166,7 @@ def participant_row(person: Person) -> dict[str, str]:
         "recommended_split": person.split,
         "retinal_oct": "TRUE",
         **{name: str(getattr(person, name)).upper() for name in LESIONS},
+        **{name: str(name in person.arranged).upper() for name in arrangements},
     }
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from oct_io.dicom.writer import write_dicom
 from oct_io.errors import TreeError
 from oct_io.interrupts import uninterrupted
+from oct_io.phantom.arrangements import arrange
 from oct_io.phantom.drawing import PhantomTruth, draw_phantom_with_truth
 from oct_io.phantom.faults import EXPECTED, Expected, make_odd, spoil_scans, write_expected
 from oct_io.phantom.history import HISTORY, history_row, tie_ages
@@ -71,7 +72,7 @@ def write_phantom_tree(
     out = Path(os.path.abspath(out))
     if _is_there(out, tree):
         return
-    people = _people(tree)
+    people = draw_participants(tree)
     drawn = shuffle_lesions(people, tree.seed) if tree.null else people
     scans = list_scans(tree, people, drawn)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +94,8 @@ def write_phantom_tree(
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _people(tree: PhantomTree) -> list[Person]:
+def draw_participants(tree: PhantomTree) -> list[Person]:
+    """The participants of a tree, with the labels that its table gives them."""
     people = draw_people(
         tree.participants,
         seed=tree.seed,
@@ -101,6 +103,7 @@ def _people(tree: PhantomTree) -> list[Person]:
         split_fractions=tree.split_fractions,
     )
     people = tie_ages(people, shown=tree.effect > 0 and not tree.null)
+    people = arrange(people, tree.arrangements, seed=tree.seed, prevalence=tree.lesion_prevalence)
     if tree.site_confounding == 0:
         return people
     return tie_sites(people, tree.confounded, tree.site_confounding, tree.seed)
@@ -134,7 +137,7 @@ def _write_tables(
 
 
 def _write_people(path: Path, tree: PhantomTree, people: list[Person]) -> None:
-    rows = [(one.id, participant_row(one) | history_row(one)) for one in people]
+    rows = [(one.id, participant_row(one, tree.arrangements) | history_row(one)) for one in people]
     write_table(path, rows, tree.manifest_version)
 
 
@@ -145,7 +148,7 @@ def _renew_people(out: Path, tree: PhantomTree) -> None:
         if file.readline().rstrip("\n").split("\t")[-len(HISTORY) :] == list(HISTORY):
             return
     building = path.with_name(f".{path.name}.{os.getpid()}")
-    _write_people(building, tree, _people(tree))
+    _write_people(building, tree, draw_participants(tree))
     building.replace(path)
 
 

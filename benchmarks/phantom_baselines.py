@@ -1,0 +1,202 @@
+"""Can what nobody learned tell the lesions that are only an order of parts? Phantom, all of it.
+
+    python benchmarks/phantom_baselines.py [--encoders RUN/encoder ...]
+
+Draws both eyes of made-up participants with every lesion of `oct_io.phantom.arrangements`, display
+and roll-off of each scan differing at random, cut as `data.window=tiny`. On the features of each
+trivial baseline a linear probe is fitted: strength chosen on validation participants, AUROC of test
+participants. Beside them an oracle that is told where the marks and layers lie, wrong by a few
+micrometres, and reads the voxels there, but not the label; and an encoder with random weights.
+
+Labels of an eye are asked of each eye, scores averaged within the participant. `asymmetry` is asked
+of one eye and of the mean over both, which cannot know it, and of pairs: means and distances of the
+features of the two eyes.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from oct_io.phantom import PhantomTree, PhantomTruth, draw_phantom_with_truth
+from oct_io.phantom.arrangements import ARRANGEMENTS, paint_marks
+from oct_io.phantom.scans import Scan, list_scans
+from oct_io.phantom.tables import SPLITS
+from oct_io.phantom.tree import draw_participants
+from oct_io.space.resample import WINDOWS, place, resample
+from oct_vjepa import Encoder, EncoderConfig
+from oct_vjepa.evaluation.features import embed_volumes
+from oct_vjepa.measures.target import Target
+from oct_vjepa.measures.units import average_units, score_units
+from oct_vjepa.probes.baselines import BASELINES
+from oct_vjepa.probes.grid import fit_grid
+from oct_vjepa.probes.protocol import Round
+from writing import write_results
+
+WINDOW = WINDOWS["tiny"]
+TREE = PhantomTree(
+    participants=1200,
+    seed=11,
+    split_fractions=(0.5, 0.2, 0.3),
+    arrangements=tuple(ARRANGEMENTS),
+    gain_sd_db=1.5,
+    roll_off_sd_db_per_mm=1.0,
+)
+ENCODER = EncoderConfig(  # configs/encoder/cpu_smoke.yaml
+    input_shape=WINDOW.shape, patch_size=(2, 8, 16), width=96, depth=4, heads=3
+)
+RANDOM_SEEDS = 2
+EYE_LABELS = ("inverted", "misplaced", "texture")
+FITTED = 400  # volumes that patch PCA and the random layer are fitted on
+ERROR_UM, ERROR_MM = 8.0, 0.05  # of the oracle, in depth and across
+
+Floats = NDArray[np.floating[Any]]
+
+
+class Cohort(NamedTuple):
+    """Both eyes of every participant, right before left."""
+
+    volumes: NDArray[np.uint8]  # (2N, *window)
+    told: Floats  # (2N, D), what the oracle reads
+    labels: dict[str, NDArray[np.int64]]  # (N,)
+    parts: NDArray[np.str_]  # (N,)
+
+
+def draw_cohort(tree: PhantomTree) -> Cohort:
+    """Draw all eyes, and read them as the oracle does."""
+    people = draw_participants(tree)
+    scans = list_scans(tree, people, people)
+    volumes, told = zip(*map(_draw, scans), strict=True)
+    return Cohort(
+        np.stack(volumes),
+        np.stack(told),
+        {
+            name: np.array([name in one.arranged for one in people], np.int64)
+            for name in tree.arrangements
+        },
+        np.array([one.split for one in people]),
+    )
+
+
+def _draw(scan: Scan) -> tuple[NDArray[np.uint8], Floats]:
+    volume, truth = draw_phantom_with_truth(scan.spec, scan.person.seed)
+    cut = resample(volume, WINDOW).voxels
+    across, down, along = place(volume, WINDOW).matrices
+    rng = np.random.default_rng([scan.person.seed % 2**32, scan.spec.laterality == "R"])
+    read = []
+    for template in templates(scan, truth, rng):
+        seen = np.einsum("zb,brc->zrc", across, template)
+        seen = np.einsum("yr,zrc,xc->zyx", down, seen, along, optimize=True)
+        total = np.abs(seen).sum()
+        read.append(float((seen * cut).sum() / total) if total > 0.5 else 0.0)
+    return cut, np.array(read, np.float32)
+
+
+def templates(scan: Scan, truth: PhantomTruth, rng: np.random.Generator) -> Iterator[Floats]:
+    """Where each lesion's halves would lie if all marks were laid alike, above the fovea and below.
+
+    The layers are taken to lie deeper or less deep than they do, and the marks aside, by errors of
+    `ERROR_UM` and `ERROR_MM`.
+    """
+    grid = scan.spec.grid
+    surfaces = truth.surfaces_um + np.float32(ERROR_UM * rng.standard_normal())
+    for name, marks in truth.marks.items():
+        for below in (False, True):
+            moved = [
+                replace(
+                    mark,
+                    bscan_mm=mark.bscan_mm + ERROR_MM * rng.standard_normal(),
+                    nasal_mm=mark.nasal_mm + ERROR_MM * rng.standard_normal(),
+                    sign=1,
+                )
+                for mark in marks
+                if (mark.bscan_mm > 0) == below
+            ]
+            blank = np.ones(grid.shape, np.float32)
+            paint_marks(blank, grid, surfaces, {name: moved}, fovea_mm=truth.fovea_mm, effect=1.0)
+            yield np.log(blank)
+
+
+def ask(features: Floats, cohort: Cohort, label: str, *, eyes: int, seed: int = 0) -> list[float]:
+    """AUROC of a linear probe on test participants, and the ends of its 95 % interval.
+
+    Args:
+        features: (N * eyes, D), the eyes of a participant one after the other.
+        cohort: labels and splits.
+        label: which is asked.
+        eyes: rows a participant.
+        seed: of the bootstrap.
+    """
+    fit, choose, test = (np.repeat(cohort.parts == part, eyes) for part in SPLITS)
+    values = np.repeat(cohort.labels[label], eyes)
+    people = np.repeat(np.arange(len(cohort.parts)), eyes)
+    target = Target(kind="nominal", values=values, names=("no", "yes"))
+    found = fit_grid(
+        "linear",
+        {"": features},
+        target,
+        people,
+        Round("given", fit, choose, test),
+        balanced=False,
+        seed=seed,
+    )
+    units = average_units(found.predict({"": features[test]}), values[test], people[test])
+    scores = score_units(units, target.names, seed=seed, bootstrap=1000)
+    return [round(scores[name], 3) for name in ("auroc", "auroc_low", "auroc_high")]
+
+
+def ask_all(features: Floats, cohort: Cohort) -> dict[str, list[float]]:
+    """Every question, as the docstring on top says, of features of each eye."""
+    found = {label: ask(features, cohort, label, eyes=2) for label in EYE_LABELS}
+    right, left = features[::2], features[1::2]
+    pairs = np.concatenate([(right + left) / 2, np.abs(right - left)], axis=1)
+    found["asymmetry, one eye"] = ask(right, cohort, "asymmetry", eyes=1)
+    found["asymmetry, mean"] = ask((right + left) / 2, cohort, "asymmetry", eyes=1)
+    found["asymmetry, pairs"] = ask(pairs, cohort, "asymmetry", eyes=1)
+    return found
+
+
+def all_features(cohort: Cohort, encoders: list[str]) -> Iterator[tuple[str, Floats]]:
+    """Features of each eye by who made them, one after the other."""
+    volumes = cohort.volumes
+    yield "oracle", cohort.told
+    fit = np.flatnonzero(np.repeat(cohort.parts == "train", 2))[:FITTED]
+    for name, make in BASELINES.items():
+        yield name, make(0).fit(volumes[fit]).transform(volumes)
+    known = volumes[fit].astype(np.float32)
+    asked: dict[str, Encoder] = {}
+    for seed in range(RANDOM_SEEDS):
+        torch.manual_seed(seed)
+        own = replace(ENCODER, input_mean=float(known.mean()), input_std=float(known.std()))
+        asked[f"random init, seed {seed}"] = Encoder(own)
+    asked |= {folder: Encoder.from_pretrained(folder) for folder in encoders}
+    for name, encoder in asked.items():
+        layers = range(encoder.config.depth)
+        yield name, embed_volumes(encoder, volumes, pools=["mean_std"], layers=layers)["mean_std"]
+
+
+def main() -> None:
+    """Draw, ask, print and write down."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--encoders", nargs="*", default=[], help="folders of trained encoders")
+    parser.add_argument("--participants", type=int, default=TREE.participants)
+    options = parser.parse_args()
+    cohort = draw_cohort(replace(TREE, participants=options.participants))
+    rows = {}
+    for name, features in all_features(cohort, options.encoders):
+        rows[name] = ask_all(features, cohort)
+        print(f"{name:20}", *(f"{key} {one[0]:.3f}" for key, one in rows[name].items()), flush=True)
+    facts = {
+        "phantom": True,
+        "participants": {part: int((cohort.parts == part).sum()) for part in SPLITS},
+        "oracle_error": {"um": ERROR_UM, "mm": ERROR_MM},
+        "auroc": rows,
+    }
+    write_results("phantom_baselines", ("oct-io", "oct-vjepa", "torch", "numpy"), facts)
+
+
+if __name__ == "__main__":
+    main()
