@@ -12,13 +12,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from oct_io.datasets.registry import RECIPES
 from oct_launch import Launch, app
 from settings import PretrainConfig
 
 ONLINE = "probe_linear_auroc_"
 """How the keys of the online probe begin; the label column follows."""
 
-FITTING = {"data=bscans": "encoder=bscan_tiny"}
+BSCANS = ("bscans", *(one.name for one in RECIPES.values() if one.bscans))
+FITTING = {f"data={name}": "encoder=bscan_tiny" for name in BSCANS}
 """Data whose windows the default encoder does not take, and one that takes them."""
 OWN = ("encoder=", "experiment=", "-cn", "--config-name")
 """How arguments begin that choose an encoder, or may."""

@@ -25,6 +25,7 @@ from oct_io.catalog.participants import (
 from oct_io.catalog.releases import dataset_version, refuse_other_release
 from oct_io.catalog.selection import select_scans
 from oct_io.catalog.tables import Row
+from oct_io.datasets.contents import Contents, open_dataset
 from oct_io.errors import TreeError
 from oct_io.labelled import LabelledVolumes as LabelledVolumes
 from oct_io.labelled import make_labelled
@@ -225,11 +226,15 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     if config.phantom is not None:
         drawn = partial(tell, "drawing phantoms")
         write_phantom_tree(Path(config.root), config.phantom, drawn)
-    listing = _list(config, tell)
+    contents = open_dataset(config.recipe, config.root) if config.recipe else None
+    listing = _list(config, tell) if contents is None else _measured(contents, config.spacing_mm)
     records = select_scans(listing.records, config.selection())
     version = dataset_version(config.root, mixed=config.mixed_releases)
-    labels, rules = _read_tables(config, version, records)
-    split = read_split(config.split) if config.split else recommended_parts(labels.people.rows)
+    if contents is None or config.labels:
+        labels, rules = _read_tables(config, version, records)
+    else:
+        labels, rules = contents.labels, {}
+    split = _choose_split(config, labels, contents)
     build_cache(
         records,
         config.root,
@@ -243,6 +248,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     )
     every = open_cache(config.cache)
     volumes = _without_flags(every, config.flags)
+    remarks = remarks_on(config.bscans, volumes.spacings)
     return Source(
         volumes=volumes,
         labels=labels,
@@ -253,8 +259,30 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         flagged_out=len(every) - len(volumes),
         unselected=len(listing.records) - len(records),
         label_rules=rules,
-        remarks=remarks_on(config.bscans, volumes.spacings),
+        remarks=(*([] if contents is None else contents.remarks), *remarks),
     )
+
+
+def _measured(contents: Contents, spacing_mm: Sequence[float]) -> Listing:
+    """Scans of a recipe, those without millimetres with the ones that the settings give."""
+    if not spacing_mm:
+        return contents.listing
+    said = (spacing_mm[0], spacing_mm[1], spacing_mm[2])
+    records = [
+        replace(one, spacing_mm=said) if one.bscan or one.spacing_mm is not None else one
+        for one in contents.listing.records
+    ]
+    return contents.listing._replace(records=records)
+
+
+def _choose_split(
+    config: SourceConfig, labels: LabelTables, contents: Contents | None
+) -> Split | None:
+    if config.split:
+        return read_split(config.split)
+    if contents is not None and contents.split is not None:
+        return contents.split
+    return recommended_parts(labels.people.rows)
 
 
 def _list(config: SourceConfig, tell: Report) -> Listing:
