@@ -28,6 +28,8 @@ MEANT_FOR = {
     "multi_domain": ON_REAL_SCANS,
     "multi_domain_dense": ON_REAL_SCANS,
     "bscans": ["data=bscans", "data.root=somewhere"],
+    "continued": ON_REAL_SCANS,
+    "continued_dense": ON_REAL_SCANS,
 }
 BESIDE = ("settings", "question")  # modules beside the apps
 
@@ -131,7 +133,7 @@ def presets_named():
 
 
 def test_the_experiments_on_whole_scans_are_presets():
-    assert presets_named().keys() == {"", "multi_domain", "multi_domain_dense"}
+    assert presets_named().keys() == {"", "multi_domain", "multi_domain_dense", "continued"}
 
 
 @pytest.mark.parametrize(("experiment", "name"), presets_named().items())

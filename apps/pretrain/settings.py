@@ -33,7 +33,9 @@ class PretrainConfig:
     """Set encoder.input_mean and input_std from the training volumes."""
 
     initial: str = ""
-    """Encoder to start from, a folder or URL with the same `encoder` settings; empty: random."""
+    """Weights to start from, with the same `encoder` settings: a folder that a run or `oct-vjepa
+    convert` left, or a file of V-JEPA 2 or 2.1 or a folder of transformers as published, of which
+    the teacher and the predictor are taken, too. A path or URL; empty: random."""
 
     watched_volumes: int = 128
     """Volumes whose features are looked at for the effective rank, at each evaluation."""
