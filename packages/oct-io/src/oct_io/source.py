@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -216,13 +217,62 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         TreeError: no root, no scans, too many unreadable scans, a label table that is not one, or
             tables of different releases.
     """
-    if not config.root:
-        raise TreeError("data.root is not set: give a folder or URL, data.root=/path/to/scans")
+    tell = report or _say_nothing
+    looked = look_at(config, tell)
     if not config.cache:
         raise TreeError("data.cache is not set: give a local folder for the resampled volumes")
+    build_cache(
+        looked.records,
+        config.root,
+        replace(find_window(config.window), mirror_left=config.mirror_left),
+        config.cache,
+        jobs=config.jobs,
+        progress=lambda done, total, bad: tell("resampling scans", done, total),
+        max_bad_fraction=config.max_bad_fraction,
+        tokens=looked.tokens,
+        annotations=config.annotations,
+    )
+    every = open_cache(config.cache)
+    volumes = _without_flags(every, config.flags)
+    remarks = remarks_on(config.bscans, volumes.spacings)
+    return Source(
+        volumes=volumes,
+        labels=looked.labels,
+        made_up=config.phantom is not None,
+        split=looked.split,
+        version=looked.version,
+        flags=every.entries.count_flags(),
+        flagged_out=len(every) - len(volumes),
+        unselected=looked.unselected,
+        label_rules=looked.label_rules,
+        remarks=(*looked.remarks, *remarks),
+    )
+
+
+class Looked(NamedTuple):
+    """What is known of a source before a scan is decoded."""
+
+    records: list[ScanRecord]  # that the selection asks for
+    tokens: Mapping[str, str] | None  # what changes when a file does, as in `Listing`
+    labels: LabelTables
+    split: Split | None
+    version: int | None
+    unselected: int
+    label_rules: Mapping[str, str]
+    remarks: tuple[str, ...]
+
+
+def look_at(config: SourceConfig, report: Report | None = None) -> Looked:
+    """Draw the phantom if one is asked for, list the scans, and read the tables.
+
+    Raises:
+        TreeError: as `open_source`, but for what is wrong with voxels.
+    """
+    tell = report or _say_nothing
+    if not config.root:
+        raise TreeError("data.root is not set: give a folder or URL, data.root=/path/to/scans")
     if config.storage != StorageConfig():
         configure_storage(config.storage)  # and not for this call only: labels lie there as well
-    tell = report or _say_nothing
     if config.phantom is not None:
         drawn = partial(tell, "drawing phantoms")
         write_phantom_tree(Path(config.root), config.phantom, drawn)
@@ -234,32 +284,15 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         labels, rules = _read_tables(config, version, records)
     else:
         labels, rules = contents.labels, {}
-    split = _choose_split(config, labels, contents)
-    build_cache(
-        records,
-        config.root,
-        replace(find_window(config.window), mirror_left=config.mirror_left),
-        config.cache,
-        jobs=config.jobs,
-        progress=lambda done, total, bad: tell("resampling scans", done, total),
-        max_bad_fraction=config.max_bad_fraction,
+    return Looked(
+        records=records,
         tokens=listing.tokens,
-        annotations=config.annotations,
-    )
-    every = open_cache(config.cache)
-    volumes = _without_flags(every, config.flags)
-    remarks = remarks_on(config.bscans, volumes.spacings)
-    return Source(
-        volumes=volumes,
         labels=labels,
-        made_up=config.phantom is not None,
-        split=split,
+        split=_choose_split(config, labels, contents),
         version=version,
-        flags=every.entries.count_flags(),
-        flagged_out=len(every) - len(volumes),
         unselected=len(listing.records) - len(records),
         label_rules=rules,
-        remarks=(*([] if contents is None else contents.remarks), *remarks),
+        remarks=() if contents is None else contents.remarks,
     )
 
 
