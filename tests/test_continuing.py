@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from oct_io import PhantomTree, write_phantom_tree
 from oct_vjepa import EncoderConfig, PredictorConfig
 from oct_xla import read_checkpoint
 from safetensors.torch import load_file
@@ -15,7 +16,7 @@ SMALL = (
     *("encoder.width=48", "encoder.depth=2", "encoder.heads=4", "encoder.input_shape=[8,64,64]"),
     *("encoder.patch_size=[4,16,16]", "objective.predictor={width:24,depth:2,heads:2}"),
     *("loop.steps=2", "loop.checkpoint_every=1", "loop.evaluate_every=0", "loop.log_every=1"),
-    *("feed.batch_size=8", "feed.workers=0", "watched_volumes=8", "probe.columns=[]"),
+    *("feed.batch_size=2", "feed.workers=0", "watched_volumes=2", "probe.columns=[]"),
     *("data.window=tiny", "runtime=cpu"),
 )
 
@@ -35,16 +36,23 @@ def weights(tmp_path_factory):
     return path, module.write_hub(path, config, predictor)
 
 
+@pytest.fixture(scope="module")
+def scans(place):
+    """Eight volumes of four made-up participants."""
+    write_phantom_tree(place / "few-scans", PhantomTree(participants=4, seed=5))
+    return place / "few-scans"
+
+
 @pytest.mark.slow
 def test_a_continued_run_starts_with_teacher_and_predictor_of_the_file(
-    place, smoke, weights, call_app
+    place, scans, weights, call_app
 ):
     path, (_, teacher, predictor) = weights
     run_dir = place / "going-on"
     outcome = call_app(
-        "pretrain", "experiment=continued", f"initial={path}", f"data.root={smoke.data}",
-        "data=phantom", "data.phantom.participants=24", "data.cache=runs/data/going-on-cache",
-        f"run_dir={run_dir}", "objective.ema_start=1.0", "objective.ema_end=1.0",
+        "pretrain", "experiment=continued", f"init={path}", "data=folder", f"data.root={scans}",
+        f"data.cache={place / 'going-on-cache'}", "data.jobs=1", f"run_dir={run_dir}",
+        "objective.ema_start=1.0", "objective.ema_end=1.0",
         "schedule.peak=0", "schedule.end=0", *SMALL,
     )  # fmt: skip
     assert outcome.code == 0, outcome.errors

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from oct_io import PhantomTree, write_phantom_tree
 from omegaconf import OmegaConf
 
 FEW = (
@@ -12,11 +13,18 @@ FEW = (
 
 
 @pytest.fixture(scope="module")
-def planned(place, smoke, run_app):
-    """The plan for the folder of the smoke run, an hour being allowed."""
+def scans(place):
+    """Twelve volumes of six made-up participants."""
+    write_phantom_tree(place / "planned-scans", PhantomTree(participants=6, seed=6))
+    return place / "planned-scans"
+
+
+@pytest.fixture(scope="module")
+def planned(place, scans, run_app):
+    """The plan for a folder of some scans, 36 seconds being allowed."""
     target = place / "plans" / "plan.yaml"
     outcome = run_app(
-        "pretrain", "data=folder", f"data.root={smoke.data}", f"data.cache={place / 'planned'}",
+        "pretrain", "data=folder", f"data.root={scans}", f"data.cache={place / 'planned'}",
         f"propose.to={target}", "propose.timed_steps=1", "propose.hours=0.01",
     )  # fmt: skip
     assert outcome.code == 0, outcome.errors
@@ -59,9 +67,17 @@ def test_a_plan_is_a_run_and_the_command_line_stands_above_it(planned, place, ca
     assert "voxel_loss" in rows[-1]
 
 
+def test_a_plan_that_is_not_there_is_one_line(call_app):
+    found = call_app("pretrain", "plan=nowhere.yaml")
+    assert found.code == 2
+    assert found.errors.splitlines() == [
+        "error: plan=nowhere.yaml: there is no such plan; propose.to=nowhere.yaml writes one"
+    ]
+
+
 @pytest.mark.slow
-def test_a_plan_is_never_written_over(planned, call_app, smoke):
+def test_a_plan_is_never_written_over(planned, call_app, scans):
     target, _ = planned
-    found = call_app("pretrain", "data=folder", f"data.root={smoke.data}", f"propose.to={target}")
+    found = call_app("pretrain", "data=folder", f"data.root={scans}", f"propose.to={target}")
     assert found.code == 2
     assert "must be a new file that ends in .yaml" in found.errors

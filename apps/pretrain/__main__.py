@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oct_io.datasets.registry import RECIPES
-from oct_launch import Launch, app
+from oct_launch import Launch, Mistake, app, exit_codes
 from settings import PretrainConfig
 
 ONLINE = "probe_linear_auroc_"
@@ -59,13 +59,19 @@ def add_encoder(arguments: Sequence[str]) -> list[str]:
 
 
 def spell_out(arguments: Sequence[str]) -> list[str]:
-    """Turn `init=` into `initial=`, and `plan=FILE` into the folder and name that Hydra wants."""
+    """Turn `init=` into `initial=`, and `plan=FILE` into the folder and name that Hydra wants.
+
+    Raises:
+        Mistake: no such plan.
+    """
     spelt: list[str] = []
     for one in arguments:
         if one.startswith("init="):
             spelt.append(f"initial={one[5:]}")
         elif one.startswith("plan="):
             file = Path(one[5:])
+            if not file.is_file() or file.suffix != ".yaml":
+                raise Mistake(f"{one}: there is no such plan; propose.to={one[5:]} writes one")
             spelt += ["--config-dir", str(file.parent), "--config-name", file.stem]
         else:
             spelt.append(one)
@@ -73,5 +79,6 @@ def spell_out(arguments: Sequence[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = spell_out(add_encoder(sys.argv[1:]))
+    with exit_codes():
+        sys.argv[1:] = spell_out(add_encoder(sys.argv[1:]))
     pretrain()
