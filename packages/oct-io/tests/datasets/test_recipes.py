@@ -132,6 +132,22 @@ def test_a_root_may_be_the_folder_above_or_below(copies):
         assert len(open_dataset("fairvision", place).listing.records) == 8
 
 
+def test_a_table_of_ones_own_meets_the_participants_of_a_set(copies, tmp_path):
+    rows = [f"{person},{person % 2}" for person in range(8)]  # the names of files say 000 to 007
+    (tmp_path / "own.csv").write_text("\n".join(["participant_id,mine", *rows]) + "\n")
+    source = open_source(
+        SourceConfig(
+            root=str(copies("maetschke")),
+            recipe="maetschke",
+            labels=str(tmp_path / "own.csv"),
+            window="4x16x16",
+            cache=str(tmp_path / "cache"),
+            jobs=1,
+        )
+    )
+    assert len(source.labelled("mine").volumes) == 16
+
+
 def test_what_is_missing_is_said_with_the_way_to_get_it(copies, tmp_path):
     root = tmp_path / "octa"
     shutil.copytree(copies("octa500"), root)

@@ -2,18 +2,19 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from oct_io.catalog.manifest import Listing
 from oct_io.catalog.participants import LINE
-from oct_io.catalog.tables import Row
+from oct_io.catalog.tables import Row, normal_id
 from oct_io.datasets.recipe import PARTS, Found, Item, Recipe
 from oct_io.datasets.registry import find_recipe
 from oct_io.datasets.tree import Tree
 from oct_io.errors import TreeError
 from oct_io.labels.splits import Split
 from oct_io.labels.tables import LabelTable, LabelTables, agree, id_form, path_form
+from oct_io.records.record import ScanRecord
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +55,7 @@ def open_dataset(name: str, root: str | Path) -> Contents:
     recipe = find_recipe(name)
     tree = Tree(root)
     found = recipe.read(tree)
+    found.items = [replace(one, record=_with_id(one.record)) for one in found.items]
     if not found.items:
         why = "; ".join(found.missing)
         raise TreeError(
@@ -72,6 +74,11 @@ def open_dataset(name: str, root: str | Path) -> Contents:
         remarks=tuple(remarks),
         findings=tuple(_findings(recipe, found, kept, tree)),
     )
+
+
+def _with_id(record: ScanRecord) -> ScanRecord:
+    """The record with its participant as tables have it: 0012 and 12 are one."""
+    return replace(record, participant_id=normal_id(record.participant_id))
 
 
 def _settle(found: Found) -> tuple[list[Item], list[str]]:
