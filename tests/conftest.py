@@ -17,6 +17,8 @@ from hydra.core.global_hydra import GlobalHydra
 ROOT = Path(__file__).parent.parent
 BESIDE = (
     "pretraining",
+    "planning",
+    "planfile",
     "report",
     "samples",
     "settings",

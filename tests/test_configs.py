@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException
 from oct_io.catalog.selection import REGIONS
+from oct_io.datasets.registry import RECIPES
 from oct_io.scan.protocols import DEVICES
 from oct_io.space.windows import find_window
 from oct_vjepa.model.configuration import SIZES
@@ -21,12 +22,14 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
 REAL = ["folder", *sorted(path.stem for path in (CONFIGS / "data").glob("aireadi*.yaml"))]
-GIVEN = {name: ["data.root=somewhere"] for name in [*REAL, "bscans"]}
+GIVEN = {name: ["data.root=somewhere"] for name in [*REAL, "bscans", *RECIPES]}
 ON_REAL_SCANS = ["data=aireadi", "data.root=somewhere"]
 MEANT_FOR = {
     "multi_domain": ON_REAL_SCANS,
     "multi_domain_dense": ON_REAL_SCANS,
     "bscans": ["data=bscans", "data.root=somewhere"],
+    "continued": ON_REAL_SCANS,
+    "continued_dense": ON_REAL_SCANS,
 }
 BESIDE = ("settings", "question")  # modules beside the apps
 
@@ -130,7 +133,7 @@ def presets_named():
 
 
 def test_the_experiments_on_whole_scans_are_presets():
-    assert presets_named().keys() == {"", "multi_domain", "multi_domain_dense"}
+    assert presets_named().keys() == {"", "multi_domain", "multi_domain_dense", "continued"}
 
 
 @pytest.mark.parametrize(("experiment", "name"), presets_named().items())
@@ -186,6 +189,16 @@ def test_single_domains_are_one_known_device_each_and_the_multi_domain_is_all_of
     assert {region for data in ones for region in data.regions} == set(several[0].regions)
     assert set(several[0].regions) <= set(REGIONS)
     assert len({data.cache for data in single}) == len(single), "each has a cache of its own"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_public_set_has_a_file_that_names_its_recipe_and_an_encoder_that_takes_its_window(name):
+    recipe, data = RECIPES[name], build("pretrain", f"data={name}", *GIVEN[name]).data
+    assert (data.name, data.recipe) == (name, name)
+    assert set(data.label_columns) <= set(recipe.labels)
+    encoder = "bscan_tiny" if recipe.bscans else "cpu_smoke"
+    taken = build("pretrain", f"encoder={encoder}").encoder.input_shape
+    assert find_window(data.window).shape == taken
 
 
 def test_a_misspelt_key_is_refused_by_name():

@@ -3,6 +3,10 @@
 uv run apps/pretrain                                     made-up retinas, no data needed
 uv run apps/pretrain data=folder data.root=DIR           any folder of scans
 uv run apps/pretrain data=bscans data.root=DIR           any folder of images, each a B-scan
+uv run apps/pretrain data=kermany data.root=DIR          a public set as published; oct-io datasets
+uv run apps/pretrain data=folder data.root=DIR propose.to=plan.yaml    settings with their reasons
+uv run apps/pretrain plan=plan.yaml                      and a run with them
+uv run apps/pretrain experiment=continued init=FILE data=folder data.root=DIR     from V-JEPA 2
 uv run apps/pretrain -m seed=0,1                         one run after the other, and a table
 uv run apps/pretrain --help                              every setting, its value and its text
 """
@@ -12,15 +16,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from oct_launch import Launch, app
+from oct_io.datasets.registry import RECIPES
+from oct_launch import Launch, Mistake, app, exit_codes
 from settings import PretrainConfig
 
 ONLINE = "probe_linear_auroc_"
 """How the keys of the online probe begin; the label column follows."""
 
-FITTING = {"data=bscans": "encoder=bscan_tiny"}
+BSCANS = ("bscans", *(one.name for one in RECIPES.values() if one.bscans))
+FITTING = {f"data={name}": "encoder=bscan_tiny" for name in BSCANS}
 """Data whose windows the default encoder does not take, and one that takes them."""
-OWN = ("encoder=", "experiment=", "-cn", "--config-name")
+OWN = ("encoder=", "experiment=", "plan=", "-cn", "--config-name")
 """How arguments begin that choose an encoder, or may."""
 
 
@@ -36,6 +42,10 @@ def headline(run_dir: Path) -> dict[str, str]:
 @app("pretrain", PretrainConfig, headline=headline)
 def pretrain(config: PretrainConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
+    if config.propose.to:
+        from planning import make_plan
+
+        return make_plan(config)
     from pretraining import run  # brings torch, which a misspelt setting need not wait for
 
     return run(config, launch)
@@ -48,6 +58,27 @@ def add_encoder(arguments: Sequence[str]) -> list[str]:
     return [*arguments, *(FITTING[one] for one in arguments if one in FITTING)]
 
 
+def spell_out(arguments: Sequence[str]) -> list[str]:
+    """Turn `init=` into `initial=`, and `plan=FILE` into the folder and name that Hydra wants.
+
+    Raises:
+        Mistake: no such plan.
+    """
+    spelt: list[str] = []
+    for one in arguments:
+        if one.startswith("init="):
+            spelt.append(f"initial={one[5:]}")
+        elif one.startswith("plan="):
+            file = Path(one[5:])
+            if not file.is_file() or file.suffix != ".yaml":
+                raise Mistake(f"{one}: there is no such plan; propose.to={one[5:]} writes one")
+            spelt += ["--config-dir", str(file.parent), "--config-name", file.stem]
+        else:
+            spelt.append(one)
+    return spelt
+
+
 if __name__ == "__main__":
-    sys.argv[1:] = add_encoder(sys.argv[1:])
+    with exit_codes():
+        sys.argv[1:] = spell_out(add_encoder(sys.argv[1:]))
     pretrain()

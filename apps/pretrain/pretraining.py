@@ -27,7 +27,9 @@ from oct_launch import (
     mistakes,
     print_table,
 )
+from oct_vjepa.convert.continuing import Start, hand_over, read_start
 from oct_vjepa.model.weights import weights_fingerprint
+from oct_vjepa.objectives.configuration import JepaConfig
 from oct_vjepa.objectives.methods import method_of
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
@@ -42,9 +44,7 @@ def run(config: PretrainConfig, launch: Launch) -> int:
     with mistakes(ValueError):
         given = f"encoder.input_shape is {config.encoder.input_shape}; make them equal"
         check_window(config.data.window, config.encoder.input_shape, otherwise=given)
-        initial = None
-        if config.initial:
-            initial = oct_vjepa.Encoder.from_pretrained(config.initial, config.encoder)
+        start = find_start(config, config.encoder) if config.initial else None
         runtime = config.runtime.pick()
         folder = launch.claim_run_folder(
             "the run",
@@ -63,7 +63,7 @@ def run(config: PretrainConfig, launch: Launch) -> int:
     seen = source.outside(config.data.excluded_splits)
     questions = open_questions(config.probe, source, seed=config.seed)
     with mistakes(ValueError):
-        objective = make_objective(config, source, seen, initial)
+        objective = make_objective(config, source, seen, start)
         probe = make_probe(
             source.volumes,
             {one.config.task.column: one.study.examples for one in questions},
@@ -80,7 +80,7 @@ def run(config: PretrainConfig, launch: Launch) -> int:
         seed=config.seed,
     )
     if runtime.rank == 0:
-        record(config, folder.path, runtime, source, seen, initial)
+        record(config, folder.path, runtime, source, seen, start)
     watched = samples.watched(config.watched_volumes)
     watch = Watch(objective, watched, probe, runtime.device)
     data = source.volumes.fingerprint
@@ -102,13 +102,16 @@ def record(
     runtime: oct_xla.Runtime,
     source: oct_io.Source,
     seen: Sequence[int],
-    initial: oct_vjepa.Encoder | None,
+    start: Start | None,
 ) -> None:
     """Write down where the run comes from, and which scans were refused."""
     extra = source.describe(seen, config.data.excluded_splits)
-    if initial is not None:
-        start = {"weights": redact(config.initial), "fingerprint": weights_fingerprint(initial)}
-        extra["initial"] = start
+    if start is not None:
+        extra["initial"] = {
+            "weights": redact(config.initial),
+            "fingerprint": weights_fingerprint(start.student),
+            "notes": list(start.notes),
+        }
     oct_xla.write_provenance(run_dir, runtime, seed=config.seed, extra=extra)
     source.write_quarantine(run_dir / "quarantine.jsonl")
 
@@ -125,7 +128,7 @@ def conclude(
     encoders = {"pretrained": oct_vjepa.Encoder.from_pretrained(run_dir / "encoder")}
     settings, initial = encoders["pretrained"].config, None
     if config.initial:
-        initial = encoders["initial"] = oct_vjepa.Encoder.from_pretrained(config.initial, settings)
+        initial = encoders["initial"] = find_start(config, settings).teacher
     encoders["random init"] = random_encoder(settings, config.seed)
     with Stages() as stages:
         probes = ask_questions(
@@ -141,16 +144,29 @@ def conclude(
     print(f"report: {page}")
 
 
+def find_start(config: PretrainConfig, encoder: oct_vjepa.EncoderConfig) -> Start:
+    """Read the weights that the run starts from.
+
+    Raises:
+        WeightsError: they cannot be read, or do not fit.
+    """
+    heads = config.objective.predictor.heads if isinstance(config.objective, JepaConfig) else 0
+    return read_start(
+        config.initial, encoder, mask_sets=len(config.masking.sets), predictor_heads=heads or 12
+    )
+
+
 def make_objective(
     config: PretrainConfig,
     source: oct_io.Source,
     seen: Sequence[int],
-    initial: oct_vjepa.Encoder | None,
+    start: Start | None,
 ) -> Objective:
     """Build the objective for volumes of this source, around the initial weights if there are any.
 
     Raises:
         ValueError: the masks and the grid do not fit.
+        WeightsError: neither do the predictor of the weights and the one of the run.
     """
     settings = config.encoder
     if config.measure_input:
@@ -158,9 +174,12 @@ def make_objective(
         settings = replace(settings, input_mean=mean, input_std=std)
     torch.manual_seed(config.seed)
     encoder = oct_vjepa.Encoder(settings)
-    if initial is not None:
-        encoder.load_state_dict(initial.state_dict())
-    return build_objective(encoder, config.objective, config.masking)
+    if start is not None:
+        encoder.load_state_dict(start.student.state_dict())
+    objective = build_objective(encoder, config.objective, config.masking)
+    if start is not None and (start.predictor is not None or start.teacher is not start.student):
+        hand_over(start, objective)
+    return objective
 
 
 def train(

@@ -14,6 +14,28 @@ from oct_vjepa.objectives.methods import OBJECTIVES, method_of
 
 
 @dataclass(kw_only=True, slots=True)
+class ProposeConfig:
+    """A plan for this data on this machine, in place of a run."""
+
+    to: str = ""
+    """File to write settings to, each with its reason, for `plan=FILE`; empty: train. `data` says
+    where scans lie; window, encoder and all that follows are proposed."""
+
+    hours: float = 0.0
+    """That training may take; 0: one on a CPU, 24 on an accelerator."""
+
+    timed_steps: int = 4
+    """Steps of the proposed model that are timed on this machine, after one that is not."""
+
+    def __post_init__(self) -> None:
+        if self.hours < 0 or self.timed_steps < 1:
+            raise ValueError(
+                f"propose.hours ({self.hours}) must not be negative, and propose.timed_steps "
+                f"({self.timed_steps}) must be 1 or more"
+            )
+
+
+@dataclass(kw_only=True, slots=True)
 class PretrainConfig:
     """One pretraining run."""
 
@@ -33,7 +55,9 @@ class PretrainConfig:
     """Set encoder.input_mean and input_std from the training volumes."""
 
     initial: str = ""
-    """Encoder to start from, a folder or URL with the same `encoder` settings; empty: random."""
+    """Weights to start from, with the same `encoder` settings: a folder that a run or `oct-vjepa
+    convert` left, or a file of V-JEPA 2 or 2.1 or a folder of transformers as published, of which
+    the teacher and the predictor are taken, too. A path or URL; empty: random."""
 
     watched_volumes: int = 128
     """Volumes whose features are looked at for the effective rank, at each evaluation."""
@@ -53,6 +77,7 @@ class PretrainConfig:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    propose: ProposeConfig = field(default_factory=ProposeConfig)
 
 
 TOLD = ("augment", "encoder", "masking", "objective", "schedule", "feed", "loop")
@@ -60,7 +85,7 @@ TOLD = ("augment", "encoder", "masking", "objective", "schedule", "feed", "loop"
 
 MAY_CHANGE = (
     *("runtime.device", "runtime.parallel", "loop.checkpoint_url", "loop.save_in_background"),
-    *("loop.profile", "tracking.*", "resume", "feed.workers", "feed.prefetch"),
+    *("loop.profile", "tracking.*", "propose.*", "resume", "feed.workers", "feed.prefetch"),
     *("data.jobs", "data.root", "data.cache", "data.storage.*"),  # the volumes are compared
     *("loop.steps", "loop.accumulate", "loop.log_every", "loop.evaluate_every"),
     *("loop.checkpoint_every", "loop.keep_last", "loop.patience", "watched_volumes"),

@@ -25,9 +25,11 @@ def page(name):
 def mhd():
     """The reader of the page, registered for one test."""
     code = re.search(r"```python\n(.*?)```", page("adding-a-reader.md"), re.DOTALL)[1]
+    before = READERS[".mhd"]
     exec(code, {})
+    assert READERS[".mhd"] is not before
     yield
-    READERS.pop(".mhd")
+    READERS[".mhd"] = before
 
 
 def test_the_reader_of_the_page_reads_a_volume(mhd, tmp_path, draw):

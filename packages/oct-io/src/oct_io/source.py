@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from oct_io.catalog.participants import (
 from oct_io.catalog.releases import dataset_version, refuse_other_release
 from oct_io.catalog.selection import select_scans
 from oct_io.catalog.tables import Row
+from oct_io.datasets.contents import Contents, open_dataset
 from oct_io.errors import TreeError
 from oct_io.labelled import LabelledVolumes as LabelledVolumes
 from oct_io.labelled import make_labelled
@@ -215,46 +217,105 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         TreeError: no root, no scans, too many unreadable scans, a label table that is not one, or
             tables of different releases.
     """
-    if not config.root:
-        raise TreeError("data.root is not set: give a folder or URL, data.root=/path/to/scans")
+    tell = report or _say_nothing
+    looked = look_at(config, tell)
     if not config.cache:
         raise TreeError("data.cache is not set: give a local folder for the resampled volumes")
-    if config.storage != StorageConfig():
-        configure_storage(config.storage)  # and not for this call only: labels lie there as well
-    tell = report or _say_nothing
-    if config.phantom is not None:
-        drawn = partial(tell, "drawing phantoms")
-        write_phantom_tree(Path(config.root), config.phantom, drawn)
-    listing = _list(config, tell)
-    records = select_scans(listing.records, config.selection())
-    version = dataset_version(config.root, mixed=config.mixed_releases)
-    labels, rules = _read_tables(config, version, records)
-    split = read_split(config.split) if config.split else recommended_parts(labels.people.rows)
     build_cache(
-        records,
+        looked.records,
         config.root,
         replace(find_window(config.window), mirror_left=config.mirror_left),
         config.cache,
         jobs=config.jobs,
         progress=lambda done, total, bad: tell("resampling scans", done, total),
         max_bad_fraction=config.max_bad_fraction,
-        tokens=listing.tokens,
+        tokens=looked.tokens,
         annotations=config.annotations,
     )
     every = open_cache(config.cache)
     volumes = _without_flags(every, config.flags)
+    remarks = remarks_on(config.bscans, volumes.spacings)
     return Source(
         volumes=volumes,
-        labels=labels,
+        labels=looked.labels,
         made_up=config.phantom is not None,
-        split=split,
-        version=version,
+        split=looked.split,
+        version=looked.version,
         flags=every.entries.count_flags(),
         flagged_out=len(every) - len(volumes),
+        unselected=looked.unselected,
+        label_rules=looked.label_rules,
+        remarks=(*looked.remarks, *remarks),
+    )
+
+
+class Looked(NamedTuple):
+    """What is known of a source before a scan is decoded."""
+
+    records: list[ScanRecord]  # that the selection asks for
+    tokens: Mapping[str, str] | None  # what changes when a file does, as in `Listing`
+    labels: LabelTables
+    split: Split | None
+    version: int | None
+    unselected: int
+    label_rules: Mapping[str, str]
+    remarks: tuple[str, ...]
+
+
+def look_at(config: SourceConfig, report: Report | None = None) -> Looked:
+    """Draw the phantom if one is asked for, list the scans, and read the tables.
+
+    Raises:
+        TreeError: as `open_source`, but for what is wrong with voxels.
+    """
+    tell = report or _say_nothing
+    if not config.root:
+        raise TreeError("data.root is not set: give a folder or URL, data.root=/path/to/scans")
+    if config.storage != StorageConfig():
+        configure_storage(config.storage)  # and not for this call only: labels lie there as well
+    if config.phantom is not None:
+        drawn = partial(tell, "drawing phantoms")
+        write_phantom_tree(Path(config.root), config.phantom, drawn)
+    contents = open_dataset(config.recipe, config.root) if config.recipe else None
+    listing = _list(config, tell) if contents is None else _measured(contents, config.spacing_mm)
+    records = select_scans(listing.records, config.selection())
+    version = dataset_version(config.root, mixed=config.mixed_releases)
+    if contents is None or config.labels:
+        labels, rules = _read_tables(config, version, records)
+    else:
+        labels, rules = contents.labels, {}
+    return Looked(
+        records=records,
+        tokens=listing.tokens,
+        labels=labels,
+        split=_choose_split(config, labels, contents),
+        version=version,
         unselected=len(listing.records) - len(records),
         label_rules=rules,
-        remarks=remarks_on(config.bscans, volumes.spacings),
+        remarks=() if contents is None else contents.remarks,
     )
+
+
+def _measured(contents: Contents, spacing_mm: Sequence[float]) -> Listing:
+    """Scans of a recipe, those without millimetres with the ones that the settings give."""
+    if not spacing_mm:
+        return contents.listing
+    said = (spacing_mm[0], spacing_mm[1], spacing_mm[2])
+    records = [
+        replace(one, spacing_mm=said) if one.bscan or one.spacing_mm is not None else one
+        for one in contents.listing.records
+    ]
+    return contents.listing._replace(records=records)
+
+
+def _choose_split(
+    config: SourceConfig, labels: LabelTables, contents: Contents | None
+) -> Split | None:
+    if config.split:
+        return read_split(config.split)
+    if contents is not None and contents.split is not None:
+        return contents.split
+    return recommended_parts(labels.people.rows)
 
 
 def _list(config: SourceConfig, tell: Report) -> Listing:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from oct_io.bscans import BscanConfig
 from oct_io.catalog.selection import Selection
+from oct_io.datasets.registry import find_recipe
 from oct_io.phantom.specification import PhantomTree
 from oct_io.records.opening import check_annotations
 from oct_io.scan.flags import check_flag_names
@@ -87,6 +88,14 @@ class SourceConfig:
     """How buckets are reached, and whether fetched files are kept; the defaults leave in place what
     `configure_storage` was given."""
 
+    recipe: str = ""
+    """Public data set that lies at the root as its publisher lays it out; `oct-io datasets` lists
+    them. Scans, labels, official split and what is known of spacing come from it."""
+
+    spacing_mm: list[float] = field(default_factory=list)
+    """Millimetres (between B-scans, row, column) of the scans of a recipe that knows none; of
+    single B-scans the first is not read. Empty leaves them in voxels."""
+
     bscans: BscanConfig | None = None
     """Take every image below the root as one B-scan of its own, and say whose it is."""
 
@@ -100,6 +109,7 @@ class SourceConfig:
             raise ValueError(f"data.window {error}") from error
         if self.bscans is not None:
             self.bscans.check_beside(self.window, bscans, self.manifest)
+        self._check_recipe(bscans)
         self.selection()
         if "://" in self.cache:
             raise ValueError(f"data.cache ({self.cache}) must be a local folder, not a URL")
@@ -107,6 +117,32 @@ class SourceConfig:
         check_annotations(self.annotations, "data.annotations")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"data.max_bad_fraction ({self.max_bad_fraction}) must be 0 to 1")
+
+    def _check_recipe(self, window_bscans: int) -> None:
+        """Refuse what does not go with a recipe, or needs one."""
+        if self.spacing_mm:
+            wrong = len(self.spacing_mm) != 3 or not all(0 < one < 10 for one in self.spacing_mm)
+            if wrong or not self.recipe:
+                raise ValueError(
+                    f"data.spacing_mm ({self.spacing_mm}) must be three numbers of millimetres, "
+                    "and goes with data.recipe; others: volume.json, data.bscans.spacing_mm"
+                )
+        if not self.recipe:
+            return
+        try:
+            recipe = find_recipe(self.recipe)
+        except ValueError as error:
+            raise ValueError(f"data.recipe {error}") from error
+        if self.bscans is not None or self.manifest or self.phantom is not None:
+            raise ValueError(
+                f"data.recipe ({self.recipe}) says itself which scans there are; "
+                "data.bscans, data.manifest and data.phantom do nothing with it"
+            )
+        if recipe.bscans and window_bscans > 1:
+            raise ValueError(
+                f"data.window={self.window} takes {window_bscans} B-scans, and {self.recipe} has "
+                "one at a time; take one such as 96x256"
+            )
 
     def selection(self) -> Selection:
         """Scans to take."""

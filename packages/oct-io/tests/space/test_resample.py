@@ -5,6 +5,7 @@ import pytest
 from oct_io import (
     WINDOWS,
     OctVolume,
+    ScanError,
     Spacing,
     Window,
     build_cache,
@@ -13,6 +14,7 @@ from oct_io import (
     resample,
 )
 from oct_io.space.resample import find_retina
+from oct_io.space.windows import find_window
 
 
 def filled(value, shape=(10, 40, 50), spacing=(0.1, 0.01, 0.02), dtype=np.uint8):
@@ -237,3 +239,15 @@ def test_left_eyes_are_mirrored_only_if_asked_and_depth_never_is(draw):
 def test_the_scans_own_voxels_in_a_box_are_a_contradiction():
     with pytest.raises(ValueError, match=r"window\.extent_mm .* must be the whole field"):
         Window(name="test", extent_mm=(6, 2, 6), shape=(0, 0, 0))
+
+
+def test_a_volume_of_unknown_spacing_is_brought_to_voxels_and_to_nothing_else(draw):
+    unknown = Spacing(np.nan, np.nan, np.nan)
+    volume = replace(draw(), spacing=unknown, spacing_source="unknown", spacing_confidence=None)
+    cut = resample(volume, find_window("4x24x20"))
+    assert cut.voxels.shape == (4, 24, 20)
+    assert np.isnan(cut.spacing).all()
+    known = resample(draw(), find_window("4x24x20"))
+    assert np.array_equal(cut.voxels, known.voxels), "the same voxels, whatever they measure"
+    with pytest.raises(ScanError, match="the distance between its B-scans is not known"):
+        resample(volume, WINDOWS["macula6"])

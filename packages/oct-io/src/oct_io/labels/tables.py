@@ -135,11 +135,16 @@ def read_label_table(
     if scans is None:
         form, scan_form = id_form(said), id_form(one.participant_id for one in records)
     table = LabelTable(level=level, rows=found, form=form, scan_form=scan_form)
-    return table, _agreed(found, owners)
+    return table, agree(found, owners)
 
 
-def _agreed(rows: Mapping[str, Row], owners: Mapping[str, str]) -> dict[str, Row]:
-    """By participant, the cells that are the same in all of its rows."""
+def agree(rows: Mapping[str, Row], owners: Mapping[str, str]) -> dict[str, Row]:
+    """By participant, the cells that are the same in all of its rows.
+
+    Args:
+        rows: by the key of what they are of.
+        owners: key to hashed participant.
+    """
     found: dict[str, Row] = {}
     for key, owner in owners.items():
         row = rows[key]

@@ -1,4 +1,4 @@
-"""NumPy files, .npy and .npz, with a JSON sidecar for what an array does not say."""
+"""Files of arrays, .npy, .npz, .mat and .mhd, with a JSON sidecar for what they do not say."""
 
 import zipfile
 from collections.abc import Collection
@@ -9,13 +9,15 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from oct_io.containers.matlab import read_mat as read_arrays
+from oct_io.containers.metaimage import MetaImage, read_metaimage
 from oct_io.errors import ScanError
-from oct_io.readers.plain import plain_volume, sidecar_header
+from oct_io.readers.plain import placement, plain_header, plain_volume, sidecar_header
 from oct_io.readers.sidecar import Sidecar, read_sidecar, sidecar_name
 from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_bytes
-from oct_io.volume import OctVolume
+from oct_io.volume import OctVolume, Spacing
 
 HEAD_BYTES = 16 << 10  # numpy's own limit of a header is 10 kB
 MAX_MEMBERS = 1000
@@ -74,6 +76,64 @@ def read_npz(file: ScanFile) -> OctVolume:
         reason = f"the archive is cut off or damaged ({type(error).__name__})"
         raise ScanError(file.where, "decode", reason) from None
     return plain_volume(file, array, sidecar, header)
+
+
+def read_mat(file: ScanFile) -> OctVolume:
+    """Read the one array of three axes of a .mat file, or the one that is named as in an .npz.
+
+    Raises:
+        ScanError: with its stage.
+    """
+    sidecar = read_sidecar(file, sidecar_name(file))
+    wanted = file.member if file.member is not None else sidecar.member
+    found = read_arrays(file.content(), file.where, () if wanted is None else (wanted,))
+    deep = [array for array in found.values() if array.ndim == 3]
+    if len(deep) != 1:
+        named = "member=" if wanted is None else f"another than '{wanted[:40]}'"
+        reason = f"{len(deep)} of its arrays have three axes; name one with {named}"
+        raise ScanError(file.where, "parse", reason)
+    (array,) = deep
+    check_bytes(array.shape, array.dtype.itemsize, file.where)
+    header = sidecar_header(file, sidecar, sidecar_name(file), array.shape, array.dtype.itemsize)
+    return plain_volume(file, array, sidecar, header)
+
+
+def read_mhd(file: ScanFile) -> OctVolume:
+    """Read a MetaImage whose axes are (column, row, bscan), as the RETOUCH challenge writes it.
+
+    Raises:
+        ScanError: with its stage.
+    """
+    sidecar = read_sidecar(file, sidecar_name(file))
+    said, array = load_mhd(file)
+    spacing = file.spacing or sidecar.spacing
+    if spacing is None and said.spacing_mm is not None:
+        placed = placement(
+            Spacing(*said.spacing_mm), "spacing_between_slices", sidecar.pattern, said.shape[0]
+        )
+        pitch = said.spacing_mm[1], said.spacing_mm[2]
+        header = plain_header(said.shape, array.dtype.itemsize, placed, pitch, sidecar)
+    else:
+        name = sidecar_name(file)
+        header = sidecar_header(file, sidecar, name, said.shape, array.dtype.itemsize)
+    return plain_volume(file, array, sidecar, header)
+
+
+def load_mhd(file: ScanFile) -> tuple[MetaImage, NDArray[Any]]:
+    """What the header of a MetaImage says, and the pixels beside it as they stand there.
+
+    Raises:
+        ScanError: stage `fetch`, `parse` or `decode`.
+    """
+    said = read_metaimage(file.text() or "", file.where)
+    dtype = np.dtype(said.dtype)
+    check_bytes(said.shape, dtype.itemsize, file.where)
+    content = file.beside(said.pixels).content()
+    if len(content) != int(np.prod(said.shape)) * dtype.itemsize:
+        claimed = " x ".join(map(str, said.shape))
+        reason = f"{len(content):,} bytes of pixels are not {claimed} of {dtype.itemsize}"
+        raise ScanError(file.where, "decode", reason)
+    return said, np.frombuffer(content, dtype).reshape(said.shape)
 
 
 def load_npy(file: ScanFile) -> NDArray[Any]:

@@ -1,5 +1,6 @@
 """Arrays that carry no metadata of a scanner: their header, their axes, their grey levels."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,8 @@ def sidecar_header(
 ) -> ScanHeader:
     """Header of an array whose pattern and spacing only the caller or its sidecar knows.
 
-    `name` is that of the sidecar, `shape` that of the array, its axes in any order.
+    `name` is that of the sidecar, `shape` that of the array, its axes in any order. A caller who
+    gives NaN says that nobody knows the spacing.
 
     Raises:
         ScanError: stage `geometry`, with the sidecar to write, if nobody says the spacing.
@@ -34,7 +36,8 @@ def sidecar_header(
         )
         raise ScanError(file.where, "geometry", reason)
     ordered = arranged_shape(shape, sidecar.axes)
-    placed = placement(spacing, "given", sidecar.pattern, ordered[0])
+    source: SpacingSource = "unknown" if math.isnan(spacing.row) else "given"
+    placed = placement(spacing, source, sidecar.pattern, ordered[0])
     return plain_header(ordered, itemsize, placed, (spacing.row, spacing.column), sidecar)
 
 

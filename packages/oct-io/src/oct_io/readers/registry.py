@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from oct_io.errors import ScanError, StoreError, TreeError
-from oct_io.readers.arrays import peek_npy, peek_npz, read_npy, read_npz
+from oct_io.readers.arrays import (
+    peek_npy,
+    peek_npz,
+    read_mat,
+    read_mhd,
+    read_npy,
+    read_npz,
+)
 from oct_io.readers.described import read_described
 from oct_io.readers.e2e import read_e2e
 from oct_io.readers.heidelberg import read_vol
@@ -45,6 +52,8 @@ READERS: dict[str, Reader] = {
     ".nii.gz": read_nifti,
     ".npy": read_npy,
     ".npz": read_npz,
+    ".mat": read_mat,
+    ".mhd": read_mhd,
     ".tif": read_tiff,
     ".tiff": read_tiff,
 }
@@ -65,11 +74,13 @@ SUFFIXES: tuple[str, ...] = (
     *(".dcm", ".dicom", ".vol", ".e2e", ".fda", ".img", ".nii", ".nii.gz", ".npy", ".npz"),
 )
 """Endings that make a file in a folder a scan. Left out are those that are mostly part of one (a
-.tif may be one B-scan, an .xml lies among its images); what they are is looked at."""
+.tif may be one B-scan, an .xml lies among its images), and looked at; and what may as well be
+something else (.mat, .mhd), which a manifest or a recipe names."""
 
 FORMATS = (
     "Ophthalmic Tomography DICOM (.dcm), Heidelberg (.vol, .xml, .e2e), Topcon (.fda), "
-    "Zeiss (.img), NIfTI (.nii, .nii.gz), NumPy (.npy, .npz), TIFF (.tif), and folders of "
+    "Zeiss (.img), NIfTI (.nii, .nii.gz), NumPy (.npy, .npz), MATLAB (.mat), MetaImage (.mhd), "
+    "TIFF (.tif), and folders of "
     "DICOM instances or of B-scan images"
 )
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from oct_io.boundaries import with_standard_names
 from oct_io.errors import ScanError
-from oct_io.readers.arrays import load_npy, load_npz
+from oct_io.readers.arrays import load_mhd, load_npy, load_npz
 from oct_io.readers.nifti import load_nifti
 from oct_io.readers.plain import arranged
 from oct_io.readers.registry import (
@@ -53,7 +53,7 @@ def add_annotations(
 
 
 def read_mask(file: ScanFile, scan: ScanFile, shape: Shape) -> Mask:
-    """The mask that lies in `file`: DICOM SEG, NIfTI, NumPy, a TIFF, or a folder of images.
+    """The mask in `file`: DICOM SEG, NIfTI, NumPy, MetaImage, a TIFF, or a folder of images.
 
     A segmentation says itself on which frames it lies. Other files have the axes of the scan's own
     file, so that what its sidecar says of axes holds for both, and after a format of a scanner or
@@ -79,6 +79,8 @@ def read_mask(file: ScanFile, scan: ScanFile, shape: Shape) -> Mask:
     said, names = _said(file, scan), tuple[str, ...]()
     if suffix in (".nii", ".nii.gz"):
         array = load_nifti(file, said)
+    elif suffix == ".mhd":
+        array = load_mhd(file)[1]
     elif suffix == ".npz":
         array, names = _from_archive(load_npz(file), file.where)
         array = arranged(array, said.axes)

@@ -110,13 +110,13 @@ def _said(record: ScanRecord) -> _Said:
 def find_companion(record: ScanRecord) -> str | None:
     """Relative path of what changes a scan besides its file; None if that holds all of it.
 
-    That is the folder of an export's images, "" for the root, else the sidecar that may lie beside
-    the file.
+    That is the folder of an export's images or of a header's pixels, "" for the root, else the
+    sidecar that may lie beside the file.
     """
     if record.bscan:
         return None
     suffix, folder = suffix_of(record.path), record.path.rpartition("/")[0]
-    if suffix == ".xml":
+    if suffix in (".xml", ".mhd"):
         return folder
     if suffix in DICOM or suffix not in READERS:
         return None  # DICOM heeds no sidecar, and that of a folder lies in it

@@ -38,6 +38,8 @@ def check_geometry(header: ScanHeader, where: str, patterns: Sequence[Pattern] =
             "spacing=Spacing(...) gives it"
         )
         raise ScanError(where, "geometry", reason)
+    if header.spacing_source == "unknown":
+        return  # the caller says that nobody knows it, and takes it in voxels
     wrong = implausible(*(spacing or Spacing(np.nan, header.row_mm, header.column_mm)))
     if wrong:
         raise ScanError(where, "geometry", wrong)

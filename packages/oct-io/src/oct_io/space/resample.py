@@ -101,9 +101,9 @@ def _known_spacing(volume: OctVolume, window: Window) -> Spacing:
         ScanError: it is needed.
     """
     bscan, *plane = (bool(np.isfinite(step)) for step in volume.spacing)
-    wanted = window.shape_on(volume)[0]
-    if not bscan and wanted > 1:
-        bscans = len(volume.voxels)
+    wanted, bscans = window.shape_on(volume)[0], len(volume.voxels)
+    abreast = volume.spacing_source == "unknown" and bscans > 1  # at a distance that nobody knows
+    if not bscan and wanted > 1 and not (abreast and window.takes_all):
         reason = "the distance between its B-scans is not known"
         if bscans == 1:
             reason = f"one B-scan, and window {window.name} takes {wanted}"
