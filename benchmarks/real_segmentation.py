@@ -348,6 +348,8 @@ def main() -> None:
     print_table(["masks", "candidate", "Dice", "pretrained over it", "CPU seconds"], cells)
     if given.write:
         settings = {
+            "command": f"python benchmarks/real_segmentation.py {given.which} DATA "
+            f"--steps {given.steps} --pretraining {given.pretraining} --write",
             "data": given.which,
             "steps": given.steps,
             "pretraining_steps": given.pretraining,
