@@ -3,12 +3,13 @@ r"""How well are masks of real scans learnt, with all of them and with few, on o
     uv run python benchmarks/real_segmentation.py hippocampus OUT \
       --steps 300 --pretraining 300 --write
     uv run python benchmarks/real_segmentation.py duke_dme DATA \
-      --steps 300 --pretraining 150 --write
+      --steps 250 --pretraining 100 --rounds 3 --write
 
 hippocampus: anterior and posterior hippocampus in 260 cropped MR images (Medical Segmentation
 Decathlon, task 4), NIfTI in OUT/images and OUT/labels, as in section1/out of the repository
 WisnuMulya/hippocampal-volume-quantification on GitHub; the first of four folds is the test, with
-10, 25 and 100 % of the masks. duke_dme: fluid in 110 B-scans of 10 patients with diabetic macular
+10, 25 and 100 % of the masks. Nobody says there which images are of one person, so each stands for
+itself. duke_dme: fluid in 110 B-scans of 10 patients with diabetic macular
 edema (Chiu et al. 2015), as PNG in DATA/img_for_inference and DATA/annotation, as in data of
 YZhu0225/Semantic-Segmentation-for-Retinal-Layer-in-Diabetic-Macular-Edema-using-Transfer-Learning.
 That 11 images after the other are of one patient is not said there; the images agree: the best
@@ -361,7 +362,8 @@ def main() -> None:
         if given.write:
             settings = {
                 "command": f"python benchmarks/real_segmentation.py {given.which} DATA "
-                f"--steps {given.steps} --pretraining {given.pretraining} --write",
+                f"--steps {given.steps} --pretraining {given.pretraining} --rounds {len(rounds)} "
+                "--write",
                 "data": given.which,
                 "steps": given.steps,
                 "batch": BATCH,
