@@ -103,9 +103,9 @@ def test_cases_are_of_the_test_and_each_part_of_the_map_is_of_whole_patches(foun
 def test_maps_of_a_trained_model_start_from_what_it_answered(found, tmp_path, mode):
     training = TrainingConfig(mode=mode, epochs=1, batch_size=12)
     config = replace(found.config, mode=mode, training=training)
-    start = found.cast.encoder
+    start = found.cast.family.first
     answers = ask_trained(
-        config, found.study, lambda seed: start, PRETRAINED, config.runtime.pick(), tmp_path
+        config, found.study, lambda one, seed: start, PRETRAINED, config.runtime.pick(), tmp_path
     )
     asked = replace(found, config=config, answers={PRETRAINED: answers})
     with Stages() as stages:
