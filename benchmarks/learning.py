@@ -43,8 +43,8 @@ from oct_vjepa.evaluation.token_probe import TokenProbeConfig, token_probe
 from oct_vjepa.measures.units import Scores
 from oct_vjepa.objectives.configuration import DenseJepaConfig
 from oct_vjepa.probes.baselines import axial_profile
-from oct_vjepa.probes.efficiency import EfficiencyRow, label_efficiency
 from oct_vjepa.probes.linear import mean_difference, probe
+from oct_vjepa.trials.efficiency import EfficiencyRow, label_efficiency
 from writing import as_cell, write_results
 
 FEATURES = Path("runs/data/features")

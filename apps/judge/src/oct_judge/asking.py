@@ -58,7 +58,7 @@ def ask_everyone(
         else:
 
             def untrained(round_name: str, seed: int) -> oct_vjepa.Encoder:
-                return random_encoder(cast.family.config, seed)
+                return random_encoder(cast.family.of(round_name, seed).config, seed)
 
             train = partial(ask_trained, config, study, untrained, RANDOM, runtime, folder)
             askers.append((RANDOM, train))

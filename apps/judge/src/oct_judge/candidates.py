@@ -1,6 +1,6 @@
 """Who answers: encoders, baselines, and both side by side, each as features of the rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,7 +126,7 @@ class Cast:
     rows: Rows
     chosen: dict[tuple[str, int], str] = field(default_factory=dict)
     _kept: dict[tuple[Any, ...], NDArray[Any]] = field(default_factory=dict)
-    _read: dict[tuple[str, str, int], Readouts] = field(default_factory=dict)
+    _read: dict[tuple[tuple[Any, ...], str], Readouts] = field(default_factory=dict)
 
     def pretrained(self) -> Candidate:
         """The encoder that is asked."""
@@ -134,7 +134,9 @@ class Cast:
 
     def random(self) -> Candidate:
         """Its network with random weights, others for each seed."""
-        return Candidate(name=RANDOM, readouts=lambda one, seed: self._random(seed, self.rows))
+        return Candidate(
+            name=RANDOM, readouts=lambda one, seed: self._random(one.name, seed, self.rows)
+        )
 
     def baseline(self, name: str) -> Candidate:
         """Features that nobody learned.
@@ -171,7 +173,7 @@ class Cast:
             )
         if name == RANDOM:
             return Candidate(
-                name=name + RANKED, readouts=lambda one, seed: self._random(seed, rows)
+                name=name + RANKED, readouts=lambda one, seed: self._random(one.name, seed, rows)
             )
         return Candidate(
             name=name + RANKED,
@@ -181,24 +183,31 @@ class Cast:
     def own(self, round_name: str, seed: int, rows: Rows | None = None) -> Readouts:
         """Readouts of the encoder that is asked in a round with a seed; of the question's rows."""
         encoder = self.family.of(round_name, seed)
-        return self._remembered(OWN, id(encoder), self.rows if rows is None else rows, encoder)
+        return self._remembered(
+            (OWN, id(encoder)), self.rows if rows is None else rows, lambda: encoder
+        )
 
-    def _random(self, seed: int, rows: Rows) -> Readouts:
-        return self._remembered(RANDOM, seed, rows, random_encoder(self.family.config, seed))
+    def _random(self, round_name: str, seed: int, rows: Rows) -> Readouts:
+        config = self.family.of(round_name, seed).config
+        key = (RANDOM, seed, config.input_mean, config.input_std)
+        return self._remembered(key, rows, lambda: random_encoder(config, seed))
 
     def _remembered(
-        self, kind: str, number: int, rows: Rows, encoder: oct_vjepa.Encoder
+        self, who: tuple[Any, ...], rows: Rows, make: Callable[[], oct_vjepa.Encoder]
     ) -> Readouts:
-        """Readouts by kind and number of the encoder and fingerprint of the volumes.
+        """Readouts of an encoder on volumes.
 
         Those of the encoders that are asked, on the volumes as they are, stay; of all others the
         last does, since the rounds of a seed follow one another.
         """
-        key = (kind, rows.fingerprint, number)
+        key = (who, rows.fingerprint)
         if key not in self._read:
-            kept = (OWN, self.rows.fingerprint)
-            self._read = {one: found for one, found in self._read.items() if one[:2] == kept}
-            self._read[key] = self.embed(encoder, rows)
+            self._read = {
+                (one, where): found
+                for (one, where), found in self._read.items()
+                if one[0] == OWN and where == self.rows.fingerprint
+            }
+            self._read[key] = self.embed(make(), rows)
         return self._read[key]
 
     def _baseline(self, name: str, one: Round, seed: int, rows: Rows) -> NDArray[Any]:

@@ -7,7 +7,7 @@ it is tested on. `encoder=runs/dme-{round}-seed{seed}/encoder` asks in each roun
 import glob
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from oct_launch import Mistake
 from oct_vjepa import Encoder, EncoderConfig
@@ -43,7 +43,7 @@ class Family:
 
     @property
     def config(self) -> EncoderConfig:
-        """Of all of them."""
+        """Of all of them, but for what was measured on the volumes that each was trained on."""
         return self.first.config
 
     @property
@@ -98,11 +98,16 @@ def open_family(place: str, config: CheckpointConfig) -> tuple[Family, str]:
     family, reports = Family({}), []
     for key, path in sorted(find_members(place).items()):
         encoder, report = open_encoder(path, config)
-        if family.members and encoder.config != family.config:
+        if family.members and _shape(encoder.config) != _shape(family.config):
             raise Mistake(f"encoder: the one in {path} has another shape than those beside it")
         family.members[key], family.places[key] = encoder, path
         reports += [report] if report else []
     return family, "\n".join(reports)
+
+
+def _shape(config: EncoderConfig) -> EncoderConfig:
+    """Without what was measured on the training volumes, which differ."""
+    return replace(config, input_mean=0.0, input_std=1.0)
 
 
 def find_members(place: str) -> dict[tuple[str, int], str]:

@@ -6,13 +6,13 @@ import torch
 from oct_vjepa import Encoder, EncoderConfig, paired_difference, probe
 from oct_vjepa.evaluation.online import OnlineProbe, online_scores, ridge_scores
 from oct_vjepa.evaluation.token_probe import TokenProbeConfig, token_probe
-from oct_vjepa.probes.efficiency import (
+from oct_vjepa.probes.neighbours import neighbour_probe, neighbour_votes
+from oct_vjepa.trials.efficiency import (
     EVERYONE,
     draw_participants,
     efficiency_cells,
     label_efficiency,
 )
-from oct_vjepa.probes.neighbours import neighbour_probe, neighbour_votes
 from oct_vjepa.trials.shortcuts import probe_shortcut, shortcut_cells
 
 linear_model = pytest.importorskip("sklearn.linear_model")

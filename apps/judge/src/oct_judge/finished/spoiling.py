@@ -132,7 +132,11 @@ def askers_of(found: Found, best: str, run_dir: Path) -> dict[str, Answering]:
         )
         if RANDOM in found.answers:
             askers[RANDOM] = lambda answer, number, rows: _by_probe(
-                answer, cast.embed(random_encoder(cast.family.config, answer.seed), rows)
+                answer,
+                cast.embed(
+                    random_encoder(cast.family.of(answer.round, answer.seed).config, answer.seed),
+                    rows,
+                ),
             )
     else:
         askers[PRETRAINED] = lambda answer, number, rows: _by_head(

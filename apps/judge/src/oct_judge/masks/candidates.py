@@ -76,8 +76,9 @@ class Draughtsmen:
         """Those that are trained, the encoder first."""
         found: dict[str, Ask] = {PRETRAINED: self._with(self.family.of)}
         if self.config.compare.random_init:
-            config = self.family.config
-            found[RANDOM] = self._with(lambda one, seed: random_encoder(config, seed))
+            found[RANDOM] = self._with(
+                lambda one, seed: random_encoder(self.family.of(one, seed).config, seed)
+            )
         if self.config.segment.unet:
             found[UNET] = self._unet
         return found

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_vjepa.measures.target import Target
-from oct_vjepa.probes.efficiency import draw_participants
+from oct_vjepa.probes.linear import draw_participants
 
 Truths = NDArray[np.bool_]
 PROTOCOLS = ("given", "kfold", "repeated_kfold", "leave_one_out")

@@ -1,7 +1,7 @@
 """Candidates tried in the rounds of a protocol, and what is made of their answers.
 
 `judging` asks whoever has features and keeps every answer whole; `verdict` joins volumes to eyes
-and participants, calibrates, and makes cards, promises and tables of them. `shortcuts`
-asks for what should not matter. `cases` chooses what to look at, `projection` lays features on a
-plane. This wing knows arrays alone, whosever features they are.
+and participants, calibrates, and makes cards, promises and tables of them. `efficiency` asks with
+few labels, `shortcuts` for what should not matter. `cases` chooses what to look at, `projection`
+lays features on a plane. This wing knows arrays alone, whosever features they are.
 """
