@@ -7,7 +7,8 @@ the labels anew among the participants and splits them anew, so that seeds diffe
 would, and every mode is asked for the label: how often does the 95 % interval of AUROC hold 0.5,
 and how often does a conformal set that promises 90 % hold the truth? Twice: with all validation
 participants choosing and calibrating (share 0), and with a share of them set apart, as the judge
-does by itself. Frozen modes take seconds, and are asked with more seeds. Phantom, all of it.
+does by itself. Frozen modes take seconds, and are asked with more seeds. Results of modes that are
+not asked stay. Phantom, all of it.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import oct_io
@@ -33,7 +35,7 @@ from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.holdout import hold_out
 from oct_vjepa.probes.protocol import make_rounds
 from oct_vjepa.trials.verdict import Panel, card_of, promise_of
-from writing import write_results
+from writing import RESULTS, write_results
 
 SMALL = oct_vjepa.EncoderConfig(
     input_shape=(8, 64, 64), patch_size=(2, 16, 16), width=48, depth=3, heads=3, input_std=64.0
@@ -55,7 +57,6 @@ def main() -> None:
     if options.encoder:
         encoder = oct_vjepa.Encoder.from_pretrained(options.encoder)
     source = open_null(options.data, options.participants)
-    rows = []
     arms = product(options.modes.split(","), map(float, options.shares.split(",")))
     for mode, share in arms:
         began = time.process_time()
@@ -63,22 +64,32 @@ def main() -> None:
         found = [judge(source, encoder, mode, seed, share, options.data) for seed in seeds]
         held = [low <= 0.5 <= high for low, high, _ in found]
         covered = np.array([kept for _, _, kept in found])
-        rows.append(
-            {
-                "mode": mode,
-                "calibration_share": share,
-                "seeds": len(found),
-                "intervals_that_hold_0.5": sum(held),
-                "among_the_first": [sum(held[: options.seeds]), options.seeds],
-                "conformal_promised": 0.9,
-                "conformal_covered": round(float(covered.mean()), 4),
-                "standard_error": round(float(covered.std() / len(covered) ** 0.5), 4),
-                "mean_width": round(float(np.mean([high - low for low, high, _ in found])), 3),
-                "cpu_s": round(time.process_time() - began, 1),
-            }
-        )
-        print(json.dumps(rows[-1]), flush=True)
-    facts = {"phantom": True, "participants": options.participants, "rows": rows}
+        row = {
+            "mode": mode,
+            "calibration_share": share,
+            "seeds": len(found),
+            "intervals_that_hold_0.5": sum(held),
+            "among_the_first": [sum(held[: options.seeds]), options.seeds],
+            "conformal_promised": 0.9,
+            "conformal_covered": round(float(covered.mean()), 4),
+            "standard_error": round(float(covered.std() / len(covered) ** 0.5), 4),
+            "mean_width": round(float(np.mean([high - low for low, high, _ in found])), 3),
+            "cpu_s": round(time.process_time() - began, 1),
+        }
+        print(json.dumps(row), flush=True)
+        keep(row, options.participants)
+
+
+def keep(row: dict[str, Any], participants: int) -> None:
+    """Write a row beside those of other modes and shares, whose earlier results stay."""
+
+    def key(one: dict[str, Any]) -> tuple[int, float]:
+        return (*FROZEN, *TRAINED).index(one["mode"]), one["calibration_share"]
+
+    path = RESULTS / "null_phantom.json"
+    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = sorted([*(one for one in old if key(one) != key(row)), row], key=key)
+    facts = {"phantom": True, "participants": participants, "rows": rows}
     write_results("null_phantom", ("oct-io", "oct-vjepa", "oct-xla", "torch"), facts)
 
 

@@ -3,12 +3,12 @@
 OMP_NUM_THREADS=1 python benchmarks/probe_grid.py
 
 CPU seconds. Together: made-up features of 1,000 rows to fit and 250 to choose by, 10 strengths x 2
-readouts, the second of which knows nothing; `alone` are grids of one model each. scikit-learn
-standardises and fits as `probe` does, is asked for AUROC on the same rows, and stops by its own
-rule; of flat features a second time (`exact`) by the loosest that leaves no larger error than ours. Spectra: `flat` has independent
-features, the easiest for scikit-learn; in `steep` standard deviations fall as 1 / rank, so that
-features agree with one another. The difference is the largest in a probability, to scikit-learn run
-until nothing moves.
+readouts, the second of which knows nothing; `alone` are grids of one model each. scikit-learn (one
+by one) standardises and fits as `probe` does, is asked for AUROC on the same rows, and stops by its
+own rule; of flat features a second time (`exact`) by the loosest that leaves no larger error than
+ours. Spectra: `flat` has independent features, the easiest for scikit-learn; in `steep` standard
+deviations fall as 1 / rank, so that features agree with one another. The difference is the largest
+in a probability, to scikit-learn run until nothing moves.
 
 Kept: the default tiny encoder and phantom volumes. Training a linear layer on a frozen encoder sees
 every volume anew in every epoch; one epoch of that is measured, and multiplied by 50.
