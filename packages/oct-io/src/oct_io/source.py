@@ -218,9 +218,9 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
             tables of different releases.
     """
     tell = report or _say_nothing
-    looked = look_at(config, tell)
-    if not config.cache:
+    if config.root and not config.cache:
         raise TreeError("data.cache is not set: give a local folder for the resampled volumes")
+    looked = look_at(config, tell)
     build_cache(
         looked.records,
         config.root,
