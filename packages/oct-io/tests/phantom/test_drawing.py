@@ -47,6 +47,13 @@ def test_another_process_draws_the_same_voxels():
     assert runs[0] == runs[1] != b""
 
 
+@pytest.mark.parametrize("module", ["oct_io.phantom.tree", "oct_io.source_config"])
+def test_what_only_describes_phantoms_does_not_wait_for_pydicom(module):
+    code = f"import sys, {module}; print('pydicom' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "False"
+
+
 def test_voxels_do_not_depend_on_the_number_of_threads():
     code = (
         "import zlib; from oct_io.phantom import Phantom, draw_phantom;"

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from oct_io.dicom.header import describe
-from oct_io.dicom.pixels import decode
 from oct_io.errors import ScanError
 from oct_io.phantom.grid import stream
 
@@ -183,6 +181,9 @@ def spoil_scans(root: Path, paths: Sequence[str], seed: int) -> list[Expected]:
 def _is_decodable(path: Path) -> bool:
     """Whether a decoder takes the pixel data; some codecs notice lost bytes, others do not."""
     import pydicom  # half of a second, which drawing alone need not wait for
+
+    from oct_io.dicom.header import describe
+    from oct_io.dicom.pixels import decode
 
     header = describe(pydicom.dcmread(path, stop_before_pixels=True), "")
     try:
