@@ -17,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 ROOT = Path(__file__).parent.parent
 BESIDE = (
     "pretraining",
+    "benching",
     "report",
     "samples",
     "settings",

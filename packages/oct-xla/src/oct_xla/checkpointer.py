@@ -113,9 +113,13 @@ class Checkpointer:
     def _load_elsewhere(self, step: int) -> Checkpoint | None:
         assert self.store is not None
         try:
+            self.store.bring(step)
             return self.store.load(step)
         except CheckpointError as error:
-            self._failure = f"process {self._runtime.rank}: {error}; all must see run_dir"
+            self._failure = (
+                f"process {self._runtime.rank}: {error}; all must see run_dir, or reach"
+                " loop.checkpoint_url"
+            )
             return None
 
     def restore(self, found: Checkpoint | None, learner: Learner) -> RunState:
