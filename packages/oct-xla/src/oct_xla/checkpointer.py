@@ -105,7 +105,10 @@ class Checkpointer:
             return None
         if self._runtime.rank != 0:
             found = self._load_elsewhere(step)
-        bad = f"{self.store.path(step)}: a process cannot read it; all must see run_dir"
+        bad = (
+            f"{self.store.path(step)}: a process cannot read it; all must see run_dir, or reach"
+            " loop.checkpoint_url"
+        )
         if self._runtime.agree(int(found is None))[0] or found is None:
             raise CheckpointError(self._failure or bad)
         return found

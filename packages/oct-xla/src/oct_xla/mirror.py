@@ -115,12 +115,13 @@ class Mirror:
         Raises:
             CheckpointError: if it is not there, damaged, or out of reach.
         """
-        place = f"{self._root}/step-{step:08d}"
         with _reaching(self.url):
-            (folder / STATE).write_bytes(self._files.cat_file(f"{place}/{COMMIT}"))
+            files = self._files  # finds the root
+            place = f"{self._root}/step-{step:08d}"
+            (folder / STATE).write_bytes(files.cat_file(f"{place}/{COMMIT}"))
         for name in files_of(folder):
             with _reaching(self.url):
-                self._files.get_file(f"{place}/{name}", str(folder / name))
+                files.get_file(f"{place}/{name}", str(folder / name))
         read_checkpoint(folder)
 
 
