@@ -117,7 +117,7 @@ def test_mfu_is_the_share_of_the_peak_that_volumes_make_use_of(tmp_path):
 
 
 def test_the_peak_is_what_a_product_of_matrices_reaches():
-    peak = measure_peak(pick_runtime("cpu"), edge=256)
+    peak = measure_peak(pick_runtime("cpu"), edges=(256,))
     matrix = torch.ones(256, 256)
     start_s = time.perf_counter()
     for _ in range(20):
