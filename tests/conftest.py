@@ -19,6 +19,7 @@ BESIDE = (
     "pretraining",
     "planning",
     "planfile",
+    "benching",
     "report",
     "samples",
     "settings",

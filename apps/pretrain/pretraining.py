@@ -9,6 +9,7 @@ import oct_io
 import oct_vjepa
 import oct_xla
 import torch
+from benching import bench, work_of
 from oct_io.storage.files import redact
 from oct_judge.candidates import random_encoder
 from oct_judge.closing import (
@@ -41,6 +42,8 @@ from watching import GuardSink, Watch, make_probe
 
 def run(config: PretrainConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
+    if config.bench:
+        return bench(config)
     with mistakes(ValueError):
         given = f"encoder.input_shape is {config.encoder.input_shape}; make them equal"
         check_window(config.data.window, config.encoder.input_shape, otherwise=given)
@@ -222,4 +225,5 @@ def train(
         evaluate=watch,
         progress=True,
         identity={"data": data},
+        work=work_of(config, runtime) if config.tell_mfu else None,
     )

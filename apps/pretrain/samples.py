@@ -1,14 +1,38 @@
 """What the feed asks for: one cached volume, augmented, with its masks, by index and epoch."""
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
-from oct_io import CachedVolumes, Spacing
+from numpy.typing import NDArray
+from oct_io import Spacing
 from oct_io.space.transforms import AugmentConfig, changes_nothing
 from oct_io.space.transforms import augment as make_augmentation
 from oct_vjepa import EncoderConfig, JepaBatch, MaskingConfig, Masks, sample_masks
 from oct_vjepa.masking.foreground import foreground_patches
 from oct_xla import sample_seed
+
+
+class HasSpacing(Protocol):
+    """What is known of a volume."""
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Millimetres along (bscan, row, column)."""
+        ...
+
+
+class Volumes(Protocol):
+    """A cache of volumes, such as `oct_io.CachedVolumes`."""
+
+    @property
+    def entries(self) -> Sequence[HasSpacing]:
+        """One a volume."""
+        ...
+
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        """The voxels, (bscan, row, column)."""
+        ...
 
 
 class PretrainSamples:
@@ -25,7 +49,7 @@ class PretrainSamples:
 
     def __init__(
         self,
-        volumes: CachedVolumes,
+        volumes: Volumes,
         indices: Sequence[int],
         masking: MaskingConfig,
         *,

@@ -66,6 +66,13 @@ class PretrainConfig:
     """Labelled volumes, none of a test participant, that are probed for probe.columns at each
     evaluation; 0: none. 64 at every 50 steps of 16 volumes are some 2 % of the time."""
 
+    tell_mfu: bool = False
+    """Whether metrics.jsonl tells `mfu`: operations are counted and a matrix product is timed at
+    the start, which takes some seconds."""
+
+    bench: bool = False
+    """Train some steps on random voxels and tell how fast, instead of a run; experiment=bench."""
+
     data: oct_io.SourceConfig = field(default_factory=oct_io.SourceConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     encoder: oct_vjepa.EncoderConfig = field(default_factory=oct_vjepa.EncoderConfig)
@@ -85,10 +92,11 @@ TOLD = ("augment", "encoder", "masking", "objective", "schedule", "feed", "loop"
 
 MAY_CHANGE = (
     *("runtime.device", "runtime.parallel", "loop.checkpoint_url", "loop.save_in_background"),
-    *("loop.profile", "tracking.*", "propose.*", "resume", "feed.workers", "feed.prefetch"),
+    *("loop.profile", "loop.hang_after_s", "tracking.*", "propose.*", "resume"),
+    *("feed.workers", "feed.prefetch"),
     *("data.jobs", "data.root", "data.cache", "data.storage.*"),  # the volumes are compared
     *("loop.steps", "loop.accumulate", "loop.log_every", "loop.evaluate_every"),
-    *("loop.checkpoint_every", "loop.keep_last", "loop.patience", "watched_volumes"),
+    *("loop.checkpoint_every", "loop.keep_last", "loop.patience", "watched_volumes", "tell_mfu"),
 )
 """Settings that a resumed run may change; what changed is told, and the volumes must be the same
 ones. All but `loop.steps`, which moves the schedules, leave what it computes alone."""

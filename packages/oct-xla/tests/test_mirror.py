@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 from oct_xla import CheckpointError, Checkpoints, LoopConfig, fit, pick_runtime, read_rows
 from oct_xla.mirror import COMMIT, Mirror
+from programs import finish, start
 from toy import Toy, make_feed, warm_up
 
 SERVERS = """
@@ -171,3 +173,33 @@ def test_both_kinds_of_bucket_hold_a_run(tmp_path, servers, scheme, monkeypatch)
     assert list(losses(tmp_path / "there")) == [13, 14, 15, 16]
     assert Mirror(url, 2).steps() == [12, 16]
     assert Path(tmp_path / "there/checkpoints/step-00000012").is_dir()
+
+
+@pytest.mark.slow
+def test_processes_that_share_no_folder_go_on_from_the_bucket(tmp_path):
+    url, shared = f"file://{tmp_path}/bucket", {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    shared["FSSPEC_FILE"] = '{"auto_mkdir": true}'  # buckets need no folders
+
+    def train_apart(steps, machine):
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = str(one.getsockname()[1])
+        options = ("--steps", steps, "--every", 4, "--url", url)
+        ranks = [
+            start(
+                tmp_path / f"{machine}-{rank}", *options, RANK=str(rank), MASTER_PORT=port, **shared
+            )
+            for rank in (0, 1)
+        ]
+        return [finish(process) for process in ranks]
+
+    for code, errors in train_apart(8, "machine"):
+        assert code == 0, errors
+    for code, errors in train_apart(12, "another"):
+        assert code == 0, errors
+    assert min(losses(tmp_path / "another-0")) == 9
+    code, errors = finish(start(tmp_path / "whole", "--steps", 12))
+    assert code == 0, errors
+    whole = losses(tmp_path / "whole")
+    for step, loss in losses(tmp_path / "another-0").items():
+        assert loss == pytest.approx(whole[step], abs=1e-6)

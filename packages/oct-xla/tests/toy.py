@@ -80,6 +80,12 @@ def draw(index: int, epoch: int) -> Batch:
     return Batch(volume, (torch.randperm(12, generator=masks)[:7],))
 
 
+def draw_slowly(index: int, epoch: int) -> Batch:
+    """The same sample, from a tired disk."""
+    time.sleep(0.025)
+    return draw(index, epoch)
+
+
 def warm_up(step: int) -> float:
     return 5e-3 * min(1.0, (step + 1) / 5)
 
@@ -168,6 +174,9 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--evaluate-every", type=int, default=0)
     parser.add_argument("--evaluate-for", type=float, default=0.0)
     parser.add_argument("--codes", type=Path, help="each process writes its exit code there")
+    parser.add_argument("--url", default="", help="bucket for copies of checkpoints")
+    parser.add_argument("--hang-after", type=float, default=0.0)
+    parser.add_argument("--slow-rank", type=int, default=-1, help="takes 0.1 s for each batch")
     parser.add_argument("--wrong", default="", choices=("", "length", "keys"))
     return parser.parse_args(arguments)
 
@@ -197,12 +206,17 @@ def train(options: argparse.Namespace) -> int:
             log_every=1,
             checkpoint_every=options.every,
             evaluate_every=options.evaluate_every,
+            checkpoint_url=options.url,
+            hang_after_s=options.hang_after,
             best_metric="score" if options.evaluate_every else "",
         )
         length = 40 + 8 * runtime.rank if options.wrong == "length" else 40
+        feed = make_feed(length=length)
+        if runtime.rank == options.slow_rank:
+            feed.sample = draw_slowly
         result = fit(
             toy,
-            make_feed(length=length),
+            feed,
             config,
             runtime=runtime,
             run_dir=options.run_dir,

@@ -105,7 +105,10 @@ class Checkpointer:
             return None
         if self._runtime.rank != 0:
             found = self._load_elsewhere(step)
-        bad = f"{self.store.path(step)}: a process cannot read it; all must see run_dir"
+        bad = (
+            f"{self.store.path(step)}: a process cannot read it; all must see run_dir, or reach"
+            " loop.checkpoint_url"
+        )
         if self._runtime.agree(int(found is None))[0] or found is None:
             raise CheckpointError(self._failure or bad)
         return found
@@ -113,9 +116,13 @@ class Checkpointer:
     def _load_elsewhere(self, step: int) -> Checkpoint | None:
         assert self.store is not None
         try:
+            self.store.bring(step)
             return self.store.load(step)
         except CheckpointError as error:
-            self._failure = f"process {self._runtime.rank}: {error}; all must see run_dir"
+            self._failure = (
+                f"process {self._runtime.rank}: {error}; all must see run_dir, or reach"
+                " loop.checkpoint_url"
+            )
             return None
 
     def restore(self, found: Checkpoint | None, learner: Learner) -> RunState:

@@ -24,7 +24,8 @@ from oct_xla.settings import LoopConfig
 from oct_xla.sinks import ProgressSink
 from oct_xla.store import Checkpoints
 from oct_xla.trainer import Evaluate, FitResult, Trainer
-from oct_xla.watchers import Profiler, stacks_on_signal
+from oct_xla.watchers import HangWatch, Profiler, stacks_on_signal
+from oct_xla.work import Work
 
 CHECKPOINTS, METRICS, PROFILE, LOCK = "checkpoints", "metrics.jsonl", "profile", ".fit-lock"
 
@@ -42,6 +43,7 @@ def fit(
     evaluate: Evaluate | None = None,
     progress: bool = False,
     identity: Mapping[str, Any] | None = None,
+    work: Work | None = None,
 ) -> FitResult:
     """Train `objective` on `feed`; go on from the newest whole checkpoint in `run_dir`.
 
@@ -53,7 +55,8 @@ def fit(
         feed: makes the batches.
         config: see there.
         runtime: from `pick_runtime`, which the caller closes; None picks "auto".
-        run_dir: for checkpoints and metrics; all processes must see it. None saves nothing.
+        run_dir: for checkpoints and metrics. All processes must see it, or the checkpoints in
+            `config.checkpoint_url`. None saves nothing.
         learning_rate: of the step, counted from 0. Begin above 0: on XLA an exact 0 costs a graph.
         seed: names all draws but the feed's.
         sinks: take the rows, on the first process; one that raises is dropped.
@@ -62,6 +65,7 @@ def fit(
         identity: what else must be equal for a resume, such as a fingerprint of the data set; plain
             values by name. Seed, batch, length of the feed, precision and the objective's shapes
             are compared anyway, with the checkpoint and between processes.
+        work: what a volume costs and the devices can do; rows then tell `mfu`.
 
     Raises:
         CheckpointError: if no checkpoint is whole although there are some, if the newest whole one
@@ -79,7 +83,7 @@ def fit(
     )
     settings = {f"loop.{name}": value for name, value in asdict(config).items()}
     settings |= {"runtime": runtime.name, "processes": runtime.world, "parallel": runtime.parallel}
-    store = _store(run_dir, config, runtime) if run_dir else None
+    store = _store(run_dir, config) if run_dir else None
     checkpointer = Checkpointer(store, runtime, facts, settings)
     lock, busy = _lock(run_dir, runtime)
     try:
@@ -87,16 +91,17 @@ def fit(
         learner = Learner(objective, runtime, config, seed)
         run = checkpointer.restore(found, learner)
         told = _sinks(run, config, run_dir, progress, sinks) if runtime.rank == 0 else []
-        metrics = Metrics(told, seconds_before=run.seconds, device=runtime.device)
+        metrics = Metrics(told, seconds_before=run.seconds, runtime=runtime, work=work)
         profiler = Profiler(
             config.profiled,
             run_dir / PROFILE if run_dir else None,
             rank=runtime.rank,
             cuda=runtime.device.type == "cuda",
         )
-        trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler)
+        watch = HangWatch(config.hang_after_s, rank=runtime.rank)
+        trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler, watch)
         try:
-            with stacks_on_signal(), StopRequest() as stop:
+            with stacks_on_signal(), StopRequest() as stop, watch:
                 result = trainer.train(learning_rate, evaluate, stop)
                 learner.hand_back()
                 return result
@@ -117,10 +122,10 @@ def _check_batch(feed: Feed, config: LoopConfig, runtime: Runtime) -> None:
         )
 
 
-def _store(run_dir: Path, config: LoopConfig, runtime: Runtime) -> Checkpoints:
-    # Only the first process asks the bucket; the others read what it has brought to run_dir.
-    copied = config.checkpoint_url and runtime.rank == 0
-    mirror = Mirror(config.checkpoint_url, config.keep_last) if copied else None
+def _store(run_dir: Path, config: LoopConfig) -> Checkpoints:
+    # The first process looks for what is newest; the others take the same step, from run_dir if
+    # they see that of the first, else from the bucket.
+    mirror = Mirror(config.checkpoint_url, config.keep_last) if config.checkpoint_url else None
     return Checkpoints(check_local(run_dir) / CHECKPOINTS, config.keep_last, mirror)
 
 

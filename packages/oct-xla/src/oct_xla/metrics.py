@@ -1,6 +1,7 @@
 """What a run measures of itself, and who is told: clock, memory, and sinks that cannot end it."""
 
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -8,6 +9,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from oct_xla.journal import Sink, say
+from oct_xla.runtime import Runtime
+from oct_xla.work import Work
 
 PARTS = ("data", "wait", "save")
 """What else than computing a step's time goes to: waiting for a batch; for the device's numbers and
@@ -15,11 +18,17 @@ for the other processes; for a checkpoint to be copied and, where that is asked 
 
 CLOCKS = frozenset(
     (
-        *("volumes_per_s", "seconds", "peak_memory_gb"),
+        *("volumes_per_s", "seconds", "peak_memory_gb", "mfu"),
+        *("slowest_process", "slowest_over_median"),
         *("data_wait_fraction", "wait_fraction", "save_fraction", "compute_fraction"),
     )
 )
 """Columns of a row that differ between two runs of equal numbers."""
+
+STRAGGLES = 1.3
+"""A process whose steps take this many times the median of all, in two rows, is named."""
+NOISE_S = 0.01
+"""How much longer they must take as well."""
 
 
 class StepClock:
@@ -37,7 +46,7 @@ class StepClock:
         self._start = now() - seconds_before
         self._window_start = now()
         self._spent_s = dict.fromkeys(PARTS, 0.0)
-        self._volumes = 0
+        self._volumes, self._steps = 0, 0
 
     def now(self) -> float:
         """Seconds on this clock, for `spent`."""
@@ -50,6 +59,13 @@ class StepClock:
     def count(self, volumes: int) -> None:
         """Add the volumes of one step, over all processes."""
         self._volumes += volumes
+        self._steps += 1
+
+    @property
+    def own_s(self) -> float:
+        """Seconds a step since the last reading, without what was spent waiting or saving."""
+        others = self._spent_s["wait"] + self._spent_s["save"]
+        return max(self._now() - self._window_start - others, 0.0) / max(self._steps, 1)
 
     @property
     def seconds(self) -> float:
@@ -68,7 +84,7 @@ class StepClock:
             "compute_fraction": max(1.0 - data - wait - save, 0.0),
             "seconds": self.seconds,
         }
-        self._window_start, self._volumes = self._now(), 0
+        self._window_start, self._volumes, self._steps = self._now(), 0, 0
         self._spent_s = dict.fromkeys(PARTS, 0.0)
         return rates
 
@@ -81,24 +97,58 @@ class Metrics:
     Args:
         sinks: who is told; on the first process only.
         seconds_before: seconds of training before a resume.
-        device: whose memory counts.
+        runtime: whose memory counts, and whose processes are compared.
+        work: what a volume costs and the devices can; None tells no MFU.
     """
 
     def __init__(
-        self, sinks: Sequence[Sink], *, seconds_before: float, device: torch.device
+        self,
+        sinks: Sequence[Sink],
+        *,
+        seconds_before: float,
+        runtime: Runtime,
+        work: Work | None = None,
     ) -> None:
         self.clock = StepClock(seconds_before)
-        self._sinks, self._device = list(sinks), device
+        self._sinks, self._runtime, self._work = list(sinks), runtime, work
+        self._suspect, self._named = -1, -1
 
     def tell(self, row: dict[str, float]) -> dict[str, float]:
-        """Return the row with rates and peak memory, after telling everyone."""
-        row = {**row, **self.clock.read(), "peak_memory_gb": peak_memory_gb(self._device)}
+        """Return the row with rates and peak memory, after telling everyone.
+
+        All processes call it: it compares their times.
+        """
+        row = {**row, **self._compare(int(row["step"])), **self.clock.read()}
+        row["peak_memory_gb"] = peak_memory_gb(self._runtime.device)
+        if self._work is not None:
+            row["mfu"] = self._work.mfu(row["volumes_per_s"])
         for sink in list(self._sinks):
             try:
                 sink.write(row)
             except Exception as error:  # whatever a tracker raises is not worth a run
                 self._drop(sink, error)
         return row
+
+    def _compare(self, step: int) -> dict[str, float]:
+        """Find the process whose own part of a step takes longest; name it where it straggles.
+
+        It is the time of the host, its wait for data included. A slow GPU shows here only as far as
+        the host waits for it before the processes agree.
+        """
+        if self._runtime.world == 1:
+            return {}
+        every = [float(text) for text in self._runtime.share(f"{self.clock.own_s:.6f}")]
+        median, longest = statistics.median(every), max(every)
+        slowest = every.index(longest)
+        straggles = step > 1 and longest > max(STRAGGLES * median, median + NOISE_S)
+        again, self._suspect = slowest == self._suspect, slowest if straggles else -1
+        if straggles and again and slowest != self._named and self._runtime.rank == 0:
+            self._named = slowest  # once, until it is another one
+            say(
+                f"step {step}: process {slowest} takes {longest:.3g} s of its own for a step, the"
+                f" median is {median:.3g} s; all wait for it"
+            )
+        return {"slowest_process": slowest, "slowest_over_median": longest / max(median, 1e-9)}
 
     def close(self) -> None:
         """Close every sink that is left."""

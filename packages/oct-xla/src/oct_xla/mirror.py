@@ -101,23 +101,28 @@ class Mirror:
         for step in reversed(self.steps()):
             if step <= newer_than:
                 return None
-            folder = place(step)
             try:
-                self._download(step, folder)
-                read_checkpoint(folder)
+                self.download(step, place(step))
             except CheckpointError as error:
                 say(f"{self.url}: the copy of step {step} is left out: {error}")
                 continue
             return step
         return None
 
-    def _download(self, step: int, folder: Path) -> None:
-        place = f"{self._root}/step-{step:08d}"
+    def download(self, step: int, folder: Path) -> None:
+        """Copy the checkpoint of one step into an empty folder, and check every byte of it.
+
+        Raises:
+            CheckpointError: if it is not there, damaged, or out of reach.
+        """
         with _reaching(self.url):
-            (folder / STATE).write_bytes(self._files.cat_file(f"{place}/{COMMIT}"))
+            files = self._files  # finds the root
+            place = f"{self._root}/step-{step:08d}"
+            (folder / STATE).write_bytes(files.cat_file(f"{place}/{COMMIT}"))
         for name in files_of(folder):
             with _reaching(self.url):
-                self._files.get_file(f"{place}/{name}", str(folder / name))
+                files.get_file(f"{place}/{name}", str(folder / name))
+        read_checkpoint(folder)
 
 
 @contextmanager

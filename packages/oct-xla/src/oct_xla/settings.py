@@ -63,6 +63,11 @@ class LoopConfig:
     """First and last step, counted from 1, of which each process writes a trace to the run folder,
     such as "10:15"; ui.perfetto.dev shows it. Empty profiles nothing."""
 
+    hang_after_s: float = 1800.0
+    """Seconds without progress after which a process ends, with the stack of each of its threads; 0
+    waits for ever. A step must be shorter, the first one, which compiles, four times as long. As
+    long as gloo waits, so that whatever the wait is in, it ends."""
+
     @property
     def profiled(self) -> range:
         """The steps to profile, counted from 1."""
@@ -82,6 +87,7 @@ class LoopConfig:
             ("patience", 0),
             ("min_delta", 0),
             ("max_skipped", 1),
+            ("hang_after_s", 0),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"loop.{name} ({getattr(self, name)}) must be at least {least}")

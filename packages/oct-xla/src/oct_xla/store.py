@@ -124,12 +124,27 @@ class Checkpoints:
         newest = self.newest()
         step = self._mirror.download_newest(-1 if newest is None else newest, self._make_temporary)
         if step is not None:
-            with _writing(self.path(step)):
-                if self.path(step).exists():
-                    self._set_aside(step)
-                self._temporary(step).rename(self.path(step))
-                fsync_folder(self.root)
+            self._take(step)
             say(f"{self.path(step)}: taken from {self._mirror.url}")
+
+    def bring(self, step: int) -> None:
+        """Copy one checkpoint from the mirror, if there is one and it is not here.
+
+        For a process that does not see the folder of the first, which has looked for the newest.
+
+        Raises:
+            CheckpointError: if it cannot be copied.
+        """
+        if self._mirror is not None and not is_whole(self.path(step)):
+            self._mirror.download(step, self._make_temporary(step))
+            self._take(step)
+
+    def _take(self, step: int) -> None:
+        with _writing(self.path(step)):
+            if self.path(step).exists():
+                self._set_aside(step)
+            self._temporary(step).rename(self.path(step))
+            fsync_folder(self.root)
 
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
         """Write the checkpoint after `step` steps, then delete those that are no longer kept.

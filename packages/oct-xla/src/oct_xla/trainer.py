@@ -11,7 +11,7 @@ from oct_xla.journal import say
 from oct_xla.learner import Learner, TooLarge
 from oct_xla.metrics import Metrics
 from oct_xla.preemption import StopRequest
-from oct_xla.watchers import Profiler
+from oct_xla.watchers import HangWatch, Profiler
 
 Evaluate = Callable[[int], Mapping[str, float] | Iterator[Mapping[str, float] | None]]
 """Scores after that many steps; or an iterator whose last item they are, and which may be left
@@ -44,9 +44,11 @@ class Trainer:
         metrics: Metrics,
         run: RunState,
         profiler: Profiler,
+        watch: HangWatch,
     ) -> None:
         self.learner, self.feed, self.metrics = learner, feed, metrics
         self.checkpointer, self.run, self.profiler = checkpointer, run, profiler
+        self.watch = watch
         self.config, self.runtime = learner.config, learner.runtime
 
     def train(
@@ -58,10 +60,12 @@ class Trainer:
         learner.accumulate = max(learner.accumulate, run.accumulate)
         batches = self._batches() if run.step < config.steps else iter(())
         learner.objective.train()
+        first = run.step
         if run.pending and not self._evaluate(evaluate, stop) and self._left:
             return self._stopped()
         while run.step < config.steps and not self._early:
             lr, epoch = learning_rate(run.step), self.feed.epoch(run.step)
+            self.watch.beat(f"step {run.step + 1}", first=run.step == first)
             try:
                 with self.profiler.step(run.step + 1):
                     taken = learner.take(run.step, lr, batches, clock, stop)
@@ -73,9 +77,11 @@ class Trainer:
             clock.count(batch_size)
             run.step += 1
             head = {"step": run.step, "epoch": epoch, "lr": lr}
+            self.watch.beat(f"what follows step {run.step}")
             stopping = self._end_step({**head, **taken.numbers}, evaluate, stop, taken.stopping)
             if stopping and self._left:
                 return self._stopped()
+        self.watch.beat("the last save")
         self._must_save()
         return FitResult(run.step, "early" if self._early else "done", run.row)
 
@@ -128,10 +134,14 @@ class Trainer:
         return not self.runtime.agree(int(stop.requested))[0]
 
     def _scores(self, evaluate: Evaluate, stop: StopRequest) -> dict[str, float] | None:
-        given = evaluate(self.run.step)
+        with self.watch.paused():
+            given = evaluate(self.run.step)
         if isinstance(given, Iterator):
             last: Mapping[str, float] | None = None
+            doing = f"an item of the evaluation after step {self.run.step}"
+            self.watch.beat(doing, first=True)
             for last in given:
+                self.watch.beat(doing, first=True)
                 if last is None and self.runtime.agree(int(stop.requested))[0]:
                     return None
             given = last or {}

@@ -1,11 +1,15 @@
-"""Looking into a run from outside: a trace of some steps, and the stack of a process that hangs."""
+"""Looking into a run from outside: a trace of some steps, the stacks of a process that hangs."""
 
 import faulthandler
 import os
 import signal
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -74,3 +78,83 @@ def stacks_on_signal() -> Iterator[None]:
         yield
     finally:
         faulthandler.unregister(signal.SIGUSR1)
+
+
+EXIT_HUNG = 1
+FIRST_TIMES = 4  # XLA compiles in the first step, and caches are cold
+_TURNS = 20
+
+
+class HangWatch:
+    """Ends this process, with the stack of every thread, when a run has stood still for too long.
+
+    A process that hangs makes all others wait for it in a collective, which no exception of Python
+    can interrupt. So a thread beside the training counts turns without progress, and ends the
+    process from there. It counts turns, not time: a machine that was suspended has not hung.
+
+    Args:
+        after_s: how long nothing may move, the first step `FIRST_TIMES` as long; 0 watches nothing.
+        rank: of this process.
+        leave: ends the process; tests give their own.
+    """
+
+    def __init__(
+        self, after_s: float, *, rank: int, leave: Callable[[int], object] = os._exit
+    ) -> None:
+        self._after_s, self._rank, self._leave = after_s, rank, leave
+        self._doing, self._turns, self._allowed = "the start", 0, FIRST_TIMES * _TURNS
+        self._paused = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="oct-xla-hang", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._after_s:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+
+    def beat(self, doing: str, *, first: bool = False) -> None:
+        """Say that there is progress, and what comes next.
+
+        Args:
+            doing: in the words of the line that tells of a hang.
+            first: whether it may take `FIRST_TIMES` as long.
+        """
+        self._doing, self._turns = doing, 0
+        self._allowed = (FIRST_TIMES if first else 1) * _TURNS
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let the caller's own code take as long as it likes."""
+        self._paused = True
+        try:
+            yield
+        finally:
+            self._paused, self._turns = False, 0
+
+    def _watch(self) -> None:
+        while not self._over.wait(self._after_s / _TURNS):
+            self._turns += not self._paused
+            if self._turns > self._allowed:
+                self._end()
+                return
+
+    def _end(self) -> None:
+        waited_s = self._after_s * self._allowed / _TURNS
+        faulthandler.dump_traceback(file=2, all_threads=True)
+        # At once: lines of several processes mix.
+        sys.stderr.write(
+            f"error: process {self._rank}: {self._doing} has not ended in {waited_s:g} s"
+            " (loop.hang_after_s): another process hangs, or a device, disk or bucket does not"
+            " answer; the stacks above say where, and the same command goes on from the newest"
+            " checkpoint\n"
+        )
+        sys.stderr.flush()
+        self._leave(EXIT_HUNG)

@@ -9,6 +9,11 @@ from oct_vjepa.rules import COUNT, check_numbers
 class GridConfig:
     """What is tried; every kind of probe reads its own part."""
 
+    folds: int = 4
+    """linear, knn: the fit participants choose too, each by a model of the other folds that has not
+    seen them. Validation alone is a few participants of the rarer class, and a choice by them luck;
+    0 or 1: validation alone."""
+
     strengths: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0, 10.0, 100.0)
     """linear: scikit-learn's C, of ridge 1 / alpha; large means little shrinkage."""
 

@@ -1,24 +1,24 @@
-"""A grid of probes on several readouts, fitted together and chosen on validation participants.
+"""A grid of probes on several readouts, fitted together and chosen on held-out participants.
 
 Linear models are exact and equal scikit-learn's (tests/probes/test_grid.py); benchmarks/
 probe_grid.py measures what fitting them together saves. Nothing here needs scikit-learn.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from oct_vjepa.measures.target import Target
-from oct_vjepa.probes.answers import answers_of, priors_of, shift_priors, weights_of
+from oct_vjepa.probes.answers import Floats, answers_of, priors_of, shift_priors, weights_of
 from oct_vjepa.probes.candidates import Question, fit_hidden, fit_linear, fit_neighbours
 from oct_vjepa.probes.choice import best_of, validate_all
 from oct_vjepa.probes.configuration import GridConfig
 from oct_vjepa.probes.fitted import FittedProbe
 from oct_vjepa.probes.hidden import Training
-from oct_vjepa.probes.protocol import Round, check_part
+from oct_vjepa.probes.protocol import Round, check_part, fold_participants, marks_of
 
 KINDS = ("linear", "knn", "mlp")
 
@@ -34,9 +34,11 @@ def fit_grid(
     balanced: bool,
     seed: int,
 ) -> FittedProbe:
-    """Fit every candidate on the fit rows, choose on the validation rows, never look at the test.
+    """Fit every candidate on the fit rows, choose on held-out rows, never look at the test.
 
-    The best has the greatest headline on validation participants (AUROC; R2 of a quantity;
+    Those who choose are the validation participants and, in `grid.folds`, the fit participants,
+    each by a model that has not seen them.
+    The best has the greatest headline on them (AUROC; R2 of a quantity;
     concordance of a time), then the least log loss; of equal ones the most shrunk, in the order of
     the readouts. It is not fitted again on fit and validation rows together.
 
@@ -57,6 +59,55 @@ def fit_grid(
     """
     grid = GridConfig() if grid is None else grid
     _check(kind, readouts, target, groups, round)
+    whole = _fit_all(kind, readouts, target, round, grid, balanced, seed)
+    turns = [(round, whole)]
+    for inner in _inner_rounds(kind, target, groups, round, grid.folds, seed):
+        turns.append((inner, _fit_all(kind, readouts, target, inner, grid, balanced, seed)))
+    held = np.concatenate([np.flatnonzero(one.validation) for one, _ in turns])
+    found_all = validate_all(
+        target.take(held),
+        [np.concatenate(parts) for parts in zip(*(one.scores for _, one in turns), strict=True)],
+        groups[held],
+        calibrated=[
+            np.concatenate(parts) for parts in zip(*(one.fair for _, one in turns), strict=True)
+        ],
+    )
+    best = best_of(found_all)
+    candidates = [
+        one | {"validation": found.headline, "loss": found.loss}
+        for one, found in zip(whole.settings, found_all, strict=True)
+    ]
+    return FittedProbe(
+        kind=kind,
+        target_kind=target.kind,
+        names=target.names,
+        unit=target.unit,
+        chosen=candidates[best],
+        candidates=candidates,
+        balanced=balanced and target.is_counted,
+        arrays=whole.arrays[best] | {"priors": whole.priors},
+    )
+
+
+class _Fitted(NamedTuple):
+    """Every candidate, fitted on the fit rows of a round; scores are of its validation rows."""
+
+    settings: list[dict[str, Any]]
+    scores: list[Floats]
+    fair: list[Floats]  # at the shares of the classes among the fit rows
+    arrays: list[dict[str, NDArray[Any]]]
+    priors: NDArray[np.float64]
+
+
+def _fit_all(
+    kind: str,
+    readouts: Mapping[str, NDArray[Any]],
+    target: Target,
+    round: Round,
+    grid: GridConfig,
+    balanced: bool,
+    seed: int,
+) -> _Fitted:
     fit = target.take(round.fit)
     question = Question(
         fit,
@@ -68,7 +119,9 @@ def fit_grid(
     )
     settings, scores, arrays = [], [], []
     for name, features in readouts.items():
-        x, held = (np.asarray(features[on], dtype=np.float64) for on in round[1:3])
+        x, held = (
+            np.asarray(features[on], dtype=np.float64) for on in (round.fit, round.validation)
+        )
         if kind == "linear":
             found = fit_linear(x, held, question, grid.strengths)
         elif kind == "knn":
@@ -80,22 +133,28 @@ def fit_grid(
         arrays += found.arrays
     priors = priors_of(fit)
     fair = [shift_priors(target.kind, one, priors) if question.balanced else one for one in scores]
-    found_all = validate_all(question.held, scores, groups[round.validation], calibrated=fair)
-    best = best_of(found_all)
-    candidates = [
-        one | {"validation": found.headline, "loss": found.loss}
-        for one, found in zip(settings, found_all, strict=True)
-    ]
-    return FittedProbe(
-        kind=kind,
-        target_kind=target.kind,
-        names=target.names,
-        unit=target.unit,
-        chosen=candidates[best],
-        candidates=candidates,
-        balanced=question.balanced,
-        arrays=arrays[best] | {"priors": priors},
-    )
+    return _Fitted(settings, scores, fair, arrays, priors)
+
+
+def _inner_rounds(
+    kind: str, target: Target, groups: NDArray[Any], round: Round, folds: int, seed: int
+) -> Iterator[Round]:
+    """The fit rows again, in folds by participant: each is held by a model of the others.
+
+    None for what stops by its validation rows, and where a fold would lack a class to fit.
+    """
+    if folds < 2 or kind == "mlp":
+        return
+    rows = np.flatnonzero(round.fit)
+    marks, members = marks_of(target.take(rows), np.unique(groups[rows], return_inverse=True)[1])
+    if marks.sum(axis=0).min() < folds:
+        return
+    fold = fold_participants(marks, folds, seed=(seed, 3))
+    of_row = fold[np.searchsorted(members, np.unique(groups[rows], return_inverse=True)[1])]
+    for one in range(folds):
+        fit, held = np.zeros_like(round.fit), np.zeros_like(round.fit)
+        fit[rows[of_row != one]], held[rows[of_row == one]] = True, True
+        yield round._replace(fit=fit, validation=held)
 
 
 def _training(grid: GridConfig) -> Training:
