@@ -48,7 +48,8 @@ def onednn_wins() -> bool:
 def _plain(x: Tensor, weight: Tensor) -> bool:
     """Whether PyTorch would multiply in float32 on the CPU now, and no graph is being traced."""
     on_cpu = x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    jit: Any = torch.jit
+    traced = torch.compiler.is_compiling() or jit.is_tracing()
     return on_cpu and not traced and x.dtype == weight.dtype == torch.float32
 
 
