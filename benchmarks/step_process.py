@@ -28,6 +28,9 @@ ARMS: dict[str, Callable[..., Arm]] = {
     "ours_depth6_subset": partial(build_ours, depth=6, subset=True),
     "ours_recompute": partial(build_ours, recompute=True),
     "ours_compiled": partial(build_ours, compiled=True),
+    "ours_bf16": partial(build_ours, precision="bf16"),
+    "before": build_ours,
+    "before_bf16": partial(build_ours, precision="bf16"),
     "predecessor": build_predecessor,
     "vjepa2": build_vjepa2,
     "vjepa2_recompute": partial(build_vjepa2, recompute=True),
@@ -43,6 +46,9 @@ class Child:
 
     def __init__(self, name: str, options: argparse.Namespace, *, exact: bool) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
+        if name.startswith("before"):
+            sources = sorted(options.before.glob("packages/*/src"))
+            environment["PYTHONPATH"] = os.pathsep.join(map(str, sources))
         if exact:
             environment |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
         self.process = subprocess.Popen(

@@ -15,7 +15,8 @@ block of 64 KB and above is given back at once (MALLOC_MMAP_THRESHOLD_), which i
 step is not timed; on a GPU it is what PyTorch's allocator handed out.
 
 vjepa2 is given as a work tree; it imports timm (which needs torchvision) and einops, which may lie
-in a folder on PYTHONPATH. Without --vjepa2 its arms are left out, and the result says so.
+in a folder on PYTHONPATH. Without --vjepa2 its arms are left out, and the result says so. So are
+those of `before` without --before, the work tree of an earlier commit of this repository.
 torch.compile wants a C++ compiler and setuptools, which may lie there too; where it fails, the
 result says why.
 
@@ -44,6 +45,8 @@ from writing import RESULTS
 GROUPS = {
     "parts": ("matmul", "attention_fused", "attention_naive"),
     "step": ("ours", "predecessor", "vjepa2"),
+    "changed": ("matmul", "before", "ours", "before_bf16", "ours_bf16"),
+    "rival": ("matmul", "before", "ours", "vjepa2"),
     "lighter": ("predecessor", "ours_depth6", "ours_subset", "ours_depth6_subset"),
     "recomputed": ("ours", "ours_recompute", "vjepa2_recompute"),
     "compiled": ("ours", "ours_compiled", "vjepa2_compiled"),
@@ -101,7 +104,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {"groups": {}, "memory": {}, "largest_batch": {}}
     peak = float("nan")
     for group in options.groups:
-        names = [one for one in GROUPS[group] if options.vjepa2 or not one.startswith("vjepa2")]
+        names = [
+            one
+            for one in GROUPS[group]
+            if (options.vjepa2 or not one.startswith("vjepa2"))
+            and (options.before or not one.startswith("before"))
+        ]
         rows = result["groups"][group] = take_turns(names, options)
         compare(rows)
         if "median_s" in rows.get("matmul", {}):
@@ -157,16 +165,18 @@ def shape_of(options: argparse.Namespace) -> Shape:
     return Shape(
         size=options.size,
         volume=tuple(options.volume),
-        patch=(4, 16, 16),
+        patch=tuple(options.patch),
         batch=options.batch,
         predictor=tuple(options.predictor),
         device=options.device,
+        objective=options.objective,
     )
 
 
 def setting(options: argparse.Namespace) -> dict[str, Any]:
     """What the numbers depend on, for the file."""
     hidden = {str(options.vjepa2): "DIR", str(options.out): "FILE"}  # no paths of a machine
+    hidden |= {str(options.before): "BEFORE"}
     shown = [hidden.get(one, one) for one in sys.argv[1:]]
     machine = platform.processor() or platform.machine()
     if options.device == "cuda":
@@ -204,6 +214,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--predictor", type=int, nargs=3, default=[384, 12, 12], help="width, depth, heads"
     )
+    parser.add_argument("--patch", type=int, nargs=3, default=[4, 16, 16], metavar="N")
+    parser.add_argument("--objective", choices=("vjepa2", "voxels"), default="vjepa2")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
@@ -216,6 +228,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--vjepa2", type=Path, help="work tree of facebookresearch/vjepa2")
+    parser.add_argument("--before", type=Path, help="work tree of an earlier commit of this one")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/training_step*.json")
     parser.add_argument("--arm", choices=ARMS, help=argparse.SUPPRESS)
     return parser.parse_args()

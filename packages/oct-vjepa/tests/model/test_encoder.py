@@ -3,7 +3,14 @@
 import pytest
 import torch
 from oct_vjepa import POOLS, Encoder, EncoderConfig, JepaConfig, encoder_config, pool_tokens
-from oct_vjepa.model.positions import apply_rotary, grid_positions, make_rotary
+from oct_vjepa.model.positions import (
+    Placement,
+    apply_rotary,
+    grid_positions,
+    make_rotary,
+    patch_positions,
+    rotary_at,
+)
 
 
 @torch.no_grad()
@@ -147,6 +154,17 @@ def test_the_maps_into_the_residual_stream_shrink_with_depth():
         wanted = 0.02 / (2 * (index + 1)) ** 0.5
         assert block.mlp.fc2.weight.std().item() == pytest.approx(wanted, rel=0.05)
         assert block.attention.proj.weight.std().item() == pytest.approx(wanted, rel=0.05)
+
+
+@pytest.mark.parametrize("unit", ["index", "span", "length"])
+def test_tables_that_are_looked_up_are_those_of_the_places(unit):
+    grid, host = (2, 3, 5), torch.device("cpu")
+    placement, ids = Placement(unit), torch.tensor([[7, 2, 29], [0, 28, 7]])
+    spacing = torch.tensor([[1.0, 2.0, 0.5], [3.0, 1.0, 1.0]])
+    found = rotary_at(placement, grid, ids, host, spacing, head_width=16, form="vjepa2")
+    places = patch_positions(placement, grid, ids, host, spacing)
+    for one, other in zip(found, make_rotary(places, 16, "vjepa2"), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_settings_travel_through_omegaconf():

@@ -21,7 +21,7 @@ from oct_vjepa import (
     encoder_config,
 )
 from oct_vjepa.model.absolute import resize_table, sincos_table
-from oct_vjepa.model.attention import fits_flash
+from oct_vjepa.model.attention import attend, fits_flash
 from oct_vjepa.model.blocks import Block
 from oct_vjepa.model.positions import Placement, patch_positions
 
@@ -306,3 +306,19 @@ def test_recomputing_gives_the_same_gradients_on_xla():
     assert barrier == "barrier", "the compiler may merge the recomputation with the first pass"
     assert float(difference) < 1e-5
     assert attended == "True"
+
+
+@pytest.mark.parametrize("cast", [True, False])
+def test_attention_in_bfloat16_on_a_cpu_is_that_in_float32_where_gradients_are_wanted(cast):
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(2, 70, 3, 8, generator=generator).bfloat16() for _ in range(3)]
+    upstream = torch.randn(2, 70, 24, generator=generator).bfloat16()
+    given = [part.clone().requires_grad_() for part in parts]
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=cast):
+        mixed = attend(*given, "auto")
+    wide = [part.float().requires_grad_() for part in parts]
+    wanted = attend(*wide, "auto")
+    assert torch.equal(mixed, wanted.bfloat16())
+    found = torch.autograd.grad(mixed, given, upstream)
+    for one, other in zip(found, torch.autograd.grad(wanted, wide, upstream.float()), strict=True):
+        assert torch.equal(one, other.bfloat16())

@@ -24,7 +24,7 @@ def test_effective_rank_counts_equal_directions(generator):
 def test_equal_rows_have_rank_and_spread_zero():
     rows = torch.full((10, 4), 0.3)
     assert effective_rank(rows) == 0.0
-    assert feature_spread(rows) == 0.0
+    assert feature_spread(rows) < 1e-6
 
 
 def test_spread_and_baseline_of_standard_normal_rows(generator):
@@ -73,3 +73,10 @@ def test_the_rank_cannot_see_that_everything_shrank(generator):
         effective_rank(features), rel=1e-3
     )
     assert feature_spread(features * 1e-4 + 1.0) < 1e-3
+
+
+def test_spread_and_ratio_are_those_of_torch_at_a_large_mean():
+    rows = torch.randn(200, 7, generator=torch.Generator().manual_seed(0)) * 0.1 + 50.0
+    wanted = rows.double().std(dim=0, correction=0).mean().float()
+    torch.testing.assert_close(feature_spread(rows), wanted, rtol=1e-4, atol=0)
+    torch.testing.assert_close(variance_ratio(rows * 2, rows), torch.tensor(4.0), rtol=1e-3, atol=0)

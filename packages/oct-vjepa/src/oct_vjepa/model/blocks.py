@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oct_vjepa.model.attention import attend, recompute
+from oct_vjepa.model.linear import Linear
 from oct_vjepa.model.positions import Rotary, apply_rotary
 
 INIT_STD = 0.02  # V-JEPA 2, vision_transformer.py
@@ -19,8 +20,8 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, kernel: str = "auto") -> None:
         super().__init__()
         self.heads, self.kernel = heads, kernel
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, x_BND: Tensor, rotary: Rotary | None) -> Tensor:
         """Mix the tokens, (B, N, D)."""
@@ -36,8 +37,8 @@ class Mlp(nn.Module):
     def __init__(self, width: int, ratio: float) -> None:
         super().__init__()
         hidden = int(width * ratio)
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """Transform each token by itself, (B, N, D)."""

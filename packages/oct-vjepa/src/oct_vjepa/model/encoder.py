@@ -13,7 +13,7 @@ from oct_vjepa.model.blocks import initialise, run_block, stack_blocks
 from oct_vjepa.model.configuration import SIZES, EncoderConfig, encoder_config, grid_of
 from oct_vjepa.model.patches import PatchEmbedding
 from oct_vjepa.model.pooling import pool_tokens
-from oct_vjepa.model.positions import Rotary, make_rotary, patch_positions
+from oct_vjepa.model.positions import Rotary, rotary_at
 from oct_vjepa.model.weights import (
     WeightsError,
     load_weights,
@@ -125,8 +125,15 @@ class Encoder(nn.Module):
         if self.positions is not None:
             return None
         config = self.config
-        positions = patch_positions(config.placement, grid, ids_BK, device, spacing_B3)
-        return make_rotary(positions, config.width // config.heads, config.rotary)
+        return rotary_at(
+            config.placement,
+            grid,
+            ids_BK,
+            device,
+            spacing_B3,
+            head_width=config.width // config.heads,
+            form=config.rotary,
+        )
 
     def embed(
         self, x_BCZYX: Tensor, pool: str = "mean", *, spacing_B3: Tensor | None = None

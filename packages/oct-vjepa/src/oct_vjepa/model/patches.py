@@ -1,9 +1,9 @@
 """Cut a volume into patches and embed each one with a linear map."""
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from oct_vjepa.model.configuration import grid_of
+from oct_vjepa.model.linear import linear
 
 
 def split_patches(x_BCZYX: Tensor, patch_size: tuple[int, int, int]) -> Tensor:
@@ -67,4 +67,4 @@ class PatchEmbedding(nn.Module):
         if ids_BK is not None:  # still in the input's type: one byte a voxel for uint8
             voxels = gather_patches(voxels, ids_BK)
         voxels = (voxels.to(self.proj.weight.dtype) - self.mean) / self.std
-        return functional.linear(voxels, self.proj.weight.flatten(1), self.proj.bias)
+        return linear(voxels, self.proj.weight.flatten(1), self.proj.bias)

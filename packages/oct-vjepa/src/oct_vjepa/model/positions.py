@@ -80,6 +80,29 @@ def patch_positions(
     return (positions + 0.5) * ratio_B13 - 0.5
 
 
+def rotary_at(
+    placement: Placement,
+    grid: tuple[int, int, int],
+    ids_BK: Tensor | None,
+    device: torch.device,
+    spacing_B3: Tensor | None,
+    *,
+    head_width: int,
+    form: str,
+) -> Rotary:
+    """Tables for the patches of the ids; arguments are those of `patch_positions`, `make_rotary`.
+
+    Where all volumes have their patches in the same places, sines and cosines are taken once for
+    the grid and looked up for each volume.
+    """
+    if ids_BK is None or placement.unit == "length":
+        positions = patch_positions(placement, grid, ids_BK, device, spacing_B3)
+        return make_rotary(positions, head_width, form)
+    whole = make_rotary(patch_positions(placement, grid, None, device), head_width, form)
+    cos, sin = (table_1ND[0][ids_BK] for table_1ND in whole)
+    return Rotary(cos, sin)
+
+
 def make_rotary(positions_BN3: Tensor, head_width: int, form: str) -> Rotary:
     """Cosine and sine tables for `apply_rotary`.
 
@@ -111,5 +134,5 @@ def make_rotary(positions_BN3: Tensor, head_width: int, form: str) -> Rotary:
 def apply_rotary(x_BNSHD: Tensor, rotary: Rotary) -> Tensor:
     """Rotate the last axis of queries and keys, stacked on the third; keeps their type."""
     cos, sin = rotary.cos_BND[:, :, None, None], rotary.sin_BND[:, :, None, None]
-    swapped = x_BNSHD.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    swapped = x_BNSHD.unflatten(-1, (-1, 2)).roll(1, -1).flatten(-2)  # faster than flip
     return torch.addcmul(x_BNSHD * cos, swapped, sin).to(x_BNSHD.dtype)

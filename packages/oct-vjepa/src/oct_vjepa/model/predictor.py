@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from oct_vjepa.model.blocks import INIT_STD, initialise, run_block, stack_blocks
 from oct_vjepa.model.configuration import EncoderConfig, PredictorConfig
-from oct_vjepa.model.positions import make_rotary, patch_positions
+from oct_vjepa.model.linear import Linear
+from oct_vjepa.model.positions import rotary_at
 
 
 class PatchIds(Protocol):
@@ -69,23 +70,23 @@ class Predictor(nn.Module):
         shape = config.beside(encoder)
         self.config, self.encoder_config, self.grid = shape, encoder, encoder.grid
         out = levels * encoder.width if out is None else out
-        self.embed: nn.Module = nn.Linear(encoder.width, shape.width)
+        self.embed: nn.Module = Linear(encoder.width, shape.width)
         if levels > 1:
             self.embed = nn.Sequential(
-                nn.Linear(levels * encoder.width, encoder.width),
+                Linear(levels * encoder.width, encoder.width),
                 nn.GELU(),
-                nn.Linear(encoder.width, shape.width),
+                Linear(encoder.width, shape.width),
             )
         self.mask_tokens = nn.Parameter(torch.empty(mask_tokens, shape.width))
         self.blocks = stack_blocks(
             shape, layer_norm_eps=encoder.layer_norm_eps, attention=encoder.attention
         )
         self.norm = nn.LayerNorm(shape.width, eps=encoder.layer_norm_eps)
-        self.proj = nn.Linear(shape.width, out)
+        self.proj = Linear(shape.width, out)
         if dense:
-            self.proj_context = nn.Linear(shape.width, out)
+            self.proj_context = Linear(shape.width, out)
         if voxels:
-            self.proj_voxels = nn.Linear(shape.width, voxels)
+            self.proj_voxels = Linear(shape.width, voxels)
         initialise(self)
         # Not zero as in V-JEPA 2: the first block's queries would be zero, and positions unused.
         nn.init.trunc_normal_(self.mask_tokens, std=INIT_STD)
@@ -133,8 +134,15 @@ class Predictor(nn.Module):
         tokens = torch.cat([context, token], dim=1)
         ids = torch.cat([masks.context_BK, masks.target_BM], dim=1)
         encoder, given = self.encoder_config, masks.context_BK.shape[1]
-        positions = patch_positions(encoder.placement, self.grid, ids, ids.device, spacing_B3)
-        rotary = make_rotary(positions, self.config.width // self.config.heads, encoder.rotary)
+        rotary = rotary_at(
+            encoder.placement,
+            self.grid,
+            ids,
+            ids.device,
+            spacing_B3,
+            head_width=self.config.width // self.config.heads,
+            form=encoder.rotary,
+        )
         for block in self.blocks:
             tokens = run_block(block, tokens, rotary, recomputed=encoder.recompute)
         return Mixed(self.norm(tokens[:, given:]), self.norm(tokens[:, :given]))

@@ -11,7 +11,16 @@ from torch.nn import functional
 
 def feature_spread(features_ND: Tensor) -> Tensor:
     """Standard deviation over rows, averaged over features, 0-dim; near 0 means collapse."""
-    return features_ND.to(torch.float32).flatten(0, -2).std(dim=0, correction=0).mean()
+    return _variance(features_ND).sqrt().mean()
+
+
+def _variance(features_ND: Tensor) -> Tensor:
+    """Variance of each feature over all rows, (D,), float32.
+
+    In two passes: `torch.var` along the first axis takes some 15 times as long on a CPU.
+    """
+    rows = features_ND.to(torch.float32).flatten(0, -2)
+    return (rows - rows.mean(dim=0)).square().mean(dim=0)
 
 
 def split_spread(features_BND: Tensor, foreground_BN: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +49,7 @@ def dead_dimensions(features_ND: Tensor) -> Tensor:
 
     Dimensional collapse (arXiv 2110.09348): some features stop to vary while others go on.
     """
-    std_D = features_ND.to(torch.float32).flatten(0, -2).std(dim=0, correction=0)
+    std_D = _variance(features_ND).sqrt()
     return (std_D <= 0.1 * std_D.mean()).float().mean()
 
 
@@ -52,8 +61,7 @@ def prediction_cosine(prediction_BMD: Tensor, target_BMD: Tensor) -> Tensor:
 
 def variance_ratio(prediction_BMD: Tensor, target_BMD: Tensor) -> Tensor:
     """Variance of the predictions over that of the targets, 0-dim; near 0 means all alike."""
-    prediction = prediction_BMD.to(torch.float32).flatten(0, -2).var(dim=0, correction=0).mean()
-    target = target_BMD.to(torch.float32).flatten(0, -2).var(dim=0, correction=0).mean()
+    prediction, target = _variance(prediction_BMD).mean(), _variance(target_BMD).mean()
     return prediction / target.clamp_min(1e-12)
 
 

@@ -24,10 +24,11 @@ class MaeConfig(ObjectiveConfig):
     """Masked autoencoding: the voxels of hidden patches (He et al. 2021, arXiv 2111.06377)."""
 
     decoder: PredictorConfig = field(default_factory=_mae_decoder)
-    """Shape of the decoder: 512 wide, 8 deep, 16 heads (models_mae.py of facebookresearch/mae)."""
+    """Shape of the decoder: 512 wide, 8 deep, 16 heads for every size of the encoder
+    (models_mae.py of facebookresearch/mae: mae_vit_*_dec512d8b)."""
     normalised: bool = True
-    """Whether the voxels of a patch are less their own mean and over their own spread; the better
-    of the two for MAE (models_mae.py: norm_pix_loss). If not, those of the encoder's input."""
+    """Whether the voxels of a patch are less their own mean and over their own spread, as MAE
+    recommends (PRETRAIN.md: --norm_pix_loss). If not, those of the encoder's input."""
     spectral_weight: float = 0.0
     """Weight of the difference of amplitude spectra of the patches. arXiv 2606.13315 gains by a
     spectral loss on brain MRI; its form here is ours, see `mae`."""
@@ -54,7 +55,8 @@ class CropConfig:
 
     crop_low: float = 0.3
     """Smallest share of the (Y, X) plane that a view shows, stretched to the whole; 0.3 for the
-    large views of LeJEPA (README of rbalestr-lab/lejepa) and for V-JEPA 2's one view."""
+    large views of LeJEPA (README of rbalestr-lab/lejepa) and for V-JEPA 2's one view, 0.4 for those
+    of DINO (main_dino.py: global_crops_scale)."""
     aspect: float = 1.35
     """Largest ratio of the stretches along Y and X (V-JEPA 2, pretrain-256px-16f.yaml)."""
     mirror_probability: float = 0.5
@@ -78,13 +80,15 @@ class LeJepaConfig(ObjectiveConfig):
 
     regulariser_weight: float = 0.05
     """Weight of the Gaussian term; the rest up to 1 is the agreement's. The one hyperparameter of
-    LeJEPA: 0.05 in the paper as we know it, 0.02 in MINIMAL.md of rbalestr-lab/lejepa."""
+    LeJEPA: 0.05 in its runs on ImageNet (scripts/launch_views_ablation.md of
+    rbalestr-lab/lejepa: bstat_lambda), 0.02 in the command of its MINIMAL.md."""
     directions: int = 1024
-    """Random directions along which the embeddings are looked at, new at each step (README)."""
+    """Random directions along which the embeddings are looked at, new at each step (README:
+    num_slices; 1,000 in scripts/launch_views_ablation.md, 256 in MINIMAL.md)."""
     hidden: int = 2048
     """Width of the projector's two hidden layers (MINIMAL.md)."""
     embedding: int = 128
-    """Numbers of an embedding (MINIMAL.md: 128, and 16 in its command)."""
+    """Numbers of an embedding (MINIMAL.md: proj_dim, 128, and 16 in its command)."""
     crops: CropConfig = field(default_factory=CropConfig)
     """How the two large views differ."""
 
@@ -98,7 +102,8 @@ class DinoConfig(TeacherConfig):
     """Views of one volume that fall into the same classes (Caron et al. 2021, arXiv 2104.14294)."""
 
     ema_kind: str = "cosine"
-    """0.996 to 1 by a cosine (section 3.1)."""
+    """0.996 to 1 by a cosine (section 3.1; main_dino.py: momentum_teacher, for a batch of 1,024;
+    its help advises 0.9995 for one of 256)."""
     prototypes: int = 65536
     """Classes that the head tells apart (main_dino.py: out_dim)."""
     hidden: int = 2048
@@ -108,8 +113,8 @@ class DinoConfig(TeacherConfig):
     student_temperature: float = 0.1
     """Divides the student's scores (main_dino.py: DINOLoss)."""
     teacher_temperature: float = 0.04
-    """Divides the teacher's, so that its answer is sharper (main_dino.py); ViTs took up to 0.07
-    after a warm-up, which is left out."""
+    """Divides the teacher's, so that its answer is sharper (main_dino.py: teacher_temp); the
+    published ViTs rose to 0.07 over 30 epochs (README), which is left out."""
     center_momentum: float = 0.9
     """How slowly the mean of the teacher's scores, which is taken off, moves (DINOLoss)."""
     crops: CropConfig = field(default_factory=CropConfig)

@@ -7,9 +7,10 @@ each view over the batch shall be an isotropic Gaussian (SIGReg): along random d
 characteristic function is compared with that of a normal distribution, the test of Epps and Pulley.
 
 Large views are two crops of each volume, small ones the context patches of each mask set: the
-reference crops six, patches that are dropped cost as little and keep XLA's shapes. The projector
-has layer norms where the reference has batch norms, whose statistics differ by process; the
-Gaussian term, too, looks at the volumes of one process, where the reference adds over all.
+reference crops six, patches that are dropped cost as little and keep XLA's shapes. The projector is
+that of MINIMAL.md, two hidden layers with ReLU, but with layer norms for its batch norms, whose
+statistics differ by process; the Gaussian term, too, looks at the volumes of one process, where the
+reference adds over all. MINIMAL.md compares with the mean of all views, its own being alike.
 """
 
 import torch
@@ -42,8 +43,8 @@ class LeJepa(Objective):
         masking.check(encoder.config.grid)
         hidden = config.hidden
         projector = nn.Sequential(
-            *(nn.Linear(encoder.config.width, hidden), nn.LayerNorm(hidden), nn.GELU()),
-            *(nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.GELU()),
+            *(nn.Linear(encoder.config.width, hidden), nn.LayerNorm(hidden), nn.ReLU()),
+            *(nn.Linear(hidden, hidden), nn.LayerNorm(hidden), nn.ReLU()),
             nn.Linear(hidden, config.embedding),
         )
         super().__init__(encoder, projector, masking)

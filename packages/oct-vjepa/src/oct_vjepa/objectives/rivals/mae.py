@@ -3,8 +3,8 @@
 He et al. 2021 (arXiv 2111.06377; models_mae.py of facebookresearch/mae): the encoder sees the
 context alone, a decoder gets its tokens and mask tokens, the loss is the mean squared difference on
 hidden patches, whose voxels are less their own mean and over their own spread. It hides 75 % of
-single patches (configs/masking/mae.yaml). Under the masks of V-JEPA it is the first stage of SALT,
-"V-Pixel" (arXiv 2509.24317). Positions are the encoder's, not the fixed tables of MAE.
+single patches (main_pretrain.py: mask_ratio; masking=mae). Under the masks of V-JEPA it is the
+first stage of SALT (arXiv 2509.24317). Positions are the encoder's, not the fixed tables of MAE.
 
 The spectral term (`spectral_weight`): arXiv 2606.13315 adds a loss in the spectral domain and gains
 where fine structure tells. We have read its abstract alone, so the form is ours: mean absolute
@@ -25,7 +25,7 @@ from oct_vjepa.objectives.objective import JepaBatch, Objective
 from oct_vjepa.objectives.rivals.configuration import MaeConfig
 from oct_vjepa.objectives.tally import Tally
 
-EPSILON = 1e-6  # models_mae.py: added to the variance of a patch
+EPSILON = 1e-6  # models_mae.py: added to the variance, there over V - 1 voxels, here over V
 
 
 class Mae(Objective):
