@@ -10,7 +10,7 @@ from oct_vjepa.probes.choice import Validation, best_of, headline
 from oct_vjepa.probes.configuration import GridConfig
 from oct_vjepa.probes.descent import hazard_loss, principal_axes
 from oct_vjepa.probes.fitted import FittedProbe
-from oct_vjepa.probes.grid import fit_grid
+from oct_vjepa.probes.grid import fit_grid, inner_rounds
 from oct_vjepa.probes.hidden import Rows, Training, losses_of, run_layers, train_layers
 from oct_vjepa.probes.neighbours import neighbour_votes
 from oct_vjepa.probes.protocol import Round, make_rounds
@@ -326,3 +326,43 @@ def test_what_cannot_be_fitted_is_one_line_that_names_it(tmp_path):
     assert scores_from("nominal", np.array([[1000.0, 0.0]])) == pytest.approx(
         np.array([[1.0, 0.0]])
     )
+
+
+def rare(seed):
+    """One of ten has it; one of eight readouts knows a little. 40 participants are for validation."""
+    rng = np.random.default_rng(seed)
+    values = (rng.random(640) < 0.1).astype(np.int64)
+    readouts = {str(one): rng.normal(size=(640, 8)) for one in range(8)}
+    readouts["5"][:, 0] += 0.9 * values
+    part = np.repeat([0, 1, 2], [300, 40, 300])
+    on = Round("", *(part == one for one in range(3)))
+    return readouts, Target(kind="nominal", values=values, names=("no", "yes")), on
+
+
+def test_where_few_have_it_fit_participants_who_choose_too_choose_better():
+    right = {0: 0, 4: 0}
+    for seed in range(16):
+        readouts, target, on = rare(seed)
+        for folds in right:
+            grid = GridConfig(folds=folds, strengths=(0.01, 1.0))
+            ask = {"balanced": True, "seed": seed}
+            probe = fit_grid("linear", readouts, target, np.arange(640), on, grid, **ask)
+            right[folds] += probe.readout == "5"
+    assert right[4] >= right[0] + 3, right
+
+
+def test_inner_folds_hold_each_fit_participant_once_and_nobody_else():
+    people = np.arange(240) // 2
+    target = Target(kind="nominal", values=np.arange(240) // 2 % 3, names=("a", "b", "c"))
+    part = people % 4
+    on = Round("", part < 2, part == 2, part == 3)
+    inner = list(inner_rounds("linear", target, people, on, 4, 0))
+    assert len(inner) == 4
+    assert np.array_equal(sum(one.validation.astype(int) for one in inner), on.fit.astype(int))
+    for one in inner:
+        assert np.array_equal(one.fit | one.validation, on.fit)
+        assert not set(people[one.fit]) & set(people[one.validation])
+    assert not list(inner_rounds("mlp", target, people, on, 4, 0)), "it stops by its validation"
+    few = target.take(np.arange(240))
+    few.values[np.flatnonzero((few.values == 0) & on.fit)[4:]] = 1
+    assert not list(inner_rounds("linear", few, people, on, 4, 0)), "a fold would lack a class"

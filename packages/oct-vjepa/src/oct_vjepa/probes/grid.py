@@ -61,7 +61,7 @@ def fit_grid(
     _check(kind, readouts, target, groups, round)
     whole = _fit_all(kind, readouts, target, round, grid, balanced, seed)
     turns = [(round, whole)]
-    for inner in _inner_rounds(kind, target, groups, round, grid.folds, seed):
+    for inner in inner_rounds(kind, target, groups, round, grid.folds, seed):
         turns.append((inner, _fit_all(kind, readouts, target, inner, grid, balanced, seed)))
     held = np.concatenate([np.flatnonzero(one.validation) for one, _ in turns])
     found_all = validate_all(
@@ -136,7 +136,7 @@ def _fit_all(
     return _Fitted(settings, scores, fair, arrays, priors)
 
 
-def _inner_rounds(
+def inner_rounds(
     kind: str, target: Target, groups: NDArray[Any], round: Round, folds: int, seed: int
 ) -> Iterator[Round]:
     """The fit rows again, in folds by participant: each is held by a model of the others.
