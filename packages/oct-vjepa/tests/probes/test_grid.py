@@ -329,7 +329,7 @@ def test_what_cannot_be_fitted_is_one_line_that_names_it(tmp_path):
 
 
 def rare(seed):
-    """One of ten has it; one of eight readouts knows a little. 40 participants are for validation."""
+    """One of ten has it; one of eight readouts knows a little; 40 participants for validation."""
     rng = np.random.default_rng(seed)
     values = (rng.random(640) < 0.1).astype(np.int64)
     readouts = {str(one): rng.normal(size=(640, 8)) for one in range(8)}
