@@ -16,7 +16,11 @@ from oct_vjepa.objectives.configuration import DenseJepaConfig, JepaConfig, Obje
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
 from oct_vjepa.objectives.schedules import ScheduleConfig
-from oct_vjepa.objectives.twoview import predecessor_asis, predecessor_fixed
+from oct_vjepa.objectives.twoview import (
+    predecessor_asis,
+    predecessor_fixed,
+    predecessor_masking,
+)
 
 METHODS = ("vjepa2", "vjepa2.1", "predecessor_fixed", "predecessor_asis")
 
@@ -29,6 +33,12 @@ class Given(NamedTuple):
 
 
 Settings = Mapping[str, Given]
+
+
+def _stated(config: Any, **sources: str) -> Settings:
+    """What a configuration holds by itself, with the source of each; the number stands there."""
+    return {name: Given(getattr(config, name), source) for name, source in sources.items()}
+
 
 OURS = "ours"
 VIT = "V-JEPA 2, src/models/vision_transformer.py"
@@ -47,19 +57,9 @@ CLIP = Given(1.0, "ours, as most ViT recipes; V-JEPA 2 does not clip")
 DECAY = Given(0.04, PRETRAIN)
 BETAS = Given((0.9, 0.999), "V-JEPA 2, app/vjepa/utils.py: AdamW with PyTorch's own")
 SLOW = {"ema_start": Given(0.99925, PRETRAIN), "ema_end": Given(0.99925, PRETRAIN)}
-BLOCK_MASKS: tuple[Settings, ...] = (
-    {
-        "blocks": Given(8, PRETRAIN),
-        "scale": Given(0.15, PRETRAIN),
-        "target_fraction": Given(0.60, MASKS),
-        "context_fraction": Given(0.30, MASKS),
-    },
-    {
-        "blocks": Given(2, PRETRAIN),
-        "scale": Given(0.70, PRETRAIN),
-        "target_fraction": Given(0.80, MASKS),
-        "context_fraction": Given(0.15, MASKS),
-    },
+BLOCK_MASKS: tuple[Settings, ...] = tuple(
+    _stated(one, blocks=PRETRAIN, scale=PRETRAIN, target_fraction=MASKS, context_fraction=MASKS)
+    for one in MaskingConfig().sets
 )
 BOUND = Given(2048, "ours: at 9,216 tokens the whole predictor costs more than both encoders")
 
@@ -192,11 +192,12 @@ _SEED = Preset(
         "ema_end": Given(1.0, f"{SEED_MODEL}: cosine_ema_schedule"),
     },
     masking=(
-        {
-            "kind": Given("patches", "predecessor, data_setup/transforms.py"),
-            "target_fraction": Given(0.6, f"{SEED_CONFIG}: mask_ratio"),
-            "context_fraction": Given(0.4, f"{SEED_CONFIG}: the rest"),
-        },
+        _stated(
+            predecessor_masking().sets[0],
+            kind="predecessor, data_setup/transforms.py",
+            target_fraction=f"{SEED_CONFIG}: mask_ratio",
+            context_fraction=f"{SEED_CONFIG}: the rest",
+        ),
     ),
     schedule={
         "kind": Given("cosine", SEED_LOOP),
@@ -283,10 +284,13 @@ PRESETS: dict[str, Preset] = {
         predictor=_PREDICTOR,
         objective={
             **SLOW,
-            "levels": Given(4, f"{DENSE}/models/vision_transformer.py: blocks 2, 5, 8, 11"),
-            "context_weight": Given(0.5, f"{DENSE}: lambda_value_vid"),
-            "context_start": Given(0.11, f"{DENSE}: step 15,000 of 135,000"),
-            "context_full": Given(0.22, f"{DENSE}: step 30,000 of 135,000"),
+            **_stated(
+                DenseJepaConfig(),
+                levels=f"{DENSE}/models/vision_transformer.py: blocks 2, 5, 8, 11",
+                context_weight=f"{DENSE}: lambda_value_vid",
+                context_start=f"{DENSE}: step 15,000 of 135,000",
+                context_full=f"{DENSE}: step 30,000 of 135,000",
+            ),
         },
         masking=_bounded(BLOCK_MASKS),
         schedule=_WSD,
