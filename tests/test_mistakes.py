@@ -84,7 +84,7 @@ def test_a_misspelt_key_ends_the_program_in_one_line(run_app):
         ("schedule.kind=stairs", ["schedule.kind", "cosine"]),
         ("data.window=giant", ["data.window (giant)", "macula6"]),
         ("data.phantom.participants=0", ["participants (0)"]),
-        ("probe.pools=[median]", ["probe.pools (median)", "mean_std"]),
+        ("probe.bootstrap=9", ["probe.bootstrap (9)", "100"]),
         ("loop.steps=3=4", ["loop.steps=3=4"]),
         ("resume=sometimes", ["resume", "sometimes", "never"]),
         ("runtime.device=tpu9", ["tpu9", "cuda"]),
