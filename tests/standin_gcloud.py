@@ -1,7 +1,8 @@
 """Stands in for gcloud: pods whose workers are folders of this machine, in which commands do run.
 
 The folder STANDIN holds pods.json, calls.jsonl with every call, and a home for each worker.
-`preempt_at` and `deaf` in orders.json say at which ssh a pod is taken away, and how many fail.
+In orders.json `preempt_at` says at which ssh a pod is taken away, `deaf` how many ssh fail, and
+`refuse` how many requests for a pod.
 """
 
 import json
@@ -72,6 +73,10 @@ def nodes(pod):
 def request(verb, name, flags):
     pods = load("pods.json")
     if verb == "create":
+        orders = load("orders.json")
+        if orders.get("refuse"):
+            save("orders.json", {**orders, "refuse": orders["refuse"] - 1})
+            refuse("UNAVAILABLE")
         if name in pods:
             refuse("ALREADY_EXISTS")
         pods[name] = {

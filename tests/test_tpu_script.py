@@ -202,12 +202,12 @@ def test_a_training_outlives_ssh_is_followed_and_stops_by_sigterm(pod):
 
 
 def test_a_preempted_pod_is_asked_for_again_and_the_training_goes_on(pod):
-    pod.order(preempt_at=7)  # the first look after the start
+    pod.order(preempt_at=7, refuse=1)  # at the first look after the start
     outcome = pod.tpu("keep", "--", "steps=100", f"loop.checkpoint_url={pod.bucket}")
     assert outcome.returncode == 0, outcome.stderr
     made = [call for call in pod.calls if call[3] == "create"]
-    assert len(made) == 2
-    assert sorted(made[0]) == sorted(made[1])
+    assert len(made) == 3
+    assert sorted(made[0]) == sorted(made[1]) == sorted(made[2])
     assert "pod is SUSPENDED: begins again" in outcome.stderr
     assert pod.steps() == [100, 100]
 

@@ -35,9 +35,12 @@ def keep_running(
     Raises:
         Failure: it was stopped, has ended with code 2, or has used up its restarts.
     """
-    ours, missed = False, 0
+    ours, gone, missed = False, False, 0
     while True:
         try:
+            if gone:
+                ask_again(pod, record)
+                gone = False
             state = pod.state()
             if state in GONE:
                 raise Preempted(f"{pod.name} is {state}")
@@ -51,8 +54,8 @@ def keep_running(
                     begin()
                 ours, missed = True, 0
         except Preempted as failure:
-            restarts, missed = _spend(restarts, str(failure)), 0
-            ask_again(pod, record)
+            restarts = _spend(restarts, str(failure))
+            ours, gone, missed = False, True, 0
         except Failure as failure:
             missed += 1
             if failure.code != 1 or missed == UNREACHED:
@@ -101,7 +104,10 @@ def ask_again(pod: Pod, record: Path) -> None:
     if not record.exists() and not pod.dry:
         raise Failure(f"{record} is missing: `create` did not ask for {pod.name}", EXIT_MISTAKE)
     asked = json.loads(record.read_text()) if record.exists() else ["..."]
-    pod.delete(quiet=True)
+    try:
+        pod.delete(quiet=True)
+    except Failure as failure:  # if it is still there, the next command says so
+        print(f"{failure}; asked for again all the same", file=sys.stderr)
     pod.create(asked)
 
 

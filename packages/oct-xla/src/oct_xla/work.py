@@ -64,7 +64,7 @@ def _time_products(runtime: Runtime, edge: int) -> float:
         for _ in range(_CHAIN):
             product = left @ product
         runtime.cut()
-        float(product.abs().amax())  # waits; a sum or one element might be had without the products
+        float(product.abs().max())  # waits; a sum or one element might be had without the products
         return time.perf_counter() - start
 
     multiply()  # compiles, and wakes what saves power
