@@ -7,13 +7,24 @@ table with a row a patient, `participant_id` and `dme` (1 if any row of OCT.csv 
     DATA="data=bscans data.root=MEXICO/OCT data.mirror_left=true data.split=FOLDS
       'data.bscans.pattern="(?P<participant>\d+)_(?P<eye>O[DI])_o_(?P<number>\d+)"'"
     uv run oct-io split PATIENTS --column dme --folds 3 --out FOLDS
-    uv run apps/pretrain $DATA experiment=bscans data.excluded_splits=[fold-0] augment=light \
-      objective=vjepa21_voxels_smoke loop.evaluate_every=0 run_dir=runs/dme-fold0
-    uv run apps/finetune $DATA data.labels=PATIENTS task.column=dme test_split=fold-0 \
-      encoder=runs/dme-fold0/encoder run_dir=runs/dme-fold0-linear
-    uv run python benchmarks/real_bscans.py runs/dme-fold0-linear runs/dme-fold0-knn ...
+    for fold in 0 1 2; do for seed in 0 1; do
+      uv run apps/pretrain $DATA experiment=bscans data.excluded_splits=[fold-$fold] seed=$seed \
+        augment=light objective=vjepa21_voxels_smoke loop.evaluate_every=0 \
+        run_dir=runs/dme-fold-$fold-seed$seed
+    done; done
+    ASK="$DATA protocol.name=leave_one_out protocol.by=@split
+      encoder='runs/dme-{round}-seed{seed}/encoder'"
+    uv run apps/finetune $ASK seeds=2 data.labels=PATIENTS task.column=dme \
+      compare.fractions=[0.1,1] run_dir=runs/dme-linear
+    uv run apps/finetune $ASK seeds=2 data.labels=PATIENTS task.column=dme mode=knn \
+      compare.baselines=[] run_dir=runs/dme-knn           # mode=mlp likewise
+    uv run apps/finetune $ASK seeds=1 data.labels=PATIENTS task.column=dme mode=full \
+      training.epochs=6 compare.baselines=[] run_dir=runs/dme-full
+    uv run apps/finetune $ASK seeds=2 data.labels=IMAGES task.column=dr run_dir=runs/dr-linear
+    uv run python benchmarks/real_bscans.py runs/dme-linear runs/dme-knn ...
 
-Pretraining sees no participant of the test fold, and no label.
+IMAGES has participant_id, filepath and dr of each image; OCT.csv says "-" of 600 of them, which
+have no answer. Pretraining sees no participant of the fold that is tested, and no label.
 """
 
 from collections.abc import Mapping
@@ -30,6 +41,16 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
         "split": found["split"],
         "seeds": found["seeds"],
         "rows": [row_of(one, found["headline"]) for one in found["candidates"]],
+        "by_share_of_labels": [
+            {
+                "candidate": one["candidate"],
+                "share": one["fraction"],
+                found["headline"]: [round(value, 3) for value in one["headline"]],
+                "encoder_over_it": one["gain"]
+                and [round(value, 3) for value in one["gain"]["difference"]],
+            }
+            for one in found["efficiency"]
+        ],
         "promise": found["promise"],
     }
 
