@@ -1,8 +1,9 @@
-"""How answers of several seeds are joined."""
+"""How answers of several seeds are joined, and how many resamplings a comparison needs."""
 
 import numpy as np
 import pytest
 from oct_judge.asking import together
+from oct_judge.question import FinetuneConfig
 from oct_vjepa.trials.judging import Answer
 
 ROWS = np.arange(2)
@@ -35,3 +36,11 @@ def test_of_training_all_seeds_weigh_alike():
     seeds = [[answer(seed, chance, {})] for seed, chance in enumerate((1.0, 0.0))]
     [[joined]] = together(seeds, "weighted")
     assert joined.test[:, 1] == pytest.approx(0.5)
+
+
+def test_a_difference_can_be_found_among_all_that_are_compared():
+    # The smallest p of a bootstrap, times what Holm multiplies it by.
+    config = FinetuneConfig()
+    baselines = len(config.compare.baselines)
+    compared = 1 + 2 * baselines + (1 + baselines)  # alone, beside the encoder, on grey ranks
+    assert compared * 2 / (config.bootstrap + 1) < 0.05
