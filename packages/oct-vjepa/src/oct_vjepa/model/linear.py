@@ -40,6 +40,7 @@ def linear_by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def onednn_wins() -> bool:
     """Whether this is a CPU on which MKL leaves AVX-512 aside: one with it that is not Intel's."""
     has_both = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    has_both &= hasattr(torch.ops.mkldnn, "_linear_pointwise")  # no public name of PyTorch
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     cpus = Path("/proc/cpuinfo")
     return has_both and wide and cpus.exists() and "AuthenticAMD" in cpus.read_text()
