@@ -6,7 +6,6 @@ python small_training.py RUN_DIR [NAME=VALUE ...]     trains, and writes the sco
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,19 +15,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "apps" / "finetune"))
 from oct_judge.recipe import TrainingConfig
 from oct_vjepa import Encoder, EncoderConfig
 from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.protocol import Round
 from oct_xla import pick_runtime
 
 ROWS, SHAPE = 60, (4, 16, 16)
 SHORT = {"epochs": 4, "warmup_epochs": 0.5, "batch_size": 8, "lr_head": 5e-3, "lr_encoder": 2e-3}
-
-
-class Round(NamedTuple):
-    """Which rows are for what."""
-
-    name: str
-    fit: np.ndarray
-    validation: np.ndarray
-    test: np.ndarray
 
 
 class Volumes:

@@ -9,7 +9,7 @@ from PIL import Image
 PATTERN = "'(?P<participant>[0-9]+)_(?P<eye>O[DS])'"
 FEW = (
     *("loop.steps=4", "loop.evaluate_every=4", "loop.log_every=2", "feed.batch_size=8"),
-    *("watched_volumes=8", "probed_volumes=0", "probe.bootstrap=100", "probe.pools=[mean]"),
+    *("watched_volumes=8", "probed_volumes=0", "probe.bootstrap=100"),
 )
 SMALL = ("encoder.width=48", "encoder.depth=2", "encoder.input_shape=[1,32,64]")
 
