@@ -104,7 +104,7 @@ def test_the_report_is_one_page_that_needs_nothing_from_outside(smoke):
     assert not re.search(r"<script|<link|<iframe|@import|url\(", page)
     assert page.count("data:image/png;base64,") == 4, "curves, probes, masks and features"
     assert "made up" in page, "phantom results say phantom"
-    for named in ("pretrained", "random init", "surface profile", *LABELS):
+    for named in ("pretrained", "random init", "grey histogram", *LABELS):
         assert named in page
 
 

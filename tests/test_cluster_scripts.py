@@ -76,7 +76,7 @@ def slurm(tmp_path):
     return start
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_job_saves_before_its_limit_is_queued_again_and_goes_on(slurm):
     run_dir, said = slurm.folder / "run-3", slurm.folder / "said"
     given = ("run-{task}", "--steps", "120", "--every", "1000", "--pause", "0.01")

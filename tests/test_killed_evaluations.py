@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.drill
 
 QUICK = (
     *("compare.baselines=[thumbnail]", "compare.together=false", "compare.ranked=false"),

@@ -75,7 +75,7 @@ def test_a_plan_that_is_not_there_is_one_line(call_app):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_plan_is_never_written_over(planned, call_app, scans):
     target, _ = planned
     found = call_app("pretrain", "data=folder", f"data.root={scans}", f"propose.to={target}")

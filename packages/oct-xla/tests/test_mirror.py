@@ -175,7 +175,7 @@ def test_both_kinds_of_bucket_hold_a_run(tmp_path, servers, scheme, monkeypatch)
     assert Path(tmp_path / "there/checkpoints/step-00000012").is_dir()
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_processes_that_share_no_folder_go_on_from_the_bucket(tmp_path):
     url, shared = f"file://{tmp_path}/bucket", {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
     shared["FSSPEC_FILE"] = '{"auto_mkdir": true}'  # buckets need no folders
