@@ -1,8 +1,8 @@
 """What `uv run apps/finetune` does, from a question to a report.
 
-`evaluation` is all of it from top to bottom. `question` is what may be set; `beginning` opens the
-encoder (`checkpoint` takes those of others) and the volumes; `study` is who has which answer and
-who is tested, `candidates` who answers, `asking` the asking. `recipe` says how an encoder is
+`evaluation` is all of it from top to bottom, `closing` the short form that ends a pretraining run.
+`question` is what may be set; `beginning` opens the encoder (`checkpoint` takes those of others,
+`family` one for each round) and the volumes; `study` is who has which answer and who is tested, `candidates` who answers, `asking` the asking. `recipe` says how an encoder is
 trained, `training` and `segmenting` train it on the loop with `examples` and `learning`. `results`
 turns answers into numbers and files, `touches` counts how often the test was looked at.
 
