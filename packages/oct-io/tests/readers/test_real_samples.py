@@ -35,7 +35,7 @@ TABLE = {
     "heyex_vol/heyeximport_valid.vol": ("geometry", "circle scan"),
     "heyex_vol/octolyzer_Linescan_1.vol": ("geometry", "line scan"),
     "heyex_vol/octolyzer_Peripapillary_1.vol": ("geometry", "circle scan"),
-    "heyex_vol/rathke_circularScan.mat": ("parse", "unknown format '.mat'"),
+    "heyex_vol/rathke_circularScan.mat": ("parse", "0 of its arrays have three axes"),
     "spectralis_medvisbonn/OCT-Info.xml": ("parse", "145 B-scans; 0 images"),
     "spectralis_medvisbonn/rpe_bm_layers_145x496x512_u8.npz": ("geometry", NPZ),
     "spectralis_medvisbonn/volume_145x496x512_u8.npz": ("geometry", NPZ),

@@ -154,11 +154,11 @@ def test_a_long_header_is_fetched_in_growing_steps(scan_file, draw, bucket):
 
 
 def test_unknown_suffix_names_the_formats_we_read(tmp_path):
-    path = tmp_path / "scan.mhd"
+    path = tmp_path / "scan.mnc"
     path.write_bytes(b"ObjectType = Image" + bytes(500))
     error = refusal(path)
     assert error.stage == "parse"
-    assert ".mhd" in error.reason
+    assert ".mnc" in error.reason
     assert "DICOM (.dcm)" in error.reason
 
 
