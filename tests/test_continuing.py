@@ -1,7 +1,7 @@
 """The experiment that goes on from published weights, on a small file of the same layout."""
 
-import importlib.util
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -25,15 +25,13 @@ SMALL = (
 def weights(tmp_path_factory):
     """A file of V-JEPA 2 with random weights: three channels, two slices a patch."""
     where = ROOT / "packages" / "oct-vjepa" / "tests" / "convert" / "hub_files.py"
-    spec = importlib.util.spec_from_file_location("hub_files", where)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    write_hub = runpy.run_path(str(where))["write_hub"]
     config = EncoderConfig(
         input_shape=(8, 64, 64), patch_size=(2, 16, 16), channels=3, width=48, depth=2, heads=4
     )
     path = tmp_path_factory.mktemp("hub") / "vitx.pt"
     predictor = PredictorConfig(width=24, depth=2, heads=2)
-    return path, module.write_hub(path, config, predictor)
+    return path, write_hub(path, config, predictor)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """A public data set as it is published, from its folder to a run, as a program."""
 
-import importlib.util
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -18,10 +18,7 @@ FEW = (
 def kermany(place):
     """A made-up copy of Kermany's OCT2017: 20 images for training, 8 for testing."""
     where = ROOT / "packages" / "oct-io" / "tests" / "datasets" / "layouts.py"
-    spec = importlib.util.spec_from_file_location("layouts", where)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.LAYOUTS["kermany"](place / "kermany")
+    runpy.run_path(str(where))["LAYOUTS"]["kermany"](place / "kermany")
     return place / "kermany"
 
 

@@ -1,6 +1,6 @@
 """Going on from a file of V-JEPA 2: which weights student, teacher and predictor begin with."""
 
-import importlib.util
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,12 +30,7 @@ def same(one, other):
 
 @pytest.fixture(scope="module")
 def write_hub():
-    spec = importlib.util.spec_from_file_location(
-        "hub_files", Path(__file__).with_name("hub_files.py")
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.write_hub
+    return runpy.run_path(str(Path(__file__).with_name("hub_files.py")))["write_hub"]
 
 
 @pytest.fixture
