@@ -2,8 +2,12 @@
 
 import csv
 import json
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import oct_io
@@ -19,6 +23,7 @@ COLUMNS = {
     "step", "epoch", "loss", "lr", "momentum", "grad_norm", "target_std", "volumes_per_s",
     "compilations",
 }  # fmt: skip
+ROOT = Path(__file__).parent.parent
 RUN = {
     "config.yaml", "provenance.json", "metrics.jsonl", "checkpoints", "encoder",
     "quarantine.jsonl", "probes.json", "report.html",
@@ -139,6 +144,24 @@ def test_a_run_ends_with_what_finetune_says_of_its_encoder(smoke, evaluation):
             assert mine["card"]["metrics"]["auroc"][0] == one["card"]["metrics"]["auroc"][0]
             assert mine["chosen"] == one["chosen"]
     assert {"pretrained", "random init"} <= found.keys()
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_asks_when_the_group_is_left(place, smoke):
+    run_dir = place / "two-processes"
+    told = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+            *(ROOT / "apps/pretrain/__main__.py", "experiment=smoke", "loop.steps=2"),
+            *("runtime=cpu", "loop.evaluate_every=0", f"run_dir={run_dir}"),
+            *(f"data.root={smoke.data}", f"probe.features={place / 'kept' / 'features'}"),
+        ],
+        cwd=place, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True, timeout=300,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    asked = json.loads((run_dir / "probes.json").read_text())
+    assert [one["question"]["name"] for one in asked] == list(LABELS)
 
 
 def test_nothing_a_run_tells_names_a_participant_or_the_place_of_a_scan(smoke, evaluation):

@@ -94,7 +94,7 @@ def run(config: PretrainConfig, launch: Launch) -> int:
         return EXIT_STOPPED
     if runtime.rank == 0:
         objective.result.save_pretrained(folder.path / "encoder")
-        conclude(config, launch, folder.path, source, questions, samples)
+        conclude(config, launch, runtime, folder.path, source, questions, samples)
     folder.release()
     return 0
 
@@ -122,6 +122,7 @@ def record(
 def conclude(
     config: PretrainConfig,
     launch: Launch,
+    runtime: oct_xla.Runtime,
     run_dir: Path,
     source: oct_io.Source,
     questions: list[Asked],
@@ -135,7 +136,13 @@ def conclude(
     encoders["random init"] = random_encoder(settings, config.seed)
     with Stages() as stages:
         probes = ask_questions(
-            questions, encoders["pretrained"], initial, launch.settings, run_dir, stages
+            questions,
+            encoders["pretrained"],
+            initial,
+            runtime,
+            launch.settings,
+            run_dir,
+            stages,
         )
     text = json.dumps(probes, indent=1, ensure_ascii=False)
     (run_dir / "probes.json").write_text(text + "\n", encoding="utf-8")

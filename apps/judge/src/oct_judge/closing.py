@@ -12,6 +12,7 @@ from typing import Any
 
 import oct_io
 import oct_vjepa
+import oct_xla
 from oct_io.labels.questions import LabelQuestion
 from oct_launch import Mistake, Stages, mistakes
 from oct_vjepa.probes.protocol import Round
@@ -75,6 +76,7 @@ def ask_questions(
     asked: list[Asked],
     encoder: oct_vjepa.Encoder,
     initial: oct_vjepa.Encoder | None,
+    runtime: oct_xla.Runtime,
     settings: DictConfig,
     run_dir: Path,
     stages: Stages,
@@ -85,6 +87,7 @@ def ask_questions(
         asked: the questions.
         encoder: that the run has left.
         initial: that it began with, where it was given one; one more rival.
+        runtime: of the run. Its group of processes may be left already: one process asks.
         settings: of the run, for the ledger of looks at the test.
         run_dir: of the run.
         stages: told of progress.
@@ -96,7 +99,6 @@ def ask_questions(
     documents = []
     for one in asked:
         config, study = one.config, one.study
-        runtime = config.runtime.pick()
         embed = Embedder(Path(config.features), runtime, config.readout, config.batch_size)
         # Most columns label the same volumes: features of baselines are computed once.
         cast = casts.setdefault(
