@@ -144,6 +144,8 @@ def conclude(
             run_dir,
             stages,
         )
+    for encoder in encoders.values():
+        encoder.cpu()  # whoever embedded moved it to the device; pictures are drawn on the host
     text = json.dumps(probes, indent=1, ensure_ascii=False)
     (run_dir / "probes.json").write_text(text + "\n", encoding="utf-8")
     title = method_of(config.objective).title
