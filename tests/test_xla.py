@@ -34,12 +34,15 @@ def rows(place, smoke, run_app):
     run_dir = place / "xla"
     outcome = run_app(
         "pretrain", "experiment=smoke", "runtime=xla", "runtime.precision=fp32",
-        f"run_dir={run_dir}", f"data.root={smoke.data}", "probe.columns=[]",
+        f"run_dir={run_dir}", f"data.root={smoke.data}", "probe.columns=[thin]",
+        f"probe.features={place / 'kept' / 'features'}", "probe.baselines=[]",
         "loop.evaluate_every=0", **XLA,
     )  # fmt: skip
     assert outcome.code == 0, outcome.errors
     facts = json.loads((run_dir / "provenance.json").read_text())
     assert (facts["runtime"], facts["devices"]) == ("xla", 4)
+    (asked,) = json.loads((run_dir / "probes.json").read_text())
+    assert [one["name"] for one in asked["candidates"]] == ["pretrained", "random init"]
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
