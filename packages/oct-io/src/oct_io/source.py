@@ -44,7 +44,6 @@ from oct_io.labels.tables import (
 from oct_io.phantom.tree import write_phantom_tree
 from oct_io.quarantine import write_quarantine
 from oct_io.source_config import SourceConfig as SourceConfig
-from oct_io.space.windows import find_window
 from oct_io.storage.buckets import StorageConfig, configure_storage
 
 MEASURED_VOLUMES = 256  # settle a mean grey level to well under one level
@@ -224,7 +223,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     build_cache(
         looked.records,
         config.root,
-        replace(find_window(config.window), mirror_left=config.mirror_left),
+        config.cut(),
         config.cache,
         jobs=config.jobs,
         progress=lambda done, total, bad: tell("resampling scans", done, total),

@@ -1,6 +1,6 @@
 """Where scans lie, and how they become volumes of one shape: what `open_source` is told."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from oct_io.bscans import BscanConfig
 from oct_io.catalog.selection import Selection
@@ -8,7 +8,7 @@ from oct_io.datasets.registry import find_recipe
 from oct_io.phantom.specification import PhantomTree
 from oct_io.records.opening import check_annotations
 from oct_io.scan.flags import check_flag_names
-from oct_io.space.windows import find_window
+from oct_io.space.windows import Window, find_window
 from oct_io.storage.buckets import StorageConfig
 
 
@@ -33,6 +33,11 @@ class SourceConfig:
 
     mirror_left: bool = False
     """Mirror left eyes, so that nasal is on one side for all; depth stays."""
+
+    flatten: bool = False
+    """Move each A-scan along the beam so that the retina's inner surface lies in one row: tilt,
+    curvature and the eye's place in the scan are gone, and what is left is tissue by its depth. A
+    window in voxels then takes half of the depth. Readouts by depth (pool `profile`) want it."""
 
     devices: list[str] = field(default_factory=list)
     """Scanners to take, by normalised name; empty takes all. One is a single domain, several are a
@@ -104,7 +109,7 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         try:
-            bscans = find_window(self.window).require_fixed_shape()[0]
+            bscans = self.cut().require_fixed_shape()[0]
         except ValueError as error:
             raise ValueError(f"data.window {error}") from error
         if self.bscans is not None:
@@ -143,6 +148,11 @@ class SourceConfig:
                 f"data.window={self.window} takes {window_bscans} B-scans, and {self.recipe} has "
                 "one at a time; take one such as 96x256"
             )
+
+    def cut(self) -> Window:
+        """What is cut out of each scan."""
+        window = find_window(self.window)
+        return replace(window, mirror_left=self.mirror_left, flattened=self.flatten)
 
     def selection(self) -> Selection:
         """Scans to take."""
