@@ -25,10 +25,11 @@ class ReadoutConfig:
     """last, late (the upper half side by side), all (side by side), or the number of a block from
     0. All side by side are often best; last alone is what is mostly reported."""
 
-    pools: list[str] = field(default_factory=lambda: [*POOLS, CELLS])
-    """How the tokens of a volume become one vector; small findings want `max`. `cells` keeps what
-    is where, on a grid of at most 2 x 8 x 4, and is read from the last block alone; it wants scans
-    in which a place means the same, as `data.flatten` makes them."""
+    pools: list[str] = field(default_factory=lambda: list(POOLS))
+    """How the tokens of a volume become one vector; small findings want `max`. `cells`,
+    which must be asked for, keeps what is where, on a grid of at most 2 x 8 x 4, and is read from
+    the last block alone; it wants scans in which a place means the same, as `data.flatten` makes
+    them, and there lets random weights do as well as a thumbnail."""
 
     def __post_init__(self) -> None:
         known_pools = (*POOLS, CELLS)
