@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from oct_xla import Feed, FeedConfig, LoopConfig, OctXlaError, fit, pick_runtime, sample_seed
+from oct_xla import (
+    Checkpoints,
+    Feed,
+    FeedConfig,
+    LoopConfig,
+    OctXlaError,
+    Runtime,
+    fit,
+    pick_runtime,
+    sample_seed,
+)
+from oct_xla.checkpointer import Checkpointer, RunState
+from oct_xla.learner import Learner
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -159,7 +171,9 @@ def score(toy: Any, step: int) -> dict[str, float]:
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("run_dir", type=Path)
-    for name, default in (("steps", 12), ("accumulate", 1), ("every", 4), ("width", 16)):
+    for name, default in (
+        *(("steps", 12), ("accumulate", 1), ("every", 4), ("width", 16), ("batch", 8)),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--dropout", type=float, default=0.0)
@@ -178,7 +192,21 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hang-after", type=float, default=0.0)
     parser.add_argument("--slow-rank", type=int, default=-1, help="takes 0.1 s for each batch")
     parser.add_argument("--wrong", default="", choices=("", "length", "keys"))
+    parser.add_argument("--moved", type=Path, help="save what lies below run_dir there, as it is")
     return parser.parse_args(arguments)
+
+
+def move(options: argparse.Namespace, runtime: Runtime) -> None:
+    """Take up the newest checkpoint of each run below run_dir, and save it again as it is."""
+    for run_dir in sorted(options.run_dir.iterdir()):
+        store = Checkpoints(run_dir / "checkpoints")
+        step = store.newest()
+        assert step is not None
+        learner = Learner(Blocks(), runtime, LoopConfig(), seed=3)
+        learner.restore(store.load(step).tensors, str(run_dir))
+        again = Checkpointer(Checkpoints(options.moved / run_dir.name), runtime, {}, {})
+        again.save(RunState(step=step), learner)
+        again.close()
 
 
 def train(options: argparse.Namespace) -> int:
@@ -200,6 +228,10 @@ def train(options: argparse.Namespace) -> int:
 
     try:
         runtime = pick_runtime(options.runtime, options.precision, options.parallel)
+        if options.moved:
+            move(options, runtime)
+            runtime.close()
+            return 0
         config = LoopConfig(
             steps=options.steps,
             accumulate=options.accumulate,
@@ -211,7 +243,7 @@ def train(options: argparse.Namespace) -> int:
             best_metric="score" if options.evaluate_every else "",
         )
         length = 40 + 8 * runtime.rank if options.wrong == "length" else 40
-        feed = make_feed(length=length)
+        feed = make_feed(options.batch, length)
         if runtime.rank == options.slow_rank:
             feed.sample = draw_slowly
         result = fit(
