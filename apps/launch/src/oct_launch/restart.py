@@ -12,6 +12,8 @@ import oct_xla
 from oct_launch.console import EXIT_AGAIN, one_line
 
 OPEN_FILES = Path("/proc/self/fd")
+BEFORE = "OCT_LAUNCH_STARTED_AGAIN"
+"""Environment variable: why the command was started again the last time."""
 
 
 @contextmanager
@@ -19,14 +21,15 @@ def restarts() -> Iterator[None]:
     """Start the command again where a run ran out of memory and its next start takes less.
 
     One process of several is not: whoever started them, such as `torchrun --max-restarts`, starts
-    all of them again, and is told by the exit code 75.
+    all of them again, and is told by the exit code 75. Nor is one that says the same once more.
     """
     try:
         yield
     except oct_xla.OutOfMemoryError as error:
-        if not error.again:
+        if not error.again or os.environ.get(BEFORE) == str(error):
             raise
         alone = "RANK" not in os.environ
+        os.environ[BEFORE] = str(error)
         # At once: lines of several processes mix.
         sys.stderr.write(f"{one_line(error)}{'; starting again' if alone else ''}\n")
         if alone:
