@@ -28,8 +28,9 @@ def shrink(config: PretrainConfig) -> tuple[PretrainConfig, dict[str, Any]]:
     noted: dict[str, Any] = read_note(Path(config.run_dir)).get(NOTED, {})
     if noted.get("window") != config.smaller_window:
         return config, {}
-    known = {name: float(noted[name]) for name in ("input_mean", "input_std")}
-    return replace(smaller, measure_input=False, encoder=replace(smaller.encoder, **known)), noted
+    mean, std = float(noted["input_mean"]), float(noted["input_std"])
+    encoder = replace(smaller.encoder, input_mean=mean, input_std=std)
+    return replace(smaller, measure_input=False, encoder=encoder), noted
 
 
 def _with_window(config: PretrainConfig) -> PretrainConfig:
@@ -67,9 +68,8 @@ def next_start(
     name = config.smaller_window
     if error.again or not name or config.data.window == name:
         return error
-    facts = {"window": name, "data": data}
-    facts |= {"input_mean": encoder.input_mean, "input_std": encoder.input_std}
-    write_note(run_dir, **{NOTED: facts})
+    measured = {"input_mean": encoder.input_mean, "input_std": encoder.input_std}
+    write_note(run_dir, **{NOTED: {"window": name, "data": data, **measured}})
     return oct_xla.OutOfMemoryError(
         f"out of memory with one volume at a time; the same command goes on with the smaller window"
         f" {name} (smaller_window), batch, steps and schedules stay",
