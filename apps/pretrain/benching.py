@@ -14,7 +14,7 @@ import oct_vjepa
 import oct_xla
 import torch
 from numpy.typing import NDArray
-from oct_launch import EXIT_STOPPED, mistakes, print_table, refuse_url
+from oct_launch import EXIT_STOPPED, Mistake, mistakes, print_table, refuse_url
 from oct_vjepa.objectives.costs import count, step_flops
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
@@ -105,6 +105,8 @@ def bench(config: PretrainConfig) -> int:
             progress=True,
             work=work,
         )
+    except oct_xla.OutOfMemoryError as error:  # the folder with its note is gone at once
+        raise Mistake(f"{error}; raise loop.accumulate") from error
     finally:
         if runtime.rank == 0:
             shutil.rmtree(place)

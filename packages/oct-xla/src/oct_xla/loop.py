@@ -16,6 +16,7 @@ from oct_xla.files import check_local, lock_folder
 from oct_xla.identity import describe_run
 from oct_xla.journal import Journal, Sink, say
 from oct_xla.learner import Learner
+from oct_xla.memory import read_note
 from oct_xla.metrics import Metrics
 from oct_xla.mirror import Mirror
 from oct_xla.preemption import StopRequest
@@ -28,6 +29,7 @@ from oct_xla.watchers import HangWatch, Profiler, stacks_on_signal
 from oct_xla.work import Work
 
 CHECKPOINTS, METRICS, PROFILE, LOCK = "checkpoints", "metrics.jsonl", "profile", ".fit-lock"
+_NO_LIMIT = 2**31
 
 
 def fit(
@@ -73,7 +75,9 @@ def fit(
         RunFolderError: if the folder cannot be written, or another process is writing it.
         FeedError: if the batch does not divide by the devices, or a sample fails.
         NonFiniteError: after `config.max_skipped` skipped steps in a row.
-        DeviceError: if the device is out of memory.
+        OutOfMemoryError: if memory runs out with one sample at a time, or where only a new start
+            helps: in the middle of a pass that is cut over processes, and on XLA.
+        DeviceError: if another process has ended.
         OctXlaError: if processes were given different runs.
     """
     runtime = runtime or pick_runtime()
@@ -90,6 +94,7 @@ def fit(
         found = checkpointer.find(busy)
         learner = Learner(objective, runtime, config, seed)
         run = checkpointer.restore(found, learner)
+        run.at_once = _at_once(run, run_dir, runtime)
         told = _sinks(run, config, run_dir, progress, sinks) if runtime.rank == 0 else []
         metrics = Metrics(told, seconds_before=run.seconds, runtime=runtime, work=work)
         profiler = Profiler(
@@ -99,7 +104,7 @@ def fit(
             cuda=runtime.device.type == "cuda",
         )
         watch = HangWatch(config.hang_after_s, rank=runtime.rank)
-        trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler, watch)
+        trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler, watch, run_dir)
         try:
             with stacks_on_signal(), StopRequest() as stop, watch:
                 result = trainer.train(learning_rate, evaluate, stop)
@@ -120,6 +125,13 @@ def _check_batch(feed: Feed, config: LoopConfig, runtime: Runtime) -> None:
             f"feed.batch_size ({feed.config.batch_size}) must be a multiple of devices x"
             f" loop.accumulate ({runtime.devices} x {config.accumulate})"
         )
+
+
+def _at_once(run: RunState, run_dir: Path | None, runtime: Runtime) -> int:
+    """Samples that a device may take at once, alike on all processes; 0 for no limit."""
+    known = [one for one in (run.at_once, int(read_note(run_dir).get("at_once", 0))) if one]
+    fewest = -runtime.agree(-min(known, default=_NO_LIMIT))[0]
+    return 0 if fewest == _NO_LIMIT else fewest
 
 
 def _store(run_dir: Path, config: LoopConfig) -> Checkpoints:

@@ -142,6 +142,8 @@ def _three(name: str, values: Sequence[float], kind: type) -> tuple:  # type: ig
 
 WINDOWS: dict[str, Window] = {
     "macula6": Window(name="macula6"),
+    # The same box more coarsely, 19 um across, for what does not fit the memory.
+    "macula6_320": Window(name="macula6_320", shape=(64, 320, 320)),
     "wide12x9": Window(name="wide12x9", extent_mm=(9.0, 2.0, 12.0)),
     # For CPU runs. Rows of 8 um keep layers apart that 12.5 um blur; what that costs is field.
     "tiny": Window(name="tiny", extent_mm=(4.0, 0.512, 4.0), shape=(8, 64, 64)),
