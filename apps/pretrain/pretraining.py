@@ -94,7 +94,7 @@ def run(config: PretrainConfig, launch: Launch) -> int:
         return EXIT_STOPPED
     if runtime.rank == 0:
         objective.result.save_pretrained(folder.path / "encoder")
-        conclude(config, launch, runtime, folder.path, source, questions, samples)
+        conclude(config, runtime, folder.path, source, questions, samples)
     folder.release()
     return 0
 
@@ -121,7 +121,6 @@ def record(
 
 def conclude(
     config: PretrainConfig,
-    launch: Launch,
     runtime: oct_xla.Runtime,
     run_dir: Path,
     source: oct_io.Source,
@@ -140,7 +139,6 @@ def conclude(
             encoders["pretrained"],
             initial,
             runtime,
-            launch.settings,
             run_dir,
             stages,
         )

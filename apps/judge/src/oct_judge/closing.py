@@ -17,7 +17,6 @@ from oct_io.labels.questions import LabelQuestion
 from oct_launch import Mistake, Stages, mistakes
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Candidate, Readouts
-from omegaconf import DictConfig
 
 from oct_judge.asking import ask, ask_everyone
 from oct_judge.candidates import RANDOM, Cast, Embedder
@@ -77,7 +76,6 @@ def ask_questions(
     encoder: oct_vjepa.Encoder,
     initial: oct_vjepa.Encoder | None,
     runtime: oct_xla.Runtime,
-    settings: DictConfig,
     run_dir: Path,
     stages: Stages,
 ) -> list[dict[str, Any]]:
@@ -88,7 +86,6 @@ def ask_questions(
         encoder: that the run has left.
         initial: that it began with, where it was given one; one more rival.
         runtime: of the run. Its group of processes may be left already: one process asks.
-        settings: of the run, for the ledger of looks at the test.
         run_dir: of the run.
         stages: told of progress.
 
@@ -110,7 +107,13 @@ def ask_questions(
                 readouts = embed(initial, study.rows)
                 first = Candidate(name=INITIAL, readouts=partial(_always, readouts))
                 answers[INITIAL] = ask(config, study, first, config.mode)
-        touches = touch(Path(config.features).parent, study.fingerprint(), settings)
+        touches = touch(
+            Path(config.features).parent,
+            study.fingerprint(),
+            config,
+            encoder=cast.family.fingerprint(),
+            volumes=study.source.volumes.fingerprint,
+        )
         found = Found(
             config=config, study=study, cast=cast, answers=answers, few=[], touches=touches
         )
