@@ -10,7 +10,8 @@ micrometres, and reads the voxels there, but not the label; and an encoder with 
 
 Labels of an eye are asked of each eye, scores averaged within the participant. `asymmetry` is asked
 of one eye and of the mean over both, which cannot know it, and of pairs: means and distances of the
-features of the two eyes.
+features of the two eyes. `progression` is asked of right eyes at two visits, of the first visit
+and of the mean over both, which cannot know it either, and of pairs of visits.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from oct_io.phantom import PhantomTree, PhantomTruth, draw_phantom_with_truth
-from oct_io.phantom.arrangements import ARRANGEMENTS, paint_marks
+from oct_io.phantom.arrangements import paint_marks
 from oct_io.phantom.scans import Scan, list_scans
 from oct_io.phantom.tables import SPLITS
 from oct_io.phantom.tree import draw_participants
@@ -41,10 +42,11 @@ TREE = PhantomTree(
     participants=1200,
     seed=11,
     split_fractions=(0.5, 0.2, 0.3),
-    arrangements=tuple(ARRANGEMENTS),
+    arrangements=("inverted", "misplaced", "texture", "asymmetry"),
     gain_sd_db=1.5,
     roll_off_sd_db_per_mm=1.0,
 )
+VISITS = replace(TREE, arrangements=("progression",), eyes=("R",), visits=2)
 ENCODER = EncoderConfig(  # configs/encoder/cpu_smoke.yaml
     input_shape=WINDOW.shape, patch_size=(2, 8, 16), width=96, depth=4, heads=3
 )
@@ -57,7 +59,7 @@ Floats = NDArray[np.floating[Any]]
 
 
 class Cohort(NamedTuple):
-    """Both eyes of every participant, right before left."""
+    """Two scans of every participant: right eye before left, or first visit before second."""
 
     volumes: NDArray[np.uint8]  # (2N, *window)
     told: Floats  # (2N, D), what the oracle reads
@@ -66,7 +68,7 @@ class Cohort(NamedTuple):
 
 
 def draw_cohort(tree: PhantomTree) -> Cohort:
-    """Draw all eyes, and read them as the oracle does."""
+    """Draw all scans, and read them as the oracle does."""
     people = draw_participants(tree)
     scans = list_scans(tree, people, people)
     volumes, told = zip(*map(_draw, scans), strict=True)
@@ -85,7 +87,8 @@ def _draw(scan: Scan) -> tuple[NDArray[np.uint8], Floats]:
     volume, truth = draw_phantom_with_truth(scan.spec, scan.person.seed)
     cut = resample(volume, WINDOW).voxels
     across, down, along = place(volume, WINDOW).matrices
-    rng = np.random.default_rng([scan.person.seed % 2**32, scan.spec.laterality == "R"])
+    which = (scan.spec.laterality == "R", scan.spec.acquisition)
+    rng = np.random.default_rng([scan.person.seed % 2**32, *which[: 1 + bool(which[1])]])
     read = []
     for template in templates(scan, truth, rng):
         seen = np.einsum("zb,brc->zrc", across, template)
@@ -148,19 +151,25 @@ def ask(features: Floats, cohort: Cohort, label: str, *, eyes: int, seed: int = 
     return [round(scores[name], 3) for name in ("auroc", "auroc_low", "auroc_high")]
 
 
-def ask_all(features: Floats, cohort: Cohort) -> dict[str, list[float]]:
-    """Every question, as the docstring on top says, of features of each eye."""
+def ask_eyes(features: Floats, cohort: Cohort) -> dict[str, list[float]]:
+    """Every question of one visit, as the docstring on top says, of features of each eye."""
     found = {label: ask(features, cohort, label, eyes=2) for label in EYE_LABELS}
-    right, left = features[::2], features[1::2]
-    pairs = np.concatenate([(right + left) / 2, np.abs(right - left)], axis=1)
-    found["asymmetry, one eye"] = ask(right, cohort, "asymmetry", eyes=1)
-    found["asymmetry, mean"] = ask((right + left) / 2, cohort, "asymmetry", eyes=1)
-    found["asymmetry, pairs"] = ask(pairs, cohort, "asymmetry", eyes=1)
-    return found
+    return found | ask_twos(features, cohort, "asymmetry", "one eye")
+
+
+def ask_twos(
+    features: Floats, cohort: Cohort, label: str, alone: str = "one visit"
+) -> dict[str, list[float]]:
+    """A question of two scans: of the first alone, of the mean over both, and of pairs."""
+    first, second = features[::2], features[1::2]
+    mean = (first + second) / 2
+    pairs = np.concatenate([mean, np.abs(first - second)], axis=1)
+    asked = {alone: first, "mean": mean, "pairs": pairs}
+    return {f"{label}, {how}": ask(one, cohort, label, eyes=1) for how, one in asked.items()}
 
 
 def all_features(cohort: Cohort, encoders: list[str]) -> Iterator[tuple[str, Floats]]:
-    """Features of each eye by who made them, one after the other."""
+    """Features of each scan by who made them, one after the other."""
     volumes = cohort.volumes
     yield "oracle", cohort.told
     fit = np.flatnonzero(np.repeat(cohort.parts == "train", 2))[:FITTED]
@@ -184,11 +193,16 @@ def main() -> None:
     parser.add_argument("--encoders", nargs="*", default=[], help="folders of trained encoders")
     parser.add_argument("--participants", type=int, default=TREE.participants)
     options = parser.parse_args()
-    cohort = draw_cohort(replace(TREE, participants=options.participants))
-    rows = {}
-    for name, features in all_features(cohort, options.encoders):
-        rows[name] = ask_all(features, cohort)
-        print(f"{name:20}", *(f"{key} {one[0]:.3f}" for key, one in rows[name].items()), flush=True)
+    rows: dict[str, dict[str, list[float]]] = {}
+    for tree in (TREE, VISITS):
+        cohort = draw_cohort(replace(tree, participants=options.participants))
+        for name, features in all_features(cohort, options.encoders):
+            if tree is TREE:
+                found = ask_eyes(features, cohort)
+            else:
+                found = ask_twos(features, cohort, "progression")
+            rows.setdefault(name, {}).update(found)
+            print(f"{name:20}", *(f"{key} {one[0]:.3f}" for key, one in found.items()), flush=True)
     facts = {
         "phantom": True,
         "participants": {part: int((cohort.parts == part).sum()) for part in SPLITS},

@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace) -> None:
 def _fields(options: argparse.Namespace) -> dict[str, Any]:
     """Fields of `PhantomTree` that the options set."""
     from oct_io.dicom.encoding import CODECS
-    from oct_io.phantom.arrangements import ARRANGEMENTS
+    from oct_io.phantom.arrangements import ORDERS
     from oct_io.phantom.scanners import SCANNERS
 
     found = {name: getattr(options, name) for name in SAME_NAME if getattr(options, name)}
@@ -103,8 +103,7 @@ def _fields(options: argparse.Namespace) -> dict[str, Any]:
         names = [name for name in CODECS if name != "jpeg"]  # those that lose nothing
         found["codecs"] = tuple(names if options.codec == "all" else options.codec.split(","))
     if options.arrangements:
-        known = tuple(ARRANGEMENTS)
-        asked = known if options.arrangements == "all" else options.arrangements.split(",")
+        asked = ORDERS if options.arrangements == "all" else options.arrangements.split(",")
         found["arrangements"] = tuple(asked)
     for text in options.confounder:
         name, _, share = text.partition("=")
