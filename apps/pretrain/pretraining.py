@@ -16,6 +16,7 @@ from oct_judge.closing import (
     Asked,
     ask_questions,
     open_questions,
+    remarks_of_all,
     rows_of_all,
     sentence_of_all,
 )
@@ -150,7 +151,7 @@ def conclude(
     page = write_report(run_dir, source, samples, encoders, probes, method=title)
     if probes:
         print_table(*rows_of_all(probes))
-        print(sentence_of_all(probes))
+        print(sentence_of_all(probes), *remarks_of_all(probes))
     print(f"report: {page}")
 
 
