@@ -10,8 +10,7 @@ micrometres, and reads the voxels there, but not the label; and an encoder with 
 
 Labels of an eye are asked of each eye, scores averaged within the participant. `asymmetry` is asked
 of one eye and of the mean over both, which cannot know it, and of pairs: means and distances of the
-features of the two eyes. `progression` is asked of right eyes at two visits, of the first visit
-and of the mean over both, which cannot know it either, and of pairs of visits.
+features of the two eyes. What two visits or the order of B-scans tell: phantom_visits.py.
 """
 
 import argparse
@@ -22,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from oct_io.phantom import PhantomTree, PhantomTruth, draw_phantom_with_truth
-from oct_io.phantom.arrangements import paint_marks
+from oct_io.phantom import SURFACES, PhantomTree, PhantomTruth, draw_phantom_with_truth
+from oct_io.phantom.arrangements import FOLDED, paint_marks
 from oct_io.phantom.scans import Scan, list_scans
 from oct_io.phantom.tables import SPLITS
 from oct_io.phantom.tree import draw_participants
@@ -46,7 +45,6 @@ TREE = PhantomTree(
     gain_sd_db=1.5,
     roll_off_sd_db_per_mm=1.0,
 )
-VISITS = replace(TREE, arrangements=("progression",), eyes=("R",), visits=2)
 ENCODER = EncoderConfig(  # configs/encoder/cpu_smoke.yaml
     input_shape=WINDOW.shape, patch_size=(2, 8, 16), width=96, depth=4, heads=3
 )
@@ -95,7 +93,20 @@ def _draw(scan: Scan) -> tuple[NDArray[np.uint8], Floats]:
         seen = np.einsum("yr,zrc,xc->zyx", down, seen, along, optimize=True)
         total = np.abs(seen).sum()
         read.append(float((seen * cut).sum() / total) if total > 0.5 else 0.0)
+    if FOLDED in scan.spec.arranged:
+        read.append(obliqueness(truth, rng))
     return cut, np.array(read, np.float32)
+
+
+def obliqueness(truth: PhantomTruth, rng: np.random.Generator) -> float:
+    """How Bruch's membrane rises along B-scans where it rises across them, in square micrometres.
+
+    It is taken to lie deeper or less deep under each A-scan than it does, by `ERROR_UM`.
+    """
+    membrane = truth.surfaces_um[SURFACES.index("choroid")]
+    membrane = membrane + ERROR_UM * rng.standard_normal(membrane.shape)
+    across, along = (rise - rise.mean() for rise in np.gradient(membrane))
+    return float((across * along).mean())
 
 
 def templates(scan: Scan, truth: PhantomTruth, rng: np.random.Generator) -> Iterator[Floats]:
@@ -193,16 +204,11 @@ def main() -> None:
     parser.add_argument("--encoders", nargs="*", default=[], help="folders of trained encoders")
     parser.add_argument("--participants", type=int, default=TREE.participants)
     options = parser.parse_args()
-    rows: dict[str, dict[str, list[float]]] = {}
-    for tree in (TREE, VISITS):
-        cohort = draw_cohort(replace(tree, participants=options.participants))
-        for name, features in all_features(cohort, options.encoders):
-            if tree is TREE:
-                found = ask_eyes(features, cohort)
-            else:
-                found = ask_twos(features, cohort, "progression")
-            rows.setdefault(name, {}).update(found)
-            print(f"{name:20}", *(f"{key} {one[0]:.3f}" for key, one in found.items()), flush=True)
+    cohort = draw_cohort(replace(TREE, participants=options.participants))
+    rows = {}
+    for name, features in all_features(cohort, options.encoders):
+        rows[name] = ask_eyes(features, cohort)
+        print(f"{name:20}", *(f"{key} {one[0]:.3f}" for key, one in rows[name].items()), flush=True)
     facts = {
         "phantom": True,
         "participants": {part: int((cohort.parts == part).sum()) for part in SPLITS},

@@ -18,6 +18,7 @@ SAME_NAME = (
         "gain_sd_db",
         "roll_off_sd_db_per_mm",
         "devices_per_participant",
+        "visits",
     ),
 )
 """Options that set the field of `PhantomTree` of their name."""
@@ -39,6 +40,7 @@ def add(commands: Commands) -> None:
         "--vendors", action="store_true", help="every protocol of AI-READI for each participant"
     )
     command.add_argument("--devices-per-participant", type=int, help="scans of each eye")
+    command.add_argument("--visits", type=int, help="of each eye; two show `progression`")
     command.add_argument("--scale", type=float, help="share of the true number of voxels per axis")
     command.add_argument("--bits", type=int, choices=(8, 16))
     command.add_argument("--codec", metavar="NAME,NAME", help="scans take turns; `all` for all")
