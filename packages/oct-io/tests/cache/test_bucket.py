@@ -1,9 +1,7 @@
-import os
 import pickle
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +20,7 @@ from oct_io.cli import main
 from oct_io.errors import StoreError
 from oct_io.labels.splits import write_split
 from oct_io.records.record import ScanRecord
-from oct_io.storage.buckets import open_filesystem
+from oct_io.storage.buckets import StorageConfig, open_filesystem, using_storage
 
 WINDOW = Window(name="test", extent_mm=(4.0, 0.15, 4.0), shape=(4, 16, 12))
 ONE = 4 * 16 * 12
@@ -44,17 +42,25 @@ def local(phantom_tree, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def filled(local, servers, tmp_path_factory):
+    """The cache in both stores, sent by `publish_cache` to one of them."""
+    for scheme in SCHEMES:
+        servers.fill(scheme, {"eyes/made/of": b"a bucket"})
+        config = StorageConfig(
+            endpoint_url=f"http://{servers.places[scheme]}", anonymous=scheme == "gs"
+        )
+        with using_storage(config):
+            publish_cache(local, f"{scheme}://eyes/cache")
+    return "eyes/cache"
+
+
 @pytest.fixture
-def published(local, servers, storage):
-    """`published(scheme)` publishes it past a proxy; gives its URL and the proxy in front."""
+def published(filled, storage):
+    """`published(scheme)` gives the URL of the cache and a proxy in front of the store."""
 
     def publish(scheme, **how):
-        servers.fill(scheme, {"eyes/made/of": b"a bucket"})
-        proxy = storage(scheme, **how)
-        url = f"{scheme}://eyes/cache-{os.urandom(4).hex()}"
-        publish_cache(local, url)
-        proxy.clear()
-        return url, proxy
+        return f"{scheme}://{filled}", storage(scheme, **how)
 
     return publish
 
@@ -62,11 +68,6 @@ def published(local, servers, storage):
 def contents(proxy):
     """Bytes that were sent of shards."""
     return sum(one.size for one in proxy.requests if ".u8" in one.path and one.method == "GET")
-
-
-def on_disk(folder):
-    """Bytes that a folder takes."""
-    return sum(path.stat().st_blocks * 512 for path in Path(folder).rglob("*"))
 
 
 def bound(folder, volumes):
@@ -109,10 +110,11 @@ def test_a_sample_costs_its_own_bytes_however_small_the_place_and_whatever_the_o
             assert np.array_equal(volume, open_cache(local)[number])
         saved.append(12 - contents(proxy) / ONE)
     assert saved == [0, 1, 1, 1]  # what came first stays, so that each epoch finds it
-    assert sum(p.stat().st_size for p in (tmp_path / "kept").rglob("*")) <= kept_gb * 1e9 + 4096 * 2
+    files = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= kept_gb * 1e9
 
 
-def test_workers_share_one_place_and_each_reads_its_own_samples(local, published, tmp_path):
+def test_processes_share_one_place_and_each_reads_its_own_samples(local, published, tmp_path):
     url, proxy = published("s3")
     volumes = open_cache(url, kept=tmp_path / "kept", kept_gb=bound(local, 5))
     program = tmp_path / "worker.py"
@@ -122,22 +124,17 @@ def test_workers_share_one_place_and_each_reads_its_own_samples(local, published
         "for number in map(int, sys.argv[2:]):\n"
         "    sys.stdout.buffer.write(volumes[number].tobytes())\n"
     )
-    (tmp_path / "volumes").write_bytes(pickle.dumps(volumes.select(range(1, 12))))
-    for _ in range(2):
-        proxy.clear()
-        workers = [
-            subprocess.Popen(
-                [sys.executable, program, tmp_path / "volumes", *map(str, range(first, 11, 2))],
-                stdout=subprocess.PIPE,
-            )
-            for first in (0, 1)
-        ]
-        for first, worker in enumerate(workers):
-            found, _ = worker.communicate()
-            mine = [open_cache(local)[number].tobytes() for number in range(first + 1, 12, 2)]
-            assert found == b"".join(mine)
-    assert contents(proxy) == (11 - 5) * ONE  # five were found in the second pass
-    assert on_disk(tmp_path / "kept") < 12 * ONE + 80_000
+    some = volumes.select(range(1, 12))
+    (tmp_path / "volumes").write_bytes(pickle.dumps(some))
+    command = [sys.executable, program, tmp_path / "volumes", *map(str, range(0, 11, 2))]
+    expected = [open_cache(local)[number] for number in range(1, 12)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as worker:
+        assert all(map(np.array_equal, some.each(range(1, 11, 2)), expected[1::2]))
+        assert worker.stdout.read() == b"".join(one.tobytes() for one in expected[::2])
+    assert contents(proxy) == 11 * ONE
+    proxy.clear()
+    assert all(map(np.array_equal, some, expected))
+    assert contents(proxy) == (11 - 5) * ONE  # five were kept, whoever read them
 
 
 def test_what_a_killed_process_left_half_written_is_fetched_again(local, published, tmp_path):
@@ -170,7 +167,7 @@ def test_an_outage_is_one_line_and_what_is_kept_is_still_read(local, published, 
     volumes = open_cache(url, kept=tmp_path / "kept")
     first = volumes[0]
     proxy.shut()
-    with pytest.raises(StoreError, match=r"^s3://eyes at http.*: out of reach for 1 s") as caught:
+    with pytest.raises(StoreError, match=r"^s3://eyes at http.*: out of reach for [1-9]") as caught:
         volumes[1]
     assert "\n" not in str(caught.value)
     assert np.array_equal(volumes[0], first)
@@ -190,8 +187,10 @@ def test_what_is_asked_for_next_is_on_its_way_together(published, tmp_path):
     assert all(np.array_equal(volumes[n], one) for n, one in enumerate(expected))
 
 
-def test_bytes_that_are_not_what_was_published_are_refused(published, tmp_path):
-    url, _ = published("s3")
+def test_bytes_that_are_not_what_was_published_are_refused(local, published, tmp_path):
+    published("s3")
+    url = "s3://eyes/spoilt"
+    publish_cache(local, url)
     filesystem, path = open_filesystem(f"{url}/shard-00001.u8")
     filesystem.pipe_file(path, bytes(4 * ONE))
     volumes = open_cache(url, kept=tmp_path / "kept")

@@ -60,14 +60,31 @@ def open_in_bucket(
         raise TreeError(f"{where}: its index alone takes {need:.2g} GB, data.kept_gb is {kept_gb}")
     held = KeptFolder(kept, f"{hashlib.sha256(content).hexdigest()[:16]}-{slots}")
     with held.alone():
-        _fetch_table(join(url, ENTRIES), held.path / ENTRIES, about["bytes"], about["sha256"])
-        for name, found in ((QUARANTINE, refused), (INDEX, content)):
-            with appearing(held.path / name) as part:
-                part.write_bytes(found)
-    index = read_index(held.path)
+        with appearing(held.path / QUARANTINE) as part:
+            part.write_bytes(refused)
+        index = _fetch_rest(url, content, held.path)
     _check_room(held.path, slots * record_bytes, kept_gb)
     volumes = KeptRecords(held.path, record_bytes=record_bytes, slots=slots)
     return held.path, index, BucketShards(url, volumes, held)
+
+
+def fetch_index(url: str, folder: Path) -> CacheIndex | None:
+    """Index of the cache at `url`, with what belongs to it in `folder`; None if there is none.
+
+    Raises:
+        TreeError: what lies there is not what was written.
+    """
+    content = read_if_there(join(url, INDEX))
+    return None if content is None else _fetch_rest(url, content, folder)
+
+
+def _fetch_rest(url: str, content: bytes, folder: Path) -> CacheIndex:
+    """Write `content`, the text of an index, beside the table that belongs to it."""
+    about, _, _ = _measures(content, redact(url))
+    _fetch_table(join(url, ENTRIES), folder / ENTRIES, about["bytes"], about["sha256"])
+    with appearing(folder / INDEX) as part:
+        part.write_bytes(content)
+    return read_index(folder)
 
 
 def _measures(content: bytes, where: str) -> tuple[dict[str, Any], int, int]:

@@ -5,7 +5,7 @@ changed afterwards: who would read it meanwhile would read two.
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from oct_io.storage.files import file_size, join, read_if_there, redact, write_b
 from oct_io.storage.together import ask_together
 
 BEGUN = "publishing.json"  # which cache comes
+OTHER = "holds another cache; give this one a place of its own"
 TOGETHER = 4  # shards of 64 MB that are in memory and on their way
 
 Progress = Callable[[int, int], None]
@@ -44,11 +45,11 @@ def publish_cache(folder: str | Path, url: str, progress: Progress | None = None
         raise TreeError(f"{folder}: not a whole cache of this version; build it again")
     content = (place / INDEX).read_bytes()
     there = read_if_there(join(url, INDEX))
-    if there not in (None, content):
-        raise TreeError(f"{redact(url)}: holds another cache; give this one a place of its own")
     if there == content:
         return 0
-    _claim(url, content)
+    if there is not None:
+        raise TreeError(f"{redact(url)}: {OTHER}")
+    claim(url, {"inputs": index.inputs, "entries": index.entries.digest})
     names = list(_files_of(place, len(index.shards)))
     sent = 0
     for first in range(0, len(names), TOGETHER):
@@ -56,36 +57,40 @@ def publish_cache(folder: str | Path, url: str, progress: Progress | None = None
         sent += sum(ask_together(url, lambda name: _send(place / name, url), some))
         if progress is not None:
             progress(first + len(some), len(names))
-    write_bytes(join(url, QUARANTINE), _nameless(place / QUARANTINE))
-    write_bytes(join(url, INDEX), content)
+    seal(url, place)
     return sent
 
 
-def _claim(url: str, content: bytes) -> None:
+def claim(url: str, about: Mapping[str, object]) -> None:
     """Note which cache comes, so that nothing of another is taken for a part of it.
 
     Raises:
         TreeError: a part of another one lies there.
     """
-    about = json.loads(content)
-    noted = json.dumps({"fingerprint": about["fingerprint"], "entries": about["entries"]}).encode()
+    noted = json.dumps(about, sort_keys=True).encode()
     there = read_if_there(join(url, BEGUN))
     if there is None:
         write_bytes(join(url, BEGUN), noted)
     elif there != noted:
         raise TreeError(
-            f"{redact(url)}: holds a part of another cache, whose copy was interrupted; remove it, "
-            "or give this one a place of its own"
+            f"{redact(url)}: holds a part of another cache, which was interrupted; remove it, or "
+            "give this one a place of its own"
         )
 
 
+def seal(url: str, folder: Path) -> None:
+    """Send what `folder` says of the shards that lie at `url`; the index, which counts, last."""
+    write_bytes(join(url, ENTRIES), (folder / ENTRIES).read_bytes())
+    write_bytes(join(url, QUARANTINE), _nameless(folder / QUARANTINE))
+    write_bytes(join(url, INDEX), (folder / INDEX).read_bytes())
+
+
 def _files_of(folder: Path, shards: int) -> Iterator[str]:
-    """Names of all files but the quarantine and the index."""
+    """Names of all files of voxels and annotations."""
     for number in range(shards):
         for name in (shard_name(number), annotation_name(number)):
             if (folder / name).exists():
                 yield name
-    yield ENTRIES
 
 
 def _send(path: Path, url: str) -> bool:
