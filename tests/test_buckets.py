@@ -81,9 +81,9 @@ def reached(scheme, address, **more):
 
 
 def a_tenth(folder):
-    """A bound in GB for a tenth of the volumes of a cache, and its index."""
+    """A bound in GB for a tenth of the volumes of a cache, its index, and a number for each."""
     index = sum(one.stat().st_size for one in folder.iterdir() if one.suffix != ".u8")
-    return (index + 0.1 * sum(one.stat().st_size for one in folder.glob("*.u8"))) / 1e9
+    return (index + 1000 + 0.1 * sum(one.stat().st_size for one in folder.glob("*.u8"))) / 1e9
 
 
 def bytes_in(folder):
@@ -96,7 +96,10 @@ def sent(proxy):
 
 
 def make_feed(volumes, **options):
-    augment = AugmentConfig()
+    augment = AugmentConfig(
+        flip_probability=0, affine_probability=0, gamma=1, contrast=0, offset=0, roll_off=0,
+        speckle=0, noise=0, dropped_bscans=0, shadow_probability=0,
+    )  # fmt: skip
     made = PretrainSamples(
         volumes, range(len(volumes)), MaskingConfig(), augment=augment, encoder=ENCODER, seed=3
     )

@@ -21,6 +21,7 @@ from oct_io.errors import StoreError
 from oct_io.labels.splits import write_split
 from oct_io.records.record import ScanRecord
 from oct_io.storage.buckets import StorageConfig, open_filesystem, using_storage
+from oct_io.storage.files import walk_files
 
 WINDOW = Window(name="test", extent_mm=(4.0, 0.15, 4.0), shape=(4, 16, 12))
 ONE = 4 * 16 * 12
@@ -281,3 +282,35 @@ def test_a_source_opens_a_published_cache_without_its_scans(
         open_source(SourceConfig(**there, annotations=["mask"]))
     with pytest.raises(TreeError, match=r"data\.kept is not set"):
         open_source(SourceConfig(**there | {"kept": ""}))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_cache_built_into_a_bucket_has_the_bytes_of_the_one_on_the_disk_though_it_was_cut(
+    scheme, local, filled, phantom_tree, storage, tmp_path, monkeypatch
+):
+    root, url = phantom_tree, f"{scheme}://eyes/built"
+    records = [*read_manifest(root), ScanRecord(path="nobody/4007.dcm")]
+    proxy = storage(scheme, config={"give_up_s": 0.5})
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    proxy.fail_later(30)
+    with pytest.raises(StoreError):
+        build_cache(records, root, WINDOW, url, shard_bytes=4 * ONE)
+    proxy.failing.join()
+    proxy.open()
+    with pytest.raises(TreeError, match="no cache here"):
+        open_cache(url, kept=tmp_path / "kept")
+    index = build_cache(records, root, WINDOW, url, shard_bytes=4 * ONE)
+    there, here = open_cache(url, kept=tmp_path / "kept"), open_cache(local)
+    assert (there.fingerprint, there.mean) == (here.fingerprint, here.mean)
+    assert all(map(np.array_equal, there, here))
+    there.verify()
+    names = {path.rpartition("/")[2] for path in walk_files(url, "")}
+    shards = {f"shard-0000{n}.u8" for n in range(len(index.shards))}
+    assert names == shards | {"entries.arrow", "index.json", "quarantine.jsonl", "publishing.json"}
+    proxy.clear()
+    again = build_cache(records, root, WINDOW, url, shard_bytes=4 * ONE)
+    assert again.fingerprint == index.fingerprint
+    assert not [one for one in proxy.requests if one.path.endswith(".u8")]
+    with pytest.raises(TreeError, match="holds another cache"):
+        build_cache(records[:3], root, WINDOW, url)
+    assert [one.name for one in tmp_path.iterdir()] == ["kept"]  # nothing else came to this disk
