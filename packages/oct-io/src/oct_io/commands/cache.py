@@ -51,7 +51,7 @@ def _run(options: argparse.Namespace) -> None:
         listing = list_scans(
             options.root,
             manifest=options.manifest,
-            cache=None if "://" in options.out else options.out,
+            cache=options.out,
             jobs=options.jobs,
             progress=lambda done, total: update_headers(done, total, 0),
         )

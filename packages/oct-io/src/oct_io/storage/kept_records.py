@@ -122,7 +122,8 @@ class KeptFolder:
         """
         top = Path(folder).expanduser()
         if not (top / MARK).exists():
-            if top.exists() and (not top.is_dir() or any(top.iterdir())):
+            taken = top.exists() and (not top.is_dir() or any(top.iterdir()))
+            if taken and not (top / MARK).exists():  # another process may just have made it
                 raise TreeError(f"{folder}: exists and keeps no volumes; give another place")
             top.mkdir(parents=True, exist_ok=True, mode=0o700)
             (top / MARK).touch()
