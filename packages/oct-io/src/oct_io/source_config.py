@@ -59,7 +59,16 @@ class SourceConfig:
     boundaries), `mask` (classes of their voxels). Empty takes neither, and costs nothing."""
 
     cache: str = ""
-    """Local folder for the resampled volumes; made once, used by every later run."""
+    """Local folder for the resampled volumes; made once, used by every later run. Or the URL of a
+    cache that `oct-io publish` put into a bucket: then no scan is looked at, and `root` is asked
+    for its table of participants alone, or for nothing if it is empty."""
+
+    kept: str = ""
+    """Local folder for the index of a cache in a bucket, and for as many of its volumes as fit; of
+    one cache at a time. Runs on one machine may share it."""
+
+    kept_gb: float = 100.0
+    """Size that `kept` stays below, in 10^9 bytes. What does not fit is fetched in every epoch."""
 
     labels: str = ""
     """Label table, one participant a row; empty: `participants.tsv` under the root, if there. Or a
@@ -116,8 +125,16 @@ class SourceConfig:
             self.bscans.check_beside(self.window, bscans, self.manifest)
         self._check_recipe(bscans)
         self.selection()
-        if "://" in self.cache:
-            raise ValueError(f"data.cache ({self.cache}) must be a local folder, not a URL")
+        if "://" in self.kept or not self.kept_gb > 0:
+            raise ValueError(
+                f"data.kept ({self.kept}) must be a local folder, and data.kept_gb ({self.kept_gb})"
+                " above 0"
+            )
+        if "://" in self.cache and self.recipe:
+            raise ValueError(
+                f"data.recipe ({self.recipe}) reads the files of the data set; for a cache in a "
+                "bucket take data=cached data.labels=TABLE"
+            )
         check_flag_names(self.flags, "data.flags")
         check_annotations(self.annotations, "data.annotations")
         if not 0 <= self.max_bad_fraction <= 1:
