@@ -18,6 +18,7 @@ from oct_launch import EXIT_STOPPED, Mistake, mistakes, print_table, refuse_url
 from oct_vjepa.objectives.costs import count, step_flops
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
+from oct_xla.errors import OutOfMemoryError
 from oct_xla.journal import Row
 from oct_xla.work import Work, measure_peak
 from samples import PretrainSamples
@@ -108,7 +109,7 @@ def bench(config: PretrainConfig) -> int:
             progress=True,
             work=work,
         )
-    except oct_xla.OutOfMemoryError as error:  # the folder with its note is gone at once
+    except OutOfMemoryError as error:  # the folder with its note is gone at once
         raise Mistake(f"{error}; raise loop.accumulate") from error
     finally:
         if runtime.rank == 0:

@@ -36,6 +36,7 @@ from oct_vjepa.objectives.configuration import JepaConfig
 from oct_vjepa.objectives.methods import method_of
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
+from oct_xla.errors import OutOfMemoryError
 from report import write_report
 from samples import PretrainSamples
 from settings import MAY_CHANGE, TOLD, PretrainConfig, schema_of
@@ -93,7 +94,7 @@ def run(config: PretrainConfig, launch: Launch) -> int:
     data = smaller.get("data", source.volumes.fingerprint)
     try:
         result = train(config, objective, samples, runtime, folder, watch, data)
-    except oct_xla.OutOfMemoryError as error:
+    except OutOfMemoryError as error:
         encoder = objective.encoder.config
         raise next_start(config, folder.path, encoder, data, error) from error
     runtime.close()

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import oct_vjepa
-import oct_xla
 from oct_io.space.windows import find_window
+from oct_xla.errors import OutOfMemoryError
 from oct_xla.memory import read_note, write_note
 from settings import PretrainConfig
 
@@ -54,8 +54,8 @@ def next_start(
     run_dir: Path,
     encoder: oct_vjepa.EncoderConfig,
     data: str,
-    error: oct_xla.OutOfMemoryError,
-) -> oct_xla.OutOfMemoryError:
+    error: OutOfMemoryError,
+) -> OutOfMemoryError:
     """What to raise where a run is out of memory: `error`, or that the next start takes less.
 
     Args:
@@ -70,7 +70,7 @@ def next_start(
         return error
     measured = {"input_mean": encoder.input_mean, "input_std": encoder.input_std}
     write_note(run_dir, **{NOTED: {"window": name, "data": data, **measured}})
-    return oct_xla.OutOfMemoryError(
+    return OutOfMemoryError(
         f"out of memory with one volume at a time; the same command goes on with the smaller window"
         f" {name} (smaller_window), batch, steps and schedules stay",
         again=True,

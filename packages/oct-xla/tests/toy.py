@@ -18,13 +18,13 @@ from oct_xla import (
     FeedConfig,
     LoopConfig,
     OctXlaError,
-    OutOfMemoryError,
     Runtime,
     fit,
     pick_runtime,
     sample_seed,
 )
 from oct_xla.checkpointer import Checkpointer, RunState
+from oct_xla.errors import OutOfMemoryError
 from oct_xla.learner import Learner
 from safetensors.torch import save_file
 from torch import Tensor, nn

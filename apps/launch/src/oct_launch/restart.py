@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import oct_xla
+from oct_xla.errors import OutOfMemoryError
 
 from oct_launch.console import EXIT_AGAIN, one_line
 
@@ -25,7 +25,7 @@ def restarts() -> Iterator[None]:
     """
     try:
         yield
-    except oct_xla.OutOfMemoryError as error:
+    except OutOfMemoryError as error:
         if not error.again or os.environ.get(BEFORE) == str(error):
             raise
         alone = "RANK" not in os.environ

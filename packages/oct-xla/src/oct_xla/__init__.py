@@ -18,7 +18,6 @@ if TYPE_CHECKING:
         FeedError,
         NonFiniteError,
         OctXlaError,
-        OutOfMemoryError,
         RunFolderError,
     )
     from oct_xla.feed import Feed
@@ -37,8 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "checkpoint": "read_checkpoint",
     "device": "pick_runtime",
-    "errors": "CheckpointError DeviceError FeedError NonFiniteError OctXlaError OutOfMemoryError"
-    " RunFolderError",
+    "errors": "CheckpointError DeviceError FeedError NonFiniteError OctXlaError RunFolderError",
     "feed": "Feed",
     "journal": "Journal Sink read_rows",
     "learner": "objective_tensors",
@@ -77,7 +75,6 @@ __all__ = [
     "NonFiniteError",
     "Objective",
     "OctXlaError",
-    "OutOfMemoryError",
     "RunFolder",
     "RunFolderError",
     "Runtime",

@@ -14,9 +14,9 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from oct_vjepa.evaluation.sliced import AT_ONCE, SlicedEncoder
-from oct_vjepa.model.configuration import POOLS
+from oct_vjepa.model.configuration import CELLS, POOLS
 from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.model.pooling import CELLS, check_pools, class_tokens_of, pool_cells, pool_tokens
+from oct_vjepa.model.pooling import check_pools, class_tokens_of, pool_cells, pool_tokens
 from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.saving import write_whole
 

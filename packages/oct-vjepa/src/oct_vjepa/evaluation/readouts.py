@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.model.configuration import POOLS
-from oct_vjepa.model.pooling import CELLS
+from oct_vjepa.model.configuration import CELLS, POOLS
 
 BLOCKS = ("last", "late", "all")
 """The last block; the upper half, side by side; all, side by side. A number is one block from 0."""

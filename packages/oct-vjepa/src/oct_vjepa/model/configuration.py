@@ -15,6 +15,8 @@ POSITION_UNITS = ("index", "length", "span")
 ATTENTION_KERNELS = ("auto", "sdpa")
 POOLS = ("mean", "mean_std", "max")
 """Pools that a pass over a data set computes unless told otherwise."""
+CELLS = "cells"
+"""Name of `pool_cells` where pools are listed; it needs the grid, and is for the last block."""
 
 
 class Placement(NamedTuple):

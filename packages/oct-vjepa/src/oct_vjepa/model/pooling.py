@@ -9,10 +9,8 @@ from oct_vjepa.model.configuration import POOLS
 
 FURTHER_POOLS = ("min", "max_min", "cls")
 """Pools that must be asked for by name."""
-CELLS = "cells"
-"""Name of `pool_cells` where pools are listed; it needs the grid, and is for the last block."""
 CELL_COUNTS = (2, 8, 4)
-"""Cells along (Z, Y, X): most along the beam, because a retina is layers."""
+"""Cells along (Z, Y, X): most along the beam, because tissue comes in layers."""
 _WIDTHS = {"mean_std": 2, "max_min": 2}
 
 
