@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from oct_xla import LoopConfig, RunFolderError, fit, pick_runtime, read_rows
+from oct_xla import Checkpoints, LoopConfig, RunFolderError, fit, pick_runtime, read_rows
 from oct_xla.errors import FeedError
 from oct_xla.memory import cut_batch, halved, out_of_memory, read_note, write_note
 from programs import XLA, error_lines, finish, losses, start, torchrun
@@ -97,8 +97,7 @@ def test_each_limit_of_memory_leads_to_the_micro_batch_that_fits_it(tmp_path, ki
     for room_mb in (150, 60):
         assert said(tmp_path, room_mb)
         assert_close(tmp_path / str(room_mb), tmp_path / "whole")
-    state = json.loads((tmp_path / "60/checkpoints/step-00000006/state.json").read_text())
-    assert state["at_once"] == 1
+    assert Checkpoints(tmp_path / "60/checkpoints").load(3).state["at_once"] == 1
 
 
 @pytest.fixture(scope="module")
