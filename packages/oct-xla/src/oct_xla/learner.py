@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from oct_xla.errors import CheckpointError, DeviceError, FeedError
+from oct_xla.errors import CheckpointError, FeedError
 from oct_xla.memory import out_of_memory
 from oct_xla.metrics import StepClock
 from oct_xla.objective import after_step, parameter_groups
@@ -96,7 +96,7 @@ class Learner:
 
         Raises:
             TooLarge: if memory ran out.
-            DeviceError: if another process has ended.
+            RuntimeError: if another process has ended; what an objective raises, too.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -323,9 +323,13 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _explained(error: Exception) -> Exception:
-    """Return what to raise in place of an error of a collective that another process left."""
+    """Return what to raise in place of an error of a collective that another process left.
+
+    It is no error of ours, which ends a program as a user's mistake: whoever watches over the
+    processes may start all of them again.
+    """
     if any(sign in str(error) for sign in _LEFT):
-        return DeviceError(
+        return RuntimeError(
             "another process of this run has ended; its own last line says why, and the same"
             " command goes on from the newest checkpoint"
         )
