@@ -4,7 +4,7 @@ import json
 import shutil
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +50,9 @@ class RandomVolumes:
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         return self._drawn[index % DIFFERENT]
+
+    def ahead(self, numbers: Iterable[int]) -> None:
+        """They are here already."""
 
 
 class Rows(list[dict[str, float]]):

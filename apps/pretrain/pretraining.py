@@ -17,6 +17,7 @@ from oct_judge.closing import (
     Asked,
     ask_questions,
     open_questions,
+    remarks_of_all,
     rows_of_all,
     sentence_of_all,
 )
@@ -101,7 +102,7 @@ def run(config: PretrainConfig, launch: Launch) -> int:
         return EXIT_STOPPED
     if runtime.rank == 0:
         objective.result.save_pretrained(folder.path / "encoder")
-        conclude(config, launch, runtime, folder.path, source, questions, samples)
+        conclude(config, runtime, folder.path, source, questions, samples)
     folder.release()
     return 0
 
@@ -131,7 +132,6 @@ def record(
 
 def conclude(
     config: PretrainConfig,
-    launch: Launch,
     runtime: oct_xla.Runtime,
     run_dir: Path,
     source: oct_io.Source,
@@ -150,7 +150,6 @@ def conclude(
             encoders["pretrained"],
             initial,
             runtime,
-            launch.settings,
             run_dir,
             stages,
         )
@@ -162,7 +161,7 @@ def conclude(
     page = write_report(run_dir, source, samples, encoders, probes, method=title)
     if probes:
         print_table(*rows_of_all(probes))
-        print(sentence_of_all(probes))
+        print(sentence_of_all(probes), *remarks_of_all(probes))
     print(f"report: {page}")
 
 

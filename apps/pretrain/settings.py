@@ -100,6 +100,7 @@ MAY_CHANGE = (
     *("loop.profile", "loop.hang_after_s", "tracking.*", "propose.*", "resume"),
     *("feed.workers", "feed.prefetch"),
     *("data.jobs", "data.root", "data.cache", "data.storage.*"),  # the volumes are compared
+    *("data.kept", "data.kept_gb"),
     *("loop.steps", "loop.accumulate", "loop.log_every", "loop.evaluate_every"),
     *("loop.checkpoint_every", "loop.keep_last", "loop.patience", "watched_volumes", "tell_mfu"),
     "smaller_window",
