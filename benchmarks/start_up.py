@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from writing import write_results
 
-ROUNDS = 5
+ROUNDS = 3
 ROOT = Path(__file__).parent.parent
 OPTIONS = ("experiment=smoke", "loop.evaluate_every=0", "loop.checkpoint_every=0", "loop.steps=2")
 IMPORTS = {

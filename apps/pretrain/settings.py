@@ -68,8 +68,9 @@ class PretrainConfig:
 
     smaller_window: str = ""
     """Window to go on with where memory runs out with one volume at a time, such as macula6_320 or
-    64x320x320; the encoder then takes its shape, and batch, steps and schedules stay. It is another
-    experiment from there on, so nobody takes it unasked. Empty: the run ends."""
+    64x320x320; the encoder then takes its shape, its cache is data.cache-WINDOW, and batch, steps
+    and schedules stay. It is another experiment from there on, so nobody takes it unasked. Empty:
+    the run ends."""
 
     tell_mfu: bool = False
     """Whether metrics.jsonl tells `mfu`: operations are counted and a matrix product is timed at

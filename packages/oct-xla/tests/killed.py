@@ -61,15 +61,16 @@ def wait(child):
 
 
 def kill_at_random(folder, count):
-    train(options_of([str(folder / "warm-up"), *OPTIONS]))  # torch imports half of itself late
+    options = (*OPTIONS, *sys.argv[4:])
+    train(options_of([str(folder / "warm-up"), *options]))  # torch imports half of itself late
     began = time.monotonic()
-    assert wait(start(folder / "whole", OPTIONS)) == 0
+    assert wait(start(folder / "whole", options)) == 0
     lasts_s, whole = time.monotonic() - began, outcome(folder / "whole", 40)
     for number in range(count):
         draws, kills, code = np.random.default_rng(number), 0, None
         run_dir = folder / f"run-{number}"
         while code != 0:
-            child = start(run_dir, OPTIONS)
+            child = start(run_dir, options)
             if kills < 3:
                 time.sleep(draws.uniform(0, lasts_s))
                 os.kill(child, signal.SIGKILL)

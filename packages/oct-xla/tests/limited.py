@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from toy import options_of, train
 
-OPTIONS = ("--hungry", "--steps", "6", "--every", "2")
+OPTIONS = ("--hungry", "--steps", "3", "--every", "1")
 
 
 def wait(child):

@@ -25,8 +25,9 @@ def assert_all_equal(runs):
 
 
 @pytest.mark.drill
-def test_fifty_runs_killed_at_random_end_bit_for_bit_like_one_that_was_not(tmp_path):
-    runs = killed("random", tmp_path, 50)
+@pytest.mark.parametrize("saves", [(), ("--blocking",)])
+def test_fifty_runs_killed_at_random_end_bit_for_bit_like_one_that_was_not(tmp_path, saves):
+    runs = killed("random", tmp_path, 50, *saves)
     assert len(runs) == 50
     assert all(run["kills"] >= 1 for run in runs)
     assert_all_equal(runs)

@@ -218,6 +218,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--evaluate-every", type=int, default=0)
     parser.add_argument("--evaluate-for", type=float, default=0.0)
     parser.add_argument("--codes", type=Path, help="each process writes its exit code there")
+    parser.add_argument("--blocking", action="store_true", help="wait for each save")
     parser.add_argument("--url", default="", help="bucket for copies of checkpoints")
     parser.add_argument("--hang-after", type=float, default=0.0)
     parser.add_argument("--slow-rank", type=int, default=-1, help="takes 0.1 s for each batch")
@@ -276,6 +277,7 @@ def train(options: argparse.Namespace) -> int:
             accumulate=options.accumulate,
             log_every=1,
             checkpoint_every=options.every,
+            save_in_background=not options.blocking,
             evaluate_every=options.evaluate_every,
             checkpoint_url=options.url,
             hang_after_s=options.hang_after,

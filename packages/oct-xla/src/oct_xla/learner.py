@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from oct_xla.errors import CheckpointError, DeviceError, FeedError
+from oct_xla.errors import CheckpointError, FeedError
 from oct_xla.memory import out_of_memory
 from oct_xla.metrics import StepClock
 from oct_xla.objective import after_step, parameter_groups
@@ -24,6 +24,12 @@ _OBJECTIVE, _OPTIMIZER = "objective.", "optimizer."
 
 _LEFT = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 """What gloo says where the process at the other end is gone."""
+_GONE = (
+    "another process of this run has ended; its own last line says why, and the same command goes"
+    " on from the newest checkpoint"
+)
+"""No error of ours, which ends a program as a user's mistake: whoever watches over the processes
+may start all of them again."""
 
 
 class Step(NamedTuple):
@@ -96,7 +102,7 @@ class Learner:
 
         Raises:
             TooLarge: if memory ran out.
-            DeviceError: if another process has ended.
+            RuntimeError: if another process has ended; what an objective raises, too.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -123,7 +129,9 @@ class Learner:
         except (RuntimeError, MemoryError, FeedError) as error:
             if out_of_memory(error):
                 raise TooLarge(everywhere=False) from error
-            raise _explained(error) from error
+            if any(sign in str(error) for sign in _LEFT):
+                raise RuntimeError(_GONE) from error
+            raise
         return Step(numbers, finite, stopping or (self.runtime.world == 1 and stop.requested))
 
     def _begin_moments(self) -> None:
@@ -320,13 +328,3 @@ def _some(names: Sequence[str]) -> str:
     if not names:
         return "nothing"
     return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
-
-
-def _explained(error: Exception) -> Exception:
-    """Return what to raise in place of an error of a collective that another process left."""
-    if any(sign in str(error) for sign in _LEFT):
-        return DeviceError(
-            "another process of this run has ended; its own last line says why, and the same"
-            " command goes on from the newest checkpoint"
-        )
-    return error

@@ -77,7 +77,7 @@ def fit(
         NonFiniteError: after `config.max_skipped` skipped steps in a row.
         OutOfMemoryError: if memory runs out with one sample at a time, or where only a new start
             helps: in the middle of a pass that is cut over processes, and on XLA.
-        DeviceError: if another process has ended.
+        RuntimeError: if another process has ended.
         OctXlaError: if processes were given different runs.
     """
     runtime = runtime or pick_runtime()

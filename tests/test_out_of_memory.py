@@ -1,0 +1,97 @@
+"""Apps whose memory runs out: started again by themselves, and with a smaller window if allowed."""
+
+import json
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits what Linux calls data")
+
+ROOT = Path(__file__).parent.parent
+TIME_LIMIT = 1500
+BIG = "16x256x256"  # keeps some 140 MB a volume for the backward pass; 8x64x64 keeps 7
+SHORT = [
+    "experiment=smoke", "runtime.precision=fp32", "loop.steps=3", "loop.evaluate_every=0",
+    "loop.checkpoint_every=1", "probe.columns=[]", "data.phantom.participants=10",
+    f"data.window={BIG}", "encoder.input_shape=[16,256,256]", "feed.batch_size=4",
+]  # fmt: skip
+AFTER_IMPORTS = """
+import sys
+sys.path.insert(0, sys.argv[1] + "/apps/pretrain")
+import pretraining, oct_xla
+oct_xla.pick_runtime(sys.argv[2])
+lines = open("/proc/self/status").read().splitlines()
+print(next(line.split()[1] for line in lines if line.startswith("VmData")))
+"""
+
+
+@pytest.fixture
+def limited(place, environment):
+    """Runs the app with so many megabytes more than it has once all is imported."""
+
+    def run(room_mb, runtime, *overrides, **more):
+        names = environment(**more)
+        command = [sys.executable, "-c", AFTER_IMPORTS, str(ROOT), runtime]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=names)
+        kilobytes = int(done.stdout) + 1000 * room_mb
+        shell = ["bash", "-c", f'ulimit -d {kilobytes}; exec "$@"', "limited"]
+        return subprocess.run(
+            [*shell, sys.executable, str(ROOT / "apps" / "pretrain"), *SHORT, f"runtime={runtime}",
+             f"data.root={place / 'ten'}", *overrides],
+            cwd=place, env=names, capture_output=True, text=True, check=False, timeout=TIME_LIMIT,
+        )  # fmt: skip
+
+    return run
+
+
+def rows_of(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.drill
+def test_a_run_goes_on_with_the_smaller_window_that_it_was_allowed(tmp_path, limited):
+    options = (f"run_dir={tmp_path / 'run'}", "smaller_window=8x64x64")
+    done = limited(140, "cpu", *options)
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if "out of memory" in line]
+    assert [re.findall(r"(\d+|one) (?:samples|volume) at a time", line) for line in told] == [
+        ["4"], ["2"], ["one"],
+    ]  # fmt: skip
+    assert told[-1] == (
+        "out of memory with one volume at a time; the same command goes on with the smaller window"
+        " 8x64x64 (smaller_window), batch, steps and schedules stay; starting again"
+    )
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == [1, 2, 3]
+    config = json.loads((tmp_path / "run/encoder/config.json").read_text())
+    assert config["input_shape"] == [8, 64, 64]
+    facts = json.loads((tmp_path / "run/provenance.json").read_text())
+    assert facts["smaller"]["window"] == "8x64x64"
+
+
+@pytest.mark.drill
+def test_an_encoder_whose_positions_are_a_table_is_not_allowed_a_smaller_window(call_app):
+    outcome = call_app("pretrain", "smaller_window=8x48x48", "encoder.positions=learned")
+    assert outcome.code == 2
+    assert "needs encoder.positions=rotary" in outcome.errors
+
+
+@pytest.mark.drill
+def test_a_run_on_xla_starts_itself_again_with_half(tmp_path, limited):
+    if find_spec("torch_xla") is None:
+        pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
+    xla = {
+        "PJRT_DEVICE": "CPU",
+        "CPU_NUM_DEVICES": "1",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    }
+    done = limited(600, "xla", f"run_dir={tmp_path / 'run'}", "loop.steps=2", **xla)
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if line.endswith("; starting again")]
+    assert told
+    assert told[0].startswith("step 1: out of memory with 4 samples at a time, in the middle of it")
+    assert json.loads((tmp_path / "run/memory.json").read_text())["at_once"] in (1, 2)
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == [1, 2]
