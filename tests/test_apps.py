@@ -57,6 +57,7 @@ def evaluation(place, smoke, run_app):
     command = (
         "finetune", f"encoder={smoke.path / 'encoder'}", f"data.root={smoke.data}",
         "data.phantom.participants=24", "data.phantom.split_fractions=[0.5,0.0,0.5]",
+        "data.phantom.eyes=[R,L]", "data.phantom.arrangements=[]",
         f"run_dir={run_dir}", "bootstrap=200", f"compare.baselines=[{','.join(BASELINES)}]",
         "compare.maps=1",
     )  # fmt: skip

@@ -15,6 +15,8 @@ from oct_io.catalog.selection import REGIONS
 from oct_io.datasets.registry import RECIPES
 from oct_io.scan.protocols import DEVICES
 from oct_io.space.windows import find_window
+from oct_judge.closing import question_of
+from oct_judge.touches import way_of
 from oct_vjepa.model.configuration import SIZES
 from oct_vjepa.objectives.presets import PRESETS
 from omegaconf import OmegaConf
@@ -168,10 +170,18 @@ def test_both_apps_read_the_same_volumes_from_a_data_set_and_agree_on_the_encode
     assert finetune.weights == f"{pretrain.run_dir}/encoder"
 
 
-def test_the_default_phantom_is_drawn_in_three_equal_parts_of_labels():
+def test_the_end_of_a_run_asks_as_finetune_does_which_is_one_look_at_the_test():
+    run = build("pretrain")
+    for task in run.data.label_columns:
+        asked = question_of(run.probe, task, seed=run.seed)
+        assert way_of(asked) == way_of(build("finetune", f"task={task}"))
+
+
+def test_the_default_run_asks_for_every_label_that_its_phantom_shows():
     data = build("pretrain").data
-    assert data.label_columns == ["thin", "fluid", "drusen"]
+    assert data.label_columns == ["thin", "fluid", "drusen", "folded"]
     assert data.phantom is not None
+    assert data.phantom.arrangements == ("folded",)
     assert data.excluded_splits == ["test"]
 
 

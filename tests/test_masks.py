@@ -169,7 +169,8 @@ def test_networks_from_scratch_attention_and_other_encoders_answer_in_one_table(
         "finetune", f"encoder={encoder}", f"data.root={place / 'rivals-data'}",
         f"data.cache={place / 'rivals-cache'}", f"run_dir={place / 'rivals'}",
         "data.phantom.participants=24", "data.phantom.split_fractions=[0.5,0.0,0.5]",
-        "bootstrap=100", "training.epochs=1", "training.batch_size=4", "compare.baselines=[]",
+        "data.phantom.eyes=[R,L]", "bootstrap=100", "training.epochs=1",
+        "training.batch_size=4", "compare.baselines=[]",
         "compare.networks=[monai_resnet10,monai_densenet121]", "join=attention",
         f'compare.encoders=["again={encoder}"]',
     )  # fmt: skip

@@ -227,6 +227,7 @@ def test_a_corrected_mistake_about_the_data_may_use_the_same_run_folder(
 def ask(smoke, tmp_path, *overrides):
     return (
         "finetune", "data.phantom.participants=24", "data.phantom.split_fractions=[0.5,0.0,0.5]",
+        "data.phantom.eyes=[R,L]", "data.phantom.arrangements=[]",
         f"data.root={smoke.data}", f"encoder={smoke.path / 'encoder'}",
         f"run_dir={tmp_path / 'evaluation'}", *overrides,
     )  # fmt: skip

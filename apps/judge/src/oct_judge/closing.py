@@ -48,19 +48,7 @@ def open_questions(config: ProbeConfig, source: oct_io.Source, *, seed: int) -> 
     """
     asked = []
     for column in config.columns:
-        question = FinetuneConfig(
-            task=LabelQuestion(column=column),
-            seed=seed,
-            bootstrap=config.bootstrap,
-            features=config.features,
-            compare=ComparisonConfig(
-                baselines=list(config.baselines),
-                together=False,
-                ranked=False,
-                subgroups=[],
-                shortcuts=[],
-            ),
-        )
+        question = question_of(config, column, seed=seed)
         study = open_study(question, source)
         if not study.target.is_classes:
             raise Mistake(
@@ -69,6 +57,23 @@ def open_questions(config: ProbeConfig, source: oct_io.Source, *, seed: int) -> 
             )
         asked.append(Asked(question, study))
     return asked
+
+
+def question_of(config: ProbeConfig, column: str, *, seed: int) -> FinetuneConfig:
+    """What finetune would be told, with fewer rivals and nothing beyond scores."""
+    return FinetuneConfig(
+        task=LabelQuestion(column=column),
+        seed=seed,
+        bootstrap=config.bootstrap,
+        features=config.features,
+        compare=ComparisonConfig(
+            baselines=list(config.baselines),
+            together=False,
+            ranked=False,
+            subgroups=[],
+            shortcuts=[],
+        ),
+    )
 
 
 def ask_questions(

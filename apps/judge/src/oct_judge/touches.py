@@ -5,6 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from oct_judge.question import FinetuneConfig
 
@@ -33,10 +34,7 @@ def touch(
         encoder: fingerprint of the weights.
         volumes: fingerprint of what the encoder is shown.
     """
-    plain = asdict(config)
-    chosen = {name: plain[name] for name in DECIDING}
-    chosen |= {name: plain["compare"][name] for name in RIVALS}
-    chosen |= {"encoder": encoder, "volumes": volumes}
+    chosen = way_of(config) | {"encoder": encoder, "volumes": volumes}
     mark = sha256(json.dumps(chosen, sort_keys=True, default=str).encode()).hexdigest()[:16]
     ledger = folder / LEDGER
     seen = marks_of(ledger, question)
@@ -47,6 +45,14 @@ def touch(
             file.write(json.dumps(line) + "\n")
         seen.add(mark)
     return len(seen)
+
+
+def way_of(config: FinetuneConfig) -> dict[str, Any]:
+    """How an encoder is asked: the settings that decide what is said of it."""
+    plain = asdict(config)
+    return {name: plain[name] for name in DECIDING} | {
+        name: plain["compare"][name] for name in RIVALS
+    }
 
 
 def marks_of(ledger: Path, question: str) -> set[str]:
