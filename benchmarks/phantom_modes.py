@@ -13,7 +13,6 @@ Phantom, all of it.
 
 import argparse
 import json
-import resource
 import shlex
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from writing import write_results
 
 SEEDS, PARTICIPANTS, EFFECT = 3, 800, 0.5
 STEPS, EPOCHS = 500, 6
-MODES = ("knn", "linear", "attentive", "mlp", "partial", "full", "lora")
+MODES = ("knn", "linear", "mlp", "full", "attentive", "lora", "partial")
 BASELINES = ("grey histogram", "mean and std", "axial profile", "surface profile", "random layer")
 NETWORK, NETWORK_MODE = "monai_resnet10", "full"
 PRETRAINING = ["objective=vjepa21_voxels_smoke", "probe.columns=[]"]
@@ -64,9 +63,13 @@ def main() -> None:
         run("finetune", given, runs / mode, made="results.json")
         found = json.loads((runs / mode / "results.json").read_text(encoding="utf-8"))
         rows += [row_of(mode, one) for one in found["candidates"]]
+        write(rows)  # what is there stays if the next mode does not end
+
+
+def write(rows: Sequence[dict[str, Any]]) -> None:
+    """Print and keep the rows."""
     for row in rows:
-        print(json.dumps(row))
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        print(json.dumps(row), flush=True)
     facts = {
         "phantom": True,
         "participants": PARTICIPANTS,
@@ -74,7 +77,6 @@ def main() -> None:
         "pretraining_steps": STEPS,
         "training_epochs": EPOCHS,
         "seeds": SEEDS,
-        "cpu_s": round(used.ru_utime + used.ru_stime),
         "rows": rows,
     }
     write_results("phantom_modes", (*PACKAGES, "oct-xla", "torch", "monai"), facts)

@@ -3,31 +3,25 @@
     uv run python benchmarks/unpack_medmnist.py adrenalmnist3d_64.npz ADRENAL
 
 An archive holds all volumes of a part in one array; here each becomes a file of its own, beside a
-table of labels and of the published split, in which every volume is a participant. Two things are
-made up, because the readers are those of retinas: the size of a voxel, which no archive says and a
-window given in voxels does not use, and one voxel of grey level 1 in each frame, since a volume of
-mostly empty frames is refused as blank.
+table of labels and of the published split, in which every volume is a participant. Read them with
+`data.kind=volume`.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 
 PARTS = ("train", "val", "test")
-SIDECAR = {"spacing_mm": [0.05, 0.05, 0.05], "participant_from": "file"}
 
 
 def unpack(archive: Path, folder: Path) -> int:
-    """Write NAME.npy for each volume, volume.json and participants.tsv; returns how many."""
+    """Write NAME.npy for each volume, and participants.tsv; returns how many."""
     folder.mkdir(parents=True)
-    (folder / "volume.json").write_text(json.dumps(SIDECAR))
     rows = ["participant_id\tlabel\trecommended_split"]
     with np.load(archive) as arrays:
         for part in PARTS:
             images, labels = arrays[f"{part}_images"], arrays[f"{part}_labels"].ravel()
-            images[:, :, 0, 0] |= 1
             for number, label in enumerate(labels.tolist()):
                 name = f"{part}{number:04d}"
                 np.save(folder / f"{name}.npy", images[number])

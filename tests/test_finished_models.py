@@ -48,12 +48,14 @@ def finished(tmp_path_factory, run_app):
         input_std=40,
     )  # fmt: skip
     Encoder(config).save_pretrained(place / "encoder")
+    Encoder(config).save_pretrained(place / "other")
     settings = (
         *ALONE, f"encoder={place / 'encoder'}", f"data.root={place / 'data'}",
         f"features={place / 'features'}",
     )  # fmt: skip
     outcome = run_app(
-        "finetune", *settings, f"run_dir={place / 'run'}", "compare.perturbed=true"
+        "finetune", *settings, f"run_dir={place / 'run'}", "compare.perturbed=true",
+        f"compare.encoders=[other={place / 'other'}]",
     )  # fmt: skip
     assert outcome.code == 0, outcome.errors
     assert f"model: {place / 'run' / 'model'}" in outcome.out.replace("\n", "")
@@ -132,7 +134,8 @@ def test_spoilt_volumes_have_a_headline_for_each_way_and_strength(finished):
     found = finished.results["perturbations"]
     assert found["metric"] == "auroc"
     assert found["strengths"] == [0, 1, 2, 3, 4, 5]
-    assert list(found["candidates"]) == ["pretrained", "random init", "grey histogram"]
+    shown = ["pretrained", "random init", "encoder other", "grey histogram"]
+    assert list(found["candidates"]) == shown
     rows = {one["name"]: one["card"]["metrics"]["auroc"] for one in finished.results["candidates"]}
     for name, kinds in found["candidates"].items():
         assert list(kinds) == list(PERTURBATIONS)
@@ -142,6 +145,11 @@ def test_spoilt_volumes_have_a_headline_for_each_way_and_strength(finished):
             assert all(low <= value <= high for value, low, high in triples)
     histogram = found["candidates"]["grey histogram"]
     assert histogram["gain"][5] != histogram["gain"][0]
+    assert found["candidates"]["encoder other"] != found["candidates"]["pretrained"]
+    page = (finished.run / "report.html").read_text()
+    mean = np.mean([value for value, _, _ in histogram["gain"][1:]])
+    assert "Side by side" in page
+    assert f"{mean:.3f}" in page[page.index("Side by side") :]
 
 
 def test_predictions_are_those_of_the_model(finished, tmp_path, call_app):

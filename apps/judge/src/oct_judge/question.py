@@ -86,7 +86,8 @@ class ComparisonConfig:
 
     networks: list[str] = field(default_factory=list)
     """Networks of MONAI trained from scratch by the recipe of `training`, whatever the mode:
-    monai_resnet10, monai_resnet18, monai_densenet121."""
+    monai_resnet10, monai_resnet18, monai_densenet121; with _2d at the end they take single B-scans
+    and average what they say, which of one B-scan they do by themselves."""
 
     encoders: list[str] = field(default_factory=list)
     """Further encoders whose frozen features are asked too: name=folder of one of ours, which may
@@ -120,7 +121,8 @@ class ComparisonConfig:
 
     perturbed: bool = False
     """Spoil the test volumes in eight ways at five strengths, and show how the scores fall: of the
-    encoder, of random init and of the best baseline. 40 times the test volumes to embed, twice."""
+    encoder, of random init, of `encoders` and of the best baseline. 40 times the test volumes to
+    embed, for each of them."""
 
     maps: int = 4
     """Cases, right and wrong ones, for which the report shows where the answer comes from; 0: none.

@@ -41,6 +41,11 @@ from oct_io.storage.buckets import StorageConfig, configure_storage
 
 MEASURED_VOLUMES = 256  # settle a mean grey level to well under one level
 
+ALONE = (
+    "each volume counts as a participant of its own: if some are of one, say whose they are "
+    "(participant_from or participant_id of volume.json, or a manifest)"
+)
+
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how many are done, and how many there are."""
 
@@ -220,6 +225,8 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         every = _build(config, looked, tell)
     volumes = without_flags(every, config.flags)
     remarks = remarks_on(config.bscans, volumes.spacings)
+    if config.kind == "volume" and len(volumes.entries.coded("participant").words) == len(volumes):
+        remarks = (*remarks, ALONE)
     return Source(
         volumes=volumes,
         labels=looked.labels,
@@ -346,6 +353,7 @@ def _list(config: SourceConfig, tell: Report) -> Listing:
         cache=config.cache,
         jobs=config.jobs,
         progress=lambda done, total: tell("reading headers", done, total),
+        kind=config.scan_kind,
     )
 
 

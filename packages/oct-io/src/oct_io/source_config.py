@@ -10,6 +10,7 @@ from oct_io.records.opening import check_annotations
 from oct_io.scan.flags import check_flag_names
 from oct_io.space.windows import Window, find_window
 from oct_io.storage.buckets import StorageConfig
+from oct_io.volume import KINDS, Kind
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,6 +31,13 @@ class SourceConfig:
     """What is cut out of each scan and how finely: a name in `oct_io.WINDOWS`; or voxels, to which
     all of each scan is brought: 96x256 for B-scans, 8x64x64 for volumes. 96x256-padded keeps the
     proportions of images."""
+
+    kind: str = "oct"
+    """What the scans show: oct, or volume for anything else in three dimensions, such as crops of
+    MR images or shapes. Rules of what a retina looks like then do not hold: voxels may have any
+    size or none, most of a volume may be empty, grey levels are each volume's own, nothing is
+    flagged, and each volume is a participant of its own unless volume.json or a manifest says
+    whose it is. `kind` in a volume.json says so of the scans below it. Not of DICOM."""
 
     mirror_left: bool = False
     """Mirror left eyes, so that nasal is on one side for all; depth stays."""
@@ -124,6 +132,7 @@ class SourceConfig:
         if self.bscans is not None:
             self.bscans.check_beside(self.window, bscans, self.manifest)
         self._check_recipe(bscans)
+        self._check_kind()
         self.selection()
         if "://" in self.kept or not self.kept_gb > 0:
             raise ValueError(
@@ -170,6 +179,26 @@ class SourceConfig:
         """What is cut out of each scan."""
         window = find_window(self.window)
         return replace(window, mirror_left=self.mirror_left, flattened=self.flatten)
+
+    def _check_kind(self) -> None:
+        """Refuse what is of retinas alone, where the scans show none."""
+        if self.kind not in KINDS:
+            raise ValueError(f"data.kind ({self.kind}) must be {' or '.join(KINDS)}")
+        if self.kind == "oct":
+            return
+        if not find_window(self.window).takes_all:
+            raise ValueError(
+                f"data.window={self.window} is a box about a retina; data.kind=volume takes all of "
+                "each volume, brought to so many voxels: data.window=32x32x32"
+            )
+        for name in ("bscans", "recipe", "phantom", "flags", "flatten"):
+            if getattr(self, name):
+                raise ValueError(f"data.{name} is of retinas; leave it out, or data.kind=volume")
+
+    @property
+    def scan_kind(self) -> Kind:
+        """What the scans show, where nothing beside them says it."""
+        return "volume" if self.kind == "volume" else "oct"
 
     def selection(self) -> Selection:
         """Scans to take."""

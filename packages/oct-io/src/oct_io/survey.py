@@ -21,6 +21,7 @@ from oct_io.records.opening import open_scan
 from oct_io.source import Looked, Report, look_at
 from oct_io.source_config import SourceConfig
 from oct_io.space.windows import WINDOWS
+from oct_io.volume import Kind
 
 LOOKED_AT = 48
 """Scans whose headers are read; their medians settle a window."""
@@ -45,6 +46,7 @@ class Survey:
         spacings: (n, 3) millimetres, NaN where nobody knows them.
         refused: scans among them that cannot be read.
         images: whether scans are single B-scans.
+        kind: "volume" if they are no OCT.
     """
 
     scans: int
@@ -55,6 +57,7 @@ class Survey:
     spacings: NDArray[np.float64]
     refused: int
     images: bool
+    kind: Kind = "oct"
 
     @property
     def measured(self) -> bool:
@@ -139,6 +142,7 @@ def survey(config: SourceConfig, report: Report | None = None) -> tuple[Survey, 
         spacings=np.array(spacings, np.float64),
         refused=refused,
         images=all(one.bscan for one in records),
+        kind=config.scan_kind,
     )
     return found, looked
 
@@ -155,7 +159,7 @@ def choose_window(found: Survey, *, accelerated: bool) -> WindowChoice:
     name = "macula6" if accelerated else "tiny"
     across = min(found.extent_mm[0], found.extent_mm[2]) if found.measured else np.nan
     wanted = min(WINDOWS[name].extent_mm[0], WINDOWS[name].extent_mm[2])
-    if found.measured and across >= 0.9 * wanted:
+    if found.kind == "oct" and found.measured and across >= 0.9 * wanted:
         extent = " x ".join(f"{mm:g}" for mm in WINDOWS[name].extent_mm)
         reason = f"{extent} mm: the scans reach {across:.3g} mm across, so hardly any is padded"
         return WindowChoice(name, reason)
@@ -165,7 +169,9 @@ def choose_window(found: Survey, *, accelerated: bool) -> WindowChoice:
         for most, have, step in zip(deep, found.shape, (2, ROWS, COLUMNS), strict=True)
     )
     why = "nobody knows their millimetres"
-    if found.measured:
+    if found.kind == "volume":
+        why = "they are no OCT"
+    elif found.measured:
         why = f"they reach {across:.3g} mm across, less than the {wanted:g} mm of {name}"
     reason = f"all of each scan in voxels: {why}"
     return WindowChoice(f"{bscans}x{rows}x{columns}", reason)

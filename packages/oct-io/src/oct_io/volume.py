@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 Laterality = Literal["R", "L", "unknown"]
 Pattern = Literal["raster", "radial", "circle", "line", "unknown"]
+Kind = Literal["oct", "volume"]
+"""What scans show: a retina, or anything else in three dimensions."""
+KINDS: tuple[Kind, ...] = ("oct", "volume")
 SpacingSource = Literal[
     "frame_positions",  # ImagePositionPatient of neighbouring frames, projected on the slice normal
     "localizer",  # frame locations on the localizer image, times its PixelSpacing
@@ -85,6 +88,7 @@ class OctVolume:
         mask: class of each voxel, in the shape of `voxels`, as a place in `mask_names`, or
             `UNLABELLED`; None if nobody marked any.
         mask_names: names of the classes; the first is the background.
+        kind: "volume" if it is no OCT, so that nothing is expected of it but three axes.
     """
 
     voxels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -104,6 +108,7 @@ class OctVolume:
     lost_bytes: str = ""
     mask: NDArray[np.uint8] | None = field(default=None, repr=False)
     mask_names: tuple[str, ...] = ()
+    kind: Kind = "oct"
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 3:

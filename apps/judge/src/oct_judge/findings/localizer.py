@@ -35,7 +35,7 @@ def read_localizers(
         config: where the scans lie.
         entries: row to what the cache knows of it.
     """
-    if config.bscans is not None or not entries:
+    if config.bscans is not None or config.kind == "volume" or not entries:
         return {}
     listing = list_scans(
         config.root, manifest=config.manifest or None, cache=config.cache, jobs=config.jobs

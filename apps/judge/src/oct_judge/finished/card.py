@@ -66,6 +66,7 @@ def use(about: About) -> list[str]:
         f"cut out of scans as window `{window['name']}`"
         + (", left eyes mirrored" if window["mirror_left"] else "")
         + (", flattened to the retina's surface" if window["flattened"] else "")
+        + (", read as volumes that are no OCT" if "kind" in window else "")
         + ". The fit has seen:",
         "",
         *(f"- {name}: {', '.join(values)}" for name, values in seen.items()),

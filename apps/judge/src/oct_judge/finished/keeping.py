@@ -73,7 +73,7 @@ def keep_model(
         join=found.config.join,
         made_up=study.source.made_up,
         shape=study.source.volumes.shape,
-        window=asdict(study.source.volumes.window),
+        window=asdict(study.source.volumes.window) | kind_of(found.config.data.kind),
         made_for=made_for(study),
         members=tuple(members),
         alpha=ALPHA,
@@ -89,6 +89,11 @@ def keep_model(
     shutil.rmtree(place, ignore_errors=True)
     draft.rename(place)
     return place
+
+
+def kind_of(kind: str) -> dict[str, str]:
+    """What stands beside a window of volumes that are no OCT."""
+    return {} if kind == "oct" else {"kind": kind}
 
 
 def keep_probe(home: Path, found: Found, answer: Answer, number: int) -> MemberAbout:

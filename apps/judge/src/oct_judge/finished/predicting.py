@@ -92,17 +92,19 @@ def scans_of(
     """Where the scans lie, opened with the model's window; what else was set of `data` holds.
 
     Raises:
-        Mistake: a window, mirroring or root that contradicts the model or `predict`, or a window
-            that this version of oct-io knows otherwise.
+        Mistake: a window, kind, mirroring or root that contradicts the model or `predict`, or a
+            window that this version of oct-io knows otherwise.
     """
     given, data = {one.lstrip("+").partition("=")[0] for one in launch.given}, config.data
     wanted = dict(about.window)
+    kind = str(wanted.pop("kind", "oct"))
     name, mirror = str(wanted["name"]), bool(wanted["mirror_left"])
     flat = bool(wanted.get("flattened"))
     for key, own, theirs in (
         ("data.window", data.window, name),
         ("data.mirror_left", data.mirror_left, mirror),
         ("data.flatten", data.flatten, flat),
+        ("data.kind", data.kind, kind),
         ("data.root", data.root, config.predict),
     ):
         if key in given and own != theirs:
@@ -121,6 +123,7 @@ def scans_of(
         data,
         root=config.predict,
         window=name,
+        kind=kind,
         mirror_left=mirror,
         flatten=flat,
         cache=data.cache if "data.cache" in given else str(out / "cache"),
@@ -179,7 +182,10 @@ def paths_of(data: oct_io.SourceConfig) -> dict[str, str]:
         records = list_bscans(data.root, data.bscans).records
     else:
         manifest = data.manifest or None
-        records = list_scans(data.root, manifest=manifest, cache=data.cache, jobs=data.jobs).records
+        listing = list_scans(
+            data.root, manifest=manifest, cache=data.cache, jobs=data.jobs, kind=data.scan_kind
+        )
+        records = listing.records
     return {
         one.key: f"{one.path} {one.member}".strip() if one.member else one.path for one in records
     }

@@ -4,7 +4,7 @@ results.json has it under "perturbations": null if it was not asked for, or
 
     {"metric": "auroc", "strengths": [0, 1, 2, 3, 4, 5],
      "candidates": {"pretrained": {"speckle": [[value, low, high], ... one a strength], ...},
-                    "random init": {...}, "grey histogram": {...}}}
+                    "random init": {...}, "encoder MAE": {...}, "grey histogram": {...}}}
 
 Strength 0 is the volumes as they are. `oct_report.plot_degradation` draws it. Nothing is fitted
 again: the probes, temperatures and choices are those of the evaluation.
@@ -13,6 +13,7 @@ again: the probes, temperatures and choices are those of the evaluation.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from oct_io.space.perturbations import PERTURBATIONS, STRENGTHS, perturb
 from oct_launch import Stages
+from oct_vjepa.evaluation.features import AnyEncoder
 from oct_vjepa.finished.member import score_batch
 from oct_vjepa.measures.measure import HEADLINE
 from oct_vjepa.probes.baselines import BASELINES
@@ -32,6 +34,7 @@ from oct_vjepa.trials.verdict import units_of
 from oct_judge.candidates import (
     PRETRAINED,
     RANDOM,
+    Embedder,
     Rows,
     Volumes,
     iter_volumes,
@@ -40,6 +43,7 @@ from oct_judge.candidates import (
 from oct_judge.finished.trained import open_trained
 from oct_judge.question import FROZEN
 from oct_judge.results import Found, best_baseline
+from oct_judge.rivals.encoders import candidate_name, features_of, open_encoder
 
 Floats = NDArray[np.float64]
 Answering = Callable[[Answer, int, Rows], tuple[Floats, Floats]]
@@ -124,7 +128,7 @@ def spoil(
 
 
 def askers_of(found: Found, best: str, run_dir: Path) -> dict[str, Answering]:
-    """Who is asked again: the encoder, the best baseline and, of frozen modes, random init."""
+    """Who is asked again: encoder, of frozen modes random init, `compare.encoders`, a baseline."""
     cast, askers = found.cast, dict[str, Answering]()
     if found.config.mode in FROZEN:
         askers[PRETRAINED] = lambda answer, number, rows: _by_probe(
@@ -142,6 +146,9 @@ def askers_of(found: Found, best: str, run_dir: Path) -> dict[str, Answering]:
         askers[PRETRAINED] = lambda answer, number, rows: _by_head(
             found, answer, number, rows, run_dir
         )
+    for spec in found.config.compare.encoders:
+        named = open_encoder(spec, found.study.examples.volumes.shape)
+        askers[candidate_name(named)] = partial(_by_encoder, cast.embed, named.encoder)
     if best:
         askers[best] = lambda answer, number, rows: _by_probe(
             answer, {"": _baseline(found, best, answer.seed, number, rows)}
@@ -154,6 +161,13 @@ def _by_probe(answer: Answer, readouts: Mapping[str, NDArray[Any]]) -> tuple[Flo
     assert probe is not None  # of a frozen mode, or a baseline
     own = {probe.readout: readouts[probe.readout]}
     return probe.predict(own, at_fit_priors=True), probe.predict(own)
+
+
+def _by_encoder(
+    embed: Embedder, encoder: AnyEncoder, answer: Answer, number: int, rows: Rows
+) -> tuple[Floats, Floats]:
+    """Scores of the probe on an encoder of `compare.encoders`."""
+    return _by_probe(answer, features_of(encoder, embed, rows))
 
 
 def _by_head(

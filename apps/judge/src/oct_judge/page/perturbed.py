@@ -30,6 +30,23 @@ def add_perturbed(page: Page, results: Results) -> None:
         f"{metric} of the test participants by the strength of each fault, with 95 % intervals; "
         "strength 0 is as scanned.",
     )
+    page.heading("Side by side")
+    page.text(f"{metric} as scanned, and its mean over the five strengths of each fault.")
+    page.table(["", *candidates], side_by_side(candidates))
+
+
+def side_by_side(candidates: dict[str, Any]) -> list[list[str]]:
+    """A row for the volumes as scanned and for each way of spoiling, a cell for each candidate."""
+    kinds = next(iter(candidates.values()))
+    rows = [["as scanned", *(next(iter(one.values()))[0][0] for one in candidates.values())]]
+    for kind in kinds:
+        rows.append([kind.replace("_", " "), *(mean_of(one[kind]) for one in candidates.values())])
+    return [[name, *("-" if one != one else f"{one:.3f}" for one in row)] for name, *row in rows]
+
+
+def mean_of(steps: list[list[float]]) -> float:
+    """Mean over the strengths above 0."""
+    return sum(step[0] for step in steps[1:]) / len(steps[1:])
 
 
 def drawn(candidates: dict[str, Any]) -> dict[str, Any]:

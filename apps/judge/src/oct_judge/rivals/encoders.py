@@ -107,7 +107,12 @@ def made_by(module: str, factory: str) -> AnyEncoder:
 def candidate(named: Named, embed: Embedder, rows: Rows) -> Candidate:
     """The encoder as a candidate; features are kept where those of the one that is asked are."""
     found = features_of(named.encoder, embed, rows)
-    return Candidate(name=f"{NAMED_ENCODER}{named.name}", readouts=lambda one, seed: found)
+    return Candidate(name=candidate_name(named), readouts=lambda one, seed: found)
+
+
+def candidate_name(named: Named) -> str:
+    """What the table calls it."""
+    return f"{NAMED_ENCODER}{named.name}"
 
 
 def features_of(encoder: AnyEncoder, embed: Embedder, rows: Rows) -> Readouts:

@@ -11,8 +11,12 @@ from oct_launch import Mistake
 from torch import nn
 from torch.nn import functional
 
-NETWORKS = ("monai_resnet10", "monai_resnet18", "monai_densenet121")
-"""What `compare.networks` may name."""
+FLAT = "_2d"
+NETWORKS = (
+    *("monai_resnet10", "monai_resnet18", "monai_densenet121"),
+    *(f"monai_resnet10{FLAT}", f"monai_resnet18{FLAT}", f"monai_densenet121{FLAT}"),
+)
+"""What `compare.networks` may name; those in two dimensions are averaged over B-scans."""
 BASES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Channels of the first level from which a U-Net of the wanted size is made."""
 LEVELS, FINEST = 4, 4  # levels at the most, and voxels of an axis below which it is not halved
@@ -39,8 +43,11 @@ def monai(module: str) -> Any:
     return found
 
 
-def make_classifier(name: str, outputs: int, seed: int) -> nn.Module:
-    """A 3-D network from scratch with so many outputs; torch's generator stays where it is.
+def make_classifier(name: str, outputs: int, seed: int, *, bscans: int) -> nn.Module:
+    """A network from scratch with so many outputs; torch's generator stays where it is.
+
+    Of volumes of one B-scan it has two dimensions, whatever its name: of kernels three B-scans deep
+    two thirds would only meet padding.
 
     Raises:
         Mistake: no such network, or no MONAI.
@@ -48,11 +55,13 @@ def make_classifier(name: str, outputs: int, seed: int) -> nn.Module:
     if name not in NETWORKS:
         raise Mistake(f"compare.networks ({name}) must be among {', '.join(NETWORKS)}")
     nets = monai("networks.nets")
-    kind = name.removeprefix("monai_")
+    kind = name.removeprefix("monai_").removesuffix(FLAT)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: nn.Module
-        if kind == "densenet121":
+        if name.endswith(FLAT) or bscans == 1:
+            network = Bscanwise(make_flat(nets, kind, outputs))
+        elif kind == "densenet121":
             network = Enlarged(
                 nets.DenseNet121(spatial_dims=3, in_channels=1, out_channels=outputs), DEEPEST
             )
@@ -67,6 +76,35 @@ def make_classifier(name: str, outputs: int, seed: int) -> nn.Module:
     return network
 
 
+def make_flat(nets: Any, kind: str, outputs: int) -> nn.Module:
+    """The same network for single images."""
+    if kind == "densenet121":
+        flat = nets.DenseNet121(spatial_dims=2, in_channels=1, out_channels=outputs)
+        return Enlarged(flat, DEEPEST)
+    network: nn.Module = getattr(nets, kind)(
+        spatial_dims=2, n_input_channels=1, num_classes=outputs
+    )
+    return network
+
+
+class Bscanwise(nn.Module):
+    """A network of single images on every B-scan; what it says is averaged.
+
+    Args:
+        network: takes (N, C, Y, X).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_BCZYX: torch.Tensor) -> torch.Tensor:
+        """What the network says of the volume, (B, outputs)."""
+        batch, bscans = x_BCZYX.shape[0], x_BCZYX.shape[2]
+        said: torch.Tensor = self.network(x_BCZYX.transpose(1, 2).flatten(0, 1))
+        return said.unflatten(0, (batch, bscans)).mean(dim=1)
+
+
 class Enlarged(nn.Module):
     """A network that halves every axis so often that flat volumes would vanish: they are stretched.
 
@@ -79,12 +117,12 @@ class Enlarged(nn.Module):
         super().__init__()
         self.network, self.least = network, least
 
-    def forward(self, x_BCZYX: torch.Tensor) -> torch.Tensor:
-        """What the network says."""
-        size = [max(one, self.least) for one in x_BCZYX.shape[2:]]
-        if size != list(x_BCZYX.shape[2:]):
-            x_BCZYX = functional.interpolate(x_BCZYX, size, mode="nearest")
-        said: torch.Tensor = self.network(x_BCZYX)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What the network says of (B, C, Z, Y, X), or of (B, C, Y, X)."""
+        size = [max(one, self.least) for one in x.shape[2:]]
+        if size != list(x.shape[2:]):
+            x = functional.interpolate(x, size, mode="nearest")
+        said: torch.Tensor = self.network(x)
         return said
 
 

@@ -86,7 +86,8 @@ def make_objective(
     """The network with the loss for these answers, its input scaled by the rows to fit."""
     mean, std = grey_levels(volumes, fit)
     make = partial(VolumeNetwork, classes=target.names, answer=meaning_of(target))
-    network = make_classifier(name, len(target.names), seed)
+    bscans = len(volumes[int(fit[0])])
+    network = make_classifier(name, len(target.names), seed, bscans=bscans)
     return make(network, config=loss_of(config, target), mean=mean, std=std)
 
 

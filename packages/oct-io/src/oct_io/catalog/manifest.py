@@ -35,7 +35,7 @@ from oct_io.scan.header import ScanHeader
 from oct_io.scan.protocols import DEVICES, device_name, protocol_token, stated_device
 from oct_io.storage.files import exists, is_folder, join, list_tokens, redact, safe_relative
 from oct_io.storage.together import ask_together
-from oct_io.volume import Laterality
+from oct_io.volume import Kind, Laterality
 
 MODALITY = "retinal_oct"
 MANIFESTS = ("manifest.tsv", "manifest.csv")
@@ -97,10 +97,12 @@ def list_scans(
     cache: str | Path | None = None,
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    kind: Kind = "oct",
 ) -> Listing:
     """Scans as `read_manifest` lists them, with the state of the files where that is known.
 
-    `build_cache(tokens=...)` takes it, and need not list them again.
+    `build_cache(tokens=...)` takes it, and need not list them again. `kind` is what scans show of
+    which no `volume.json` says it; DICOM and formats of scanners hold retinas.
 
     Raises:
         TreeError: no such folder, or no scans in it.
@@ -109,15 +111,15 @@ def list_scans(
     if not exists(base):
         raise TreeError(f"{where}: no such folder")
     if manifest is not None:
-        records, found = _from_manifest(base, "", str(manifest)), "the manifest"
+        records, found = _from_manifest(base, "", str(manifest), kind), "the manifest"
     else:
         found = find_manifest(base) or ""
-        records = _from_manifest(base, found, join(base, found)) if found else []
+        records = _from_manifest(base, found, join(base, found), kind) if found else []
     tokens = None
     if not found:
         tokens = list_tokens(base)
         kept = None if "://" in str(cache) else cache  # headers are kept on disks alone
-        scans = list_folder(base, tokens, cache=kept, jobs=jobs, progress=progress)
+        scans = list_folder(base, tokens, cache=kept, jobs=jobs, progress=progress, kind=kind)
         records = [record for record, _ in scans]
     if not records:
         looked = (
@@ -144,7 +146,7 @@ def find_manifest(base: str) -> str | None:
     return None
 
 
-def _from_manifest(base: str, manifest: str, url: str) -> list[ScanRecord]:
+def _from_manifest(base: str, manifest: str, url: str, kind: Kind) -> list[ScanRecord]:
     numbered = number_rows(url)
     if not numbered:
         return []
@@ -154,7 +156,7 @@ def _from_manifest(base: str, manifest: str, url: str) -> list[ScanRecord]:
     names = id_column(rows[0], redact(url))
     prefix, cut = _probe(base, manifest, rows)
     records = [_from_row(line, row, names, prefix, cut) for line, row in numbered]
-    placed = _placed(records, base)
+    placed = _placed(records, base, kind)
     return _unique((line, record) for (line, _), record in zip(numbered, placed, strict=True))
 
 
@@ -206,13 +208,13 @@ def _beside(row: Row, name: str, prefix: str, cut: str) -> str:
     return "" if relative is None else prefix + relative.removeprefix(cut)
 
 
-def _placed(records: Sequence[ScanRecord], base: str) -> list[ScanRecord]:
+def _placed(records: Sequence[ScanRecord], base: str, kind: Kind) -> list[ScanRecord]:
     """Records with what the folders around their scans say; refused if their path is no scan's."""
     paths = {record.path for record in records if record.refused is None}
     asked = sorted(path for path in paths if not _is_known(path))
     read = ask_together(base, lambda path: _is_read(join(base, path)), asked)
     unread = {path for path, known in zip(asked, read, strict=True) if not known}
-    sidecars = FolderSidecars(base)
+    sidecars = FolderSidecars(base, said=None if kind == "oct" else {"kind": kind})
     described = (path for path in paths - unread if suffix_of(path) not in DICOM)
     sidecars.fetch({path.rpartition("/")[0] for path in described})
 
@@ -321,6 +323,7 @@ def list_folder(
     cache: str | Path | None = None,
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    kind: Kind = "oct",
 ) -> list[Listed]:
     """Scans below `base`, by path, each with the header that its record was made from.
 
@@ -332,11 +335,12 @@ def list_folder(
         cache: as in `read_manifest`.
         jobs: likewise.
         progress: likewise.
+        kind: as in `list_scans`.
 
     Raises:
         TreeError: a `volume.json` that cannot be used.
     """
-    found = _find(base, tokens, cache)
+    found = _find(base, tokens, cache, kind)
     readable = [record for record in found if record.refused is None]
     headers = read_known_headers(base, readable, tokens, cache=cache, jobs=jobs, progress=progress)
     listed = [(fill_in(record, one), one) for record, one in zip(readable, headers, strict=True)]
@@ -354,10 +358,12 @@ def list_folder(
     return [(replace(one, participant_id=normal_id(one.participant_id)), h) for one, h in joined]
 
 
-def _find(base: str, tokens: Mapping[str, str], cache: str | Path | None) -> list[ScanRecord]:
+def _find(
+    base: str, tokens: Mapping[str, str], cache: str | Path | None, kind: Kind
+) -> list[ScanRecord]:
     """Scans below `base`; what had to be looked into for that is remembered beside the cache."""
     looks = Looks(base) if cache is None else Looks(base, partial(known_looks, cache, tokens))
-    found, skipped = find_scans(base, list(tokens), looks)
+    found, skipped = find_scans(base, list(tokens), looks, kind)
     if cache is not None:
         keep_looks(cache, tokens, looks.fresh)
     if skipped:

@@ -7,7 +7,8 @@ from oct_io.catalog.manifest import list_scans
 from oct_io.commands import Commands, add_command, plain_console
 from oct_io.progress import show_progress
 from oct_io.records.opening import ANNOTATIONS
-from oct_io.space.resample import WINDOWS
+from oct_io.space.windows import WINDOWS, Window, find_window
+from oct_io.volume import KINDS
 
 
 def add(commands: Commands) -> None:
@@ -15,7 +16,19 @@ def add(commands: Commands) -> None:
     command = add_command(commands, "cache", _run)
     command.add_argument("root", metavar="ROOT")
     command.add_argument("out", metavar="OUT", help="folder, or a URL in a bucket")
-    command.add_argument("--window", choices=sorted(WINDOWS), default="macula6")
+    command.add_argument(
+        "--window",
+        type=_window,
+        default="macula6",
+        metavar="WINDOW",
+        help=f"{', '.join(WINDOWS)}; or voxels for all of each scan, such as 32x32x32",
+    )
+    command.add_argument(
+        "--kind",
+        choices=KINDS,
+        default="oct",
+        help="volume if the scans are no OCT, so that no rule of retinas refuses them",
+    )
     command.add_argument("--jobs", type=int, default=0, help="processes; 0 for one a CPU")
     command.add_argument(
         "--ray",
@@ -40,6 +53,13 @@ def add(commands: Commands) -> None:
     command.add_argument("--max-bad-fraction", type=float, default=0.5)
 
 
+def _window(name: str) -> Window:
+    try:
+        return find_window(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _run(options: argparse.Namespace) -> None:
     """Decode and resample every scan of a data set, once."""
     make_parts = None
@@ -54,12 +74,13 @@ def _run(options: argparse.Namespace) -> None:
             cache=options.out,
             jobs=options.jobs,
             progress=lambda done, total: update_headers(done, total, 0),
+            kind=options.kind,
         )
     with show_progress("scans") as update:
         index = build_cache(
             listing.records,
             options.root,
-            WINDOWS[options.window],
+            options.window,
             options.out,
             jobs=options.jobs,
             progress=update,

@@ -11,10 +11,17 @@ from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.readers.extras import needed, quiet
-from oct_io.readers.plain import arranged, arranged_shape, placement, plain_header, plain_volume
+from oct_io.readers.plain import (
+    UNKNOWN,
+    arranged,
+    arranged_shape,
+    placement,
+    plain_header,
+    plain_volume,
+)
 from oct_io.readers.sidecar import AXES, Sidecar, read_sidecar, sidecar_name
 from oct_io.scan.file import ScanFile
-from oct_io.scan.header import ScanHeader
+from oct_io.scan.header import ScanHeader, cure_of
 from oct_io.scan.outcome import check_bytes
 from oct_io.volume import OctVolume, Spacing, SpacingSource
 
@@ -34,7 +41,7 @@ def read_nifti(file: ScanFile) -> OctVolume:
 
     Raises:
         ScanError: with its stage; `geometry` also where the affine has rows run out of the eye,
-            because depth is never flipped on a guess.
+            because depth is never flipped on a guess; what is no OCT has no depth, and is turned.
     """
     array, header, sidecar = _decode(file, read_sidecar(file, sidecar_name(file)))
     return plain_volume(file, array, sidecar, header)
@@ -108,15 +115,24 @@ def _describe(file: ScanFile, content: bytes, sidecar: Sidecar) -> tuple[Any, Sc
         raise ScanError(file.where, "parse", f"an image of shape {shape}, not of three axes")
     check_bytes(shape, itemsize, file.where)
     affine = np.asarray(image.affine, dtype=np.float64)
-    known = file.spacing or sidecar.spacing
+    known, anything = file.spacing or sidecar.spacing, sidecar.kind == "volume"
+    source: SpacingSource = "given" if known else "affine"
+    if not sized and known is None and anything:
+        known, source = UNKNOWN, "unknown"
     if not sized and known is None:
         raise ScanError(file.where, "geometry", "its pixdim has zeros, so nothing tells its size")
-    axes = sidecar.axes or _axes(affine, file.where, sidecar_name(file))
+    axes = sidecar.axes or _axes(affine, file.where)
+    if "-row" in axes and not (sidecar.axes or anything):
+        reason = (
+            "the affine has depth run out of the eye; if it is meaningless, say in "
+            f'{sidecar_name(file)} what the axes are: {{"axes": ["column", "row", "bscan"]}}, '
+            f'"-row" where depth is stored backwards{cure_of(sidecar.kind)}'
+        )
+        raise ScanError(file.where, "geometry", reason)
     names = [axis.removeprefix("-") for axis in axes]
     scale = UNITS_MM.get(image.header.get_xyzt_units()[0], 1.0)
     lengths = np.linalg.norm(affine[:3, :3], axis=0) * scale
     spacing = known or Spacing(*(float(lengths[names.index(axis)]) for axis in AXES))
-    source: SpacingSource = "given" if known else "affine"
     ordered = arranged_shape(shape, axes)
     placed = placement(spacing, source, sidecar.pattern, ordered[0])
     pitch = (spacing.row, spacing.column)
@@ -142,7 +158,7 @@ def _open(content: bytes, where: str) -> tuple[Any, bool]:
     return image, sized
 
 
-def _axes(affine: NDArray[np.float64], where: str, sidecar: str) -> tuple[str, ...]:
+def _axes(affine: NDArray[np.float64], where: str) -> tuple[str, ...]:
     """What the array's axes are, by the directions in which they grow."""
     nibabel = needed("nibabel", "formats", where)
     try:
@@ -152,11 +168,4 @@ def _axes(affine: NDArray[np.float64], where: str, sidecar: str) -> tuple[str, .
     axes = tuple(FORWARDS.get(code or "", "") for code in codes)
     if sorted(axis.removeprefix("-") for axis in axes) != sorted(AXES):
         raise ScanError(where, "geometry", "the affine names no direction for each axis")
-    if "-row" in axes:
-        reason = (
-            "the affine has depth run out of the eye; if it is meaningless, say in "
-            f'{sidecar} what the axes are: {{"axes": ["column", "row", "bscan"]}}, "-row" '
-            "where depth is stored backwards"
-        )
-        raise ScanError(where, "geometry", reason)
     return axes

@@ -11,9 +11,13 @@ from oct_io.errors import ScanError
 from oct_io.readers.sidecar import AXES, EXAMPLE, FOLDER_SIDECAR, Sidecar
 from oct_io.scan.file import ScanFile
 from oct_io.scan.geometry import Placement
-from oct_io.scan.header import ScanHeader
+from oct_io.scan.header import ScanHeader, cure_of
 from oct_io.scan.outcome import complete
 from oct_io.volume import CONFIDENCE, OctVolume, Pattern, Spacing, SpacingSource, Voxels
+
+UNKNOWN = Spacing(np.nan, np.nan, np.nan)
+BRIGHT = 99.5  # percentile that is white; above are vessels, metal and noise
+SAMPLED = 1 << 20  # voxels settle a percentile
 
 
 def sidecar_header(
@@ -22,17 +26,20 @@ def sidecar_header(
     """Header of an array whose pattern and spacing only the caller or its sidecar knows.
 
     `name` is that of the sidecar, `shape` that of the array, its axes in any order. A caller who
-    gives NaN says that nobody knows the spacing.
+    gives NaN says that nobody knows the spacing; of what is no OCT nobody needs to.
 
     Raises:
         ScanError: stage `geometry`, with the sidecar to write, if nobody says the spacing.
     """
     spacing = file.spacing or sidecar.spacing
+    if spacing is None and sidecar.kind == "volume":
+        spacing = UNKNOWN
     if spacing is None:
         reason = (
             f"nothing tells its spacing; write {name} like {EXAMPLE} with millimetres (between "
             f"B-scans, along depth, between A-scans), or {FOLDER_SIDECAR} for all scans of a "
             "folder, or give spacing=Spacing(...)"
+            f"{cure_of(sidecar.kind)}"
         )
         raise ScanError(file.where, "geometry", reason)
     ordered = arranged_shape(shape, sidecar.axes)
@@ -78,6 +85,7 @@ def plain_header(
         region=said.region,
         transfer_syntax="",
         participant_id=said.participant_id,
+        kind=said.kind,
     )
 
 
@@ -105,8 +113,34 @@ def plain_volume(
     Raises:
         ScanError: stage `content`, or `geometry` for what is no volume.
     """
-    voxels = grey(arranged(array, sidecar.axes), sidecar.value_range, file.where)
+    array = arranged(array, sidecar.axes)
+    if sidecar.kind == "volume" and sidecar.value_range is None:
+        voxels: Voxels = own_grey(array, file.where)
+    else:
+        voxels = grey(array, sidecar.value_range, file.where)
     return complete(voxels, header, file.where, patterns=file.patterns)
+
+
+def own_grey(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
+    """Voxels from the least value, black, to the one that only a few surpass, white.
+
+    Scales of MR images differ from one to the next, so that each has its own; who has values that
+    mean something, such as those of CT, says a `value_range`. What is not finite becomes black.
+
+    Raises:
+        ScanError: stage `content`, for what are no numbers.
+    """
+    if array.dtype.kind not in "biuf":
+        raise ScanError(where, "content", f"voxels of type {array.dtype}")
+    values = array.astype(np.float32)
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        raise ScanError(where, "content", "no voxel is finite")
+    low, highest = float(finite.min()), float(finite.max())
+    high = float(np.percentile(finite[:: finite.size // SAMPLED | 1], BRIGHT))
+    if high <= low:
+        high = highest if highest > low else low + 1  # a small shape, or one grey level
+    return grey(np.nan_to_num(values, nan=low, neginf=low), (low, high), where).astype(np.uint8)
 
 
 def grey(array: NDArray[Any], value_range: tuple[float, float] | None, where: str) -> Voxels:

@@ -12,7 +12,7 @@ from oct_io.errors import ScanError
 from oct_io.scan.file import ScanFile
 from oct_io.scan.header import text
 from oct_io.scan.protocols import protocol_token, stated_device
-from oct_io.volume import Laterality, Pattern, Spacing
+from oct_io.volume import KINDS, Kind, Laterality, Pattern, Spacing
 
 AXES = ("bscan", "row", "column")
 FOLDER_SIDECAR = "volume.json"
@@ -29,6 +29,7 @@ FIELDS = {
     "member": str,
     "value_range": list,
     "mask_classes": list,
+    "kind": str,
 }
 WHOSE = ("participant_id", "participant_from")  # one of them, said nearer, replaces the other
 EXAMPLE = '{"spacing_mm": [0.047, 0.0026, 0.0117], "laterality": "R"}'
@@ -53,6 +54,7 @@ class Sidecar:
         member: which of several volumes in one file.
         value_range: (black, white) of an array of floats.
         mask_classes: names of the labels 0, 1, ... of masks; the first one is the background.
+        kind: "volume" of what is no OCT.
     """
 
     spacing: Spacing | None = None
@@ -66,6 +68,7 @@ class Sidecar:
     member: str | None = None
     value_range: tuple[float, float] | None = None
     mask_classes: tuple[str, ...] = ()
+    kind: Kind = "oct"
 
 
 def sidecar_name(file: ScanFile) -> str:
@@ -168,6 +171,7 @@ def _sidecar(fields: Mapping[str, Any], where: str) -> Sidecar:
         participant_id=text(fields.get("participant_id", "")),
         member=fields.get("member"),
         mask_classes=tuple(text(name) for name in fields.get("mask_classes", ())),
+        kind=fields.get("kind", "oct"),
         **said,
     )
 
@@ -177,6 +181,8 @@ def _check_words(fields: Mapping[str, Any], where: str) -> None:
         raise ScanError(where, "parse", "laterality must be R, L, OD or OS")
     if fields.get("pattern", "raster") not in PATTERNS:
         raise ScanError(where, "parse", f"pattern must be one of {', '.join(PATTERNS)}")
+    if fields.get("kind", "oct") not in KINDS:
+        raise ScanError(where, "parse", f"kind must be {' or '.join(KINDS)}")
     if fields.get("participant_from", "file") not in ("file", "folder"):
         reason = "participant_from must be file or folder, whose name is the participant"
         raise ScanError(where, "parse", reason)

@@ -12,21 +12,20 @@ from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
 from oct_io.readers.extras import needed, quiet
-from oct_io.readers.plain import plain_volume, sidecar_header
+from oct_io.readers.plain import UNKNOWN, plain_volume, sidecar_header
 from oct_io.readers.sidecar import FOLDER_SIDECAR, Sidecar, read_sidecar, sidecar_name
 from oct_io.scan.content import check_content
 from oct_io.scan.file import ScanFile
 from oct_io.scan.geometry import implausible
 from oct_io.scan.header import ScanHeader
 from oct_io.scan.outcome import check_bytes
-from oct_io.volume import OctVolume, Spacing, SpacingSource
+from oct_io.volume import OctVolume, SpacingSource
 
 IMAGES = (".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg")
 PILLOW_FORMATS = ("PNG", "BMP", "TIFF", "JPEG")
 """What may be in a file with such an ending. Pillow goes by the content and starts Ghostscript on
 PostScript, whatever its name."""
 MAX_IMAGES = 8192
-UNKNOWN = Spacing(np.nan, np.nan, np.nan)
 TURNED = 0x0112  # the tag of TIFF and Exif that says how an image is turned
 ON_THEIR_SIDE = (5, 6, 7, 8)  # its values for which rows are columns
 TINT = 16  # levels that the channels of a grey JPEG may differ by; a few pixels of real ones by 24

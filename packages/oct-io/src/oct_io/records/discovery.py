@@ -19,6 +19,7 @@ from oct_io.records.sidecars import FolderSidecars
 from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader
 from oct_io.storage.disk import is_hidden
+from oct_io.volume import Kind
 
 LOG = logging.getLogger("oct_io")
 TIFF = (".tif", ".tiff")
@@ -26,6 +27,7 @@ HEAD_BYTES = 4096  # in which a HEYEX export names its root element
 NO_TEXT = re.compile("[\udc80-\udcff]")  # bytes of a name that are not UTF-8, as Python reads them
 PLACED = ("frame_positions", "localizer")  # sources that tell one volume from two of one series
 
+ANYTHING = {"kind": "volume", "participant_from": "file"}  # what is said of scans that are no OCT
 TABLES = (FOLDER_SIDECAR, "participants.tsv", "participants.csv")  # are read, and are no scans
 
 Listed = tuple[ScanRecord, ScanHeader | ScanError]
@@ -38,7 +40,7 @@ def describe_skipped(skipped: Counter[str]) -> str:
 
 
 def find_scans(
-    base: str, paths: Sequence[str], looks: Looks | None = None
+    base: str, paths: Sequence[str], looks: Looks | None = None, kind: Kind = "oct"
 ) -> tuple[list[ScanRecord], Counter[str]]:
     """Files and folders below `base` that are scans, by path, and counts of the files that are not.
 
@@ -52,6 +54,7 @@ def find_scans(
         base: local folder or fsspec URL.
         paths: of all files below it, relative, as from `list_tokens`.
         looks: what is in files that must be looked into; None looks into all of them.
+        kind: what scans show of which no `volume.json` says it.
 
     Raises:
         TreeError: a `volume.json` that cannot be used.
@@ -63,7 +66,7 @@ def find_scans(
             skipped["hidden"] += 1
         else:
             folders.setdefault(path.rpartition("/")[0], []).append(path)
-    sidecars = FolderSidecars(base, set(paths))
+    sidecars = FolderSidecars(base, set(paths), None if kind == "oct" else ANYTHING)
     sidecars.fetch(folders)
     seen = _look_into(folders, looks or Looks(base))
     scans: list[str] = []

@@ -1,7 +1,7 @@
 """What `volume.json` files say of all scans below their folder, each file read once."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from oct_io.errors import ScanError, TreeError
@@ -15,15 +15,22 @@ from oct_io.storage.together import ask_together
 class FolderSidecars:
     """Sidecars of the folders from a root down; the nearest to a scan wins, field by field."""
 
-    def __init__(self, root: str, present: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        root: str,
+        present: Collection[str] | None = None,
+        said: Mapping[str, Any] | None = None,
+    ) -> None:
         """Look below `root`.
 
         Args:
             root: local folder or fsspec URL.
             present: relative paths of all files there, where a listing is at hand; None asks in
                 each folder on the way to a scan.
+            said: of all scans, where no sidecar says otherwise.
         """
         self._root, self._present = root, present
+        self._above = dict(said or {})
         self._own: dict[str, dict[str, Any]] = {}
         self._fields: dict[str, dict[str, Any]] = {}
         self._texts: dict[str, str] = {}
@@ -64,7 +71,7 @@ class FolderSidecars:
 
     def _merged(self, folder: str) -> dict[str, Any]:
         if folder not in self._fields:
-            above = self._merged(_parent(folder)) if folder else {}
+            above = self._merged(_parent(folder)) if folder else self._above
             self.fetch([folder])
             self._fields[folder] = merge_fields(above, self._own[folder])
         return self._fields[folder]

@@ -1,4 +1,4 @@
-"""Whether decoded voxels can be a retina: blank volumes, and blocks of lost bytes."""
+"""Whether decoded voxels can be a scan: blank volumes, and blocks of lost bytes."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
-from oct_io.volume import Voxels
+from oct_io.scan.header import cure_of
+from oct_io.volume import Kind, Voxels
 
 _GAP = bytes(2048)  # half a page; a real scan has 271 zeros in a row in its dark vitreous
 
@@ -67,14 +68,16 @@ def _is_lit(lines: NDArray[Any], row: int, part: slice) -> bool:
     return bool(np.count_nonzero(lines[row][part]) * 2 > part.stop - part.start)
 
 
-def check_content(voxels: Voxels, where: str) -> None:
+def check_content(voxels: Voxels, where: str, kind: Kind | None = None) -> None:
     """Refuse voxels that show nothing.
 
-    Single dark frames are blinks, and no reason to refuse a scan.
+    Single dark frames are blinks, and no reason to refuse a scan; a shape may leave most of them
+    empty.
 
     Args:
         voxels: (bscans, rows, columns) from superior to inferior.
         where: for messages.
+        kind: as a sidecar says it; None where the format holds retinas only.
 
     Raises:
         ScanError: stage `content`.
@@ -83,9 +86,9 @@ def check_content(voxels: Voxels, where: str) -> None:
     if flat.all():
         reason = f"every one of the {len(voxels)} frames is of one grey level: no image"
         raise ScanError(where, "content", reason)
-    if flat.mean() > 0.5:
+    if flat.mean() > 0.5 and kind != "volume":
         reason = f"{flat.sum()} of {len(voxels)} frames are of one grey level: no volume"
-        raise ScanError(where, "content", reason)
+        raise ScanError(where, "content", reason + cure_of(kind))
 
 
 def _is_flat(frame: NDArray[Any]) -> bool:

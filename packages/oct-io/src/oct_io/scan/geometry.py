@@ -12,14 +12,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_io.scan.header import cure_of
 from oct_io.scan.protocols import Protocol
-from oct_io.volume import CONFIDENCE, Confidence, Pattern, SpacingSource
+from oct_io.volume import CONFIDENCE, Confidence, Kind, Pattern, SpacingSource
 
 PARALLEL_COSINE = 0.999  # 2.6 degrees; radial scans of 24 lines differ by 7.5
 STEP_TOLERANCE = 0.05  # steps of a raster agree to this share (DICOM PS3.3 C.8.17 gives no figure)
 ROUNDING_MM = 0.0011  # positions are often written with three decimals
 AGREEING = 0.25  # a SliceThickness this near to the protocol's pitch is that pitch, maybe rounded
 PLAUSIBLE_MM = {"bscan": (0.0005, 2.5), "row": (0.0002, 0.1), "column": (0.0005, 1.0)}
+ANY_MM = (1e-6, 100.0)  # of what is no OCT: electron microscopes to planes of a radiograph
 
 Floats = NDArray[np.float64]
 
@@ -237,12 +239,13 @@ def _confidence(
     return CONFIDENCE[source]
 
 
-def implausible(bscan: float, row: float, column: float) -> str:
-    """What is wrong with these millimetres, in words; "" if an eye scanner could have them."""
+def implausible(bscan: float, row: float, column: float, kind: Kind | None = None) -> str:
+    """What is wrong with these millimetres, in words; "" if a scanner of that kind has such."""
+    cure = cure_of(kind)
     for name, value in (("bscan", bscan), ("row", row), ("column", column)):
         if name == "bscan" and np.isnan(value):
             continue  # not a raster
-        low, high = PLAUSIBLE_MM[name]
+        low, high = ANY_MM if kind == "volume" else PLAUSIBLE_MM[name]
         if not low <= value <= high:
-            return f"{name} spacing {value:g} mm is outside {low} to {high} mm"
+            return f"{name} spacing {value:g} mm is outside {low:g} to {high:g} mm{cure}"
     return ""

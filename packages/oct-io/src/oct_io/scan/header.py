@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from oct_io.volume import Confidence, Laterality, Pattern, Spacing, SpacingSource
+from oct_io.volume import Confidence, Kind, Laterality, Pattern, Spacing, SpacingSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +29,7 @@ class ScanHeader:
         instance_number: place of the file among them.
         layers: layer boundaries that the file holds, and the share of A-scans that have each; of
             formats that must be decoded to be known.
+        kind: what a sidecar says that it shows; None of formats that hold retinas only.
     """
 
     shape: tuple[int, int, int]
@@ -52,6 +53,14 @@ class ScanHeader:
     series_instance_uid: str = field(default="", repr=False)
     instance_number: int = 0
     layers: Mapping[str, float] = field(default_factory=dict)
+    kind: Kind | None = None
+
+
+def cure_of(kind: Kind | None) -> str:
+    """What a rule for retinas adds to its reason where the scan may be something else."""
+    if kind != "oct":
+        return ""
+    return '; if it is no OCT, say so: data.kind=volume, or {"kind": "volume"} in a volume.json'
 
 
 def text(value: object, limit: int = 64) -> str:

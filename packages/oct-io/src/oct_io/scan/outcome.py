@@ -40,8 +40,8 @@ def check_geometry(header: ScanHeader, where: str, patterns: Sequence[Pattern] =
         raise ScanError(where, "geometry", reason)
     if header.spacing_source == "unknown":
         return  # the caller says that nobody knows it, and takes it in voxels
-    wrong = implausible(*(spacing or Spacing(np.nan, header.row_mm, header.column_mm)))
-    if wrong:
+    known = spacing or Spacing(np.nan, header.row_mm, header.column_mm)
+    if wrong := implausible(*known, header.kind):
         raise ScanError(where, "geometry", wrong)
 
 
@@ -107,7 +107,7 @@ def complete(
         ScanError: stage `geometry` or `content`.
     """
     check_geometry(header, where, patterns)
-    check_content(voxels, where)
+    check_content(voxels, where, header.kind)
     order = np.asarray(header.order)
     if (np.diff(order) != 1).any():
         voxels = voxels[order]
@@ -129,6 +129,7 @@ def complete(
         localizer_lines=localizer_lines,
         bits=min(header.bits, 8 * voxels.itemsize),
         lost_bytes=lost_bytes,
+        kind=header.kind or "oct",
     )
 
 
