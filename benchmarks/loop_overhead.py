@@ -1,11 +1,10 @@
 """What `oct_xla.fit` costs over a bare loop.
 
-A toy whose step takes some 2 ms on one thread, trained by `fit` and by the fewest lines that do the
-same arithmetic (loss, backward, clipping, AdamW), on the same feed. The two take turns; a pair
-gives one ratio of CPU seconds, first and last steps left out, and the median of the ratios counts.
---goal takes a longer step, such as the 100 ms of a small encoder. With --ranks 2 two gloo processes
-on one machine train, and `fit` alone is timed: what a second process costs. --keep writes
-results/loop_overhead.json.
+A toy whose step takes some 2, 5 and 50 ms on one thread (--goals), trained by `fit` and by the
+fewest lines that do the same arithmetic (loss, backward, clipping, AdamW), on the same feed. The
+two take turns; a pair gives one ratio of CPU seconds, first and last steps left out, and the median
+of the ratios counts. With --ranks 2 two gloo processes on one machine train, and `fit` alone is
+timed: what a second process costs. --keep writes results/loop_overhead.json.
 """
 
 import argparse
@@ -23,7 +22,9 @@ from oct_xla import Feed, FeedConfig, LoopConfig, fit, pick_runtime
 from torch import Tensor, nn
 from writing import write_results
 
-STEPS, WARM_UP = 360, 60
+STEPS, LEAST, WINDOW_MS = 360, 60, 4000.0
+"""Most and fewest steps of one run, and what its steps take together if their number lies between;
+a sixth of them warms up."""
 
 
 class Toy(nn.Module):
@@ -61,30 +62,31 @@ def make_feed() -> Feed:
 class Window:
     """CPU seconds between the end of the warm-up and the last step."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.clock, self.start, self.end = clock, 0.0, 0.0
+    def __init__(self, clock: Callable[[], float], steps: int) -> None:
+        self.clock, self.steps, self.warm_up = clock, steps, steps // 6
+        self.start, self.end = 0.0, 0.0
 
     def __call__(self, step: int) -> float:
         """Note the time at the beginning of a step; returns the learning rate."""
-        if step == WARM_UP:
+        if step == self.warm_up:
             self.start = self.clock()
-        if step == STEPS - 1:
+        if step == self.steps - 1:
             self.end = self.clock()
         return 1e-3
 
     @property
     def step_ms(self) -> float:
         """Milliseconds a step."""
-        return 1e3 * (self.end - self.start) / (STEPS - 1 - WARM_UP)
+        return 1e3 * (self.end - self.start) / (self.steps - 1 - self.warm_up)
 
 
-def run_bare(width: int) -> float:
+def run_bare(width: int, steps: int) -> float:
     """Milliseconds a step of the bare loop."""
     torch.manual_seed(0)
-    toy, window = Toy(width), Window(time.process_time)
+    toy, window = Toy(width), Window(time.process_time, steps)
     optimizer = torch.optim.AdamW(toy.parameters(), lr=1e-3, weight_decay=0.04, fused=True)
     batches: Iterator[Any] = make_feed().batches()
-    for step in range(STEPS):
+    for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = window(step)
         loss = toy.loss(next(batches), None)["loss"]
@@ -95,11 +97,11 @@ def run_bare(width: int) -> float:
     return window.step_ms
 
 
-def run_fit(width: int, clock: Callable[[], float] = time.process_time) -> float:
+def run_fit(width: int, steps: int, clock: Callable[[], float] = time.process_time) -> float:
     """Milliseconds a step of `fit`."""
     torch.manual_seed(0)
-    runtime, window = pick_runtime("cpu"), Window(clock)
-    config = LoopConfig(steps=STEPS)
+    runtime, window = pick_runtime("cpu"), Window(clock, steps)
+    config = LoopConfig(steps=steps)
     fit(Toy(width), make_feed(), config, runtime=runtime, learning_rate=window)
     runtime.close()
     return window.step_ms
@@ -108,59 +110,64 @@ def run_fit(width: int, clock: Callable[[], float] = time.process_time) -> float
 def find_width(goal_ms: float) -> int:
     """The width at which the bare loop takes `goal_ms` a step here."""
     width = 64
-    while run_bare(width) < goal_ms:
+    while run_bare(width, LEAST // 2) < goal_ms:
         width += max(32, width // 4 // 32 * 32)
     return width
+
+
+def compare(goal_ms: float, count: int) -> dict[str, Any]:
+    """Ratios of `count` pairs of runs whose bare step takes some `goal_ms`."""
+    width = find_width(goal_ms)
+    steps = int(min(STEPS, max(LEAST, WINDOW_MS / goal_ms)))
+    pairs = []
+    for number in range(count):
+        order = [run_bare, run_fit] if number % 2 else [run_fit, run_bare]
+        found = {run.__name__: run(width, steps) for run in order}
+        pairs.append((found["run_bare"], found["run_fit"]))
+    ratios = sorted(ours / bare for bare, ours in pairs)
+    quartiles = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
+    return {
+        "goal_ms": goal_ms,
+        "width": width,
+        "steps": steps,
+        "pairs": count,
+        "bare_ms": round(statistics.median(bare for bare, _ in pairs), 3),
+        "fit_ms": round(statistics.median(ours for _, ours in pairs), 3),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_quartiles": [round(one, 3) for one in quartiles],
+    }
+
+
+def time_ranks(count: int) -> list[float]:
+    """Milliseconds a step of `fit` on the clock, on each of `count` processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    command = [sys.executable, *launcher, __file__, "--ranks", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [float(found) for found in re.findall(r"^ms (\S+)$", done.stdout, re.M)]
 
 
 def main() -> None:
     """Measure and write down."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--width", type=int, default=0)
-    parser.add_argument("--goal", type=float, default=1.9, help="milliseconds of a bare step")
+    parser.add_argument("--goals", type=float, nargs="+", default=[1.9, 5.0, 50.0])
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--keep", action="store_true", help="write results/loop_overhead.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.ranks == 0:  # one of several processes
-        print(f"ms {run_fit(options.width, time.perf_counter):.4f}", flush=True)
+        print(f"ms {run_fit(8, STEPS, time.perf_counter):.4f}", flush=True)
         return
-    width = options.width or find_width(options.goal)
-    pairs = []
-    for number in range(options.pairs):
-        order = [run_bare, run_fit] if number % 2 else [run_fit, run_bare]
-        found = {run.__name__: run(width) for run in order}
-        pairs.append((found["run_bare"], found["run_fit"]))
-    ratios = sorted(ours / bare for bare, ours in pairs)
-    facts: dict[str, Any] = {
-        "width": width,
-        "pairs": len(pairs),
-        "bare_ms": round(statistics.median(bare for bare, _ in pairs), 3),
-        "fit_ms": round(statistics.median(ours for _, ours in pairs), 3),
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio_quartiles": [
-            round(ratios[len(ratios) // 4], 3),
-            round(ratios[-1 - len(ratios) // 4], 3),
-        ],
-    }
+    points = []
+    for goal_ms in options.goals:
+        points.append(compare(goal_ms, options.pairs))
+        print(points[-1], flush=True)
+    facts: dict[str, Any] = {"unit": "CPU ms a step", "points": points}
     if options.ranks > 1:
-        command = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            str(options.ranks),
-        ]
-        command += [__file__, "--ranks", "0", "--width", "8"]
-        done = subprocess.run(
-            [sys.executable, *command], capture_output=True, text=True, check=True
-        )
-        facts["ranks"] = options.ranks
-        facts["ranks_step_ms"] = [float(x) for x in re.findall(r"^ms (\S+)$", done.stdout, re.M)]
-    print(facts)
+        facts |= {"ranks": options.ranks, "ranks_step_ms": time_ranks(options.ranks)}
+        print(facts["ranks_step_ms"])
     if options.keep:
-        write_results("loop_overhead", ("torch", "oct-xla"), {"unit": "CPU ms a step", **facts})
+        write_results("loop_overhead", ("torch", "oct-xla"), facts)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ micrometres, and reads the voxels there, but not the label; and an encoder with 
 
 Labels of an eye are asked of each eye, scores averaged within the participant. `asymmetry` is asked
 of one eye and of the mean over both, which cannot know it, and of pairs: means and distances of the
-features of the two eyes.
+features of the two eyes. What two visits or the order of B-scans tell: phantom_visits.py.
 """
 
 import argparse
@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from oct_io.phantom import PhantomTree, PhantomTruth, draw_phantom_with_truth
-from oct_io.phantom.arrangements import ARRANGEMENTS, paint_marks
+from oct_io.phantom import SURFACES, PhantomTree, PhantomTruth, draw_phantom_with_truth
+from oct_io.phantom.arrangements import FOLDED, paint_marks
 from oct_io.phantom.scans import Scan, list_scans
 from oct_io.phantom.tables import SPLITS
 from oct_io.phantom.tree import draw_participants
@@ -41,7 +41,7 @@ TREE = PhantomTree(
     participants=1200,
     seed=11,
     split_fractions=(0.5, 0.2, 0.3),
-    arrangements=tuple(ARRANGEMENTS),
+    arrangements=("inverted", "misplaced", "texture", "asymmetry"),
     gain_sd_db=1.5,
     roll_off_sd_db_per_mm=1.0,
 )
@@ -57,7 +57,7 @@ Floats = NDArray[np.floating[Any]]
 
 
 class Cohort(NamedTuple):
-    """Both eyes of every participant, right before left."""
+    """Two scans of every participant: right eye before left, or first visit before second."""
 
     volumes: NDArray[np.uint8]  # (2N, *window)
     told: Floats  # (2N, D), what the oracle reads
@@ -66,7 +66,7 @@ class Cohort(NamedTuple):
 
 
 def draw_cohort(tree: PhantomTree) -> Cohort:
-    """Draw all eyes, and read them as the oracle does."""
+    """Draw all scans, and read them as the oracle does."""
     people = draw_participants(tree)
     scans = list_scans(tree, people, people)
     volumes, told = zip(*map(_draw, scans), strict=True)
@@ -85,14 +85,28 @@ def _draw(scan: Scan) -> tuple[NDArray[np.uint8], Floats]:
     volume, truth = draw_phantom_with_truth(scan.spec, scan.person.seed)
     cut = resample(volume, WINDOW).voxels
     across, down, along = place(volume, WINDOW).matrices
-    rng = np.random.default_rng([scan.person.seed % 2**32, scan.spec.laterality == "R"])
+    which = (scan.spec.laterality == "R", scan.spec.acquisition)
+    rng = np.random.default_rng([scan.person.seed % 2**32, *which[: 1 + bool(which[1])]])
     read = []
     for template in templates(scan, truth, rng):
         seen = np.einsum("zb,brc->zrc", across, template)
         seen = np.einsum("yr,zrc,xc->zyx", down, seen, along, optimize=True)
         total = np.abs(seen).sum()
         read.append(float((seen * cut).sum() / total) if total > 0.5 else 0.0)
+    if FOLDED in scan.spec.arranged:
+        read.append(obliqueness(truth, rng))
     return cut, np.array(read, np.float32)
+
+
+def obliqueness(truth: PhantomTruth, rng: np.random.Generator) -> float:
+    """How Bruch's membrane rises along B-scans where it rises across them, in square micrometres.
+
+    It is taken to lie deeper or less deep under each A-scan than it does, by `ERROR_UM`.
+    """
+    membrane = truth.surfaces_um[SURFACES.index("choroid")]
+    membrane = membrane + ERROR_UM * rng.standard_normal(membrane.shape)
+    across, along = (rise - rise.mean() for rise in np.gradient(membrane))
+    return float((across * along).mean())
 
 
 def templates(scan: Scan, truth: PhantomTruth, rng: np.random.Generator) -> Iterator[Floats]:
@@ -148,19 +162,25 @@ def ask(features: Floats, cohort: Cohort, label: str, *, eyes: int, seed: int = 
     return [round(scores[name], 3) for name in ("auroc", "auroc_low", "auroc_high")]
 
 
-def ask_all(features: Floats, cohort: Cohort) -> dict[str, list[float]]:
-    """Every question, as the docstring on top says, of features of each eye."""
+def ask_eyes(features: Floats, cohort: Cohort) -> dict[str, list[float]]:
+    """Every question of one visit, as the docstring on top says, of features of each eye."""
     found = {label: ask(features, cohort, label, eyes=2) for label in EYE_LABELS}
-    right, left = features[::2], features[1::2]
-    pairs = np.concatenate([(right + left) / 2, np.abs(right - left)], axis=1)
-    found["asymmetry, one eye"] = ask(right, cohort, "asymmetry", eyes=1)
-    found["asymmetry, mean"] = ask((right + left) / 2, cohort, "asymmetry", eyes=1)
-    found["asymmetry, pairs"] = ask(pairs, cohort, "asymmetry", eyes=1)
-    return found
+    return found | ask_twos(features, cohort, "asymmetry", "one eye")
+
+
+def ask_twos(
+    features: Floats, cohort: Cohort, label: str, alone: str = "one visit"
+) -> dict[str, list[float]]:
+    """A question of two scans: of the first alone, of the mean over both, and of pairs."""
+    first, second = features[::2], features[1::2]
+    mean = (first + second) / 2
+    pairs = np.concatenate([mean, np.abs(first - second)], axis=1)
+    asked = {alone: first, "mean": mean, "pairs": pairs}
+    return {f"{label}, {how}": ask(one, cohort, label, eyes=1) for how, one in asked.items()}
 
 
 def all_features(cohort: Cohort, encoders: list[str]) -> Iterator[tuple[str, Floats]]:
-    """Features of each eye by who made them, one after the other."""
+    """Features of each scan by who made them, one after the other."""
     volumes = cohort.volumes
     yield "oracle", cohort.told
     fit = np.flatnonzero(np.repeat(cohort.parts == "train", 2))[:FITTED]
@@ -187,7 +207,7 @@ def main() -> None:
     cohort = draw_cohort(replace(TREE, participants=options.participants))
     rows = {}
     for name, features in all_features(cohort, options.encoders):
-        rows[name] = ask_all(features, cohort)
+        rows[name] = ask_eyes(features, cohort)
         print(f"{name:20}", *(f"{key} {one[0]:.3f}" for key, one in rows[name].items()), flush=True)
     facts = {
         "phantom": True,

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from oct_xla import DeviceError
+from oct_xla.learner import TooLarge
 from step_arms import Arm, Shape, build_attention, build_matmul, build_ours
 from step_rivals import build_predecessor, build_vjepa2
 
-OUT_OF_MEMORY = (torch.OutOfMemoryError, DeviceError)  # the loop's own step raises the latter
+OUT_OF_MEMORY = (torch.OutOfMemoryError, TooLarge)  # the loop's own step raises the latter
 ARMS: dict[str, Callable[..., Arm]] = {
     "ours": build_ours,
     "ours_depth6": partial(build_ours, depth=6),

@@ -23,6 +23,7 @@ BESIDE = (
     "report",
     "samples",
     "settings",
+    "smaller",
     "watching",
     "evaluation",
     "question",

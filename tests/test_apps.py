@@ -13,6 +13,7 @@ import numpy as np
 import oct_io
 import pytest
 from oct_io.scan.flags import FLAGS
+from oct_judge.touches import LEDGER
 from oct_vjepa import Encoder
 from safetensors import safe_open
 from safetensors.numpy import load_file
@@ -144,6 +145,17 @@ def test_a_run_ends_with_what_finetune_says_of_its_encoder(smoke, evaluation):
             assert mine["card"]["metrics"]["auroc"][0] == one["card"]["metrics"]["auroc"][0]
             assert mine["chosen"] == one["chosen"]
     assert {"pretrained", "random init"} <= found.keys()
+
+
+def test_the_end_of_a_run_and_the_evaluation_that_repeats_its_question_are_one_look(
+    place, smoke, evaluation
+):
+    looks = []
+    for folder in (place / "kept", place / "runs" / "data"):
+        lines = (folder / LEDGER).read_text().splitlines()
+        looks.append({(one["question"], one["settings"]) for one in map(json.loads, lines)})
+    assert len(looks[0]) == 3  # one a label
+    assert looks[0] & looks[1]
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """What a pretraining run says of its own worth, in words."""
 
 import pytest
-from oct_judge.closing import rows_of_all, sentence_of_all
+from oct_judge.closing import remarks_of_all, rows_of_all, sentence_of_all
 
 
 def document(name, *gains):
@@ -19,24 +19,34 @@ ABOVE, OPEN, BELOW = (0.1, 0.05, 0.2), (0.1, -0.05, 0.2), (-0.1, -0.2, -0.05)
 
 
 @pytest.mark.parametrize(
-    ("documents", "said", "unsaid"),
+    ("documents", "said", "remarks", "unsaid"),
     [
         (
             [document("thin", ABOVE, ABOVE), document("fluid", ABOVE, OPEN)],
-            ["to tell thin and fluid better", "simple measurement of the scan beside it: thin."],
-            ["cannot be said", "worse"],
+            ["learned to tell thin and fluid better", "and thin better than any simple measure"],
+            [],
+            ["cannot be said", "worse", "For no label"],
+        ),
+        (
+            [document("thin", ABOVE, OPEN), document("fluid", OPEN, ABOVE)],
+            ["learned to tell thin better than before it was trained."],
+            ["Of fluid it cannot be said", "For no label"],
+            ["simple measurement of the scan", "worse"],
         ),
         (
             [document("thin", OPEN, ABOVE), document("drusen", BELOW, BELOW)],
-            ["Of thin it cannot be said", "tells drusen worse", "For no label"],
-            ["Without any label"],
+            ["has not been shown to tell thin or drusen better"],
+            ["tells drusen worse", "For no label"],
+            ["learned"],
         ),
     ],
 )
-def test_only_what_lies_above_chance_is_claimed(documents, said, unsaid):
-    sentence = sentence_of_all(documents)
+def test_only_what_lies_above_chance_is_claimed(documents, said, remarks, unsaid):
+    sentence, more = sentence_of_all(documents), " ".join(remarks_of_all(documents))
+    assert sentence.count(".") == 1, "one sentence"
     assert all(one in sentence for one in said), sentence
-    assert not any(one in sentence for one in unsaid), sentence
+    assert all(one in more for one in remarks), more
+    assert not any(one in f"{sentence} {more}" for one in unsaid), (sentence, more)
 
 
 def test_rows_say_who_was_asked_for_what_and_what_pretraining_has_over_it():

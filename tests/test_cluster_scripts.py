@@ -107,6 +107,16 @@ def test_a_job_that_fails_is_not_queued_again(slurm):
     assert not (slurm.folder / "said").exists()
 
 
+def test_a_job_that_ran_out_of_memory_and_takes_less_next_time_is_queued_again(slurm):
+    (slurm.folder / "apps/pretrain/__main__.py").write_text(
+        "import os, sys; sys.exit(75 if os.environ['RANK'] == '1' else 2)"
+    )
+    job = slurm("anything")
+    job.communicate(timeout=TIME_LIMIT)
+    assert job.returncode == 75
+    assert (slurm.folder / "said").read_text() == f"requeue {os.getpid()}\n"
+
+
 def test_the_signal_of_slurm_reaches_the_shell_alone_and_early():
     (given,) = re.findall(r"^#SBATCH --signal=(.*)$", SCRIPT.read_text(), re.MULTILINE)
     target, number, seconds = re.fullmatch(r"(B):(\w+)@(\d+)", given).groups()

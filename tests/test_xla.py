@@ -58,6 +58,26 @@ def test_nothing_is_compiled_after_the_warm_up(rows):
     assert compiled[2:] == [compiled[2]] * (len(rows) - 2), compiled
 
 
+@pytest.mark.drill
+def test_nothing_is_compiled_in_200_steps_but_by_the_first_evaluation(place, smoke, run_app):
+    if find_spec("torch_xla") is None:
+        pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
+    run_dir = place / "long"
+    outcome = run_app(
+        "pretrain", "experiment=smoke", "runtime=xla", f"run_dir={run_dir}",
+        f"data.root={smoke.data}", "probe.columns=[thin]", "probe.baselines=[]",
+        f"probe.features={place / 'kept' / 'features'}", "loop.steps=200", "loop.log_every=5",
+        "loop.evaluate_every=50", "loop.checkpoint_every=20", **XLA,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.errors
+    compiled = {row["step"]: row["compilations"] for row in rows_of(run_dir)}
+    assert max(compiled) == 200
+    before = {count for step, count in compiled.items() if 5 <= step <= 50}
+    after = {count for step, count in compiled.items() if step > 50}
+    assert len(before) == 1, compiled
+    assert len(after) == 1, compiled
+
+
 def rows_of(run_dir):
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 

@@ -4,7 +4,7 @@ import json
 import shutil
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import oct_vjepa
 import oct_xla
 import torch
 from numpy.typing import NDArray
-from oct_launch import EXIT_STOPPED, mistakes, print_table, refuse_url
+from oct_launch import EXIT_STOPPED, Mistake, mistakes, print_table, refuse_url
 from oct_vjepa.objectives.costs import count, step_flops
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
@@ -50,6 +50,9 @@ class RandomVolumes:
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         return self._drawn[index % DIFFERENT]
+
+    def ahead(self, numbers: Iterable[int]) -> None:
+        """They are here already."""
 
 
 class Rows(list[dict[str, float]]):
@@ -105,6 +108,8 @@ def bench(config: PretrainConfig) -> int:
             progress=True,
             work=work,
         )
+    except oct_xla.OutOfMemoryError as error:  # the folder with its note is gone at once
+        raise Mistake(f"{error}; raise loop.accumulate") from error
     finally:
         if runtime.rank == 0:
             shutil.rmtree(place)

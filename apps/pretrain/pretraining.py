@@ -1,9 +1,10 @@
 """A pretraining run from top to bottom: folder, source, objective, training, probe, report."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import oct_io
 import oct_vjepa
@@ -16,6 +17,7 @@ from oct_judge.closing import (
     Asked,
     ask_questions,
     open_questions,
+    remarks_of_all,
     rows_of_all,
     sentence_of_all,
 )
@@ -37,6 +39,7 @@ from oct_vjepa.objectives.registry import build_objective
 from report import write_report
 from samples import PretrainSamples
 from settings import MAY_CHANGE, TOLD, PretrainConfig, schema_of
+from smaller import next_start, shrink
 from watching import GuardSink, Watch, make_probe
 
 
@@ -44,7 +47,8 @@ def run(config: PretrainConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
     if config.bench:
         return bench(config)
-    with mistakes(ValueError):
+    with mistakes(ValueError, oct_xla.RunFolderError):
+        config, smaller = shrink(config)
         given = f"encoder.input_shape is {config.encoder.input_shape}; make them equal"
         check_window(config.data.window, config.encoder.input_shape, otherwise=given)
         start = find_start(config, config.encoder) if config.initial else None
@@ -57,15 +61,15 @@ def run(config: PretrainConfig, launch: Launch) -> int:
             rank=runtime.rank,
         )
     with claimed as folder:
-        return pretrain(config, launch, runtime, folder, start)
+        return pretrain(config, runtime, folder, start, smaller)
 
 
 def pretrain(
     config: PretrainConfig,
-    launch: Launch,
     runtime: oct_xla.Runtime,
     folder: oct_xla.RunFolder,
     start: Start | None,
+    smaller: Mapping[str, Any],
 ) -> int:
     """Train in a claimed folder and ask what that has led to; returns the exit code."""
     with Stages() as stages:
@@ -95,18 +99,22 @@ def pretrain(
         seed=config.seed,
     )
     if runtime.rank == 0:
-        record(config, folder.path, runtime, source, seen, start)
+        record(config, folder.path, runtime, source, seen, start, smaller)
     watched = samples.watched(config.watched_volumes)
     watch = Watch(objective, watched, probe, runtime.device)
-    data = source.volumes.fingerprint
-    result = train(config, objective, samples, runtime, folder, watch, data)
+    data = smaller.get("data", source.volumes.fingerprint)
+    try:
+        result = train(config, objective, samples, runtime, folder, watch, data)
+    except oct_xla.OutOfMemoryError as error:
+        encoder = objective.encoder.config
+        raise next_start(config, folder.path, encoder, data, error) from error
     runtime.close()
     if result.reason == "stopped":
         print(f"stopped at step {result.step}; the same command goes on from there")
         return EXIT_STOPPED
     if runtime.rank == 0:
         objective.result.save_pretrained(folder.path / "encoder")
-        page = conclude(config, launch, runtime, folder.path, source, questions, samples)
+        page = conclude(config, runtime, folder.path, source, questions, samples)
         print(f"report: {folder.name_of(page)}")
     return 0
 
@@ -118,9 +126,12 @@ def record(
     source: oct_io.Source,
     seen: Sequence[int],
     start: Start | None,
+    smaller: Mapping[str, Any],
 ) -> None:
     """Write down where the run comes from, and which scans were refused."""
     extra = source.describe(seen, config.data.excluded_splits)
+    if smaller:
+        extra["smaller"] = dict(smaller)
     if start is not None:
         extra["initial"] = {
             "weights": redact(config.initial),
@@ -133,7 +144,6 @@ def record(
 
 def conclude(
     config: PretrainConfig,
-    launch: Launch,
     runtime: oct_xla.Runtime,
     run_dir: Path,
     source: oct_io.Source,
@@ -152,7 +162,6 @@ def conclude(
             encoders["pretrained"],
             initial,
             runtime,
-            launch.settings,
             run_dir,
             stages,
         )
@@ -164,7 +173,7 @@ def conclude(
     page = write_report(run_dir, source, samples, encoders, probes, method=title)
     if probes:
         print_table(*rows_of_all(probes))
-        print(sentence_of_all(probes))
+        print(sentence_of_all(probes), *remarks_of_all(probes))
     return page
 
 

@@ -10,7 +10,7 @@ import oct_vjepa
 import torch
 from numpy.typing import NDArray
 from oct_io import Source
-from oct_judge.closing import rows_of_all, sentence_of_all
+from oct_judge.closing import remarks_of_all, rows_of_all, sentence_of_all
 from oct_judge.results import interval_of
 from oct_report import (
     Curve,
@@ -69,6 +69,7 @@ def write_report(
     )
     if probes:
         page.headline(sentence_of_all(probes))
+        page.text(" ".join(remarks_of_all(probes)))
     page.tiles(_tiles(rows, probes))
     for remark in source.remarks:
         page.text(f"{remark[:1].upper()}{remark[1:]}.")

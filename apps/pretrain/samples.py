@@ -1,6 +1,6 @@
 """What the feed asks for: one cached volume, augmented, with its masks, by index and epoch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -32,6 +32,10 @@ class Volumes(Protocol):
 
     def __getitem__(self, index: int) -> NDArray[Any]:
         """The voxels, (bscan, row, column)."""
+        ...
+
+    def ahead(self, numbers: Iterable[int]) -> None:
+        """Which will be asked for next."""
         ...
 
 
@@ -83,10 +87,15 @@ class PretrainSamples:
         masks = tuple(Masks(one.context_BK[0], one.target_BM[0]) for one in drawn)
         return JepaBatch(volume, masks, self._spacing(index))
 
+    def ahead(self, keys: Sequence[tuple[int, int]]) -> None:
+        """Say which (index, epoch) will be asked for next."""
+        self._volumes.ahead([self._indices[index] for index, _ in keys])
+
     def watched(self, count: int) -> JepaBatch:
         """`count` volumes at even distances, or all, with a batch axis and without masks."""
         indices = range(0, len(self), max(1, len(self) // count))[:count]
         spacings = [one for i in indices if (one := self._spacing(i)) is not None]
+        self.ahead([(index, 0) for index in indices])
         volumes = torch.stack([self._volume(i) for i in indices])
         return JepaBatch(volumes, (), torch.stack(spacings) if spacings else None)
 

@@ -67,6 +67,11 @@ class PretrainConfig:
     """Labelled volumes, none of a test participant, that are probed for probe.columns at each
     evaluation; 0: none. 64 at every 50 steps of 16 volumes are some 2 % of the time."""
 
+    smaller_window: str = ""
+    """Window to go on with where memory runs out with one volume at a time, such as macula6_320 or
+    64x320x320; the encoder then takes its shape, and batch, steps and schedules stay. It is another
+    experiment from there on, so nobody takes it unasked. Empty: the run ends."""
+
     tell_mfu: bool = False
     """Whether metrics.jsonl tells `mfu`: operations are counted and a matrix product is timed at
     the start, which takes some seconds."""
@@ -96,8 +101,10 @@ MAY_CHANGE = (
     *("loop.profile", "loop.hang_after_s", "tracking.*", "propose.*", "resume"),
     *("feed.workers", "feed.prefetch"),
     *("data.jobs", "data.root", "data.cache", "data.storage.*"),  # the volumes are compared
+    *("data.kept", "data.kept_gb"),
     *("loop.steps", "loop.accumulate", "loop.log_every", "loop.evaluate_every"),
     *("loop.checkpoint_every", "loop.keep_last", "loop.patience", "watched_volumes", "tell_mfu"),
+    "smaller_window",
 )
 """Settings that a resumed run may change; what changed is told, and the volumes must be the same
 ones. All but `loop.steps`, which moves the schedules, leave what it computes alone."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from oct_xla import Feed, FeedConfig, FeedError, sample_seed
+from oct_xla.mixture import Mixture, Part
 from toy import Batch, broken, draw, number
 
 
@@ -113,3 +114,35 @@ def test_iterating_leaves_the_global_generator_alone():
 def test_a_bad_setting_is_named(field, value):
     with pytest.raises(ValueError, match=rf"feed\.{field} \({value}\)"):
         FeedConfig(**{field: value})
+
+
+class Far:
+    """Samples that lie far away; notes what it is told and asked."""
+
+    def __init__(self):
+        self.heard = []
+
+    def __call__(self, index, epoch):
+        self.heard.append((index, epoch))
+        return number(index, epoch)
+
+    def ahead(self, keys):
+        self.heard.append(list(keys))
+
+
+def test_samples_are_told_a_micro_batch_before_they_are_asked_for_it():
+    far = Far()
+    next(feed(far).batches(3))
+    told, *asked = far.heard
+    assert told == asked == next(feed().keys(3))
+
+
+def test_a_mixture_tells_each_data_set_what_is_its_own():
+    parts = [Far(), number]
+    mixture = Mixture(
+        [Part(name=f"{n}", sample=one, length=9, weight=1) for n, one in enumerate(parts)]
+    )
+    keys = [(index, 1) for index in range(len(mixture))]
+    mixture.ahead(keys)
+    drawn = [mixture.draw(*key) for key in keys]
+    assert parts[0].heard == [[(one.sample, one.epoch) for one in drawn if one.part == 0]]

@@ -239,7 +239,7 @@ def test_an_odd_micro_batch_goes_to_one_sample_and_no_memory_for_that_ends_the_r
     toy = Hungry(1)
     train(toy=toy, feed=make_feed(batch_size=6), steps=2)
     assert toy.sizes[:3] == [6, 3, 1]
-    with pytest.raises(DeviceError, match="out of device memory with one sample at a time"):
+    with pytest.raises(DeviceError, match="step 1: out of memory with one sample at a time"):
         train(toy=Hungry(0), accumulate=2)
 
 

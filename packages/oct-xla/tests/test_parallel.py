@@ -15,7 +15,7 @@ from toy import Blocks
 pytestmark = pytest.mark.slow
 
 TOLERANCE = 2e-6  # of losses between 0.1 and 3, float32, after 20 steps
-STEPS = ("--blocks", "--steps", 20, "--every", 10)
+STEPS = ("--blocks", "--steps", 20, "--every", 10, "--batch", 16)
 
 
 def run(folder, *options, launcher=(), **environment):
@@ -95,7 +95,7 @@ def on_xla(folder, devices, *options):
 
 
 @pytest.mark.drill
-@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize("devices", [1, 2, 4, 8])
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_xla_devices_whole_or_cut_train_like_one(tmp_path, plain, devices, parallel, accumulate):
@@ -105,17 +105,16 @@ def test_xla_devices_whole_or_cut_train_like_one(tmp_path, plain, devices, paral
     assert compiled[1:] == [compiled[1]] * 19, "a graph was compiled after warm-up"
 
 
-KINDS = {
-    "one": lambda folder, *options: run(folder, *options),
-    "ddp-2": lambda folder, *options: run(folder, *options, launcher=torchrun(2)),
-    "fsdp-2": lambda folder, *options: run(
-        folder, *options, "--parallel", "fsdp", launcher=torchrun(2)
-    ),
-    "fsdp-4": lambda folder, *options: run(
-        folder, *options, "--parallel", "fsdp", launcher=torchrun(4)
-    ),
-    "xla-cut": lambda folder, *options: on_xla(folder, 4, *options, "--parallel", "fsdp"),
-}
+def kind(name):
+    """Returns what runs the toy as "one", "ddp-4", "fsdp-2" or "xla-fsdp-8" say."""
+    if name == "one":
+        return run
+    *backend, parallel, count = name.split("-")
+    options = ("--parallel", parallel)
+    if backend:
+        return lambda folder, *more: on_xla(folder, int(count), *options, *more)
+    launcher = torchrun(int(count))
+    return lambda folder, *more: run(folder, *options, *more, launcher=launcher)
 
 
 @pytest.mark.drill
@@ -125,18 +124,53 @@ KINDS = {
         ("fsdp-2", "one"),
         ("fsdp-2", "fsdp-4"),
         ("fsdp-4", "fsdp-2"),
+        ("fsdp-4", "fsdp-8"),
         ("fsdp-2", "ddp-2"),
+        ("fsdp-4", "ddp-8"),
         ("ddp-2", "fsdp-2"),
         ("one", "fsdp-2"),
-        ("fsdp-2", "xla-cut"),
-        ("xla-cut", "one"),
+        ("fsdp-2", "xla-fsdp-4"),
+        ("xla-fsdp-4", "one"),
+        ("xla-fsdp-4", "xla-ddp-8"),
+        ("xla-ddp-4", "ddp-2"),
     ],
 )
 def test_a_run_goes_on_wherever_it_is_taken_up(tmp_path, plain, before, after):
-    KINDS[before](tmp_path, "--steps", 11)
+    kind(before)(tmp_path, "--steps", 11)
     assert Checkpoints(tmp_path / "checkpoints").newest() == 11
-    assert_close(KINDS[after](tmp_path), losses(plain), 2e-5)
+    assert_close(kind(after)(tmp_path), losses(plain), 2e-5)
     assert_same_tensors(tensors_of(tmp_path, 20), tensors_of(plain, 20), 1e-4)
+
+
+SAVED = ("ddp-4", "fsdp-4", "xla-ddp-4", "xla-fsdp-4")
+TAKEN_UP = (
+    *("one", "ddp-2", "ddp-8", "fsdp-2", "fsdp-8"),
+    *(f"xla-{parallel}-{count}" for parallel in ("ddp", "fsdp") for count in (1, 2, 8)),
+)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with a run of each of `SAVED`, stopped after eleven steps."""
+    folder = tmp_path_factory.mktemp("saved")
+    for name in SAVED:
+        kind(name)(folder / name, "--steps", 11)
+    return folder
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("after", TAKEN_UP)
+def test_what_four_devices_saved_is_bit_for_bit_what_any_others_take_up(tmp_path, saved, after):
+    kind(after)(saved, "--moved", tmp_path)
+    for before in SAVED:
+        wanted = tensors_of(saved / before, 11)
+        found = dict(Checkpoints(tmp_path / before).load(11).tensors)
+        assert wanted.keys() == found.keys(), before
+        parts = {name.split(".")[0] + name[name.rindex(".") :] for name in wanted}
+        assert {"optimizer.exp_avg", "optimizer.exp_avg_sq", "optimizer.step"} <= parts
+        assert any(name.startswith("objective.teacher.") for name in wanted)
+        for name, value in wanted.items():
+            assert torch.equal(value, found[name]), (before, name)
 
 
 def test_blocks_are_found_inner_ones_first_and_a_model_may_name_its_own():

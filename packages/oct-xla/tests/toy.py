@@ -3,6 +3,7 @@
 import argparse
 import copy
 import os
+import resource
 import signal
 import sys
 import time
@@ -12,15 +13,20 @@ from typing import Any, NamedTuple
 
 import torch
 from oct_xla import (
+    Checkpoints,
     Feed,
     FeedConfig,
     LoopConfig,
     OctXlaError,
+    OutOfMemoryError,
+    Runtime,
     fit,
     lease,
     pick_runtime,
     sample_seed,
 )
+from oct_xla.checkpointer import Checkpointer, RunState
+from oct_xla.learner import Learner
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -157,6 +163,34 @@ class KeysByRank(Toy):
         return parts
 
 
+class Hungry(Blocks):
+    """Keeps some 30 MB for the backward pass of each sample, on XLA too: products are not fused."""
+
+    def __init__(self, rows: int = 8192) -> None:
+        super().__init__()
+        self.register_buffer("ramp", torch.linspace(-1, 1, rows)[:, None], persistent=False)
+        draws = torch.Generator().manual_seed(9)
+        self.wide = nn.Parameter(torch.randn(12, 256, generator=draws) * 0.1)
+
+    def loss(self, batch: Batch, generator: torch.Generator | None) -> dict[str, Tensor]:
+        parts = super().loss(batch, generator)
+        x = batch.volume.float() / 255
+        kept = torch.tanh((x[:, None] * self.ramp) @ self.wide)
+        parts["loss"] = parts["loss"] + torch.tanh(kept @ self.wide.T).square().mean()
+        return parts
+
+
+LIMITS = {"DATA": (resource.RLIMIT_DATA, "VmData"), "AS": (resource.RLIMIT_AS, "VmSize")}
+
+
+def limit_memory(kind: str, more_mb: int) -> None:
+    """Let this process take so much more memory than it has now, and nothing beyond."""
+    limit, name = LIMITS[kind]
+    lines = Path("/proc/self/status").read_text().splitlines()
+    now = next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
+    resource.setrlimit(limit, (now + more_mb * 1_000_000,) * 2)
+
+
 def score(toy: Any, step: int) -> dict[str, float]:
     """A number that goes up and down as training goes on, and draws nothing."""
     with torch.no_grad():
@@ -168,7 +202,9 @@ def score(toy: Any, step: int) -> dict[str, float]:
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("run_dir", type=lambda text: text if "://" in text else Path(text))
-    for name, default in (("steps", 12), ("accumulate", 1), ("every", 4), ("width", 16)):
+    for name, default in (
+        *(("steps", 12), ("accumulate", 1), ("every", 4), ("width", 16), ("batch", 8)),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--dropout", type=float, default=0.0)
@@ -187,18 +223,41 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hang-after", type=float, default=0.0)
     parser.add_argument("--slow-rank", type=int, default=-1, help="takes 0.1 s for each batch")
     parser.add_argument("--wrong", default="", choices=("", "length", "keys"))
+    parser.add_argument("--hungry", action="store_true", help="train Hungry instead of Toy")
+    parser.add_argument("--limit", default="DATA", choices=sorted(LIMITS))
+    parser.add_argument("--limit-mb", type=int, default=0, help="more than there is at the step")
+    parser.add_argument("--limit-at", type=int, default=0, help="the step, counted from 0")
+    parser.add_argument("--limit-rank", type=int, default=-1, help="the one process it is for")
+    parser.add_argument("--moved", type=Path, help="save what lies below run_dir there, as it is")
     return parser.parse_args(arguments)
+
+
+def move(options: argparse.Namespace, runtime: Runtime) -> None:
+    """Take up the newest checkpoint of each run below run_dir, and save it again as it is."""
+    for run_dir in sorted(options.run_dir.iterdir()):
+        store = Checkpoints(run_dir / "checkpoints")
+        step = store.newest()
+        assert step is not None
+        learner = Learner(Blocks(), runtime, LoopConfig(), seed=3)
+        learner.restore(store.load(step).tensors, str(run_dir))
+        again = Checkpointer(Checkpoints(options.moved / run_dir.name), runtime, {}, {})
+        again.save(RunState(step=step), learner)
+        again.close()
 
 
 def train(options: argparse.Namespace) -> int:
     """Train as the options say; returns the exit code, as our apps choose it."""
-    toy: Any = Blocks() if options.blocks else None
+    toy: Any = Hungry() if options.hungry else Blocks() if options.blocks else None
     toy = toy or (KeysByRank if options.wrong == "keys" else Toy)(options.width, options.dropout)
 
     def rate(step: int) -> float:
         time.sleep(options.pause)
         if step == options.term_at:
             os.kill(os.getpid(), getattr(signal, options.signal))
+        here = options.limit_rank in (-1, runtime.rank)
+        if options.limit_mb and here and step >= options.limit_at:
+            limit_memory(options.limit, options.limit_mb)
+            options.limit_mb = 0  # once
         return warm_up(step)
 
     def evaluate(step: int) -> Iterator[dict[str, float] | None]:
@@ -211,6 +270,10 @@ def train(options: argparse.Namespace) -> int:
         lease.BEAT_S, lease.SILENT_S = options.beat, 4 * options.beat
     try:
         runtime = pick_runtime(options.runtime, options.precision, options.parallel)
+        if options.moved:
+            move(options, runtime)
+            runtime.close()
+            return 0
         config = LoopConfig(
             steps=options.steps,
             accumulate=options.accumulate,
@@ -221,7 +284,7 @@ def train(options: argparse.Namespace) -> int:
             best_metric="score" if options.evaluate_every else "",
         )
         length = 40 + 8 * runtime.rank if options.wrong == "length" else 40
-        feed = make_feed(length=length)
+        feed = make_feed(options.batch, length)
         if runtime.rank == options.slow_rank:
             feed.sample = draw_slowly
         result = fit(
@@ -240,6 +303,9 @@ def train(options: argparse.Namespace) -> int:
             (options.threads / f"threads-{os.environ['RANK']}").write_text(str(left))
         if options.given and runtime.rank == 0:
             save_file({k: v.contiguous() for k, v in toy.state_dict().items()}, options.given)
+    except OutOfMemoryError as error:
+        sys.stderr.write(f"{'again' if error.again else 'error'}: {error}\n")
+        return 75 if error.again else 2
     except OctXlaError as error:
         sys.stderr.write(f"error: {error}\n")  # at once, or lines of several processes mix
         return 2

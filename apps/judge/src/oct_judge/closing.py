@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import oct_io
 import oct_vjepa
@@ -17,7 +17,6 @@ from oct_io.labels.questions import LabelQuestion
 from oct_launch import Mistake, Stages, mistakes
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Candidate, Readouts
-from omegaconf import DictConfig
 
 from oct_judge.asking import ask, ask_everyone
 from oct_judge.candidates import RANDOM, Cast, Embedder
@@ -77,7 +76,6 @@ def ask_questions(
     encoder: oct_vjepa.Encoder,
     initial: oct_vjepa.Encoder | None,
     runtime: oct_xla.Runtime,
-    settings: DictConfig,
     run_dir: Path,
     stages: Stages,
 ) -> list[dict[str, Any]]:
@@ -88,7 +86,6 @@ def ask_questions(
         encoder: that the run has left.
         initial: that it began with, where it was given one; one more rival.
         runtime: of the run. Its group of processes may be left already: one process asks.
-        settings: of the run, for the ledger of looks at the test.
         run_dir: of the run.
         stages: told of progress.
 
@@ -110,7 +107,13 @@ def ask_questions(
                 readouts = embed(initial, study.rows)
                 first = Candidate(name=INITIAL, readouts=partial(_always, readouts))
                 answers[INITIAL] = ask(config, study, first, config.mode)
-        touches = touch(Path(config.features).parent, study.fingerprint(), settings)
+        touches = touch(
+            Path(config.features).parent,
+            study.fingerprint(),
+            config,
+            encoder=cast.family.fingerprint(),
+            volumes=study.source.volumes.fingerprint,
+        )
         found = Found(
             config=config, study=study, cast=cast, answers=answers, few=[], touches=touches
         )
@@ -123,9 +126,44 @@ def _always(readouts: Readouts, _round: Round, _seed: int) -> Readouts:
 
 
 def sentence_of_all(documents: Sequence[Mapping[str, Any]]) -> str:
-    """What pretraining was worth, for a reader who knows no metric."""
-    better: dict[str, list[str]] = {"yes": [], "worse": [], "open": []}
-    best = []
+    """What pretraining was worth, in one sentence for a reader who knows no metric."""
+    worth = _worth(documents)
+    start = "From scans alone, without being told a single diagnosis, the network "
+    if not worth.better:
+        names = _list([*worth.open, *worth.worse], "or")
+        return f"{start}has not been shown to tell {names} better than before it was trained."
+    said = f"{start}has learned to tell {_list(worth.better)} better than before it was trained"
+    if worth.best == worth.better:
+        return f"{said}, and better than any simple measurement of the scan."
+    if worth.best:
+        return f"{said}, and {_list(worth.best)} better than any simple measurement of the scan."
+    return f"{said}."
+
+
+def remarks_of_all(documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What that sentence leaves out, and what "better" means in it; a sentence each."""
+    worth, said = _worth(documents), []
+    if worth.better and worth.open:
+        said.append(f"Of {_list(worth.open)} it cannot be said that training helped.")
+    if worth.worse:
+        said.append(f"It tells {_list(worth.worse)} worse than before it was trained.")
+    if not worth.best:
+        said.append("For no label is it surely better than every simple measurement beside it.")
+    said.append("“Better” is said where luck in who was tested does not explain it (95 %).")
+    return said
+
+
+class _Worth(NamedTuple):
+    """Labels by what can be said of them."""
+
+    better: list[str]
+    worse: list[str]
+    open: list[str]
+    best: list[str]  # of the better ones, those better than every simple measurement
+
+
+def _worth(documents: Sequence[Mapping[str, Any]]) -> _Worth:
+    worth = _Worth([], [], [], [])
     for document in documents:
         name = str(document["question"]["name"])
         gains = {
@@ -134,25 +172,11 @@ def sentence_of_all(documents: Sequence[Mapping[str, Any]]) -> str:
             if one["gain"]
         }
         _, low, high = gains[RANDOM]
-        better["yes" if low > 0 else "worse" if high < 0 else "open"].append(name)
+        (worth.better if low > 0 else worth.worse if high < 0 else worth.open).append(name)
         others = [low for who, (_, low, _) in gains.items() if who not in (RANDOM, INITIAL)]
         if low > 0 and all(other > 0 for other in others):
-            best.append(name)
-    said = []
-    if better["yes"]:
-        said.append(
-            f"Without any label, this run taught the network to tell {_list(better['yes'])} better "
-            "than it does untrained, by more than luck."
-        )
-    if better["open"]:
-        said.append(f"Of {_list(better['open'])} it cannot be said that training helped.")
-    if better["worse"]:
-        said.append(f"It tells {_list(better['worse'])} worse than untrained.")
-    if best:
-        said.append(f"Better than every simple measurement of the scan beside it: {_list(best)}.")
-    else:
-        said.append("For no label is it surely better than every simple measurement beside it.")
-    return " ".join(said)
+            worth.best.append(name)
+    return worth
 
 
 def rows_of_all(documents: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -167,5 +191,5 @@ def rows_of_all(documents: Sequence[Mapping[str, Any]]) -> tuple[list[str], list
     return ["label", "features", *SHOWN.values(), "pretrained over it"], rows
 
 
-def _list(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])
+def _list(names: list[str], word: str = "and") -> str:
+    return f" {word} ".join([", ".join(names[:-1])] * (len(names) > 1) + names[-1:])

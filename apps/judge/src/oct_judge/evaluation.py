@@ -71,7 +71,13 @@ def evaluate(
             asked = {PRETRAINED: cast.pretrained(), RANDOM: cast.random()}
             asked |= {name: cast.baseline(name) for name in config.compare.baselines}
             few = list(ask_with_few_labels(config, study, asked))
-        touches = touch(Path(config.features).parent, study.fingerprint(), launch.settings)
+        touches = touch(
+            Path(config.features).parent,
+            study.fingerprint(),
+            config,
+            encoder=family.fingerprint(),
+            volumes=source.volumes.fingerprint,
+        )
         found = Found(
             config=config, study=study, cast=cast, answers=answers, few=few, touches=touches
         )

@@ -1,28 +1,42 @@
 """How often test participants were looked at: once is a test, often is a choice."""
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
+from oct_judge.question import FinetuneConfig
 
 LEDGER = "test-touches.jsonl"
-NOT_A_CHOICE = ("run_dir", "name", "features", "batch_size", "runtime", "bootstrap")
-"""Settings that leave what is tested alone."""
+DECIDING = (
+    *("task", "mode", "seed", "seeds", "join", "balanced", "test_split", "allow_seen"),
+    *("protocol", "readout", "attention", "grid", "training", "segment", "checkpoint"),
+)
+"""Settings that decide how a given encoder scores on given volumes."""
+RIVALS = ("networks", "encoders")
+"""Of `compare`: others among whom the best might be picked; features nobody learned are no such."""
 
 
-def touch(folder: Path, question: str, settings: DictConfig) -> int:
-    """Write down that the test participants were scored; return by how many different settings.
+def touch(
+    folder: Path, question: str, config: FinetuneConfig, *, encoder: str, volumes: str
+) -> int:
+    """Write down that the test participants were scored; return in how many different ways.
+
+    Asked the same way, the same encoder says the same: the end of a pretraining run and the
+    evaluation that repeats its question are one look.
 
     Args:
         folder: where the ledger is kept, beside the features.
         question: fingerprint of the question and of those who are tested.
-        settings: of this evaluation; the same again is no further look.
+        config: of this evaluation; the same again is no further look.
+        encoder: fingerprint of the weights.
+        volumes: fingerprint of what the encoder is shown.
     """
-    plain = OmegaConf.to_container(settings, resolve=True)
-    assert isinstance(plain, dict)
-    chosen = {name: value for name, value in plain.items() if name not in NOT_A_CHOICE}
+    plain = asdict(config)
+    chosen = {name: plain[name] for name in DECIDING}
+    chosen |= {name: plain["compare"][name] for name in RIVALS}
+    chosen |= {"encoder": encoder, "volumes": volumes}
     mark = sha256(json.dumps(chosen, sort_keys=True, default=str).encode()).hexdigest()[:16]
     ledger = folder / LEDGER
     seen = marks_of(ledger, question)

@@ -30,6 +30,7 @@ from oct_launch.arguments import JOBS, Arguments, read_arguments
 from oct_launch.console import Mistake, exit_codes, one_line
 from oct_launch.hints import explain
 from oct_launch.manual import write_manual
+from oct_launch.restart import restarts
 from oct_launch.sweep import Headline, Sweeping, split_jobs, sweep
 
 Config = TypeVar("Config")
@@ -170,7 +171,7 @@ def app(
             with exit_codes(), hints:  # here as well: Hydra adds a line to what passes through it
                 config = cast(Config, OmegaConf.to_object(tree))
                 OmegaConf.resolve(tree)
-            with exit_codes(*expected_errors()):
+            with exit_codes(*expected_errors()), restarts():
                 if code := function(config, Launch(name, tree, arguments.overrides)):
                     sys.exit(code)
 

@@ -13,6 +13,8 @@ from rich.progress import TimeRemainingColumn as TimeLeft
 from rich.table import Table
 
 EXIT_MISTAKE, EXIT_STOPPED = 2, 143
+EXIT_AGAIN = 75
+"""Of a process that wants to be started again, as it is: EX_TEMPFAIL of sysexits.h."""
 
 
 class Mistake(Exception):

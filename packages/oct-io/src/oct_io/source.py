@@ -13,38 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.answers import SCAN_COLUMNS, read_attributes
+from oct_io.beside import choose_split, read_tables
 from oct_io.bscans import list_bscans, remarks_on
 from oct_io.cache.build import build_cache
 from oct_io.cache.volumes import CachedVolumes, open_cache
+from oct_io.cached import is_published, open_published, without_flags
 from oct_io.catalog.manifest import Listing, ScanRecord, list_scans
 from oct_io.catalog.participants import (
     SITE,
-    find_participants,
-    hash_ids,
-    read_participants,
 )
-from oct_io.catalog.releases import dataset_version, refuse_other_release
+from oct_io.catalog.releases import dataset_version
 from oct_io.catalog.selection import select_scans
 from oct_io.catalog.tables import Row
 from oct_io.datasets.contents import Contents, open_dataset
 from oct_io.errors import TreeError
 from oct_io.labelled import LabelledVolumes as LabelledVolumes
 from oct_io.labelled import make_labelled
-from oct_io.labels.concepts import AI_READI, is_clinical, read_concepts
-from oct_io.labels.omop import join_participants, read_omop
 from oct_io.labels.questions import LabelQuestion
-from oct_io.labels.splits import Split, read_split, recommended_parts
+from oct_io.labels.splits import Split
 from oct_io.labels.tables import (
-    LabelTable,
     LabelTables,
-    finer_level,
-    id_form,
-    read_label_table,
 )
 from oct_io.phantom.tree import write_phantom_tree
 from oct_io.quarantine import write_quarantine
 from oct_io.source_config import SourceConfig as SourceConfig
-from oct_io.space.windows import find_window
 from oct_io.storage.buckets import StorageConfig, configure_storage
 
 MEASURED_VOLUMES = 256  # settle a mean grey level to well under one level
@@ -104,8 +96,8 @@ class Source:
         """
         stride = max(1, len(numbers) // MEASURED_VOLUMES)
         counts = np.zeros(256, dtype=np.int64)
-        for number in numbers[::stride][:MEASURED_VOLUMES]:
-            counts += np.bincount(self.volumes[number].ravel(), minlength=256)
+        for volume in self.volumes.each(numbers[::stride][:MEASURED_VOLUMES]):
+            counts += np.bincount(volume.ravel(), minlength=256)
         levels, share = np.arange(256), counts / counts.sum()
         mean = float((share * levels).sum())
         return mean, float(np.sqrt((share * (levels - mean) ** 2).sum()))
@@ -220,20 +212,13 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     tell = report or _say_nothing
     if config.root and not config.cache:
         raise TreeError("data.cache is not set: give a local folder for the resampled volumes")
-    looked = look_at(config, tell)
-    build_cache(
-        looked.records,
-        config.root,
-        replace(find_window(config.window), mirror_left=config.mirror_left),
-        config.cache,
-        jobs=config.jobs,
-        progress=lambda done, total, bad: tell("resampling scans", done, total),
-        max_bad_fraction=config.max_bad_fraction,
-        tokens=looked.tokens,
-        annotations=config.annotations,
-    )
-    every = open_cache(config.cache)
-    volumes = _without_flags(every, config.flags)
+    if is_published(config):
+        looked, every = _look_beside(config), open_published(config)
+        looked = looked._replace(unselected=every.index.entries.table.num_rows - len(every))
+    else:
+        looked = look_at(config, tell)
+        every = _build(config, looked, tell)
+    volumes = without_flags(every, config.flags)
     remarks = remarks_on(config.bscans, volumes.spacings)
     return Source(
         volumes=volumes,
@@ -247,6 +232,21 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         label_rules=looked.label_rules,
         remarks=(*looked.remarks, *remarks),
     )
+
+
+def _build(config: SourceConfig, looked: "Looked", tell: Report) -> CachedVolumes:
+    build_cache(
+        looked.records,
+        config.root,
+        config.cut(),
+        config.cache,
+        jobs=config.jobs,
+        progress=lambda done, total, bad: tell("resampling scans", done, total),
+        max_bad_fraction=config.max_bad_fraction,
+        tokens=looked.tokens,
+        annotations=config.annotations,
+    )
+    return open_cache(config.cache)
 
 
 class Looked(NamedTuple):
@@ -271,8 +271,7 @@ def look_at(config: SourceConfig, report: Report | None = None) -> Looked:
     tell = report or _say_nothing
     if not config.root:
         raise TreeError("data.root is not set: give a folder or URL, data.root=/path/to/scans")
-    if config.storage != StorageConfig():
-        configure_storage(config.storage)  # and not for this call only: labels lie there as well
+    _reach(config)
     if config.phantom is not None:
         drawn = partial(tell, "drawing phantoms")
         write_phantom_tree(Path(config.root), config.phantom, drawn)
@@ -281,19 +280,47 @@ def look_at(config: SourceConfig, report: Report | None = None) -> Looked:
     records = select_scans(listing.records, config.selection())
     version = dataset_version(config.root, mixed=config.mixed_releases)
     if contents is None or config.labels:
-        labels, rules = _read_tables(config, version, records)
+        labels, rules = read_tables(config, version, records)
     else:
         labels, rules = contents.labels, {}
     return Looked(
         records=records,
         tokens=listing.tokens,
         labels=labels,
-        split=_choose_split(config, labels, contents),
+        split=choose_split(config, labels, contents),
         version=version,
         unselected=len(listing.records) - len(records),
         label_rules=rules,
         remarks=() if contents is None else contents.remarks,
     )
+
+
+def _look_beside(config: SourceConfig) -> Looked:
+    """Read the tables of a cache in a bucket, which holds no label; no scan is listed."""
+    _reach(config)
+    version = dataset_version(config.root, mixed=config.mixed_releases) if config.root else None
+    labels, rules = read_tables(config, version, ())
+    split = choose_split(config, labels, None)
+    unsplit = (
+        f"no table says who of the cache is for {' or '.join(config.excluded_splits)}, so that "
+        "everybody takes part; data.labels and data.split name tables",
+    )
+    return Looked(
+        records=[],
+        tokens=None,
+        labels=labels,
+        split=split,
+        version=version,
+        unselected=0,
+        label_rules=rules,
+        remarks=unsplit if split is None and config.excluded_splits else (),
+    )
+
+
+def _reach(config: SourceConfig) -> None:
+    """Reach buckets as configured, and not for this call only: labels lie there as well."""
+    if config.storage != StorageConfig():
+        configure_storage(config.storage)
 
 
 def _measured(contents: Contents, spacing_mm: Sequence[float]) -> Listing:
@@ -306,16 +333,6 @@ def _measured(contents: Contents, spacing_mm: Sequence[float]) -> Listing:
         for one in contents.listing.records
     ]
     return contents.listing._replace(records=records)
-
-
-def _choose_split(
-    config: SourceConfig, labels: LabelTables, contents: Contents | None
-) -> Split | None:
-    if config.split:
-        return read_split(config.split)
-    if contents is not None and contents.split is not None:
-        return contents.split
-    return recommended_parts(labels.people.rows)
 
 
 def _list(config: SourceConfig, tell: Report) -> Listing:
@@ -332,54 +349,5 @@ def _list(config: SourceConfig, tell: Report) -> Listing:
     )
 
 
-def _without_flags(volumes: CachedVolumes, flags: Sequence[str]) -> CachedVolumes:
-    """Volumes of scans that have none of these flags.
-
-    Raises:
-        TreeError: the cache is older than flags, or none is left.
-    """
-    if not flags:
-        return volumes
-    if volumes.entries.column("signal_db").null_count:
-        raise TreeError(
-            f"{volumes.folder}: made before scans had flags; delete it, and data.flags works"
-        )
-    kept = volumes.select(volumes.entries.without_flags(flags))
-    if not len(kept):
-        raise TreeError(f"all {len(volumes)} scans have a flag of data.flags ({', '.join(flags)})")
-    return kept
-
-
 def _say_nothing(what: str, done: int, total: int) -> None:
     """Default report."""
-
-
-def _read_tables(
-    config: SourceConfig, version: int | None, records: Sequence[ScanRecord]
-) -> tuple[LabelTables, Mapping[str, str]]:
-    """Label tables and the rules of their columns; empty if a root has none."""
-    place, rules = config.labels or find_participants(config.root), dict[str, str]()
-    finer, table = None, dict[str, Row]()
-    if config.labels and is_clinical(config.labels):
-        concepts = read_concepts(config.label_concepts) if config.label_concepts else AI_READI
-        clinical = read_omop(config.labels, concepts)
-        place = find_participants(config.root)
-        people, rules = join_participants(clinical, place), dict(clinical.rules)
-    elif config.label_concepts:
-        raise TreeError("data.label_concepts needs data.labels=FOLDER, a folder of OMOP tables")
-    elif place is None:
-        return LabelTables(LabelTable()), {}
-    elif (file := find_participants(place)) and (level := finer_level(file)) != "participant":
-        finer, table = read_label_table(file, level, records)
-        place = find_participants(config.root)
-        people = {} if place in (None, file) else read_participants(place)
-    else:
-        people = read_participants(place)
-    scans = [one.participant_id for one in records]
-    forms = id_form(people), id_form(scans)
-    table = hash_ids(people) or table
-    known = LabelTable(rows=table, form=forms[0], scan_form=forms[1])
-    mixes = config.mixed_releases or config.split or recommended_parts(table) is None
-    if place is not None and not mixes:
-        refuse_other_release(place, version)
-    return LabelTables(known, finer), rules

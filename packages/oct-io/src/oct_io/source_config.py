@@ -1,6 +1,6 @@
 """Where scans lie, and how they become volumes of one shape: what `open_source` is told."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from oct_io.bscans import BscanConfig
 from oct_io.catalog.selection import Selection
@@ -8,7 +8,7 @@ from oct_io.datasets.registry import find_recipe
 from oct_io.phantom.specification import PhantomTree
 from oct_io.records.opening import check_annotations
 from oct_io.scan.flags import check_flag_names
-from oct_io.space.windows import find_window
+from oct_io.space.windows import Window, find_window
 from oct_io.storage.buckets import StorageConfig
 
 
@@ -34,6 +34,11 @@ class SourceConfig:
     mirror_left: bool = False
     """Mirror left eyes, so that nasal is on one side for all; depth stays."""
 
+    flatten: bool = False
+    """Move each A-scan along the beam so that the retina's inner surface lies in one row: tilt,
+    curvature and the eye's place in the scan are gone, and what is left is tissue by its depth. A
+    window in voxels then takes half of the depth. Readouts by depth (pool `profile`) want it."""
+
     devices: list[str] = field(default_factory=list)
     """Scanners to take, by normalised name; empty takes all. One is a single domain, several are a
     multi-domain data set."""
@@ -54,7 +59,16 @@ class SourceConfig:
     boundaries), `mask` (classes of their voxels). Empty takes neither, and costs nothing."""
 
     cache: str = ""
-    """Local folder for the resampled volumes; made once, used by every later run."""
+    """Local folder for the resampled volumes; made once, used by every later run. Or the URL of a
+    cache that `oct-io publish` put into a bucket: then no scan is looked at, and `root` is asked
+    for its table of participants alone, or for nothing if it is empty."""
+
+    kept: str = ""
+    """Local folder for the index of a cache in a bucket, and for as many of its volumes as fit; of
+    one cache at a time. Runs on one machine may share it."""
+
+    kept_gb: float = 100.0
+    """Size that `kept` stays below, in 10^9 bytes. What does not fit is fetched in every epoch."""
 
     labels: str = ""
     """Label table, one participant a row; empty: `participants.tsv` under the root, if there. Or a
@@ -104,15 +118,23 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         try:
-            bscans = find_window(self.window).require_fixed_shape()[0]
+            bscans = self.cut().require_fixed_shape()[0]
         except ValueError as error:
             raise ValueError(f"data.window {error}") from error
         if self.bscans is not None:
             self.bscans.check_beside(self.window, bscans, self.manifest)
         self._check_recipe(bscans)
         self.selection()
-        if "://" in self.cache:
-            raise ValueError(f"data.cache ({self.cache}) must be a local folder, not a URL")
+        if "://" in self.kept or not self.kept_gb > 0:
+            raise ValueError(
+                f"data.kept ({self.kept}) must be a local folder, and data.kept_gb ({self.kept_gb})"
+                " above 0"
+            )
+        if "://" in self.cache and self.recipe:
+            raise ValueError(
+                f"data.recipe ({self.recipe}) reads the files of the data set; for a cache in a "
+                "bucket take data=cached data.labels=TABLE"
+            )
         check_flag_names(self.flags, "data.flags")
         check_annotations(self.annotations, "data.annotations")
         if not 0 <= self.max_bad_fraction <= 1:
@@ -143,6 +165,11 @@ class SourceConfig:
                 f"data.window={self.window} takes {window_bscans} B-scans, and {self.recipe} has "
                 "one at a time; take one such as 96x256"
             )
+
+    def cut(self) -> Window:
+        """What is cut out of each scan."""
+        window = find_window(self.window)
+        return replace(window, mirror_left=self.mirror_left, flattened=self.flatten)
 
     def selection(self) -> Selection:
         """Scans to take."""

@@ -20,7 +20,7 @@ from oct_io.errors import ScanError, TreeError
 from oct_io.records.opening import open_scan
 from oct_io.source import Looked, Report, look_at
 from oct_io.source_config import SourceConfig
-from oct_io.space.windows import WINDOWS, find_window
+from oct_io.space.windows import WINDOWS
 
 LOOKED_AT = 48
 """Scans whose headers are read; their medians settle a window."""
@@ -197,7 +197,7 @@ def sample_cache(
     """
     records = _spread([one for one in looked.records if one.refused is None], count)
     before = time.perf_counter()
-    wanted = replace(find_window(window), mirror_left=config.mirror_left)
+    wanted = replace(config, window=window).cut()
     build_cache(records, config.root, wanted, folder, jobs=1, tokens=looked.tokens)
     return Sampled(open_cache(folder), (time.perf_counter() - before) / len(records))
 

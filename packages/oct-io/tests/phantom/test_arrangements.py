@@ -2,13 +2,14 @@
 
 import csv
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from oct_io.phantom import SURFACES, Phantom, PhantomTree, draw_phantom, write_phantom_tree
 from oct_io.phantom.arrangements import (
     ARRANGEMENTS,
+    FOLDED,
     Mark,
     arrange,
     lay_marks,
@@ -17,7 +18,9 @@ from oct_io.phantom.arrangements import (
 )
 from oct_io.phantom.drawing import draw_phantom_with_truth
 from oct_io.phantom.grid import Grid
+from oct_io.phantom.retina import Anatomy, draw_retina
 from oct_io.phantom.scans import identify, list_scans
+from oct_io.phantom.structures import fold_retina
 from oct_io.phantom.tree import draw_participants
 
 NAMES = tuple(ARRANGEMENTS)
@@ -168,6 +171,74 @@ def test_one_eye_says_nothing_of_asymmetry_and_two_say_it_all():
     assert min(counts.values()) > 80  # of 100 expected
 
 
+def test_one_visit_says_nothing_of_progression_and_two_say_it_all():
+    people = draw_participants(replace(TREE, participants=400))
+    shown = [
+        tuple(dict(shown_by(one, ["progression"], "R", visit))["progression"] for visit in (0, 1))
+        for one in people
+    ]
+    ill = ["progression" in one.arranged for one in people]
+    assert [first != second for first, second in shown] == ill
+    for visit in (0, 1):
+        counts = Counter(zip(ill, (one[visit] for one in shown), strict=True))
+        assert min(counts.values()) > 80  # of 100 expected
+
+
+def test_a_second_visit_shows_the_same_eye_with_speckle_and_display_of_its_own(tmp_path):
+    tree = replace(TREE, participants=6, visits=2, eyes=("R",), gain_sd_db=1.0)
+    people = draw_participants(tree)
+    scans = list_scans(tree, people, people)
+    assert [one.row["visit"] for one in scans] == ["1", "2"] * 6
+    assert len({one.path for one in scans}) == 12
+    for first, second in zip(scans[::2], scans[1::2], strict=True):
+        assert first.person == second.person
+        assert first.spec.gain_db != second.spec.gain_db
+        one, two = (
+            draw_phantom_with_truth(scan.spec, scan.person.seed) for scan in (first, second)
+        )
+        np.testing.assert_array_equal(one[1].surfaces_um, two[1].surfaces_um)
+        assert (one[0].voxels != two[0].voxels).mean() > 0.5
+        turned = [
+            mark.sign != other.sign
+            for mark, other in zip(
+                one[1].marks["progression"], two[1].marks["progression"], strict=True
+            )
+        ]
+        assert set(turned) == {"progression" in first.person.arranged}
+
+
+def test_a_tree_of_one_visit_keeps_its_identity_and_its_columns():
+    people = draw_participants(TREE)
+    scan = list_scans(TREE, people, people)[0]
+    assert "visits" not in identify(TREE)["tree"]
+    assert "visit" not in scan.row
+
+
+def test_folds_of_ill_eyes_are_those_of_healthy_ones_with_the_bscans_in_the_opposite_order():
+    grid = Grid.of((9, 20, 30), (4.0, 1.0, 4.0), 1)
+    still = Anatomy(**{one.name: 0.0 for one in fields(Anatomy)})
+    flat = draw_retina(grid, still, 3, "R")
+    one, other = (
+        fold_retina(flat, 3, "R", other=which, effect=1.0).bruch_um - flat.bruch_um
+        for which in (False, True)
+    )
+    np.testing.assert_allclose(one, other[::-1], atol=1e-3)
+    assert 30 < np.abs(one).max() <= 50
+    assert np.abs(one - other).max() > 30
+
+
+def test_folds_lift_all_layers_alike_and_nothing_else():
+    spec = replace(SMALL, arranged={FOLDED: True})
+    plain, folded = (draw_phantom_with_truth(one, 1)[1] for one in (SMALL, spec))
+    change = folded.surfaces_um - plain.surfaces_um
+    np.testing.assert_allclose(change, np.broadcast_to(change[:1], change.shape), atol=0.01)
+    assert change.std() > 15
+    assert folded.marks == {}
+    null = replace(spec, effect=0.0)
+    bare = replace(SMALL, effect=0.0)
+    np.testing.assert_array_equal(draw_phantom(null, 1).voxels, draw_phantom(bare, 1).voxels)
+
+
 def test_the_table_says_what_the_eyes_are_drawn_with(tmp_path):
     write_phantom_tree(tmp_path, TREE)
     people = draw_participants(TREE)
@@ -203,6 +274,7 @@ def test_more_loss_of_light_darkens_what_lies_deep():
     [
         (lambda: PhantomTree(arrangements=("moved",)), r"phantom_tree\.arrangements \(\('moved'"),
         (lambda: PhantomTree(arrangements=("texture",) * 2), "different names of"),
+        (lambda: PhantomTree(visits=0), r"phantom_tree\.visits \(0\)"),
         (lambda: PhantomTree(gain_sd_db=-1), r"phantom_tree\.gain_sd_db \(-1\)"),
         (lambda: Phantom(arranged={"moved": True}), r"phantom\.arranged \{'moved': True\}"),
         (lambda: Phantom(roll_off_db_per_mm=float("nan")), r"roll_off_db_per_mm \(nan\)"),

@@ -44,3 +44,17 @@ def test_what_is_no_readout_is_refused(settings, said):
 def test_a_block_that_the_encoder_lacks_is_named():
     with pytest.raises(ValueError, match=r"readout\.blocks \(4\) must be below 4"):
         ReadoutConfig(blocks=["4"]).names(4)
+
+
+def test_cells_are_read_from_the_last_block_and_keep_what_is_where(encoder):
+    volumes = np.random.default_rng(0).integers(0, 255, (3, 4, 8, 8)).astype(np.uint8)
+    config = ReadoutConfig(blocks=["all"], pools=["mean", "cells"])
+    assert list(config.names(4)) == ["all/mean", "last/cells"]
+    found = read_out(
+        embed_volumes(encoder, volumes, layers=range(4), pools=config.pools), config, 4
+    )
+    with torch.no_grad():
+        tokens = encoder(torch.from_numpy(volumes)[:, None]).numpy()
+    assert np.allclose(found["last/cells"], tokens.reshape(3, -1)), "2 x 2 x 2 patches, one a cell"
+    moved = embed_volumes(encoder, volumes[:, ::-1].copy(), pools=["cells"])["cells"]
+    assert not np.allclose(found["last/cells"], moved, atol=1e-3)

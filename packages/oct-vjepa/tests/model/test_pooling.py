@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from oct_vjepa import POOLS, Encoder, EncoderConfig, embed_volumes, pool_tokens
-from oct_vjepa.model.pooling import FURTHER_POOLS, class_tokens_of, pooled_width
+from oct_vjepa.model.pooling import FURTHER_POOLS, class_tokens_of, pool_cells, pooled_width
 
 
 @pytest.mark.parametrize("pool", POOLS + FURTHER_POOLS)
@@ -48,3 +48,27 @@ def test_a_pool_asked_for_later_joins_the_features_on_disk(tmp_path):
     assert set(more) == {"min"}
     again = load_or_embed(encoder, [], **ask)  # no volumes: it must be on disk
     assert all(np.array_equal(first[pool], again[pool]) for pool in POOLS)
+
+
+@pytest.mark.parametrize("grid", [(4, 16, 8), (2, 8, 4), (6, 24, 12)])
+def test_cells_are_the_averages_of_a_coarse_grid(grid):
+    patches = torch.randn(2, *grid, 5)
+    wanted = torch.nn.functional.adaptive_avg_pool3d(patches.movedim(-1, 1), (2, 8, 4))
+    found = pool_cells(patches.reshape(2, -1, 5), grid)
+    torch.testing.assert_close(found, wanted.movedim(1, -1).reshape(2, -1))
+
+
+def test_cells_of_few_patches_are_the_patches_and_uneven_ones_hold_every_patch_once():
+    few = torch.randn(1, 1 * 3 * 2, 4)
+    assert torch.equal(pool_cells(few, (1, 3, 2)), few.reshape(1, -1))
+    uneven = pool_cells(torch.arange(9.0).reshape(1, 9, 1), (1, 9, 1))
+    assert uneven.tolist() == [[0.5, 2, 3, 4, 5, 6, 7, 8]]
+
+
+def test_cells_leave_out_class_tokens_and_refuse_another_grid():
+    tokens = torch.randn(1, 9, 4)
+    assert torch.equal(
+        pool_cells(tokens, (2, 2, 2), class_tokens=1), pool_cells(tokens[:, 1:], (2, 2, 2))
+    )
+    with pytest.raises(ValueError, match=r"9 tokens are not those of a grid of \(2, 2, 2\)"):
+        pool_cells(tokens, (2, 2, 2))

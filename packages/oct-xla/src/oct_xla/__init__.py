@@ -4,8 +4,8 @@ A few flat modules, no wings. `loop` has `fit`, which builds a `trainer`; it tak
 `learner` (an `objective` with its optimiser) on batches of the `feed`, saves through `checkpointer`
 and tells `metrics` and `sinks`. `runfolder`, `journal`, `store` and `checkpoint` are what is left
 on disk, `remote`, `mirror` and `lease` what becomes of it in a `bucket`, `identity` what makes two
-starts one run. `device` picks a `runtime`: `processes` for CPUs and CUDA, `xla` for TPUs. It knows
-no model and no scan.
+starts one run, `memory` what is done where it runs out. `device` picks a `runtime`: `processes` for
+CPUs and CUDA, `xla` for TPUs. It knows no model and no scan.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         FeedError,
         NonFiniteError,
         OctXlaError,
+        OutOfMemoryError,
         RunFolderError,
     )
     from oct_xla.feed import Feed
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "checkpoint": "read_checkpoint",
     "device": "pick_runtime",
-    "errors": "CheckpointError DeviceError FeedError NonFiniteError OctXlaError RunFolderError",
+    "errors": "CheckpointError DeviceError FeedError NonFiniteError OctXlaError OutOfMemoryError"
+    " RunFolderError",
     "feed": "Feed",
     "journal": "Journal Sink read_rows",
     "learner": "objective_tensors",
@@ -76,6 +78,7 @@ __all__ = [
     "NonFiniteError",
     "Objective",
     "OctXlaError",
+    "OutOfMemoryError",
     "RunFolder",
     "RunFolderError",
     "Runtime",

@@ -9,6 +9,11 @@ from oct_xla.errors import CheckpointError
 from oct_xla.files import write_atomically
 
 
+def is_url(place: object) -> bool:
+    """Whether a place lies in a bucket."""
+    return isinstance(place, str) and "://" in place
+
+
 class Bucket:
     """The files below a URL, by names relative to it. Each is written as a whole or not at all.
 

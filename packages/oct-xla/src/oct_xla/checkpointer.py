@@ -44,8 +44,8 @@ class RunState:
     row: dict[str, float] = field(default_factory=dict)
     """The last row of metrics."""
 
-    accumulate: int = 0
-    """Micro-batches that a lack of memory has led to; 0 where it has not."""
+    at_once: int = 0
+    """Samples that a device takes at once since memory ran out; 0 where it has not."""
 
     pending: bool = False
     """Whether the evaluation after `step` is not in `row` yet."""

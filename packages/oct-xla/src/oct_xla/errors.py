@@ -9,6 +9,19 @@ class DeviceError(OctXlaError):
     """A device that is not there, lacks its software, or ran out of memory."""
 
 
+class OutOfMemoryError(DeviceError):
+    """Memory ran out where the run cannot go on in this process.
+
+    Attributes:
+        again: whether the same start, made again, takes less and goes on from the newest
+            checkpoint; else one sample at a time was too much.
+    """
+
+    def __init__(self, text: str, *, again: bool) -> None:
+        super().__init__(text)
+        self.again = again
+
+
 class FeedError(OctXlaError):
     """A feed that cannot make the batches it was asked for, or a sample that failed."""
 

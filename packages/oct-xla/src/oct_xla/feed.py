@@ -30,7 +30,9 @@ class Feed:
         sample: makes sample `index` for `epoch`: a tensor, array, or nested tuple, NamedTuple or
             dict of them. With workers it must be picklable: a module-level function, a
             `functools.partial` of one, or an object with `__call__`. Augmentation draws from
-            `sample_seed(seed, epoch, index)`, never from a global generator.
+            `sample_seed(seed, epoch, index)`, never from a global generator. If it has a method
+            `ahead(keys)`, that is told the (index, epoch) of each micro-batch before its samples
+            are asked for, so that what lies far away is on its way together.
         length: number of samples.
         config: batch size, workers, seed.
 
@@ -137,6 +139,13 @@ class _Samples(Dataset[Any]):
 
     def __len__(self) -> int:
         return self.length
+
+    def __getitems__(self, keys: list[Key]) -> list[Any]:
+        """Samples of one micro-batch, which is how the loader asks."""
+        ahead = getattr(self.sample, "ahead", None)
+        if ahead is not None:
+            ahead(keys)
+        return [self[key] for key in keys]
 
     def __getitem__(self, key: Key) -> Any:
         index, epoch = key

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from oct_xla.errors import CheckpointError, DeviceError
+from oct_xla.errors import CheckpointError, DeviceError, FeedError
+from oct_xla.memory import out_of_memory
 from oct_xla.metrics import StepClock
 from oct_xla.objective import after_step, parameter_groups
 from oct_xla.order import sample_seed
@@ -20,6 +21,9 @@ from oct_xla.settings import LoopConfig
 from oct_xla.sharding import Piece
 
 _OBJECTIVE, _OPTIMIZER = "objective.", "optimizer."
+
+_LEFT = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""What gloo says where the process at the other end is gone."""
 
 
 class Step(NamedTuple):
@@ -37,7 +41,17 @@ class Step(NamedTuple):
 
 
 class TooLarge(Exception):
-    """A micro-batch does not fit in memory on some process; the step was not taken."""
+    """A micro-batch does not fit in memory.
+
+    Attributes:
+        everywhere: whether all processes were told and the step was not taken, so that it can be
+            tried again. Else this process is in the middle of it, others may wait for it, and only
+            a new start helps.
+    """
+
+    def __init__(self, *, everywhere: bool) -> None:
+        super().__init__()
+        self.everywhere = everywhere
 
 
 class Learner:
@@ -70,8 +84,7 @@ class Learner:
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.accumulate = config.accumulate
         self._names: list[str] | None = None  # of metrics, once all processes had the same
-        if runtime.name == "xla":
-            self._begin_moments()
+        self._begin_moments()
 
     def take(
         self, step: int, lr: float, feed: Iterator[Any], clock: StepClock, stop: StopRequest
@@ -82,8 +95,8 @@ class Learner:
         decision is made on reduced values, so all processes make the same.
 
         Raises:
-            TooLarge: if a smaller micro-batch may help; all processes are told alike.
-            DeviceError: if the device is out of memory where that cannot be tried.
+            TooLarge: if memory ran out.
+            DeviceError: if another process has ended.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -96,7 +109,7 @@ class Learner:
             clock.spent("wait", asked)
             if large:
                 self.optimizer.zero_grad(set_to_none=True)
-                raise TooLarge
+                raise TooLarge(everywhere=True)
             values["grad_norm"] = self._reduce_and_clip()
             asked = clock.now()
             numbers = self._means(values, everyone)
@@ -107,20 +120,31 @@ class Learner:
                 numbers |= after_step(self.objective, step, self.config.steps)
             self.optimizer.zero_grad(set_to_none=True)
             self.runtime.cut()
-        except RuntimeError as error:
-            raise _explained(error, self.accumulate) from error
+        except (RuntimeError, MemoryError, FeedError) as error:
+            if out_of_memory(error):
+                raise TooLarge(everywhere=False) from error
+            raise _explained(error) from error
         return Step(numbers, finite, stopping or (self.runtime.world == 1 and stop.requested))
 
     def _begin_moments(self) -> None:
-        """Make the moments that AdamW makes at its first step: cut as parameters are, no graph."""
+        """Make the moments that AdamW makes at its first step.
+
+        On XLA they are cut as parameters are, and cost no graph; elsewhere the first step then
+        takes as much memory as all later ones, and finds out before it has changed anything.
+        """
+        fused = self.optimizer.defaults["fused"]
         for parameter in self._parameters:
-            zeros = torch.zeros(parameter.shape)
             self.optimizer.state[parameter] = {
-                "step": torch.tensor(0.0),
-                "exp_avg": self.runtime.like(zeros, parameter),
-                "exp_avg_sq": self.runtime.like(zeros, parameter),
+                "step": torch.zeros((), device=parameter.device if fused else None),
+                "exp_avg": self._zeros(parameter),
+                "exp_avg_sq": self._zeros(parameter),
             }
         self.runtime.cut()
+
+    def _zeros(self, parameter: Tensor) -> Tensor:
+        if self.runtime.name == "xla":
+            return self.runtime.like(torch.zeros(parameter.shape), parameter)
+        return torch.zeros_like(parameter, memory_format=torch.preserve_format)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -141,10 +165,10 @@ class Learner:
         """Return the metrics, and whether memory ran out in an eager pass of this process alone."""
         try:
             return self._backward(step, feed, clock), False
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError, FeedError) as error:
             # Where a pass speaks with other processes, or is compiled, it cannot be left half-way.
             alone = self.runtime.name != "xla" and self.runtime.writers == 1
-            if not (alone and _out_of_memory(error)):
+            if not (alone and out_of_memory(error)):
                 raise
         if self.runtime.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -298,23 +322,11 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        sign in text
-        for sign in (
-            "RESOURCE_EXHAUSTED",
-            "out of memory",
-            "Out of memory",
-            "can't allocate memory",
-        )
-    )
-
-
-def _explained(error: RuntimeError, accumulate: int) -> Exception:
-    if _out_of_memory(error):
+def _explained(error: Exception) -> Exception:
+    """Return what to raise in place of an error of a collective that another process left."""
+    if any(sign in str(error) for sign in _LEFT):
         return DeviceError(
-            f"out of device memory: raise loop.accumulate from {accumulate} to {2 * accumulate}"
-            " (the batch and the result stay the same) and start again; it resumes"
+            "another process of this run has ended; its own last line says why, and the same"
+            " command goes on from the newest checkpoint"
         )
     return error

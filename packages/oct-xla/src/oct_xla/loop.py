@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from oct_xla.bucket import is_url
 from oct_xla.checkpointer import Checkpointer, RunState
 from oct_xla.device import pick_runtime
 from oct_xla.errors import CheckpointError, FeedError, RunFolderError
@@ -17,9 +18,10 @@ from oct_xla.files import check_local, lock_folder
 from oct_xla.identity import describe_run
 from oct_xla.journal import Journal, Sink, say
 from oct_xla.learner import Learner
+from oct_xla.memory import read_note
 from oct_xla.metrics import Metrics
 from oct_xla.preemption import StopRequest
-from oct_xla.remote import CHECKPOINTS, RemoteFolder, is_url
+from oct_xla.remote import CHECKPOINTS, RemoteFolder
 from oct_xla.runfolder import RunFolder
 from oct_xla.runtime import Runtime
 from oct_xla.settings import LoopConfig
@@ -30,6 +32,7 @@ from oct_xla.watchers import HangWatch, Profiler, stacks_on_signal
 from oct_xla.work import Work
 
 METRICS, PROFILE, LOCK = "metrics.jsonl", "profile", ".fit-lock"
+_NO_LIMIT = 2**31
 
 
 def fit(
@@ -76,7 +79,9 @@ def fit(
             process is writing it.
         FeedError: if the batch does not divide by the devices, or a sample fails.
         NonFiniteError: after `config.max_skipped` skipped steps in a row.
-        DeviceError: if the device is out of memory.
+        OutOfMemoryError: if memory runs out with one sample at a time, or where only a new start
+            helps: in the middle of a pass that is cut over processes, and on XLA.
+        DeviceError: if another process has ended.
         OctXlaError: if processes were given different runs.
     """
     runtime = runtime or pick_runtime()
@@ -95,6 +100,7 @@ def fit(
         found = checkpointer.find(busy)
         learner = Learner(objective, runtime, config, seed)
         run = checkpointer.restore(found, learner)
+        run.at_once = _at_once(run, path, runtime)
         place = remote.url if remote else str(path)
         told = _sinks(run, config, path, place, progress, sinks) if runtime.rank == 0 else []
         metrics = Metrics(told, seconds_before=run.seconds, runtime=runtime, work=work)
@@ -105,7 +111,7 @@ def fit(
             cuda=runtime.device.type == "cuda",
         )
         watch = HangWatch(config.hang_after_s, rank=runtime.rank)
-        trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler, watch)
+        trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler, watch, path)
         try:
             with stacks_on_signal(), StopRequest() as stop, watch:
                 result = trainer.train(learning_rate, evaluate, stop)
@@ -133,6 +139,13 @@ def _place(run_dir: Path | str | RunFolder | None) -> tuple[RemoteFolder | None,
         return None, None if run_dir is None else check_local(Path(run_dir))
     remote = RemoteFolder(str(run_dir))
     return remote, remote.path
+
+
+def _at_once(run: RunState, run_dir: Path | None, runtime: Runtime) -> int:
+    """Samples that a device may take at once, alike on all processes; 0 for no limit."""
+    known = [one for one in (run.at_once, int(read_note(run_dir).get("at_once", 0))) if one]
+    fewest = -runtime.agree(-min(known, default=_NO_LIMIT))[0]
+    return 0 if fewest == _NO_LIMIT else fewest
 
 
 @contextmanager

@@ -107,6 +107,14 @@ class Mixture:
                 f"sample {own} of {self.parts[part].name}: {type(error).__name__}: {reason}"
             ) from error
 
+    def ahead(self, keys: Sequence[tuple[int, int]]) -> None:
+        """Tell each data set that wants to know which of its samples will be asked for next."""
+        drawn = [self.draw(index, epoch) for index, epoch in keys]
+        for number, part in enumerate(self.parts):
+            ahead = getattr(part.sample, "ahead", None)
+            if ahead is not None:
+                ahead([(one.sample, one.epoch) for one in drawn if one.part == number])
+
     @property
     def facts(self) -> dict[str, Any]:
         """What makes two mixtures one, for `fit(identity=...)`."""

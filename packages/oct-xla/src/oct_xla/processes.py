@@ -89,7 +89,16 @@ class NativeRuntime:
         if self._distributed or "RANK" not in os.environ:
             return False
         # gloo stands beside NCCL for the agreements, which are host integers.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "cpu:gloo")
+        backends = "cpu:gloo,cuda:nccl" if kind == "cuda" else "cpu:gloo"
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        if again == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+            dist.init_process_group(backends)
+            return True
+        # torchrun has kept the store of its last start, in which the addresses of processes that
+        # are gone still stand. Several hosts count their starts apart, so one alone may do this.
+        store, rank, world = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+        own = dist.PrefixStore(f"start-{again}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backends, store=own, rank=rank, world_size=world)
         return True
 
     @staticmethod

@@ -18,11 +18,6 @@ _HERE = (OWN, WRITER, ".lock", ".fit-lock")
 """Files that belong to one side, and are never copied."""
 
 
-def is_url(place: object) -> bool:
-    """Whether a run folder lies in a bucket."""
-    return isinstance(place, str) and "://" in place
-
-
 def working_folder(url: str) -> Path:
     """Return where a run in a bucket is written on this machine; the same for one URL at each call.
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from oct_xla.bucket import is_url
 from oct_xla.errors import RunFolderError
 from oct_xla.files import check_local, lock_folder, read_json, write_atomically
 from oct_xla.identity import Change, differences, flatten
-from oct_xla.remote import CHECKPOINTS, RemoteFolder, is_url
+from oct_xla.remote import CHECKPOINTS, RemoteFolder
 from oct_xla.runtime import Runtime
 
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from oct_xla.checkpointer import Checkpointer, RunState
-from oct_xla.errors import DeviceError, NonFiniteError
+from oct_xla.errors import NonFiniteError, OutOfMemoryError
 from oct_xla.feed import Feed
 from oct_xla.journal import say
 from oct_xla.learner import Learner, TooLarge
+from oct_xla.memory import cut_batch, halved, write_note
 from oct_xla.metrics import Metrics
 from oct_xla.preemption import StopRequest
 from oct_xla.watchers import HangWatch, Profiler
@@ -45,10 +47,11 @@ class Trainer:
         run: RunState,
         profiler: Profiler,
         watch: HangWatch,
+        run_dir: Path | None,
     ) -> None:
         self.learner, self.feed, self.metrics = learner, feed, metrics
         self.checkpointer, self.run, self.profiler = checkpointer, run, profiler
-        self.watch = watch
+        self.watch, self.run_dir = watch, run_dir
         self.config, self.runtime = learner.config, learner.runtime
 
     def train(
@@ -57,7 +60,7 @@ class Trainer:
         """Take the steps that are left; see `fit`."""
         config, run, clock = self.config, self.run, self.metrics.clock
         learner, batch_size = self.learner, self.feed.config.batch_size
-        learner.accumulate = max(learner.accumulate, run.accumulate)
+        learner.accumulate = self._parts(run.at_once)
         batches = self._batches() if run.step < config.steps else iter(())
         learner.objective.train()
         first = run.step
@@ -69,8 +72,8 @@ class Trainer:
             try:
                 with self.profiler.step(run.step + 1):
                     taken = learner.take(run.step, lr, batches, clock, stop)
-            except TooLarge:
-                self._halve()
+            except TooLarge as large:
+                self._halve(large)
                 batches = self._batches()
                 continue
             self._count(taken.applied)
@@ -187,26 +190,44 @@ class Trainer:
             pinned=self.runtime.device.type == "cuda",
         )
 
-    def _halve(self) -> None:
+    def _parts(self, at_once: int) -> int:
+        """Micro-batches of a step, on this number of devices."""
+        samples = self.feed.config.batch_size // self.runtime.devices
+        return cut_batch(samples, self.config.accumulate, at_once)
+
+    def _halve(self, large: TooLarge) -> None:
         """Go on with micro-batches of half the size, or of one sample; the batch stays.
 
         Raises:
-            DeviceError: if they hold one sample already.
+            OutOfMemoryError: if they hold one sample already, or if only a new start helps.
         """
-        before, share = self.learner.accumulate, self.feed.config.batch_size // self.runtime.world
-        size = share // before
+        before, step = self.learner.accumulate, self.run.step + 1
+        size = self.feed.config.batch_size // self.runtime.devices // before
         if size == 1:
-            raise DeviceError(
-                "out of device memory with one sample at a time; take a smaller model or volume,"
-                " let it compute blocks again in the backward pass, or cut it with parallel=fsdp"
-            )
-        self.learner.accumulate = share // (size // 2 if size % 2 == 0 else 1)
-        self.run.accumulate = self.learner.accumulate
+            raise OutOfMemoryError(
+                f"step {step}: out of memory with one sample at a time; take a smaller model or"
+                " volume, let it compute blocks again in the backward pass, or cut it with"
+                " parallel=fsdp",
+                again=False,
+            ) from large
+        self.run.at_once = halved(size)
+        now = self._parts(self.run.at_once)
+        found = f"step {step}: out of memory with {size} samples at a time"
+        change = f"loop.accumulate {before} -> {now}, the batch stays"
+        if not large.everywhere:
+            self._leave(f"{found}, in the middle of it", change, large)
+        self.learner.accumulate = now
         if self.runtime.rank == 0:
-            say(
-                f"step {self.run.step + 1}: out of memory with {size} samples at a time; going on"
-                f" with loop.accumulate {before} -> {self.learner.accumulate}, the batch stays"
-            )
+            say(f"{found}; going on with {change}")
+
+    def _leave(self, found: str, change: str, large: TooLarge) -> None:
+        if self.run_dir is None:
+            raise OutOfMemoryError(f"{found}; start again with {change}", again=False) from large
+        write_note(self.run_dir, at_once=self.run.at_once)
+        raise OutOfMemoryError(
+            f"{found}; the same command goes on from the newest checkpoint with {change}",
+            again=True,
+        ) from large
 
     def _due(self, every: int) -> bool:
         step = self.run.step

@@ -17,7 +17,8 @@ SAME_RESULT = (
         "evaluation",
     ),
     *("weights", "predict", "model", "out", "compare", "allow_seen"),
-    *("data.root", "data.cache", "data.jobs", "data.storage", "data.label_columns"),
+    *("data.root", "data.cache", "data.kept", "data.kept_gb", "data.jobs", "data.storage"),
+    "data.label_columns",
 )
 """Settings that two entries of a leaderboard do not differ by: where things lie, who stands beside
 the encoder, and the encoder's place, for its fingerprint says more."""

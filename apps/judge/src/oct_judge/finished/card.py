@@ -65,6 +65,7 @@ def use(about: About) -> list[str]:
         f"Scores volumes of {' x '.join(map(str, about.shape))} voxels (B-scans, rows, columns), "
         f"cut out of scans as window `{window['name']}`"
         + (", left eyes mirrored" if window["mirror_left"] else "")
+        + (", flattened to the retina's surface" if window["flattened"] else "")
         + ". The fit has seen:",
         "",
         *(f"- {name}: {', '.join(values)}" for name, values in seen.items()),

@@ -98,16 +98,18 @@ def scans_of(
     given, data = {one.lstrip("+").partition("=")[0] for one in launch.given}, config.data
     wanted = dict(about.window)
     name, mirror = str(wanted["name"]), bool(wanted["mirror_left"])
+    flat = bool(wanted.get("flattened"))
     for key, own, theirs in (
         ("data.window", data.window, name),
         ("data.mirror_left", data.mirror_left, mirror),
+        ("data.flatten", data.flatten, flat),
         ("data.root", data.root, config.predict),
     ):
         if key in given and own != theirs:
             what = "predict=" if key == "data.root" else "the model's"
             raise Mistake(f"{key} ({own}) is not {what} ({theirs}); leave it out")
     try:
-        known = asdict(replace(find_window(name), mirror_left=mirror))
+        known = asdict(replace(find_window(name), mirror_left=mirror, flattened=flat))
     except ValueError as error:
         raise Mistake(f"the model's window {error}") from error
     if json.loads(json.dumps(known)) != wanted:
@@ -120,6 +122,7 @@ def scans_of(
         root=config.predict,
         window=name,
         mirror_left=mirror,
+        flatten=flat,
         cache=data.cache if "data.cache" in given else str(out / "cache"),
         phantom=None,
         labels="",

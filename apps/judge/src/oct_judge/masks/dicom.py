@@ -37,6 +37,9 @@ def write_dicom_masks(
     if config.bscans is not None:
         stages.say("segment.dicom: single images are no DICOM files; none is written")
         return []
+    if config.flatten:
+        stages.say("segment.dicom: masks of flattened scans are not put back; none is written")
+        return []
     listing = list_scans(config.root, manifest=config.manifest or None, jobs=config.jobs)
     paths = {record.key: record.path for record in listing.records if not record.member}
     written, others = [], 0

@@ -58,7 +58,13 @@ def evaluate_masks(
         except Stopped as stopped:
             print(stopped)
             return EXIT_STOPPED
-        touches = touch(Path(config.features).parent, study.fingerprint(), launch.settings)
+        touches = touch(
+            Path(config.features).parent,
+            study.fingerprint(),
+            config,
+            encoder=family.fingerprint(),
+            volumes=source.volumes.fingerprint,
+        )
         found = FoundMasks(config=config, study=study, drawings=drawings, few=few, touches=touches)
         document = describe_masks(found, stages)
         files = write_masks(folder.path, found, document)

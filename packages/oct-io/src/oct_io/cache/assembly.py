@@ -22,16 +22,26 @@ from oct_io.cache.table import ENTRIES, EntryWriter, map_entries
 from oct_io.errors import TreeError
 from oct_io.quarantine import QUARANTINE, Refusal, write_quarantine
 from oct_io.saving import sync
+from oct_io.storage.files import join
 
 
 def assemble(
-    plan: Plan, folder: PartFolder, building: Path, *, parts_per_shard: int, inputs: str
+    plan: Plan,
+    folder: PartFolder,
+    building: Path,
+    *,
+    parts_per_shard: int,
+    inputs: str,
+    bucket: str = "",
 ) -> CacheIndex:
     """Write the cache that the parts in `folder` add up to into `building`, and sync it to disk.
 
     Where a shard is one part of a local folder it becomes that shard by a second name for the same
     file, so that a cache larger than half of the disk can be finished. Entries are written as they
     come: of any number of them, a few thousand are held at a time.
+
+    With `bucket`, the URL of a folder in the bucket of the parts, each part becomes a shard there,
+    copied by the store itself, and `building` gets the rest of the cache.
 
     Raises:
         TreeError: a part has gone.
@@ -47,11 +57,12 @@ def assemble(
         for first in range(0, len(numbers), parts_per_shard):
             chosen = numbers[first : first + parts_per_shard]
             parts = [_whole_part(plan, folder, number) for number in chosen]
-            _write_shard(folder, chosen, building / shard_name(len(shards)), "u8")
+            place = bucket or building
+            _write_shard(folder, chosen, place, shard_name(len(shards)), "u8")
             begins = list(accumulate((part.annotation_bytes for part in parts), initial=0))
             if begins[-1]:
                 some = [n for n, part in zip(chosen, parts, strict=True) if part.annotation_bytes]
-                _write_shard(folder, some, building / annotation_name(len(shards)), "ann")
+                _write_shard(folder, some, place, annotation_name(len(shards)), "ann")
             annotated.append(begins[-1])
             held = [
                 (entry, begin)
@@ -93,8 +104,15 @@ def _whole_part(plan: Plan, folder: PartFolder, number: int) -> Part:
     return part
 
 
-def _write_shard(folder: PartFolder, numbers: Sequence[int], shard: Path, ending: str) -> None:
-    """Join the files of one ending that some parts have."""
+def _write_shard(
+    folder: PartFolder, numbers: Sequence[int], place: Path | str, name: str, ending: str
+) -> None:
+    """Join the files of one ending that some parts have; in a bucket, the one file of one part."""
+    if isinstance(place, str):
+        (number,) = numbers
+        folder.copy(number, ending, join(place, name))
+        return
+    shard = place / name
     only = folder.local_content(numbers[0], ending) if len(numbers) == 1 else None
     if only is not None:
         with suppress(OSError):  # another file system, or one without second names

@@ -17,12 +17,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from oct_io.cache.assembly import assemble
+from oct_io.cache.bucket import fetch_index
 from oct_io.cache.decoding import NO_GUARD
 from oct_io.cache.index import INDEX, CacheIndex, find_spoilt_shard, read_index, write_index
 from oct_io.cache.making import MakeParts, Progress, Tally, find_missing, make_here
 from oct_io.cache.parts import MAX_PART_SCANS, PartFolder, Plan
+from oct_io.cache.publishing import OTHER, claim, seal
 from oct_io.cache.reuse import Kept
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import TreeError
@@ -30,7 +33,7 @@ from oct_io.quarantine import QUARANTINE, TooManyBadError, read_quarantine, was_
 from oct_io.records.opening import check_annotations, find_companion
 from oct_io.saving import sync
 from oct_io.space.resample import Window
-from oct_io.storage.files import change_tokens
+from oct_io.storage.files import change_tokens, join, redact
 
 SHARD_BYTES = 64 << 20
 SIDECAR = (".json",)
@@ -62,11 +65,15 @@ def build_cache(
     Two builds of one cache wait for each other. The result depends neither on `jobs`, nor on who
     makes the parts, nor on how often the build was killed.
 
+    With `out` in a bucket, the parts lie there as well and become its shards: of this machine's
+    disk it takes the table of entries alone. Such a cache is built once and never replaced.
+
     Args:
         records: as from `read_manifest(root)`, or some of them.
         root: what the records' paths are relative to.
         window: what to cut out, and how finely to sample it.
-        out: local folder; created, or replaced if it holds a cache of something else.
+        out: local folder; created, or replaced if it holds a cache of something else. Or the URL
+            of a folder in a bucket, for this cache alone.
         jobs: processes that decode; 0 for one a CPU.
         progress: called after each scan, and once for all that were done before.
         max_bad_fraction: share of refused scans above which the data set itself is at fault.
@@ -86,7 +93,25 @@ def build_cache(
     folder, wanted = Path(out), check_annotations(annotations, "annotations")
     records = [_without_others(record, wanted) for record in records]
     if not records:
-        raise TreeError(f"{folder}: no scans to cache")
+        raise TreeError(f"{out}: no scans to cache")
+    per_shard = max(1, shard_bytes // math.prod(window.require_fixed_shape()))
+    tally = Tally(len(records), progress, max_bad_fraction)
+
+    def plan_of(sources: tuple[str, ...], parts: str) -> Plan:
+        return Plan(
+            records=tuple(records),
+            sources=sources,
+            root=str(root),
+            window=window,
+            part_scans=min(per_shard, MAX_PART_SCANS),
+            parts=parts,
+            again=tuple(sorted(again)),
+            annotations=wanted,
+        )
+
+    if "://" in str(out):
+        plan = plan_of(_hash_sources(records, root, tokens), join(out, "parts"))
+        return _build_in_bucket(plan, str(out), tally, jobs, make_parts)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         building = folder.with_name(f".{folder.name}.building")
@@ -104,23 +129,46 @@ def build_cache(
             PartFolder(where).remove()
             _put_in_place(building, folder)
             return ready
-        per_shard = max(1, shard_bytes // math.prod(window.require_fixed_shape()))
-        plan = Plan(
-            records=tuple(records),
-            sources=sources,
-            root=str(root),
-            window=window,
-            part_scans=min(per_shard, MAX_PART_SCANS),
-            parts=where,
-            again=tuple(sorted(again)),
-            annotations=wanted,
-        )
-        tally = Tally(len(records), progress, max_bad_fraction)
+        plan = plan_of(sources, where)
         place = _make(plan, building, Kept(folder, old, plan), tally, jobs, make_parts)
         each = per_shard // plan.part_scans
         index = assemble(plan, place, building, parts_per_shard=each, inputs=inputs)
         place.remove()
         _put_in_place(building, folder)
+        return index
+
+
+def _build_in_bucket(
+    plan: Plan, url: str, tally: Tally, jobs: int, make_parts: MakeParts | None
+) -> CacheIndex:
+    """Make the parts in the bucket, let each become a shard there, and the index come last.
+
+    Raises:
+        TreeError: another cache lies there, or a part of one.
+    """
+    inputs = _hash_all(plan.window, sorted(plan.sources), plan.annotations)
+    with TemporaryDirectory() as name:
+        building = Path(name)
+        there = fetch_index(url, building)
+        if there is not None:
+            if there.inputs != inputs:
+                raise TreeError(f"{redact(url)}: {OTHER}")
+            return there
+        place = PartFolder(plan.parts)
+        place.start(plan)
+        try:
+            missing = find_missing(plan, place, tally.see)
+            if make_parts is not None:
+                make_parts(plan, missing, tally.see)
+            else:
+                make_here(plan, missing, tally.see, kept=Kept(building, None, plan), jobs=jobs)
+        except TooManyBadError:
+            place.remove()
+            raise
+        claim(url, {"inputs": inputs, "part_scans": plan.part_scans})
+        index = assemble(plan, place, building, parts_per_shard=1, inputs=inputs, bucket=url)
+        seal(url, building)
+        place.remove()
         return index
 
 

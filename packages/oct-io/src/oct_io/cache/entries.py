@@ -108,6 +108,15 @@ def entry_from_row(row: dict[str, Any]) -> CacheEntry:
     return entry_from_tree(row)
 
 
+class Record(NamedTuple):
+    """Where a record lies, and what its bytes are."""
+
+    number: int  # among all records of the cache
+    shard: int
+    slot: int
+    sha256: bytes
+
+
 class Coded(NamedTuple):
     """A column of words: which word each record has."""
 
@@ -254,6 +263,16 @@ class Entries(Sequence[CacheEntry]):
             self._places = self._whole_numbers("shard"), self._whole_numbers("slot")
         row = self._row(number)
         return int(self._places[0][row]), int(self._places[1][row])
+
+    def record(self, number: int) -> Record:
+        """Where the record of an entry lies, and its hash.
+
+        Raises:
+            IndexError: there is no such entry.
+        """
+        shard, slot = self.place(number)
+        row = self._row(number)
+        return Record(row, shard, slot, self.table.column("sha256")[row].as_py())
 
     def _whole_numbers(self, name: str) -> NDArray[np.int32]:
         parts = [_as_array(part, np.int32) for part in self.table.column(name).chunks]

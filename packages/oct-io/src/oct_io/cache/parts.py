@@ -27,7 +27,14 @@ from oct_io.errors import TreeError
 from oct_io.quarantine import Refusal, refuse, was_outage
 from oct_io.space.resample import Window
 from oct_io.storage.buckets import open_filesystem, redact, schemes_of
-from oct_io.storage.files import file_size, join, read_if_there, remove_folder, write_bytes
+from oct_io.storage.files import (
+    copy_file,
+    file_size,
+    join,
+    read_if_there,
+    remove_folder,
+    write_bytes,
+)
 
 PLAN = "plan.txt"
 GONE = "a part of the cache has gone while it was built; build it again"
@@ -172,6 +179,10 @@ class PartFolder:
     def local_content(self, number: int, ending: str) -> Path | None:
         """File of a part's voxels or annotations; None in a bucket."""
         return Path(self.path, f"{_name(number)}.{ending}") if self.local else None
+
+    def copy(self, number: int, ending: str, url: str) -> None:
+        """Let voxels or annotations of a part lie at `url` of the same bucket, too."""
+        copy_file(join(self.url, f"{_name(number)}.{ending}"), url)
 
     def begin(self, number: int) -> bool:
         """Note that a part is begun; true if that had been noted before, and nothing came of it."""

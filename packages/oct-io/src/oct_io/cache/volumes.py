@@ -1,4 +1,7 @@
-"""Reading a cache: resampled volumes by number, each one read of a file of raw voxels."""
+"""Reading a cache: resampled volumes by number, each one read of a file of raw voxels.
+
+Of a cache in a bucket, `oct_io.cache.bucket` fetches them.
+"""
 
 import hashlib
 import os
@@ -13,6 +16,7 @@ from numpy.typing import NDArray
 
 from oct_io.boundaries import in_depth
 from oct_io.cache.annotations import Layout, all_classes, renumber, split_layers
+from oct_io.cache.bucket import BucketShards, open_in_bucket
 from oct_io.cache.entries import CacheEntry, Entries
 from oct_io.cache.index import (
     CacheIndex,
@@ -27,20 +31,36 @@ from oct_io.errors import ScanError, TreeError
 from oct_io.quarantine import QUARANTINE, Refusal, read_quarantine
 from oct_io.space.layers import layers_to_mask
 from oct_io.space.resample import Window
+from oct_io.storage.kept_records import fill
 from oct_io.volume import UNLABELLED, Spacing
 
 OPEN_FILES = 64  # of one process; a cache of a hundred thousand scans has thousands of shards
-
-FIRST_STEP = 16 << 10
+READ_AHEAD = 16  # volumes of a bucket that are on their way while one is looked at
 NOTHING = hashlib.sha256(b"").hexdigest()
 
 
-def open_cache(path: str | Path) -> "CachedVolumes":
-    """Open the cache that `build_cache` wrote to the folder `path`; no voxel is read yet.
+def open_cache(
+    path: str | Path, *, kept: str | Path = "", kept_gb: float = 100.0
+) -> "CachedVolumes":
+    """Open the cache that `build_cache` wrote to `path`; no voxel is read yet.
+
+    Args:
+        path: folder, or URL of a cache in a bucket.
+        kept: of a cache in a bucket, the local folder for its index and for as many of its volumes
+            as fit; for one cache at a time.
+        kept_gb: size that this folder stays below, in 10^9 bytes.
 
     Raises:
-        TreeError: no cache there, or a shard that is missing or not as long as the index says.
+        TreeError: no cache there, or a shard that is missing or not as long as the index says;
+            of one in a bucket, no room for its index.
     """
+    if "://" in str(path):
+        if not kept:
+            raise TreeError(
+                "data.kept is not set: a cache in a bucket needs a local folder for its index, and "
+                "for as many of its volumes as data.kept_gb allows"
+            )
+        return CachedVolumes(*open_in_bucket(str(path), kept, kept_gb))
     folder = Path(path)
     index = read_index(folder)
     spoilt = find_spoilt_shard(folder, index)
@@ -68,20 +88,9 @@ class _ShardFile:
             raise self._too_short()
 
     def read_into(self, volume: NDArray[np.uint8], start: int) -> None:
-        """Fill `volume` with the bytes from `start` on.
-
-        Each step is twice as long as the one before. Linux takes that for reading on: it fetches
-        ahead and fills its cache in large pages, which are copied twice as fast the next time. One
-        call for all of a volume looks like a jump to it, and it does neither.
-        """
-        wanted = volume.data.cast("B")
-        done, step = 0, FIRST_STEP
-        while done < len(wanted):
-            got = os.preadv(self.handle, [wanted[done : done + step]], start + done)
-            if got == 0:
-                raise self._too_short()
-            done += got
-            step *= 2
+        """Fill `volume` with the bytes from `start` on."""
+        if not fill(self.handle, volume.data.cast("B"), start):
+            raise self._too_short()
 
     def _too_short(self) -> ScanError:
         return ScanError(str(self.path), "fetch", "the shard is missing or too short; build again")
@@ -99,12 +108,13 @@ class CachedVolumes:
     and the index is mapped there, as it is here.
 
     Attributes:
-        folder: where the cache lies.
+        folder: where the cache lies; of one in a bucket, where its index is kept.
         index: entries and statistics; `entries[i]` describes `volumes[i]`.
+        shards: what fetches the volumes of a cache in a bucket; None for one on a disk.
     """
 
-    def __init__(self, folder: Path, index: CacheIndex) -> None:
-        self.folder, self.index = folder, index
+    def __init__(self, folder: Path, index: CacheIndex, shards: BucketShards | None = None) -> None:
+        self.folder, self.index, self.shards = folder, index, shards
         self._files: dict[str, _ShardFile] = {}
         self._classes: tuple[str, ...] | None = None
 
@@ -112,6 +122,8 @@ class CachedVolumes:
         return len(self.index.entries)
 
     def __getitem__(self, number: int) -> NDArray[np.uint8]:
+        if self.shards is not None:
+            return self.shards.volume(self.entries.record(number)).reshape(self.shape)
         shard, slot = self.index.entries.place(number)
         volume = np.empty(self.shape, dtype=np.uint8)
         size = self.index.shards[shard] * self.index.record_bytes
@@ -119,7 +131,21 @@ class CachedVolumes:
         return volume
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        return (self[number] for number in range(len(self)))
+        return self.each(range(len(self)))
+
+    def ahead(self, numbers: Iterable[int]) -> None:
+        """Say which volumes will be asked for next: those of a bucket are fetched meanwhile.
+
+        What was said before and not asked for is forgotten.
+        """
+        if self.shards is not None:
+            self.shards.ahead(map(self.entries.record, numbers))
+
+    def each(self, numbers: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        """The volumes with these numbers, one after the other, read ahead from a bucket."""
+        for place, number in enumerate(numbers):
+            self.ahead(numbers[place : place + READ_AHEAD])
+            yield self[number]
 
     def mask(self, number: int) -> NDArray[np.uint8]:
         """Classes of the voxels of `volumes[number]`, (Z, Y, X), as places in `mask_classes`.
@@ -159,6 +185,10 @@ class CachedVolumes:
         """Bytes of an entry's annotations, from one on."""
         assert entry.annotation_at is not None  # who has names has bytes
         whole = Layout.of(self.shape).size(entry)
+        if self.shards is not None:
+            sha256 = entry.annotation_sha256
+            found = self.shards.annotations(entry.shard, entry.annotation_at, whole, sha256)
+            return np.frombuffer(found, np.uint8)[start:][:length].copy()
         content = np.empty(whole - start if length is None else length, np.uint8)
         size = self.index.annotation_bytes[entry.shard]
         file = self._file(annotation_name(entry.shard), size)
@@ -178,7 +208,7 @@ class CachedVolumes:
     def __getstate__(self) -> dict[str, Any]:
         entries = self.index.entries
         state = {"folder": self.folder, "numbers": entries.numbers, "digest": entries.digest}
-        return state | {"fingerprint": self.fingerprint}
+        return state | {"fingerprint": self.fingerprint, "shards": self.shards}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         folder, numbers, fingerprint = state["folder"], state["numbers"], state["fingerprint"]
@@ -188,7 +218,8 @@ class CachedVolumes:
         if numbers is not None:
             entries = index.entries.take(numbers)
             index = replace(index, entries=entries, fingerprint=fingerprint)
-        self.folder, self.index, self._files, self._classes = folder, index, {}, None
+        self.folder, self.index, self.shards = folder, index, state["shards"]
+        self._files, self._classes = {}, None
 
     @property
     def entries(self) -> Entries:
@@ -271,7 +302,8 @@ class CachedVolumes:
             which = [number for number, entry in enumerate(self.entries) if which(entry)]
         chosen = self.entries.take(which)
         name = fingerprint(self.window, chosen.hashes(), self.index.annotations)
-        return CachedVolumes(self.folder, replace(self.index, entries=chosen, fingerprint=name))
+        index = replace(self.index, entries=chosen, fingerprint=name)
+        return CachedVolumes(self.folder, index, self.shards)
 
     def verify(self) -> None:
         """Read every volume and compare it with its hash, and the table of entries with its own.
@@ -284,6 +316,7 @@ class CachedVolumes:
             reason = "it is not what was written; build the cache again"
             raise ScanError(str(table), "content", reason)
         for number, entry in enumerate(self.entries):
+            self.ahead(range(number, min(number + READ_AHEAD, len(self))))
             for name, content, digest in (
                 (shard_name(entry.shard), self[number].tobytes(), entry.sha256),
                 (

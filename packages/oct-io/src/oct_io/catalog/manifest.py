@@ -116,7 +116,8 @@ def list_scans(
     tokens = None
     if not found:
         tokens = list_tokens(base)
-        scans = list_folder(base, tokens, cache=cache, jobs=jobs, progress=progress)
+        kept = None if "://" in str(cache) else cache  # headers are kept on disks alone
+        scans = list_folder(base, tokens, cache=kept, jobs=jobs, progress=progress)
         records = [record for record, _ in scans]
     if not records:
         looked = (

@@ -1,7 +1,6 @@
 """`oct-io cache ROOT OUT`: decode and resample once."""
 
 import argparse
-from pathlib import Path
 
 from oct_io.cache.build import build_cache
 from oct_io.catalog.manifest import list_scans
@@ -15,7 +14,7 @@ def add(commands: Commands) -> None:
     """Describe the arguments."""
     command = add_command(commands, "cache", _run)
     command.add_argument("root", metavar="ROOT")
-    command.add_argument("out", type=Path, metavar="OUT")
+    command.add_argument("out", metavar="OUT", help="folder, or a URL in a bucket")
     command.add_argument("--window", choices=sorted(WINDOWS), default="macula6")
     command.add_argument("--jobs", type=int, default=0, help="processes; 0 for one a CPU")
     command.add_argument(

@@ -18,6 +18,7 @@ SAME_NAME = (
         "gain_sd_db",
         "roll_off_sd_db_per_mm",
         "devices_per_participant",
+        "visits",
     ),
 )
 """Options that set the field of `PhantomTree` of their name."""
@@ -39,6 +40,7 @@ def add(commands: Commands) -> None:
         "--vendors", action="store_true", help="every protocol of AI-READI for each participant"
     )
     command.add_argument("--devices-per-participant", type=int, help="scans of each eye")
+    command.add_argument("--visits", type=int, help="of each eye; two show `progression`")
     command.add_argument("--scale", type=float, help="share of the true number of voxels per axis")
     command.add_argument("--bits", type=int, choices=(8, 16))
     command.add_argument("--codec", metavar="NAME,NAME", help="scans take turns; `all` for all")
@@ -86,7 +88,7 @@ def _run(options: argparse.Namespace) -> None:
 def _fields(options: argparse.Namespace) -> dict[str, Any]:
     """Fields of `PhantomTree` that the options set."""
     from oct_io.dicom.encoding import CODECS
-    from oct_io.phantom.arrangements import ARRANGEMENTS
+    from oct_io.phantom.arrangements import ORDERS
     from oct_io.phantom.scanners import SCANNERS
 
     found = {name: getattr(options, name) for name in SAME_NAME if getattr(options, name)}
@@ -103,8 +105,7 @@ def _fields(options: argparse.Namespace) -> dict[str, Any]:
         names = [name for name in CODECS if name != "jpeg"]  # those that lose nothing
         found["codecs"] = tuple(names if options.codec == "all" else options.codec.split(","))
     if options.arrangements:
-        known = tuple(ARRANGEMENTS)
-        asked = known if options.arrangements == "all" else options.arrangements.split(",")
+        asked = ORDERS if options.arrangements == "all" else options.arrangements.split(",")
         found["arrangements"] = tuple(asked)
     for text in options.confounder:
         name, _, share = text.partition("=")

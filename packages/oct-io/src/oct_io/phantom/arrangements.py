@@ -88,6 +88,16 @@ ARRANGEMENTS = {
         bare_mm=0.0,
         contrast_db=5.0,
     ),
+    "progression": Arrangement(
+        top="choroid",
+        bottom="sclera",
+        depth_um=75.0,
+        half_mm=(0.5, 0.32),
+        pitch_mm=(1.2, 0.85),
+        share=0.6,
+        bare_mm=0.0,
+        contrast_db=5.0,
+    ),
 }
 """By label. What a layman would see in the B-scans of an ill eye:
 
@@ -100,7 +110,17 @@ ARRANGEMENTS = {
 - `asymmetry`: beneath the pigment epithelium, the blotches of one eye have bright hearts and those
   of the other dark ones. In healthy participants both eyes have the same, bright or dark: one eye
   alone says nothing of the label, and neither does a mean over both.
+- `progression`: in the same depth, blotches that had bright hearts at one visit have dark ones at
+  the next, or the other way round. In healthy eyes they stay as they were: one visit alone says
+  nothing. With one visit (`PhantomTree.visits`) the label is not there to be seen.
 """
+
+
+FOLDED = "folded"
+"""Another order without marks: `structures.fold_retina`. Folds of the whole retina run down towards
+the nose in ill eyes, up towards it in healthy ones: the same B-scans, in the opposite order."""
+ORDERS = (*ARRANGEMENTS, FOLDED)
+"""Every label that is only an order of parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,14 +269,20 @@ def arrange(
     ]
 
 
-def shown_by(person: Person, names: Iterable[str], laterality: str) -> Iterator[tuple[str, bool]]:
-    """Each of `names`, and whether this eye's marks are laid in the other way.
+def shown_by(
+    person: Person, names: Iterable[str], laterality: str, visit: int = 0
+) -> Iterator[tuple[str, bool]]:
+    """Each of `names`, and whether this eye's marks are laid in the other way at a visit, from 0.
 
-    Of `asymmetry` the right eye is laid by chance, and the left one likewise or not.
+    Of `asymmetry` the right eye is laid by chance, and the left one likewise or not; of
+    `progression` each eye is at the first visit, and at later ones likewise or not.
     """
     for name in names:
         other = name in person.arranged
         if name == "asymmetry":
             chance = bool(stream(person.seed, "asymmetry").integers(2))
             other = chance != (other and laterality == "L")
+        elif name == "progression":
+            chance = bool(stream(person.seed, "progression", laterality).integers(2))
+            other = chance != (other and visit > 0)
         yield name, other

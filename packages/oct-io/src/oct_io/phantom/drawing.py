@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.dicom.layout import CIRCLE_RADIUS_MM
-from oct_io.phantom.arrangements import ARRANGEMENTS, Mark, lay_marks, paint_marks
+from oct_io.phantom.arrangements import FOLDED, ORDERS, Mark, lay_marks, paint_marks
 from oct_io.phantom.devices import Device, decibels, form_image, three_counts, three_sizes
 from oct_io.phantom.grid import Array, Grid, smooth_noise, stream
 from oct_io.phantom.lesions import (
@@ -20,7 +20,7 @@ from oct_io.phantom.lesions import (
 )
 from oct_io.phantom.retina import LAYERS, SURFACES, Anatomy, Retina, draw_retina, stack_surfaces
 from oct_io.phantom.scanners import find_device, fit_anatomy, is_disc, protocol_of
-from oct_io.phantom.structures import carve_disc, disc_grid, draw_vessels, radial_grid
+from oct_io.phantom.structures import carve_disc, disc_grid, draw_vessels, fold_retina, radial_grid
 from oct_io.threads import one_thread
 from oct_io.volume import OctVolume, Pattern, Spacing
 
@@ -48,7 +48,7 @@ class Phantom:
     """Thinning of nerve fibre, ganglion cell and inner plexiform layers."""
 
     arranged: dict[str, bool] = field(default_factory=dict)
-    """Marks of `arrangements.ARRANGEMENTS` to draw, and whether they are laid as in an ill eye."""
+    """What of `arrangements.ORDERS` to draw, and whether it is laid as in an ill eye."""
 
     study_group: int = 0
     """0 to 3: thinning by a few micrometres, and more hyper-reflective foci."""
@@ -99,8 +99,8 @@ class Phantom:
         for name in ("gain_db", "roll_off_db_per_mm"):
             if not np.isfinite(getattr(self, name)):
                 raise ValueError(f"phantom.{name} ({getattr(self, name)}) must be a number")
-        if not set(self.arranged) <= set(ARRANGEMENTS):
-            raise ValueError(f"phantom.arranged {self.arranged} must name {tuple(ARRANGEMENTS)}")
+        if not set(self.arranged) <= set(ORDERS):
+            raise ValueError(f"phantom.arranged {self.arranged} must name {ORDERS}")
         if self.shape is not None:
             self.shape = three_counts("phantom.shape", self.shape)
         if self.extent_mm is not None:
@@ -216,6 +216,8 @@ def _backscatter(
     retina = draw_retina(grid, anatomy, seed, spec.laterality)
     if is_disc(protocol):
         retina = carve_disc(retina, seed, spec.laterality)
+    if (other := spec.arranged.get(FOLDED)) is not None:
+        retina = fold_retina(retina, seed, spec.laterality, other=other, effect=spec.effect)
     thickness = thin_layers(
         retina, thin=spec.thin, study_group=spec.study_group, effect=spec.effect
     )
@@ -237,6 +239,7 @@ def _backscatter(
     marks = {
         name: lay_marks(name, seed, spec.laterality, other=other)
         for name, other in spec.arranged.items()
+        if name != FOLDED
     }
     fovea_mm = (
         float(grid.bscan_mm[0, 0] - retina.bscan_mm[0, 0]),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 
 from oct_io.dicom.encoding import OFFSET_TABLES
 from oct_io.dicom.layout import FileStyle
@@ -36,6 +37,7 @@ class Scan:
     style: FileStyle
     shared_groups: bool
     annotated: bool = False
+    dated: bool = False  # whether the manifest tells the visit
 
     @property
     def path(self) -> str:
@@ -58,6 +60,8 @@ class Scan:
             uids=(sop_instance_uid(self.uid_seed), localizer_uid(self.uid_seed)),
             path=self.path,
         )
+        if self.dated:
+            row["visit"] = str(self.spec.acquisition + 1)
         if self.annotated:
             row |= {"mask": f"/{self.mask_path}", "layers": f"/{self.layers_path}"}
         return row
@@ -99,16 +103,25 @@ def list_scans(tree: PhantomTree, people: Sequence[Person], drawn: Sequence[Pers
     for index, person in enumerate(drawn):
         for turn in range(tree.devices_per_participant):
             device = tree.devices[(first[index] + turn) % len(tree.devices)]
-            for eye in tree.eyes:
-                spec = _phantom(tree, person, device, eye)
+            for eye, visit in product(tree.eyes, range(tree.visits)):
+                spec = _phantom(tree, person, device, eye, visit)
                 style, shared = _style(tree, spec, len(scans))
-                key = f"{tree_key} {person.id} {device} {eye}"
-                scans.append(Scan(person, spec, key, style, shared, tree.annotations))
+                key = f"{tree_key} {person.id} {device} {eye}{_later(visit)}"
+                several = tree.visits > 1
+                scans.append(Scan(person, spec, key, style, shared, tree.annotations, several))
     return scans
 
 
-def _phantom(tree: PhantomTree, person: Person, device: str, laterality: str) -> Phantom:
-    scan, gain_sd, loss_sd = f"{device} {laterality}", tree.gain_sd_db, tree.roll_off_sd_db_per_mm
+def _later(visit: int) -> str:
+    """What tells a visit apart in keys: nothing of the first, as before there were more."""
+    return f" visit {visit}" if visit else ""
+
+
+def _phantom(
+    tree: PhantomTree, person: Person, device: str, laterality: str, visit: int
+) -> Phantom:
+    scan = f"{device} {laterality}{_later(visit)}"
+    gain_sd, loss_sd = tree.gain_sd_db, tree.roll_off_sd_db_per_mm
     return Phantom(
         device=device,
         laterality=laterality,
@@ -123,7 +136,8 @@ def _phantom(tree: PhantomTree, person: Person, device: str, laterality: str) ->
         gain_db=site_gain_db(person, tree.site_gain_db)
         + scan_nuisance(person.seed, scan, gain_sd, "gain"),
         roll_off_db_per_mm=scan_nuisance(person.seed, scan, loss_sd, "roll-off"),
-        arranged=dict(shown_by(person, tree.arrangements, laterality)),
+        arranged=dict(shown_by(person, tree.arrangements, laterality, visit)),
+        acquisition=visit,
         bits=tree.bits,
         participant_id=person.id,
     )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from oct_io.dicom.encoding import check_codec
-from oct_io.phantom.arrangements import ARRANGEMENTS
+from oct_io.phantom.arrangements import ORDERS
 from oct_io.phantom.drawing import Phantom
 from oct_io.phantom.nuisance import LABELS
 from oct_io.phantom.scanners import find_device
@@ -34,7 +34,7 @@ class PhantomTree:
     """Share of participants with each lesion; the three are drawn independently."""
 
     arrangements: tuple[str, ...] = ()
-    """Lesions to add that no amount of bright or dark tells, only its order: of `ARRANGEMENTS` in
+    """Lesions to add that no amount of bright or dark tells, only its order: of `ORDERS` in
     `oct_io.phantom.arrangements`. Each is a column of the label table; healthy eyes get its marks
     as well, laid otherwise. Without any, voxels and tables are as ever."""
 
@@ -51,6 +51,10 @@ class PhantomTree:
     eyes: tuple[str, ...] = ("R", "L")
     """Which eyes are scanned. One alone makes every volume an independent case; the mean of two
     halves what is noise in one."""
+
+    visits: int = 1
+    """Scans of each eye one after the other: the same retina with speckle and display of its own,
+    and what `progression` has changed. The manifest then has a column `visit`, from 1."""
 
     scale: float = 1.0
     """Share of each device's B-scans, rows and columns over the same field; the protocols of
@@ -119,12 +123,13 @@ class PhantomTree:
         prevalence = self.lesion_prevalence
         _require(0 <= prevalence <= 1, "lesion_prevalence", prevalence, "between 0 and 1")
         self.arrangements = chosen = tuple(self.arrangements)
-        known = set(chosen) <= set(ARRANGEMENTS) and len(set(chosen)) == len(chosen)
-        _require(known, "arrangements", chosen, f"different names of {tuple(ARRANGEMENTS)}")
+        known = set(chosen) <= set(ORDERS) and len(set(chosen)) == len(chosen)
+        _require(known, "arrangements", chosen, f"different names of {ORDERS}")
         distinct = 0 < len(self.devices) == len(set(self.devices))
         _require(distinct, "devices", self.devices, "one or more different names")
         per = self.devices_per_participant
         _require(1 <= per <= len(self.devices), "devices_per_participant", per, "1 to len(devices)")
+        _require(self.visits >= 1, "visits", self.visits, "one or more")
         version = self.manifest_version
         _require(version in (1, 2, 3), "manifest_version", version, "1, 2 or 3")
         _require(self.jobs >= 0, "jobs", self.jobs, "zero or more")

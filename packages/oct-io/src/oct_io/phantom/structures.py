@@ -152,3 +152,34 @@ def draw_vessels(retina: Retina, surfaces_um: Array, seed: int, laterality: str)
     centre = surfaces_um[0] + height_um * 0.9 + 8
     shadow = 1 - np.exp(-height_um / 30)
     return Vessels(height_um, centre.astype(np.float32), (0.85 * shadow).astype(np.float32))
+
+
+FOLD_MM = (2.6, 3.4)
+"""From one fold to the next, across them: wider than a patch and narrower than the field."""
+FOLD_UM = (35.0, 50.0)
+"""By how much they lift and sink the retina."""
+FOLD_DEGREES = (35.0, 55.0)
+"""Between a fold and the B-scans."""
+
+
+def fold_retina(
+    retina: Retina, seed: int, laterality: str, *, other: bool, effect: float
+) -> Retina:
+    """The same retina on oblique folds of choroid, all layers lifted and sunk together.
+
+    Args:
+        retina: to fold.
+        seed: of the person.
+        laterality: R or L.
+        other: whether they run down towards the nose, as in an ill eye, or up towards it. Seen from
+            the last B-scan to the first, the one is the other: a B-scan alone knows nothing of it.
+        effect: of what height they usually have.
+    """
+    rng = stream(seed, "folds", laterality)
+    pitch_mm, height_um, degrees = (rng.uniform(*ends) for ends in (FOLD_MM, FOLD_UM, FOLD_DEGREES))
+    turn, phase = np.deg2rad(degrees), rng.uniform(0, 2 * np.pi)
+    along = -1.0 if other else 1.0
+    across_mm = np.sin(turn) * retina.nasal_mm + along * np.cos(turn) * retina.bscan_mm
+    wave = np.sin(2 * np.pi * across_mm / pitch_mm + phase)
+    lifted = retina.bruch_um + effect * height_um * wave
+    return replace(retina, bruch_um=lifted.astype(np.float32))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_io.space.flattening import flatten
 from oct_io.space.resample import place
 from oct_io.space.windows import Window
 from oct_io.volume import UNLABELLED, OctVolume, Spacing
@@ -25,6 +26,7 @@ def resample_layers(volume: OctVolume, window: Window) -> dict[str, Rows]:
         For each layer (bscans, columns) of the window, float32. NaN where fewer than half of the
         contributing A-scans, by weight, have the boundary, and where it lies outside of the window.
     """
+    volume = flatten(volume) if window.flattened else volume
     spacing, origin_mm, (across, _, along) = place(volume, window)
     rows = window.shape_on(volume)[1]
     found: dict[str, Rows] = {}
@@ -50,6 +52,8 @@ def resample_mask(volume: OctVolume, window: Window) -> Labels | None:
     """
     if volume.mask is None:
         return None
+    volume = flatten(volume) if window.flattened else volume
+    assert volume.mask is not None
     matrices = place(volume, window).matrices
     nearest = [weights.argmax(axis=1) for weights in matrices]  # the largest weight is the nearest
     found: Labels = volume.mask[np.ix_(*nearest)]

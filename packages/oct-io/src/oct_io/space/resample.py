@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.errors import ScanError
+from oct_io.space.flattening import SURFACE_SHARE, flatten
 from oct_io.space.grey import find_white
 from oct_io.space.windows import WINDOWS as WINDOWS
 from oct_io.space.windows import Triple
@@ -22,7 +23,8 @@ class Resampled(NamedTuple):
 
     voxels: NDArray[np.uint8]  # window.shape; 0 where the scan does not reach
     spacing: Spacing  # millimetres between voxel centres
-    origin_mm: Triple  # from the scan's outer corner to the window's, negative where padded
+    # From the scan's outer corner to the window's, negative where padded; of a flattened scan.
+    origin_mm: Triple
     mirrored: bool = False  # columns run from the scan's last to its first; origin_mm alike
     white: int = 255  # grey level of the scan that became 255
     white_rule: str = "8 bits"  # what said so, as in `grey.White`
@@ -44,9 +46,10 @@ def resample(volume: OctVolume, window: Window) -> Resampled:
     detail is averaged and does not alias. Where the scan ends, 0 is padded; border voxels are not
     darkened, because weights are normalised over the voxels that exist. 16-bit voxels are scaled so
     that `white_level` of the scan becomes 255. What a window says otherwise (`antialiased`,
-    `retina_centred`, `mirror_left`) is done. Of a scan whose millimetres nobody knows, a window
-    that takes all of it is cut in voxels, and spacing and origin are NaN.
+    `retina_centred`, `mirror_left`, `flattened`) is done. Of a scan whose millimetres nobody knows,
+    a window that takes all of it is cut in voxels, and spacing and origin are NaN.
     """
+    volume = flatten(volume) if window.flattened else volume
     spacing, origin, matrices = place(volume, window)
     white, white_rule = find_white(volume)
     result = _apply(volume.voxels, matrices)
@@ -62,7 +65,9 @@ def resample(volume: OctVolume, window: Window) -> Resampled:
 
 
 def place(volume: OctVolume, window: Window) -> Placement:
-    """Find where `window` lies on `volume`; mirroring is left to the caller.
+    """Find where `window` lies on `volume`; mirroring and flattening are left to the caller.
+
+    A flattened window lies about the row to which `flatten` brings the surface.
 
     Raises:
         ScanError: millimetres that the window needs are not known.
@@ -72,7 +77,9 @@ def place(volume: OctVolume, window: Window) -> Placement:
     scan, extent, shape = sized.extent_mm, window.extent_on(sized), window.shape_on(volume)
     steps = [mm / n for mm, n in zip(extent, shape, strict=True)]
     origin = [(have - want) / 2 for have, want in zip(scan, extent, strict=True)]
-    if window.retina_centred:
+    if window.flattened:
+        origin[1] = round(counts[1] * SURFACE_SHARE) * known[1] - extent[1] * SURFACE_SHARE
+    elif window.retina_centred:
         origin[1] = find_retina(volume.voxels) * known[1] - extent[1] / 2
     matrices = [
         _weights(

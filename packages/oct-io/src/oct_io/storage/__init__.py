@@ -2,6 +2,6 @@
 
 `files` is what others call. Behind it `transport` makes one range request, `outages` asks again for
 as long as `verdicts` says that it may help, `buckets` knows where a store answers, and
-`content_cache` keeps what was fetched. Anyone may import this wing; it imports the errors alone,
-and never learns what the bytes mean.
+`content_cache` keeps files that were fetched, `kept_records` parts of equal size. Anyone may import
+this wing; it imports the errors alone, and never learns what the bytes mean.
 """

@@ -29,6 +29,7 @@ Options = Mapping[str, Any]
 
 __all__ = [
     "change_tokens",
+    "copy_file",
     "exists",
     "file_size",
     "folder_token",
@@ -142,6 +143,17 @@ def write_bytes(url: str | Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def copy_file(url: str, other: str) -> None:
+    """Let the content of `url` lie at `other`, too, in one bucket, which copies it by itself.
+
+    Raises:
+        TreeError: it cannot be copied.
+    """
+    filesystem, path = open_filesystem(url)
+    with _reaching(url):
+        _ask(filesystem, "cp_file", path, open_filesystem(other)[1])
 
 
 def file_size(url: str | Path, *, storage_options: Options | None = None) -> int | None:

@@ -16,12 +16,13 @@ from torch import Tensor
 from oct_vjepa.evaluation.sliced import AT_ONCE, SlicedEncoder
 from oct_vjepa.model.configuration import POOLS
 from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.model.pooling import check_pools, class_tokens_of, pool_tokens
+from oct_vjepa.model.pooling import CELLS, check_pools, class_tokens_of, pool_cells, pool_tokens
 from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.saving import write_whole
 
 Features = dict[str, NDArray[np.float32]]
-"""Pool to (N, D), or (N, 2D) for `mean_std`; several layers stand side by side along D."""
+"""Pool to (N, D), or (N, 2D) for `mean_std`; several layers stand side by side along D. `cells` are
+of the last layer alone, (N, cells * D)."""
 
 TOKENS = "tokens"
 """Key of the tokens themselves, (N, T, D), where they are kept."""
@@ -60,7 +61,7 @@ def embed_batch(
     Args:
         encoder: whose features.
         volumes: (B, Z, Y, X) or (B, C, Z, Y, X).
-        pools: how the tokens become vectors.
+        pools: how the tokens become vectors; `CELLS` is one.
         spacing_B3: (z, y, x) between voxel centres, for encoders whose positions are lengths.
         layers: blocks that are pooled each by itself and put side by side; None: the last alone.
         tokens: keep the tokens too, under `TOKENS`.
@@ -83,7 +84,10 @@ def embed_batch(
     features = {
         pool: torch.cat([pool_tokens(one, pool, class_tokens=first) for one in levels], dim=-1)
         for pool in pools
+        if pool != CELLS
     }
+    if CELLS in pools:
+        features[CELLS] = pool_cells(levels[-1], encoder.config.grid, class_tokens=first)
     if tokens:
         features[TOKENS] = torch.cat(levels, dim=-1)
     return {name: values.cpu().numpy() for name, values in features.items()}
@@ -186,7 +190,7 @@ def embed_volumes(
         ValueError: no volumes, several shapes in one batch, an unknown pool or layer, or not as
             many rows of spacing as volumes.
     """
-    check_pools(list(pools))
+    check_pools([one for one in pools if one != CELLS])
     module = encoder if isinstance(encoder, torch.nn.Module) else torch.nn.Module()
     if device is not None:
         module.to(device)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_vjepa.model.configuration import POOLS
+from oct_vjepa.model.pooling import CELLS
 
 BLOCKS = ("last", "late", "all")
 """The last block; the upper half, side by side; all, side by side. A number is one block from 0."""
@@ -25,11 +26,16 @@ class ReadoutConfig:
     0. All side by side are often best; last alone is what is mostly reported."""
 
     pools: list[str] = field(default_factory=lambda: list(POOLS))
-    """How the tokens of a volume become one vector; small findings want `max`."""
+    """How the tokens of a volume become one vector; small findings want `max`. `cells`,
+    which must be asked for, keeps what is where, on a grid of at most 2 x 8 x 4, and is read from
+    the last block alone; it wants scans in which a place means the same, as `data.flatten` makes
+    them, and there lets random weights do as well as a thumbnail."""
 
     def __post_init__(self) -> None:
-        if unknown := [one for one in self.pools if one not in POOLS]:
-            raise ValueError(f"readout.pools ({unknown[0]}) must be among {', '.join(POOLS)}")
+        known_pools = (*POOLS, CELLS)
+        if unknown := [one for one in self.pools if one not in known_pools]:
+            known = ", ".join(known_pools)
+            raise ValueError(f"readout.pools ({unknown[0]}) must be among {known}")
         words = [one for one in self.blocks if not one.isdecimal()]
         if unknown := [one for one in words if one not in BLOCKS]:
             known = ", ".join(BLOCKS)
@@ -49,7 +55,10 @@ class ReadoutConfig:
         found: dict[str, tuple[list[int], str]] = {}
         for block in self.blocks:
             for pool in self.pools:
-                found[f"{block}/{pool}"] = _numbers(block, depth), pool
+                if pool != CELLS:
+                    found[f"{block}/{pool}"] = _numbers(block, depth), pool
+        if CELLS in self.pools:
+            found[f"last/{CELLS}"] = _numbers("last", depth), CELLS
         return found
 
 
@@ -59,7 +68,8 @@ def read_out(
     """Cut the readouts out of features of all blocks: name to (N, width).
 
     Args:
-        features: pool to (N, depth * width), all blocks of the encoder side by side in their order.
+        features: pool to (N, depth * width), all blocks of the encoder side by side in their order;
+            `cells` are those of the last.
         config: which readouts.
         depth: blocks of the encoder.
 
@@ -68,6 +78,9 @@ def read_out(
     """
     found = {}
     for name, (numbers, pool) in config.names(depth).items():
+        if pool == CELLS:
+            found[name] = features[pool]
+            continue
         rows = features[pool].reshape(len(features[pool]), depth, -1)
         found[name] = rows[:, numbers].reshape(len(rows), -1)
     return found

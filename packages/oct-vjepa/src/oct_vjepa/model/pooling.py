@@ -9,6 +9,10 @@ from oct_vjepa.model.configuration import POOLS
 
 FURTHER_POOLS = ("min", "max_min", "cls")
 """Pools that must be asked for by name."""
+CELLS = "cells"
+"""Name of `pool_cells` where pools are listed; it needs the grid, and is for the last block."""
+CELL_COUNTS = (2, 8, 4)
+"""Cells along (Z, Y, X): most along the beam, because a retina is layers."""
 _WIDTHS = {"mean_std": 2, "max_min": 2}
 
 
@@ -69,3 +73,28 @@ def pool_tokens(tokens_BND: Tensor, pool: str, *, class_tokens: int = 0) -> Tens
         return torch.cat([patches.amax(dim=1), patches.amin(dim=1)], dim=-1)
     spread = patches.var(dim=1, correction=0).clamp_min(1e-12).sqrt()
     return torch.cat([patches.mean(dim=1), spread], dim=-1)
+
+
+def pool_cells(tokens_BND: Tensor, grid: tuple[int, int, int], *, class_tokens: int = 0) -> Tensor:
+    """Means over a coarse grid, (B, cells * D): what is where, which means over all tokens forget.
+
+    A thumbnail of features. It is worth most where a place means the same in every volume, as it
+    does in flattened scans. An axis with fewer patches than `CELL_COUNTS` keeps its patches apart;
+    one that does not divide evenly has cells that differ by a patch.
+
+    Args:
+        tokens_BND: class tokens, if any, then those of the patches, X fastest.
+        grid: patches along (Z, Y, X).
+        class_tokens: how many tokens at the front are no patch.
+
+    Raises:
+        ValueError: the grid is of another number of patches.
+    """
+    patches = tokens_BND[:, class_tokens:]
+    if patches.shape[1] != grid[0] * grid[1] * grid[2]:
+        raise ValueError(f"{patches.shape[1]} tokens are not those of a grid of {grid}")
+    cells_BZYXD = patches.reshape(len(patches), *grid, -1)
+    for axis, count in enumerate(CELL_COUNTS, start=1):
+        parts = cells_BZYXD.tensor_split(min(count, cells_BZYXD.shape[axis]), dim=axis)
+        cells_BZYXD = torch.stack([part.mean(dim=axis) for part in parts], dim=axis)
+    return cells_BZYXD.flatten(1)

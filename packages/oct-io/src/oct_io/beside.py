@@ -1,0 +1,68 @@
+"""Tables beside the scans of a source: what is known of whom, and who is for what."""
+
+from collections.abc import Mapping, Sequence
+
+from oct_io.catalog.manifest import ScanRecord
+from oct_io.catalog.participants import find_participants, hash_ids, read_participants
+from oct_io.catalog.releases import refuse_other_release
+from oct_io.catalog.tables import Row
+from oct_io.datasets.contents import Contents
+from oct_io.errors import TreeError
+from oct_io.labels.concepts import AI_READI, is_clinical, read_concepts
+from oct_io.labels.omop import join_participants, read_omop
+from oct_io.labels.splits import Split, read_split, recommended_parts
+from oct_io.labels.tables import (
+    LabelTable,
+    LabelTables,
+    finer_level,
+    id_form,
+    read_label_table,
+)
+from oct_io.source_config import SourceConfig
+
+
+def choose_split(
+    config: SourceConfig, labels: LabelTables, contents: Contents | None
+) -> Split | None:
+    """The split that the configuration names, or a recipe, or a table; None without any."""
+    if config.split:
+        return read_split(config.split)
+    if contents is not None and contents.split is not None:
+        return contents.split
+    return recommended_parts(labels.people.rows)
+
+
+def _beside(root: str) -> str | None:
+    """Table of participants of a root, if there is a root and it has one."""
+    return find_participants(root) if root else None
+
+
+def read_tables(
+    config: SourceConfig, version: int | None, records: Sequence[ScanRecord]
+) -> tuple[LabelTables, Mapping[str, str]]:
+    """Label tables and the rules of their columns; empty if a root has none."""
+    place, rules = config.labels or _beside(config.root), dict[str, str]()
+    finer, table = None, dict[str, Row]()
+    if config.labels and is_clinical(config.labels):
+        concepts = read_concepts(config.label_concepts) if config.label_concepts else AI_READI
+        clinical = read_omop(config.labels, concepts)
+        place = _beside(config.root)
+        people, rules = join_participants(clinical, place), dict(clinical.rules)
+    elif config.label_concepts:
+        raise TreeError("data.label_concepts needs data.labels=FOLDER, a folder of OMOP tables")
+    elif place is None:
+        return LabelTables(LabelTable()), {}
+    elif (file := find_participants(place)) and (level := finer_level(file)) != "participant":
+        finer, table = read_label_table(file, level, records)
+        place = _beside(config.root)
+        people = {} if place in (None, file) else read_participants(place)
+    else:
+        people = read_participants(place)
+    scans = [one.participant_id for one in records]
+    forms = id_form(people), id_form(scans)
+    table = hash_ids(people) or table
+    known = LabelTable(rows=table, form=forms[0], scan_form=forms[1])
+    mixes = config.mixed_releases or config.split or recommended_parts(table) is None
+    if place is not None and not mixes:
+        refuse_other_release(place, version)
+    return LabelTables(known, finer), rules

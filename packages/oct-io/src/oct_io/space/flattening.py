@@ -1,0 +1,105 @@
+"""Bring the retina's surface to one row: tilt, curvature and the eye's place in the scan are gone.
+
+What is left of an A-scan is tissue by its depth below the surface, which is what thickness, oedema
+and atrophy are about. Flattening before anything is learned is as old as the classification of OCT:
+Srinivasan et al. (Biomed. Opt. Express 5, 2014) flatten to the pigment epithelium. Here it is the
+inner surface, so that the distance to the epithelium, the thickness, stays in the picture.
+"""
+
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from oct_io.volume import UNLABELLED, OctVolume, Voxels
+
+SURFACE_SHARE = 1 / 8
+"""Where the surface lies in a flattened scan, and in a window of one: this far below the top."""
+
+ALONG = 64
+"""A-scans of a B-scan by which its surface is found."""
+
+Surface = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+def flatten(volume: OctVolume) -> OctVolume:
+    """The scan with each A-scan moved along the beam, by whole voxels: its surface in one row.
+
+    That row is an eighth of the scan below its top. Layers and mask move along. Where an A-scan
+    does not reach, voxels are 0 and labels `UNLABELLED`; what leaves the scan is lost.
+    """
+    rows = volume.voxels.shape[1]
+    shift = find_surface(volume.voxels) - round(rows * SURFACE_SHARE)  # (bscans, columns)
+    taken = np.arange(rows)[None, :, None] + shift[:, None, :]
+    inside = (taken >= 0) & (taken < rows)
+    taken = taken.clip(0, rows - 1)
+    voxels = cast(Voxels, np.take_along_axis(volume.voxels, taken, axis=1))
+    voxels[~inside] = 0
+    mask = volume.mask
+    if mask is not None:
+        mask = np.take_along_axis(mask, taken, axis=1)
+        mask[~inside] = UNLABELLED
+    layers = {name: (layer - shift).astype(np.float32) for name, layer in volume.layers.items()}
+    return replace(volume, voxels=voxels, mask=mask, layers=layers)
+
+
+def find_surface(voxels: NDArray[np.uint8] | NDArray[np.uint16]) -> Surface:
+    """Row of the retina's inner surface in each A-scan, (bscans, columns).
+
+    The line from one side of a B-scan to the other along which what lies below stands out most from
+    what lies above, found by dynamic programming as layer boundaries are (Chiu et al., Opt. Express
+    18, 2010). What stands out is a ratio, so that gain does not matter, of means over a twelfth of
+    the rows below and an eighth above: thicker than the vitreous membrane, and dark above the
+    retina where it is half bright above the epithelium. The line is found on 64 A-scans a B-scan,
+    each the mean of its neighbours, and rises by at most a 48th of the rows from one to the next. A
+    scan without contrast has its surface in row 0.
+    """
+    rows, columns = voxels.shape[1:]
+    count = min(ALONG, columns)
+    edges = np.linspace(0, columns, count + 1).astype(np.int64)
+    centres = (edges[:-1] + edges[1:] - 1) / 2
+    lines = _best_lines(np.stack([_contrast(one, edges) for one in voxels]), max(1, rows // 48))
+    at = np.arange(columns)
+    return np.stack([np.rint(np.interp(at, centres, line)) for line in lines]).astype(np.int64)
+
+
+def _contrast(bscan: NDArray[np.uint8] | NDArray[np.uint16], edges: NDArray[np.int64]) -> Floats:
+    """How far each row of some A-scans stands out as the first of the retina, (rows, A-scans)."""
+    rows = len(bscan)
+    sums = np.add.reduceat(bscan, edges[:-1], axis=1, dtype=np.float64)
+    grey = np.sqrt(sums / np.diff(edges))  # speckle's spread then hardly grows with its mean
+    grey -= np.quantile(grey, 0.1)  # the noise floor
+    total = np.pad(np.cumsum(grey, axis=0), ((1, 0), (0, 0)))
+    row = np.arange(rows)
+    first, last = (row - rows // 8).clip(0), (row + max(2, rows // 12)).clip(max=rows)
+    above = (total[row] - total[first]) / (row - first).clip(1)[:, None]
+    below = (total[last] - total[row]) / (last - row)[:, None]
+    above, below = above.clip(0), below.clip(0)
+    found = (below - above) / (below + above + 0.15 * max(np.quantile(grey, 0.95), 1e-6))
+    found[: max(1, rows // 48)] = 0  # too little lies above to tell
+    return found
+
+
+def _best_lines(gain: Floats, step: int) -> NDArray[np.int64]:
+    """Row in each column of the line with the greatest sum, (lines, columns); the first if equal.
+
+    Args:
+        gain: (lines, rows, columns).
+        step: rows by which a line may rise or fall from one column to the next.
+    """
+    lines, rows, columns = gain.shape
+    best, came = gain[:, :, 0], np.zeros((columns, lines, rows), np.int64)
+    for column in range(1, columns):
+        beside = np.pad(best, ((0, 0), (step, step)), constant_values=-np.inf)
+        near = sliding_window_view(beside, 2 * step + 1, axis=1)  # (lines, rows, 2 * step + 1)
+        chosen = near.argmax(axis=2)
+        came[column] = np.arange(rows) + chosen - step
+        best = np.take_along_axis(near, chosen[..., None], 2)[..., 0] + gain[:, :, column]
+    found = np.zeros((lines, columns), np.int64)
+    found[:, -1] = best.argmax(axis=1)
+    for column in range(columns - 1, 0, -1):
+        found[:, column - 1] = came[column][np.arange(lines), found[:, column]]
+    return found

@@ -1,0 +1,195 @@
+"""Training from shards in a bucket, by real S3 and GCS APIs, with a tenth of the data on disk."""
+
+import importlib.util
+import signal
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import oct_io
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "apps" / "pretrain"))
+
+from oct_io.cache.publishing import publish_cache
+from oct_io.space.transforms import AugmentConfig
+from oct_io.storage.buckets import StorageConfig, using_storage
+from oct_vjepa import Encoder, EncoderConfig, MaskingConfig
+from oct_vjepa.objectives.configuration import JepaConfig
+from oct_vjepa.objectives.registry import build_objective
+from oct_xla import Feed, FeedConfig, FeedError, LoopConfig, fit, pick_runtime
+from samples import PretrainSamples
+
+SERVERS = Path(__file__).parent.parent / "packages" / "oct-io" / "tests" / "servers.py"
+SPEC = importlib.util.spec_from_file_location("buckets_servers", SERVERS)
+servers = importlib.util.module_from_spec(SPEC)
+sys.modules[SPEC.name] = servers
+SPEC.loader.exec_module(servers)
+
+KEYS = {"AWS_ACCESS_KEY_ID": "made-up", "AWS_SECRET_ACCESS_KEY": "made-up"}
+ENCODER = EncoderConfig(input_shape=(8, 64, 64), patch_size=(2, 16, 16), width=24, depth=1, heads=2)
+
+
+class Losses(list):
+    def write(self, row):
+        self.append(row["loss"])
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache of 20 volumes on the disk."""
+    place = tmp_path_factory.mktemp("cache")
+    tree = oct_io.PhantomTree(participants=10, shape=(4, 40, 32), jobs=1)
+    oct_io.write_phantom_tree(place / "data", tree)
+    records = oct_io.read_manifest(place / "data")
+    oct_io.build_cache(records, place / "data", oct_io.WINDOWS["tiny"], place / "cache")
+    return place / "cache"
+
+
+@pytest.fixture(scope="module")
+def stores():
+    """Both stores, with a bucket each."""
+    with pytest.MonkeyPatch.context() as patch, servers.serve() as places:
+        for name, value in {**KEYS, "AWS_EC2_METADATA_DISABLED": "true"}.items():
+            patch.setenv(name, value)
+        servers.places.update(places)
+        for scheme in places:
+            servers.fill(scheme, {"eyes/made/of": b"a bucket"})
+        yield servers
+
+
+@pytest.fixture
+def publish(stores):
+    """Puts a cache into a store, and gives its URL."""
+
+    def publish(folder, scheme):
+        with using_storage(reached(scheme, f"http://{stores.places[scheme]}")):
+            publish_cache(folder, f"{scheme}://eyes/{folder.name}")
+        return f"{scheme}://eyes/{folder.name}"
+
+    return publish
+
+
+def reached(scheme, address, **more):
+    waits = {"read_timeout_s": 300.0} | more  # a busy machine is no bad network
+    return StorageConfig(endpoint_url=address, anonymous=scheme == "gs", **waits)
+
+
+def a_tenth(folder):
+    """A bound in GB for a tenth of the volumes of a cache, its index, and a number for each."""
+    index = sum(one.stat().st_size for one in folder.iterdir() if one.suffix != ".u8")
+    return (index + 1000 + 0.1 * sum(one.stat().st_size for one in folder.glob("*.u8"))) / 1e9
+
+
+def bytes_in(folder):
+    return sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
+
+
+def sent(proxy):
+    """Bytes of volumes that came through a proxy."""
+    return sum(one.size for one in proxy.requests if one.path.endswith(".u8"))
+
+
+def make_feed(volumes, **options):
+    augment = AugmentConfig(
+        flip_probability=0, affine_probability=0, gamma=1, contrast=0, offset=0, roll_off=0,
+        speckle=0, noise=0, dropped_bscans=0, shadow_probability=0,
+    )  # fmt: skip
+    made = PretrainSamples(
+        volumes, range(len(volumes)), MaskingConfig(), augment=augment, encoder=ENCODER, seed=3
+    )
+    return Feed(made, len(volumes), FeedConfig(batch_size=4, **options))
+
+
+def train(feed, epochs=3):
+    """Losses of each step of a small run."""
+    torch.manual_seed(0)
+    objective = build_objective(Encoder(ENCODER), JepaConfig(), MaskingConfig())
+    losses, runtime = Losses(), pick_runtime("cpu")
+    loop = LoopConfig(steps=epochs * feed.steps_per_epoch, log_every=1)
+    fit(objective, feed, loop, runtime=runtime, learning_rate=lambda step: 1e-3, sinks=[losses])
+    runtime.close()
+    return losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scheme", "workers"), [("s3", 2), ("gs", 0)])
+def test_a_run_from_a_bucket_has_the_losses_of_one_from_the_disk(
+    scheme, workers, cache, stores, publish, tmp_path
+):
+    url, kept_gb, epochs = publish(cache, scheme), a_tenth(cache), 3
+    here = oct_io.open_cache(cache)
+    with (
+        stores.Proxy(stores.places[scheme]) as proxy,
+        using_storage(reached(scheme, proxy.url)),
+    ):
+        there = oct_io.open_cache(url, kept=tmp_path / "kept", kept_gb=kept_gb)
+        feed = make_feed(there, workers=workers)
+        losses = train(feed, epochs)
+        read = sent(proxy)
+    assert losses == train(make_feed(here), epochs)
+    size, wanted = here.index.record_bytes, epochs * len(here)
+    begun = workers * feed.config.prefetch * feed.config.batch_size  # for steps that never come
+    assert (wanted - 2 * epochs) * size <= read <= (wanted - 2 * (epochs - 1) + begun) * size
+    assert bytes_in(tmp_path / "kept") <= kept_gb * 1e9
+
+
+def test_hosts_read_each_their_own_samples_and_no_others(cache, stores, publish, tmp_path):
+    url, keys = publish(cache, "s3"), []
+    with stores.Proxy(stores.places["s3"]) as proxy, using_storage(reached("s3", proxy.url)):
+        for rank in range(2):
+            volumes = oct_io.open_cache(url, kept=tmp_path / f"{rank}")
+            feed = make_feed(volumes)
+            mine = islice(feed.keys(0, rank=rank, world=2), feed.steps_per_epoch)
+            keys += [index for batch in mine for index, _ in batch]
+            for _ in islice(feed.batches(rank=rank, world=2), feed.steps_per_epoch):
+                pass
+        assert len(set(keys)) == len(keys) == len(volumes)
+        assert sent(proxy) == len(volumes) * volumes.index.record_bytes
+
+
+def test_an_outage_is_one_line_of_the_feed(cache, stores, publish, tmp_path):
+    url = publish(cache, "s3")
+    with (
+        stores.Proxy(stores.places["s3"]) as proxy,
+        using_storage(reached("s3", proxy.url, give_up_s=0.5)),
+    ):
+        volumes = oct_io.open_cache(url, kept=tmp_path / "kept")
+        batches = make_feed(volumes).batches()
+        next(batches)
+        proxy.shut()
+        with pytest.raises(FeedError, match=r"^feed: sample .*: StoreError: s3://eyes at ") as end:
+            next(batches)
+        assert "\n" not in str(end.value)
+
+
+@pytest.mark.drill
+def test_an_app_that_reads_a_bucket_ends_as_one_that_reads_the_disk_though_it_was_killed(
+    smoke, stores, publish, place, start, finish
+):
+    folder = Path(f"{smoke.data}-cache-tiny")
+    url, kept, run_dir = publish(folder, "s3"), place / "bucket-kept", place / "from-bucket"
+    command = (
+        "pretrain", "experiment=smoke", f"run_dir={run_dir}", f"data.root={smoke.data}",
+        f"data.cache={url}", f"data.kept={kept}", f"data.kept_gb={a_tenth(folder)}",
+        f"data.storage.endpoint_url=http://{stores.places['s3']}", "feed.workers=2",
+        f"probe.features={place / 'kept' / 'features'}",
+    )  # fmt: skip
+    process = start(*command, **KEYS)
+    journal, until = run_dir / "metrics.jsonl", time.monotonic() + 300
+    while not (journal.exists() and len(journal.read_text().splitlines()) > 5):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    outcome = finish(start(*command, **KEYS))
+    assert outcome.code == 0, outcome.errors
+    run = type(smoke)(run_dir, smoke.data, outcome)
+    assert [row["loss"] for row in run.rows] == [row["loss"] for row in smoke.rows]
+    assert bytes_in(kept) <= a_tenth(folder) * 1e9
