@@ -113,12 +113,14 @@ def test_a_setting_that_is_not_read_is_refused_where_the_command_line_gives_it(l
         given.refuse_unread("data.label_columns", "task.column=NAME")
 
 
-def test_a_run_folder_in_a_bucket_is_refused(tmp_path, monkeypatch):
+def test_a_run_folder_in_a_bucket_is_claimed_with_its_url(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    launch = Launch("pretrain", OmegaConf.create({"run_dir": "gs://bucket/run"}))
-    with pytest.raises(Mistake, match=r"run_dir \(gs://bucket/run\) must be a local folder"):
-        launch.claim_run_folder("the run")
-    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    launch = Launch("pretrain", OmegaConf.create({"run_dir": f"file://{tmp_path}/bucket/run"}))
+    with launch.claim_run_folder("the run") as folder:
+        assert folder.name_of(folder.path / "report.html").startswith("file:///")
+    assert "run_dir: file://" in (tmp_path / "bucket/run/config.yaml").read_text()
+    assert not (tmp_path / "file:").exists()
 
 
 def test_a_mistake_is_one_line_on_stderr_and_code_two(capsys):

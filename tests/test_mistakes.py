@@ -100,16 +100,17 @@ def test_a_wrong_setting_is_named(refused, tmp_path, override, culprits):
 
 
 @pytest.mark.parametrize("app", ["pretrain", "finetune"])
-def test_a_run_folder_in_a_bucket_is_refused_and_no_folder_called_s3_appears(
-    refused, smoke, tmp_path, place, app
+def test_a_bucket_that_cannot_be_reached_is_refused_and_no_folder_called_s3_appears(
+    refused, smoke, tmp_path, place, app, monkeypatch
 ):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     given = {
         "pretrain": ("pretrain", f"data.root={smoke.data}"),
         "finetune": ask(smoke, tmp_path),
     }[app]
-    line = refused(*given, "run_dir=s3://bucket/run")
-    assert "run_dir (s3://bucket/run) must be a local folder" in line
-    assert not (place / "s3:").exists()
+    line = refused(*given, "run_dir=nosuch://bucket/run")
+    assert "nosuch://bucket/run: cannot be read or written: Protocol not known: nosuch" in line
+    assert not (place / "nosuch:").exists()
 
 
 def test_a_data_set_without_its_place_is_told_how_to_give_it(refused, tmp_path):

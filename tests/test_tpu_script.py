@@ -20,7 +20,7 @@ signal.signal(signal.SIGTERM, end)
 print("begins with", *sys.argv[1:], flush=True)
 if "code" in given:
     sys.exit(int(given["code"]))
-steps = pathlib.Path(given["loop.checkpoint_url"]) / pathlib.Path.home().name
+steps = pathlib.Path(given["run_dir"]) / pathlib.Path.home().name
 for step in range(steps.stat().st_size if steps.exists() else 0, int(given["steps"])):
     time.sleep(0.02)
     with steps.open("a") as file:
@@ -126,7 +126,7 @@ def test_a_dry_run_prints_every_command_and_runs_none(place):
         "gcloud compute tpus queued-resources create pod --node-id=pod --accelerator-type=v4-32"
         " --runtime-version=tpu-ubuntu2204-base --spot --zone=us-central2-b\n"
     )
-    kept = place.tpu("keep", "--dry-run", "--", "loop.checkpoint_url=gs://bucket/run")
+    kept = place.tpu("keep", "--dry-run", "--", "run_dir=gs://bucket/run")
     assert kept.returncode == 0, kept.stderr
     for part in ("bundle create", "tpu-vm scp", "setsid", "delete pod --force", "create pod"):
         assert part in kept.stdout
@@ -138,7 +138,7 @@ def test_a_dry_run_prints_every_command_and_runs_none(place):
 def test_only_create_asks_for_a_pod(place):
     for command in ("sync", "start", "status", "follow", "stop"):
         assert place.tpu(command).returncode == 1
-    kept = place.tpu("keep", "--", "loop.checkpoint_url=gs://bucket/run")
+    kept = place.tpu("keep", "--", "run_dir=gs://bucket/run")
     assert kept.returncode == 1
     assert "create" not in place.verbs()
 
@@ -180,7 +180,7 @@ def test_workers_of_different_commits_are_named_and_nothing_starts(pod):
 
 def test_a_training_outlives_ssh_is_followed_and_stops_by_sigterm(pod):
     pod.tpu("sync")
-    given = ("steps=9999", f"loop.checkpoint_url={pod.bucket}")
+    given = ("steps=9999", f"run_dir={pod.bucket}")
     assert pod.tpu("start", "--env", "A=b c", "--", *given).returncode == 0
     pod.wait_for(lambda: len(pod.steps()) == 2)
     assert pod.tpu("status").stdout.count("training running") == 2
@@ -203,7 +203,7 @@ def test_a_training_outlives_ssh_is_followed_and_stops_by_sigterm(pod):
 
 def test_a_preempted_pod_is_asked_for_again_and_the_training_goes_on(pod):
     pod.order(preempt_at=7, refuse=1)  # at the first look after the start
-    outcome = pod.tpu("keep", "--", "steps=100", f"loop.checkpoint_url={pod.bucket}")
+    outcome = pod.tpu("keep", "--", "steps=100", f"run_dir={pod.bucket}")
     assert outcome.returncode == 0, outcome.stderr
     made = [call for call in pod.calls if call[3] == "create"]
     assert len(made) == 3
@@ -213,7 +213,7 @@ def test_a_preempted_pod_is_asked_for_again_and_the_training_goes_on(pod):
 
 
 def test_a_worker_that_dies_alone_takes_the_others_along_and_all_begin_again(pod):
-    given = ("steps=20", f"loop.checkpoint_url={pod.bucket}", f"until={pod.folder / 'seen'}")
+    given = ("steps=20", f"run_dir={pod.bucket}", f"until={pod.folder / 'seen'}")
     with subprocess.Popen(
         pod.command("keep", "--", *given),
         cwd=pod.folder,
@@ -233,7 +233,7 @@ def test_a_worker_that_dies_alone_takes_the_others_along_and_all_begin_again(pod
 
 def test_an_ssh_that_fails_once_is_tried_again_and_one_that_always_does_ends_it(pod):
     pod.order(deaf=1)
-    url = f"loop.checkpoint_url={pod.bucket}"
+    url = f"run_dir={pod.bucket}"
     outcome = pod.tpu("keep", "--", "steps=1", url)
     assert outcome.returncode == 0, outcome.stderr
     assert "exit code 255; see its words above; tried again" in outcome.stderr
@@ -242,7 +242,7 @@ def test_an_ssh_that_fails_once_is_tried_again_and_one_that_always_does_ends_it(
 
 
 def test_a_mistake_is_not_tried_again(pod):
-    url = f"loop.checkpoint_url={pod.bucket}"
+    url = f"run_dir={pod.bucket}"
     outcome = pod.tpu("keep", "--", "code=2", url)
     assert outcome.returncode == 2
     assert "the training ended with code 2" in outcome.stderr
@@ -252,7 +252,7 @@ def test_a_mistake_is_not_tried_again(pod):
 
 
 def test_keep_ends_when_somebody_stops_the_training(pod):
-    url = f"loop.checkpoint_url={pod.bucket}"
+    url = f"run_dir={pod.bucket}"
     with subprocess.Popen(
         pod.command("keep", "--", "steps=9999", url),
         cwd=pod.folder,
@@ -270,13 +270,13 @@ def test_keep_ends_when_somebody_stops_the_training(pod):
 def test_keep_wants_checkpoints_that_outlive_the_pod(pod):
     refused = pod.tpu("keep", "--", "experiment=multi_domain")
     assert refused.returncode == 2
-    assert "keep needs loop.checkpoint_url=gs://" in refused.stderr
+    assert "keep needs run_dir=gs://" in refused.stderr
 
 
 def test_several_slices_are_one_training(place):
     assert place.tpu("create", "--slices", 2).returncode == 0
     place.tpu("status")
-    url = f"loop.checkpoint_url={place.bucket}"
+    url = f"run_dir={place.bucket}"
     assert place.tpu("keep", "--", "steps=3", url).returncode == 0
     assert place.tpu("status").stdout.count("training ended:0") == 4
 

@@ -54,13 +54,25 @@ def run(config: PretrainConfig, launch: Launch) -> int:
         check_window(config.data.window, config.encoder.input_shape, otherwise=given)
         start = find_start(config, config.encoder) if config.initial else None
         runtime = config.runtime.pick()
-        folder = launch.claim_run_folder(
+        claimed = launch.claim_run_folder(
             "the run",
             groups=(f"objective: {schema_of(config.objective)}",),
             resume=config.resume,
             may_change=MAY_CHANGE,
             rank=runtime.rank,
         )
+    with claimed as folder:
+        return pretrain(config, runtime, folder, start, smaller)
+
+
+def pretrain(
+    config: PretrainConfig,
+    runtime: oct_xla.Runtime,
+    folder: oct_xla.RunFolder,
+    start: Start | None,
+    smaller: Mapping[str, Any],
+) -> int:
+    """Train in a claimed folder and ask what that has led to; returns the exit code."""
     with Stages() as stages:
         source = oct_io.open_source(config.data, stages)
         for remark in source.remarks:
@@ -103,8 +115,8 @@ def run(config: PretrainConfig, launch: Launch) -> int:
         return EXIT_STOPPED
     if runtime.rank == 0:
         objective.result.save_pretrained(folder.path / "encoder")
-        conclude(config, runtime, folder.path, source, questions, samples)
-    folder.release()
+        page = conclude(config, runtime, folder.path, source, questions, samples)
+        print(f"report: {folder.name_of(page)}")
     return 0
 
 
@@ -138,8 +150,8 @@ def conclude(
     source: oct_io.Source,
     questions: list[Asked],
     samples: PretrainSamples,
-) -> None:
-    """Ask the encoder that the run left behind, and write probes.json and the report."""
+) -> Path:
+    """Ask the encoder that the run left behind, write probes.json, and return the report."""
     encoders = {"pretrained": oct_vjepa.Encoder.from_pretrained(run_dir / "encoder")}
     settings, initial = encoders["pretrained"].config, None
     if config.initial:
@@ -163,7 +175,7 @@ def conclude(
     if probes:
         print_table(*rows_of_all(probes))
         print(sentence_of_all(probes), *remarks_of_all(probes))
-    print(f"report: {page}")
+    return page
 
 
 def find_start(config: PretrainConfig, encoder: oct_vjepa.EncoderConfig) -> Start:
@@ -237,7 +249,7 @@ def train(
         oct_xla.Feed(samples, len(samples), feed),
         config.loop,
         runtime=runtime,
-        run_dir=run.path,
+        run_dir=run,
         learning_rate=lambda step: config.schedule.at(step, config.loop.steps),
         seed=config.seed,
         sinks=sinks,

@@ -43,7 +43,8 @@ class PretrainConfig:
     """Name of the run."""
 
     run_dir: str = "runs/${name}"
-    """Where the run is written; the same command again goes on from there."""
+    """Where the run is written; the same command again goes on from there. A folder, or the URL of
+    one in a bucket (s3://, gs://): another machine goes on with it when the disk is gone."""
 
     seed: int = 0
     """Of the weights, the order, the masks and the probes."""
@@ -97,7 +98,7 @@ TOLD = ("augment", "encoder", "masking", "objective", "schedule", "feed", "loop"
 """Settings that a tracker is told: the science, not where scans lie."""
 
 MAY_CHANGE = (
-    *("runtime.device", "runtime.parallel", "loop.checkpoint_url", "loop.save_in_background"),
+    *("runtime.device", "runtime.parallel", "loop.save_in_background"),
     *("loop.profile", "loop.hang_after_s", "tracking.*", "propose.*", "resume"),
     *("feed.workers", "feed.prefetch"),
     *("data.jobs", "data.root", "data.cache", "data.storage.*"),  # the volumes are compared

@@ -21,11 +21,12 @@ def shrink(config: PretrainConfig) -> tuple[PretrainConfig, dict[str, Any]]:
     Raises:
         ValueError: the encoder does not take volumes of `smaller_window`.
         RunFolderError: the note is damaged.
+        CheckpointError: the bucket that the run lies in does not answer.
     """
     if not config.smaller_window:
         return config, {}
     smaller = _with_window(config)
-    noted: dict[str, Any] = read_note(Path(config.run_dir)).get(NOTED, {})
+    noted: dict[str, Any] = read_note(config.run_dir).get(NOTED, {})
     if noted.get("window") != config.smaller_window:
         return config, {}
     mean, std = float(noted["input_mean"]), float(noted["input_std"])

@@ -15,6 +15,7 @@ prints every command and runs none. It needs python3, git and a gcloud that is l
 
 import argparse
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -162,11 +163,10 @@ def keep(pod: Pod, options: argparse.Namespace) -> None:
     Raises:
         Failure: the training cannot go on without you.
     """
-    kept = ("loop.checkpoint_url=", "run_dir=/")
-    if not any(one.startswith(kept) for one in options.arguments):
+    if not any(re.match(r"run_dir=(/|\w+://)", one) for one in options.arguments):
         raise Failure(
-            "keep needs loop.checkpoint_url=gs://..., or run_dir=/... on a disk that all workers"
-            " share: what lies on a pod goes with it",
+            "keep needs run_dir=gs://..., or run_dir=/... on a disk that all workers share: what"
+            " lies on a pod goes with it",
             EXIT_MISTAKE,
         )
     commit = commit_of(options)  # once: a restart trains what was started, whatever HEAD is then

@@ -2,6 +2,8 @@
 
 python killed.py random FOLDER COUNT     kill -9 at a random moment, until the run is through
 python killed.py between FOLDER          kill -9 before each of its file operations in turn
+python killed.py bucket FOLDER URL ...   kill -9 at random moments, the disk gone each time
+python killed.py steps FOLDER URL        kill -9 before each change of the bucket, the disk gone
 
 Prints a line of JSON for each run: how often it was killed, and whether rows, tensors and the best
 checkpoint are those of a run that was never killed.
@@ -12,29 +14,34 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import torch
 from oct_xla import Checkpoints, read_rows
+from oct_xla.bucket import Bucket
 from oct_xla.metrics import CLOCKS
 from toy import options_of, train
 
 OPTIONS = ("--steps", "40", "--every", "2", "--dropout", "0.1", "--evaluate-every", "3")
+FAR = ("--steps", "40", "--every", "5", "--dropout", "0.1", "--evaluate-every", "10")
+BEAT = ("--beat", "0.05")
 SHORT = ("--steps", "8", "--every", "2", "--evaluate-every", "4")
 EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
 
 
-def start(run_dir, options, before_end=None):
-    """Fork a child that trains in `run_dir`; returns its id."""
+def start(run_dir, options, before_end=None, url=""):
+    """Fork a child that trains in `run_dir`, or the bucket at `url`; returns its id."""
     child = os.fork()
     if child:
         return child
-    sys.stderr = open(run_dir.with_suffix(".err"), "a")  # noqa: SIM115 - until the child ends
+    sys.stderr = open(run_dir.with_suffix(".err"), "a", buffering=1)  # noqa: SIM115 - until it ends
     if before_end is not None:
         before_end()
-    os._exit(train(options_of([str(run_dir), *options])))
+    os._exit(train(options_of([str(url or run_dir), *options])))
 
 
 def outcome(run_dir, step):
@@ -107,10 +114,98 @@ def kill_between(folder):
         number += 1
 
 
+def machine(folder):
+    """Let this process be on a machine with that disk."""
+
+    def set_up():
+        os.environ["XDG_CACHE_HOME"] = str(folder / "disk")
+
+    return set_up
+
+
+def brought(folder, url):
+    """What a bucket holds, on a disk; fetched by a forked child, as fsspec has threads."""
+    if child := os.fork():
+        assert wait(child) == 0
+        return folder
+    files, root = fsspec.core.url_to_fs(url)
+    for name in files.find(root):
+        here = folder / name.removeprefix(root).lstrip("/")
+        here.parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(name, str(here))
+    last = max((folder / "checkpoints").glob("step-*"))
+    best = json.loads((last / "state.json").read_text())
+    (folder / "checkpoints/best.json").write_text(json.dumps(best["state"]["best"]))
+    os._exit(0)
+
+
+def lose(folder):
+    """Take the disk of a machine away."""
+    shutil.rmtree(folder / "disk", ignore_errors=True)
+
+
+def kill_in_buckets(folder, urls):
+    for scheme in {url.partition(":")[0] for url in urls}:
+        fsspec.get_filesystem_class(scheme)  # a second of imports
+    train(options_of([str(folder / "warm-up"), *OPTIONS]))
+    began = time.monotonic()
+    assert wait(start(folder / "whole", FAR)) == 0
+    lasts_s, whole = time.monotonic() - began, outcome(folder / "whole", 40)
+    for number, url in enumerate(urls):
+        draws, kills, code = np.random.default_rng(number), 0, None
+        place = folder / f"run-{number}"
+        place.mkdir()
+        while code != 0:
+            child = start(place / "run", (*FAR, *BEAT), machine(place), url)
+            if kills < 3:
+                time.sleep(draws.uniform(lasts_s, 4 * lasts_s))
+                os.kill(child, signal.SIGKILL)
+                lose(place)
+            code = wait(child)
+            assert code in (0, -signal.SIGKILL), (code, (place / "run.err").read_text())
+            kills += code != 0
+        report(brought(place / "found", url), kills, whole, 40)
+
+
+def kill_between_changes(folder, url):
+    assert train(options_of([str(folder / "whole"), *SHORT])) == 0
+    whole, number, killed = outcome(folder / "whole", 8), 0, True
+    while killed:
+        place, own = folder / f"run-{number}", f"{url}/{number}"
+        place.mkdir()
+
+        def count_down(left=number, place=place):
+            machine(place)()
+            state = {"left": left}
+            for name in ("write", "put", "remove"):
+                before = getattr(Bucket, name)
+
+                def change(self, *arguments, real=before):
+                    if threading.current_thread().name != "oct-xla-lease":
+                        if state["left"] == 0:
+                            os.kill(os.getpid(), signal.SIGKILL)
+                        state["left"] -= 1
+                    return real(self, *arguments)
+
+                setattr(Bucket, name, change)
+
+        options = (*SHORT, *BEAT)
+        killed = wait(start(place / "run", options, count_down, own)) == -signal.SIGKILL
+        lose(place)
+        again = machine(place)
+        assert not killed or wait(start(place / "run", options, again, own)) == 0, number
+        report(brought(place / "found", own), int(killed), whole, 8)
+        number += 1
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     what, folder = sys.argv[1], Path(sys.argv[2])
     if what == "random":
         kill_at_random(folder, int(sys.argv[3]))
+    elif what == "steps":
+        kill_between_changes(folder, sys.argv[3])
+    elif what == "bucket":
+        kill_in_buckets(folder, sys.argv[3:])
     else:
         kill_between(folder)

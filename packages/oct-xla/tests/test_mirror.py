@@ -1,43 +1,48 @@
 """Copies of checkpoints in a bucket: committed last, verified, and enough to go on elsewhere."""
 
 import json
-import shutil
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import fsspec
 import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
-from oct_xla import CheckpointError, Checkpoints, LoopConfig, fit, pick_runtime, read_rows
+from oct_xla import (
+    CheckpointError,
+    Checkpoints,
+    LoopConfig,
+    RunFolderError,
+    fit,
+    pick_runtime,
+    read_rows,
+)
 from oct_xla.mirror import COMMIT, Mirror
-from programs import finish, start
+from oct_xla.remote import working_folder
 from toy import Toy, make_feed, warm_up
 
-SERVERS = """
-import json, sys, logging
-from gcp_storage_emulator.server import create_server
-from moto.server import ThreadedMotoServer
-logging.disable(logging.CRITICAL)
-s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-s3.start()
-gs = create_server("127.0.0.1", 0, in_memory=True, default_bucket="runs")
-gs.start()
-print(json.dumps({"s3": s3.get_host_and_port()[1], "gs": gs._api._httpd.server_port}), flush=True)
-sys.stdin.read()
-"""
+URL = "memory://runs/one"
+COPIES = "/runs/one/checkpoints"
+
+
+@pytest.fixture(autouse=True)
+def files():
+    files = fsspec.filesystem("memory")
+    files.rm("/", recursive=True)
+    return files
 
 
 @pytest.fixture
-def url():
-    fsspec.filesystem("memory").rm("/", recursive=True)
-    return "memory://runs/one"
+def on(tmp_path, monkeypatch):
+    """`on("here")` goes to a machine with a disk of its own; gives where the run lies there."""
+
+    def go(name):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name))
+        return working_folder(URL)
+
+    return go
 
 
-def train(run_dir, url, *, steps=12, **options):
-    config = LoopConfig(steps=steps, log_every=1, checkpoint_every=4, checkpoint_url=url, **options)
+def train(run_dir=URL, *, steps=12, **options):
+    config = LoopConfig(steps=steps, log_every=1, checkpoint_every=4, **options)
     toy = Toy(dropout=0.1)
     result = fit(
         toy, make_feed(), config, runtime=pick_runtime("cpu"), run_dir=run_dir,
@@ -50,155 +55,191 @@ def losses(run_dir):
     return {row["step"]: row["loss"] for row in read_rows(run_dir / "metrics.jsonl")}
 
 
-def objects(url):
-    files, root = fsspec.core.url_to_fs(url)
-    return sorted(path.removeprefix(root).lstrip("/") for path in files.find(root))
+def copies():
+    return Mirror(f"{URL}/checkpoints", 2).steps()
 
 
-def test_a_run_goes_on_from_the_bucket_on_another_machine(tmp_path, url, capsys):
-    _, whole = train(tmp_path / "whole", "", steps=16)
-    train(tmp_path / "here", url, steps=16)
-    assert Mirror(url, 2).steps() == [12, 16]
-    assert objects(url) == [
-        f"step-{step:08d}/{name}" for step in (12, 16) for name in (COMMIT, "tensors.safetensors")
+def test_a_run_goes_on_from_the_bucket_on_another_machine(tmp_path, on, files, capsys):
+    _, whole = train(tmp_path / "whole", steps=16)
+    on("here")
+    train(steps=16)
+    names = [path.removeprefix("/runs/one/") for path in files.find("/runs/one")]
+    assert names == [
+        ".writer.json",
+        *(
+            f"checkpoints/step-{step:08d}/{name}"
+            for step in (12, 16)
+            for name in (COMMIT, "tensors.safetensors")
+        ),
+        "metrics.jsonl",
     ]
-    fsspec.filesystem("memory").rm("/runs/one/step-00000016", recursive=True)
-    result, toy = train(tmp_path / "there", url, steps=16)
-    assert "step-00000012: taken from memory://runs/one" in capsys.readouterr().err
-    assert (result.step, list(losses(tmp_path / "there"))) == (16, [13, 14, 15, 16])
+    files.rm(f"{COPIES}/step-00000016", recursive=True)
+    there = on("there")
+    result, toy = train(steps=16)
+    said = capsys.readouterr().err
+    assert "step-00000012: taken from memory://runs/one" in said
+    assert "memory://runs/one: goes on from step 12; 4 rows of metrics after it come" in said
+    assert "has not said that it ended" not in said
+    assert (result.step, losses(there)) == (16, losses(tmp_path / "whole"))
+    assert files.cat_file("/runs/one/metrics.jsonl") == (there / "metrics.jsonl").read_bytes()
     assert all(torch.equal(t, toy.state_dict()[n]) for n, t in whole.state_dict().items())
 
 
-def test_what_is_newer_here_is_not_replaced_by_the_copy(tmp_path, url, capsys):
-    train(tmp_path, url, steps=8)
-    train(tmp_path, "", steps=12)
-    train(tmp_path, url, steps=16)
-    assert "taken from" not in capsys.readouterr().err
-    assert Mirror(url, 2).steps() == [8, 16]
+def test_what_the_bucket_holds_is_a_run_folder_as_it_stands(tmp_path, on, files):
+    on("here")
+    train()
+    for name in files.find("/runs/one"):
+        here = tmp_path / "copy" / name.removeprefix("/runs/one/")
+        here.parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(name, str(here))
+    for place in ("copy", "whole"):
+        train(tmp_path / place, steps=12)
+        train(tmp_path / place, steps=16)
+    assert losses(tmp_path / "copy") == losses(tmp_path / "whole")
 
 
-def test_the_best_copy_stays_and_the_state_after_its_evaluation_is_the_one_that_counts(
-    tmp_path, url
-):
-    train(tmp_path, url, steps=16, evaluate_every=4, best_metric="score", keep_last=1)
-    assert Mirror(url, 1).steps() == [4, 16]
-    commit = json.loads(fsspec.filesystem("memory").cat_file(f"/runs/one/step-00000016/{COMMIT}"))
+def test_a_run_on_a_disk_is_copied_to_a_bucket_and_goes_on_there(tmp_path, on, files):
+    train(tmp_path / "disk", steps=8)
+    files.put(str(tmp_path / "disk"), "/runs/one", recursive=True)
+    place = on("here")
+    train(steps=12)
+    assert list(losses(place)) == list(range(1, 13))
+
+
+def test_the_best_copy_stays_and_the_state_after_its_evaluation_is_the_one_that_counts(on, files):
+    on("here")
+    train(steps=16, evaluate_every=4, best_metric="score", keep_last=1)
+    assert copies() == [4, 16]
+    commit = json.loads(files.cat_file(f"{COPIES}/step-00000016/{COMMIT}"))
     assert commit["state"]["best"]["step"] == 4
     assert commit["state"]["pending"] is False
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "no commit", "file gone"])
-def test_a_damaged_copy_is_never_taken_and_the_one_before_is(tmp_path, url, capsys, damage):
-    train(tmp_path / "here", url)
-    files, place = fsspec.filesystem("memory"), "/runs/one/step-00000012"
+@pytest.mark.parametrize("damage", ["cut", "flip", "no commit", "file gone", "another's"])
+def test_a_damaged_copy_is_never_taken_and_the_one_before_is(on, files, capsys, damage):
+    here, place = on("here"), f"{COPIES}/step-00000012"
+    train()
+    content = bytearray(files.cat_file(f"{place}/tensors.safetensors"))
+    content[-1] ^= 1
     if damage in ("cut", "flip"):
-        content = bytearray(files.cat_file(f"{place}/tensors.safetensors"))
-        content[-1] ^= 1
         files.pipe_file(
             f"{place}/tensors.safetensors", bytes(content[:-9] if damage == "cut" else content)
         )
+    elif damage == "another's":
+        files.pipe_file(f"{place}/{COMMIT}", files.cat_file(f"{COPIES}/step-00000008/{COMMIT}"))
     else:
         files.rm_file(f"{place}/{COMMIT if damage == 'no commit' else 'tensors.safetensors'}")
-    train(tmp_path / "there", url)
+    there = on("there")
+    train()
     said = capsys.readouterr().err
     assert "step-00000008: taken from" in said
     assert ("the copy of step 12 is left out" in said) == (damage != "no commit")
-    assert losses(tmp_path / "there") == {
-        step: loss for step, loss in losses(tmp_path / "here").items() if step > 8
-    }
+    assert losses(there) == losses(here)
 
 
-@pytest.mark.parametrize("allowed", range(5))
-def test_an_upload_that_breaks_off_anywhere_leaves_no_copy_and_is_made_up_for(
-    tmp_path, url, capsys, monkeypatch, allowed
-):
-    real, calls = {}, []
+def test_what_another_run_has_left_at_a_step_is_replaced_though_it_is_as_long(on, files):
+    here = on("here")
+    train(steps=8)
+    place = f"{COPIES}/step-00000008"
+    content = files.cat_file(f"{place}/tensors.safetensors")
+    files.pipe_file(f"{place}/tensors.safetensors", content[::-1])
+    files.rm_file(f"{place}/{COMMIT}")
+    train(steps=8)
+    on("there")
+    assert Checkpoints(here / "checkpoints").newest() == 8
+    assert copies() == [4, 8]
+    assert files.cat_file(f"{place}/tensors.safetensors") == content
+
+
+def test_a_checkpoint_that_is_damaged_here_is_taken_from_its_copy(on, capsys):
+    tensors = on("here") / "checkpoints/step-00000008/tensors.safetensors"
+    train(steps=8)
+    content = tensors.read_bytes()
+    tensors.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    train(steps=12)
+    said = capsys.readouterr().err
+    assert "tensors.safetensors is not as it was written; kept aside, its copy is taken" in said
+    assert "going on from step 4" not in said
+
+
+CHANGES = ("put_file", "pipe_file", "rm_file")
+
+
+def break_at(monkeypatch, number):
+    """Let the bucket answer 503 to its n-th change, counted from 0; gives the changes made."""
+    calls = []
 
     def limit(name):
-        real[name] = getattr(MemoryFileSystem, name)
+        real = getattr(MemoryFileSystem, name)
 
         def call(self, *arguments, **options):
-            calls.append(name)
-            if len(calls) == allowed + 1:
+            calls.append(arguments[-1] if name == "put_file" else arguments[0])
+            if len(calls) == number + 1:
                 raise OSError("503 Slow Down")
-            return real[name](self, *arguments, **options)
+            return real(self, *arguments, **options)
 
         monkeypatch.setattr(MemoryFileSystem, name, call)
 
-    for name in ("put_file", "pipe_file", "rm_file"):
+    for name in CHANGES:
         limit(name)
-    result, _ = train(tmp_path, url, keep_last=1)
+    return calls
+
+
+def test_rows_go_up_before_the_checkpoint_that_they_lead_to(on, monkeypatch):
+    on("here")
+    calls = break_at(monkeypatch, 10**6)
+    train(steps=8, save_in_background=False)
+    assert [name.rpartition("/")[2] for name in calls] == [
+        ".writer.json",
+        *("tensors.safetensors", "metrics.jsonl", COMMIT) * 2,
+        ".writer.json",
+    ]
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_an_upload_that_breaks_off_anywhere_leaves_no_copy_and_is_made_up_for(
+    on, capsys, monkeypatch, number
+):
+    here = on("here")
+    with monkeypatch.context() as broken:
+        broken.setattr(MemoryFileSystem, "invalidate_cache", MemoryFileSystem.invalidate_cache)
+        break_at(broken, number)
+        result, _ = train(keep_last=1)
     said = capsys.readouterr().err
     assert result.reason == "done"
     assert "503 Slow Down; check the bucket and its keys" in said
-    assert Mirror(url, 1).steps()[-1] == 12
-    assert Checkpoints(tmp_path / "checkpoints").newest() == 12
-    assert not list((tmp_path / "checkpoints").glob("damaged*"))
+    assert copies()[-1] == 12
+    assert Checkpoints(here / "checkpoints").newest() == 12
+    assert not list((here / "checkpoints").glob("damaged*"))
+    there = on("there")
+    train(keep_last=1)
+    assert losses(there) == losses(here)
 
 
-def test_a_bucket_that_does_not_answer_at_the_start_is_one_line(tmp_path):
-    with pytest.raises(CheckpointError, match=r"^nosuch://b/run: no copy .*check the bucket"):
-        train(tmp_path, "nosuch://b/run")
+def test_a_bucket_that_fails_at_the_end_is_one_line_and_made_up_for_by_the_same_command(
+    on, monkeypatch, files
+):
+    here = on("here")
+    with monkeypatch.context() as broken:
+        gone = break_at(broken, 4)  # the tensors of step 8
+        real = MemoryFileSystem.put_file
+
+        def never_again(self, *arguments, **options):
+            if len(gone) > 4:
+                raise OSError("503 Slow Down")
+            return real(self, *arguments, **options)
+
+        broken.setattr(MemoryFileSystem, "put_file", never_again)
+        with pytest.raises(CheckpointError, match="503 Slow Down; check the bucket"):
+            train(steps=8)
+    assert copies() == [4]
+    assert Checkpoints(here / "checkpoints").newest() == 8
+    result, _ = train(steps=8)
+    assert (result.step, copies()) == (8, [4, 8])
+    assert json.loads(files.cat_file("/runs/one/.writer.json"))["over"] is True
 
 
-@pytest.fixture(scope="module")
-def servers():
-    pytest.importorskip("moto")
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVERS],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    yield json.loads(process.stdout.readline())
-    process.kill()
-    process.communicate()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["s3", "gs"])
-@pytest.mark.filterwarnings("ignore")  # of botocore and aiohttp, about themselves
-def test_both_kinds_of_bucket_hold_a_run(tmp_path, servers, scheme, monkeypatch):
-    # Or gcsfs asks Google over gRPC what kind of bucket this is, at each call.
-    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
-    options = {"endpoint_url": f"http://127.0.0.1:{servers[scheme]}"}
-    options |= {"key": "a", "secret": "b"} if scheme == "s3" else {"token": "anon"}
-    monkeypatch.setitem(fsspec.config.conf, scheme, options)
-    if scheme == "s3":
-        fsspec.filesystem("s3").mkdir("runs")
-    url = f"{scheme}://runs/one"
-    train(tmp_path / "here", url)
-    assert Mirror(url, 2).steps() == [8, 12]
-    shutil.rmtree(tmp_path / "here/checkpoints")
-    result, _ = train(tmp_path / "there", url, steps=16)
-    assert result.step == 16
-    assert list(losses(tmp_path / "there")) == [13, 14, 15, 16]
-    assert Mirror(url, 2).steps() == [12, 16]
-    assert Path(tmp_path / "there/checkpoints/step-00000012").is_dir()
-
-
-@pytest.mark.drill
-def test_processes_that_share_no_folder_go_on_from_the_bucket(tmp_path):
-    url, shared = f"file://{tmp_path}/bucket", {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    shared["FSSPEC_FILE"] = '{"auto_mkdir": true}'  # buckets need no folders
-
-    def train_apart(machine, *more):
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            port = str(one.getsockname()[1])
-        options = ("--steps", 12, "--every", 4, "--url", url, *more)
-        ranks = [
-            start(tmp_path / f"{machine}-{rank}", *options, RANK=rank, MASTER_PORT=port, **shared)
-            for rank in ("0", "1")
-        ]
-        return [finish(process) for process in ranks]
-
-    # The first two machines are stopped after step 8, and their folders are never seen again.
-    for code, errors in train_apart("machine", "--term-at", 7):
-        assert code == 143, errors
-    for code, errors in train_apart("another"):
-        assert code == 0, errors
-    assert min(losses(tmp_path / "another-0")) == 9
-    code, errors = finish(start(tmp_path / "whole", "--steps", 12))
-    assert code == 0, errors
-    whole = losses(tmp_path / "whole")
-    for step, loss in losses(tmp_path / "another-0").items():
-        assert loss == pytest.approx(whole[step], abs=1e-6)
+def test_a_bucket_that_does_not_answer_at_the_start_is_one_line(on):
+    on("here")
+    with pytest.raises(RunFolderError, match=r"^nosuch://b/run: cannot be read.*the bucket and"):
+        train("nosuch://b/run")

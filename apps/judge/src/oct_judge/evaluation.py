@@ -16,6 +16,7 @@ from oct_judge.beginning import open_asked, open_volumes
 from oct_judge.board.entry import entry_of
 from oct_judge.board.tracking import send_results
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder
+from oct_judge.family import Family
 from oct_judge.findings.further import look_further
 from oct_judge.findings.origin import command_of
 from oct_judge.finished.keeping import keep_model
@@ -38,7 +39,18 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         return run_masks(config, launch)
     launch.refuse_unread("data.label_columns", "task.column=NAME asks for one column")
     family, runtime = open_asked(config)
-    folder = launch.claim_run_folder("it", may_change=("*",))
+    with launch.claim_run_folder("it", may_change=("*",)) as folder:
+        return evaluate(config, launch, family, runtime, folder)
+
+
+def evaluate(
+    config: FinetuneConfig,
+    launch: Launch,
+    family: Family,
+    runtime: oct_xla.Runtime,
+    folder: oct_xla.RunFolder,
+) -> int:
+    """Ask everybody, and write what they say to a claimed folder; returns the exit code."""
     with Stages() as stages:
         source = open_volumes(config, family.config, stages)
         study = open_study(config, source)
@@ -93,7 +105,6 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
     send_results(config, folder, document)
     print_table(*table_of(document))
     print(document["sentence"])
-    print(f"model: {model}")
-    print(f"report: {write_page(folder.path)}")
-    folder.release()
+    print(f"model: {folder.name_of(model)}")
+    print(f"report: {folder.name_of(write_page(folder.path))}")
     return 0

@@ -172,7 +172,8 @@ class FinetuneConfig:
     """Name of the run."""
 
     run_dir: str = "runs/${name}"
-    """Where the results are written; the same command again replaces them with equal ones."""
+    """Where the results are written; the same command again replaces them with equal ones. A folder
+    or the URL of one in a bucket, which has everything when the evaluation has ended."""
 
     weights: str = "runs/${data.name}/encoder"
     """The encoder: a folder or URL with config.json and model.safetensors, or a checkpoint of

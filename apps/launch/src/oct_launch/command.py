@@ -30,7 +30,6 @@ from oct_launch.arguments import JOBS, Arguments, read_arguments
 from oct_launch.console import Mistake, exit_codes, one_line
 from oct_launch.hints import explain
 from oct_launch.manual import write_manual
-from oct_launch.places import refuse_url
 from oct_launch.restart import restarts
 from oct_launch.sweep import Headline, Sweeping, split_jobs, sweep
 
@@ -107,6 +106,8 @@ class Launch:
     ) -> "oct_xla.RunFolder":
         """Make or take up the folder that the setting `run_dir` names, and keep the settings there.
 
+        It is a context; a folder in a bucket has everything, and is free, when that is left.
+
         Args:
             what: the settings repeat, in the words of a reader.
             groups: lines of the defaults list that give types to groups of settings.
@@ -114,13 +115,13 @@ class Launch:
             may_change: settings that may differ on a resume.
             rank: number of this process.
         """
-        refuse_url("run_dir", self.settings.run_dir)
+        place = self.settings.run_dir
         names = (f"{self.app}_schema", *groups, "_self_")
         head = HEAD.format(
             what=what, app=self.app, defaults="\n".join(f"- {name}" for name in names)
         )
         folder = oct_xla.claim_run_folder(
-            Path(self.settings.run_dir),
+            place if "://" in place else Path(place),
             head + OmegaConf.to_yaml(self.settings),
             cast(dict[str, object], OmegaConf.to_container(self.settings)),
             resume=resume,

@@ -106,8 +106,8 @@ class Checkpointer:
         if self._runtime.rank != 0:
             found = self._load_elsewhere(step)
         bad = (
-            f"{self.store.path(step)}: a process cannot read it; all must see run_dir, or reach"
-            " loop.checkpoint_url"
+            f"{self.store.path(step)}: a process cannot read it; all must see run_dir, which may"
+            " lie in a bucket"
         )
         if self._runtime.agree(int(found is None))[0] or found is None:
             raise CheckpointError(self._failure or bad)
@@ -120,8 +120,8 @@ class Checkpointer:
             return self.store.load(step)
         except CheckpointError as error:
             self._failure = (
-                f"process {self._runtime.rank}: {error}; all must see run_dir, or reach"
-                " loop.checkpoint_url"
+                f"process {self._runtime.rank}: {error}; all must see run_dir, which may lie in a"
+                " bucket"
             )
             return None
 

@@ -14,16 +14,16 @@ from oct_xla.errors import OctXlaError, RunFolderError
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a text file so that a reader, or a crash, sees the old text or the new one.
+def write_atomically(path: Path, text: str | bytes) -> None:
+    """Replace a small file so that a reader, or a crash, sees the old text or the new one.
 
     Raises:
         OSError: if it cannot be written; the old file stays and nothing lies beside it.
     """
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(text if isinstance(text, bytes) else text.encode())
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -71,8 +71,7 @@ def check_local(path: Path) -> Path:
     """
     if _SCHEME.match(str(path)):
         raise RunFolderError(
-            f"{path}: a run writes to a file system; set run_dir to a local folder, and"
-            " loop.checkpoint_url to the bucket that checkpoints are to be copied to"
+            f"{path}: a path cannot name a bucket; give its URL as text, with two slashes"
         )
     return path
 

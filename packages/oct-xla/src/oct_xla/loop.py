@@ -1,16 +1,18 @@
 """The training loop: from a feed and an objective to a run folder."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from oct_xla.bucket import is_url
 from oct_xla.checkpointer import Checkpointer, RunState
 from oct_xla.device import pick_runtime
-from oct_xla.errors import FeedError, RunFolderError
+from oct_xla.errors import CheckpointError, FeedError, RunFolderError
 from oct_xla.feed import Feed
 from oct_xla.files import check_local, lock_folder
 from oct_xla.identity import describe_run
@@ -18,8 +20,9 @@ from oct_xla.journal import Journal, Sink, say
 from oct_xla.learner import Learner
 from oct_xla.memory import read_note
 from oct_xla.metrics import Metrics
-from oct_xla.mirror import Mirror
 from oct_xla.preemption import StopRequest
+from oct_xla.remote import CHECKPOINTS, RemoteFolder
+from oct_xla.runfolder import RunFolder
 from oct_xla.runtime import Runtime
 from oct_xla.settings import LoopConfig
 from oct_xla.sinks import ProgressSink
@@ -28,7 +31,7 @@ from oct_xla.trainer import Evaluate, FitResult, Trainer
 from oct_xla.watchers import HangWatch, Profiler, stacks_on_signal
 from oct_xla.work import Work
 
-CHECKPOINTS, METRICS, PROFILE, LOCK = "checkpoints", "metrics.jsonl", "profile", ".fit-lock"
+METRICS, PROFILE, LOCK = "metrics.jsonl", "profile", ".fit-lock"
 _NO_LIMIT = 2**31
 
 
@@ -38,7 +41,7 @@ def fit(
     config: LoopConfig,
     *,
     runtime: Runtime | None = None,
-    run_dir: Path | None = None,
+    run_dir: Path | str | RunFolder | None = None,
     learning_rate: Callable[[int], float] = lambda step: 1e-3,
     seed: int = 0,
     sinks: Sequence[Sink] = (),
@@ -57,8 +60,8 @@ def fit(
         feed: makes the batches.
         config: see there.
         runtime: from `pick_runtime`, which the caller closes; None picks "auto".
-        run_dir: for checkpoints and metrics. All processes must see it, or the checkpoints in
-            `config.checkpoint_url`. None saves nothing.
+        run_dir: for checkpoints and metrics: a folder that all processes see, the URL of one in a
+            bucket, or what `claim_run_folder` has claimed. None saves nothing.
         learning_rate: of the step, counted from 0. Begin above 0: on XLA an exact 0 costs a graph.
         seed: names all draws but the feed's.
         sinks: take the rows, on the first process; one that raises is dropped.
@@ -71,8 +74,9 @@ def fit(
 
     Raises:
         CheckpointError: if no checkpoint is whole although there are some, if the newest whole one
-            belongs to another run, or if the last one cannot be saved.
-        RunFolderError: if the folder cannot be written, or another process is writing it.
+            belongs to another run, or if the last one, or what follows it, cannot be saved.
+        RunFolderError: if the folder cannot be written, its bucket does not answer, or another
+            process is writing it.
         FeedError: if the batch does not divide by the devices, or a sample fails.
         NonFiniteError: after `config.max_skipped` skipped steps in a row.
         OutOfMemoryError: if memory runs out with one sample at a time, or where only a new start
@@ -87,24 +91,27 @@ def fit(
     )
     settings = {f"loop.{name}": value for name, value in asdict(config).items()}
     settings |= {"runtime": runtime.name, "processes": runtime.world, "parallel": runtime.parallel}
-    store = _store(run_dir, config) if run_dir else None
+    remote, path = _place(run_dir)
+    mirror = remote.mirror(config.keep_last) if remote else None
+    store = Checkpoints(path / CHECKPOINTS, config.keep_last, mirror) if path else None
     checkpointer = Checkpointer(store, runtime, facts, settings)
-    lock, busy = _lock(run_dir, runtime)
-    try:
+    own = None if isinstance(run_dir, RunFolder) else remote
+    with _writing_alone(path, own, runtime) as busy:
         found = checkpointer.find(busy)
         learner = Learner(objective, runtime, config, seed)
         run = checkpointer.restore(found, learner)
-        run.at_once = _at_once(run, run_dir, runtime)
-        told = _sinks(run, config, run_dir, progress, sinks) if runtime.rank == 0 else []
+        run.at_once = _at_once(run, path, runtime)
+        place = remote.url if remote else str(path)
+        told = _sinks(run, config, path, place, progress, sinks) if runtime.rank == 0 else []
         metrics = Metrics(told, seconds_before=run.seconds, runtime=runtime, work=work)
         profiler = Profiler(
             config.profiled,
-            run_dir / PROFILE if run_dir else None,
+            path / PROFILE if path else None,
             rank=runtime.rank,
             cuda=runtime.device.type == "cuda",
         )
         watch = HangWatch(config.hang_after_s, rank=runtime.rank)
-        trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler, watch, run_dir)
+        trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler, watch, path)
         try:
             with stacks_on_signal(), StopRequest() as stop, watch:
                 result = trainer.train(learning_rate, evaluate, stop)
@@ -114,9 +121,6 @@ def fit(
             profiler.close()
             checkpointer.close()
             metrics.close()
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 def _check_batch(feed: Feed, config: LoopConfig, runtime: Runtime) -> None:
@@ -127,6 +131,16 @@ def _check_batch(feed: Feed, config: LoopConfig, runtime: Runtime) -> None:
         )
 
 
+def _place(run_dir: Path | str | RunFolder | None) -> tuple[RemoteFolder | None, Path | None]:
+    """The bucket, if the run lies in one, and the folder on this machine."""
+    if isinstance(run_dir, RunFolder):
+        return run_dir.remote, run_dir.path
+    if run_dir is None or not is_url(run_dir):
+        return None, None if run_dir is None else check_local(Path(run_dir))
+    remote = RemoteFolder(str(run_dir))
+    return remote, remote.path
+
+
 def _at_once(run: RunState, run_dir: Path | None, runtime: Runtime) -> int:
     """Samples that a device may take at once, alike on all processes; 0 for no limit."""
     known = [one for one in (run.at_once, int(read_note(run_dir).get("at_once", 0))) if one]
@@ -134,27 +148,47 @@ def _at_once(run: RunState, run_dir: Path | None, runtime: Runtime) -> int:
     return 0 if fewest == _NO_LIMIT else fewest
 
 
-def _store(run_dir: Path, config: LoopConfig) -> Checkpoints:
-    # The first process looks for what is newest; the others take the same step, from run_dir if
-    # they see that of the first, else from the bucket.
-    mirror = Mirror(config.checkpoint_url, config.keep_last) if config.checkpoint_url else None
-    return Checkpoints(check_local(run_dir) / CHECKPOINTS, config.keep_last, mirror)
-
-
-def _lock(run_dir: Path | None, runtime: Runtime) -> tuple[int | None, str]:
-    """Lock the run folder on the first process; returns the lock, or why there is none."""
-    if run_dir is None or runtime.rank != 0:
-        return None, ""
+@contextmanager
+def _writing_alone(
+    path: Path | None, remote: RemoteFolder | None, runtime: Runtime
+) -> Iterator[str]:
+    """Lock the run folder on the first process, and take it up; gives why that cannot be."""
+    if path is None or runtime.rank != 0:
+        yield ""
+        return
     try:
-        return lock_folder(run_dir, LOCK), ""
+        lock = lock_folder(path, LOCK)
     except RunFolderError as error:
-        return None, str(error)
+        yield str(error)
+        return
+    try:
+        busy = _take_up(remote)
+        try:
+            yield busy
+        except BaseException:
+            if remote is not None and not busy:
+                remote.let_go(failed=True)
+            raise
+        if remote is not None:
+            remote.let_go()
+    finally:
+        os.close(lock)
+
+
+def _take_up(remote: RemoteFolder | None) -> str:
+    try:
+        if remote is not None:
+            remote.take_up()
+    except (CheckpointError, RunFolderError) as error:
+        return str(error)
+    return ""
 
 
 def _sinks(
     run: RunState,
     config: LoopConfig,
     run_dir: Path | None,
+    place: str,
     progress: bool,
     more: Sequence[Sink],
 ) -> list[Sink]:
@@ -166,6 +200,6 @@ def _sinks(
             start = (
                 f"goes on from step {run.step}" if run.step else "no checkpoint, begins at step 0"
             )
-            say(f"{run_dir}: {start}; {journal.dropped} rows of metrics after it come again")
+            say(f"{place}: {start}; {journal.dropped} rows of metrics after it come again")
         sinks.append(journal)
     return [*sinks, *([ProgressSink(config.steps, run.step)] if progress else []), *more]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from oct_xla.bucket import Bucket, is_url
 from oct_xla.errors import RunFolderError
 from oct_xla.files import read_json, write_atomically
 
@@ -54,14 +55,24 @@ def cut_batch(samples: int, accumulate: int, at_once: int) -> int:
     return parts
 
 
-def read_note(run_dir: Path | None) -> dict[str, Any]:
-    """Return what was noted in a run folder; nothing without one.
+def read_note(run_dir: Path | str | None) -> dict[str, Any]:
+    """Return what was noted in a run folder, which may be the URL of one; nothing without one.
 
     Raises:
         RunFolderError: if the note is damaged.
+        CheckpointError: if a bucket does not answer.
     """
-    path = None if run_dir is None else run_dir / NOTE
-    return {} if path is None or not path.exists() else read_json(path, RunFolderError)
+    if run_dir is None:
+        return {}
+    if not is_url(run_dir):
+        path = Path(run_dir) / NOTE
+        return read_json(path, RunFolderError) if path.exists() else {}
+    content = Bucket(str(run_dir)).read(NOTE)
+    try:
+        found: dict[str, Any] = json.loads(content or "{}")
+    except ValueError as error:
+        raise RunFolderError(f"{run_dir}/{NOTE}: is damaged; delete it") from error
+    return found
 
 
 def write_note(run_dir: Path, **facts: Any) -> None:

@@ -1,44 +1,36 @@
 """Copies of whole checkpoints in a bucket, for a run that moves between machines."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from oct_xla.bucket import Bucket
 from oct_xla.checkpoint import STATE, files_of, read_checkpoint
 from oct_xla.errors import CheckpointError
 from oct_xla.journal import say
 
-COMMIT = "COMMIT"
+COMMIT = STATE
 
 
 class Mirror:
-    """A folder in a bucket with the newest checkpoints of one run.
+    """A folder in a bucket with the newest checkpoints of one run, laid out as on a disk.
 
-    Files go up first. The object `COMMIT` comes last and makes the checkpoint: it is `state.json`,
-    which vouches for every byte of the others, so one atomic write both commits and replaces the
-    state. A copy without it is not there; one that is deleted loses it first.
+    Files go up first. `state.json`, which vouches for every byte of them, comes last and commits:
+    it is one object, so one atomic write. A copy without it is not there; one that is deleted, or
+    whose files are replaced, loses it first.
 
     Args:
-        url: of a folder that is this run's alone, as fsspec takes it. Keys, endpoints and the like
-            come from fsspec's own settings and environment (`FSSPEC_S3_ENDPOINT_URL`, ...).
+        url: of a folder that is this run's alone, as fsspec takes it.
         keep_last: how many copies stay, the best one not counted.
+        before_commit: called before each commit; what it raises leaves the copy uncommitted.
     """
 
-    def __init__(self, url: str, keep_last: int) -> None:
+    def __init__(
+        self, url: str, keep_last: int, before_commit: Callable[[], None] = lambda: None
+    ) -> None:
         self.url, self.keep_last = url.rstrip("/"), keep_last
-        self._root = ""
-        self._opened: Any = None
-
-    @property
-    def _files(self) -> Any:
-        """The file system, at the first use: an error then comes where errors are told."""
-        if self._opened is None:
-            import fsspec
-
-            self._opened, root = fsspec.core.url_to_fs(self.url)
-            self._root = root.rstrip("/")
-        return self._opened
+        self._bucket, self._before_commit = Bucket(url), before_commit
 
     def steps(self) -> list[int]:
         """Return the steps of all committed copies, ascending.
@@ -46,14 +38,12 @@ class Mirror:
         Raises:
             CheckpointError: if the bucket does not answer.
         """
-        with _reaching(self.url):
-            self._files.invalidate_cache()  # what another machine has written
-            found = self._files.glob(f"{self._root}/step-*/{COMMIT}")
-        names = [str(path).split("/")[-2].removeprefix("step-") for path in found]
+        found = self._bucket.names(f"step-*/{COMMIT}")
+        names = [name.partition("/")[0].removeprefix("step-") for name in found]
         return sorted(int(name) for name in names if name.isdigit())
 
     def upload(self, folder: Path, best: int | None) -> None:
-        """Copy a whole checkpoint folder; files that are there at their size are not sent again.
+        """Copy a whole checkpoint folder; files that the copy's own commit vouches for stay.
 
         Args:
             folder: of one checkpoint on this machine.
@@ -62,29 +52,41 @@ class Mirror:
         Raises:
             CheckpointError: if it cannot be copied; it is then not there, or as it was before.
         """
-        with _reaching(self.url):
-            self._files.invalidate_cache()
-            place = f"{self._root}/{folder.name}"
-            for name in files_of(folder):
-                here = folder / name
-                if self._size(f"{place}/{name}") != here.stat().st_size:
-                    self._files.put_file(str(here), f"{place}/{name}")
-            self._files.pipe_file(f"{place}/{COMMIT}", (folder / STATE).read_bytes())
-            self._tidy(best)
+        commit = (folder / STATE).read_bytes()
+        own, there = _listed(commit), self._listed(folder.name)
+        sent = [name for name in own if not self._has(folder.name, name, own[name], there)]
+        if sent and there is not None:
+            self._bucket.remove(f"{folder.name}/{COMMIT}")
+        for name in sent:
+            self._bucket.put(folder / name, f"{folder.name}/{name}")
+        self._before_commit()
+        self._bucket.write(f"{folder.name}/{COMMIT}", commit)
+        self._tidy(best)
 
-    def _size(self, path: str) -> int | None:
-        try:
-            return int(self._files.info(path)["size"])
-        except FileNotFoundError:
-            return None
+    def is_copy(self, folder: Path) -> bool:
+        """Tell whether the bucket has no other checkpoint of that step than this one.
+
+        Raises:
+            CheckpointError: if the bucket does not answer, or the one here is damaged.
+        """
+        there = self._listed(folder.name)
+        return there is None or there == _listed((folder / STATE).read_bytes())
+
+    def _listed(self, name: str) -> dict[str, Any] | None:
+        """What the commit of a copy says of its files; None if it has none."""
+        content = self._bucket.read(f"{name}/{COMMIT}")
+        return None if content is None else _listed(content)
+
+    def _has(self, place: str, name: str, facts: Any, there: dict[str, Any] | None) -> bool:
+        if there is None or there.get(name) != facts:
+            return False
+        return self._bucket.size(f"{place}/{name}") == facts["size"]
 
     def _tidy(self, best: int | None) -> None:
         steps = self.steps()
         for step in set(steps[: -self.keep_last]) - {best}:
-            place = f"{self._root}/step-{step:08d}"
-            self._files.rm_file(f"{place}/{COMMIT}")
-            with suppress(FileNotFoundError):  # a store that knows no folders has none left
-                self._files.rm(place, recursive=True)
+            self._bucket.remove(f"step-{step:08d}/{COMMIT}")
+            self._bucket.remove(f"step-{step:08d}")
 
     def download_newest(self, newer_than: int, place: Callable[[int], Path]) -> int | None:
         """Copy the newest sound checkpoint that is newer than what is here; returns its step.
@@ -115,28 +117,19 @@ class Mirror:
         Raises:
             CheckpointError: if it is not there, damaged, or out of reach.
         """
-        with _reaching(self.url):
-            files = self._files  # finds the root
-            place = f"{self._root}/step-{step:08d}"
-            (folder / STATE).write_bytes(files.cat_file(f"{place}/{COMMIT}"))
+        place = f"step-{step:08d}"
+        self._bucket.get(f"{place}/{COMMIT}", folder / STATE)
         for name in files_of(folder):
-            with _reaching(self.url):
-                files.get_file(f"{place}/{name}", str(folder / name))
+            if name != Path(name).name:  # never out of the folder
+                raise CheckpointError(f"{self.url}/{place}: names a file elsewhere: {name}")
+            self._bucket.get(f"{place}/{name}", folder / name)
         read_checkpoint(folder)
 
 
-@contextmanager
-def _reaching(url: str) -> Iterator[None]:
+def _listed(commit: bytes) -> dict[str, Any]:
+    """What a commit says of its files; nothing if it is damaged."""
     try:
-        yield
-    except CheckpointError:
-        raise
-    except ImportError as error:
-        raise CheckpointError(
-            f"loop.checkpoint_url ({url}): {error}; install fsspec with s3fs for s3:// or gcsfs for gs://"
-        ) from error
-    except Exception as error:  # each store raises its own; none of them is ours
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CheckpointError(
-            f"{url}: no copy of the checkpoint: {reason}; check the bucket and its keys"
-        ) from error
+        listed: dict[str, Any] = json.loads(commit)["files"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return listed

@@ -11,25 +11,28 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+from oct_xla.bucket import is_url
 from oct_xla.errors import RunFolderError
 from oct_xla.files import check_local, lock_folder, read_json, write_atomically
 from oct_xla.identity import Change, differences, flatten
+from oct_xla.remote import CHECKPOINTS, RemoteFolder
 from oct_xla.runtime import Runtime
 
 CONFIG, PROVENANCE = "config.yaml", "provenance.json"
 _CLAIM, _LOCK = ".claim.json", ".lock"
-_OURS = (CONFIG, "metrics.jsonl", "checkpoints")
+_OURS = (CONFIG, "metrics.jsonl", CHECKPOINTS)
 _PACKAGES = ("torch", "numpy", "safetensors", "torch-xla", "oct-io", "oct-vjepa", "oct-xla")
 
 
 @dataclass(slots=True)
 class RunFolder:
-    """A folder that this process may write until it ends or calls `release`.
+    """A folder that this process may write until it ends, or leaves it as a context.
 
     Attributes:
-        path: the folder.
+        path: the folder; of a run in a bucket, the one on this machine that stands for it.
         resumed: whether the run was there before.
         run_id: 12 characters, the same at each resume; for trackers.
         changed: settings that do not define the run, and have changed.
@@ -39,17 +42,53 @@ class RunFolder:
     resumed: bool
     run_id: str
     changed: dict[str, Change]
+    remote: RemoteFolder | None = None
+    """The bucket that the run lies in."""
+
     _lock: int | None = None
 
-    def release(self) -> None:
-        """Let another process write the folder; the end of this process does the same."""
-        if self._lock is not None:
+    def name_of(self, file: Path) -> str:
+        """Return where people find a file of the folder: in the bucket, if the run lies in one."""
+        if self.remote is None:
+            return str(file)
+        return f"{self.remote.url}/{file.relative_to(self.path).as_posix()}"
+
+    def release(self, *, failed: bool = False) -> None:
+        """Let another process write the folder; a bucket is first sent all that it lacks.
+
+        The end of this process frees a local folder as well. In a bucket the next writer, if it is
+        on another machine, then has to wait and see that this one is gone.
+
+        Args:
+            failed: an error is on its way; that a bucket does not answer is then only told.
+
+        Raises:
+            CheckpointError: if the bucket does not answer.
+            RunFolderError: if another process has taken the run over.
+        """
+        if self._lock is None:
+            return
+        try:
+            if self.remote is not None:
+                self.remote.let_go(failed=failed)
+        finally:
             os.close(self._lock)
             self._lock = None
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release(failed=kind is not None)
+
 
 def claim_run_folder(
-    path: Path,
+    path: Path | str,
     config_text: str,
     config: Mapping[str, Any],
     *,
@@ -63,7 +102,7 @@ def claim_run_folder(
     A setting that names the folder itself never counts, so that a run may be moved.
 
     Args:
-        path: the run folder.
+        path: the run folder, or the URL of one in a bucket; what the bucket has is then fetched.
         config_text: written to `config.yaml`.
         config: the same settings as nested mappings of plain values, which are compared.
         resume: "auto" goes on with an equal run; "never" refuses a folder that holds a run.
@@ -74,24 +113,36 @@ def claim_run_folder(
 
     Raises:
         RunFolderError: if the folder holds a run with other settings, is not a run folder, or is
-            being written by another process; or if it is a URL. The text names the settings and
-            both values.
+            being written by another process. The text names the settings and both values.
+        CheckpointError: if a bucket does not answer.
         ValueError: if `resume` is unknown.
     """
     if resume not in ("auto", "never"):
         raise ValueError(f"resume ({resume!r}) must be auto or never")
     flat = flatten(json.loads(json.dumps(config)))
-    run_id = hashlib.sha256(f"{path.resolve()}{json.dumps(flat)}".encode()).hexdigest()[:12]
+    remote = RemoteFolder(str(path)) if is_url(path) else None
+    place = remote.url if remote else str(Path(path).resolve())
+    path = remote.path if remote else check_local(Path(path))
+    run_id = hashlib.sha256(f"{place}{json.dumps(flat)}".encode()).hexdigest()[:12]
     if rank != 0:
-        return RunFolder(check_local(path), False, run_id, {})
+        return RunFolder(path, False, run_id, {}, remote)
     lock = lock_folder(path, _LOCK)
+    taken = False
     try:
+        if remote is not None:
+            remote.take_up()
+            taken = True
         folder = _claim(path, flat, run_id, resume)
-        _refuse(path, {k: c for k, c in folder.changed.items() if _binds(k, defining, may_change)})
+        folder.changed = {k: c for k, c in folder.changed.items() if not _names(c.now, place)}
+        _refuse(place, {k: c for k, c in folder.changed.items() if _binds(k, defining, may_change)})
         _write_claim(folder, config_text, flat)
-        folder._lock = lock
+        folder.remote, folder._lock = remote, lock
+        if remote is not None:
+            remote.send()
         return folder
     except BaseException:
+        if remote is not None and taken:
+            remote.let_go(failed=True)
         os.close(lock)
         raise
 
@@ -114,9 +165,7 @@ def _claim(path: Path, flat: dict[str, Any], run_id: str, resume: str) -> RunFol
     before = read_json(claim, RunFolderError)
     if not isinstance(before.get("config"), dict) or not isinstance(before.get("run_id"), str):
         raise RunFolderError(f"{claim}: is damaged; set run_dir to another folder")
-    changed = differences(before["config"], flat)
-    changed = {key: c for key, c in changed.items() if not _is_folder(c.now, path)}
-    return RunFolder(path, True, before["run_id"], changed)
+    return RunFolder(path, True, before["run_id"], differences(before["config"], flat))
 
 
 def _write_claim(folder: RunFolder, config_text: str, flat: dict[str, Any]) -> None:
@@ -131,8 +180,10 @@ def _write_claim(folder: RunFolder, config_text: str, flat: dict[str, Any]) -> N
         ) from error
 
 
-def _is_folder(value: Any, path: Path) -> bool:
-    return isinstance(value, str) and value != "" and Path(value).resolve() == path.resolve()
+def _names(value: Any, place: str) -> bool:
+    if not isinstance(value, str) or value == "":
+        return False
+    return (value.rstrip("/") if is_url(value) else str(Path(value).resolve())) == place
 
 
 def _binds(key: str, defining: Sequence[str], may_change: Sequence[str]) -> bool:
@@ -143,14 +194,14 @@ def _matches(key: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
-def _refuse(path: Path, changed: Mapping[str, Change]) -> None:
+def _refuse(place: str, changed: Mapping[str, Change]) -> None:
     if not changed:
         return
     shown = [f"{key} was {c.before!r}, now {c.now!r}" for key, c in list(changed.items())[:5]]
     more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
     raise RunFolderError(
-        f"{path}: holds a run with other settings: {'; '.join(shown)}{more}; set run_dir to another"
-        " folder, or set these back to resume"
+        f"{place}: holds a run with other settings: {'; '.join(shown)}{more}; set run_dir to"
+        " another folder, or set these back to resume"
     )
 
 

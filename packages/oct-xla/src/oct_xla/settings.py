@@ -32,10 +32,6 @@ class LoopConfig:
     """Whether training goes on while a checkpoint is written; it costs a copy of weights and
     moments in host memory. Saves before an evaluation and at the end are waited for."""
 
-    checkpoint_url: str = ""
-    """Folder in a bucket, such as gs://bucket/run, that whole checkpoints are copied to, and from
-    which a run on another machine goes on; needs fsspec, with s3fs or gcsfs. Empty copies none."""
-
     keep_last: int = 2
     """Checkpoints that stay; two, so that a damaged one does not cost the run."""
 

@@ -1,6 +1,8 @@
 """The folder of a run's checkpoints: which are whole, which are kept, which is best."""
 
+import fcntl
 import json
+import os
 import re
 import shutil
 import sys
@@ -100,7 +102,7 @@ class Checkpoints:
         damaged: list[tuple[int, CheckpointError]] = []
         for step in reversed(self._all_steps()):
             try:
-                found = self.load(step)
+                found = self._load_or_mend(step)
             except CheckpointError as error:
                 damaged.append((step, error))
                 continue
@@ -109,6 +111,8 @@ class Checkpoints:
                 say(f"{reason}; kept aside as {kept.name}, going on from step {step}")
             with _writing(self.root):
                 self._repeat_best(found.state)
+            if self._mirror is not None and step not in self._mirror.steps():
+                self._copy(step, found.state)  # what an outage has cost the bucket
             return found
         why = f" ({damaged[0][1]})" if damaged else ""
         if why or any(self.root.glob(f"{_DAMAGED}*")) or (self.root / BEST).exists():
@@ -117,6 +121,18 @@ class Checkpoints:
                 " or choose another run_dir to begin again"
             )
         return None
+
+    def _load_or_mend(self, step: int) -> Checkpoint:
+        """Read a checkpoint, or its copy where it is damaged."""
+        try:
+            return self.load(step)
+        except CheckpointError as error:
+            if self._mirror is None or step not in self._mirror.steps():
+                raise
+            self._mirror.download(step, self._make_temporary(step))
+            self._take(step)
+            say(f"{error}; kept aside, its copy is taken")
+            return self.load(step)
 
     def _fetch_newer(self) -> None:
         if self._mirror is None:
@@ -131,13 +147,23 @@ class Checkpoints:
         """Copy one checkpoint from the mirror, if there is one and it is not here.
 
         For a process that does not see the folder of the first, which has looked for the newest.
+        One that another run has left here is no substitute.
 
         Raises:
             CheckpointError: if it cannot be copied.
         """
-        if self._mirror is not None and not is_whole(self.path(step)):
-            self._mirror.download(step, self._make_temporary(step))
-            self._take(step)
+        if self._mirror is None:
+            return
+        with _writing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            turn = os.open(self.root, os.O_RDONLY)
+        try:
+            fcntl.flock(turn, fcntl.LOCK_EX)  # processes of one host share the folder
+            if not is_whole(self.path(step)) or not self._mirror.is_copy(self.path(step)):
+                self._mirror.download(step, self._make_temporary(step))
+                self._take(step)
+        finally:
+            os.close(turn)
 
     def _take(self, step: int) -> None:
         with _writing(self.path(step)):

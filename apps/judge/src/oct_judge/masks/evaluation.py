@@ -13,6 +13,7 @@ from oct_launch import (
 
 from oct_judge.asking import Stopped
 from oct_judge.beginning import open_asked, open_volumes
+from oct_judge.family import Family
 from oct_judge.masks.candidates import Draughtsmen
 from oct_judge.masks.dicom import write_dicom_masks
 from oct_judge.masks.page import write_mask_page
@@ -29,7 +30,18 @@ def run_masks(config: FinetuneConfig, launch: Launch) -> int:
     with mistakes(ValueError):
         check_recipe(config.training)
     family, runtime = open_asked(config)
-    folder = launch.claim_run_folder("it", may_change=("*",))
+    with launch.claim_run_folder("it", may_change=("*",)) as folder:
+        return evaluate_masks(config, launch, family, runtime, folder)
+
+
+def evaluate_masks(
+    config: FinetuneConfig,
+    launch: Launch,
+    family: Family,
+    runtime: oct_xla.Runtime,
+    folder: oct_xla.RunFolder,
+) -> int:
+    """Have everybody draw, and measure it in a claimed folder; returns the exit code."""
     with Stages() as stages:
         source = open_volumes(config, family.config, stages)
         study = open_masks(config, source)
@@ -70,6 +82,5 @@ def run_masks(config: FinetuneConfig, launch: Launch) -> int:
     report = write_mask_page(folder.path, found, document)
     print_table(*mask_table(document))
     print(document["sentence"])
-    print(f"report: {report}")
-    folder.release()
+    print(f"report: {folder.name_of(report)}")
     return 0
