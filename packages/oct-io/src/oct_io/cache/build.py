@@ -23,10 +23,9 @@ from oct_io.cache.assembly import assemble
 from oct_io.cache.bucket import fetch_index
 from oct_io.cache.decoding import NO_GUARD
 from oct_io.cache.index import INDEX, CacheIndex, find_spoilt_shard, read_index, write_index
-from oct_io.cache.making import MakeParts, Progress, Tally, find_missing, make_here
+from oct_io.cache.making import Kept, MakeParts, Progress, Tally, find_missing, make_here
 from oct_io.cache.parts import MAX_PART_SCANS, PartFolder, Plan
 from oct_io.cache.publishing import OTHER, claim, seal
-from oct_io.cache.reuse import Kept
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import TreeError
 from oct_io.quarantine import QUARANTINE, TooManyBadError, read_quarantine, was_outage

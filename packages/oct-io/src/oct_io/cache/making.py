@@ -1,13 +1,26 @@
-"""The work of a build: which parts are missing, making them, and stopping when too much is bad."""
+"""The work of a build: which parts are missing, making them, and stopping when too much is bad.
 
+What an older cache already holds (`Kept`) is not made again.
+"""
+
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import Protocol
 
-from oct_io.cache.decoding import Outcome, Refused, decode_in_order
+from oct_io.cache.decoding import Decoded, Outcome, Refused, decode_in_order
+from oct_io.cache.index import CacheIndex
 from oct_io.cache.parts import PartFolder, Plan, make_part
-from oct_io.cache.reuse import Kept
-from oct_io.quarantine import Refusal, check_share, refuse
+from oct_io.cache.volumes import CachedVolumes
+from oct_io.quarantine import (
+    QUARANTINE,
+    Refusal,
+    check_share,
+    read_quarantine,
+    refuse,
+    was_outage,
+)
 
 Seen = Callable[[int, Sequence[Refusal]], None]
 """Takes how many more scans are done, and which of them are refused."""
@@ -58,6 +71,42 @@ def find_missing(plan: Plan, folder: PartFolder, seen: Seen) -> list[int]:
     if scans:
         seen(scans, refusals)
     return missing
+
+
+class Kept:
+    """What a standing cache knows about scans, by the hash of their state."""
+
+    def __init__(self, folder: Path, old: CacheIndex | None, plan: Plan) -> None:
+        self._volumes: CachedVolumes | None = None
+        self._numbers: dict[str, int] = {}
+        self._refused: dict[str, Refused] = {}
+        if old is None or (old.window, old.annotations) != (plan.window, plan.annotations):
+            return
+        self._volumes = CachedVolumes(folder, old)
+        sources = old.entries.column("source").to_pylist()
+        self._numbers = {source: n for n, source in enumerate(sources) if source}
+        for refusal in read_quarantine(folder / QUARANTINE):
+            if refusal.source and refusal.key not in plan.again and not was_outage(refusal):
+                self._refused[refusal.source] = Refused(refusal.stage, refusal.reason)
+
+    def __contains__(self, source: str) -> bool:
+        return source in self._numbers or source in self._refused
+
+    def outcome(self, source: str) -> Outcome | None:
+        """What became of the scan; None if the volume is not what was written."""
+        if source in self._refused:
+            return self._refused[source]
+        if self._volumes is None or source not in self._numbers:
+            return None
+        number = self._numbers[source]
+        entry = self._volumes.entries[number]
+        voxels = self._volumes[number].tobytes()
+        if hashlib.sha256(voxels).hexdigest() != entry.sha256:
+            return None
+        annotations = self._volumes.annotation_bytes(number)
+        if annotations and hashlib.sha256(annotations).hexdigest() != entry.annotation_sha256:
+            return None
+        return Decoded(voxels, entry, annotations)
 
 
 def make_here(plan: Plan, numbers: Sequence[int], seen: Seen, *, kept: Kept, jobs: int) -> None:
