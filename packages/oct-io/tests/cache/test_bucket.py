@@ -2,6 +2,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,12 +21,18 @@ from oct_io.cli import main
 from oct_io.errors import StoreError
 from oct_io.labels.splits import write_split
 from oct_io.records.record import ScanRecord
-from oct_io.storage.buckets import StorageConfig, open_filesystem, using_storage
+from oct_io.storage.buckets import (
+    StorageConfig,
+    current_storage,
+    open_filesystem,
+    using_storage,
+)
 from oct_io.storage.files import walk_files
 
 WINDOW = Window(name="test", extent_mm=(4.0, 0.15, 4.0), shape=(4, 16, 12))
 ONE = 4 * 16 * 12
 SCHEMES = ("s3", "gs")
+OUTAGE = r"^s3://eyes at http://127\.0\.0\.1.*: out of reach for \d+ s"
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +71,11 @@ def published(filled, storage):
         return f"{scheme}://{filled}", storage(scheme, **how)
 
     return publish
+
+
+def impatient():
+    """Give up soon, for a store that is not there."""
+    return using_storage(replace(current_storage(), give_up_s=0.5))
 
 
 def contents(proxy):
@@ -164,11 +176,14 @@ def test_a_bad_network_spoils_no_volume(scheme, local, published, tmp_path):
 
 
 def test_an_outage_is_one_line_and_what_is_kept_is_still_read(local, published, tmp_path):
-    url, proxy = published("s3", config={"give_up_s": 1.0})
+    url, proxy = published("s3")
     volumes = open_cache(url, kept=tmp_path / "kept")
     first = volumes[0]
     proxy.shut()
-    with pytest.raises(StoreError, match=r"^s3://eyes at http.*: out of reach for [1-9]") as caught:
+    with (
+        impatient(),
+        pytest.raises(StoreError, match=r"^s3://eyes at http.*: out of reach for [1-9]") as caught,
+    ):
         volumes[1]
     assert "\n" not in str(caught.value)
     assert np.array_equal(volumes[0], first)
@@ -222,10 +237,10 @@ def test_a_copy_that_was_interrupted_counts_for_nothing_and_goes_on(
     local, servers, storage, tmp_path, capsys
 ):
     servers.fill("s3", {"eyes/made/of": b"a bucket"})
-    proxy = storage("s3", config={"give_up_s": 0.5})
+    proxy = storage("s3")
     proxy.fail_later(6)
     url = "s3://eyes/interrupted"
-    with pytest.raises(StoreError):
+    with impatient(), pytest.raises(StoreError):
         publish_cache(local, url)
     proxy.failing.join()
     proxy.open()
@@ -290,10 +305,10 @@ def test_a_cache_built_into_a_bucket_has_the_bytes_of_the_one_on_the_disk_though
 ):
     root, url = phantom_tree, f"{scheme}://eyes/built"
     records = [*read_manifest(root), ScanRecord(path="nobody/4007.dcm")]
-    proxy = storage(scheme, config={"give_up_s": 0.5})
+    proxy = storage(scheme)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    proxy.fail_later(30)
-    with pytest.raises(StoreError):
+    proxy.fail_later(25)
+    with impatient(), pytest.raises(StoreError):
         build_cache(records, root, WINDOW, url, shard_bytes=4 * ONE)
     proxy.failing.join()
     proxy.open()
