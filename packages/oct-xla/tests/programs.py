@@ -15,6 +15,11 @@ def torchrun(processes):
     return ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
 
 
+def forked(processes):
+    """The same by `forked.py`, at a fraction of the imports."""
+    return (str(Path(__file__).with_name("forked.py")), str(processes))
+
+
 TORCHRUN = torchrun(2)
 QUIET = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
 XLA = {

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from oct_xla import Checkpoints, LoopConfig, RunFolderError, fit, pick_runtime, read_rows
 from oct_xla.errors import FeedError
 from oct_xla.memory import cut_batch, halved, out_of_memory, read_note, write_note
+from oct_xla.writing import Writing
 from programs import XLA, finish, losses, start, torchrun
 from toy import Toy, make_feed
 
@@ -157,6 +159,20 @@ def test_xla_leaves_a_note_and_its_next_start_takes_half(tmp_path, whole):
     assert_close(tmp_path, whole)
     rows = read_rows(tmp_path / "metrics.jsonl")
     assert len({row["compilations"] for row in rows[2:]}) == 1
+
+
+def test_a_save_that_gets_no_thread_is_made_at_once():
+    saved = []
+    before = threading.stack_size(2**46)  # more than any machine can give
+    try:
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            threading.Thread(target=list).start()
+        writing = Writing(lambda: saved.append("a checkpoint"))
+    finally:
+        threading.stack_size(before)
+    assert saved == ["a checkpoint"]
+    assert not writing.failed
+    assert writing.wait() == ""
 
 
 class Sizes(Toy):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from oct_xla import Checkpoints, objective_tensors, read_rows
 from oct_xla.sharding import units
-from programs import XLA, finish, losses, start, torchrun
+from programs import XLA, finish, forked, losses, start, torchrun
 from safetensors.torch import load_file
 from toy import Blocks
 
@@ -83,7 +83,7 @@ def test_no_thread_of_the_group_outlives_a_run(tmp_path):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_processes_whole_or_cut_train_like_one(tmp_path, plain, processes, parallel, accumulate):
     options = ("--parallel", parallel, "--accumulate", accumulate)
-    assert_close(run(tmp_path, *options, launcher=torchrun(processes)), losses(plain))
+    assert_close(run(tmp_path, *options, launcher=forked(processes)), losses(plain))
     assert_same_tensors(tensors_of(tmp_path, 20), tensors_of(plain, 20))
 
 
@@ -113,7 +113,7 @@ def kind(name):
     options = ("--parallel", parallel)
     if backend:
         return lambda folder, *more: on_xla(folder, int(count), *options, *more)
-    launcher = torchrun(int(count))
+    launcher = forked(int(count))
     return lambda folder, *more: run(folder, *options, *more, launcher=launcher)
 
 

@@ -10,6 +10,7 @@ class Writing:
     """A save in flight; begins at once.
 
     A daemon thread: whoever ends the process without waiting leaves a temporary folder, no more.
+    Where there is no memory for a thread, the training waits for the save.
 
     Args:
         work: writes; nothing it uses may change meanwhile.
@@ -20,7 +21,10 @@ class Writing:
         self._failure = ""
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="oct-xla-save", daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._run()
 
     def _run(self) -> None:
         try:
@@ -37,7 +41,8 @@ class Writing:
 
     def wait(self) -> str:
         """Wait until it is over; returns why it failed, or nothing."""
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         if self._error is not None:
             raise self._error
         return self._failure
