@@ -138,8 +138,12 @@ def judge(
         embed = Embedder(folder / "features", runtime, ReadoutConfig(), 64)
         answers = ask(config, study, Cast(encoder, embed, study.rows).pretrained(), mode)
     else:
+
+        def start(round: str, seed: int) -> oct_vjepa.Encoder:
+            return encoder
+
         with tempfile.TemporaryDirectory() as place:
-            answers = ask_trained(config, study, lambda seed: encoder, "null", runtime, Path(place))
+            answers = ask_trained(config, study, start, "null", runtime, Path(place))
     card = card_of(answers, study.panel, seed=seed, bootstrap=1000)
     promise = promise_of(answers, study.panel)
     assert promise is not None

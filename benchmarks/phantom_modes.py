@@ -53,7 +53,7 @@ def main() -> None:
     for seed in range(SEEDS):
         given = [*data, *PRETRAINING, f"seed={seed}"]
         run("pretrain", given, runs / f"pretrained-seed{seed}", made="encoder")
-    asked = [*data, *ASKED, f"encoder={runs}/pretrained-seed{{seed}}/encoder"]
+    asked = [*data, *ASKED, f'encoder="{runs}/pretrained-seed{{seed}}/encoder"']
     rows = []
     for mode in MODES:
         baselines = ",".join(BASELINES if mode == "linear" else ())

@@ -53,7 +53,7 @@ def test_crops_of_mr_images_are_pretrained_on_asked_and_predicted(place, crops, 
     with (asked / "predictions-crops" / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 24
-    assert all(row["yes"] for row in rows), "the model remembers that its volumes are no OCT"
+    assert all(row["p_true"] for row in rows), "the model remembers that its volumes are no OCT"
     refused = call_app(
         "finetune", f"predict={root}", f"model={asked / 'model'}", "data.kind=oct",
         f"out={place / 'crops-out'}",

@@ -55,7 +55,7 @@ def finished(tmp_path_factory, run_app):
     )  # fmt: skip
     outcome = run_app(
         "finetune", *settings, f"run_dir={place / 'run'}", "compare.perturbed=true",
-        f"compare.encoders=[other={place / 'other'}]",
+        f'compare.encoders=["other={place / "other"}"]',
     )  # fmt: skip
     assert outcome.code == 0, outcome.errors
     assert f"model: {place / 'run' / 'model'}" in outcome.out.replace("\n", "")

@@ -4,6 +4,8 @@ import pytest
 import torch
 from oct_judge.rivals.networks import Bscanwise, count, make_classifier
 
+pytestmark = pytest.mark.slow  # MONAI takes 20 s to import
+
 
 @pytest.mark.parametrize("name", ["monai_resnet10", "monai_densenet121"])
 def test_of_one_bscan_a_network_has_two_dimensions(name):
