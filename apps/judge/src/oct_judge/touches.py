@@ -5,7 +5,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from oct_judge.question import FinetuneConfig
 
@@ -34,8 +33,7 @@ def touch(
         encoder: fingerprint of the weights.
         volumes: fingerprint of what the encoder is shown.
     """
-    chosen = way_of(config) | {"encoder": encoder, "volumes": volumes}
-    mark = sha256(json.dumps(chosen, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    mark = sha256(" ".join((way_of(config), encoder, volumes)).encode()).hexdigest()[:16]
     ledger = folder / LEDGER
     seen = marks_of(ledger, question)
     if mark not in seen:
@@ -47,12 +45,12 @@ def touch(
     return len(seen)
 
 
-def way_of(config: FinetuneConfig) -> dict[str, Any]:
-    """How an encoder is asked: the settings that decide what is said of it."""
+def way_of(config: FinetuneConfig) -> str:
+    """How an encoder is asked, as JSON: the settings that decide what is said of it."""
     plain = asdict(config)
-    return {name: plain[name] for name in DECIDING} | {
-        name: plain["compare"][name] for name in RIVALS
-    }
+    chosen = {name: plain[name] for name in DECIDING}
+    chosen |= {name: plain["compare"][name] for name in RIVALS}
+    return json.dumps(chosen, sort_keys=True, default=str)
 
 
 def marks_of(ledger: Path, question: str) -> set[str]:
