@@ -24,8 +24,9 @@ def write_evaluations(
     """
     parser = argparse.ArgumentParser(description=about.partition("\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished evaluations")
-    found = []
-    for folder in parser.parse_args().runs:
+    parser.add_argument("--into", default=name, help=f"results/INTO.json; {name} by default")
+    options, found = parser.parse_args(), []
+    for folder in options.runs:
         document = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         if document["made_up_data"] != phantom:
             raise SystemExit(
@@ -33,4 +34,4 @@ def write_evaluations(
             )
         found.append(describe(document))
     print(json.dumps(found, indent=1))
-    write_results(name, PACKAGES, {"phantom": phantom, "runs": found})
+    write_results(options.into, PACKAGES, {"phantom": phantom, "runs": found})

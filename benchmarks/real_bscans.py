@@ -9,19 +9,23 @@ table with a row a patient, `participant_id` and `dme` (1 if any row of OCT.csv 
     uv run oct-io split PATIENTS --column dme --folds 3 --out FOLDS
     for fold in 0 1 2; do for seed in 0 1; do
       uv run apps/pretrain $DATA experiment=bscans data.excluded_splits=[fold-$fold] seed=$seed \
-        augment=light objective=vjepa21_voxels_smoke loop.evaluate_every=0 \
-        run_dir=runs/dme-fold-$fold-seed$seed
+        loop.evaluate_every=0 run_dir=runs/dme-fold-$fold-seed$seed
     done; done
-    ASK="$DATA protocol.name=leave_one_out protocol.by=@split
+    ASK="$DATA evaluation=bscans protocol.name=leave_one_out protocol.by=@split
       encoder='runs/dme-{round}-seed{seed}/encoder'"
     uv run apps/finetune $ASK seeds=2 data.labels=PATIENTS task.column=dme \
       compare.fractions=[0.1,1] run_dir=runs/dme-linear
     uv run apps/finetune $ASK seeds=2 data.labels=PATIENTS task.column=dme mode=knn \
       compare.baselines=[] run_dir=runs/dme-knn           # mode=mlp likewise
     uv run apps/finetune $ASK seeds=1 data.labels=PATIENTS task.column=dme mode=full \
-      training.epochs=6 compare.baselines=[] run_dir=runs/dme-full
+      training.epochs=12 compare.baselines=[] run_dir=runs/dme-full    # likewise the other modes
     uv run apps/finetune $ASK seeds=2 data.labels=IMAGES task.column=dr run_dir=runs/dr-linear
-    uv run python benchmarks/real_bscans.py runs/dme-linear runs/dme-knn ...
+    uv run python benchmarks/real_bscans.py --into real_bscans_flattened \
+      runs/dme-linear runs/dme-knn ...
+
+So are results/real_bscans_flattened.json. Before scans could be flattened, results/real_bscans.json,
+it was the same with FLAT="data.flatten=false data.window=96x256" for both apps,
+encoder.input_shape=[1,96,256] for the first, readouts without cells, and 6 epochs.
 
 IMAGES has participant_id, filepath and dr of each image; OCT.csv says "-" of 600 of them, which
 have no answer. Pretraining sees no participant of the fold that is tested, and no label.
