@@ -115,6 +115,14 @@ def test_the_site_is_that_of_the_table_or_of_the_ids_first_digit():
     assert "@site" not in TABLE["4002"], "the rows that were given are left alone"
 
 
+@pytest.mark.parametrize("names", [("1001", "1002"), ("1001", "2001"), ("1001", "4001", "P7")])
+def test_ids_of_another_data_set_that_begin_alike_tell_no_site(names):
+    rows = {name: {"glaucoma": "yes"} for name in names}
+    assert {row["@site"] for row in hash_ids(rows).values()} == {""}
+    theirs = {name: {"glaucoma": "yes"} for name in ("1001", "4002")}
+    assert [row["@site"] for row in hash_ids(theirs).values()] == ["UW", "UCSD"]
+
+
 def entry(number, participant, **changes):
     known = CacheEntry(
         participant=participant, key=str(number), device="topcon_triton", laterality="L",

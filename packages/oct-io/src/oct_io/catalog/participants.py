@@ -92,15 +92,23 @@ def hash_ids(participants: Mapping[str, Row]) -> Participants:
     """Rows by hashed participant, each with its clinical site in a column `@site`.
 
     The site is what `clinical_site` says or, in AI-READI, the first digit of the id, which the hash
-    hides; "" if neither says it.
+    hides; "" if neither says it. A table is taken for AI-READI's if it has `study_group`, or if all
+    its ids are such and of two sites at least: other data sets count from 1001, too.
     """
+    coded = [_site_by_id(name) for name in participants]
+    theirs = all(coded) and len(set(coded)) > 1
     found = {}
-    for name, row in participants.items():
+    for (name, row), by_id in zip(participants.items(), coded, strict=True):
         site = cell(row, "clinical_site")
-        if not site and len(name) == 4 and name.isdigit():
-            site = SITES.get(name[0], "")
+        if not site and (theirs or "study_group" in row):
+            site = by_id
         found[hash_participant(name)] = row | {SITE: site}
     return found
+
+
+def _site_by_id(name: str) -> str:
+    """Site that an id of AI-READI tells; "" if it is no such id."""
+    return SITES.get(name[0], "") if len(name) == 4 and name.isdigit() else ""
 
 
 def study_group(text: str) -> int:
