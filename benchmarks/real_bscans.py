@@ -23,9 +23,9 @@ table with a row a patient, `participant_id` and `dme` (1 if any row of OCT.csv 
     uv run python benchmarks/real_bscans.py --into real_bscans_flattened \
       runs/dme-linear runs/dme-knn ...
 
-So are results/real_bscans_flattened.json. Before scans could be flattened, results/real_bscans.json,
-it was the same with FLAT="data.flatten=false data.window=96x256" for both apps,
-encoder.input_shape=[1,96,256] for the first, readouts without cells, and 6 epochs.
+So were results/real_bscans_flattened.json made. results/real_bscans.json is older, of scans as they
+are: data.flatten=false data.window=96x256 for both apps, encoder.input_shape=[1,96,256] for the
+first, readout.pools=[mean,mean_std,max] for the second, and 6 epochs.
 
 IMAGES has participant_id, filepath and dr of each image; OCT.csv says "-" of 600 of them, which
 have no answer. Pretraining sees no participant of the fold that is tested, and no label.
