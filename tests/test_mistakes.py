@@ -77,7 +77,7 @@ def test_a_misspelt_key_ends_the_program_in_one_line(run_app):
         ("loop.steps=abc", ["loop.steps must be an integer, not 'abc'"]),
         ("schedule.peak=high", ["schedule.peak must be a number, not 'high'"]),
         ("measure_input=perhaps", ["measure_input must be true or false", "perhaps"]),
-        ("data.cache=s3://b/cache", ["data.cache (s3://b/cache) must be a local folder"]),
+        ("data.kept=s3://b/kept", ["data.kept (s3://b/kept) must be a local folder"]),
         ("encoder.patch_size=[3,8,16]", ["patch_size"]),
         ("loop.steps=0", ["loop.steps (0)"]),
         ("feed.batch_size=0", ["feed.batch_size (0)"]),
