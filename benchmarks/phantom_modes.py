@@ -54,7 +54,7 @@ def main() -> None:
         given = [*data, *PRETRAINING, f"seed={seed}"]
         run("pretrain", given, runs / f"pretrained-seed{seed}", made="encoder")
     asked = [*data, *ASKED, f'encoder="{runs}/pretrained-seed{{seed}}/encoder"']
-    rows = []
+    rows: list[dict[str, Any]] = []
     for mode in MODES:
         baselines = ",".join(BASELINES if mode == "linear" else ())
         given = [*asked, *TRAINING, f"mode={mode}", f"compare.baselines=[{baselines}]"]
@@ -62,14 +62,14 @@ def main() -> None:
             given.append(f"compare.networks=[{NETWORK}]")
         run("finetune", given, runs / mode, made="results.json")
         found = json.loads((runs / mode / "results.json").read_text(encoding="utf-8"))
-        rows += [row_of(mode, one) for one in found["candidates"]]
+        new = [row_of(mode, one) for one in found["candidates"]]
+        print(*map(json.dumps, new), sep="\n", flush=True)
+        rows += new
         write(rows)  # what is there stays if the next mode does not end
 
 
 def write(rows: Sequence[dict[str, Any]]) -> None:
-    """Print and keep the rows."""
-    for row in rows:
-        print(json.dumps(row), flush=True)
+    """Keep the rows."""
     facts = {
         "phantom": True,
         "participants": PARTICIPANTS,
