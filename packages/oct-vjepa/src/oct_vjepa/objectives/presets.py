@@ -214,10 +214,12 @@ _SEED = Preset(
     },
 )
 
+PHANTOMS = "ours: above random init for all four lesions of a phantom, docs/learning.md"
+
 PRESETS: dict[str, Preset] = {
     "cpu_smoke": Preset(
         purpose="does everything work: minutes on two CPU cores",
-        method="vjepa2",
+        method="vjepa2.1",
         size=Given("cpu_smoke", OURS),
         encoder={
             "input_shape": Given((8, 64, 64), OURS),
@@ -231,6 +233,11 @@ PRESETS: dict[str, Preset] = {
         objective={
             "ema_start": Given(0.98, "ours: quick enough for some hundred steps"),
             "ema_end": Given(1.0, IJEPA),
+            "levels": Given(4, f"{DENSE}/models/vision_transformer.py: blocks 2, 5, 8, 11"),
+            "context_weight": Given(1.0, PHANTOMS),
+            "context_start": Given(0.0, PHANTOMS),
+            "context_full": Given(0.05, PHANTOMS),
+            "voxel_weight": Given(1.0, PHANTOMS),
         },
         masking=BLOCK_MASKS,
         schedule={
@@ -241,7 +248,7 @@ PRESETS: dict[str, Preset] = {
         },
         training={
             "batch_size": Given(16, OURS),
-            "steps": Given(800, "ours: one lesion is learned by then"),
+            "steps": Given(600, PHANTOMS),
             "weight_decay": DECAY,
             "betas": BETAS,
             "clip_norm": CLIP,
