@@ -20,7 +20,8 @@ from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
 ALONE = ("compare.baselines=[grey histogram]", "compare.together=false", "compare.ranked=false",
          "bootstrap=100", "data.jobs=1", "readout.blocks=[all]", "readout.pools=[mean_std]",
          "data.phantom.participants=48", "data.phantom.split_fractions=[0.3,0.3,0.4]",
-         "data.phantom.scale=0.5", "data.phantom.eyes=[R,L]", "data.phantom.arrangements=[]")  # fmt: skip
+         "data.phantom.scale=0.5", "data.phantom.eyes=[R,L]",
+         "data.phantom.arrangements=[]")  # fmt: skip
 
 
 class Finished(NamedTuple):
