@@ -4,7 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from oct_io import WINDOWS, OctVolume, Spacing, resample
+from oct_io import (
+    WINDOWS,
+    OctVolume,
+    PhantomTree,
+    SourceConfig,
+    Spacing,
+    open_cache,
+    open_source,
+    resample,
+)
+from oct_io.cli import main
 from oct_io.phantom import Phantom, draw_phantom_with_truth
 from oct_io.phantom.tree import true_layers, true_mask
 from oct_io.space.flattening import SURFACE_SHARE, find_surface, flatten
@@ -125,3 +135,20 @@ def test_a_window_in_voxels_takes_half_the_depth_of_a_flattened_scan():
 def test_the_scans_own_voxels_are_not_flattened():
     with pytest.raises(ValueError, match="window native takes the scan's own voxels, and flatt"):
         replace(WINDOWS["native"], flattened=True)
+
+
+def test_a_source_and_the_command_flatten_alike(tmp_path):
+    tree = PhantomTree(participants=2, scale=0.5, eyes=["L"])
+    root = tmp_path / "data"
+    config = SourceConfig(
+        root=str(root), cache=str(tmp_path / "one"), window="tiny", phantom=tree, jobs=1,
+        flatten=True, mirror_left=True,
+    )  # fmt: skip
+    volumes = open_source(config).volumes
+    assert volumes.window.flattened
+    told = ["cache", str(root), str(tmp_path / "two"), "--window", "tiny", "--jobs", "1"]
+    assert main([*told, "--flatten", "--mirror-left"]) == 0
+    again = open_cache(tmp_path / "two")
+    assert again.fingerprint == volumes.fingerprint
+    plain = open_source(replace(config, flatten=False, cache=str(tmp_path / "three"))).volumes
+    assert plain.fingerprint != volumes.fingerprint

@@ -1,6 +1,7 @@
 """`oct-io cache ROOT OUT`: decode and resample once."""
 
 import argparse
+from dataclasses import replace
 
 from oct_io.cache.build import build_cache
 from oct_io.catalog.manifest import list_scans
@@ -22,6 +23,14 @@ def add(commands: Commands) -> None:
         default="macula6",
         metavar="WINDOW",
         help=f"{', '.join(WINDOWS)}; or voxels for all of each scan, such as 32x32x32",
+    )
+    command.add_argument(
+        "--flatten",
+        action="store_true",
+        help="bring the retina's surface to one row, as data.flatten does",
+    )
+    command.add_argument(
+        "--mirror-left", action="store_true", help="mirror left eyes, as data.mirror_left does"
     )
     command.add_argument(
         "--kind",
@@ -80,7 +89,7 @@ def _run(options: argparse.Namespace) -> None:
         index = build_cache(
             listing.records,
             options.root,
-            options.window,
+            replace(options.window, mirror_left=options.mirror_left, flattened=options.flatten),
             options.out,
             jobs=options.jobs,
             progress=update,
