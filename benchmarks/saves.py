@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from writing import as_cell, write_results
 
 WIDTH, DEPTH, HEADS, TOKENS = 384, 12, 6, 16
-SAVES = 3
+SAVES = 2
 SERVER = """
 import http.client, sys
 from moto.server import ThreadedMotoServer
@@ -142,7 +142,10 @@ def bucket() -> Iterator[str]:
     ) as server:
         assert server.stdout is not None
         endpoint = f"http://127.0.0.1:{int(server.stdout.readline())}"
-        fsspec.config.conf["s3"] = {"endpoint_url": endpoint, "key": "a", "secret": "b"}
+        # On a busy machine its answer to the end of an upload takes long, and is asked for again.
+        patient = {"read_timeout": 600}
+        options = {"endpoint_url": endpoint, "key": "a", "secret": "b", "config_kwargs": patient}
+        fsspec.config.conf["s3"] = options
         try:
             yield "s3://runs"
         finally:

@@ -219,9 +219,9 @@ def test_processes_that_share_no_folder_go_on_from_the_bucket(tmp_path):
 @pytest.mark.slow
 def test_a_killed_run_goes_on_at_once_where_its_working_folder_is_left(tmp_path):
     url, machine = f"file://{tmp_path}/bucket", {"XDG_CACHE_HOME": str(tmp_path / "disk")}
-    options = (url, "--steps", 60, "--pause", 0.02)
-    running = start(*options, **machine)
-    wait_for_rows(running, tmp_path / "bucket", 8)
+    options = (url, "--steps", 60)
+    running = start(*options, "--pause", 2, **machine)
+    wait_for_rows(running, tmp_path / "bucket", 4)
     code, errors = finish(start(*options, **machine))
     assert (code, len(error_lines(errors))) == (2, 1)
     assert "another process is writing this run" in errors
