@@ -22,7 +22,7 @@ SHORT = [
 AFTER_IMPORTS = """
 import sys
 sys.path.insert(0, sys.argv[1] + "/apps/pretrain")
-import pretraining, oct_xla
+import pretraining, oct_xla, torch._dynamo
 oct_xla.pick_runtime(sys.argv[2])
 lines = open("/proc/self/status").read().splitlines()
 print(next(line.split()[1] for line in lines if line.startswith("VmData")))

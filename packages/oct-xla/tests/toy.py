@@ -227,7 +227,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hungry", action="store_true", help="train Hungry instead of Toy")
     parser.add_argument("--limit", default="DATA", choices=sorted(LIMITS))
     parser.add_argument("--limit-mb", type=int, default=0, help="more than there is at the step")
-    parser.add_argument("--limit-at", type=int, default=0, help="the step, counted from 0")
+    parser.add_argument("--limit-at", type=int, default=0, help="step of this start, from 0")
     parser.add_argument("--limit-rank", type=int, default=-1, help="the one process it is for")
     parser.add_argument("--moved", type=Path, help="save what lies below run_dir there, as it is")
     return parser.parse_args(arguments)
@@ -256,9 +256,9 @@ def train(options: argparse.Namespace) -> int:
         if step == options.term_at:
             os.kill(os.getpid(), getattr(signal, options.signal))
         here = options.limit_rank in (-1, runtime.rank)
-        if options.limit_mb and here and step >= options.limit_at:
+        if options.limit_mb and here and options.limit_at == 0:
             limit_memory(options.limit, options.limit_mb)
-            options.limit_mb = 0  # once
+        options.limit_at -= 1
         return warm_up(step)
 
     def evaluate(step: int) -> Iterator[dict[str, float] | None]:
