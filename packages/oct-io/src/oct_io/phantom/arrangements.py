@@ -110,9 +110,9 @@ ARRANGEMENTS = {
 - `asymmetry`: beneath the pigment epithelium, the blotches of one eye have bright hearts and those
   of the other dark ones. In healthy participants both eyes have the same, bright or dark: one eye
   alone says nothing of the label, and neither does a mean over both.
-- `progression`: in the same depth, blotches that had bright hearts at one visit have dark ones at
-  the next, or the other way round. In healthy eyes they stay as they were: one visit alone says
-  nothing. With one visit (`PhantomTree.visits`) the label is not there to be seen.
+- `progression`: in the same depth, blotches come and go. Where they had bright hearts at one visit,
+  those of the next have dark ones, or the other way round; in healthy eyes they stay of one kind:
+  one visit alone says nothing. With one (`PhantomTree.visits`) the label is not to be seen.
 """
 
 
@@ -142,7 +142,7 @@ FIELD_MM = 5.2
 """Side of the square around the fovea that has marks; the usual window shows 4 mm."""
 
 
-def lay_marks(name: str, seed: int, laterality: str, *, other: bool) -> list[Mark]:
+def lay_marks(name: str, seed: int, laterality: str, *, other: bool, visit: int = 0) -> list[Mark]:
     """The marks of an eye: on a jittered grid, so that none lies on another.
 
     Args:
@@ -150,8 +150,11 @@ def lay_marks(name: str, seed: int, laterality: str, *, other: bool) -> list[Mar
         seed: of the person.
         laterality: R or L.
         other: whether they are laid as in an ill eye; their places do not depend on it.
+        visit: from 0; at each, those of `progression` lie elsewhere, or whoever compares two visits
+            would see marks change without knowing their kind.
     """
-    kind, rng = ARRANGEMENTS[name], stream(seed, "arrangement", name, laterality)
+    again = [visit] if visit and name == "progression" else []
+    kind, rng = ARRANGEMENTS[name], stream(seed, "arrangement", name, laterality, *again)
     (pitch_y, pitch_x), (half_y, half_x) = kind.pitch_mm, kind.half_mm
     rows, columns = (2 * round(FIELD_MM / 2 / pitch) for pitch in kind.pitch_mm)
     aside = rng.random()  # any place across is as likely as another, or a thumbnail knew the halves

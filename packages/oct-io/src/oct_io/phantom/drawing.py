@@ -57,7 +57,8 @@ class Phantom:
     """Size of all of the above; 0 draws a healthy eye whatever the labels say, for null tests."""
 
     acquisition: int = 0
-    """Another number, another scan of the same eye: new speckle and noise, same retina."""
+    """Another number, another scan of the same eye: new speckle and noise, same retina, but for the
+    marks of `progression`."""
 
     shape: tuple[int, int, int] | None = None
     """B-scans, rows, columns; None takes the device's own."""
@@ -237,7 +238,7 @@ def _backscatter(
     vessels.darken(backscatter, grid)
     _paint_foci(backscatter, grid, surfaces, retina, spec, seed)
     marks = {
-        name: lay_marks(name, seed, spec.laterality, other=other)
+        name: lay_marks(name, seed, spec.laterality, other=other, visit=spec.acquisition)
         for name, other in spec.arranged.items()
         if name != FOLDED
     }
