@@ -9,7 +9,13 @@ from oct_vjepa.measures.target import KINDS, Target
 from omegaconf import OmegaConf
 
 TASKS = Path(__file__).parent.parent / "configs" / "task"
-TREE = PhantomTree(participants=32, shape=(4, 24, 16), jobs=1, devices=("phantom_a", "phantom_b"))
+TREE = PhantomTree(
+    participants=32,
+    shape=(4, 24, 16),
+    jobs=1,
+    devices=("phantom_a", "phantom_b"),
+    arrangements=("folded",),
+)
 OF_AI_READI = {"age_at_visit", "hba1c"}  # columns that are made of its clinical tables
 OF_ONE_CLASS = {"region"}  # phantoms show one region
 

@@ -11,7 +11,12 @@ FEW = (
     *("loop.steps=4", "loop.evaluate_every=0", "loop.log_every=2", "feed.batch_size=8"),
     *("watched_volumes=8", "probed_volumes=0", "probe.columns=[]"),
 )
-SMALL = ("encoder.width=48", "encoder.depth=2", "encoder.input_shape=[16,16,16]")
+SMALL = (
+    "encoder.width=48",
+    "encoder.depth=2",
+    "objective.levels=2",
+    "encoder.input_shape=[16,16,16]",
+)
 PATCHES = "encoder.patch_size=[4,8,8]"
 
 

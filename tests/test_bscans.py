@@ -11,7 +11,12 @@ FEW = (
     *("loop.steps=4", "loop.evaluate_every=4", "loop.log_every=2", "feed.batch_size=8"),
     *("watched_volumes=8", "probed_volumes=0", "probe.bootstrap=100"),
 )
-SMALL = ("encoder.width=48", "encoder.depth=2", "encoder.input_shape=[1,32,64]")
+SMALL = (
+    "encoder.width=48",
+    "encoder.depth=2",
+    "objective.levels=2",
+    "encoder.input_shape=[1,32,64]",
+)
 
 
 @pytest.fixture(scope="session")

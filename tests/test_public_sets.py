@@ -10,7 +10,13 @@ ROOT = Path(__file__).parent.parent
 FEW = (
     *("loop.steps=2", "loop.evaluate_every=0", "loop.log_every=1", "feed.batch_size=4"),
     *("watched_volumes=8", "probe.bootstrap=100", "data.jobs=1"),
-    *("encoder.width=48", "encoder.depth=2", "encoder.input_shape=[1,32,64]", "data.window=32x64"),
+    *(
+        "encoder.width=48",
+        "encoder.depth=2",
+        "objective.levels=2",
+        "encoder.input_shape=[1,32,64]",
+        "data.window=32x64",
+    ),
 )
 
 
