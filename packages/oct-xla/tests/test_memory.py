@@ -37,6 +37,7 @@ def test_a_batch_is_cut_into_the_fewest_parts_that_fit():
         RuntimeError("Error preparing computation: Out of memory allocating 327680000 bytes."),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("could not create a primitive"),
         MemoryError("std::bad_alloc"),
         OSError(12, "Cannot allocate memory"),
     ],
@@ -47,6 +48,7 @@ def test_a_lack_of_memory_is_known_by_what_each_library_says(error):
     told.__cause__ = error
     assert out_of_memory(told)
     assert not out_of_memory(RuntimeError("shapes do not match"))
+    assert not out_of_memory(RuntimeError("could not create a primitive descriptor"))
 
 
 def test_a_note_keeps_what_others_noted_and_a_damaged_one_is_named(tmp_path):

@@ -30,7 +30,10 @@ def out_of_memory(error: BaseException | None) -> bool:
             return True
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             return True
-        if any(sign in str(error).lower() for sign in _SIGNS):
+        text = str(error).lower()
+        # oneDNN, which says the same with one more word where it cannot do what was asked for.
+        onednn = "could not create a primitive" in text and "descriptor" not in text
+        if onednn or any(sign in text for sign in _SIGNS):
             return True
         error = error.__cause__
     return False
