@@ -27,7 +27,7 @@ SEEDS, PARTICIPANTS, EFFECT = 3, 800, 0.5
 STEPS, EPOCHS = 500, 6
 MODES = ("knn", "linear", "mlp", "full", "attentive", "lora", "partial")
 BASELINES = ("grey histogram", "mean and std", "axial profile", "surface profile", "random layer")
-NETWORK, NETWORK_MODE = "monai_resnet10", "full"
+NETWORK = "monai_resnet10"
 PRETRAINING = ["objective=vjepa21_voxels_smoke", "probe.columns=[]"]
 PRETRAINING += [f"loop.steps={STEPS}", "loop.evaluate_every=0"]
 TRAINING = [f"training.epochs={EPOCHS}", "training.patience=0", "training.layer_decay=1"]
@@ -58,14 +58,20 @@ def main() -> None:
     for mode in MODES:
         baselines = ",".join(BASELINES if mode == "linear" else ())
         given = [*asked, *TRAINING, f"mode={mode}", f"compare.baselines=[{baselines}]"]
-        if mode == NETWORK_MODE:
-            given.append(f"compare.networks=[{NETWORK}]")
-        run("finetune", given, runs / mode, made="results.json")
-        found = json.loads((runs / mode / "results.json").read_text(encoding="utf-8"))
-        new = [row_of(mode, one) for one in found["candidates"]]
-        print(*map(json.dumps, new), sep="\n", flush=True)
-        rows += new
+        rows += ask(runs / mode, given)
         write(rows)  # what is there stays if the next mode does not end
+    given = [*asked, *TRAINING, f"compare.networks=[{NETWORK}]", "compare.baselines=[]"]
+    rows += [one for one in ask(runs / NETWORK, given) if NETWORK in one["candidate"]]
+    write(rows)
+
+
+def ask(folder: Path, given: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for each candidate of an evaluation."""
+    run("finetune", given, folder, made="results.json")
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    rows = [row_of(found["mode"], one) for one in found["candidates"]]
+    print(*map(json.dumps, rows), sep="\n", flush=True)
+    return rows
 
 
 def write(rows: Sequence[dict[str, Any]]) -> None:
