@@ -40,7 +40,10 @@ def crops(place):
 @pytest.mark.slow
 def test_crops_of_mr_images_are_pretrained_on_asked_and_predicted(place, crops, call_app):
     root, table = crops
-    fit = "data=folder", f"data.root={root}", "data.kind=volume", "data.window=16x16x16"
+    fit = (
+        *("data=folder", f"data.root={root}", "data.kind=volume", "data.window=16x16x16"),
+        f"data.cache={place / 'crops-cache'}",
+    )
     run_dir, asked = place / "crops-run", place / "crops-asked"
     made = call_app("pretrain", *fit, "data.jobs=1", *FEW, *SMALL, PATCHES, f"run_dir={run_dir}")
     assert made.code == 0, made.errors
@@ -49,7 +52,8 @@ def test_crops_of_mr_images_are_pretrained_on_asked_and_predicted(place, crops, 
     assert len(facts["participants_in_training"]) == 24
     found = call_app(
         "finetune", *fit, "data.jobs=1", f"data.labels={table}", "task.column=lump",
-        f"encoder={run_dir / 'encoder'}", f"run_dir={asked}", "allow_seen=true", "bootstrap=100",
+        f"encoder={run_dir / 'encoder'}", f"run_dir={asked}", "allow_seen=true",
+        f"features={place / 'crops-features'}", "bootstrap=100",
         "compare.baselines=[]", "compare.ranked=false", "compare.maps=0",
     )  # fmt: skip
     assert found.code == 0, found.errors
@@ -69,10 +73,14 @@ def test_crops_of_mr_images_are_pretrained_on_asked_and_predicted(place, crops, 
 
 def test_a_folder_of_crops_is_told_what_to_say(place, crops, call_app):
     root, _ = crops
-    found = call_app("pretrain", "data=folder", f"data.root={root}", *FEW)
+    fit = (
+        *("data=folder", f"data.root={root}", f"data.cache={place / 'crops-none'}", *FEW),
+        f"run_dir={place / 'crops-refused'}",
+    )
+    found = call_app("pretrain", *fit)
     assert found.code == 2
     (line,) = [one for one in found.errors.splitlines() if one.startswith("error")]
     assert "data.kind=volume" in line
-    found = call_app("pretrain", "data=folder", f"data.root={root}", "data.kind=volume", *FEW)
+    found = call_app("pretrain", *fit, "data.kind=volume")
     assert found.code == 2
     assert "data.window=tiny is a box about a retina" in found.errors
