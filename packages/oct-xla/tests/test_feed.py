@@ -1,6 +1,11 @@
 """The feed: exact order under workers, processes and resuming."""
 
+import os
+import subprocess
+import sys
+import time
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,3 +151,35 @@ def test_a_mixture_tells_each_data_set_what_is_its_own():
     mixture.ahead(keys)
     drawn = [mixture.draw(*key) for key in keys]
     assert parts[0].heard == [[(one.sample, one.epoch) for one in drawn if one.part == 0]]
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_training_process_that_was_killed():
+    program = (
+        "import os, signal, sys\n"
+        "from toy import worker_pid\n"
+        "from oct_xla import Feed, FeedConfig\n"
+        "if __name__ == '__main__':\n"
+        "    feed = Feed(worker_pid, 20, FeedConfig(batch_size=2, workers=2))\n"
+        "    batches = feed.batches()\n"
+        "    print(*{int(one) for _ in range(4) for one in next(batches)}, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    command = [sys.executable, "-c", program]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        pids = [int(one) for one in process.stdout.readline().split()]
+        process.wait()
+    assert len(pids) == 2
+    until = time.monotonic() + 60
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

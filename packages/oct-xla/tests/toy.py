@@ -36,6 +36,12 @@ def number(index: int, epoch: int) -> dict[str, object]:
     return {"index": index, "draw": torch.tensor(sample_seed(0, epoch, index) % 1000)}
 
 
+def worker_pid(index: int, epoch: int) -> torch.Tensor:
+    """Who made the sample."""
+    del index, epoch
+    return torch.tensor(os.getpid())
+
+
 def broken(index: int, epoch: int) -> dict[str, object]:
     """The same, until a disk fails."""
     if index == 7 and epoch > 3:
