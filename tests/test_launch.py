@@ -18,7 +18,8 @@ from oct_launch import (
 )
 from oct_launch.console import one_line
 from oct_launch.settings import field_texts
-from oct_vjepa import EncoderConfig, JepaConfig, MaskSetConfig, ScheduleConfig
+from oct_vjepa import EncoderConfig, MaskSetConfig, ScheduleConfig
+from oct_vjepa.objectives.configuration import DenseJepaConfig
 from oct_xla import FeedConfig, LoopConfig, RunFolderError
 from oct_xla.runfolder import flatten
 from omegaconf import OmegaConf
@@ -82,7 +83,8 @@ def test_help_shows_every_setting_with_its_value_and_its_text(call_app, app):
         assert f"{key} = " in page, key
     kinds = [SourceConfig, PhantomTree, RuntimeConfig]
     if app == "pretrain":
-        kinds += [EncoderConfig, FeedConfig, LoopConfig, JepaConfig, MaskSetConfig, ScheduleConfig]
+        kinds += [EncoderConfig, FeedConfig, LoopConfig, DenseJepaConfig, MaskSetConfig]
+        kinds += [ScheduleConfig]
     for kind in kinds:
         texts = field_texts(kind)
         assert texts.keys() == {field.name for field in fields(kind)}

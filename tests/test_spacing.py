@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 DATA = (
     "data.window=tiny_field", "data.phantom.split_fractions=[0.5,0.0,0.5]",
     "data.phantom.devices=[phantom_narrow,phantom_medium,phantom_wide]",
-    "data.phantom.participants=24", "data.phantom.eyes=[R]",
+    "data.phantom.participants=24", "data.phantom.eyes=[R]", "data.phantom.arrangements=[]",
 )  # fmt: skip
 
 
