@@ -20,7 +20,6 @@ from oct_vjepa import Encoder, EncoderConfig, MaskingConfig
 from oct_vjepa.objectives.configuration import JepaConfig
 from oct_vjepa.objectives.registry import build_objective
 from oct_xla import Feed, FeedConfig, FeedError, LoopConfig, fit, pick_runtime
-from samples import PretrainSamples
 
 SERVERS = Path(__file__).parent.parent / "packages" / "oct-io" / "tests" / "servers.py"
 SPEC = importlib.util.spec_from_file_location("buckets_servers", SERVERS)
@@ -101,7 +100,9 @@ def make_feed(volumes, **options):
         flip_probability=0, affine_probability=0, gamma=1, contrast=0, offset=0, roll_off=0,
         speckle=0, noise=0, dropped_bscans=0, shadow_probability=0,
     )  # fmt: skip
-    made = PretrainSamples(
+    # Other tests run the apps in this process and put their modules away afterwards.
+    samples = importlib.import_module("samples")
+    made = samples.PretrainSamples(
         volumes, range(len(volumes)), MaskingConfig(), augment=augment, encoder=ENCODER, seed=3
     )
     return Feed(made, len(volumes), FeedConfig(batch_size=4, **options))
