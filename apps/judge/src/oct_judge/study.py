@@ -50,12 +50,20 @@ class Study:
     @property
     def tested(self) -> list[str]:
         """Hashed participants whom any round tests, sorted."""
-        held = np.any([one.test for one in self.rounds], axis=0)
-        return sorted(set(self.examples.participants[held].tolist()))
+        return sorted(set(self.examples.participants[self._held].tolist()))
+
+    @property
+    def _held(self) -> NDArray[np.bool_]:
+        held: NDArray[np.bool_] = np.any([one.test for one in self.rounds], axis=0)
+        return held
 
     def fingerprint(self) -> str:
-        """Stands for the question and those who are tested."""
-        said = json.dumps([self.target.kind, self.target.names, self.tested])
+        """Stands for the question, those who are tested, and what is true of them."""
+        values = self.examples.values[self._held].tolist()
+        answers = zip(
+            self.examples.participants[self._held].tolist(), map(str, values), strict=True
+        )
+        said = json.dumps([self.target.kind, self.target.names, sorted(answers)])
         return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
