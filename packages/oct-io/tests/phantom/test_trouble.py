@@ -10,6 +10,7 @@ import pytest
 from oct_io import WINDOWS, audit, build_cache, open_cache, read_manifest
 from oct_io.cli import main
 from oct_io.phantom import Phantom, PhantomTree, draw_phantom, write_phantom_tree
+from oct_io.phantom.arrangements import ORDERS
 from oct_io.phantom.faults import FAULTS, ODD_CELLS, ODD_PATHS
 from oct_io.phantom.scans import FORMAT, identify
 from oct_io.quarantine import QUARANTINE, read_quarantine
@@ -178,7 +179,8 @@ def test_the_command_takes_all_of_it(tmp_path, capsys):
     )
     assert main(["phantom", str(out), *options.split()]) == 0
     spec = json.loads((out / "phantom.json").read_text())["tree"]
-    assert spec["arrangements"] == ["inverted", "misplaced", "texture", "asymmetry"]
+    assert tuple(spec["arrangements"]) == ORDERS
+    assert {"inverted", "misplaced", "texture", "asymmetry", "folded"} <= set(ORDERS)
     assert (spec["gain_sd_db"], spec["roll_off_sd_db_per_mm"]) == (1.5, 1.0)
     assert (spec["device_confounding"], spec["site_confounding"]) == (0.3, 1.0)
     assert spec["manifest_version"] == 3
