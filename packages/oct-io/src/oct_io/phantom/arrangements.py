@@ -48,6 +48,18 @@ class Arrangement:
     mirrored: bool = False
 
 
+_BENEATH = Arrangement(
+    top="choroid",
+    bottom="sclera",
+    depth_um=75.0,
+    half_mm=(0.5, 0.32),
+    pitch_mm=(1.2, 0.85),
+    share=0.6,
+    bare_mm=0.0,
+    contrast_db=5.0,
+)
+"""Blotches beneath the pigment epithelium, that two eyes or two visits are compared by."""
+
 ARRANGEMENTS = {
     "inverted": Arrangement(
         top="gcl",
@@ -78,26 +90,8 @@ ARRANGEMENTS = {
         contrast_db=3.0,  # with 4, AUROC .63 of it; third moments grow with the cube
         wedge=True,
     ),
-    "asymmetry": Arrangement(
-        top="choroid",
-        bottom="sclera",
-        depth_um=75.0,
-        half_mm=(0.5, 0.32),
-        pitch_mm=(1.2, 0.85),
-        share=0.6,
-        bare_mm=0.0,
-        contrast_db=5.0,
-    ),
-    "progression": Arrangement(
-        top="choroid",
-        bottom="sclera",
-        depth_um=75.0,
-        half_mm=(0.5, 0.32),
-        pitch_mm=(1.2, 0.85),
-        share=0.6,
-        bare_mm=0.0,
-        contrast_db=5.0,
-    ),
+    "asymmetry": _BENEATH,
+    "progression": _BENEATH,
 }
 """By label. What a layman would see in the B-scans of an ill eye:
 

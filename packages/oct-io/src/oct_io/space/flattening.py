@@ -7,7 +7,7 @@ inner surface, so that the distance to the epithelium, the thickness, stays in t
 """
 
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -33,17 +33,22 @@ def flatten(volume: OctVolume) -> OctVolume:
     """
     rows = volume.voxels.shape[1]
     shift = find_surface(volume.voxels) - round(rows * SURFACE_SHARE)  # (bscans, columns)
-    taken = np.arange(rows)[None, :, None] + shift[:, None, :]
-    inside = (taken >= 0) & (taken < rows)
-    taken = taken.clip(0, rows - 1)
-    voxels = cast(Voxels, np.take_along_axis(volume.voxels, taken, axis=1))
-    voxels[~inside] = 0
-    mask = volume.mask
-    if mask is not None:
-        mask = np.take_along_axis(mask, taken, axis=1)
-        mask[~inside] = UNLABELLED
+    voxels = cast(Voxels, _moved(volume.voxels, shift, fill=0))
+    mask = None if volume.mask is None else _moved(volume.mask, shift, fill=UNLABELLED)
     layers = {name: (layer - shift).astype(np.float32) for name, layer in volume.layers.items()}
     return replace(volume, voxels=voxels, mask=mask, layers=layers)
+
+
+def _moved(volume: NDArray[Any], shift: Surface, *, fill: int) -> NDArray[Any]:
+    """Each A-scan moved up by its own number of rows, one B-scan at a time to spare memory."""
+    rows = np.arange(volume.shape[1])[:, None]
+    moved = np.full_like(volume, fill)
+    for number, bscan in enumerate(volume):
+        taken = rows + shift[number]  # (rows, columns)
+        inside = (taken >= 0) & (taken < len(rows))
+        found = np.take_along_axis(bscan, taken.clip(0, len(rows) - 1), axis=0)
+        np.copyto(moved[number], found, where=inside)
+    return moved
 
 
 def find_surface(voxels: NDArray[np.uint8] | NDArray[np.uint16]) -> Surface:
