@@ -14,7 +14,7 @@ features of the two eyes. What two visits or the order of B-scans tell: phantom_
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -134,6 +134,10 @@ def templates(scan: Scan, truth: PhantomTruth, rng: np.random.Generator) -> Iter
             yield np.log(blank)
 
 
+Asked = Callable[[Floats, Cohort], dict[str, list[float]]]
+"""Features of each scan to AUROC and the ends of its interval, by question."""
+
+
 def ask(features: Floats, cohort: Cohort, label: str, *, eyes: int, seed: int = 0) -> list[float]:
     """AUROC of a linear probe on test participants, and the ends of its 95 % interval.
 
@@ -198,25 +202,32 @@ def all_features(cohort: Cohort, encoders: list[str]) -> Iterator[tuple[str, Flo
         yield name, embed_volumes(encoder, volumes, pools=["mean_std"], layers=layers)["mean_std"]
 
 
-def main() -> None:
-    """Draw, ask, print and write down."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def measure(name: str, about: str, tree: PhantomTree, asked: Asked) -> None:
+    """Draw `tree`, ask everybody, print, and write results/NAME.json.
+
+    Args:
+        name: of the benchmark.
+        about: its docstring.
+        tree: the phantom; `--participants` changes how many it has.
+        asked: features of each scan to what is told of them.
+    """
+    parser = argparse.ArgumentParser(description=about.partition("\n")[0])
     parser.add_argument("--encoders", nargs="*", default=[], help="folders of trained encoders")
-    parser.add_argument("--participants", type=int, default=TREE.participants)
+    parser.add_argument("--participants", type=int, default=tree.participants)
     options = parser.parse_args()
-    cohort = draw_cohort(replace(TREE, participants=options.participants))
+    cohort = draw_cohort(replace(tree, participants=options.participants))
     rows = {}
-    for name, features in all_features(cohort, options.encoders):
-        rows[name] = ask_eyes(features, cohort)
-        print(f"{name:20}", *(f"{key} {one[0]:.3f}" for key, one in rows[name].items()), flush=True)
+    for who, features in all_features(cohort, options.encoders):
+        rows[who] = asked(features, cohort)
+        print(f"{who:20}", *(f"{key} {one[0]:.3f}" for key, one in rows[who].items()), flush=True)
     facts = {
         "phantom": True,
         "participants": {part: int((cohort.parts == part).sum()) for part in SPLITS},
         "oracle_error": {"um": ERROR_UM, "mm": ERROR_MM},
         "auroc": rows,
     }
-    write_results("phantom_baselines", ("oct-io", "oct-vjepa", "torch", "numpy"), facts)
+    write_results(name, ("oct-io", "oct-vjepa", "torch", "numpy"), facts)
 
 
 if __name__ == "__main__":
-    main()
+    measure("phantom_baselines", __doc__ or "", TREE, ask_eyes)

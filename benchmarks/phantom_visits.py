@@ -8,36 +8,18 @@ distances of the features of the two visits. `folded` is asked of each visit, sc
 the participant; its oracle is told Bruch's membrane, wrong by some micrometres in each A-scan.
 """
 
-import argparse
 from dataclasses import replace
 
-from oct_io.phantom.tables import SPLITS
-from phantom_baselines import ERROR_MM, ERROR_UM, TREE, all_features, ask, ask_twos, draw_cohort
-from writing import write_results
+from phantom_baselines import TREE, Cohort, Floats, ask, ask_twos, measure
 
 VISITS = replace(TREE, arrangements=("progression", "folded"), eyes=("R",), visits=2)
 
 
-def main() -> None:
-    """Draw, ask, print and write down."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--encoders", nargs="*", default=[], help="folders of trained encoders")
-    parser.add_argument("--participants", type=int, default=VISITS.participants)
-    options = parser.parse_args()
-    cohort = draw_cohort(replace(VISITS, participants=options.participants))
-    rows = {}
-    for name, features in all_features(cohort, options.encoders):
-        rows[name] = ask_twos(features, cohort, "progression")
-        rows[name]["folded"] = ask(features, cohort, "folded", eyes=2)
-        print(f"{name:20}", *(f"{key} {one[0]:.3f}" for key, one in rows[name].items()), flush=True)
-    facts = {
-        "phantom": True,
-        "participants": {part: int((cohort.parts == part).sum()) for part in SPLITS},
-        "oracle_error": {"um": ERROR_UM, "mm": ERROR_MM},
-        "auroc": rows,
-    }
-    write_results("phantom_visits", ("oct-io", "oct-vjepa", "torch", "numpy"), facts)
+def ask_visits(features: Floats, cohort: Cohort) -> dict[str, list[float]]:
+    """Both questions, as the docstring on top says, of features of each visit."""
+    found = ask_twos(features, cohort, "progression")
+    return found | {"folded": ask(features, cohort, "folded", eyes=2)}
 
 
 if __name__ == "__main__":
-    main()
+    measure("phantom_visits", __doc__ or "", VISITS, ask_visits)
