@@ -27,6 +27,7 @@ import oct_xla
 from oct_io.phantom.specification import PhantomTree
 from oct_judge.asking import ask, ask_trained
 from oct_judge.candidates import Cast, Embedder, Rows, random_encoder
+from oct_judge.family import Family
 from oct_judge.question import FROZEN, TRAINED, FinetuneConfig, ProtocolConfig
 from oct_judge.recipe import TrainingConfig
 from oct_judge.study import Study
@@ -134,16 +135,13 @@ def judge(
     )
     config = replace(FinetuneConfig(mode=mode, seed=seed), training=recipe(mode))
     runtime = oct_xla.pick_runtime("cpu")
+    family = Family.of_one(encoder)
     if mode in FROZEN:
         embed = Embedder(folder / "features", runtime, ReadoutConfig(), 64)
-        answers = ask(config, study, Cast(encoder, embed, study.rows).pretrained(), mode)
+        answers = ask(config, study, Cast(family, embed, study.rows).pretrained(), mode)
     else:
-
-        def start(round: str, seed: int) -> oct_vjepa.Encoder:
-            return encoder
-
         with tempfile.TemporaryDirectory() as place:
-            answers = ask_trained(config, study, start, "null", runtime, Path(place))
+            answers = ask_trained(config, study, family.of, "null", runtime, Path(place))
     card = card_of(answers, study.panel, seed=seed, bootstrap=1000)
     promise = promise_of(answers, study.panel)
     assert promise is not None
