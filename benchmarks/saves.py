@@ -1,10 +1,12 @@
 """How long does a save hold up the training: beside it or waited for, on a disk or into a bucket?
 
 A transformer of ViT-S's width and depth with an EMA teacher is trained by `fit` on one thread, with
-a save every so many steps. Between two saves, what all steps took beyond the median step is what
-the save has cost (`stall_s`): its wait, and what steps lose while it is written. `waited_s` is the
-first part alone, as metrics.jsonl tells it. Arms take turns in each round; a ratio is one of the
-medians. The bucket is moto's S3 server on the same machine, which takes part in the work.
+a save every so many steps. Between two saves, what all steps took beyond the usual one is what the
+save has cost (`stall_s`): its wait, and what steps lose while it is written, or after. The usual
+step is the median one of the arm that waits, in both: it takes turns with saves, so that nothing
+slows it. `waited_s` is the first part alone, as metrics.jsonl tells it. Arms take turns in each
+round; a ratio is one of the medians. The bucket is moto's S3 server on the same machine, which
+takes part in the work.
 
 python benchmarks/saves.py            --keep writes results/saves.json
 """
@@ -94,7 +96,7 @@ class Waits:
 
 
 def measure(place: Path | str, background: bool, every: int) -> dict[str, Any]:
-    """Train once; seconds that the saves but the last have cost, and of a step without."""
+    """Train once; the median step, and seconds from each save but the last to the next one."""
     starts: list[float] = []
 
     def note(step: int) -> float:
@@ -118,11 +120,10 @@ def measure(place: Path | str, background: bool, every: int) -> dict[str, Any]:
     if result.reason == "stopped":
         sys.exit(143)
     took = [after - before for before, after in itertools.pairwise(starts)]
-    usual = statistics.median(took)
     windows = [took[every * turn - 1 : every * (turn + 1) - 1] for turn in range(1, SAVES + 1)]
     return {
-        "step_s": usual,
-        "stall_s": [sum(window) - usual * len(window) for window in windows],
+        "step_s": statistics.median(took),
+        "windows_s": [sum(window) for window in windows],
         "longest_step_s": [max(window) for window in windows],
         "waited_s": waits.waited_s / SAVES,
     }
@@ -163,12 +164,20 @@ def run(options: argparse.Namespace, folder: Path, url: str) -> dict[str, Any]:
         where = f"{url}/{uuid.uuid4().hex}" if place == "s3" else folder / name / str(turn)
         found.setdefault(name, []).append(measure(where, background, options.every))
         print(name, json.dumps(found[name][-1]), file=sys.stderr, flush=True)
-    return {name: summary(turns) for name, turns in found.items()}
+    usual = statistics.median(
+        turn["step_s"] for name, turns in found.items() if "waited" in name for turn in turns
+    )
+    return {name: summary(turns, usual * options.every) for name, turns in found.items()}
 
 
-def summary(turns: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over all saves of an arm, and the smallest and largest stall."""
-    stalls = sorted(one for turn in turns for one in turn["stall_s"])
+def summary(turns: list[dict[str, Any]], without_s: float) -> dict[str, Any]:
+    """Medians over all saves of an arm, and the smallest and largest stall.
+
+    Args:
+        turns: from `measure`.
+        without_s: seconds of as many steps as lie between two saves, were there none.
+    """
+    stalls = sorted(one - without_s for turn in turns for one in turn["windows_s"])
     longest = [one for turn in turns for one in turn["longest_step_s"]]
     return {
         "saves": len(stalls),

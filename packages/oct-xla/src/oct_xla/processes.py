@@ -16,6 +16,7 @@ import torch.distributed.nn.functional
 from torch import Tensor
 
 from oct_xla.errors import DeviceError
+from oct_xla.malloc import keep_freed_memory
 from oct_xla.runtime import Module, autocast, check_precision
 from oct_xla.sharding import (
     Piece,
@@ -61,6 +62,8 @@ class NativeRuntime:
                 "runtime cuda: this PyTorch finds no CUDA GPU; check nvidia-smi, install a CUDA"
                 " build of torch, or set runtime=cpu"
             )
+        if kind == "cpu":
+            keep_freed_memory()
         self._joined = self._join(kind)
         self.rank = dist.get_rank() if self._distributed else 0
         self.world = dist.get_world_size() if self._distributed else 1
