@@ -70,7 +70,7 @@ def probe(
     """
     sides = prepare_sides(features_train, y_train, features_test, y_test, groups_train, groups_test)
     strength = _choose_strength(features_train, sides.y, sides.groups, seed)
-    model = _regression(strength).fit(features_train, sides.y)
+    model = regression(strength).fit(features_train, sides.y)
     units = average_units(model.predict_proba(features_test), sides.y_test, sides.groups_test)
     scores = score_units(units, sides.classes, seed=seed, bootstrap=bootstrap)
     return ProbeResult(**scores, strength=strength, regression=model)
@@ -197,7 +197,8 @@ def _sklearn(module: str) -> Any:
         raise RuntimeError("probes need scikit-learn: install oct-vjepa[probes]") from error
 
 
-def _regression(strength: float) -> Any:
+def regression(strength: float) -> Any:
+    """A scikit-learn pipeline that standardises and fits a logistic regression of this C."""
     return _sklearn("pipeline").make_pipeline(
         _sklearn("preprocessing").StandardScaler(),
         _sklearn("linear_model").LogisticRegression(C=strength, max_iter=5000),
@@ -213,7 +214,7 @@ def _choose_strength(
     for strength in STRENGTHS:
         total = 0.0
         for fit, rest in folds:
-            chances = _regression(strength).fit(features[fit], y[fit]).predict_proba(features[rest])
+            chances = regression(strength).fit(features[fit], y[fit]).predict_proba(features[rest])
             total -= np.log(chances[np.arange(len(rest)), y[rest]].clip(1e-15)).sum()
         losses.append(total)
     return STRENGTHS[int(np.argmin(losses))]

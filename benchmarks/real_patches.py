@@ -1,0 +1,224 @@
+r"""Where is the fluid? Asked of tokens of frozen encoders that have seen other people's scans.
+
+    uv run python benchmarks/real_patches.py DUKE \
+      pretrained=runs/dme-fold-0-seed0/encoder,runs/dme-fold-0-seed1/encoder,... --write
+
+The encoders are those of benchmarks/real_bscans.py: six, of three thirds left out and two seeds,
+pretrained without labels on B-scans of several devices, flattened, 64 x 256. DUKE is the folder
+`data` of benchmarks/real_segmentation.py's duke_dme: 110 Spectralis B-scans of 10 patients whom no
+encoder has seen, fluid marked in 78. NAME=ENCODER[,ENCODER] adds another candidate, read alike.
+
+Each patch of 8 x 16 voxels is asked whether a twentieth of it or more is fluid, by a logistic
+regression on what three blocks, first, middle and last, say of it, and its row in the grid. Two
+patients are tested, the next two choose the strength, six are fitted on, or the first two or one of
+those with fluid, in five rounds. A patient counts as the area under the ROC curve, and as the
+average precision, of all patches of theirs; means over patients, intervals from patients and seeds
+drawn again. Beside it stand random init of as many seeds, and what nobody learned: the row alone,
+the patch's voxels, principal components of it and its eight neighbours, and one random ReLU layer
+of its voxels.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from oct_io import OctVolume, Spacing, resample
+from oct_io.space.layers import resample_mask
+from oct_io.space.windows import find_window
+from oct_launch import print_table
+from oct_vjepa import Encoder
+from oct_vjepa.evaluation.patch_probe import METRICS, mark_patches, patch_probe, place_of_patches
+from oct_vjepa.probes.protocol import Round
+from oct_vjepa.scores.measured import Measured, compare_measured, measure_card
+from PIL import Image
+from real_segmentation import leave_pairs_out, rounded
+from sklearn.decomposition import PCA
+from writing import as_cell, write_results
+
+IMAGES, PER_PATIENT = 110, 11
+SHAPE, GRID = (1, 64, 256), (1, 8, 16)
+UNITS = 576  # as many as three blocks of the encoder are wide
+COMPONENTS = 96
+RANDOM = "random init"
+BOOTSTRAP = 2000
+
+Tokens = NDArray[np.float32]
+
+
+def read_duke(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """B-scans and fluid as `data.flatten=true data.window=64x256` cuts them, (N, 1, 64, 256)."""
+    window = find_window("64x256")
+    window.flattened = True
+    grey, fluid = [], []
+
+    def read(kind: str, number: int) -> NDArray[np.uint8]:
+        return np.array(Image.open(folder / kind / f"img_{number}.png").convert("L"))[None]
+
+    for number in range(IMAGES):
+        volume = OctVolume(
+            voxels=read("img_for_inference", number),
+            spacing=Spacing(np.nan, np.nan, np.nan),
+            spacing_source="unknown",
+            mask=(read("annotation", number) > 0).astype(np.uint8),
+            mask_names=("background", "fluid"),
+        )
+        grey.append(resample(volume, window).voxels)
+        mask = resample_mask(volume, window)
+        assert mask is not None
+        fluid.append(mask == 1)
+    return np.stack(grey), np.stack(fluid)
+
+
+def read_tokens(encoder: Encoder, grey: NDArray[np.uint8]) -> Tokens:
+    """What the first, the middle and the last block say of each patch, (N, patches, 3 width)."""
+    depth = encoder.config.depth
+    blocks, parts = [0, (depth - 1) // 2, depth - 1], []
+    encoder.eval()
+    with torch.no_grad():
+        for part in np.array_split(grey, 5):
+            said = encoder(torch.from_numpy(part)[:, None], layers=blocks)
+            parts.append(torch.cat(list(said), dim=-1))
+    return torch.cat(parts).numpy()
+
+
+def unlearned(grey: NDArray[np.uint8]) -> Mapping[str, Tokens]:
+    """What is read off the voxels of a patch, (N, patches, features); labels are not looked at."""
+    _, y, x = (side // parts for side, parts in zip(SHAPE, GRID, strict=True))
+    padded = np.pad(grey[:, 0], ((0, 0), (y, y), (x, x)), mode="edge").astype(np.float32)
+    around = np.stack(
+        [
+            padded[:, row * y : (row + 3) * y, column * x : (column + 3) * x]
+            for row in range(GRID[1])
+            for column in range(GRID[2])
+        ],
+        axis=1,
+    )  # (N, patches, 3 y, 3 x)
+    patches = around[:, :, y : 2 * y, x : 2 * x].reshape(*around.shape[:2], -1)
+    halved = around[..., ::2, ::2].reshape(*around.shape[:2], -1)
+    flat = patches.reshape(-1, patches.shape[-1])
+    scaled = (patches - flat.mean(0)) / (flat.std(0) + 1e-6)
+    draw = np.random.default_rng(0)
+    weight = draw.normal(size=(patches.shape[-1], UNITS)) / np.sqrt(patches.shape[-1])
+    axes = PCA(COMPONENTS, random_state=0).fit(halved.reshape(-1, halved.shape[-1]))
+    return {
+        "row of the patch": np.zeros((*patches.shape[:2], 0), np.float32),
+        "voxels of the patch": patches,
+        "PCA of 3 x 3 patches": axes.transform(halved.reshape(-1, halved.shape[-1]))
+        .reshape(*patches.shape[:2], -1)
+        .astype(np.float32),
+        "random layer": np.maximum(scaled @ weight + draw.normal(size=UNITS), 0).astype(np.float32),
+    }
+
+
+def candidates(
+    named: Mapping[str, Sequence[Path]], grey: NDArray[np.uint8]
+) -> dict[str, list[Tokens]]:
+    """Features of each candidate, one array a seed; the first is the reference."""
+    found = {
+        name: [read_tokens(Encoder.from_pretrained(path), grey) for path in paths]
+        for name, paths in named.items()
+    }
+    paths, random = next(iter(named.values())), []
+    for seed, path in enumerate(paths):
+        torch.manual_seed(seed)
+        random.append(read_tokens(Encoder(Encoder.from_pretrained(path).config), grey))
+    return found | {RANDOM: random} | {name: [one] for name, one in unlearned(grey).items()}
+
+
+def ask(
+    features: Mapping[str, Sequence[Tokens]], fluid: NDArray[np.bool_], patients: int
+) -> list[dict[str, Any]]:
+    """A row for each candidate that learns from so many patients."""
+    people = np.arange(IMAGES) // PER_PATIENT
+    present = mark_patches(fluid, GRID)
+    rounds = leave_pairs_out(people)
+    rounds = [few(one, people, present, patients) for one in rounds]
+    places = np.broadcast_to(place_of_patches(GRID), (IMAGES, *place_of_patches(GRID).shape))
+    readings: dict[str, list[list[Measured]]] = {}
+    for name, seeds in features.items():
+        placed = [np.concatenate([one, places], axis=2) for one in seeds]
+        readings[name] = [patch_probe(one, present, people, rounds) for one in placed]
+        print(f"{patients} patients: {name}", flush=True)
+    reference, draws = next(iter(features)), {"seed": 0, "bootstrap": BOOTSTRAP}
+    gains = {
+        metric: compare_measured(readings, METRICS, metric, reference=reference, **draws)
+        for metric in METRICS
+    }
+    return [
+        {
+            "fitted_on": patients,
+            "candidate": name,
+            "seeds": len(found),
+            **{key: rounded(value) for key, value in measure_card(found, METRICS, **draws).items()},
+            "reference_over_it": {
+                metric: [*rounded(gain[name].difference), round(gain[name].p_holm, 4)]
+                for metric, gain in gains.items()
+                if name in gain
+            },
+            "patients_behind": None if name == reference else behind(readings, reference, name),
+        }
+        for name, found in readings.items()
+    ]
+
+
+def few(one: Round, people: NDArray[np.int64], present: NDArray[np.bool_], patients: int) -> Round:
+    """The round with the first so many of the patients to fit, of those who have fluid."""
+    amounts = {who: int(present[people == who].sum()) for who in np.unique(people[one.fit])}
+    kept = [who for who, amount in amounts.items() if amount][:patients]
+    return one._replace(fit=one.fit & np.isin(people, kept))
+
+
+def behind(readings: Mapping[str, Sequence[Sequence[Measured]]], first: str, second: str) -> int:
+    """Patients in whom the mean area of the first over its seeds exceeds that of the second."""
+    means = []
+    for name in (first, second):
+        areas = [
+            np.concatenate([found.values_NM[:, 0] for found in seed]) for seed in readings[name]
+        ]
+        means.append(np.mean(areas, axis=0))
+    return int(np.sum(means[0] > means[1]))
+
+
+def named_paths(text: str) -> tuple[str, list[Path]]:
+    """NAME=ENCODER[,ENCODER] of the command line."""
+    name, _, paths = text.partition("=")
+    return name, [Path(path) for path in paths.split(",")]
+
+
+def main() -> None:
+    """Ask, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("duke", type=Path)
+    parser.add_argument("encoders", nargs="+", type=named_paths, help="NAME=ENCODER[,ENCODER]")
+    parser.add_argument("--patients", type=int, nargs="*", default=[6, 2, 1], help="to fit on")
+    parser.add_argument("--into", default="real_patches", help="results/INTO.json")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    grey, fluid = read_duke(options.duke)
+    features = candidates(dict(options.encoders), grey)
+    rows = [row for count in options.patients for row in ask(features, fluid, count)]
+    print_table(
+        ["fitted on", "candidate", *METRICS, "reference over it"],
+        [
+            [str(row["fitted_on"]), row["candidate"], *(as_cell(row[key]) for key in METRICS),
+             as_cell(row["reference_over_it"].get("auroc"))]
+            for row in rows
+        ],
+    )  # fmt: skip
+    if options.write:
+        present = mark_patches(fluid, GRID)
+        write_results(
+            options.into,
+            ("oct-io", "oct-vjepa", "numpy", "scikit-learn"),
+            {"data": "duke_dme", "phantom": False, "patients": IMAGES // PER_PATIENT,
+             "patches": int(present.size), "with_fluid": int(present.sum()), "rows": rows},
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

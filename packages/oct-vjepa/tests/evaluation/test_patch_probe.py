@@ -1,0 +1,117 @@
+"""Which patches hold a structure, asked of frozen tokens."""
+
+import numpy as np
+import pytest
+import torch
+from oct_vjepa import Encoder, EncoderConfig
+from oct_vjepa.evaluation.patch_probe import (
+    METRICS,
+    mark_patches,
+    patch_probe,
+    place_of_patches,
+)
+from oct_vjepa.probes.protocol import Round
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+GRID = (1, 4, 4)
+PEOPLE = np.repeat(np.arange(6), 3)
+
+
+def _rounds() -> list[Round]:
+    pairs = PEOPLE // 2
+    return [
+        Round(str(pair), pairs == (pair + 2) % 3, pairs == (pair + 1) % 3, pairs == pair)
+        for pair in range(3)
+    ]
+
+
+def _questions(strength: float) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(0)
+    present = draw.random((len(PEOPLE), 16)) < 0.2
+    features = draw.normal(size=(*present.shape, 5))
+    features[..., 2] += strength * present
+    return features.astype(np.float32), present
+
+
+def test_patches_are_marked_in_the_order_of_the_tokens() -> None:
+    config = EncoderConfig(
+        input_shape=(2, 8, 12), patch_size=(1, 4, 4), width=16, depth=1, heads=1, positions="sincos"
+    )
+    encoder = Encoder(config).eval()
+    mask = np.zeros((1, 2, 8, 12), bool)
+    mask[0, 1, 4:, 8:] = True
+    with torch.no_grad():
+        plain = encoder(torch.zeros(1, 1, 2, 8, 12))
+        marked = encoder(torch.from_numpy(mask)[:, None].float() * 255)
+    moved = (plain - marked).abs().amax(-1)[0]
+    present = mark_patches(mask, config.grid)
+    assert present.shape == (1, 12)
+    assert np.flatnonzero(present[0]).tolist() == [int(moved.argmax())] == [11]
+
+
+def test_a_share_of_a_patch_is_enough_or_not() -> None:
+    mask = np.zeros((1, 1, 16, 16), bool)
+    mask[0, 0, 0, :2] = True  # 2 of 16 voxels
+    assert mark_patches(mask, GRID)[0, 0]
+    assert not mark_patches(mask, GRID, least=0.2).any()
+
+
+def test_sides_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 9, 16\) cannot be cut into \(1, 4, 4\)"):
+        mark_patches(np.zeros((1, 1, 9, 16), bool), GRID)
+
+
+def test_places_are_the_row_of_each_token() -> None:
+    places = place_of_patches((2, 3, 4))
+    assert places.shape == (24, 3)
+    assert places.argmax(1).tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_what_a_feature_says_is_found_and_noise_is_not() -> None:
+    strong, present = _questions(3.0)
+    weak, _ = _questions(0.0)
+    found = np.concatenate(
+        [one.values_NM for one in patch_probe(strong, present, PEOPLE, _rounds())]
+    )
+    noise = np.concatenate([one.values_NM for one in patch_probe(weak, present, PEOPLE, _rounds())])
+    assert found.shape == (6, len(METRICS))
+    assert found[:, 0].mean() > 0.95
+    assert 0.35 < noise[:, 0].mean() < 0.65
+
+
+def test_the_numbers_are_those_of_scikit_learn_for_each_participant() -> None:
+    features, present = _questions(1.0)
+    features[..., [0, 1, 3, 4]] = 0
+    for one, reading in zip(
+        _rounds(), patch_probe(features, present, PEOPLE, _rounds()), strict=True
+    ):
+        for who, values in zip(reading.groups_N, reading.values_NM, strict=True):
+            own = who == PEOPLE
+            assert one.test[own].all()
+            truth, score = present[own].ravel(), features[own][..., 2].ravel()
+            assert values[0] == pytest.approx(roc_auc_score(truth, score))
+            assert values[1] == pytest.approx(average_precision_score(truth, score))
+
+
+def test_the_test_participants_change_nothing_that_is_fitted() -> None:
+    features, present = _questions(1.0)
+    one = _rounds()[0]
+    before = patch_probe(features, present, PEOPLE, [one])[0]
+    others = present.copy()
+    others[one.test] = ~others[one.test]
+    after = patch_probe(features, others, PEOPLE, [one])[0]
+    np.testing.assert_allclose(after.values_NM[:, 0], 1 - before.values_NM[:, 0])
+
+
+def test_a_participant_without_the_structure_has_no_number() -> None:
+    features, present = _questions(1.0)
+    present[PEOPLE == 1] = False
+    reading = patch_probe(features, present, PEOPLE, [_rounds()[0]])[0]
+    assert np.isnan(reading.values_NM[1]).all()
+    assert np.isfinite(reading.values_NM[0]).all()
+
+
+def test_a_round_without_the_structure_is_refused() -> None:
+    features, present = _questions(1.0)
+    with pytest.raises(ValueError, match="every patch to fit, or none"):
+        patch_probe(features, np.zeros_like(present), PEOPLE, _rounds())
