@@ -15,7 +15,7 @@ those with fluid, in five rounds. A patient counts as the area under the ROC cur
 average precision, of all patches of theirs; means over patients, intervals from patients and seeds
 drawn again. Beside it stand random init of as many seeds, and what nobody learned: the row alone,
 the patch's voxels, principal components of it and its eight neighbours, and one random ReLU layer
-of its voxels.
+of its voxels, or of those of its neighbours too.
 """
 
 import argparse
@@ -99,19 +99,24 @@ def unlearned(grey: NDArray[np.uint8]) -> Mapping[str, Tokens]:
     )  # (N, patches, 3 y, 3 x)
     patches = around[:, :, y : 2 * y, x : 2 * x].reshape(*around.shape[:2], -1)
     halved = around[..., ::2, ::2].reshape(*around.shape[:2], -1)
-    flat = patches.reshape(-1, patches.shape[-1])
-    scaled = (patches - flat.mean(0)) / (flat.std(0) + 1e-6)
-    draw = np.random.default_rng(0)
-    weight = draw.normal(size=(patches.shape[-1], UNITS)) / np.sqrt(patches.shape[-1])
     axes = PCA(COMPONENTS, random_state=0).fit(halved.reshape(-1, halved.shape[-1]))
+    components = axes.transform(halved.reshape(-1, halved.shape[-1]))
     return {
         "row of the patch": np.zeros((*patches.shape[:2], 0), np.float32),
         "voxels of the patch": patches,
-        "PCA of 3 x 3 patches": axes.transform(halved.reshape(-1, halved.shape[-1]))
-        .reshape(*patches.shape[:2], -1)
-        .astype(np.float32),
-        "random layer": np.maximum(scaled @ weight + draw.normal(size=UNITS), 0).astype(np.float32),
+        "PCA of 3 x 3 patches": components.reshape(*patches.shape[:2], -1).astype(np.float32),
+        "random layer": random_layer(patches),
+        "random layer of 3 x 3 patches": random_layer(halved),
     }
+
+
+def random_layer(voxels: Tokens) -> Tokens:
+    """Random ReLU units of standardised voxels, (N, patches, UNITS)."""
+    flat = voxels.reshape(-1, voxels.shape[-1])
+    scaled = (voxels - flat.mean(0)) / (flat.std(0) + 1e-6)
+    draw = np.random.default_rng(0)
+    weight = draw.normal(size=(voxels.shape[-1], UNITS)) / np.sqrt(voxels.shape[-1])
+    return np.maximum(scaled @ weight + draw.normal(size=UNITS), 0).astype(np.float32)
 
 
 def candidates(
