@@ -1,14 +1,17 @@
 import shutil
 
+import numpy as np
 import pytest
 from oct_io import (
     WINDOWS,
     ScanRecord,
     TreeError,
+    audit,
     build_cache,
     hash_participant,
     read_manifest,
 )
+from oct_io.catalog.render import write_png
 from oct_io.quarantine import read_quarantine
 from oct_io.storage.files import safe_relative
 
@@ -172,6 +175,15 @@ def test_a_folder_without_scans_says_in_one_line_what_was_looked_for(tmp_path):
         read_manifest(tmp_path)
     with pytest.raises(TreeError, match="no such folder"):
         read_manifest(tmp_path / "none")
+
+
+@pytest.mark.parametrize("read", [read_manifest, audit])
+def test_a_folder_of_bscans_says_once_what_lies_there_and_how_it_is_read(tmp_path, caplog, read):
+    for number in range(3):
+        write_png(np.zeros((8, 8), np.uint8), tmp_path / f"{number}.png")
+    with pytest.raises(TreeError, match=r"no scans; .* of their own are read with data=bscans$"):
+        read(tmp_path)
+    assert caplog.text.count("passed over, no scans: 3 images in the root itself") == 1
 
 
 def test_a_manifest_without_paths_or_ids_says_so(tmp_path):

@@ -13,6 +13,7 @@ from oct_io.catalog.manifest import (
     find_manifest,
     hash_participant,
     list_folder,
+    no_scans,
     read_manifest,
     refusal_of,
 )
@@ -143,8 +144,9 @@ def _scans(
     if manifest is None and exists(base) and find_manifest(base) is None:
         tokens = list_tokens(base)
         found = list_folder(base, tokens, cache=cache, jobs=jobs, progress=progress)
-        if found:
-            return found, tokens
+        if not found:
+            raise no_scans(root, tokens)
+        return found, tokens
     records = read_manifest(root, manifest=manifest)
     readable = [record for record in records if record.refused is None]
     paths = [record.path for record in readable]

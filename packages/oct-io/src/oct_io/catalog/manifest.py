@@ -17,6 +17,7 @@ from oct_io.catalog.tables import Row, cell, id_column, normal_id, number_rows
 from oct_io.errors import ScanError, Stage, TreeError
 from oct_io.readers.registry import DICOM, READERS, SUFFIXES, is_marked, lacks_suffix, suffix_of
 from oct_io.readers.sidecar import FOLDER_SIDECAR
+from oct_io.readers.stacks import IMAGES
 from oct_io.records.companions import join_segmentations
 from oct_io.records.discovery import (
     LOG,
@@ -121,15 +122,28 @@ def list_scans(
         kept = None if "://" in str(cache) else cache  # headers are kept on disks alone
         scans = list_folder(base, tokens, cache=kept, jobs=jobs, progress=progress, kind=kind)
         records = [record for record, _ in scans]
+    if not records and found:
+        raise TreeError(f"{where}: {found} lists no scans")
     if not records:
-        looked = (
-            f"{MODALITY}/manifest.tsv and, below it, {', '.join(SUFFIXES)} files, DICOM files "
-            "without an ending, TIFFs with several pages, HEYEX exports, and folders of images "
-            f"that a {FOLDER_SIDECAR} in or above them speaks of"
-        )
-        what = f"{found} lists no scans" if found else f"no scans; looked for {looked}"
-        raise TreeError(f"{where}: {what}")
+        raise no_scans(root, tokens or ())
     return Listing(sorted(records, key=lambda record: (record.path, record.member)), tokens)
+
+
+def no_scans(root: str | Path, paths: Iterable[str]) -> TreeError:
+    """What to say of a tree without scans: where they were looked for, and what its images may be.
+
+    Args:
+        root: the folder or URL.
+        paths: of all files below it.
+    """
+    said = (
+        f"no scans; looked for {MODALITY}/manifest.tsv and, below it, {', '.join(SUFFIXES)} files, "
+        "DICOM files without an ending, TIFFs with several pages, HEYEX exports, and folders of "
+        f"images that a {FOLDER_SIDECAR} in or above them speaks of"
+    )
+    if any(path.lower().endswith(IMAGES) for path in paths):
+        said += "; images that are B-scans of their own are read with data=bscans"
+    return TreeError(f"{redact(root)}: {said}")
 
 
 def find_manifest(base: str) -> str | None:
