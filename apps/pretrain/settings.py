@@ -146,4 +146,5 @@ for group, named in (("encoder", ENCODERS), ("masking", MASKINGS), ("objective",
     for one in named.values():
         offer(group, one.name, one.config(), one.about)
 for name, preset in PRESETS.items():
-    offer("preset", name, numbers_of(preset), preset.purpose, package="_global_")
+    about = preset.purpose[0].upper() + preset.purpose[1:]
+    offer("preset", name, numbers_of(preset), about, package="_global_")
