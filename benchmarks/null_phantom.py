@@ -126,6 +126,7 @@ def judge(
     rounds = make_rounds("given", target, people, parts=parts, seed=seed)
     rounds = hold_out(rounds, target, people, share, seed=seed)
     study = Study(
+        name="thin",
         source=source,
         examples=examples,
         target=target,

@@ -27,10 +27,11 @@ from oct_io.phantom.scans import Scan, list_scans
 from oct_io.phantom.tables import SPLITS
 from oct_io.phantom.tree import draw_participants
 from oct_io.space.resample import WINDOWS, place, resample
-from oct_vjepa import Encoder, EncoderConfig
+from oct_vjepa import Encoder
 from oct_vjepa.evaluation.features import embed_volumes
 from oct_vjepa.measures.target import Target
 from oct_vjepa.measures.units import average_units, score_units
+from oct_vjepa.presets.choices import ENCODERS
 from oct_vjepa.probes.baselines import BASELINES
 from oct_vjepa.probes.grid import fit_grid
 from oct_vjepa.probes.protocol import Round
@@ -45,9 +46,7 @@ TREE = PhantomTree(
     gain_sd_db=1.5,
     roll_off_sd_db_per_mm=1.0,
 )
-ENCODER = EncoderConfig(  # configs/encoder/cpu_smoke.yaml
-    input_shape=WINDOW.shape, patch_size=(2, 8, 16), width=96, depth=4, heads=3
-)
+ENCODER = ENCODERS["cpu_smoke"].config()
 RANDOM_SEEDS = 2
 EYE_LABELS = ("inverted", "misplaced", "texture")
 FITTED = 400  # volumes that patch PCA and the random layer are fitted on

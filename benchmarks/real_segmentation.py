@@ -227,7 +227,8 @@ def train(scans: Scans, one: Round, start: Encoder | None, steps: int) -> dict[i
     config = recipe(int(one.fit.sum()), steps)
     rows = np.flatnonzero(one.fit)
     with tempfile.TemporaryDirectory() as scratch:
-        run_dir, runtime = Path(scratch), pick_runtime("cpu")
+        run_dir = Path(scratch)
+        place = Place(pick_runtime("cpu"), run_dir, 0)
         if start is None:
             of_ours = make_segmenter(config, fresh(scans, rows), scans.names, 1, 0)
             network, _ = make_unet(
@@ -235,11 +236,9 @@ def train(scans: Scans, one: Round, start: Encoder | None, steps: int) -> dict[i
             )
             mean, std = grey_levels(scans, rows)
             objective = VoxelNetwork(network, mean=mean, std=std)
-            place = Place(runtime, run_dir, 0)
             learn_masks(config, objective, scans, scans.masks, scans.names, one, place, UNET)
         else:
-            given = (scans, scans.masks, scans.names, one)
-            segment(config, start, *given, runtime=runtime, run_dir=run_dir, seed=0)
+            segment(config, start, scans, scans.masks, scans.names, one, place)
         return {
             row: np.load(run_dir / "masks" / f"{row:06d}.npy")
             for row in np.flatnonzero(one.test).tolist()

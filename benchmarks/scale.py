@@ -25,8 +25,8 @@ from oct_vjepa.masking.configuration import MaskSetConfig
 from oct_vjepa.model.configuration import PredictorConfig, encoder_config
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.objectives.configuration import JepaConfig
-from oct_vjepa.objectives.costs import STATE_BYTES, TEACHER_BYTES, block_numbers, count, step_flops
 from oct_vjepa.objectives.jepa import Jepa
+from oct_vjepa.presets.costs import STATE_BYTES, TEACHER_BYTES, block_numbers, count, step_flops
 from oct_xla import Checkpoints, Feed, FeedConfig
 from writing import write_results
 

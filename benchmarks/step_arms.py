@@ -26,8 +26,10 @@ from oct_vjepa import (
 from oct_vjepa.model.configuration import SIZES
 from oct_vjepa.model.patches import grid_of
 from oct_vjepa.objectives.configuration import DenseJepaConfig
-from oct_vjepa.objectives.costs import step_flops
 from oct_vjepa.objectives.objective import Objective
+from oct_vjepa.presets.choices import VOXELS
+from oct_vjepa.presets.costs import step_flops
+from oct_vjepa.presets.sources import values
 from oct_xla import LoopConfig, Runtime, pick_runtime
 from oct_xla.learner import Learner
 from oct_xla.metrics import StepClock
@@ -110,14 +112,8 @@ def make_objective(
         one.max_targets = shape.max_targets if subset else None
     predictor = PredictorConfig(width=width, depth=depth or given_depth, heads=heads)
     kind = JepaConfig(predictor=predictor)
-    if shape.objective == "voxels":  # configs/objective/vjepa21_voxels.yaml
-        kind = DenseJepaConfig(
-            predictor=predictor,
-            context_weight=1.0,
-            context_start=0.0,
-            context_full=0.05,
-            voxel_weight=1.0,
-        )
+    if shape.objective == "voxels":
+        kind = DenseJepaConfig(predictor=predictor, **values(VOXELS))
     return Jepa(Encoder(config), kind, masking)
 
 

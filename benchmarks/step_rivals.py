@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from oct_vjepa import MaskingConfig
 from oct_vjepa.model.configuration import SIZES
-from oct_vjepa.objectives.costs import step_flops
+from oct_vjepa.presets.costs import step_flops
 from step_arms import Arm, Shape, attend_naively, make_objective
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler

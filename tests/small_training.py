@@ -83,11 +83,12 @@ def recipe(**settings):
 
 
 def train(run_dir, kind="nominal", precision="fp32", seed=0, rows=None, runtime="cpu", **settings):
+    from oct_judge.learning import Place
     from oct_judge.training import train_mode
 
     return train_mode(
         recipe(**settings), encoder(), Volumes(), target(kind), rows or parts(),
-        runtime=pick_runtime(runtime, precision), run_dir=Path(run_dir), seed=seed, data="small",
+        Place(pick_runtime(runtime, precision), Path(run_dir), seed, data="small"),
     )  # fmt: skip
 
 

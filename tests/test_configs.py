@@ -17,8 +17,8 @@ from oct_io.scan.protocols import DEVICES
 from oct_io.space.windows import find_window
 from oct_judge.closing import question_of
 from oct_judge.touches import way_of
-from oct_vjepa.model.configuration import SIZES
-from oct_vjepa.objectives.presets import PRESETS
+from oct_vjepa.presets.choices import ENCODERS, MASKINGS, OBJECTIVES
+from oct_vjepa.presets.runs import PRESETS
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +33,7 @@ MEANT_FOR = {
     "continued": ON_REAL_SCANS,
     "continued_dense": ON_REAL_SCANS,
 }
+NAMED = {"encoder": ENCODERS, "masking": MASKINGS, "objective": OBJECTIVES, "preset": PRESETS}
 BENCH = "bench"  # leaves no encoder
 BESIDE = ("settings", "question")  # modules beside the apps
 
@@ -87,7 +88,7 @@ def test_the_files_of_several_seeds_lie_apart():
     assert one.data.root == other.data.root, "the same people, other weights"
 
 
-@pytest.mark.parametrize("group", ["data", "masking", "objective", "runtime", "tracking"])
+@pytest.mark.parametrize("group", ["data", "runtime", "tracking"])
 def test_every_choice_of_a_group_is_valid(group):
     assert names(group)
     for name in names(group):
@@ -100,15 +101,16 @@ def test_every_choice_of_a_group_is_valid_for_an_evaluation(group):
         build("finetune", f"{group}={name}", *(GIVEN.get(name, []) if group == "data" else []))
 
 
-@pytest.mark.parametrize("encoder", names("encoder"))
-def test_every_encoder_is_the_one_of_its_name(encoder):
-    found = build("pretrain", f"encoder={encoder}").encoder
-    size = found.width, found.depth, found.heads, found.mlp_ratio
-    assert size == SIZES[encoder]
+@pytest.mark.parametrize(
+    ("group", "name"), [(group, name) for group in [*NAMED][:3] for name in NAMED[group]]
+)
+def test_what_has_a_name_in_oct_vjepa_is_chosen_by_it(group, name):
+    assert getattr(build("pretrain", f"{group}={name}"), group) == NAMED[group][name].config()
 
 
-def test_every_named_encoder_has_a_configuration():
-    assert sorted(SIZES) == names("encoder")
+@pytest.mark.parametrize("group", NAMED)
+def test_a_name_of_oct_vjepa_is_no_file_as_well(group):
+    assert not set(names(group)) & set(NAMED[group])
 
 
 @pytest.mark.parametrize("experiment", [one for one in names("experiment") if one != BENCH])
@@ -125,31 +127,36 @@ def test_every_experiment_has_an_evaluation_and_no_other():
     assert names("evaluation") == [one for one in names("experiment") if one != BENCH]
 
 
-def presets_named():
-    """Experiment to the preset of oct-vjepa that the comment on top says it is; "" the default."""
-    found = {"": "cpu_smoke"}
-    for name in names("experiment"):
-        text = (CONFIGS / "experiment" / f"{name}.yaml").read_text()
-        if said := re.search(r"preset (\w+) of oct-vjepa", text):
-            found[name] = said[1]
-    return found
-
-
-def test_the_experiments_on_whole_scans_are_presets():
-    assert presets_named().keys() == {"", "multi_domain", "multi_domain_dense", "continued"}
-
-
-@pytest.mark.parametrize(("experiment", "name"), presets_named().items())
-def test_what_calls_itself_a_preset_equals_it_in_every_field(experiment, name):
-    chosen = [f"experiment={experiment}"] if experiment else []
-    config, preset = build("pretrain", *chosen, *MEANT_FOR.get(experiment, [])), PRESETS[name]
-    assert config.encoder == preset.encoder_config()
-    assert config.masking == preset.masking_config()
-    assert config.objective == preset.objective_config()
+@pytest.mark.parametrize("name", ["", *PRESETS])
+def test_a_preset_sets_all_that_it_says(name):
+    config = build("pretrain", *([f"preset={name}"] if name else []))
+    preset = PRESETS[name or "cpu_smoke"]
+    assert config.encoder == preset.encoder.config()
+    assert config.masking == preset.masking.config()
+    assert config.objective == preset.objective.config()
     assert config.schedule == preset.schedule_config()
     trained = {"batch_size": config.feed.batch_size}
     trained |= {key: getattr(config.loop, key) for key in preset.training.keys() - {"batch_size"}}
     assert trained == {key: given.value for key, given in preset.training.items()}
+
+
+def test_what_stands_on_the_command_line_is_above_a_preset():
+    config = build("pretrain", "experiment=multi_domain", "encoder=small", "loop.steps=7")
+    assert config.encoder == ENCODERS["small"].config()
+    assert config.objective == OBJECTIVES["vjepa2"].config()
+    assert (config.loop.steps, config.feed.batch_size) == (7, 32)
+
+
+def test_a_file_of_a_user_may_begin_with_a_name_of_oct_vjepa(tmp_path):
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder" / "mine.yaml").write_text("defaults: [small, _self_]\ndepth: 5\n")
+    (tmp_path / "objective").mkdir()
+    (tmp_path / "objective" / "mine.yaml").write_text("defaults: [mae_smoke, _self_]\n")
+    where = f"hydra.searchpath=[file://{tmp_path}]"
+    config = build("pretrain", where, "encoder=mine", "objective=mine")
+    small = ENCODERS["small"].config()
+    assert (config.encoder.depth, config.encoder.width) == (5, small.width)
+    assert config.objective == OBJECTIVES["mae_smoke"].config()
 
 
 @pytest.mark.parametrize(

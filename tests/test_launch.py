@@ -20,6 +20,8 @@ from oct_launch.console import one_line
 from oct_launch.settings import field_texts
 from oct_vjepa import EncoderConfig, MaskSetConfig, ScheduleConfig
 from oct_vjepa.objectives.configuration import DenseJepaConfig
+from oct_vjepa.presets.choices import ENCODERS, MASKINGS, OBJECTIVES
+from oct_vjepa.presets.runs import PRESETS
 from oct_xla import FeedConfig, LoopConfig, RunFolderError
 from oct_xla.runfolder import flatten
 from omegaconf import OmegaConf
@@ -105,6 +107,9 @@ def test_help_lists_groups_and_experiments_with_what_each_file_says_of_itself(ca
     for path in (ROOT / "configs" / "experiment").glob("*.yaml"):
         assert f"    {path.stem} " in page
     assert "Does everything still fit together?" in page
+    for group in (ENCODERS, MASKINGS, OBJECTIVES, PRESETS):
+        assert all(f"    {name} " in page for name in group)
+    assert ENCODERS["base"].about in page
     assert "@package" not in page
 
 

@@ -34,6 +34,7 @@ def small():
 
 @pytest.fixture
 def segment(small):
+    from oct_judge.learning import Place
     from oct_judge.recipe import DecoderConfig
     from oct_judge.segmenting import segment
 
@@ -42,7 +43,7 @@ def segment(small):
         return segment(
             small.recipe(**settings, decoder=DecoderConfig(**(decoder or {}))), small.encoder(),
             volumes, volumes.masks if masks is None else masks, NAMES, rows or small.parts(),
-            runtime=pick_runtime("cpu"), run_dir=run_dir, seed=0, data="small",
+            Place(pick_runtime("cpu"), run_dir, seed=0, data="small"),
         )  # fmt: skip
 
     return run

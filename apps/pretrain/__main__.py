@@ -26,7 +26,7 @@ ONLINE = "probe_linear_auroc_"
 BSCANS = ("bscans", *(one.name for one in RECIPES.values() if one.bscans))
 FITTING = {f"data={name}": "encoder=bscan_tiny" for name in BSCANS}
 """Data whose windows the default encoder does not take, and one that takes them."""
-OWN = ("encoder=", "experiment=", "plan=", "-cn", "--config-name")
+OWN = ("encoder=", "experiment=", "preset=", "plan=", "-cn", "--config-name")
 """How arguments begin that choose an encoder, or may."""
 
 

@@ -15,9 +15,9 @@ import oct_xla
 import torch
 from numpy.typing import NDArray
 from oct_launch import EXIT_STOPPED, Mistake, mistakes, print_table, refuse_url
-from oct_vjepa.objectives.costs import count, step_flops
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
+from oct_vjepa.presets.costs import count, step_flops
 from oct_xla.errors import OutOfMemoryError
 from oct_xla.journal import Row
 from oct_xla.work import Work, measure_peak
@@ -126,7 +126,7 @@ def work_of(config: PretrainConfig, runtime: oct_xla.Runtime) -> Work | None:
     """Count the operations of a step, and time what the devices can do; None: cannot be counted.
 
     Counted on the meta device by torch.utils.flop_counter, without what `recompute` does twice; the
-    same as 24 N D^2 + 4 N^2 D for each block and pass (`oct_vjepa.objectives.costs`).
+    same as 24 N D^2 + 4 N^2 D for each block and pass (`oct_vjepa.presets.costs`).
     """
     plain = replace(config.encoder, recompute=False)
     try:

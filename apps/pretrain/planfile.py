@@ -8,8 +8,9 @@ from typing import Any
 
 import oct_io
 from oct_io.survey import WindowChoice
-from oct_vjepa.objectives.presets import Given, Preset, Settings
 from oct_vjepa.plans.facts import Measured
+from oct_vjepa.presets.runs import Preset
+from oct_vjepa.presets.sources import Given, Settings
 from settings import PretrainConfig
 
 HEAD = (
@@ -22,7 +23,7 @@ defaults:
   - pretrain
   - override data: {data}
   - override augment: light # mirrored or not, brighter or darker: what costs nothing
-  - override objective: vjepa21_voxels # V-JEPA 2.1 that says voxels, too
+  - override objective: {objective}
   - _self_
 """
 
@@ -75,15 +76,20 @@ def write_plan(
         said: lines on top.
     """
     base = "folder" if config.data.phantom is None else "phantom"
-    lines = [*(f"# {line}" for line in (*HEAD, *said)), "", DEFAULTS.format(data=base)]
+    lines = [
+        *(f"# {line}" for line in (*HEAD, *said)),
+        "",
+        DEFAULTS.format(data=base, objective=plan.objective.name),
+    ]
     lines += [f"name: {_value(config.data.name + '-plan')}", ""]
     lines += _section("data", _data(config.data, window))
     lines += _section("encoder", _encoder(plan))
     lines += ["masking:", "  sets:"]
-    for one in plan.masking:
+    for one in plan.masking.sets:
         (first, *rest) = _lines(one)
         lines += [f"    - {first}", *(f"      {line}" for line in rest)]
-    lines += ["", *_section("objective", {"predictor": plan.predictor, **plan.objective})]
+    objective = {"predictor": plan.objective.predictor, **plan.objective.settings}
+    lines += ["", *_section("objective", objective)]
     training = dict(plan.training)
     feed = {"batch_size": training.pop("batch_size"), "workers": estimate.workers}
     lines += _section("feed", feed)
@@ -112,12 +118,12 @@ def _data(data: oct_io.SourceConfig, window: WindowChoice) -> dict[str, Any]:
 
 
 def _encoder(plan: Preset) -> Settings:
-    shape = plan.encoder_config()
-    size = {
-        name: Given(getattr(shape, name), f"ViT {plan.size.value}: {plan.size.source}")
+    shape, size = plan.encoder.config(), plan.encoder.size
+    taken = {
+        name: Given(getattr(shape, name), f"ViT {size.value}: {size.source}")
         for name in ("width", "depth", "heads", "mlp_ratio")
     }
-    return {**plan.encoder, **size}
+    return {**plan.encoder.settings, **taken}
 
 
 def _rhythm(steps: int) -> Settings:

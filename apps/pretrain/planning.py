@@ -13,9 +13,10 @@ from oct_io.space.windows import find_window
 from oct_io.survey import Sampled, Survey, WindowChoice, choose_window, sample_cache, survey
 from oct_io.threads import usable_cpus
 from oct_launch import Mistake, Stages, mistakes
-from oct_vjepa.objectives.presets import Given, Preset
 from oct_vjepa.plans.facts import Facts, Measured
 from oct_vjepa.plans.proposal import fit_to_hours, hours_of, propose
+from oct_vjepa.presets.runs import Preset
+from oct_vjepa.presets.sources import Given
 from planfile import Estimate, write_plan
 from samples import PretrainSamples
 from settings import PretrainConfig
@@ -135,15 +136,15 @@ def _time(
     config: PretrainConfig, plan: Preset, sampled: Sampled, runtime: oct_xla.Runtime, parts: int
 ) -> Measured:
     torch.manual_seed(config.seed)
-    objective = plan.assemble(oct_vjepa.Encoder(plan.encoder_config()))
+    objective = plan.assemble(oct_vjepa.Encoder(plan.encoder.config()))
     batch, steps = int(plan.training["batch_size"].value), config.propose.timed_steps
     count = len(sampled.volumes)
     samples = PretrainSamples(
         sampled.volumes,
         [number % count for number in range(max(batch, count))],
-        plan.masking_config(),
+        plan.masking.config(),
         augment=config.augment,
-        encoder=plan.encoder_config(),
+        encoder=plan.encoder.config(),
         seed=config.seed,
     )
     clock = Clock()

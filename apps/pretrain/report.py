@@ -70,7 +70,8 @@ def write_report(
     if probes:
         page.headline(sentence_of_all(probes))
         page.text(" ".join(remarks_of_all(probes)))
-    page.tiles(_tiles(rows, probes))
+        page.tiles(answers_of_all(probes))
+    page.tiles(_ends(rows))
     for remark in source.remarks:
         page.text(f"{remark[:1].upper()}{remark[1:]}.")
     _add_probes(page, probes)
@@ -87,20 +88,22 @@ def write_report(
     return end_page(page, run_dir, "the run")
 
 
-def _tiles(
-    rows: Sequence[Mapping[str, Any]], probes: Sequence[Mapping[str, Any]]
-) -> dict[str, str]:
-    last = rows[-1]
+def answers_of_all(probes: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Tiles: the score of the trained encoder for each question that was asked."""
     tiles = {}
-    for document in probes[:3]:
+    for document in probes:
         own = interval_of(document["candidates"][0]["card"]["metrics"][document["headline"]])
-        name = document["question"]["name"]
-        tiles[f"AUROC {name}"] = f"{own.value:.2f}"
-    tiles["loss at the end"] = f"{last['loss']:.3f}"
-    tiles["target spread at the end"] = f"{last['target_std']:.3f}"
-    rates = [row["volumes_per_s"] for row in rows if "volumes_per_s" in row]
-    tiles["volumes per second, median"] = f"{np.median(rates):.0f}"
+        tiles[f"AUROC {document['question']['name']}"] = f"{own.value:.2f}"
     return tiles
+
+
+def _ends(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    rates = [row["volumes_per_s"] for row in rows if "volumes_per_s" in row]
+    return {
+        "loss at the end": f"{rows[-1]['loss']:.3f}",
+        "target spread at the end": f"{rows[-1]['target_std']:.3f}",
+        "volumes per second, median": f"{np.median(rates):.0f}",
+    }
 
 
 def _add_probes(page: Page, probes: Sequence[Mapping[str, Any]]) -> None:

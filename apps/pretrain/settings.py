@@ -1,4 +1,4 @@
-"""What may be set for a pretraining run; the files in configs/ give the values."""
+"""What may be set for a pretraining run; configs/ and the names of oct_vjepa give the values."""
 
 from dataclasses import dataclass, field
 
@@ -8,9 +8,12 @@ import oct_xla
 from hydra.core.config_store import ConfigStore
 from oct_io.space.transforms import AugmentConfig
 from oct_judge.question import ProbeConfig
-from oct_launch import RuntimeConfig, TrackingConfig
+from oct_launch import RuntimeConfig, TrackingConfig, offer
 from oct_vjepa.objectives.configuration import ObjectiveConfig
-from oct_vjepa.objectives.methods import OBJECTIVES, method_of
+from oct_vjepa.objectives.methods import METHODS, method_of
+from oct_vjepa.presets.choices import ENCODERS, MASKINGS, OBJECTIVES
+from oct_vjepa.presets.runs import PRESETS, Preset
+from oct_vjepa.presets.sources import values
 
 
 @dataclass(kw_only=True, slots=True)
@@ -84,7 +87,7 @@ class PretrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     encoder: oct_vjepa.EncoderConfig = field(default_factory=oct_vjepa.EncoderConfig)
     masking: oct_vjepa.MaskingConfig = field(default_factory=oct_vjepa.MaskingConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)  # a subclass: OBJECTIVES
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)  # a subclass: METHODS
     schedule: oct_vjepa.ScheduleConfig = field(default_factory=oct_vjepa.ScheduleConfig)
     feed: oct_xla.FeedConfig = field(default_factory=oct_xla.FeedConfig)
     loop: oct_xla.LoopConfig = field(default_factory=oct_xla.LoopConfig)
@@ -112,7 +115,7 @@ ones. All but `loop.steps`, which moves the schedules, leave what it computes al
 
 
 def schema_of(config: ObjectiveConfig) -> str:
-    """What files in configs/objective/ name first in their defaults: which objective it is.
+    """What a file that says another objective names first in its defaults: which one it is.
 
     Raises:
         ValueError: `config` describes no objective.
@@ -120,5 +123,28 @@ def schema_of(config: ObjectiveConfig) -> str:
     return f"{method_of(config).name}_schema"
 
 
-for kind in OBJECTIVES:
+def numbers_of(preset: Preset) -> dict[str, object]:
+    """What a preset sets: names of encoder, masks and objective, and numbers beside them."""
+    training = values(preset.training)
+    names = {
+        "encoder": preset.encoder.name,
+        "masking": preset.masking.name,
+        "objective": preset.objective.name,
+    }
+    return {
+        "defaults": [{f"override /{group}": name} for group, name in names.items()],
+        **preset.changes(),
+        "schedule": values(preset.schedule),
+        "feed": {"batch_size": training.pop("batch_size")},
+        "loop": training,
+    }
+
+
+for kind in METHODS:
     ConfigStore.instance().store(group="objective", name=schema_of(kind()), node=kind)
+for group, named in (("encoder", ENCODERS), ("masking", MASKINGS), ("objective", OBJECTIVES)):
+    for one in named.values():
+        offer(group, one.name, one.config(), one.about)
+for name, preset in PRESETS.items():
+    about = preset.purpose[0].upper() + preset.purpose[1:]
+    offer("preset", name, numbers_of(preset), about, package="_global_")

@@ -22,6 +22,7 @@ from oct_vjepa.trials.judging import (
 )
 
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, random_encoder
+from oct_judge.learning import Place
 from oct_judge.question import FROZEN, FinetuneConfig
 from oct_judge.study import Study
 from oct_judge.training import train_mode
@@ -141,19 +142,10 @@ def ask_trained(
         found.append([])
         for number, one in enumerate(study.rounds):
             encoder = start(one.name, seed)
-            place = trained_folder(folder, name, encoder, seed, number)
-            trained = train_mode(
-                config.training,
-                encoder,
-                study.examples.volumes,
-                study.target,
-                one,
-                runtime=runtime,
-                run_dir=place,
-                seed=seed,
-                data=study.rows.fingerprint,
-                progress=True,
-            )
+            run_dir = trained_folder(folder, name, encoder, seed, number)
+            place = Place(runtime, run_dir, seed, study.rows.fingerprint, progress=True)
+            volumes = study.examples.volumes
+            trained = train_mode(config.training, encoder, volumes, study.target, one, place)
             if trained.ending.reason == "stopped":
                 raise Stopped(trained.ending.step)
             found[-1].append(answer_of(config, study, one, seed, trained.scores_NK))

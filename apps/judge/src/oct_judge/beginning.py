@@ -1,12 +1,56 @@
-"""How every evaluation begins: the encoder, where to compute, and volumes that it takes."""
+"""How every evaluation begins: encoder, device, run folder, volumes, and a study of them."""
+
+from collections.abc import Callable
+from typing import TypeVar
 
 import oct_io
 import oct_vjepa
 import oct_xla
-from oct_launch import Stages, check_positions, check_window, mistakes, refuse_url
+from oct_launch import Launch, Stages, check_positions, check_window, mistakes, refuse_url
 
 from oct_judge.family import Family, open_family
 from oct_judge.question import FinetuneConfig
+from oct_judge.study import Tested, check_test_set
+
+Subject = TypeVar("Subject", bound=Tested)
+Evaluate = Callable[[FinetuneConfig, Launch, Family, oct_xla.Runtime, oct_xla.RunFolder], int]
+
+
+def in_run_folder(config: FinetuneConfig, launch: Launch, evaluate: Evaluate) -> int:
+    """Open the encoder, claim the folder of the run, and evaluate there; returns the exit code.
+
+    Raises:
+        Mistake: as `open_asked`, or a folder that is in use.
+        WeightsError: no encoder there.
+    """
+    family, runtime = open_asked(config)
+    with launch.claim_run_folder("it", may_change=("*",)) as folder:
+        return evaluate(config, launch, family, runtime, folder)
+
+
+def open_tested(
+    config: FinetuneConfig,
+    family: Family,
+    study_of: Callable[[FinetuneConfig, oct_io.Source], Subject],
+    stages: Stages,
+) -> Subject:
+    """Open the volumes and study them; nobody is tested whom an encoder was trained on.
+
+    Args:
+        config: of the evaluation.
+        family: the encoders that are asked.
+        study_of: finds who has answers, and who is tested.
+        stages: told of progress.
+
+    Raises:
+        TreeError: no data set there, or too much of it is refused.
+        Mistake: scans or participants that the encoders or the protocol do not take.
+    """
+    study = study_of(config, open_volumes(config, family.config, stages))
+    stages.say(study.describe())
+    if not config.allow_seen:
+        check_test_set(config, study, family)
+    return study
 
 
 def open_asked(config: FinetuneConfig) -> tuple[Family, oct_xla.Runtime]:

@@ -24,7 +24,7 @@ from oct_judge.family import Family
 from oct_judge.question import ComparisonConfig, FinetuneConfig, ProbeConfig
 from oct_judge.results import Found, describe, interval_of
 from oct_judge.study import Study, open_study
-from oct_judge.touches import touch
+from oct_judge.touches import touch_tested
 
 SHOWN = {"auroc": "AUROC", "balanced_accuracy": "balanced accuracy"}
 INITIAL = "initial"
@@ -112,13 +112,7 @@ def ask_questions(
                 readouts = embed(initial, study.rows)
                 first = Candidate(name=INITIAL, readouts=partial(_always, readouts))
                 answers[INITIAL] = ask(config, study, first, config.mode)
-        touches = touch(
-            Path(config.features).parent,
-            study.fingerprint(),
-            config,
-            encoder=cast.family.fingerprint(),
-            volumes=study.source.volumes.fingerprint,
-        )
+        touches = touch_tested(config, study, cast.family)
         found = Found(
             config=config, study=study, cast=cast, answers=answers, few=[], touches=touches
         )

@@ -12,7 +12,7 @@ from oct_launch import (
 )
 
 from oct_judge.asking import Stopped, ask_everyone, ask_with_few_labels
-from oct_judge.beginning import open_asked, open_volumes
+from oct_judge.beginning import in_run_folder, open_tested
 from oct_judge.board.entry import entry_of
 from oct_judge.board.tracking import send_results
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder
@@ -27,8 +27,8 @@ from oct_judge.page import write_page
 from oct_judge.question import FROZEN, SEGMENT, FinetuneConfig
 from oct_judge.results import Found, describe, table_of, write_results
 from oct_judge.rivals.answers import ask_rivals
-from oct_judge.study import check_test_set, open_study
-from oct_judge.touches import touch
+from oct_judge.study import open_study
+from oct_judge.touches import touch_tested
 
 
 def run(config: FinetuneConfig, launch: Launch) -> int:
@@ -38,9 +38,7 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
     if config.mode == SEGMENT:
         return run_masks(config, launch)
     launch.refuse_unread("data.label_columns", "task.column=NAME asks for one column")
-    family, runtime = open_asked(config)
-    with launch.claim_run_folder("it", may_change=("*",)) as folder:
-        return evaluate(config, launch, family, runtime, folder)
+    return in_run_folder(config, launch, evaluate)
 
 
 def evaluate(
@@ -52,11 +50,7 @@ def evaluate(
 ) -> int:
     """Ask everybody, and write what they say to a claimed folder; returns the exit code."""
     with Stages() as stages:
-        source = open_volumes(config, family.config, stages)
-        study = open_study(config, source)
-        stages.say(f"{config.task.name}: {study.examples.describe()}")
-        if not config.allow_seen:
-            check_test_set(config, study, family)
+        study = open_tested(config, family, open_study, stages)
         embed = Embedder(Path(config.features), runtime, config.readout, config.batch_size)
         cast = Cast(family, embed, study.rows)
         try:
@@ -71,13 +65,7 @@ def evaluate(
             asked = {PRETRAINED: cast.pretrained(), RANDOM: cast.random()}
             asked |= {name: cast.baseline(name) for name in config.compare.baselines}
             few = list(ask_with_few_labels(config, study, asked))
-        touches = touch(
-            Path(config.features).parent,
-            study.fingerprint(),
-            config,
-            encoder=family.fingerprint(),
-            volumes=source.volumes.fingerprint,
-        )
+        touches = touch_tested(config, study, family)
         found = Found(
             config=config, study=study, cast=cast, answers=answers, few=few, touches=touches
         )
@@ -85,7 +73,7 @@ def evaluate(
         further = look_further(found, command, folder.path, stages)
         document = describe(found, stages) | further.document
         document["perturbations"] = spoil(found, document, folder.path, stages)
-    fingerprint = family.fingerprint()
+    fingerprint, source = family.fingerprint(), study.source
     document["entry"] = entry_of(launch.settings, fingerprint)
     extra = {
         "encoder": fingerprint,

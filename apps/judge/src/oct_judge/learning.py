@@ -66,12 +66,17 @@ class Place(NamedTuple):
     """Where a run takes place and what names it."""
 
     runtime: oct_xla.Runtime
+    """Where to train; all its processes train together."""
     run_dir: Path
+    """The run's own folder; all processes must see it."""
     seed: int
+    """Of what is new in the model, of the order, of dropout and of augmentation."""
     data: str = ""
-    """Fingerprint of the volumes; a run goes on with equal ones only."""
+    """Fingerprint of the volumes and their answers; a run goes on with equal ones only."""
     sinks: Sequence[oct_xla.Sink] = ()
+    """Take the rows of metrics."""
     progress: bool = False
+    """Whether to show how far it is."""
 
 
 class Plain(NamedTuple):

@@ -58,13 +58,7 @@ def segment(
     masks: Masks,
     names: Sequence[str],
     round: Parts,
-    *,
-    runtime: oct_xla.Runtime,
-    run_dir: Path,
-    seed: int,
-    data: str = "",
-    sinks: Sequence[oct_xla.Sink] = (),
-    progress: bool = False,
+    place: Place,
 ) -> Segmented:
     """Train on the rows to fit, take the epoch with the best Dice on validation, predict, save.
 
@@ -75,21 +69,15 @@ def segment(
         masks: of all N volumes; those of rows that are in no part are not read.
         names: of the classes from 0, background included.
         round: which rows are for what.
-        runtime: where to train; all its processes call this.
-        run_dir: the run's own folder; all processes must see it.
-        seed: of the decoder, of the order, of dropout and of augmentation.
-        data: fingerprint of volumes and masks; a run goes on with equal ones only.
-        sinks: take the rows of metrics.
-        progress: show how far it is.
+        place: where, with which seed.
 
     Raises:
         ValueError: a setting that does not fit masks, or no row to train on.
         CheckpointError: the folder holds another run.
     """
     check_recipe(config)
-    place = Place(runtime, run_dir, seed, data, sinks, progress)
-    plan = plan_of(config, round, runtime)
-    objective = make_segmenter(config, encoder, names, plan.per_epoch, seed)
+    plan = plan_of(config, round, place.runtime)
+    objective = make_segmenter(config, encoder, names, plan.per_epoch, place.seed)
     found = learn_masks(config, objective, volumes, masks, names, round, place, encoder)
     if found.ending.reason != "stopped":
         save(objective, objective.head, encoder.config, place, lora=config.mode == "lora")

@@ -27,6 +27,7 @@ class Study:
     """One question, its rows, and the rounds in which it is asked.
 
     Attributes:
+        name: of the question.
         source: where the volumes come from.
         examples: the volumes with an answer.
         target: their answers.
@@ -35,6 +36,7 @@ class Study:
         rows: the volumes, as candidates want them.
     """
 
+    name: str
     source: oct_io.Source
     examples: oct_io.LabelledVolumes
     target: Target
@@ -56,6 +58,10 @@ class Study:
     def _held(self) -> NDArray[np.bool_]:
         held: NDArray[np.bool_] = np.any([one.test for one in self.rounds], axis=0)
         return held
+
+    def describe(self) -> str:
+        """One line: what is asked of how many, and who is tested."""
+        return f"{self.name}: {self.examples.describe()}"
 
     def fingerprint(self) -> str:
         """Stands for the question, those who are tested, and what is true of them."""
@@ -96,6 +102,7 @@ def open_study(config: FinetuneConfig, source: oct_io.Source) -> Study:
     with mistakes(ValueError):
         rounds = rounds_of(config.protocol, examples, target, config.test_split)
     return Study(
+        name=config.task.name,
         source=source,
         examples=examples,
         target=target,
@@ -159,6 +166,14 @@ class Tested(Protocol):
     @property
     def participants(self) -> NDArray[np.str_]:
         """Hashed participant of each row."""
+        ...
+
+    def describe(self) -> str:
+        """One line: what is asked of how many, and who is tested."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Stands for the question, and those who are tested."""
         ...
 
 

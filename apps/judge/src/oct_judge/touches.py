@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
+from oct_judge.family import Family
 from oct_judge.question import FinetuneConfig
+from oct_judge.study import Tested
 
 LEDGER = "test-touches.jsonl"
 DECIDING = (
@@ -16,6 +18,17 @@ DECIDING = (
 """Settings that decide how a given encoder scores on given volumes."""
 RIVALS = ("networks", "encoders")
 """Of `compare`: others among whom the best might be picked; features nobody learned are no such."""
+
+
+def touch_tested(config: FinetuneConfig, study: Tested, family: Family) -> int:
+    """Write down that encoders answered for those whom a study tests; return as `touch` does."""
+    return touch(
+        Path(config.features).parent,
+        study.fingerprint(),
+        config,
+        encoder=family.fingerprint(),
+        volumes=study.source.volumes.fingerprint,
+    )
 
 
 def touch(

@@ -1,6 +1,6 @@
 """Training an encoder on one question: fit, choose the epoch on validation rows, score, save."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,13 +65,7 @@ def train_mode(
     volumes: Volumes,
     target: Target,
     round: Parts,
-    *,
-    runtime: oct_xla.Runtime,
-    run_dir: Path,
-    seed: int,
-    data: str = "",
-    sinks: Sequence[oct_xla.Sink] = (),
-    progress: bool = False,
+    place: Place,
 ) -> Trained:
     """Train on the rows to fit, take the epoch that is best on validation, score, and save.
 
@@ -84,19 +78,14 @@ def train_mode(
         volumes: N of them.
         target: N answers.
         round: which rows are for what.
-        runtime: where to train; all its processes call this.
-        run_dir: the run's own folder; all processes must see it.
-        seed: of the head, of the order, of dropout and of augmentation.
-        data: fingerprint of the volumes; a run goes on with equal ones only.
-        sinks: take the rows of metrics.
-        progress: show how far it is.
+        place: where, with which seed.
 
     Raises:
         ValueError: a setting that does not fit the question, no row to train on, or a class that
             no training row has while class weights are "auto".
         CheckpointError: the folder holds another run.
     """
-    place = Place(runtime, run_dir, seed, data, sinks, progress)
+    runtime, seed = place.runtime, place.seed
     fit = rows_to_fit(config, target, round)
     plan = config.plan(len(fit), runtime.devices)
     objective = make_objective(config, encoder, target.take(fit), plan.per_epoch, seed)

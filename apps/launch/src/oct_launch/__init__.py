@@ -22,6 +22,7 @@ from oct_launch.console import (
     print_table,
 )
 from oct_launch.places import refuse_url
+from oct_launch.settings import offer
 from oct_launch.sweep import Job, Sweeping
 from oct_launch.tracking import TrackingConfig
 
@@ -39,6 +40,7 @@ __all__ = [
     "check_window",
     "exit_codes",
     "mistakes",
+    "offer",
     "print_table",
     "refuse_url",
 ]

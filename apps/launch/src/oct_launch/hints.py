@@ -76,7 +76,7 @@ def _explain_choice(group: str, value: object, configs: Path) -> str:
         return ""
     close = get_close_matches(value, choices, n=3)
     meant = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"{group}/{value}: there is no such file; {meant}There are {', '.join(choices)}"
+    return f"{group}/{value}: there is no such choice; {meant}There are {', '.join(choices)}"
 
 
 def _explain_type(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The page that `--help` prints: the groups of files, then each setting with its value and text."""
+"""The page that `--help` prints: groups and choices, then each setting with value and text."""
 
 import textwrap
 from collections.abc import Iterator
@@ -21,7 +21,8 @@ def write_manual(about: str, settings: DictConfig, configs: Path, name: str) -> 
         configs: folder of the groups.
         name: of the app.
     """
-    lines = [about.strip(), "", "Groups of settings; group=name takes them from a file in configs/"]
+    groups = "Groups of settings; group=name takes one of these, or a file of yours"
+    lines = [about.strip(), "", groups]
     for group, chosen in read_groups(configs, name).items():
         lines += ["", f"  {group}" + (f"  (unless told otherwise: {chosen})" if chosen else "")]
         for choice in read_choices(configs, group):

@@ -1,4 +1,4 @@
-"""What may be set: the names, types and texts of a schema, and the groups of files in configs/.
+"""What may be set: the names, types and texts of a schema, and the choices of each group.
 
 The texts are the literals under the fields of the libraries' own dataclasses, read from their
 sources: there is no second description that could differ.
@@ -15,6 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 
@@ -28,10 +29,10 @@ class Setting(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """One file of a group."""
+    """One choice of a group: a file in configs/, or what `offer` has named."""
 
     name: str
-    text: str  # the first sentence of the comment on top
+    text: str  # of a file the first sentence of the comment on top
 
 
 def walk(schema: type, prefix: str = "") -> Iterator[Setting]:
@@ -80,16 +81,40 @@ def read_groups(configs: Path, name: str) -> dict[str, str]:
     return found
 
 
+_offered: dict[str, dict[str, Choice]] = {}
+
+
+def offer(group: str, name: str, node: object, text: str, *, package: str | None = None) -> None:
+    """Let `group=name` on the command line take settings from an object instead of a file.
+
+    Args:
+        group: of settings.
+        name: of the choice; a file in configs/ of this name is taken in its place.
+        node: a dataclass, or a tree that may have a list of defaults.
+        text: what it is for; the first sentence is shown by `--help`.
+        package: where the settings belong; None: to the setting named like the group.
+    """
+    ConfigStore.instance().store(group=group, name=name, node=node, package=package)
+    _offered.setdefault(group, {})[name] = Choice(name, _first_sentence(text))
+
+
 def read_choices(configs: Path, group: str) -> list[Choice]:
-    """The files of a group, by name."""
-    return [Choice(path.stem, _first_comment(path)) for path in sorted((configs / group).glob("*"))]
+    """What a group offers: what has been named in its order, then files by name."""
+    files = [
+        Choice(path.stem, _first_comment(path)) for path in sorted((configs / group).glob("*"))
+    ]
+    return [*_offered.get(group, {}).values(), *files]
 
 
 def _first_comment(path: Path) -> str:
     """The first sentence of the comment on top, or all of it."""
     lines = path.read_text(encoding="utf-8").splitlines()
     comment = " ".join(line.lstrip("# ") for line in takewhile(_is_comment, lines))
-    return re.split(r"(?<=[^.][.?]) ", re.sub(r"@package \S+ ?", "", comment))[0].rstrip(":")
+    return _first_sentence(re.sub(r"@package \S+ ?", "", comment))
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[^.][.?]) ", text)[0].rstrip(":")
 
 
 def _is_comment(line: str) -> bool:

@@ -30,6 +30,7 @@ details.section > summary { cursor: pointer; font-size: 20px; font-weight: 700; 
 details.section[open] > summary { margin-bottom: 8px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 14px;
   margin: 24px 0; }
+.tiles + .tiles { margin-top: -10px; }
 .tile { background: var(--paper); border: 1px solid var(--line); border-radius: 12px;
   padding: 14px 18px; }
 .tile b { display: block; font-size: 26px; line-height: 1.2; letter-spacing: -0.01em; }

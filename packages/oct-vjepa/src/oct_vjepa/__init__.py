@@ -4,10 +4,10 @@ Tensors carry their shape in the name: B batch, C channels, Z Y X voxels or patc
 N patches of a volume, K context patches, M target patches, D features.
 
 The folders are wings, each with its own docstring, from the ground up: model (the networks),
-masking (what is hidden), objectives (what is trained), heads, convert (others' weights), measures
-(what one number says), scores (numbers with intervals), probes (what features are worth), trials
-(candidates in rounds), evaluation (an encoder meets a data set), finished (a model in a folder),
-commands. A wing imports those before it, as `lint-imports` checks.
+masking (what is hidden), objectives (what is trained), heads, convert (others' weights), presets
+(settings by name), measures (what one number says), scores (numbers with intervals), probes (what
+features are worth), trials (candidates in rounds), evaluation (an encoder meets a data set),
+finished (a model in a folder), commands. A wing imports those before it, as `lint-imports` checks.
 """
 
 from typing import TYPE_CHECKING, Any

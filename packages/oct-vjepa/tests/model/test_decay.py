@@ -9,8 +9,8 @@ from oct_vjepa.heads.mlp import MlpHead
 from oct_vjepa.heads.segmentation import SegmentationHead, Segmenter
 from oct_vjepa.heads.supervised import Supervised
 from oct_vjepa.model.decay import decay_groups, decays
-from oct_vjepa.objectives.configuration import DenseJepaConfig
-from oct_vjepa.objectives.twoview import TwoView, predecessor_fixed
+from oct_vjepa.objectives.configuration import DenseJepaConfig, TwoViewConfig
+from oct_vjepa.objectives.twoview import TwoView
 from torch import nn
 
 PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
@@ -35,7 +35,7 @@ def with_lora():
 MODULES = {
     "jepa": lambda: Jepa(encoder(), JepaConfig(predictor=PREDICTOR)),
     "dense": lambda: Jepa(encoder(), DenseJepaConfig(predictor=PREDICTOR, levels=2)),
-    "twoview": lambda: TwoView(encoder(), predecessor_fixed()),
+    "twoview": lambda: TwoView(encoder(), TwoViewConfig()),
     "attentive": lambda: AttentiveHead(width=48, classes=CLASSES, heads=3, depth=2),
     "cross attention": lambda: CrossAttentionHead(width=48, classes=CLASSES, inner=8, heads=2),
     "mlp": lambda: MlpHead(width=48, classes=CLASSES, hidden=8),

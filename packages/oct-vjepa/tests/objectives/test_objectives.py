@@ -16,9 +16,9 @@ from oct_vjepa import (
     sample_masks,
 )
 from oct_vjepa.masking.foreground import ForegroundConfig, foreground_patches
-from oct_vjepa.objectives.configuration import DenseJepaConfig
+from oct_vjepa.objectives.configuration import DenseJepaConfig, TwoViewConfig
 from oct_vjepa.objectives.losses import variance_hinge
-from oct_vjepa.objectives.twoview import TwoView, TwoViewBatch, predecessor_fixed
+from oct_vjepa.objectives.twoview import TwoView, TwoViewBatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
@@ -39,7 +39,7 @@ def build(name, config, masking=None, **settings):
     if name == "dense":
         settings = {"levels": 2, "context_start": 0.0, "context_full": 0.0} | settings
         return Jepa(encoder, DenseJepaConfig(predictor=PREDICTOR, **settings), masking)
-    return TwoView(encoder, predecessor_fixed(), masking)
+    return TwoView(encoder, TwoViewConfig(), masking)
 
 
 def draw(objective, volume, seed=0):

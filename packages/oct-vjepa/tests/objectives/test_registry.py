@@ -14,14 +14,14 @@ from oct_vjepa import (
     sample_masks,
 )
 from oct_vjepa.masking.foreground import foreground_patches
-from oct_vjepa.objectives.configuration import DenseJepaConfig, ObjectiveConfig
-from oct_vjepa.objectives.methods import OBJECTIVES, method_of
+from oct_vjepa.objectives.configuration import DenseJepaConfig, ObjectiveConfig, TwoViewConfig
+from oct_vjepa.objectives.methods import METHODS, method_of
 from oct_vjepa.objectives.registry import BUILDERS, build_objective
 from oct_vjepa.objectives.rivals.configuration import DinoConfig, LeJepaConfig, MaeConfig
 from oct_vjepa.objectives.rivals.dino import Dino
 from oct_vjepa.objectives.rivals.lejepa import LeJepa
 from oct_vjepa.objectives.rivals.mae import Mae
-from oct_vjepa.objectives.twoview import TwoView, predecessor_fixed
+from oct_vjepa.objectives.twoview import TwoView
 
 PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
 
@@ -34,7 +34,7 @@ PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
         (MaeConfig(decoder=PREDICTOR), Mae),
         (LeJepaConfig(hidden=8, embedding=4), LeJepa),
         (DinoConfig(hidden=8, prototypes=4, bottleneck=6), Dino),
-        (predecessor_fixed(), TwoView),
+        (TwoViewConfig(), TwoView),
     ],
 )
 def test_a_configuration_builds_the_objective_of_its_own_type(config, objective):
@@ -47,9 +47,9 @@ def test_a_configuration_builds_the_objective_of_its_own_type(config, objective)
 
 
 def test_every_objective_has_a_name_and_a_title_of_its_own():
-    assert sorted(BUILDERS) == sorted(method.name for method in OBJECTIVES.values())
+    assert sorted(BUILDERS) == sorted(method.name for method in METHODS.values())
     for part in ("name", "title"):
-        assert len({getattr(method, part) for method in OBJECTIVES.values()}) == len(OBJECTIVES)
+        assert len({getattr(method, part) for method in METHODS.values()}) == len(METHODS)
     assert method_of(DenseJepaConfig()).title == "V-JEPA 2.1", "though its type is a JepaConfig too"
 
 

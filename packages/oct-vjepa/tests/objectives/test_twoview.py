@@ -5,18 +5,13 @@ import math
 import pytest
 import torch
 from oct_vjepa import Encoder, JepaBatch, sample_masks
+from oct_vjepa.masking.configuration import predecessor_masking
+from oct_vjepa.objectives.configuration import TwoViewConfig, ViewConfig
 from oct_vjepa.objectives.losses import cosine_loss
 from oct_vjepa.objectives.schedules import momentum_at
-from oct_vjepa.objectives.twoview import (
-    MlpPredictor,
-    TwoView,
-    TwoViewBatch,
-    TwoViewConfig,
-    predecessor_asis,
-    predecessor_fixed,
-    predecessor_masking,
-)
-from oct_vjepa.objectives.views import ViewConfig, draw_view
+from oct_vjepa.objectives.twoview import MlpPredictor, TwoView, TwoViewBatch
+from oct_vjepa.objectives.views import draw_view
+from oct_vjepa.presets.choices import OBJECTIVES
 from torch.nn import functional
 
 
@@ -40,7 +35,7 @@ def test_the_loss_is_two_times_one_minus_the_cosine_over_the_width(generator):
 
 
 def test_as_it_was_every_masked_token_is_compared_with_a_random_network(encoder, batch):
-    objective = two_view(encoder, predecessor_asis())
+    objective = two_view(encoder, OBJECTIVES["predecessor_asis"].config())
     out = objective.loss(batch, None)
     with torch.no_grad():
         tokens = objective.encoder(batch.context_BCZYX)
@@ -53,7 +48,7 @@ def test_as_it_was_every_masked_token_is_compared_with_a_random_network(encoder,
 
 
 def test_as_it_was_the_teacher_never_moves_and_the_student_sees_the_targets(encoder, batch):
-    objective = two_view(encoder, predecessor_asis())
+    objective = two_view(encoder, OBJECTIVES["predecessor_asis"].config())
     start = {name: value.clone() for name, value in objective.teacher.state_dict().items()}
     optimiser = torch.optim.AdamW(objective.parameter_groups(0.05), lr=1e-3)
     objective.loss(batch, None)["loss"].backward()
@@ -66,14 +61,14 @@ def test_as_it_was_the_teacher_never_moves_and_the_student_sees_the_targets(enco
 
 
 def test_a_run_leaves_the_teacher_behind_or_the_student_where_the_teacher_never_moves(encoder):
-    asis = two_view(encoder, predecessor_asis())
+    asis = two_view(encoder, OBJECTIVES["predecessor_asis"].config())
     assert asis.result is asis.encoder
-    fixed = two_view(encoder, predecessor_fixed())
+    fixed = two_view(encoder, TwoViewConfig())
     assert fixed.result is fixed.teacher.encoder
 
 
 def test_put_right_the_teacher_follows_by_a_cosine(encoder, batch):
-    objective = two_view(encoder, predecessor_fixed())
+    objective = two_view(encoder, TwoViewConfig())
     assert objective.after_step(0, 11) == {"momentum": 0.996}
     wanted = 1 - 0.004 * (math.cos(math.pi * 3 / 10) + 1) / 2
     assert objective.after_step(3, 11)["momentum"] == pytest.approx(wanted)
@@ -82,7 +77,7 @@ def test_put_right_the_teacher_follows_by_a_cosine(encoder, batch):
 
 @torch.no_grad()
 def test_put_right_predictions_differ_from_place_to_place(encoder, batch):
-    objective = two_view(encoder, predecessor_fixed()).eval()
+    objective = two_view(encoder, TwoViewConfig()).eval()
     objective.predictor.positions.mul_(50)  # fresh vectors are as small as all fresh weights
     said = objective.predict(batch, batch.masks[0])
     assert said.std(dim=1).max() > 1e-3
@@ -105,7 +100,7 @@ def test_its_masks_are_six_tenths_of_the_patches_and_the_rest(generator):
 
 
 def test_one_volume_becomes_two_views_that_the_generator_decides(encoder, volume):
-    objective = two_view(encoder, predecessor_asis()).eval()
+    objective = two_view(encoder, OBJECTIVES["predecessor_asis"].config()).eval()
     one, again, other = (
         objective.loss(volume, torch.Generator().manual_seed(seed))["loss"].detach()
         for seed in (3, 3, 4)
@@ -117,14 +112,14 @@ def test_one_volume_becomes_two_views_that_the_generator_decides(encoder, volume
 
 
 def test_masks_drawn_in_the_feed_are_kept(encoder, volume, batch):
-    objective = two_view(encoder, predecessor_fixed())
+    objective = two_view(encoder, TwoViewConfig())
     views = objective._views(JepaBatch(volume, batch.masks), torch.Generator().manual_seed(0))
     assert views.masks is batch.masks
     assert not torch.equal(views.context_BCZYX, views.target_BCZYX)
 
 
 def test_training_on_one_batch_brings_either_loss_down(small_config, batch):
-    for config in (predecessor_asis(), predecessor_fixed()):
+    for config in (OBJECTIVES["predecessor_asis"].config(), TwoViewConfig()):
         torch.manual_seed(0)
         objective = two_view(Encoder(small_config), config)
         optimiser = torch.optim.AdamW(objective.parameter_groups(0.0), lr=1e-3)

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from oct_vjepa.objectives.presets import Given
 from oct_vjepa.plans.facts import Facts, Measured
 from oct_vjepa.plans.proposal import fit_to_hours, hours_of, propose
+from oct_vjepa.presets.sources import Given
 
 LAPTOP = Facts(
     volumes=1113, participants=831, input_shape=(1, 96, 256), device="cpu", memory_gb=16, cores=2,
@@ -20,10 +20,10 @@ SERVER = replace(
 @pytest.mark.parametrize("facts", [LAPTOP, SERVER, replace(LAPTOP, input_shape=(8, 64, 64))])
 def test_a_proposal_is_a_valid_objective_and_every_value_has_a_reason(facts):
     plan = propose(facts)
-    encoder = plan.encoder_config()
+    encoder = plan.encoder.config()
     assert encoder.input_shape == facts.input_shape
-    plan.masking_config().check(encoder.grid)
-    assert plan.objective_config().blocks_of(encoder.depth)
+    plan.masking.config().check(encoder.grid)
+    assert plan.objective.config().blocks_of(encoder.depth)
     assert plan.schedule_config().peak > 0
     given = [one for section in plan.sections().values() for one in section.values()]
     assert all(isinstance(one, Given) and len(one.source) > 3 for one in given)
@@ -41,18 +41,18 @@ def test_a_proposal_on_a_laptop_takes_a_step():
 
 
 def test_the_size_goes_by_device_memory_and_volumes():
-    assert propose(LAPTOP).size.value == "bscan_tiny"
-    assert propose(replace(LAPTOP, input_shape=(8, 64, 64))).size.value == "cpu_smoke"
-    assert propose(SERVER).size.value == "base"
-    assert propose(replace(SERVER, volumes=800)).size.value == "small"
-    assert propose(replace(SERVER, memory_gb=16)).size.value == "small"
-    assert propose(replace(SERVER, memory_gb=40)).encoder["recompute"].value is True
-    assert "recompute" not in propose(SERVER).encoder
+    assert propose(LAPTOP).encoder.size.value == "bscan_tiny"
+    assert propose(replace(LAPTOP, input_shape=(8, 64, 64))).encoder.size.value == "cpu_smoke"
+    assert propose(SERVER).encoder.size.value == "base"
+    assert propose(replace(SERVER, volumes=800)).encoder.size.value == "small"
+    assert propose(replace(SERVER, memory_gb=16)).encoder.size.value == "small"
+    assert propose(replace(SERVER, memory_gb=40)).encoder.settings["recompute"].value is True
+    assert "recompute" not in propose(SERVER).encoder.settings
 
 
 def test_whole_scans_have_bounded_targets_and_small_ones_do_not():
-    assert propose(SERVER).masking[0]["max_targets"].value == 2048
-    assert "max_targets" not in propose(LAPTOP).masking[0]
+    assert propose(SERVER).masking.sets[0]["max_targets"].value == 2048
+    assert "max_targets" not in propose(LAPTOP).masking.sets[0]
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_the_momentum_goes_with_the_length_of_the_run(steps, start, end):
         plan, replace(LAPTOP, hours=steps / 3600 + 1e-6), Measured(step_s=1.0, steps=3)
     )
     assert plan.training["steps"].value == steps
-    assert plan.objective["ema_start"].value == start
-    assert plan.objective["ema_end"].value == end
+    assert plan.objective.settings["ema_start"].value == start
+    assert plan.objective.settings["ema_end"].value == end
 
 
 def test_hours_cut_the_steps_at_the_measured_pace_and_say_so():

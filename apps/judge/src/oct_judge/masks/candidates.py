@@ -135,22 +135,14 @@ class Draughtsmen:
     def _with(self, start: Callable[[str, int], oct_vjepa.Encoder]) -> Ask:
         def ask(one: Round, seed: int, folder: Path) -> Drawn:
             study = self.study
-            found = segment(
-                self.config.training,
-                start(one.name, seed),
-                study.volumes,
-                study.masks,
-                study.names,
-                one,
-                runtime=self.runtime,
-                run_dir=folder,
-                seed=seed,
-                data=study.volumes.fingerprint,
-                progress=True,
-            )
-            return drawn(found, one, seed)
+            given = study.volumes, study.masks, study.names, one, self._place(seed, folder)
+            return drawn(segment(self.config.training, start(one.name, seed), *given), one, seed)
 
         return ask
+
+    def _place(self, seed: int, folder: Path) -> Place:
+        data = self.study.volumes.fingerprint
+        return Place(self.runtime, folder, seed, data, progress=True)
 
     def _unet(self, one: Round, seed: int, folder: Path) -> Drawn:
         study, config = self.study, self.config.training
@@ -160,7 +152,7 @@ class Draughtsmen:
         )
         mean, std = grey_levels(study.volumes, np.flatnonzero(one.fit))
         objective = VoxelNetwork(network, mean=mean, std=std)
-        place = Place(self.runtime, folder, seed, study.volumes.fingerprint, (), True)
+        place = self._place(seed, folder)
         who = f"{UNET} {parameters} seed {seed}"
         found = learn_masks(
             config, objective, study.volumes, study.masks, study.names, one, place, who

@@ -1,7 +1,5 @@
 """An evaluation of masks from top to bottom: encoder, source, rounds, drawings, numbers, report."""
 
-from pathlib import Path
-
 import oct_xla
 from oct_launch import (
     EXIT_STOPPED,
@@ -12,7 +10,7 @@ from oct_launch import (
 )
 
 from oct_judge.asking import Stopped
-from oct_judge.beginning import open_asked, open_volumes
+from oct_judge.beginning import in_run_folder, open_tested
 from oct_judge.family import Family
 from oct_judge.masks.candidates import Draughtsmen
 from oct_judge.masks.dicom import write_dicom_masks
@@ -21,17 +19,14 @@ from oct_judge.masks.results import FoundMasks, describe_masks, mask_table, writ
 from oct_judge.masks.study import open_masks
 from oct_judge.question import FinetuneConfig
 from oct_judge.segmenting import check_recipe
-from oct_judge.study import check_test_set
-from oct_judge.touches import touch
+from oct_judge.touches import touch_tested
 
 
 def run_masks(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
     with mistakes(ValueError):
         check_recipe(config.training)
-    family, runtime = open_asked(config)
-    with launch.claim_run_folder("it", may_change=("*",)) as folder:
-        return evaluate_masks(config, launch, family, runtime, folder)
+    return in_run_folder(config, launch, evaluate_masks)
 
 
 def evaluate_masks(
@@ -43,11 +38,7 @@ def evaluate_masks(
 ) -> int:
     """Have everybody draw, and measure it in a claimed folder; returns the exit code."""
     with Stages() as stages:
-        source = open_volumes(config, family.config, stages)
-        study = open_masks(config, source)
-        stages.say(study.describe())
-        if not config.allow_seen:
-            check_test_set(config, study, family)
+        study = open_tested(config, family, open_masks, stages)
         cast = Draughtsmen(
             config=config, study=study, family=family, runtime=runtime, folder=folder.path
         )
@@ -58,18 +49,13 @@ def evaluate_masks(
         except Stopped as stopped:
             print(stopped)
             return EXIT_STOPPED
-        touches = touch(
-            Path(config.features).parent,
-            study.fingerprint(),
-            config,
-            encoder=family.fingerprint(),
-            volumes=source.volumes.fingerprint,
-        )
+        touches = touch_tested(config, study, family)
         found = FoundMasks(config=config, study=study, drawings=drawings, few=few, touches=touches)
         document = describe_masks(found, stages)
         files = write_masks(folder.path, found, document)
         if config.segment.dicom:
             write_dicom_masks(study, config.data, files, stages)
+    source = study.source
     extra = {
         "encoder": family.fingerprint(),
         "dataset_fingerprint": source.volumes.fingerprint,

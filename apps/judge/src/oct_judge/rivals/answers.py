@@ -11,6 +11,7 @@ from oct_vjepa.trials.judging import Answers, Candidate
 
 from oct_judge.asking import Everyone, Stopped, answer_of, ask, seeds_of
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast
+from oct_judge.learning import Place
 from oct_judge.question import ATTENTION, FROZEN, NETWORK, FinetuneConfig
 from oct_judge.rivals.encoders import candidate, open_encoder
 from oct_judge.rivals.pooling import Pooling
@@ -93,18 +94,10 @@ def ask_network(
     for seed in seeds_of(config):
         found.append([])
         for number, one in enumerate(study.rounds):
-            trained = train_network(
-                config.training,
-                name,
-                study.examples.volumes,
-                study.target,
-                one,
-                runtime=runtime,
-                run_dir=folder / "training" / f"{name}-seed{seed}-round{number}",
-                seed=seed,
-                data=study.rows.fingerprint,
-                progress=True,
-            )
+            run_dir = folder / "training" / f"{name}-seed{seed}-round{number}"
+            place = Place(runtime, run_dir, seed, study.rows.fingerprint, progress=True)
+            volumes = study.examples.volumes
+            trained = train_network(config.training, name, volumes, study.target, one, place)
             if trained.ending.reason == "stopped":
                 raise Stopped(trained.ending.step)
             scores = np.asarray(trained.scores_NK)

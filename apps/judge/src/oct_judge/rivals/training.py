@@ -1,11 +1,9 @@
 """Training a network from scratch on a question, by the recipe and the loop of the judge."""
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oct_xla
 from numpy.typing import NDArray
 from oct_vjepa.heads.supervised import VolumeNetwork
 from oct_vjepa.measures.target import Target
@@ -27,12 +25,7 @@ def train_network(
     volumes: Volumes,
     target: Target,
     round: Parts,
-    *,
-    runtime: oct_xla.Runtime,
-    run_dir: Path,
-    seed: int,
-    data: str = "",
-    progress: bool = False,
+    place: Place,
 ) -> Trained:
     """As `oct_judge.training.train_mode`, for a network of `compare.networks` from scratch.
 
@@ -44,17 +37,13 @@ def train_network(
         volumes: N of them.
         target: N answers.
         round: which rows are for what.
-        runtime: where to train.
-        run_dir: the run's own folder.
-        seed: of the weights, of the order and of augmentation.
-        data: fingerprint of the volumes.
-        progress: show how far it is.
+        place: where, with which seed.
 
     Raises:
         ValueError: as `train_mode`.
         Mistake: no such network, or no MONAI.
     """
-    place = Place(runtime, run_dir, seed, data, (), progress)
+    runtime, seed = place.runtime, place.seed
     fit = rows_to_fit(config, target, round)
     plan = config.plan(len(fit), runtime.devices)
     objective = make_objective(config, name, volumes, target.take(fit), fit, seed)

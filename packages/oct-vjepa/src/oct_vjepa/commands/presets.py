@@ -3,8 +3,8 @@
 import argparse
 from typing import Any
 
-from oct_vjepa.objectives.costs import Cost, cost_of
-from oct_vjepa.objectives.presets import PRESETS, Preset, preset
+from oct_vjepa.presets.costs import Cost, cost_of
+from oct_vjepa.presets.runs import PRESETS, Preset, preset
 
 GIB = 2**30
 COLUMNS = ("preset", "tokens", "encoder M", "predictor M", "TFLOP/volume", "states GiB")

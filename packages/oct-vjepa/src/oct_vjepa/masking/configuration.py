@@ -168,3 +168,9 @@ class MaskingConfig:
     def needs_foreground(self) -> bool:
         """Whether `sample_masks` must be given the foreground."""
         return any(one.kind == "foreground" for one in self.sets)
+
+
+def predecessor_masking() -> MaskingConfig:
+    """The predecessor's: 60 % of the patches, drawn by themselves (data_setup/transforms.py)."""
+    one = MaskSetConfig(kind="patches", target_fraction=0.6, context_fraction=0.4)
+    return MaskingConfig(sets=[one])

@@ -3,6 +3,5 @@
 An objective has `loss` and `after_step`; what all share is in `objective`, `tally`, `losses`,
 `teacher` and `schedules`. `configuration` holds what they may be told, `methods` how they are
 called, and `registry` builds the one that a configuration describes. `diagnostics` and `collapse`
-watch, `presets` names whole settings with their sources, `costs` says what they take. The loop of
-any trainer runs them; this wing never knows a loop, a label or a score.
+watch. The loop of any trainer runs them; this wing never knows a loop, a label or a score.
 """

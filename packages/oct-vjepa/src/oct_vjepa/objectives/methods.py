@@ -24,7 +24,7 @@ class Method(NamedTuple):
     title: str
 
 
-OBJECTIVES: Mapping[type[ObjectiveConfig], Method] = {
+METHODS: Mapping[type[ObjectiveConfig], Method] = {
     JepaConfig: Method("vjepa2", "V-JEPA 2"),
     DenseJepaConfig: Method("vjepa21", "V-JEPA 2.1"),
     MaeConfig: Method("mae", "MAE"),
@@ -40,9 +40,9 @@ def method_of(config: ObjectiveConfig) -> Method:
     """What `config` configures.
 
     Raises:
-        ValueError: its type is none of `OBJECTIVES`.
+        ValueError: its type is none of `METHODS`.
     """
-    if type(config) not in OBJECTIVES:
-        known = ", ".join(method.name for method in OBJECTIVES.values())
+    if type(config) not in METHODS:
+        known = ", ".join(method.name for method in METHODS.values())
         raise ValueError(f"objective: {type(config).__name__} names none of {known}")
-    return OBJECTIVES[type(config)]
+    return METHODS[type(config)]

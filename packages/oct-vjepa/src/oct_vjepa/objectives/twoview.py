@@ -1,10 +1,11 @@
 """The predecessor's objective: two views, a small MLP, unit vectors; to load, run and compare.
 
-`predecessor_asis()` is what it ran: the student sees every patch of one view, the teacher is the
-student's random start and never moves, and the loss reads 60 % of the patches. So no patch has to
-be predicted from others, and the features to be predicted are those of a random network.
-`predecessor_fixed()` is what it meant: the student sees the visible patches only, the teacher
-follows it, views stay aligned, and the predictor knows where its target lies.
+Two settings of it have names. `predecessor_asis` is what it ran: the student sees every patch of
+one view, the teacher is the student's random start and never moves, and the loss reads 60 % of the
+patches. So no patch has to be predicted from others, and the features to be predicted are those of
+a random network. `predecessor_fixed` is what it meant, and what `TwoViewConfig` is by itself: the
+student sees the visible patches only, the teacher follows it, views stay aligned, and the predictor
+knows where its target lies.
 """
 
 from typing import NamedTuple
@@ -12,13 +13,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from oct_vjepa.masking.configuration import MaskingConfig, MaskSetConfig
+from oct_vjepa.masking.configuration import MaskingConfig, predecessor_masking
 from oct_vjepa.masking.masks import Masks
 from oct_vjepa.model.blocks import INIT_STD, initialise
 from oct_vjepa.model.configuration import EncoderConfig
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.patches import gather_patches
-from oct_vjepa.objectives.configuration import TwoViewConfig, ViewConfig
+from oct_vjepa.objectives.configuration import TwoViewConfig
 from oct_vjepa.objectives.losses import cosine_loss
 from oct_vjepa.objectives.objective import JepaBatch, Taught
 from oct_vjepa.objectives.tally import Tally
@@ -32,24 +33,6 @@ class TwoViewBatch(NamedTuple):
     target_BCZYX: Tensor
     masks: tuple[Masks, ...]
     spacing_B3: Tensor | None = None
-
-
-def predecessor_asis() -> TwoViewConfig:
-    """The predecessor's settings; they do not train a JEPA, so use them only to compare."""
-    return TwoViewConfig(
-        context_masked=False, teacher_frozen=True, positions=False, views=ViewConfig(aligned=False)
-    )
-
-
-def predecessor_fixed() -> TwoViewConfig:
-    """The predecessor's objective with masked context, moving teacher, places, aligned views."""
-    return TwoViewConfig()
-
-
-def predecessor_masking() -> MaskingConfig:
-    """Its masks: 60 % of the patches, drawn independently (data_setup/transforms.py)."""
-    one = MaskSetConfig(kind="patches", target_fraction=0.6, context_fraction=0.4)
-    return MaskingConfig(sets=[one])
 
 
 class MlpPredictor(nn.Module):
@@ -91,7 +74,7 @@ class TwoView(Taught):
 
     Args:
         encoder: the student; trained in place.
-        config: see `TwoViewConfig`, `predecessor_asis` and `predecessor_fixed`.
+        config: see `TwoViewConfig`.
         masking: the mask sets. None: those of the predecessor.
 
     Raises:

@@ -9,22 +9,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from oct_vjepa.model.configuration import SIZES, grid_of
-from oct_vjepa.objectives.presets import (
-    BETAS,
-    BLOCK_MASKS,
-    BOUND,
-    CLIP,
-    COOLDOWN,
-    DECAY,
-    DENSE,
-    PRETRAIN,
-    VIT,
-    Given,
-    Preset,
-    Settings,
-)
+from oct_vjepa.model.configuration import grid_of
 from oct_vjepa.plans.facts import Facts, Measured
+from oct_vjepa.presets.choices import ENCODERS, MASKINGS, OBJECTIVES, QUICK, SLOW
+from oct_vjepa.presets.runs import BETAS, CLIP, DECAY, PRESETS, Preset
+from oct_vjepa.presets.sources import DENSE, VIT, Given, Settings
 
 MANY_TOKENS = 4096
 """Above it the predictor costs more than the encoders unless targets are bounded."""
@@ -36,19 +25,16 @@ QUICKEST = 0.02  # one less the momentum of 800 steps
 HORIZON = 16
 """Steps of a run for each step that the teacher looks back: 50 of 800, as in cpu_smoke."""
 
+CLOSEST: Mapping[str, Preset] = {
+    "cpu_smoke": PRESETS["cpu_smoke"],
+    "bscan_tiny": PRESETS["cpu_smoke"],
+    "small": PRESETS["small_oct"],
+    "base": PRESETS["base_oct"],
+}
+"""Size of an encoder to the preset whose predictor and rate are taken, unless `RATES` has one."""
 RATES: Mapping[str, Given] = {
-    "cpu_smoke": Given(1.5e-3, "ours: best of the phantom pilots, batch 16"),
-    "bscan_tiny": Given(1.5e-3, "ours: as cpu_smoke, the default of configs/pretrain.yaml"),
     "small": Given(5e-4, "ours: between the pilots' 1.5e-3 and ViT-B's 2.5e-4; not tried"),
-    "base": Given(2.5e-4, "yfeng0206/I-JEPA_3D_OCT, ViT-B: 2.5e-4 trains, 5e-4 diverges"),
 }
-PREDICTORS: Mapping[str, tuple[int, int, int]] = {
-    "cpu_smoke": (48, 3, 3),
-    "bscan_tiny": (48, 3, 3),
-    "small": (192, 6, 6),
-    "base": (384, 12, 12),
-}
-"""Width, depth and heads beside each encoder; those of the presets."""
 
 
 def propose(facts: Facts) -> Preset:
@@ -60,9 +46,7 @@ def propose(facts: Facts) -> Preset:
     size = _size(facts)
     patch = _patch(facts.input_shape)
     tokens = math.prod(grid_of(facts.input_shape, patch.value))
-    masks = BLOCK_MASKS
-    if tokens > MANY_TOKENS:
-        masks = tuple({**one, "max_targets": BOUND} for one in masks)
+    closest = CLOSEST[size.value]
     batch = _batch(facts)
     wanted = math.ceil(PASSES * facts.volumes / batch.value)
     steps = min(max(wanted, LEAST_STEPS), MOST_STEPS)
@@ -70,21 +54,18 @@ def propose(facts: Facts) -> Preset:
     said = f"{passes:,.0f} passes over {facts.volumes:,} volumes: {PASSES}, but {LEAST_STEPS:,} to "
     plan = Preset(
         purpose=f"proposed for {facts.volumes:,} volumes on {facts.device}",
-        method="vjepa2.1",
-        size=size,
-        encoder={
-            "input_shape": Given(facts.input_shape, "what the window gives"),
-            "patch_size": patch,
-            "rotary": Given("interleaved", f"{DENSE}/models/utils/modules.py"),
+        encoder=replace(ENCODERS[size.value], size=size).but(
+            input_shape=Given(facts.input_shape, "what the window gives"),
+            patch_size=patch,
+            rotary=Given("interleaved", f"{DENSE}/models/utils/modules.py"),
             **_recompute(facts, tokens),
-        },
-        predictor=_predictor(str(size.value)),
-        objective=_objective(),
-        masking=masks,
+        ),
+        masking=MASKINGS["multiblock_bounded" if tokens > MANY_TOKENS else "multiblock"],
+        objective=OBJECTIVES["vjepa21_voxels"].with_predictor(closest.objective.predictor),
         schedule={
-            "peak": RATES[str(size.value)],
-            "warmup_fraction": Given(0.05, "V-JEPA 2 (arXiv 2506.09985): 12,000 of 252,000"),
-            "end": Given(1e-6, COOLDOWN),
+            "peak": RATES.get(size.value, closest.schedule["peak"]),
+            "warmup_fraction": closest.schedule["warmup_fraction"],
+            "end": closest.schedule["end"],
         },
         training={
             "batch_size": batch,
@@ -124,20 +105,13 @@ def _with_steps(plan: Preset, steps: Given) -> Preset:
     """The plan with so many steps, and with the momentum and the schedule that go with them."""
     count = int(steps.value)
     away = min(max(HORIZON / count, SLOWEST), QUICKEST)
-    held = away == SLOWEST
-    ema: Settings = {
-        "ema_start": Given(
-            round(1 - away, 5),
-            f"{PRETRAIN}: 0.99925 held"
-            if held
-            else f"ours: the teacher looks back a {HORIZON}th of the run, 0.98 at 800 steps; on "
-            "small data 0.99 to 0.9995 are worth a try (facebookresearch/vjepa2 issue 93)",
-        ),
-        "ema_end": Given(
-            round(1 - away, 5) if held else 1.0,
-            f"{PRETRAIN}: 0.99925 held" if held else "I-JEPA (arXiv 2301.08243): to 1",
-        ),
-    }
+    ema: Settings = SLOW
+    if away > SLOWEST:
+        reason = (
+            f"ours: the teacher looks back a {HORIZON}th of the run, 0.98 at 800 steps; on small "
+            "data 0.99 to 0.9995 are worth a try (facebookresearch/vjepa2 issue 93)"
+        )
+        ema = {"ema_start": Given(round(1 - away, 5), reason), "ema_end": QUICK["ema_end"]}
     long = count >= 50_000
     kind = Given(
         "wsd" if long else "cosine",
@@ -145,7 +119,7 @@ def _with_steps(plan: Preset, steps: Given) -> Preset:
     )
     return replace(
         plan,
-        objective={**plan.objective, **ema},
+        objective=plan.objective.but(**ema),
         schedule={"kind": kind, **plan.schedule},
         training={**plan.training, "steps": steps},
     )
@@ -195,25 +169,3 @@ def _recompute(facts: Facts, tokens: int) -> Settings:
         reason = f"ours: {tokens:,} patches in {facts.memory_gb:.0f} GB; a third more time"
         return {"recompute": Given(True, reason)}
     return {}
-
-
-def _predictor(size: str) -> Settings:
-    width, depth, heads = PREDICTORS[size]
-    source = f"ours: that of the presets beside {SIZES[size].width} features"
-    if size == "base":
-        source = PRETRAIN
-    return {
-        "width": Given(width, source),
-        "depth": Given(depth, source),
-        "heads": Given(heads, source),
-    }
-
-
-def _objective() -> Settings:
-    return {
-        "levels": Given(4, f"{DENSE}/models/vision_transformer.py"),
-        "context_weight": Given(1.0, "ours: twice that of V-JEPA 2.1; small runs gain by it"),
-        "context_start": Given(0.0, "ours: early, because small runs gain by it, docs/learning.md"),
-        "context_full": Given(0.05, "ours: likewise"),
-        "voxel_weight": Given(1.0, "ours: as on the real B-scans of docs/evaluation.md"),
-    }

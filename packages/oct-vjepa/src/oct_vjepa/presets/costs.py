@@ -10,8 +10,9 @@ from oct_vjepa.masking.masks import Masks
 from oct_vjepa.model.configuration import EncoderConfig
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.objectives.objective import JepaBatch, Objective, Taught
-from oct_vjepa.objectives.presets import Preset
 from oct_vjepa.objectives.twoview import TwoView, TwoViewBatch
+from oct_vjepa.presets.runs import Preset
+from oct_vjepa.presets.sources import values
 
 STATE_BYTES = 16
 """A trained parameter in float32 with its gradient and AdamW's two moments."""
@@ -35,8 +36,8 @@ class Cost:
 def cost_of(name: str, chosen: Preset) -> Cost:
     """Count everything on the meta device: nothing is computed, nothing is stored."""
     with torch.device("meta"):
-        objective = chosen.assemble(Encoder(chosen.encoder_config()))
-    config = chosen.encoder_config()
+        objective = chosen.assemble(Encoder(chosen.encoder.config()))
+    config = chosen.encoder.config()
     encoder = count(objective.encoder)
     teacher = count(objective.teacher) if isinstance(objective, Taught) else 0
     predictor = count(objective) - encoder - teacher
@@ -107,15 +108,15 @@ def activation_bytes(chosen: Preset, *, bytes_a_number: int) -> int:
     With `recompute` a block keeps its input only, and one block at a time is whole. The teacher
     keeps nothing. The passing buffers of the forward pass are not in it.
     """
-    config = chosen.encoder_config()
+    config = chosen.encoder.config()
     numbers = 0
-    for one in chosen.masking_config().sets:
+    for one in chosen.masking.config().sets:
         targets, contexts = one.sizes(config.grid)
-        if chosen.method == "predecessor_asis":
+        if not values(chosen.objective.settings).get("context_masked", True):
             contexts = config.tokens  # its student sees everything
         numbers += _stack(contexts, config.width, config.depth, config.mlp_ratio, config)
-        if chosen.predictor:
-            width, depth = chosen.predictor["width"].value, chosen.predictor["depth"].value
+        if predictor := values(chosen.objective.predictor):
+            width, depth = predictor["width"], predictor["depth"]
             numbers += _stack(contexts + targets, width, depth, 4.0, config)
         else:
             numbers += targets * 4 * config.width  # its MLP: input, norm, GELU, output

@@ -1,11 +1,16 @@
 """Presets build what they name, say where each number comes from, and what it costs."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaConfig, MaskingConfig, PredictorConfig
 from oct_vjepa.cli import main
-from oct_vjepa.objectives.costs import block_forward_flops, block_numbers, cost_of, step_flops
-from oct_vjepa.objectives.presets import METHODS, PRESETS, preset
+from oct_vjepa.model.configuration import SIZES
+from oct_vjepa.presets.choices import ENCODERS, MASKINGS, OBJECTIVES
+from oct_vjepa.presets.costs import block_forward_flops, block_numbers, cost_of, step_flops
+from oct_vjepa.presets.runs import PRESETS, preset
 
 NAMES = (
     "cpu_smoke", "small_oct", "base_oct", "dense_oct", "continue_vjepa2_large",
@@ -22,17 +27,55 @@ def test_the_presets_are_the_promised_ones():
 @pytest.mark.parametrize("name", NAMES)
 def test_every_number_has_a_source_and_every_section_is_valid(name):
     chosen = PRESETS[name]
-    assert chosen.method in METHODS
     for settings in chosen.sections().values():
         assert all(given.source for given in settings.values())
     assert chosen.schedule_config().peak > 0
     assert set(chosen.training) == {"batch_size", "steps", "weight_decay", "betas", "clip_norm"}
-    config = chosen.encoder_config()
-    chosen.masking_config().check(config.grid)
+    config = chosen.encoder.config()
+    chosen.masking.config().check(config.grid)
     with torch.device("meta"):
         objective = chosen.assemble(Encoder(config))
-    for field, given in chosen.objective.items():
+    for field, given in chosen.objective.settings.items():
         assert getattr(objective.config, field) == given.value
+
+
+def test_presets_and_names_are_read_without_torch_and_without_the_command_lines_library():
+    script = "import oct_vjepa.presets.runs as r; r.preset('base_oct').encoder.config(); import sys"
+    shown = "print(sorted({'torch', 'hydra', 'omegaconf'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}; {shown}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("named", [ENCODERS, MASKINGS, OBJECTIVES])
+def test_what_has_a_name_knows_it_and_says_what_it_is(named):
+    for name, one in named.items():
+        assert one.name == name
+        assert one.about.endswith(".")
+        assert one.config() == one.config()
+
+
+def test_every_size_of_the_family_is_an_encoder_of_its_name():
+    assert ENCODERS.keys() == SIZES.keys()
+    for name, one in ENCODERS.items():
+        found = one.config()
+        assert (found.width, found.depth, found.heads, found.mlp_ratio) == SIZES[name]
+
+
+def test_the_numbers_of_a_name_have_sources():
+    settings = [one.settings for one in (*ENCODERS.values(), *OBJECTIVES.values())]
+    settings += [one.predictor for one in OBJECTIVES.values()]
+    settings += [one for masks in MASKINGS.values() for one in masks.sets]
+    assert all(given.source for one in settings for given in one.values())
+
+
+def test_a_preset_says_in_what_it_is_not_what_its_parts_are_called():
+    assert PRESETS["base_oct"].changes() == {"encoder": {}, "objective": {}}
+    assert PRESETS["dense_oct"].changes()["encoder"] == {"rotary": "interleaved"}
+    changed = PRESETS["small_oct"].changes()
+    assert changed["encoder"] == {"input_shape": (64, 256, 256)}
+    assert changed["objective"]["predictor"] == {"width": 192, "depth": 6, "heads": 6}
 
 
 def test_the_predecessor_as_it_ran_warns_and_the_others_do_not():
@@ -44,7 +87,7 @@ def test_the_predecessor_as_it_ran_warns_and_the_others_do_not():
 
 def test_cpu_smoke_learns_from_the_encoder_it_is_given():
     torch.manual_seed(0)
-    encoder = Encoder(PRESETS["cpu_smoke"].encoder_config())
+    encoder = Encoder(PRESETS["cpu_smoke"].encoder.config())
     objective = PRESETS["cpu_smoke"].build(encoder)
     assert objective.encoder is encoder
     volume = torch.randint(0, 256, (2, 1, 8, 64, 64), dtype=torch.uint8)
@@ -55,7 +98,7 @@ def test_cpu_smoke_learns_from_the_encoder_it_is_given():
 
 def test_a_converted_encoder_keeps_its_shape_and_recomputes_as_the_preset_says():
     with torch.device("meta"):
-        encoder = Encoder(PRESETS["base_oct"].encoder_config())
+        encoder = Encoder(PRESETS["base_oct"].encoder.config())
         objective = PRESETS["continue_vjepa2_large"].build(encoder)
     assert objective.encoder.config.recompute
     assert objective.predictor.encoder_config.recompute
