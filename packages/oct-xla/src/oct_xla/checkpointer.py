@@ -230,14 +230,27 @@ class Checkpointer:
         if self._writing is not None:
             self._writing.wait()
 
-    def must_save(self, run: RunState, learner: Learner) -> None:
+    def must_save(self, run: RunState, learner: Learner, *, stopping: bool = False) -> None:
         """Save where the run stands, as it ends here.
+
+        Args:
+            run: where it stands.
+            learner: what is saved.
+            stopping: it ends because it was asked to, and goes on later: that the checkpoint lies
+                on this machine, though its copy failed, is enough, and is said.
 
         Raises:
             CheckpointError: if it cannot be saved.
         """
-        if not self.save(run, learner, last=True):
-            raise CheckpointError(self._failure or "the first process could not save the run")
+        if self.save(run, learner, last=True):
+            return
+        reason = self._failure or "the first process could not save the run"
+        first = self._runtime.rank == 0
+        here = first and self.store is not None and self.store.newest() == run.step
+        if not (stopping and self._runtime.agree(int(here))[0]):
+            raise CheckpointError(reason)
+        if first:
+            say(f"step {run.step} is saved on this machine only: {reason}")
 
     def settle(self, run: RunState) -> None:
         """Write down that the evaluation after the saved step is over; never ends the run."""

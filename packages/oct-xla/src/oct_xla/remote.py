@@ -40,11 +40,14 @@ class RemoteFolder:
 
     Attributes:
         path: the working folder; who writes it locks it first.
+        stopping: whether the run was asked to stop and goes on later, so that a bucket which does
+            not answer at the end is only told.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.path = working_folder(self.url)
+        self.stopping = False
         self._bucket = Bucket(self.url)
         self._lease = Lease(self._bucket, self.path)
         self._sent: dict[str, tuple[int, int]] = {}
@@ -113,7 +116,7 @@ class RemoteFolder:
                 raise
         except CheckpointError as error:
             text = f"{error}; the run lies in {self.path}, the same command copies it"
-            if not failed:
+            if not (failed or self.stopping):
                 raise CheckpointError(text) from error
             say(text)
 

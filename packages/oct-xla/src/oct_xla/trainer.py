@@ -85,7 +85,7 @@ class Trainer:
             if stopping and self._left:
                 return self._stopped()
         self.watch.beat("the last save")
-        self._must_save()
+        self._must_save(stopping=False)
         return FitResult(run.step, "early" if self._early else "done", run.row)
 
     @property
@@ -258,10 +258,10 @@ class Trainer:
             self.checkpointer.begin(self.run, self.learner)
         self.metrics.clock.spent("save", asked)
 
-    def _must_save(self) -> None:
+    def _must_save(self, *, stopping: bool) -> None:
         self.run.seconds = self.metrics.clock.seconds
-        self.checkpointer.must_save(self.run, self.learner)
+        self.checkpointer.must_save(self.run, self.learner, stopping=stopping)
 
     def _stopped(self) -> FitResult:
-        self._must_save()
+        self._must_save(stopping=True)
         return FitResult(self.run.step, "stopped", self.run.row)
