@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from contextlib import nullcontext
 
@@ -9,7 +10,7 @@ import fsspec
 import pytest
 from buckets import Proxy, environment_of, serve
 from fsspec.implementations.memory import MemoryFileSystem
-from oct_xla import CheckpointError, Checkpoints, LoopConfig, fit, pick_runtime
+from oct_xla import CheckpointError, Checkpoints, LoopConfig, checkpointer, fit, pick_runtime
 from oct_xla.remote import working_folder
 from programs import finish, losses, start, wait_for_rows
 from test_remote import claim
@@ -68,6 +69,39 @@ def test_a_stop_while_the_bucket_is_out_of_reach_is_told_and_made_up_for_by_the_
     with claimed(kind)(URL) as folder:
         assert train(folder).step == 12
     assert losses(here) == losses(tmp_path / "whole")
+
+
+def test_a_stop_waits_for_no_copy_before_its_checkpoint_lies_here_and_for_none_for_ever(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "disk"))
+    monkeypatch.setattr(checkpointer, "COPY_S", 0.5)
+    here, hung, over = working_folder(URL), [], threading.Event()
+
+    def swallow(*arguments, **options):
+        hung.append(Checkpoints(here / "checkpoints").newest())
+        over.wait()
+        raise OSError("503 Slow Down")
+
+    def rate(step):
+        if step == 5:
+            until = time.monotonic() + 60
+            while not hung and time.monotonic() < until:
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return warm_up(step)
+
+    try:
+        with monkeypatch.context() as outage:
+            outage.setattr(MemoryFileSystem, "put_file", swallow)
+            result = train(URL, rate)
+    finally:
+        over.set()
+    assert (result.reason, result.step, hung) == ("stopped", 6, [4, 6])
+    said = capsys.readouterr().err
+    assert "step 6 is saved on this machine only: no copy in 0 s" in said
+    assert f"{URL}: lacks the last checkpoint; the run lies in {here}" in said
+    assert train(URL).step == 12
 
 
 def test_a_stop_that_can_be_saved_nowhere_is_an_error(tmp_path, monkeypatch):

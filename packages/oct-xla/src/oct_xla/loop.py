@@ -116,8 +116,8 @@ def fit(
         try:
             with stacks_on_signal(), StopRequest() as stop, watch:
                 result = trainer.train(learning_rate, evaluate, stop)
-                if remote is not None:
-                    remote.stopping = result.reason == "stopped"
+                if remote is not None and result.reason == "stopped":
+                    remote.stop(copied=checkpointer.copied)
                 learner.hand_back()
                 return result
         finally:

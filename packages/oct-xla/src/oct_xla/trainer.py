@@ -61,6 +61,7 @@ class Trainer:
         config, run, clock = self.config, self.run, self.metrics.clock
         learner, batch_size = self.learner, self.feed.config.batch_size
         learner.accumulate = self._parts(run.at_once)
+        self.checkpointer.stopping = lambda: stop.requested
         batches = self._batches() if run.step < config.steps else iter(())
         learner.objective.train()
         first = run.step
@@ -109,8 +110,9 @@ class Trainer:
             if not evaluating:
                 self._tell()
         self.checkpointer.poll()
-        if evaluating or stopping or self._due(self.config.checkpoint_every):
-            self._save(waiting=evaluating or stopping or not self.config.save_in_background)
+        # Who stops saves at the end, and waits for a bucket no longer than it may.
+        if not stopping and (evaluating or self._due(self.config.checkpoint_every)):
+            self._save(waiting=evaluating or not self.config.save_in_background)
         if not evaluating:
             return stopping
         if stopping:
