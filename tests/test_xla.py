@@ -59,17 +59,18 @@ def test_nothing_is_compiled_after_the_warm_up(rows):
 
 
 @pytest.mark.drill
-def test_nothing_is_compiled_in_200_steps_but_by_the_first_evaluation(place, smoke, run_app):
+def test_nothing_is_compiled_in_200_steps_but_by_the_first_evaluation(place, smoke, start):
     if find_spec("torch_xla") is None:
         pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
     run_dir = place / "long"
-    outcome = run_app(
+    process = start(
         "pretrain", "experiment=smoke", "runtime=xla", f"run_dir={run_dir}",
         f"data.root={smoke.data}", "probe.columns=[thin]", "probe.baselines=[]",
         f"probe.features={place / 'kept' / 'features'}", "loop.steps=200", "loop.log_every=5",
         "loop.evaluate_every=50", "loop.checkpoint_every=20", **XLA,
     )  # fmt: skip
-    assert outcome.code == 0, outcome.errors
+    _, errors = process.communicate(timeout=2400)
+    assert process.returncode == 0, errors
     compiled = {row["step"]: row["compilations"] for row in rows_of(run_dir)}
     assert max(compiled) == 200
     before = {count for step, count in compiled.items() if 5 <= step <= 50}

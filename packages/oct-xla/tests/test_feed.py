@@ -1,8 +1,10 @@
 """The feed: exact order under workers, processes and resuming."""
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import islice
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import torch
 from oct_xla import Feed, FeedConfig, FeedError, sample_seed
 from oct_xla.mixture import Mixture, Part
-from toy import Batch, broken, draw, number
+from toy import Batch, broken, draw, number, worker_pid
 
 
 def feed(sample=number, length=20, **options):
@@ -175,6 +177,46 @@ def test_workers_end_with_a_training_process_that_was_killed():
     while any(map(is_alive, pids)):
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_the_next_batch_is_here_before_it_is_asked_for_though_its_worker_stands_still():
+    batches, found = feed(worker_pid, workers=2).batches(), []
+    pids = {int(pid) for _ in range(2) for pid in next(batches)}
+    assert len(pids) == 2
+    until = time.monotonic() + 60
+    while batches._found.empty():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    asking = threading.Thread(target=lambda: found.append(next(batches)), daemon=True)
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        asking.start()
+        asking.join(10)
+        assert len(found) == 1
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.slow
+def test_workers_and_their_thread_end_with_the_iterator_and_with_an_error():
+    def alive():
+        return [one for one in threading.enumerate() if one.name == "oct-xla-feed"]
+
+    batches = feed(worker_pid, workers=1).batches()
+    (pid,) = set(next(batches).tolist())
+    assert alive()
+    del batches
+    until = time.monotonic() + 60
+    while alive() or is_alive(pid):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    batches = feed(broken, workers=1).batches(8)
+    with pytest.raises(FeedError, match="the disk is gone"):
+        list(batches)
+    assert list(batches) == []
 
 
 def is_alive(pid):

@@ -268,8 +268,9 @@ def train(options: argparse.Namespace) -> int:
         return warm_up(step)
 
     def evaluate(step: int) -> Iterator[dict[str, float] | None]:
-        for _ in range(10):
-            time.sleep(options.evaluate_for / 10)
+        items = max(10, round(options.evaluate_for))
+        for _ in range(items):
+            time.sleep(options.evaluate_for / items)
             yield None
         yield score(toy, step)
 

@@ -8,8 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from oct_io import Window, build_cache, open_cache, read_manifest
+from oct_io import WINDOWS, Window, build_cache, open_cache, read_manifest
 from oct_io.cache import ray_cache
 from oct_io.cache.parts import PartFolder, Plan
 from oct_io.cache.ray_address import check_address
@@ -139,6 +140,30 @@ def test_a_cluster_that_loses_a_machine_gives_the_bytes_of_one_process(tree, clu
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {
         path.name: path.read_bytes() for path in plain.iterdir()
     }
+
+
+@pytest.mark.drill
+@pytest.mark.slow
+def test_a_cache_made_on_ray_into_a_bucket_has_the_bytes_of_one_process(
+    phantom_tree, servers, storage, tmp_path
+):
+    servers.fill("s3", {"eyes/made/of": b"a bucket"})
+    storage("s3")
+    url, kept = "s3://eyes/on-ray", tmp_path / "kept"
+    command = Path(sys.executable).with_name("oct-io")
+    done = subprocess.run(
+        [command, "cache", phantom_tree, url, "--window", "tiny", "--ray", "--jobs", "2"],
+        env={**os.environ, "AWS_ENDPOINT_URL": f"http://{servers.places['s3']}"},
+        capture_output=True, text=True, check=False, timeout=800, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("12 volumes of 8 x 64 x 64, 0 refused")
+    build_cache(read_manifest(phantom_tree), phantom_tree, WINDOWS["tiny"], tmp_path / "plain")
+    there, here = open_cache(url, kept=kept), open_cache(tmp_path / "plain")
+    there.verify()
+    assert there.fingerprint == here.fingerprint
+    assert all(map(np.array_equal, there, here))
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["kept", "plain"]
 
 
 def test_an_address_where_nobody_listens_is_one_line():

@@ -1,7 +1,7 @@
 """Taking a run up and saving it, on all processes alike."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -15,6 +15,9 @@ from oct_xla.runtime import Runtime
 from oct_xla.sharding import Piece
 from oct_xla.store import Checkpoints
 from oct_xla.writing import Writing
+
+COPY_S = 300.0
+"""How long a run that was asked to stop waits for the copy of its last checkpoint in a bucket."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -59,6 +62,10 @@ class Checkpointer:
         runtime: the first process writes, the others wait for it.
         identity: from `describe_run`; compared with that of a checkpoint and of other processes.
         settings: what else the run is made with; on a resume, what has changed is told.
+
+    Attributes:
+        copied: False once the run has ended with a checkpoint whose copy has failed.
+        stopping: tells whether the run is asked to stop, so that copies in buckets can wait.
     """
 
     def __init__(
@@ -68,7 +75,8 @@ class Checkpointer:
         identity: Mapping[str, Any],
         settings: Mapping[str, Any],
     ) -> None:
-        self.store, self._runtime = store, runtime
+        self.store, self._runtime, self.copied = store, runtime, True
+        self.stopping: Callable[[], bool] = lambda: False
         self._identity, self._settings = identity, dict(settings)
         self._saved = -1
         self._failure = ""
@@ -194,16 +202,17 @@ class Checkpointer:
             if self._runtime.rank == 0:
                 say(f"step {self._pending} is not saved, the run goes on: {self._failure}")
 
-    def finish(self, *, last: bool = False) -> bool:
+    def finish(self, *, last: bool = False, copy_s: float | None = None) -> bool:
         """Wait for the save in flight, on all processes; tells whether there is none that failed.
 
         Args:
             last: leave it to the caller to say that it failed.
+            copy_s: most seconds for its copy in a bucket, once it lies here; else until it is over.
         """
         if self._pending is None:
             return True
         if self._writing is not None:
-            self._failure, self._writing = self._writing.wait(), None
+            self._failure, self._writing = self._end_of(self._writing, copy_s), None
         # Nobody goes on, or ends, before the checkpoint is whole.
         failed = self._runtime.agree(int(bool(self._failure)))[0]
         if not failed:
@@ -213,31 +222,69 @@ class Checkpointer:
         self._pending = None
         return not failed
 
-    def save(self, run: RunState, learner: Learner, *, last: bool = False) -> bool:
+    def _end_of(self, writing: Writing, copy_s: float | None) -> str:
+        """Wait for a save, for its copy no longer than asked, or than the run is to go on."""
+
+        def enough() -> bool:
+            leaving = copy_s is not None or self.stopping()
+            return leaving and self._lies_here(self._pending)
+
+        failure = writing.wait_for(enough, then_s=copy_s or 0.0)
+        return f"no copy in {copy_s or 0.0:.0f} s" if failure is None else failure
+
+    def _lies_here(self, step: int | None) -> bool:
+        return self.store is not None and self.store.newest() == step
+
+    def _lies_here_for_all(self, step: int) -> bool:
+        """Tell, on all processes alike, whether the first one has the checkpoint."""
+        here = self._runtime.rank == 0 and self._lies_here(step)
+        return bool(self._runtime.agree(int(here))[0])
+
+    def save(
+        self, run: RunState, learner: Learner, *, last: bool = False, copy_s: float | None = None
+    ) -> bool:
         """Save where the run stands, unless that is done, and wait; tells whether it is saved.
 
         A disk that refuses is named on stderr, unless this is the last try, and the run may go on.
         """
         if self.store is None or self._saved == run.step:
             return True
-        if self._pending == run.step and self.finish(last=last):
-            return True
+        if self._pending == run.step:
+            if self.finish(last=last, copy_s=copy_s):
+                return True
+            if copy_s is not None and self._lies_here_for_all(run.step):
+                return False
         self.begin(run, learner)
-        return self.finish(last=last)
+        return self.finish(last=last, copy_s=copy_s)
 
     def close(self) -> None:
         """Wait for what is being written, whatever has ended the run."""
         if self._writing is not None:
             self._writing.wait()
 
-    def must_save(self, run: RunState, learner: Learner) -> None:
+    def must_save(self, run: RunState, learner: Learner, *, stopping: bool = False) -> None:
         """Save where the run stands, as it ends here.
+
+        Args:
+            run: where it stands.
+            learner: what is saved.
+            stopping: it ends because it was asked to, and goes on later: that the checkpoint lies
+                on this machine, though its copy failed, is enough, and is said. A machine that is
+                taken away gives half a minute, so nobody waits for copies before it lies here.
 
         Raises:
             CheckpointError: if it cannot be saved.
         """
-        if not self.save(run, learner, last=True):
-            raise CheckpointError(self._failure or "the first process could not save the run")
+        if stopping and self._pending not in (None, run.step):
+            self.finish(last=True, copy_s=0.0)  # what comes now counts more than that one's copy
+        if self.save(run, learner, last=True, copy_s=COPY_S if stopping else None):
+            return
+        reason = self._failure or "the first process could not save the run"
+        if not (stopping and self._lies_here_for_all(run.step)):
+            raise CheckpointError(reason)
+        self.copied = False
+        if self._runtime.rank == 0:
+            say(f"step {run.step} is saved on this machine only: {reason}")
 
     def settle(self, run: RunState) -> None:
         """Write down that the evaluation after the saved step is over; never ends the run."""

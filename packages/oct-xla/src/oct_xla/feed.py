@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from oct_xla.ahead import Ahead
 from oct_xla.errors import FeedError
 from oct_xla.order import Order
 from oct_xla.settings import FeedConfig
@@ -102,6 +103,8 @@ class Feed:
     ) -> Iterator[Any]:
         """Yield micro-batches for ever, `micro_batches` of them a step, beginning at `start_step`.
 
+        With workers a thread takes the next one over from them, while something is done with this.
+
         Args:
             start_step: first optimiser step; this number is the whole state of the loader.
             rank: this process.
@@ -113,7 +116,8 @@ class Feed:
             FeedError: if a sample fails; the text names it.
         """
         keys = self.keys(start_step, rank=rank, world=world, micro_batches=micro_batches)
-        return _checked(self._loader(keys, pinned))
+        batches = _checked(self._loader(keys, pinned))
+        return Ahead(batches) if self.config.workers else batches
 
     def _loader(self, keys: Iterator[list[Key]], pinned: bool) -> "DataLoader[Any]":
         workers = self.config.workers

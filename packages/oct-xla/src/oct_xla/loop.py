@@ -74,7 +74,8 @@ def fit(
 
     Raises:
         CheckpointError: if no checkpoint is whole although there are some, if the newest whole one
-            belongs to another run, or if the last one, or what follows it, cannot be saved.
+            belongs to another run, or if the last one, or what follows it, cannot be saved. A run
+            that is asked to stop while its bucket does not answer tells so instead, and ends.
         RunFolderError: if the folder cannot be written, its bucket does not answer, or another
             process is writing it.
         FeedError: if the batch does not divide by the devices, or a sample fails.
@@ -115,6 +116,8 @@ def fit(
         try:
             with stacks_on_signal(), StopRequest() as stop, watch:
                 result = trainer.train(learning_rate, evaluate, stop)
+                if remote is not None and result.reason == "stopped":
+                    remote.stop(copied=checkpointer.copied)
                 learner.hand_back()
                 return result
         finally:

@@ -45,6 +45,7 @@ class RemoteFolder:
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
         self.path = working_folder(self.url)
+        self._stopping = self._given_up = False
         self._bucket = Bucket(self.url)
         self._lease = Lease(self._bucket, self.path)
         self._sent: dict[str, tuple[int, int]] = {}
@@ -94,6 +95,14 @@ class RemoteFolder:
                 self._bucket.put(path, name)
             self._sent[name] = stamp
 
+    def stop(self, *, copied: bool) -> None:
+        """Note that the run was asked to stop: that the bucket does not answer is only told.
+
+        Args:
+            copied: whether its last checkpoint lies there; if not, nothing more is tried.
+        """
+        self._stopping, self._given_up = True, not copied
+
     def let_go(self, *, failed: bool = False) -> None:
         """Send everything, and let another process write the run.
 
@@ -105,6 +114,9 @@ class RemoteFolder:
             RunFolderError: if another process has taken the run over.
         """
         try:
+            if self._given_up:
+                self._lease.leave()
+                raise CheckpointError(f"{self.url}: lacks the last checkpoint")
             self._lease.check()
             self.send(everything=not failed)
             self._lease.end()
@@ -113,7 +125,7 @@ class RemoteFolder:
                 raise
         except CheckpointError as error:
             text = f"{error}; the run lies in {self.path}, the same command copies it"
-            if not failed:
+            if not (failed or self._stopping):
                 raise CheckpointError(text) from error
             say(text)
 

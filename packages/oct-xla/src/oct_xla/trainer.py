@@ -61,6 +61,7 @@ class Trainer:
         config, run, clock = self.config, self.run, self.metrics.clock
         learner, batch_size = self.learner, self.feed.config.batch_size
         learner.accumulate = self._parts(run.at_once)
+        self.checkpointer.stopping = lambda: stop.requested
         batches = self._batches() if run.step < config.steps else iter(())
         learner.objective.train()
         first = run.step
@@ -85,7 +86,7 @@ class Trainer:
             if stopping and self._left:
                 return self._stopped()
         self.watch.beat("the last save")
-        self._must_save()
+        self._must_save(stopping=False)
         return FitResult(run.step, "early" if self._early else "done", run.row)
 
     @property
@@ -109,8 +110,9 @@ class Trainer:
             if not evaluating:
                 self._tell()
         self.checkpointer.poll()
-        if evaluating or stopping or self._due(self.config.checkpoint_every):
-            self._save(waiting=evaluating or stopping or not self.config.save_in_background)
+        # Who stops saves at the end, and waits for a bucket no longer than it may.
+        if not stopping and (evaluating or self._due(self.config.checkpoint_every)):
+            self._save(waiting=evaluating or not self.config.save_in_background)
         if not evaluating:
             return stopping
         if stopping:
@@ -258,10 +260,10 @@ class Trainer:
             self.checkpointer.begin(self.run, self.learner)
         self.metrics.clock.spent("save", asked)
 
-    def _must_save(self) -> None:
+    def _must_save(self, *, stopping: bool) -> None:
         self.run.seconds = self.metrics.clock.seconds
-        self.checkpointer.must_save(self.run, self.learner)
+        self.checkpointer.must_save(self.run, self.learner, stopping=stopping)
 
     def _stopped(self) -> FitResult:
-        self._must_save()
+        self._must_save(stopping=True)
         return FitResult(self.run.step, "stopped", self.run.row)

@@ -1,9 +1,12 @@
 """Work on a thread beside the training, one at a time, whose failure is a text."""
 
 import threading
+import time
 from collections.abc import Callable
 
 from oct_xla.errors import CheckpointError
+
+_LOOK_S = 0.05
 
 
 class Writing:
@@ -46,3 +49,17 @@ class Writing:
         if self._error is not None:
             raise self._error
         return self._failure
+
+    def wait_for(self, enough: Callable[[], bool], *, then_s: float) -> str | None:
+        """Wait until it is over, or `enough` of it for `then_s` seconds; None if it goes on.
+
+        Whoever calls this may leave it: it then ends by itself, or with the process.
+        """
+        since: float | None = None
+        while self._thread.is_alive():
+            if since is None and enough():
+                since = time.monotonic()
+            if since is not None and time.monotonic() - since >= then_s:
+                return None
+            self._thread.join(_LOOK_S)
+        return self.wait()
