@@ -5,9 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(kw_only=True, slots=True)
 class SegmentConfig:
-    """What is drawn, who draws beside the encoder, and what is left behind; mode=segment and
-    mode=patches only.
-    """
+    """What is asked of masks, of whom, and what is left behind; modes segment and patches only."""
 
     boundaries: list[str] = field(default_factory=list)
     """Layer boundaries to learn from the vitreous outwards, with data.annotations=[layers]; empty
