@@ -75,8 +75,18 @@ def test_everybody_says_where_the_fluid_is(found):
 
 
 @pytest.mark.slow
-def test_tokens_know_more_than_the_place_alone(found):
-    """Even those of random weights: they have seen the grey levels, the place has not."""
+def test_who_sees_grey_levels_is_more_precise_than_the_place_alone(found):
+    """Of eight participants to fit on a PCA already is; an untrained encoder need not be."""
+    rows = {row["name"]: row["card"]["metrics"] for row in found[1]["candidates"]}
+    precise = {name: one["average_precision_IRF"][0] for name, one in rows.items()}
+    assert precise["PCA of patch and neighbours"] > precise["row of the patch"] + 0.1
+    question = found[1]["question"]
+    by_luck = question["held"]["IRF"] / question["tested"]
+    assert min(precise.values()) > 1.5 * by_luck
+
+
+@pytest.mark.slow
+def test_a_gain_is_the_encoder_less_the_other(found):
     own, *others = found[1]["candidates"]
     assert own["gain"] is None
     for row in others:
@@ -84,9 +94,6 @@ def test_tokens_know_more_than_the_place_alone(found):
         assert low <= value <= high
         there = [one["card"]["metrics"]["auroc"][0] for one in (own, row)]
         assert value == pytest.approx(there[0] - there[1], abs=1e-9)
-        if row["name"] == "row of the patch":
-            assert value > 0.05
-            assert low > 0
 
 
 @pytest.mark.slow

@@ -172,7 +172,10 @@ def patch_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
     """Headings and rows for a terminal and a page: each candidate with what the encoder gains."""
     names = document["question"]["counted"]
     several = ["AUROC", "average precision"] if len(names) > 1 else []
-    headings = [*several, *(f"{one}, {name}" for name in names for one in ("AUROC", "precision"))]
+    headings = [
+        *several,
+        *(f"{one}, {name}" for name in names for one in ("AUROC", "average precision")),
+    ]
     columns = [HEADLINE, "average_precision"] if several else []
     columns += [f"{one}_{name}" for name in names for one in ("auroc", "average_precision")]
     rows = []
