@@ -36,22 +36,23 @@ def encoder(place):
 
 
 @pytest.fixture(scope="module")
-def ask(place, encoder, run_app):
-    def run(name, *more):
-        return run_app(
+def words(place, encoder):
+    """The words of a command line that ends in a folder of this name."""
+
+    def of(name, *more):
+        return (
             "finetune", f"encoder={encoder}", f"data.root={place / 'where-data'}", *PHANTOM,
             f"data.cache={place / 'where-cache'}", f"features={place / name}-features/kept",
             f"run_dir={place / name}", *more,
         )  # fmt: skip
 
-    return run
+    return of
 
 
 @pytest.fixture(scope="module")
-def found(ask, place):
-    outcome = ask(
-        "where", "data.annotations=[mask]", "compare.fractions=[0.6]", "compare.turns=2", "seeds=2"
-    )
+def found(run_app, words, place):
+    more = ("data.annotations=[mask]", "compare.fractions=[0.6]", "compare.turns=2", "seeds=2")
+    outcome = run_app(*words("where", *more))
     assert outcome.code == 0, outcome.errors[-2000:]
     return place / "where", json.loads((place / "where" / "results.json").read_text()), outcome
 
@@ -129,12 +130,13 @@ def test_a_leaderboard_does_not_take_it(found):
 
 
 @pytest.mark.slow
-def test_layers_are_found_too(ask, place):
-    outcome = ask(
+def test_layers_are_found_too(call_app, words, place):
+    words = words(
         "where-layers", "data.annotations=[layers]", "segment.boundaries=[ILM,RPE,BM]",
         "segment.blocks=[3]", f"data.cache={place / 'where-layers-cache'}", "segment.patches=400",
         "segment.classes=[ILM to RPE]",
     )  # fmt: skip
+    outcome = call_app(*words)
     assert outcome.code == 0, outcome.errors[-2000:]
     document = json.loads((place / "where-layers" / "results.json").read_text())
     assert document["question"]["counted"] == ["ILM to RPE"]
@@ -154,10 +156,10 @@ def test_layers_are_found_too(ask, place):
         (["segment.patches=3"], "segment.patches (3) must be at least 100"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(ask, found, place, given, said):
+def test_a_mistake_is_told_in_one_line(call_app, words, found, place, given, said):
     more = [f"data.cache={place / 'unmarked-cache'}", f"data.root={place / 'unmarked'}"]
     unmarked = more if "data.phantom.annotations=false" in given else []
-    outcome = ask("where-wrong", "data.annotations=[mask]", *given, *unmarked)
+    outcome = call_app(*words("where-wrong", "data.annotations=[mask]", *given, *unmarked))
     assert outcome.code == 2, outcome.errors[-2000:]
     assert said in outcome.errors
     assert "Traceback" not in outcome.errors

@@ -4,6 +4,6 @@
 is tested, `candidates` who draws, `measuring` what each drawing is worth, `results` the numbers and
 files, `page` the report, `dicom` what other programs open, `evaluation` all of it in order.
 
-`mode=patches` asks frozen tokens which patches hold a class: `patches` is the question and who
-answers, `where` all of it in order, `where_page` its report.
+`mode=patches` asks frozen tokens which patches hold a class: `patches` is the question,
+`witnesses` who answers, `where` all of it in order, `where_page` its report.
 """

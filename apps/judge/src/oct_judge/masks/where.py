@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import oct_xla
 from oct_launch import Launch, Stages, mistakes, print_table
-from oct_vjepa.evaluation.patch_probe import LEAST
+from oct_vjepa.evaluation.patch_probe import LEAST, METRICS
 from oct_vjepa.measures.units import Interval
 from oct_vjepa.scores.cards import as_plain
 from oct_vjepa.scores.measured import compare_measured, measure_card
@@ -18,16 +18,18 @@ from oct_judge.beginning import open_asked, open_volumes
 from oct_judge.board.entry import entry_of
 from oct_judge.candidates import PRETRAINED
 from oct_judge.family import Family
-from oct_judge.masks.patches import HEADLINE, Patches, Said, Sayings, Witnesses, mark, readings_of
+from oct_judge.masks.patches import Patches, mark
 from oct_judge.masks.results import gain_of, in_short, numbers_of, sentence_of
 from oct_judge.masks.study import open_masks
 from oct_judge.masks.where_page import write_where_page
+from oct_judge.masks.witnesses import Said, Sayings, Witnesses, readings_of
 from oct_judge.question import FinetuneConfig
 from oct_judge.results import FORMAT
 from oct_judge.study import check_test_set
 from oct_judge.touches import touch
 
 TASK = "patches"
+HEADLINE = METRICS[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

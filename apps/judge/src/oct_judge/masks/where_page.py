@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from oct_report import Page, Score, begin_page, draw_patches, end_page, plot_scores, sized
 from oct_vjepa.measures.ranking import area, count_cells
 
-from oct_judge.masks.patches import Patches, Said
+from oct_judge.masks.patches import Patches
 from oct_judge.masks.results import numbers_of
+from oct_judge.masks.witnesses import Said
 
 Table = tuple[list[str], list[list[str]]]
 Seen = Mapping[int, tuple[Said, int]]
