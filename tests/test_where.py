@@ -5,7 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from oct_judge.masks.patches import Patches, check_rounds
+from oct_launch import Mistake
 from oct_vjepa import Encoder, EncoderConfig
+from oct_vjepa.probes.protocol import Round
 
 NETWORK = {
     "input_shape": (8, 64, 64),
@@ -163,3 +166,27 @@ def test_a_mistake_is_told_in_one_line(call_app, words, found, place, given, sai
     assert outcome.code == 2, outcome.errors[-2000:]
     assert said in outcome.errors
     assert "Traceback" not in outcome.errors
+
+
+@pytest.mark.parametrize(
+    ("present", "part"), [([0, 1, 1, 1], "to fit"), ([1, 1, 0, 0], "tested"), ([1, 1, 0, 1], "")]
+)
+def test_a_class_that_no_patch_of_a_round_holds_is_named(present, part):
+    held = np.zeros((2, 4, 6), bool)
+    held[0, :, 0] = True
+    held[1, :, 5] = present
+    patches = Patches(
+        study=None,
+        grid=(1, 2, 3),
+        classes=[1, 2],
+        names=["IRF", "SRF"],
+        present=held,
+        known=np.ones((4, 6), bool),
+    )
+    rows = np.eye(4, dtype=bool)
+    rounds = [Round("fold 1", rows[0], rows[1], rows[2] | rows[3])]
+    if not part:
+        check_rounds(patches, rounds)
+        return
+    with pytest.raises(Mistake, match=f"SRF: of the scans {part} in round 'fold 1' no patch"):
+        check_rounds(patches, rounds)

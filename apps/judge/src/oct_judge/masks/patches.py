@@ -1,5 +1,6 @@
 """Which patches of which scans hold a class: the question of `mode=patches`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 from oct_launch import Mistake
 from oct_vjepa.evaluation.patch_probe import METRICS, mark_patches
 from oct_vjepa.heads.segmentation import UNLABELLED_VOXEL
+from oct_vjepa.probes.protocol import Round
 
 from oct_judge.masks.study import MaskStudy
 from oct_judge.question import FinetuneConfig
@@ -72,17 +74,17 @@ def mark(config: FinetuneConfig, study: MaskStudy, grid: tuple[int, int, int]) -
     found = Patches(
         study=study, grid=grid, classes=classes, names=wanted, present=present, known=known
     )
-    check_rounds(found)
+    check_rounds(found, study.rounds)
     return found
 
 
-def check_rounds(patches: Patches) -> None:
+def check_rounds(patches: Patches, rounds: Sequence[Round]) -> None:
     """Refuse a class that cannot be learnt or tested.
 
     Raises:
         Mistake: names the class and the round.
     """
-    for one in patches.study.rounds:
+    for one in rounds:
         for part, rows in (("to fit", one.fit), ("tested", one.test)):
             if name := patches.lacks(rows):
                 raise Mistake(
