@@ -31,16 +31,23 @@ from oct_io.space.layers import resample_mask
 from oct_io.space.windows import find_window
 from oct_launch import print_table
 from oct_vjepa import Encoder
-from oct_vjepa.evaluation.patch_probe import METRICS, mark_patches, patch_probe, place_of_patches
+from oct_vjepa.evaluation.patch_probe import (
+    METRICS,
+    blocks_between,
+    mark_patches,
+    patch_probe,
+    place_of_patches,
+    read_tokens,
+)
+from oct_vjepa.probes.patchwork import NeighbourPca, PatchVoxels, RandomUnits
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.scores.measured import Measured, compare_measured, measure_card
 from PIL import Image
 from real_segmentation import leave_pairs_out, rounded
-from sklearn.decomposition import PCA
 from writing import as_cell, write_results
 
 IMAGES, PER_PATIENT = 110, 11
-SHAPE, GRID = (1, 64, 256), (1, 8, 16)
+PATCH, GRID = (1, 8, 16), (1, 8, 16)
 UNITS = 576  # as many as three blocks of the encoder are wide
 COMPONENTS = 96
 RANDOM = "random init"
@@ -73,50 +80,22 @@ def read_duke(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     return np.stack(grey), np.stack(fluid)
 
 
-def read_tokens(encoder: Encoder, grey: NDArray[np.uint8]) -> Tokens:
+def say(encoder: Encoder, grey: NDArray[np.uint8]) -> Tokens:
     """What the first, the middle and the last block say of each patch, (N, patches, 3 width)."""
-    depth = encoder.config.depth
-    blocks, parts = [0, (depth - 1) // 2, depth - 1], []
-    encoder.eval()
-    with torch.no_grad():
-        for part in np.array_split(grey, 5):
-            said = encoder(torch.from_numpy(part)[:, None], layers=blocks)
-            parts.append(torch.cat(list(said), dim=-1))
-    return torch.cat(parts).numpy()
+    blocks = blocks_between(encoder.config.depth)
+    return read_tokens(encoder, grey, blocks=blocks, batch_size=IMAGES // 5).astype(np.float32)
 
 
 def unlearned(grey: NDArray[np.uint8]) -> Mapping[str, Tokens]:
     """What is read off the voxels of a patch, (N, patches, features); labels are not looked at."""
-    _, y, x = (side // parts for side, parts in zip(SHAPE, GRID, strict=True))
-    padded = np.pad(grey[:, 0], ((0, 0), (y, y), (x, x)), mode="edge").astype(np.float32)
-    around = np.stack(
-        [
-            padded[:, row * y : (row + 3) * y, column * x : (column + 3) * x]
-            for row in range(GRID[1])
-            for column in range(GRID[2])
-        ],
-        axis=1,
-    )  # (N, patches, 3 y, 3 x)
-    patches = around[:, :, y : 2 * y, x : 2 * x].reshape(*around.shape[:2], -1)
-    halved = around[..., ::2, ::2].reshape(*around.shape[:2], -1)
-    axes = PCA(COMPONENTS, random_state=0).fit(halved.reshape(-1, halved.shape[-1]))
-    components = axes.transform(halved.reshape(-1, halved.shape[-1]))
-    return {
-        "row of the patch": np.zeros((*patches.shape[:2], 0), np.float32),
-        "voxels of the patch": patches,
-        "PCA of 3 x 3 patches": components.reshape(*patches.shape[:2], -1).astype(np.float32),
-        "random layer": random_layer(patches),
-        "random layer of 3 x 3 patches": random_layer(halved),
+    makers = {
+        "voxels of the patch": PatchVoxels(patch=PATCH),
+        "PCA of 3 x 3 patches": NeighbourPca(patch=PATCH, components=COMPONENTS, seed=0),
+        "random layer": RandomUnits(patch=PATCH, units=UNITS, seed=0),
+        "random layer of 3 x 3 patches": RandomUnits(patch=PATCH, units=UNITS, seed=0, around=True),
     }
-
-
-def random_layer(voxels: Tokens) -> Tokens:
-    """Random ReLU units of standardised voxels, (N, patches, UNITS)."""
-    flat = voxels.reshape(-1, voxels.shape[-1])
-    scaled = (voxels - flat.mean(0)) / (flat.std(0) + 1e-6)
-    draw = np.random.default_rng(0)
-    weight = draw.normal(size=(voxels.shape[-1], UNITS)) / np.sqrt(voxels.shape[-1])
-    return np.maximum(scaled @ weight + draw.normal(size=UNITS), 0).astype(np.float32)
+    found = {name: maker.fit(grey).transform(grey) for name, maker in makers.items()}
+    return {"row of the patch": np.zeros((len(grey), int(np.prod(GRID)), 0), np.float32), **found}
 
 
 def candidates(
@@ -124,13 +103,13 @@ def candidates(
 ) -> dict[str, list[Tokens]]:
     """Features of each candidate, one array a seed; the first is the reference."""
     found = {
-        name: [read_tokens(Encoder.from_pretrained(path), grey) for path in paths]
+        name: [say(Encoder.from_pretrained(path), grey) for path in paths]
         for name, paths in named.items()
     }
     paths, random = next(iter(named.values())), []
     for seed, path in enumerate(paths):
         torch.manual_seed(seed)
-        random.append(read_tokens(Encoder(Encoder.from_pretrained(path).config), grey))
+        random.append(say(Encoder(Encoder.from_pretrained(path).config), grey))
     return found | {RANDOM: random} | {name: [one] for name, one in unlearned(grey).items()}
 
 

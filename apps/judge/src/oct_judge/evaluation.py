@@ -23,8 +23,9 @@ from oct_judge.finished.keeping import keep_model
 from oct_judge.finished.predicting import predict_folder
 from oct_judge.finished.spoiling import spoil
 from oct_judge.masks.evaluation import run_masks
+from oct_judge.masks.where import run_patches
 from oct_judge.page import write_page
-from oct_judge.question import FROZEN, SEGMENT, FinetuneConfig
+from oct_judge.question import FROZEN, PATCHES, SEGMENT, FinetuneConfig
 from oct_judge.results import Found, describe, table_of, write_results
 from oct_judge.rivals.answers import ask_rivals
 from oct_judge.study import open_study
@@ -37,6 +38,8 @@ def run(config: FinetuneConfig, launch: Launch) -> int:
         return predict_folder(config, launch)
     if config.mode == SEGMENT:
         return run_masks(config, launch)
+    if config.mode == PATCHES:
+        return run_patches(config, launch)
     launch.refuse_unread("data.label_columns", "task.column=NAME asks for one column")
     return in_run_folder(config, launch, evaluate)
 

@@ -17,8 +17,9 @@ FROZEN = ("linear", "knn", "mlp")
 """Modes that fit arrays of features, in seconds."""
 TRAINED = ("attentive", "partial", "gradual", "full", "lora")
 """Modes that train on volumes, through the loop."""
-SEGMENT = "segment"
-MODES = (*FROZEN, *TRAINED, SEGMENT)
+SEGMENT, PATCHES = "segment", "patches"
+"""Modes that ask for classes of voxels instead of labels."""
+MODES = (*FROZEN, *TRAINED, SEGMENT, PATCHES)
 PROTOCOLS = ("given", "kfold", "repeated_kfold", "leave_one_out")
 ATTENTION = "attention"
 JOINS = ("mean", "max", ATTENTION)
@@ -104,7 +105,7 @@ class ComparisonConfig:
 
     fractions: list[float] = field(default_factory=list)
     """Shares of the labelled participants to fit on, such as [0.01, 0.05, 0.1, 0.25, 0.5], for a
-    curve of label efficiency; frozen modes only."""
+    curve of label efficiency; frozen modes and masks only."""
 
     turns: int = 3
     """Subsets drawn for each share."""
@@ -183,7 +184,8 @@ class FinetuneConfig:
     mode: str = "linear"
     """Frozen features: linear (logistic, ridge or Cox regression), knn, mlp. Trained: attentive (a
     learned pool on a frozen encoder), partial (the last blocks too), gradual (block after block),
-    full, lora. segment: masks instead of labels."""
+    full, lora. segment: masks instead of labels. patches: which patches hold what masks show, from
+    frozen tokens."""
 
     seeds: int = 1
     """How often everything is repeated with other seeds; what they differ by is in the

@@ -14,7 +14,7 @@ from oct_report.figures import (
     plot_scores,
     sized,
 )
-from oct_report.overlays import draw_overlay, draw_thickness
+from oct_report.overlays import draw_overlay, draw_patches, draw_thickness
 from oct_report.page import Drawing, Page
 from oct_report.runs import begin_page, end_page
 from oct_report.strips import strip
@@ -35,6 +35,7 @@ __all__ = [
     "draw_occlusion",
     "draw_on_localizer",
     "draw_overlay",
+    "draw_patches",
     "draw_thickness",
     "end_page",
     "matrix",

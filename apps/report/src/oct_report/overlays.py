@@ -53,6 +53,45 @@ def draw_overlay(
     return _png(figure)
 
 
+def draw_patches(
+    bscan: BScan,
+    truth: NDArray[np.bool_],
+    chances: NDArray[np.float64],
+    *,
+    name: str,
+    top: float,
+) -> bytes:
+    """Draw a B-scan, the same under a structure, and under how likely each patch holds it.
+
+    Args:
+        bscan: the B-scan.
+        truth: where the structure is, (rows, columns).
+        chances: of each patch, (patches down, patches across).
+        name: of the structure.
+        top: chance at which the scale ends.
+    """
+    figure = Figure(figsize=(10.4, 3.4), layout="constrained")
+    panels = figure.subplots(1, 3, squeeze=False)[0]
+    extent = (0.0, bscan.width, bscan.depth, 0.0)
+    for axes, title in zip(panels, ("B-scan", f"{name}: true", "chance by patch"), strict=True):
+        _show(axes, bscan, title)
+    veil = np.zeros((*truth.shape, 4))
+    veil[truth] = (*to_rgb(CLASSES[1]), VEIL)
+    panels[1].imshow(veil, extent=extent, interpolation="nearest", aspect="auto")
+    image = panels[2].imshow(
+        chances,
+        extent=extent,
+        interpolation="nearest",
+        aspect="auto",
+        cmap="inferno",
+        vmin=0.0,
+        vmax=max(top, 1e-6),
+        alpha=0.65,
+    )
+    figure.colorbar(image, ax=panels[2]).ax.tick_params(labelsize=8, colors=SOFT, length=0)
+    return _png(figure)
+
+
 def draw_thickness(
     maps: Sequence[tuple[str, NDArray[np.float64]]], *, depth: float, width: float
 ) -> bytes:

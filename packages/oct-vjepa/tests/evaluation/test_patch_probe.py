@@ -6,9 +6,12 @@ import torch
 from oct_vjepa import Encoder, EncoderConfig
 from oct_vjepa.evaluation.patch_probe import (
     METRICS,
+    ask_patches,
+    blocks_between,
     mark_patches,
     patch_probe,
     place_of_patches,
+    read_tokens,
 )
 from oct_vjepa.probes.protocol import Round
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -115,3 +118,47 @@ def test_a_round_without_the_structure_is_refused() -> None:
     features, present = _questions(1.0)
     with pytest.raises(ValueError, match="every patch to fit, or none"):
         patch_probe(features, np.zeros_like(present), PEOPLE, _rounds())
+
+
+def test_what_is_not_known_of_a_patch_counts_nowhere() -> None:
+    features, present = _questions(1.0)
+    one, known = _rounds()[0], np.ones(present.shape, bool)
+    known[:, 3:7] = False
+    told = ask_patches(features, present, PEOPLE, one, known_NT=known)
+    lied = np.where(known, present, ~present)
+    again = ask_patches(features, lied, PEOPLE, one, known_NT=known)
+    np.testing.assert_array_equal(told.reading.values_NM, again.reading.values_NM)
+    kept = np.delete(features, np.s_[3:7], axis=1), np.delete(present, np.s_[3:7], axis=1)
+    (alone,) = patch_probe(*kept, PEOPLE, [one])
+    np.testing.assert_allclose(told.reading.values_NM, alone.values_NM)
+
+
+def test_so_many_patches_are_fitted_on_and_every_tested_one_has_a_score() -> None:
+    features, present = _questions(3.0)
+    one = _rounds()[0]
+    asked = ask_patches(features, present, PEOPLE, one, most=40, seed=1)
+    again = ask_patches(features, present, PEOPLE, one, most=40, seed=1)
+    all_of_them = ask_patches(features, present, PEOPLE, one)
+    assert asked.scores_NT.shape == present[one.test].shape
+    np.testing.assert_array_equal(asked.scores_NT, again.scores_NT)
+    assert not np.allclose(asked.scores_NT, all_of_them.scores_NT)
+    assert asked.reading.values_NM[:, 0].min() > 0.8
+
+
+def test_tokens_are_those_of_the_blocks_side_by_side() -> None:
+    config = EncoderConfig(
+        input_shape=(2, 8, 12), patch_size=(1, 4, 4), width=16, depth=5, heads=1, positions="sincos"
+    )
+    torch.manual_seed(0)
+    encoder = Encoder(config).train()
+    volumes = np.random.default_rng(0).integers(0, 256, (3, 2, 8, 12), dtype=np.uint8)
+    assert blocks_between(5) == [0, 2, 4]
+    assert blocks_between(1) == [0]
+    tokens = read_tokens(encoder, volumes, blocks=[0, 2, 4], batch_size=2)
+    assert tokens.shape == (3, 12, 48)
+    assert encoder.training
+    with torch.no_grad():
+        said = encoder.eval()(torch.from_numpy(volumes)[:, None], layers=[0, 2, 4])
+    np.testing.assert_allclose(tokens, torch.cat(list(said), -1).numpy(), atol=5e-3)
+    with pytest.raises(ValueError, match="no volumes"):
+        read_tokens(encoder, [], blocks=[0])

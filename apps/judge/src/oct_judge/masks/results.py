@@ -20,6 +20,8 @@ from oct_judge.question import FinetuneConfig
 from oct_judge.results import FORMAT
 
 TASK = "segmentation"
+MEASURES = {HEADLINE: "Dice", "auroc": "AUROC, patch by patch,"}
+"""What a sentence calls the headline."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,14 +100,15 @@ def gain_of(gap: Gap | None) -> dict[str, Any] | None:
 def sentence_of(document: Mapping[str, Any]) -> str:
     """The result in one sentence that says whether the encoder was worth it."""
     rows = {one["name"]: one for one in document["candidates"]}
-    own = Interval(*rows[PRETRAINED]["card"]["metrics"][HEADLINE])
+    own = Interval(*numbers_of(rows[PRETRAINED]["card"]["metrics"][document["headline"]]))
     phantom = "On made-up retinas: " if document["made_up_data"] else ""
-    said = f"{phantom}{document['question']['name']}: Dice {own.text()} of the encoder"
+    measure = MEASURES[document["headline"]]
+    said = f"{phantom}{document['question']['name']}: {measure} {own.text()} of the encoder"
     parts = []
     for name, row in rows.items():
         if not row["gain"]:
             continue
-        gain = Interval(*row["gain"]["difference"])
+        gain = Interval(*numbers_of(row["gain"]["difference"]))
         told = gain.low > 0 or gain.high < 0
         called = "its random init" if name == RANDOM else name
         parts.append(f"{gain.text('+')}{'' if told else ', which may be luck,'} over {called}")

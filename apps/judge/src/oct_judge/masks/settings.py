@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 @dataclass(kw_only=True, slots=True)
 class SegmentConfig:
-    """What is drawn, who draws beside the encoder, and what is left behind; mode=segment only."""
+    """What is asked of masks, of whom, and what is left behind; modes segment and patches only."""
 
     boundaries: list[str] = field(default_factory=list)
     """Layer boundaries to learn from the vitreous outwards, with data.annotations=[layers]; empty
@@ -24,8 +24,25 @@ class SegmentConfig:
     dicom: bool = False
     """Write each test mask as a DICOM Segmentation too, for scans that came from DICOM files."""
 
+    classes: list[str] = field(default_factory=list)
+    """mode=patches: the classes that are asked for, by name; empty: all but the background."""
+
+    blocks: list[int] = field(default_factory=list)
+    """mode=patches: blocks of the encoder that are read side by side, from 0; empty: the first, the
+    middle and the last."""
+
+    patches: int = 50000
+    """mode=patches: patches that are fitted on at most, drawn by the seed; so many take a logistic
+    regression a minute where all would take an hour."""
+
     def __post_init__(self) -> None:
         if self.thickness and len(self.thickness) != 2:
             raise ValueError(f"segment.thickness ({self.thickness}) must be two boundaries")
         if lost := [one for one in self.thickness if one not in (self.boundaries or [one])]:
             raise ValueError(f"segment.thickness ({lost[0]}) must be among segment.boundaries")
+        if wrong := [one for one in self.blocks if one < 0]:
+            raise ValueError(f"segment.blocks ({wrong[0]}) must be 0 or more")
+        if len(set(self.blocks)) != len(self.blocks):
+            raise ValueError(f"segment.blocks ({self.blocks}) must be different blocks")
+        if self.patches < 100:
+            raise ValueError(f"segment.patches ({self.patches}) must be at least 100")

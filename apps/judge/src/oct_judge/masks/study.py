@@ -156,7 +156,7 @@ def boundaries_of(config: FinetuneConfig, volumes: oct_io.CachedVolumes) -> tupl
     asked = list(config.data.annotations)
     if len(asked) != 1:
         raise Mistake(
-            f"mode=segment learns one thing: data.annotations=[mask] or [layers], not {asked}"
+            f"mode={config.mode} learns one thing: data.annotations=[mask] or [layers], not {asked}"
         )
     if asked == ["mask"]:
         if config.segment.boundaries:

@@ -7,13 +7,18 @@ al. 2023) and V-JEPA 2.1, but scored by ranks, so that a structure of a hundredt
 counts.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from oct_vjepa.evaluation.features import TOKENS, embed_batch
 from oct_vjepa.measures.ranking import area, average_precision, count_cells
+from oct_vjepa.model.encoder import Encoder
+from oct_vjepa.model.pooling import class_tokens_of
 from oct_vjepa.probes.linear import regression
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.scores.measured import Measured
@@ -58,13 +63,83 @@ def place_of_patches(grid: tuple[int, int, int]) -> NDArray[np.float32]:
     return np.eye(grid[1], dtype=np.float32)[depth]
 
 
+def blocks_between(depth: int) -> list[int]:
+    """The first, the middle and the last of so many blocks, from 0."""
+    return sorted({0, (depth - 1) // 2, depth - 1})
+
+
+def read_tokens(
+    encoder: Encoder,
+    volumes: Iterable[NDArray[Any]],
+    *,
+    blocks: Sequence[int],
+    batch_size: int = 32,
+    spacing_N3: NDArray[Any] | None = None,
+) -> NDArray[np.float16]:
+    """What some blocks say of each patch, side by side, (N, patches, blocks * width).
+
+    Computed where the encoder is; tokens that are of no patch are left out.
+
+    Args:
+        encoder: whose tokens.
+        volumes: (Z, Y, X) each.
+        blocks: from 0 and ascending.
+        batch_size: volumes in one pass.
+        spacing_N3: (z, y, x) between voxel centres, for encoders whose positions are lengths.
+
+    Raises:
+        ValueError: no volumes, no such blocks, or volumes that the encoder cannot take.
+    """
+    was_training, iterator, parts, done = encoder.training, iter(volumes), [], 0
+    encoder.eval()
+    while batch := list(islice(iterator, batch_size)):
+        steps = None
+        if spacing_N3 is not None:
+            rows = np.asarray(spacing_N3[done : done + len(batch)], np.float32)
+            steps = torch.from_numpy(rows)
+        found = embed_batch(
+            encoder, np.stack(batch), pools=(), spacing_B3=steps, layers=blocks, tokens=True
+        )
+        parts.append(found[TOKENS][:, class_tokens_of(encoder) :].astype(np.float16))
+        done += len(batch)
+    encoder.train(was_training)
+    if not parts:
+        raise ValueError("read_tokens got no volumes")
+    return np.concatenate(parts)
+
+
+class Asked(NamedTuple):
+    """What a probe of patches came to in one round."""
+
+    reading: Measured  # `METRICS` of each test participant
+    strength: float  # scikit-learn's C, as validation chose it
+    scores_NT: NDArray[np.float64]  # log-odds of each patch of the test rows, in their order
+
+
 def patch_probe(
-    features_NTD: NDArray[np.float32],
+    features_NTD: NDArray[np.floating],
     present_NT: Truths,
     people_N: NDArray[np.int64],
     rounds: Sequence[Round],
 ) -> list[Measured]:
     """Fit on the patches of some participants, rank those of others; one reading a round.
+
+    Arguments and errors are those of `ask_patches`.
+    """
+    return [ask_patches(features_NTD, present_NT, people_N, one).reading for one in rounds]
+
+
+def ask_patches(
+    features_NTD: NDArray[np.floating],
+    present_NT: Truths,
+    people_N: NDArray[np.int64],
+    one: Round,
+    *,
+    known_NT: Truths | None = None,
+    most: int | None = None,
+    seed: int = 0,
+) -> Asked:
+    """Fit on the patches of some participants, rank those of others.
 
     The strength is the one that ranks the patches of the validation participants best, by their
     mean average precision. A participant of whom no patch, or every one, holds the structure has
@@ -74,41 +149,54 @@ def patch_probe(
         features_NTD: N scans of T patches.
         present_NT: whether a patch holds the structure, from `mark_patches`.
         people_N: number of each scan's participant.
-        rounds: who is fitted on, chooses and is tested, a row a scan.
+        one: who is fitted on, chooses and is tested, a row a scan.
+        known_NT: patches of which this is known; the others count nowhere. Left out, all of them.
+        most: patches to fit on at most, drawn by the seed; None: all.
+        seed: of that draw.
 
     Raises:
-        ValueError: a round whose patches to fit are all of one kind.
+        ValueError: the patches to fit are all of one kind.
     """
-    found = []
-    for one in rounds:
-        x, y = features_NTD[one.fit], present_NT[one.fit].ravel()
-        if y.all() or not y.any():
-            raise ValueError(f"{one.name}: every patch to fit, or none, holds the structure")
-        models = [regression(c).fit(x.reshape(len(y), -1), y) for c in STRENGTHS]
-        chosen, ranked = None, -1.0
-        for model in models:
-            held = _read(model, features_NTD, present_NT, people_N, one.validation)
-            if (mean := _mean_precision(held)) > ranked:
-                chosen, ranked = model, mean
-        found.append(_read(chosen, features_NTD, present_NT, people_N, one.test))
-    return found
+    known = np.ones_like(present_NT) if known_NT is None else known_NT
+    places = np.flatnonzero(known & one.fit[:, None])
+    if most is not None and len(places) > most:
+        draw = np.random.default_rng(seed)
+        places = np.sort(draw.choice(places, most, replace=False))
+    y = present_NT.ravel()[places]
+    if y.all() or not y.any():
+        raise ValueError(f"{one.name}: every patch to fit, or none, holds the structure")
+    x = features_NTD.reshape(present_NT.size, -1)[places].astype(np.float32)
+    best, model, ranked = STRENGTHS[0], None, -1.0
+    rows = np.flatnonzero(one.validation)
+    for strength in STRENGTHS:
+        fitted = regression(strength).fit(x, y)
+        scores = _score(fitted, features_NTD, rows)
+        mean = _mean_precision(_read(scores, present_NT[rows], known[rows], people_N[rows]))
+        if mean > ranked:
+            best, model, ranked = strength, fitted, mean
+    rows = np.flatnonzero(one.test)
+    scores = _score(model, features_NTD, rows)
+    reading = _read(scores, present_NT[rows], known[rows], people_N[rows])
+    return Asked(reading, best, scores)
+
+
+def _score(
+    model: Any, features_NTD: NDArray[np.floating], rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Log-odds of each patch of some scans, one scan after the other."""
+    said = [model.decision_function(features_NTD[row].astype(np.float32)) for row in rows.tolist()]
+    return np.stack(said).astype(np.float64)
 
 
 def _read(
-    model: Any,
-    features_NTD: NDArray[np.float32],
-    present_NT: Truths,
-    people_N: NDArray[np.int64],
-    rows: Truths,
+    scores_NT: NDArray[np.float64], present_NT: Truths, known_NT: Truths, people_N: NDArray[Any]
 ) -> Measured:
-    features, present, people = features_NTD[rows], present_NT[rows], people_N[rows]
-    scores = model.decision_function(features.reshape(present.size, -1)).reshape(present.shape)
-    groups = np.unique(people)
+    groups = np.unique(people_N)
     values = []
     for group in groups:
-        own = people == group
-        ones = np.ones((1, present[own].size))
-        cells = count_cells(present[own].ravel(), scores[own].ravel(), ones)
+        own = (people_N == group)[:, None] & known_NT
+        ones = np.ones((1, int(own.sum())))
+        cells = count_cells(present_NT[own], scores_NT[own], ones)
         values.append([area(cells)[0], average_precision(cells)[0]])
     return Measured(np.array(values), groups)
 

@@ -1,11 +1,12 @@
-"""Baselines on patches: principal components, and one random layer, pooled over a volume.
+"""Baselines on patches: principal components, and one random layer, pooled over a volume or not.
 
 Patches are those of a grid without gaps; voxels beyond the last whole patch are left out; those of
 several channels are pooled together. What is fitted is fitted on the volumes of the fit rows, which
-stream through once.
+stream through once. `PatchPca` and `RandomLayer` say one thing of a volume; `PatchVoxels`,
+`NeighbourPca` and `RandomUnits` one of each patch, in the order of an encoder's tokens.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import numpy as np
@@ -35,6 +36,32 @@ def cut_patches(volume: NDArray[Any], patch: tuple[int, int, int]) -> Floats:
     return cut.reshape(-1, z * y * x).astype(np.float64)
 
 
+def cut_neighbourhoods(volume: NDArray[Any], patch: tuple[int, int, int]) -> Floats:
+    """Each patch with those around it, flat, (patches, voxels); beyond the edge it is repeated.
+
+    Every other voxel is left out along an axis on which a patch has several. Along an axis with a
+    single patch there is nothing around it.
+
+    Raises:
+        ValueError: the volume is smaller than a patch, or has not three axes.
+    """
+    one = np.asarray(volume)
+    if one.ndim != 3:
+        raise ValueError(f"a volume must be (Z, Y, X), not {one.shape}")
+    sides = (min(patch[0], one.shape[0]), *patch[1:])
+    grid = [size // side for size, side in zip(one.shape, sides, strict=True)]
+    if not all(grid):
+        raise ValueError(f"a volume {one.shape} is smaller than a patch {patch}")
+    around = [side if parts > 1 else 0 for side, parts in zip(sides, grid, strict=True)]
+    whole = one[tuple(slice(side * parts) for side, parts in zip(sides, grid, strict=True))]
+    padded = np.pad(whole, [(more, more) for more in around], mode="edge")
+    window = tuple(side + 2 * more for side, more in zip(sides, around, strict=True))
+    views = np.lib.stride_tricks.sliding_window_view(padded, window)
+    steps = [*sides, *(2 if side > 1 else 1 for side in sides)]
+    kept = views[tuple(slice(None, None, step) for step in steps)]
+    return kept.reshape(int(np.prod(grid)), -1).astype(np.float64)
+
+
 class PatchPca:
     """Mean and spread over a volume's patches of their principal components: texture, linearly.
 
@@ -54,10 +81,8 @@ class PatchPca:
         Raises:
             ValueError: no volume, or as `cut_patches`.
         """
-        self.mean, covariance = _moments(volumes, self.patch, self.seed)
-        axes = np.linalg.eigh(covariance)[1][:, ::-1][:, : self.components]
-        largest = np.abs(axes).argmax(axis=0)
-        self.axes = axes * np.sign(axes[largest, np.arange(axes.shape[1])])  # a sign that stays
+        self.mean, covariance = _moments(volumes, cut_patches, self.patch, self.seed)
+        self.axes = _axes(covariance, self.components)
         return self
 
     def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
@@ -91,7 +116,7 @@ class RandomLayer:
         Raises:
             ValueError: no volume, or as `cut_patches`.
         """
-        self.mean, covariance = _moments(volumes, self.patch, self.seed)
+        self.mean, covariance = _moments(volumes, cut_patches, self.patch, self.seed)
         spread = np.sqrt(np.diag(covariance))
         scale = np.where(spread > 1e-12, spread, 1.0)
         draw = np.random.default_rng((self.seed, 1))
@@ -112,14 +137,118 @@ class RandomLayer:
         )
 
 
+class PatchVoxels:
+    """The voxels of each patch as they are.
+
+    Args:
+        patch: (Z, Y, X) voxels.
+    """
+
+    def __init__(self, *, patch: tuple[int, int, int]) -> None:
+        self.patch = patch
+
+    def fit(self, volumes: Iterable[NDArray[Any]]) -> Self:
+        """Nothing is learned."""
+        return self
+
+    def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+        """(N, patches, voxels).
+
+        Raises:
+            ValueError: as `cut_patches`.
+        """
+        return np.stack([cut_patches(one, self.patch).astype(np.float32) for one in volumes])
+
+
+class NeighbourPca:
+    """Principal components of each patch with its neighbours: what lies there and around, linearly.
+
+    Args:
+        patch: (Z, Y, X) voxels.
+        components: at most; as many as a neighbourhood has voxels if fewer.
+        seed: of the patches that are fitted on.
+    """
+
+    def __init__(self, *, patch: tuple[int, int, int], components: int, seed: int) -> None:
+        self.patch, self.components, self.seed = patch, components, seed
+        self.mean = self.axes = np.empty(0)
+
+    def fit(self, volumes: Iterable[NDArray[Any]]) -> Self:
+        """Find the components of the neighbourhoods in these volumes.
+
+        Raises:
+            ValueError: no volume, or as `cut_neighbourhoods`.
+        """
+        self.mean, covariance = _moments(volumes, cut_neighbourhoods, self.patch, self.seed)
+        self.axes = _axes(covariance, self.components)
+        return self
+
+    def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+        """(N, patches, components).
+
+        Raises:
+            ValueError: `fit` was not called, or as `cut_neighbourhoods`.
+        """
+        _check_fitted(self.axes)
+        said = [(cut_neighbourhoods(one, self.patch) - self.mean) @ self.axes for one in volumes]
+        return np.stack(said).astype(np.float32)
+
+
+class RandomUnits:
+    """Random ReLU units on the standardised voxels of each patch; `RandomLayer` without a pool.
+
+    Args:
+        patch: (Z, Y, X) voxels.
+        units: of the layer; as many as an encoder says of a patch make it a fair rival.
+        seed: of its weights and of the patches that standardise.
+        around: see the neighbours of a patch too.
+    """
+
+    def __init__(
+        self, *, patch: tuple[int, int, int], units: int, seed: int, around: bool = False
+    ) -> None:
+        self.patch, self.units, self.seed = patch, units, seed
+        self._cut = cut_neighbourhoods if around else cut_patches
+        self.mean = self.weight = self.bias = np.empty(0)
+
+    def fit(self, volumes: Iterable[NDArray[Any]]) -> Self:
+        """Take mean and spread of the voxels of patches from these volumes.
+
+        Raises:
+            ValueError: no volume, or as `cut_patches` and `cut_neighbourhoods`.
+        """
+        self.mean, covariance = _moments(volumes, self._cut, self.patch, self.seed)
+        scale = np.sqrt(np.maximum(np.diag(covariance), 0)) + 1e-6
+        draw = np.random.default_rng(self.seed)
+        weight = draw.normal(size=(len(scale), self.units)) / np.sqrt(len(scale))
+        self.weight, self.bias = weight / scale[:, None], draw.normal(size=self.units)
+        return self
+
+    def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+        """(N, patches, units).
+
+        Raises:
+            ValueError: `fit` was not called, or as `cut_patches` and `cut_neighbourhoods`.
+        """
+        _check_fitted(self.weight)
+        said = [
+            np.maximum((self._cut(one, self.patch) - self.mean) @ self.weight + self.bias, 0)
+            for one in volumes
+        ]
+        return np.stack(said).astype(np.float32)
+
+
 def _moments(
-    volumes: Iterable[NDArray[Any]], patch: tuple[int, int, int], seed: int
+    volumes: Iterable[NDArray[Any]],
+    cut: Callable[[NDArray[Any], tuple[int, int, int]], Floats],
+    patch: tuple[int, int, int],
+    seed: int,
 ) -> tuple[Floats, Floats]:
     """Mean and covariance of drawn patches, summed volume by volume."""
     draw = np.random.default_rng((seed, 0))
     count, total, products = 0, np.zeros(1), np.zeros((1, 1))
     for volume in volumes:
-        patches = cut_patches(volume, patch)
+        patches = cut(volume, patch)
         if len(patches) > PATCHES:
             patches = patches[draw.choice(len(patches), PATCHES, replace=False)]
         count += len(patches)
@@ -129,6 +258,13 @@ def _moments(
         raise ValueError("baseline: there is no volume to fit on")
     mean = total / count
     return mean, products / count - np.outer(mean, mean)
+
+
+def _axes(covariance: Floats, components: int) -> Floats:
+    """The first principal axes as columns, with a sign that stays."""
+    axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :components]
+    largest = np.abs(axes).argmax(axis=0)
+    return np.asarray(axes * np.sign(axes[largest, np.arange(axes.shape[1])]))
 
 
 def _pool(values: Iterable[Floats]) -> NDArray[np.float32]:

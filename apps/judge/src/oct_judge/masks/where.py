@@ -1,0 +1,221 @@
+"""Where is it? From top to bottom: encoder, source, patches, probes, numbers, report."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oct_xla
+from oct_launch import Launch, Stages, mistakes, print_table
+from oct_vjepa.evaluation.patch_probe import LEAST, METRICS
+from oct_vjepa.measures.units import Interval
+from oct_vjepa.scores.cards import as_plain
+from oct_vjepa.scores.measured import compare_measured, measure_card
+
+from oct_judge.beginning import open_asked, open_volumes
+from oct_judge.board.entry import entry_of
+from oct_judge.candidates import PRETRAINED
+from oct_judge.family import Family
+from oct_judge.masks.patches import Patches, mark
+from oct_judge.masks.results import gain_of, in_short, numbers_of, sentence_of
+from oct_judge.masks.study import open_masks
+from oct_judge.masks.where_page import write_where_page
+from oct_judge.masks.witnesses import Said, Sayings, Witnesses, readings_of
+from oct_judge.question import FinetuneConfig
+from oct_judge.results import FORMAT
+from oct_judge.study import check_test_set
+from oct_judge.touches import touch
+
+TASK = "patches"
+HEADLINE = METRICS[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundPatches:
+    """All that was asked, and what was said.
+
+    Attributes:
+        config: of the evaluation.
+        patches: the question.
+        blocks: of the encoder that were read.
+        sayings: of each candidate; the encoder first.
+        few: candidate, share of the participants with masks, sayings.
+        touches: by how many settings these test participants have been scored.
+    """
+
+    config: FinetuneConfig
+    patches: Patches
+    blocks: list[int]
+    sayings: dict[str, Sayings]
+    few: Sequence[tuple[str, float, Sayings]]
+    touches: int
+
+
+def run_patches(config: FinetuneConfig, launch: Launch) -> int:
+    """Run what `config` asks for; returns the exit code."""
+    family, runtime = open_asked(config)
+    with launch.claim_run_folder("it", may_change=("*",)) as folder:
+        return evaluate_patches(config, launch, family, runtime, folder)
+
+
+def evaluate_patches(
+    config: FinetuneConfig,
+    launch: Launch,
+    family: Family,
+    runtime: oct_xla.Runtime,
+    folder: oct_xla.RunFolder,
+) -> int:
+    """Ask everybody of every patch, and write it to a claimed folder; returns the exit code."""
+    with Stages() as stages:
+        source = open_volumes(config, family.config, stages)
+        study = open_masks(config, source)
+        stages.say(study.describe())
+        if not config.allow_seen:
+            check_test_set(config, study, family)
+        patches = mark(config, study, family.config.grid)
+        cast = Witnesses(config=config, patches=patches, family=family, runtime=runtime)
+        with mistakes(ValueError):  # such as a block that the encoder lacks
+            sayings = cast.ask(stages)
+            few = cast.ask_with_few_masks()
+        touches = touch(
+            Path(config.features).parent,
+            study.fingerprint(),
+            config,
+            encoder=family.fingerprint(),
+            volumes=source.volumes.fingerprint,
+        )
+        found = FoundPatches(
+            config=config,
+            patches=patches,
+            blocks=cast.blocks(),
+            sayings=sayings,
+            few=few,
+            touches=touches,
+        )
+        document = describe_patches(found)
+        document["entry"] = entry_of(launch.settings, family.fingerprint())
+        write_patches(folder.path, found, document)
+    extra = {
+        "encoder": family.fingerprint(),
+        "dataset_fingerprint": source.volumes.fingerprint,
+        "made_up_data": source.made_up,
+        "split": study.rule,
+        "remarks": list(source.remarks),
+        "test_touches": touches,
+    }
+    oct_xla.write_provenance(folder.path, runtime, seed=config.seed, extra=extra)
+    table = patch_table(document)
+    report = write_where_page(folder.path, patches, first_said(found), document, table)
+    print_table(*table)
+    print(document["sentence"])
+    print(f"report: {folder.name_of(report)}")
+    return 0
+
+
+def describe_patches(found: FoundPatches) -> dict[str, Any]:
+    """results.json: every number, plain; intervals are a value and the ends of 95 %."""
+    config, patches, study = found.config, found.patches, found.patches.study
+    draws = {"seed": config.seed, "bootstrap": config.bootstrap}
+    readings = {name: readings_of(one) for name, one in found.sayings.items()}
+    gains = compare_measured(readings, patches.metrics, HEADLINE, reference=PRETRAINED, **draws)
+    held = np.any([one.test for one in study.rounds], axis=0)
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "made_up_data": study.source.made_up,
+        "question": {
+            "name": "layers" if study.boundaries else "masks",
+            "kind": TASK,
+            "names": list(study.names),
+            "counted": list(patches.names),
+            "boundaries": list(study.boundaries),
+            "unit": "",
+            "grid": list(patches.grid),
+            "least": LEAST,
+            "tested": int(patches.known[held].sum()),
+            "held": {
+                name: int((present & patches.known)[held].sum())
+                for name, present in zip(patches.names, patches.present, strict=True)
+            },
+            "fingerprint": study.fingerprint(),
+        },
+        "mode": config.mode,
+        "blocks": found.blocks,
+        "headline": HEADLINE,
+        "protocol": asdict(config.protocol) | {"rounds": [one.name for one in study.rounds]},
+        "seeds": config.seeds,
+        "split": study.describe(),
+        "test_touches": found.touches,
+        "candidates": [
+            {
+                "name": name,
+                "card": {"metrics": measure_card(readings[name], patches.metrics, **draws)},
+                "gain": gain_of(gains.get(name)),
+                "chosen": [{"strength": one.chosen} for rounds in sayings for one in rounds],
+            }
+            for name, sayings in found.sayings.items()
+        ],
+        "efficiency": [
+            {
+                "candidate": name,
+                "fraction": fraction,
+                "headline": measure_card(readings_of(one), patches.metrics, **draws)[HEADLINE],
+            }
+            for name, fraction, one in found.few
+        ],
+    }
+    document = as_plain(document)
+    document["sentence"] = sentence_of(document)
+    return document
+
+
+def patch_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows for a terminal and a page: each candidate with what the encoder gains."""
+    names = document["question"]["counted"]
+    several = ["AUROC", "average precision"] if len(names) > 1 else []
+    headings = [
+        *several,
+        *(f"{one}, {name}" for name in names for one in ("AUROC", "average precision")),
+    ]
+    columns = [HEADLINE, "average_precision"] if several else []
+    columns += [f"{one}_{name}" for name in names for one in ("auroc", "average_precision")]
+    rows = []
+    for one in document["candidates"]:
+        metrics = one["card"]["metrics"]
+        gain, p = "", ""
+        if one["gain"]:
+            gain = Interval(*numbers_of(one["gain"]["difference"])).text("+")
+            p = f"{one['gain']['p_holm']:.3f}" if one["gain"]["p_holm"] is not None else ""
+        rows.append([one["name"], *(in_short(metrics[k], um=False) for k in columns), gain, p])
+    return ["candidate", *headings, "encoder over it, AUROC", "p (Holm)"], rows
+
+
+def first_said(found: FoundPatches) -> dict[int, tuple[Said, int]]:
+    """Row to what the encoder said of it, and its number there: of several rounds the first."""
+    said: dict[int, tuple[Said, int]] = {}
+    for one in found.sayings[PRETRAINED][0]:
+        for number, row in enumerate(one.rows.tolist()):
+            said.setdefault(row, (one, number))
+    return said
+
+
+def write_patches(run_dir: Path, found: FoundPatches, document: Mapping[str, Any]) -> None:
+    """Write results.json, and patches/KEY.npz of each tested scan as the encoder sees it.
+
+    A file holds `scores` (classes, Z, Y, X) float32 of the grid, log-odds that a patch holds a
+    class, `present` of the same shape, `known` (Z, Y, X), and `names` of the classes.
+    """
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    (run_dir / "results.json").write_text(text + "\n", encoding="utf-8")
+    folder, patches = run_dir / "patches", found.patches
+    folder.mkdir(exist_ok=True)
+    keys, shape = patches.study.volumes.ids, (len(patches.names), *patches.grid)
+    for row, (said, number) in first_said(found).items():
+        np.savez_compressed(
+            folder / f"{keys[row]}.npz",
+            scores=said.scores[:, number].reshape(shape).astype(np.float32),
+            present=patches.present[:, row].reshape(shape),
+            known=patches.known[row].reshape(patches.grid),
+            names=np.array(patches.names),
+        )

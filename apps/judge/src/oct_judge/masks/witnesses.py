@@ -1,0 +1,260 @@
+"""Who says which patches hold a class: tokens of encoders, and what nobody learned."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import oct_vjepa
+import oct_xla
+from numpy.typing import NDArray
+from oct_launch import Mistake, Stages
+from oct_vjepa.evaluation.patch_probe import (
+    ask_patches,
+    blocks_between,
+    place_of_patches,
+    read_tokens,
+)
+from oct_vjepa.measures.shares import known_mean
+from oct_vjepa.probes.patchwork import NeighbourPca, PatchVoxels, RandomUnits
+from oct_vjepa.probes.protocol import Round, few_labels
+from oct_vjepa.scores.measured import Measured
+
+from oct_judge.asking import seeds_of
+from oct_judge.candidates import OWN, PRETRAINED, RANDOM, iter_volumes, random_encoder
+from oct_judge.family import Family
+from oct_judge.masks.patches import Patches
+from oct_judge.question import FinetuneConfig
+
+ROW, VOXELS = "row of the patch", "voxels of the patch"
+NEIGHBOURS, UNITS = "PCA of patch and neighbours", "random layer"
+UNITS_AROUND = "random layer of patch and neighbours"
+COMPONENTS = 96
+ATTEMPTS = 100  # draws of few participants until every class is there
+
+Tokens = NDArray[np.floating]
+
+
+class Said(NamedTuple):
+    """What one candidate came to in one round with one seed.
+
+    Attributes:
+        reading: `Patches.metrics` of each test participant.
+        rows: scans that were tested.
+        scores: log-odds that a patch holds a class; (classes, rows, patches).
+        chosen: strength of the regression for each class.
+    """
+
+    reading: Measured
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    chosen: dict[str, float]
+
+
+Sayings = list[list[Said]]
+"""Of one candidate: a list over seeds of lists over rounds."""
+
+
+class Source(NamedTuple):
+    """Features of every patch, (scans, patches, features), not computed yet.
+
+    Attributes:
+        key: equal where they are; begins with whose they are.
+        make: computes them.
+    """
+
+    key: tuple[Any, ...]
+    make: Callable[[], Tokens]
+
+
+Speak = Callable[[Round, int], Source]
+"""Features in a round with a seed."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Witnesses:
+    """Makes the candidates; the tokens of an encoder are computed once.
+
+    Attributes:
+        config: of the evaluation.
+        patches: the question.
+        family: who is asked.
+        runtime: where to compute.
+    """
+
+    config: FinetuneConfig
+    patches: Patches
+    family: Family
+    runtime: oct_xla.Runtime
+    _kept: dict[tuple[Any, ...], Tokens] = field(default_factory=dict)
+    _said: dict[tuple[Any, ...], Said] = field(default_factory=dict)
+
+    def everyone(self) -> dict[str, Speak]:
+        """Name to features; the encoder first."""
+        found: dict[str, Speak] = {PRETRAINED: self._own}
+        if self.config.compare.random_init:
+            found[RANDOM] = self._random
+        if self.config.segment.trivial:
+            found |= {ROW: self._nothing, VOXELS: self._voxels}
+            found |= {NEIGHBOURS: self._neighbours}
+            found |= {name: self._units(name) for name in (UNITS, UNITS_AROUND)}
+        return found
+
+    def ask(self, stages: Stages) -> dict[str, Sayings]:
+        """Every candidate in every round with every seed.
+
+        Raises:
+            ValueError: blocks that the encoder lacks.
+        """
+        everyone, found = self.everyone(), {}
+        for number, (name, speak) in enumerate(everyone.items()):
+            stages("asking", number, len(everyone))
+            found[name] = [
+                [self._ask(speak, one, seed) for one in self.patches.study.rounds]
+                for seed in seeds_of(self.config)
+            ]
+        stages("asking", len(everyone), len(everyone))
+        return found
+
+    def ask_with_few_masks(self) -> list[tuple[str, float, Sayings]]:
+        """Candidate, share of the participants with masks, sayings; a seed for each subset.
+
+        All candidates see the same subsets.
+        """
+        found, config = list[tuple[str, float, Sayings]](), self.config
+        for name, speak in self.everyone().items():
+            for fraction in config.compare.fractions:
+                sayings = [
+                    [
+                        self._ask(speak, self._few(one, fraction, turn), config.seed)
+                        for one in self.patches.study.rounds
+                    ]
+                    for turn in range(config.compare.turns if fraction < 1 else 1)
+                ]
+                found.append((name, fraction, sayings))
+        return sorted(found, key=lambda one: one[1])
+
+    def _few(self, one: Round, fraction: float, turn: int) -> Round:
+        """The round with a share of the participants to fit, among whom every class is.
+
+        Raises:
+            Mistake: such a share was not found.
+        """
+        study, lost = self.patches.study, ""
+        for attempt in range(ATTEMPTS):
+            few = few_labels(
+                *(one, study.amounts, study.people, fraction),
+                seed=self.config.seed,
+                turn=turn + attempt * self.config.compare.turns,
+            )
+            if not (lost := self.patches.lacks(few.fit)):
+                return few
+        raise Mistake(f"compare.fractions ({fraction:g}): too few participants have {lost}")
+
+    def _ask(self, speak: Speak, one: Round, seed: int) -> Said:
+        """What a candidate says; the same features in the same round say the same."""
+        source = speak(one, seed)
+        key = (source.key, one.name, one.fit.tobytes())
+        if key not in self._said:
+            self._said[key] = self._probe(self._features(source), one)
+        return self._said[key]
+
+    def _features(self, source: Source) -> Tokens:
+        """Those of the encoders that are asked stay; of all others the last do."""
+        if source.key not in self._kept:
+            self._kept = {key: kept for key, kept in self._kept.items() if key[0] == OWN}
+            self._kept[source.key] = source.make()
+        return self._kept[source.key]
+
+    def _probe(self, features: Tokens, one: Round) -> Said:
+        patches, study = self.patches, self.patches.study
+        places = place_of_patches(patches.grid)
+        beside = np.broadcast_to(places, (len(features), *places.shape))
+        placed = np.concatenate([features, beside.astype(features.dtype)], axis=2)
+        asked = [
+            ask_patches(
+                placed,
+                present,
+                study.people,
+                one,
+                known_NT=patches.known,
+                most=self.config.segment.patches,
+                seed=self.config.seed,
+            )
+            for present in patches.present
+        ]
+        each = np.stack(
+            [found.reading.values_NM for found in asked], axis=1
+        )  # (people, classes, 2)
+        values = np.concatenate([known_mean(each, 1), each.reshape(len(each), -1)], axis=1)
+        return Said(
+            reading=Measured(values, asked[0].reading.groups_N),
+            rows=np.flatnonzero(one.test),
+            scores=np.stack([found.scores_NT for found in asked]),
+            chosen={n: found.strength for n, found in zip(patches.names, asked, strict=True)},
+        )
+
+    def blocks(self) -> list[int]:
+        """Blocks of the encoder that are read."""
+        depth = self.family.config.depth
+        return sorted(self.config.segment.blocks) or blocks_between(depth)
+
+    def _own(self, one: Round, seed: int) -> Source:
+        encoder = self.family.of(one.name, seed)
+        return Source((OWN, id(encoder)), lambda: self._tokens(encoder))
+
+    def _random(self, one: Round, seed: int) -> Source:
+        config = self.family.of(one.name, seed).config
+        return Source(
+            (RANDOM, seed, config.input_mean, config.input_std),
+            lambda: self._tokens(random_encoder(config, seed)),
+        )
+
+    def _nothing(self, one: Round, seed: int) -> Source:
+        """No feature but the place, which stands beside everybody."""
+        shape = (*self.patches.known.shape, 0)
+        return Source((ROW,), lambda: np.zeros(shape, np.float32))
+
+    def _voxels(self, one: Round, seed: int) -> Source:
+        maker = PatchVoxels(patch=self.family.config.patch_size)
+        return Source((VOXELS,), lambda: self._fitted(maker, one))
+
+    def _neighbours(self, one: Round, seed: int) -> Source:
+        patch = self.family.config.patch_size
+        maker = NeighbourPca(patch=patch, components=COMPONENTS, seed=self.config.seed)
+        return Source((NEIGHBOURS, one.name), lambda: self._fitted(maker, one))
+
+    def _units(self, name: str) -> Speak:
+        config = self.family.config
+        units = config.width * len(self.blocks())
+
+        def speak(one: Round, seed: int) -> Source:
+            around = name == UNITS_AROUND
+            maker = RandomUnits(patch=config.patch_size, units=units, seed=seed, around=around)
+            return Source((name, one.name, seed), lambda: self._fitted(maker, one))
+
+        return speak
+
+    def _fitted(self, maker: PatchVoxels | NeighbourPca | RandomUnits, one: Round) -> Tokens:
+        """Fitted on the whole fit part, also where few have masks: labels are not looked at."""
+        volumes = self.patches.study.volumes
+        learnt = next(whole for whole in self.patches.study.rounds if whole.name == one.name)
+        maker.fit(volumes[row] for row in np.flatnonzero(learnt.fit).tolist())
+        return maker.transform(iter_volumes(volumes))
+
+    def _tokens(self, encoder: oct_vjepa.Encoder) -> Tokens:
+        volumes = self.patches.study.volumes
+        encoder.to(self.runtime.device)
+        with self.runtime.autocast():
+            return read_tokens(
+                encoder,
+                iter_volumes(volumes),
+                blocks=self.blocks(),
+                batch_size=self.config.batch_size,
+                spacing_N3=volumes.spacings,
+            )
+
+
+def readings_of(sayings: Sequence[Sequence[Said]]) -> list[list[Measured]]:
+    """Of one candidate, by seed and round."""
+    return [[one.reading for one in rounds] for rounds in sayings]

@@ -1,0 +1,192 @@
+"""`mode=patches` from the command line to the last file: where it is, from frozen tokens."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from oct_judge.masks.patches import Patches, check_rounds
+from oct_launch import Mistake
+from oct_vjepa import Encoder, EncoderConfig
+from oct_vjepa.probes.protocol import Round
+
+NETWORK = {
+    "input_shape": (8, 64, 64),
+    "patch_size": (2, 8, 16),
+    "width": 24,
+    "depth": 4,
+    "heads": 2,
+}
+GRID = [4, 8, 4]
+PHANTOM = (
+    "mode=patches", "data.name=where", "data.phantom.participants=16", "data.phantom.eyes=[R]",
+    "data.phantom.annotations=true", "data.phantom.lesion_prevalence=0.9",
+    "data.phantom.split_fractions=[0.5,0.0,0.5]", "data.phantom.jobs=1", "data.jobs=1",
+    "bootstrap=100",
+)  # fmt: skip
+EVERYBODY = [
+    *("pretrained", "random init", "row of the patch", "voxels of the patch"),
+    *("PCA of patch and neighbours", "random layer", "random layer of patch and neighbours"),
+]
+
+
+@pytest.fixture(scope="module")
+def encoder(place):
+    torch.manual_seed(0)
+    config = EncoderConfig(**NETWORK, input_mean=60.0, input_std=50.0)
+    Encoder(config).save_pretrained(place / "where-encoder")
+    return place / "where-encoder"
+
+
+@pytest.fixture(scope="module")
+def words(place, encoder):
+    """The words of a command line that ends in a folder of this name."""
+
+    def of(name, *more):
+        return (
+            "finetune", f"encoder={encoder}", f"data.root={place / 'where-data'}", *PHANTOM,
+            f"data.cache={place / 'where-cache'}", f"features={place / name}-features/kept",
+            f"run_dir={place / name}", *more,
+        )  # fmt: skip
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def found(run_app, words, place):
+    more = ("data.annotations=[mask]", "compare.fractions=[0.6]", "compare.turns=2", "seeds=2")
+    outcome = run_app(*words("where", *more))
+    assert outcome.code == 0, outcome.errors[-2000:]
+    return place / "where", json.loads((place / "where" / "results.json").read_text()), outcome
+
+
+@pytest.mark.slow
+def test_everybody_says_where_the_fluid_is(found):
+    _, document, outcome = found
+    assert [row["name"] for row in document["candidates"]] == EVERYBODY
+    assert document["mode"] == "patches"
+    assert document["headline"] == "auroc"
+    assert document["blocks"] == [0, 1, 3]
+    assert document["question"]["counted"] == ["IRF"]
+    assert 0 < document["question"]["held"]["IRF"] < document["question"]["tested"]
+    for row in document["candidates"]:
+        metrics = row["card"]["metrics"]
+        assert set(metrics) == {"auroc", "average_precision", "auroc_IRF", "average_precision_IRF"}
+        for value, low, high in metrics.values():
+            assert 0 <= low <= value <= high <= 1
+    assert document["sentence"] in outcome.out
+    assert "AUROC, patch by patch" in document["sentence"]
+
+
+@pytest.mark.slow
+def test_who_sees_grey_levels_is_more_precise_than_the_place_alone(found):
+    """Of eight participants to fit on a PCA already is; an untrained encoder need not be."""
+    rows = {row["name"]: row["card"]["metrics"] for row in found[1]["candidates"]}
+    precise = {name: one["average_precision_IRF"][0] for name, one in rows.items()}
+    assert precise["PCA of patch and neighbours"] > precise["row of the patch"] + 0.1
+    question = found[1]["question"]
+    by_luck = question["held"]["IRF"] / question["tested"]
+    assert min(precise.values()) > 1.5 * by_luck
+
+
+@pytest.mark.slow
+def test_a_gain_is_the_encoder_less_the_other(found):
+    own, *others = found[1]["candidates"]
+    assert own["gain"] is None
+    for row in others:
+        value, low, high = row["gain"]["difference"]
+        assert low <= value <= high
+        there = [one["card"]["metrics"]["auroc"][0] for one in (own, row)]
+        assert value == pytest.approx(there[0] - there[1], abs=1e-9)
+
+
+@pytest.mark.slow
+def test_few_masks_are_asked_of_everybody_and_a_look_is_counted(found):
+    folder, document, _ = found
+    assert [row["candidate"] for row in document["efficiency"]] == EVERYBODY
+    assert {row["fraction"] for row in document["efficiency"]} == {0.6}
+    told = json.loads((folder / "provenance.json").read_text())
+    assert document["test_touches"] == told["test_touches"] == 1
+
+
+@pytest.mark.slow
+def test_each_tested_scan_is_kept_and_three_are_shown(found):
+    folder, document, _ = found
+    kept = sorted((folder / "patches").glob("*.npz"))
+    assert len(kept) == 8, "of the test participants, an eye each"
+    held = 0
+    for file in kept:
+        with np.load(file) as one:
+            assert one["scores"].shape == one["present"].shape == (1, *GRID)
+            assert one["names"].tolist() == ["IRF"]
+            held += int((one["present"][0] & one["known"]).sum())
+    assert held == document["question"]["held"]["IRF"]
+    assert (folder / "report.html").read_text().count("<img") == 4
+
+
+@pytest.mark.slow
+def test_a_leaderboard_does_not_take_it(found):
+    from oct_vjepa.boards.runs import BoardError, read_run
+
+    with pytest.raises(BoardError, match=r"predictions\.parquet"):
+        read_run(found[0])
+
+
+@pytest.mark.slow
+def test_layers_are_found_too(call_app, words, place):
+    words = words(
+        "where-layers", "data.annotations=[layers]", "segment.boundaries=[ILM,RPE,BM]",
+        "segment.blocks=[3]", f"data.cache={place / 'where-layers-cache'}", "segment.patches=400",
+        "segment.classes=[ILM to RPE]",
+    )  # fmt: skip
+    outcome = call_app(*words)
+    assert outcome.code == 0, outcome.errors[-2000:]
+    document = json.loads((place / "where-layers" / "results.json").read_text())
+    assert document["question"]["counted"] == ["ILM to RPE"]
+    assert document["blocks"] == [3]
+    assert document["candidates"][0]["card"]["metrics"]["auroc"][0] > 0.8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["data.annotations=[]"], "mode=patches learns one thing: data.annotations=[mask]"),
+        (["data.phantom.annotations=false", "data.phantom.participants=6"], "has a mask"),
+        (["segment.classes=[drusen]"], "segment.classes (drusen) must be among IRF"),
+        (["segment.blocks=[9]"], "layers ([9]) must be ascending numbers from 0 to 3"),
+        (["segment.blocks=[1,1]"], "segment.blocks ([1, 1]) must be different blocks"),
+        (["segment.patches=3"], "segment.patches (3) must be at least 100"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(call_app, words, found, place, given, said):
+    more = [f"data.cache={place / 'unmarked-cache'}", f"data.root={place / 'unmarked'}"]
+    unmarked = more if "data.phantom.annotations=false" in given else []
+    outcome = call_app(*words("where-wrong", "data.annotations=[mask]", *given, *unmarked))
+    assert outcome.code == 2, outcome.errors[-2000:]
+    assert said in outcome.errors
+    assert "Traceback" not in outcome.errors
+
+
+@pytest.mark.parametrize(
+    ("present", "part"), [([0, 1, 1, 1], "to fit"), ([1, 1, 0, 0], "tested"), ([1, 1, 0, 1], "")]
+)
+def test_a_class_that_no_patch_of_a_round_holds_is_named(present, part):
+    held = np.zeros((2, 4, 6), bool)
+    held[0, :, 0] = True
+    held[1, :, 5] = present
+    patches = Patches(
+        study=None,
+        grid=(1, 2, 3),
+        classes=[1, 2],
+        names=["IRF", "SRF"],
+        present=held,
+        known=np.ones((4, 6), bool),
+    )
+    rows = np.eye(4, dtype=bool)
+    rounds = [Round("fold 1", rows[0], rows[1], rows[2] | rows[3])]
+    if not part:
+        check_rounds(patches, rounds)
+        return
+    with pytest.raises(Mistake, match=f"SRF: of the scans {part} in round 'fold 1' no patch"):
+        check_rounds(patches, rounds)
