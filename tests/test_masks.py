@@ -12,6 +12,7 @@ from oct_io.cache.volumes import open_cache
 from oct_io.catalog.manifest import list_scans
 from oct_io.records.annotations import read_mask
 from oct_io.scan.file import ScanFile
+from oct_judge.board.finish import encoder_of_run
 from oct_vjepa import Encoder, EncoderConfig
 
 NETWORK = {
@@ -114,6 +115,7 @@ def test_masks_are_drawn_scored_kept_and_shown(segment, place):
     names = [row["name"] for row in document["candidates"]]
     assert names == ["pretrained", "random init", *TRIVIAL]
     assert document["question"]["names"] == ["background", "IRF"]
+    assert encoder_of_run(folder) == document["entry"]["fingerprint"] != ""  # a sweep reads it
     own, *others = document["candidates"]
     assert own["gain"] is None
     for row in others:

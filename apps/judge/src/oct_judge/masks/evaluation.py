@@ -11,6 +11,7 @@ from oct_launch import (
 
 from oct_judge.asking import Stopped
 from oct_judge.beginning import in_run_folder, open_tested
+from oct_judge.board.entry import entry_of
 from oct_judge.family import Family
 from oct_judge.masks.candidates import Draughtsmen
 from oct_judge.masks.dicom import write_dicom_masks
@@ -52,6 +53,7 @@ def evaluate_masks(
         touches = touch_tested(config, study, family)
         found = FoundMasks(config=config, study=study, drawings=drawings, few=few, touches=touches)
         document = describe_masks(found, stages)
+        document["entry"] = entry_of(launch.settings, family.fingerprint())
         files = write_masks(folder.path, found, document)
         if config.segment.dicom:
             write_dicom_masks(study, config.data, files, stages)

@@ -14,7 +14,7 @@ from oct_vjepa.measures.units import Interval
 from oct_vjepa.scores.cards import as_plain
 from oct_vjepa.scores.measured import compare_measured, measure_card
 
-from oct_judge.beginning import open_asked, open_volumes
+from oct_judge.beginning import in_run_folder, open_tested
 from oct_judge.board.entry import entry_of
 from oct_judge.candidates import PRETRAINED
 from oct_judge.family import Family
@@ -25,8 +25,7 @@ from oct_judge.masks.where_page import write_where_page
 from oct_judge.masks.witnesses import Said, Sayings, Witnesses, readings_of
 from oct_judge.question import FinetuneConfig
 from oct_judge.results import FORMAT
-from oct_judge.study import check_test_set
-from oct_judge.touches import touch
+from oct_judge.touches import touch_tested
 
 TASK = "patches"
 HEADLINE = METRICS[0]
@@ -55,9 +54,7 @@ class FoundPatches:
 
 def run_patches(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
-    family, runtime = open_asked(config)
-    with launch.claim_run_folder("it", may_change=("*",)) as folder:
-        return evaluate_patches(config, launch, family, runtime, folder)
+    return in_run_folder(config, launch, evaluate_patches)
 
 
 def evaluate_patches(
@@ -69,23 +66,13 @@ def evaluate_patches(
 ) -> int:
     """Ask everybody of every patch, and write it to a claimed folder; returns the exit code."""
     with Stages() as stages:
-        source = open_volumes(config, family.config, stages)
-        study = open_masks(config, source)
-        stages.say(study.describe())
-        if not config.allow_seen:
-            check_test_set(config, study, family)
+        study = open_tested(config, family, open_masks, stages)
         patches = mark(config, study, family.config.grid)
         cast = Witnesses(config=config, patches=patches, family=family, runtime=runtime)
         with mistakes(ValueError):  # such as a block that the encoder lacks
             sayings = cast.ask(stages)
             few = cast.ask_with_few_masks()
-        touches = touch(
-            Path(config.features).parent,
-            study.fingerprint(),
-            config,
-            encoder=family.fingerprint(),
-            volumes=source.volumes.fingerprint,
-        )
+        touches = touch_tested(config, study, family)
         found = FoundPatches(
             config=config,
             patches=patches,
@@ -97,6 +84,7 @@ def evaluate_patches(
         document = describe_patches(found)
         document["entry"] = entry_of(launch.settings, family.fingerprint())
         write_patches(folder.path, found, document)
+    source = study.source
     extra = {
         "encoder": family.fingerprint(),
         "dataset_fingerprint": source.volumes.fingerprint,
