@@ -23,7 +23,10 @@ table with a row a patient, `participant_id` and `dme` (1 if any row of OCT.csv 
     uv run python benchmarks/real_bscans.py --into real_bscans_flattened \
       runs/dme-linear runs/dme-knn ...
 
-So were results/real_bscans_flattened.json made. results/real_bscans.json is older, of scans as they
+So was results/real_bscans_longer.json made (its tenth of the labels by seed 0), and with
+loop.steps=900 results/real_bscans_flattened.json. results/real_macular_hole.json asks the encoder
+of fold-1 with protocol.name=kfold about singla-nitin/macular_hole, `large` being mh_size above 400,
+and one of 900 steps. results/real_bscans.json is older, of scans as they
 are: data.flatten=false data.window=96x256 for both apps, encoder.input_shape=[1,96,256] for the
 first, readout.pools=[mean,mean_std,max] for the second, and 6 epochs.
 

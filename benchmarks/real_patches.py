@@ -4,7 +4,8 @@ r"""Where is the fluid? Asked of tokens of frozen encoders that have seen other 
       pretrained=runs/dme-fold-0-seed0/encoder,runs/dme-fold-0-seed1/encoder,... --write
 
 The encoders are those of benchmarks/real_bscans.py: six, of three thirds left out and two seeds,
-pretrained without labels on B-scans of several devices, flattened, 64 x 256. DUKE is the folder
+pretrained without labels on B-scans of several devices, flattened, 64 x 256, for 2,700 steps, or
+900. DUKE is the folder
 `data` of benchmarks/real_segmentation.py's duke_dme: 110 Spectralis B-scans of 10 patients whom no
 encoder has seen, fluid marked in 78. NAME=ENCODER[,ENCODER] adds another candidate, read alike.
 
