@@ -11,7 +11,7 @@ import pytest
 ROUNDS = """
 import ctypes, json, resource, sys
 import torch
-from oct_xla.malloc import MMAP_THRESHOLD, keep_freed_memory
+from oct_xla.malloc import MMAP_THRESHOLD, give_freed_memory_back, keep_freed_memory
 
 ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, 2**17)  # as every process begins
 
@@ -21,7 +21,14 @@ def faults():
     del taken
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-asked = {"own": keep_freed_memory, "runtime": lambda: __import__("oct_xla").pick_runtime("cpu")}
+def both():
+    keep_freed_memory()
+    give_freed_memory_back()
+
+def runtime():
+    __import__("oct_xla").pick_runtime("cpu")
+
+asked = {"own": keep_freed_memory, "both": both, "runtime": runtime}
 before = [faults() for _ in range(4)]
 answer = asked[sys.argv[1]]() if sys.argv[1] in asked else None
 after = [faults() for _ in range(4)]
@@ -53,6 +60,13 @@ def test_the_cpu_runtime_asks_for_it() -> None:
     before, after, _ = _faults("runtime")
     assert before > PAGES / 2
     assert after < PAGES / 100
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone gives memory back so")
+def test_where_memory_is_short_it_is_given_back_again() -> None:
+    before, after, _ = _faults("both")
+    assert before > PAGES / 2
+    assert after > PAGES / 2
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone gives memory back so")

@@ -84,7 +84,7 @@ def assert_close(folder, whole):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["DATA", pytest.param("AS", marks=pytest.mark.drill)])
 def test_each_limit_of_memory_leads_to_the_micro_batch_that_fits_it(tmp_path, kind):
-    assert limited(tmp_path, kind, 150, 75, 10) == [[0], [0], [0], [2]]
+    assert limited(tmp_path, kind, 150, 54, 10) == [[0], [0], [0], [2]]
     stages = [
         f"out of memory with {size} samples at a time; going on with loop.accumulate"
         f" {8 // size} -> {16 // size}, the batch stays"
@@ -97,16 +97,16 @@ def test_each_limit_of_memory_leads_to_the_micro_batch_that_fits_it(tmp_path, ki
 
     assert said(tmp_path, "whole") == []
     assert told(150) == stages[: len(told(150))]
-    assert told(75) == stages
+    assert told(54) == stages
     assert told(10)[:-1] == stages
     assert said(tmp_path, 10)[-1] == (
         "error: step 1: out of memory with one sample at a time; take a smaller model or volume,"
         " let it compute blocks again in the backward pass, or cut it with parallel=fsdp"
     )
-    for room_mb in (150, 75):
+    for room_mb in (150, 54):
         assert said(tmp_path, room_mb)
         assert_close(tmp_path / str(room_mb), tmp_path / "whole")
-    assert Checkpoints(tmp_path / "75/checkpoints").load(3).state["at_once"] == 1
+    assert Checkpoints(tmp_path / "54/checkpoints").load(3).state["at_once"] == 1
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Of mallopt(3), by their numbers in malloc.h."""
 
 _NEVER, _LARGEST = -1, 32 * 2**20  # the most that glibc takes for MMAP_THRESHOLD on 64 bits
+_FIRST = 128 * 2**10  # both thresholds as a process begins
 _CHOICES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_")
 
 
@@ -28,3 +29,18 @@ def keep_freed_memory() -> bool:
     if mallopt is None:  # macOS, musl
         return False
     return bool(mallopt(MMAP_THRESHOLD, _LARGEST) and mallopt(TRIM_THRESHOLD, _NEVER))
+
+
+def give_freed_memory_back() -> None:
+    """Undo `keep_freed_memory`, and give what is free to the kernel, where memory is short.
+
+    What larger micro-batches have left in pieces fits no tensor; mapped one by one, each that is
+    freed is whole again.
+    """
+    if any(name in os.environ for name in _CHOICES) or os.name != "posix":
+        return
+    process = ctypes.CDLL(None)
+    if hasattr(process, "mallopt") and hasattr(process, "malloc_trim"):
+        process.mallopt(MMAP_THRESHOLD, _FIRST)
+        process.mallopt(TRIM_THRESHOLD, _FIRST)
+        process.malloc_trim(0)

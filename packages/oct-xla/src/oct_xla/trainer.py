@@ -10,6 +10,7 @@ from oct_xla.errors import NonFiniteError, OutOfMemoryError
 from oct_xla.feed import Feed
 from oct_xla.journal import say
 from oct_xla.learner import Learner, TooLarge
+from oct_xla.malloc import give_freed_memory_back
 from oct_xla.memory import cut_batch, halved, write_note
 from oct_xla.metrics import Metrics
 from oct_xla.preemption import StopRequest
@@ -61,6 +62,8 @@ class Trainer:
         config, run, clock = self.config, self.run, self.metrics.clock
         learner, batch_size = self.learner, self.feed.config.batch_size
         learner.accumulate = self._parts(run.at_once)
+        if run.at_once:
+            give_freed_memory_back()
         self.checkpointer.stopping = lambda: stop.requested
         batches = self._batches() if run.step < config.steps else iter(())
         learner.objective.train()
@@ -213,6 +216,7 @@ class Trainer:
                 again=False,
             ) from large
         self.run.at_once = halved(size)
+        give_freed_memory_back()
         now = self._parts(self.run.at_once)
         found = f"step {step}: out of memory with {size} samples at a time"
         change = f"loop.accumulate {before} -> {now}, the batch stays"
