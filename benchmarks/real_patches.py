@@ -44,8 +44,8 @@ from oct_vjepa.probes.patchwork import NeighbourPca, PatchVoxels, RandomUnits
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.scores.measured import Measured, compare_measured, measure_card
 from PIL import Image
-from real_segmentation import leave_pairs_out, rounded
-from writing import as_cell, write_results
+from real_segmentation import leave_pairs_out
+from writing import as_cell, rounded, write_results
 
 IMAGES, PER_PATIENT = 110, 11
 PATCH, GRID = (1, 8, 16), (1, 8, 16)
@@ -103,14 +103,14 @@ def candidates(
     named: Mapping[str, Sequence[Path]], grey: NDArray[np.uint8]
 ) -> dict[str, list[Tokens]]:
     """Features of each candidate, one array a seed; the first is the reference."""
-    found = {
-        name: [say(Encoder.from_pretrained(path), grey) for path in paths]
-        for name, paths in named.items()
+    encoders = {
+        name: [Encoder.from_pretrained(path) for path in paths] for name, paths in named.items()
     }
-    paths, random = next(iter(named.values())), []
-    for seed, path in enumerate(paths):
+    found = {name: [say(one, grey) for one in seeds] for name, seeds in encoders.items()}
+    random = []
+    for seed, one in enumerate(next(iter(encoders.values()))):
         torch.manual_seed(seed)
-        random.append(say(Encoder(Encoder.from_pretrained(path).config), grey))
+        random.append(say(Encoder(one.config), grey))
     return found | {RANDOM: random} | {name: [one] for name, one in unlearned(grey).items()}
 
 

@@ -48,7 +48,7 @@ from oct_vjepa.probes.voxels import KINDS, VoxelRule
 from oct_vjepa.scores.measured import Measured, by_participant, compare_measured, measure_card
 from oct_xla import pick_runtime
 from PIL import Image
-from writing import write_results
+from writing import rounded, write_results
 
 BATCH = 4
 OURS, RANDOM, UNET = "pretrained", "random init", "U-Net from scratch"
@@ -315,11 +315,6 @@ def ask(
             }
         )
     return rows
-
-
-def rounded(values: Sequence[float]) -> list[float | None]:
-    """Three decimals of each; what is not defined is null."""
-    return [round(one, 3) if math.isfinite(one) else None for one in map(float, values)]
 
 
 def as_cells(row: dict[str, Any]) -> list[str]:

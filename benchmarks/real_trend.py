@@ -37,7 +37,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from writing import write_results
+from writing import rounded, write_results
 
 QUESTIONS = ("dme", "dr")
 
@@ -56,11 +56,6 @@ def read(folder: Path) -> dict[str, Any]:
             "over_random_init": rounded(few["random init"]["gain"]["difference"]),
         },
     }
-
-
-def rounded(values: list[float]) -> list[float]:
-    """Three decimals of each."""
-    return [round(one, 3) for one in values]
 
 
 def main() -> None:

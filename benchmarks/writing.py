@@ -1,6 +1,7 @@
 """Writing down what a benchmark measured, with the versions that it was measured with."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -25,3 +26,8 @@ def as_cell(value: Any) -> str:
     if value is None:
         return "-"
     return " ".join(f"{one:.3f}" for one in value) if isinstance(value, list) else str(value)
+
+
+def rounded(values: Sequence[float]) -> list[float | None]:
+    """Three decimals of each; what is not defined is null."""
+    return [round(one, 3) if math.isfinite(one) else None for one in map(float, values)]

@@ -16,7 +16,7 @@ from oct_judge.family import Family
 from oct_judge.masks.candidates import Draughtsmen
 from oct_judge.masks.dicom import write_dicom_masks
 from oct_judge.masks.page import write_mask_page
-from oct_judge.masks.results import FoundMasks, describe_masks, mask_table, write_masks
+from oct_judge.masks.results import FoundMasks, describe_masks, mask_table, note_origin, write_masks
 from oct_judge.masks.study import open_masks
 from oct_judge.question import FinetuneConfig
 from oct_judge.segmenting import check_recipe
@@ -57,16 +57,7 @@ def evaluate_masks(
         files = write_masks(folder.path, found, document)
         if config.segment.dicom:
             write_dicom_masks(study, config.data, files, stages)
-    source = study.source
-    extra = {
-        "encoder": family.fingerprint(),
-        "dataset_fingerprint": source.volumes.fingerprint,
-        "made_up_data": source.made_up,
-        "split": study.rule,
-        "remarks": list(source.remarks),
-        "test_touches": touches,
-    }
-    oct_xla.write_provenance(folder.path, runtime, seed=config.seed, extra=extra)
+    note_origin(folder.path, config, study, family, runtime, touches)
     report = write_mask_page(folder.path, found, document)
     print_table(*mask_table(document))
     print(document["sentence"])

@@ -18,7 +18,7 @@ from oct_report import (
 
 from oct_judge.candidates import PRETRAINED
 from oct_judge.masks.candidates import Drawn
-from oct_judge.masks.measuring import HEADLINE, Ruler, cases_of
+from oct_judge.masks.measuring import Ruler, cases_of
 from oct_judge.masks.results import FoundMasks, boundary_table, mask_table, numbers_of, sector_table
 
 
@@ -41,29 +41,43 @@ def add_masks(page: Page, found: FoundMasks, document: Mapping[str, Any]) -> Non
         " said to have it, then over participants. Intervals are 95 %, by participant.",
     )
     page.table(*mask_table(document), best=[0])
-    scores = [
-        Score("", one["name"], "", *numbers_of(one["card"]["metrics"][HEADLINE]))
-        for one in document["candidates"]
-        if one["card"]["metrics"][HEADLINE][0] is not None
-    ]
-    page.figure(plot_scores(scores, label="Dice", chance=0.0), "Dice with its interval.")
+    add_scores(page, document, label="Dice", chance=0.0)
     if document["question"]["boundaries"]:
         page.section(
             "Boundaries", "Mean distance in depth to the true boundary, in micrometres, by A-scan."
         )
         page.table(*boundary_table(document), best=[0])
-    if document["efficiency"]:
-        page.section("With few masks", "Dice after training on a share of the participants.")
-        cells = [
-            [one["candidate"], f"{one['fraction']:.0%}", f"{value:.3f} ({low:.3f} to {high:.3f})"]
-            for one in document["efficiency"]
-            for value, low, high in [numbers_of(one["headline"])]
-        ]
-        page.table(["candidate", "participants", "Dice"], cells)
+    add_few(page, document, label="Dice", done="training")
     first = found.drawings[PRETRAINED][0][0]
     add_cases(page, found, first)
     if document["question"]["thickness"]:
         add_thickness(page, found, document, first)
+
+
+def add_scores(page: Page, document: Mapping[str, Any], *, label: str, chance: float) -> None:
+    """Add the headline of each candidate that has one, with its interval."""
+    metrics = {
+        one["name"]: one["card"]["metrics"][document["headline"]] for one in document["candidates"]
+    }
+    scores = [
+        Score("", name, "", *numbers_of(values))
+        for name, values in metrics.items()
+        if values[0] is not None
+    ]
+    page.figure(plot_scores(scores, label=label, chance=chance), f"{label} with its interval.")
+
+
+def add_few(page: Page, document: Mapping[str, Any], *, label: str, done: str) -> None:
+    """Add what is left where few participants have masks, if that was asked."""
+    if not document["efficiency"]:
+        return
+    page.section("With few masks", f"{label} after {done} on a share of the participants.")
+    cells = [
+        [one["candidate"], f"{one['fraction']:.0%}", f"{value:.3f} ({low:.3f} to {high:.3f})"]
+        for one in document["efficiency"]
+        for value, low, high in [numbers_of(one["headline"])]
+    ]
+    page.table(["candidate", "participants", label], cells)
 
 
 def add_cases(page: Page, found: FoundMasks, drawn: Drawn) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import oct_xla
 from oct_launch import Stages
 from oct_vjepa.measures.units import Interval
 from oct_vjepa.scores.cards import as_plain
 from oct_vjepa.scores.measured import Gap, compare_measured, measure_card
 
 from oct_judge.candidates import PRETRAINED, RANDOM
+from oct_judge.family import Family
 from oct_judge.masks.candidates import Drawings
 from oct_judge.masks.measuring import HEADLINE, Ruler
 from oct_judge.masks.study import MaskStudy
@@ -63,31 +65,87 @@ def describe_masks(found: FoundMasks, stages: Stages) -> dict[str, Any]:
     for name, fraction, drawings in found.few:
         card = measure_card(ruler.read(drawings), ruler.metrics, **draws)
         efficiency.append({"candidate": name, "fraction": fraction, "headline": card[HEADLINE]})
+    question = {
+        "counted": [study.names[one] for one in study.counted],
+        "thickness": [study.boundaries[one] for one in ruler.band],
+        "unit": "um",
+    }
+    return document_of(
+        config, study, kind=TASK, headline=HEADLINE, question=question, touches=found.touches,
+        candidates=rows, efficiency=efficiency, further={"trained": config.training.mode},
+    )  # fmt: skip
+
+
+def document_of(
+    config: FinetuneConfig,
+    study: MaskStudy,
+    *,
+    kind: str,
+    headline: str,
+    question: Mapping[str, Any],
+    touches: int,
+    candidates: Sequence[Mapping[str, Any]],
+    efficiency: Sequence[Mapping[str, Any]],
+    further: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What results.json says of any question that masks answer, plain, with its sentence.
+
+    Args:
+        config: of the evaluation.
+        study: who was asked.
+        kind: of the question.
+        headline: metric of the sentence.
+        question: further facts of the question.
+        touches: by how many settings these test participants have been scored.
+        candidates: a row each, the encoder first.
+        efficiency: a row a candidate and share of the participants.
+        further: facts beside the question.
+    """
     document: dict[str, Any] = {
         "format": FORMAT,
         "made_up_data": study.source.made_up,
         "question": {
             "name": "layers" if study.boundaries else "masks",
-            "kind": TASK,
+            "kind": kind,
             "names": list(study.names),
-            "counted": [study.names[one] for one in study.counted],
             "boundaries": list(study.boundaries),
-            "thickness": [study.boundaries[one] for one in ruler.band],
-            "unit": "um",
+            **question,
             "fingerprint": study.fingerprint(),
         },
         "mode": config.mode,
-        "trained": config.training.mode,
-        "headline": HEADLINE,
+        **further,
+        "headline": headline,
         "protocol": asdict(config.protocol) | {"rounds": [one.name for one in study.rounds]},
         "seeds": config.seeds,
         "split": study.describe(),
-        "test_touches": found.touches,
-        "candidates": rows,
+        "test_touches": touches,
+        "candidates": candidates,
         "efficiency": efficiency,
     }
+    document = as_plain(document)
     document["sentence"] = sentence_of(document)
-    return as_plain(document)
+    return document
+
+
+def note_origin(
+    run_dir: Path,
+    config: FinetuneConfig,
+    study: MaskStudy,
+    family: Family,
+    runtime: oct_xla.Runtime,
+    touches: int,
+) -> None:
+    """Write provenance.json: who was asked of what, and how often these were tested."""
+    source = study.source
+    extra = {
+        "encoder": family.fingerprint(),
+        "dataset_fingerprint": source.volumes.fingerprint,
+        "made_up_data": source.made_up,
+        "split": study.rule,
+        "remarks": list(source.remarks),
+        "test_touches": touches,
+    }
+    oct_xla.write_provenance(run_dir, runtime, seed=config.seed, extra=extra)
 
 
 def gain_of(gap: Gap | None) -> dict[str, Any] | None:
@@ -133,12 +191,16 @@ def mask_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
         texts = [
             in_short(value, um="um" in name) for name, value in zip(columns, values, strict=True)
         ]
-        gain, p = "", ""
-        if one["gain"]:
-            gain = Interval(*numbers_of(one["gain"]["difference"])).text("+")
-            p = f"{one['gain']['p_holm']:.3f}" if one["gain"]["p_holm"] is not None else ""
-        rows.append([one["name"], *texts, gain, p])
+        rows.append([one["name"], *texts, *gain_cells(one["gain"])])
     return [*headings, "encoder over it", "p (Holm)"], rows
+
+
+def gain_cells(gain: Mapping[str, Any] | None) -> list[str]:
+    """What the encoder has over a candidate, and p, as a table shows them; empty for its own."""
+    if not gain:
+        return ["", ""]
+    p = f"{gain['p_holm']:.3f}" if gain["p_holm"] is not None else ""
+    return [Interval(*numbers_of(gain["difference"])).text("+"), p]
 
 
 def boundary_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,6 @@ import numpy as np
 import oct_xla
 from oct_launch import Launch, Stages, mistakes, print_table
 from oct_vjepa.evaluation.patch_probe import LEAST, METRICS
-from oct_vjepa.measures.units import Interval
-from oct_vjepa.scores.cards import as_plain
 from oct_vjepa.scores.measured import compare_measured, measure_card
 
 from oct_judge.beginning import in_run_folder, open_tested
@@ -19,12 +17,11 @@ from oct_judge.board.entry import entry_of
 from oct_judge.candidates import PRETRAINED
 from oct_judge.family import Family
 from oct_judge.masks.patches import Patches, mark
-from oct_judge.masks.results import gain_of, in_short, numbers_of, sentence_of
+from oct_judge.masks.results import document_of, gain_cells, gain_of, in_short, note_origin
 from oct_judge.masks.study import open_masks
 from oct_judge.masks.where_page import write_where_page
 from oct_judge.masks.witnesses import Said, Sayings, Witnesses, readings_of
 from oct_judge.question import FinetuneConfig
-from oct_judge.results import FORMAT
 from oct_judge.touches import touch_tested
 
 TASK = "patches"
@@ -84,16 +81,7 @@ def evaluate_patches(
         document = describe_patches(found)
         document["entry"] = entry_of(launch.settings, family.fingerprint())
         write_patches(folder.path, found, document)
-    source = study.source
-    extra = {
-        "encoder": family.fingerprint(),
-        "dataset_fingerprint": source.volumes.fingerprint,
-        "made_up_data": source.made_up,
-        "split": study.rule,
-        "remarks": list(source.remarks),
-        "test_touches": touches,
-    }
-    oct_xla.write_provenance(folder.path, runtime, seed=config.seed, extra=extra)
+    note_origin(folder.path, config, study, family, runtime, touches)
     table = patch_table(document)
     report = write_where_page(folder.path, patches, first_said(found), document, table)
     print_table(*table)
@@ -109,53 +97,38 @@ def describe_patches(found: FoundPatches) -> dict[str, Any]:
     readings = {name: readings_of(one) for name, one in found.sayings.items()}
     gains = compare_measured(readings, patches.metrics, HEADLINE, reference=PRETRAINED, **draws)
     held = np.any([one.test for one in study.rounds], axis=0)
-    document: dict[str, Any] = {
-        "format": FORMAT,
-        "made_up_data": study.source.made_up,
-        "question": {
-            "name": "layers" if study.boundaries else "masks",
-            "kind": TASK,
-            "names": list(study.names),
-            "counted": list(patches.names),
-            "boundaries": list(study.boundaries),
-            "unit": "",
-            "grid": list(patches.grid),
-            "least": LEAST,
-            "tested": int(patches.known[held].sum()),
-            "held": {
-                name: int((present & patches.known)[held].sum())
-                for name, present in zip(patches.names, patches.present, strict=True)
-            },
-            "fingerprint": study.fingerprint(),
+    candidates = [
+        {
+            "name": name,
+            "card": {"metrics": measure_card(readings[name], patches.metrics, **draws)},
+            "gain": gain_of(gains.get(name)),
+            "chosen": [{"strength": one.chosen} for rounds in sayings for one in rounds],
+        }
+        for name, sayings in found.sayings.items()
+    ]
+    efficiency = [
+        {
+            "candidate": name,
+            "fraction": fraction,
+            "headline": measure_card(readings_of(one), patches.metrics, **draws)[HEADLINE],
+        }
+        for name, fraction, one in found.few
+    ]
+    question = {
+        "counted": list(patches.names),
+        "unit": "",
+        "grid": list(patches.grid),
+        "least": LEAST,
+        "tested": int(patches.known[held].sum()),
+        "held": {
+            name: int((present & patches.known)[held].sum())
+            for name, present in zip(patches.names, patches.present, strict=True)
         },
-        "mode": config.mode,
-        "blocks": found.blocks,
-        "headline": HEADLINE,
-        "protocol": asdict(config.protocol) | {"rounds": [one.name for one in study.rounds]},
-        "seeds": config.seeds,
-        "split": study.describe(),
-        "test_touches": found.touches,
-        "candidates": [
-            {
-                "name": name,
-                "card": {"metrics": measure_card(readings[name], patches.metrics, **draws)},
-                "gain": gain_of(gains.get(name)),
-                "chosen": [{"strength": one.chosen} for rounds in sayings for one in rounds],
-            }
-            for name, sayings in found.sayings.items()
-        ],
-        "efficiency": [
-            {
-                "candidate": name,
-                "fraction": fraction,
-                "headline": measure_card(readings_of(one), patches.metrics, **draws)[HEADLINE],
-            }
-            for name, fraction, one in found.few
-        ],
     }
-    document = as_plain(document)
-    document["sentence"] = sentence_of(document)
-    return document
+    return document_of(
+        config, study, kind=TASK, headline=HEADLINE, question=question, touches=found.touches,
+        candidates=candidates, efficiency=efficiency, further={"blocks": found.blocks},
+    )  # fmt: skip
 
 
 def patch_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -171,11 +144,8 @@ def patch_table(document: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
     rows = []
     for one in document["candidates"]:
         metrics = one["card"]["metrics"]
-        gain, p = "", ""
-        if one["gain"]:
-            gain = Interval(*numbers_of(one["gain"]["difference"])).text("+")
-            p = f"{one['gain']['p_holm']:.3f}" if one["gain"]["p_holm"] is not None else ""
-        rows.append([one["name"], *(in_short(metrics[k], um=False) for k in columns), gain, p])
+        cells = [in_short(metrics[k], um=False) for k in columns]
+        rows.append([one["name"], *cells, *gain_cells(one["gain"])])
     return ["candidate", *headings, "encoder over it, AUROC", "p (Holm)"], rows
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from oct_report import Page, Score, begin_page, draw_patches, end_page, plot_scores, sized
+from oct_report import Page, begin_page, draw_patches, end_page, sized
 from oct_vjepa.measures.ranking import area, count_cells
 
+from oct_judge.masks.page import add_few, add_scores
 from oct_judge.masks.patches import Patches
-from oct_judge.masks.results import numbers_of
 from oct_judge.masks.witnesses import Said
 
 Table = tuple[list[str], list[list[str]]]
@@ -40,14 +40,8 @@ def write_where_page(
         " Intervals are 95 %, by participant.",
     )
     page.table(*table, best=[0])
-    scores = [
-        Score("", one["name"], "", *numbers_of(one["card"]["metrics"]["auroc"]))
-        for one in document["candidates"]
-        if one["card"]["metrics"]["auroc"][0] is not None
-    ]
-    page.figure(plot_scores(scores, label="AUROC", chance=0.5), "AUROC with its interval.")
-    if document["efficiency"]:
-        add_few(page, document)
+    add_scores(page, document, label="AUROC", chance=0.5)
+    add_few(page, document, label="AUROC", done="fitting")
     add_scans(page, patches, seen)
     return end_page(page, run_dir, "the evaluation")
 
@@ -56,17 +50,6 @@ def held(question: Mapping[str, Any]) -> str:
     """How many of the tested patches hold what, in words."""
     said = ", ".join(f"{name} {count}" for name, count in question["held"].items())
     return f"of {question['tested']} that are tested: {said}"
-
-
-def add_few(page: Page, document: Mapping[str, Any]) -> None:
-    """Add what is left where few participants have masks."""
-    page.section("With few masks", "AUROC after fitting on a share of the participants.")
-    cells = [
-        [one["candidate"], f"{one['fraction']:.0%}", f"{value:.3f} ({low:.3f} to {high:.3f})"]
-        for one in document["efficiency"]
-        for value, low, high in [numbers_of(one["headline"])]
-    ]
-    page.table(["candidate", "participants", "AUROC"], cells)
 
 
 def add_scans(page: Page, patches: Patches, seen: Seen) -> None:

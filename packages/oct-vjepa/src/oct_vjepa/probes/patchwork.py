@@ -6,13 +6,16 @@ stream through once. `PatchPca` and `RandomLayer` say one thing of a volume; `Pa
 `NeighbourPca` and `RandomUnits` one of each patch, in the order of an encoder's tokens.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Cut = Callable[[NDArray[Any], tuple[int, int, int]], Floats]
+"""Rows of voxels, one a patch, out of a volume."""
+
 PATCHES = 256
 """Patches a volume that are fitted on, drawn by the seed; all of them if there are fewer."""
 
@@ -62,28 +65,41 @@ def cut_neighbourhoods(volume: NDArray[Any], patch: tuple[int, int, int]) -> Flo
     return kept.reshape(int(np.prod(grid)), -1).astype(np.float64)
 
 
-class PatchPca:
-    """Mean and spread over a volume's patches of their principal components: texture, linearly.
+class _Components:
+    """Principal components of what is cut out for each patch.
 
     Args:
         patch: (Z, Y, X) voxels.
-        components: at most; as many as a patch has voxels if fewer.
+        components: at most; as many as what is cut out has voxels if fewer.
         seed: of the patches that are fitted on.
     """
+
+    _cut: Cut
 
     def __init__(self, *, patch: tuple[int, int, int], components: int, seed: int) -> None:
         self.patch, self.components, self.seed = patch, components, seed
         self.mean = self.axes = np.empty(0)
 
     def fit(self, volumes: Iterable[NDArray[Any]]) -> Self:
-        """Find the components of the patches of these volumes.
+        """Find the components in these volumes.
 
         Raises:
-            ValueError: no volume, or as `cut_patches`.
+            ValueError: no volume, or one that cannot be cut.
         """
-        self.mean, covariance = _moments(volumes, cut_patches, self.patch, self.seed)
+        self.mean, covariance = _moments(volumes, self._cut, self.patch, self.seed)
         self.axes = _axes(covariance, self.components)
         return self
+
+    def _said(self, volumes: Iterable[NDArray[Any]]) -> Iterator[Floats]:
+        """(patches, components) of each volume."""
+        _check_fitted(self.axes)
+        return ((self._cut(one, self.patch) - self.mean) @ self.axes for one in volumes)
+
+
+class PatchPca(_Components):
+    """Mean and spread over a volume's patches of their principal components: texture, linearly."""
+
+    _cut = staticmethod(cut_patches)
 
     def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
         """Means, then spreads, of the components over the patches of each volume, (N, 2 * K).
@@ -91,8 +107,24 @@ class PatchPca:
         Raises:
             ValueError: `fit` was not called, or as `cut_patches`.
         """
-        _check_fitted(self.axes)
-        return _pool((cut_patches(one, self.patch) - self.mean) @ self.axes for one in volumes)
+        return _pool(self._said(volumes))
+
+
+class NeighbourPca(_Components):
+    """Principal components of each patch with its neighbours: what lies there and around, linearly.
+
+    What is cut out is that of `cut_neighbourhoods`.
+    """
+
+    _cut = staticmethod(cut_neighbourhoods)
+
+    def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+        """(N, patches, components).
+
+        Raises:
+            ValueError: `fit` was not called, or as `cut_neighbourhoods`.
+        """
+        return np.stack(list(self._said(volumes))).astype(np.float32)
 
 
 class RandomLayer:
@@ -160,40 +192,6 @@ class PatchVoxels:
         return np.stack([cut_patches(one, self.patch).astype(np.float32) for one in volumes])
 
 
-class NeighbourPca:
-    """Principal components of each patch with its neighbours: what lies there and around, linearly.
-
-    Args:
-        patch: (Z, Y, X) voxels.
-        components: at most; as many as a neighbourhood has voxels if fewer.
-        seed: of the patches that are fitted on.
-    """
-
-    def __init__(self, *, patch: tuple[int, int, int], components: int, seed: int) -> None:
-        self.patch, self.components, self.seed = patch, components, seed
-        self.mean = self.axes = np.empty(0)
-
-    def fit(self, volumes: Iterable[NDArray[Any]]) -> Self:
-        """Find the components of the neighbourhoods in these volumes.
-
-        Raises:
-            ValueError: no volume, or as `cut_neighbourhoods`.
-        """
-        self.mean, covariance = _moments(volumes, cut_neighbourhoods, self.patch, self.seed)
-        self.axes = _axes(covariance, self.components)
-        return self
-
-    def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
-        """(N, patches, components).
-
-        Raises:
-            ValueError: `fit` was not called, or as `cut_neighbourhoods`.
-        """
-        _check_fitted(self.axes)
-        said = [(cut_neighbourhoods(one, self.patch) - self.mean) @ self.axes for one in volumes]
-        return np.stack(said).astype(np.float32)
-
-
 class RandomUnits:
     """Random ReLU units on the standardised voxels of each patch; `RandomLayer` without a pool.
 
@@ -240,7 +238,7 @@ class RandomUnits:
 
 def _moments(
     volumes: Iterable[NDArray[Any]],
-    cut: Callable[[NDArray[Any], tuple[int, int, int]], Floats],
+    cut: Cut,
     patch: tuple[int, int, int],
     seed: int,
 ) -> tuple[Floats, Floats]:
