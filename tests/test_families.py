@@ -9,12 +9,14 @@ import torch
 from oct_io import PhantomTree, SourceConfig, TreeError, open_source
 from oct_io.labels.questions import LabelQuestion
 from oct_judge.asking import ask
+from oct_judge.beginning import open_tested
 from oct_judge.candidates import Cast, Embedder
 from oct_judge.checkpoint import CheckpointConfig
 from oct_judge.family import Family, find_members, open_family
-from oct_judge.question import FinetuneConfig, ProtocolConfig
+from oct_judge.question import ComparisonConfig, FinetuneConfig, ProtocolConfig
+from oct_judge.rivals.encoders import candidate, open_encoder
 from oct_judge.study import check_test_set, open_study
-from oct_launch import Mistake
+from oct_launch import Mistake, Stages
 from oct_vjepa import Encoder, EncoderConfig
 from oct_vjepa.evaluation.readouts import ReadoutConfig
 
@@ -90,6 +92,37 @@ def test_an_encoder_that_has_seen_who_is_tested_is_refused(place, asked):
         check_test_set(config, study, family)
     with pytest.raises(TreeError):  # one encoder for all rounds has seen those of the other one
         check_test_set(config, study, Family.of_one(family.first, family.place_of("fold-1", 0)))
+
+
+def test_a_rival_too_is_one_for_each_round_and_seed(place, asked):
+    config, study, family = asked
+    embed = Embedder(place / "features", config.runtime.pick(), config.readout, 16)
+    spec = f"other={place}/dme-{{round}}-seed{{seed}}/encoder"
+    rival = candidate(open_encoder(spec, study.examples.volumes.shape), embed, study.rows)
+    own = Cast(family, embed, study.rows)
+    for one in study.rounds:
+        for seed in (0, 1):
+            found = rival.readouts(one, seed)["last/mean"]
+            assert np.array_equal(found, own.own(one.name, seed)["last/mean"])
+
+
+def test_a_rival_that_has_seen_who_is_tested_is_refused(place, asked, tmp_path):
+    config, study, _ = asked
+    fresh, seen = family_of(tmp_path / "fresh"), tmp_path / "seen"
+    family_of(seen)
+    people = study.participants[study.rounds[0].test].tolist()
+    (seen / "provenance.json").write_text(json.dumps({"participants_in_training": people}))
+    compare = ComparisonConfig(encoders=[f"MAE={seen / 'encoder'}"])
+    stages = Stages()
+    with pytest.raises(Mistake, match=r"compare\.encoders \(MAE\): 12 of 12 test participants"):
+        open_tested(replace(config, compare=compare), fresh, open_study, stages)
+    told = open_tested(replace(config, compare=compare, allow_seen=True), fresh, open_study, stages)
+    assert told.rounds
+
+
+def family_of(run):
+    Encoder(SMALL).save_pretrained(run / "encoder")
+    return Family.of_one(Encoder(SMALL).eval(), str(run / "encoder"))
 
 
 def test_one_encoder_answers_everywhere_and_several_only_where_they_are_for(place):

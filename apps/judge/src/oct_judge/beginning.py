@@ -6,10 +6,12 @@ from typing import TypeVar
 import oct_io
 import oct_vjepa
 import oct_xla
+from oct_io import TreeError
 from oct_launch import Launch, Stages, check_positions, check_window, mistakes, refuse_url
 
 from oct_judge.family import Family, open_family
 from oct_judge.question import FinetuneConfig
+from oct_judge.rivals.encoders import open_encoder
 from oct_judge.study import Tested, check_test_set
 
 Subject = TypeVar("Subject", bound=Tested)
@@ -43,13 +45,20 @@ def open_tested(
         stages: told of progress.
 
     Raises:
-        TreeError: no data set there, or too much of it is refused.
-        Mistake: scans or participants that the encoders or the protocol do not take.
+        TreeError: no data set there, too much of it is refused, or the encoder has seen who is
+            tested.
+        Mistake: scans or participants that the encoders or the protocol do not take, or one of
+            `compare.encoders` that is not there or has seen who is tested.
     """
     study = study_of(config, open_volumes(config, family.config, stages))
     stages.say(study.describe())
+    rivals = [open_encoder(one, study.source.volumes.shape) for one in config.compare.encoders]
     if not config.allow_seen:
         check_test_set(config, study, family)
+        for one in rivals:
+            if one.family is not None:
+                with mistakes(TreeError, where=f"compare.encoders ({one.name}): "):
+                    check_test_set(config, study, one.family)
     return study
 
 

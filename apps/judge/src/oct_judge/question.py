@@ -92,9 +92,10 @@ class ComparisonConfig:
 
     encoders: list[str] = field(default_factory=list)
     """Further encoders whose frozen features are asked too: name=folder of one of ours, which may
-    take fewer B-scans than the volumes have; name=MODEL@file of weights for a 2-D model of timm,
-    averaged over B-scans, such as RETFound=vit_large_patch16_224@weights.pth, with settings as in
-    MODEL?img_size=512; or name=module:factory, which makes an object with embed and fingerprint."""
+    have {round} and {seed} in it as `encoder`, and take fewer B-scans than the volumes have;
+    name=MODEL@file of weights for a 2-D model of timm, averaged over B-scans, such as
+    RETFound=vit_large_patch16_224@weights.pth, with settings as in MODEL?img_size=512; or
+    name=module:factory, which makes an object with embed and fingerprint."""
 
     together: bool = True
     """Each baseline beside the encoder's features as well: what the encoder does not know yet."""

@@ -22,12 +22,15 @@ class Mistake(Exception):
 
 
 @contextmanager
-def mistakes(*kinds: type[BaseException]) -> Iterator[None]:
-    """Turn these errors into `Mistake`; for the part of an app that checks what the user asked."""
+def mistakes(*kinds: type[BaseException], where: str = "") -> Iterator[None]:
+    """Turn these errors into `Mistake`; for the part of an app that checks what the user asked.
+
+    `where` stands before what the error says.
+    """
     try:
         yield
     except kinds as error:
-        raise Mistake(one_line(error)) from error
+        raise Mistake(where + one_line(error)) from error
 
 
 @contextmanager

@@ -22,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 from oct_io.space.perturbations import PERTURBATIONS, STRENGTHS, perturb
 from oct_launch import Stages
-from oct_vjepa.evaluation.features import AnyEncoder
 from oct_vjepa.finished.member import score_batch
 from oct_vjepa.measures.measure import HEADLINE
 from oct_vjepa.probes.baselines import BASELINES
@@ -43,7 +42,7 @@ from oct_judge.candidates import (
 from oct_judge.finished.trained import open_trained
 from oct_judge.question import FROZEN
 from oct_judge.results import Found, best_baseline
-from oct_judge.rivals.encoders import candidate_name, features_of, open_encoder
+from oct_judge.rivals.encoders import Named, candidate_name, features_of, open_encoder
 
 Floats = NDArray[np.float64]
 Answering = Callable[[Answer, int, Rows], tuple[Floats, Floats]]
@@ -148,7 +147,7 @@ def askers_of(found: Found, best: str, run_dir: Path) -> dict[str, Answering]:
         )
     for spec in found.config.compare.encoders:
         named = open_encoder(spec, found.study.examples.volumes.shape)
-        askers[candidate_name(named)] = partial(_by_encoder, cast.embed, named.encoder)
+        askers[candidate_name(named)] = partial(_by_encoder, cast.embed, named)
     if best:
         askers[best] = lambda answer, number, rows: _by_probe(
             answer, {"": _baseline(found, best, answer.seed, number, rows)}
@@ -164,10 +163,10 @@ def _by_probe(answer: Answer, readouts: Mapping[str, NDArray[Any]]) -> tuple[Flo
 
 
 def _by_encoder(
-    embed: Embedder, encoder: AnyEncoder, answer: Answer, number: int, rows: Rows
+    embed: Embedder, named: Named, answer: Answer, number: int, rows: Rows
 ) -> tuple[Floats, Floats]:
     """Scores of the probe on an encoder of `compare.encoders`."""
-    return _by_probe(answer, features_of(encoder, embed, rows))
+    return _by_probe(answer, features_of(named.of(answer.round, answer.seed), embed, rows))
 
 
 def _by_head(

@@ -1,34 +1,61 @@
 """Encoders of others beside the one that is asked, each named by `name=path`.
 
 mine=runs/other/encoder                          a folder of ours
+MAE=runs/mae-{round}-seed{seed}/encoder          one of ours for each round and seed
 RETFound=vit_large_patch16_224@weights.pth       a model of timm and the file of its weights
 MIRAGE=vit_base_patch32_384?img_size=512@m.pth   the same with settings of the model
 theirs=package.module:factory                    what makes an object with embed and fingerprint
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from oct_launch import Mistake, mistakes
 from oct_vjepa import Encoder, WeightsError
 from oct_vjepa.evaluation.features import AnyEncoder
 from oct_vjepa.evaluation.foreign import load_timm
 from oct_vjepa.evaluation.sliced import SlicedEncoder
+from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Candidate, Readouts
 
 from oct_judge.candidates import Embedder, Rows
+from oct_judge.checkpoint import CheckpointConfig
+from oct_judge.family import MARKS, Family, open_family
 from oct_judge.question import NAMED_ENCODER
 
 SHAPE = "compare.encoders ({spec}) must be name=folder, name=MODEL@file or name=module:factory"
 
 
-class Named(NamedTuple):
-    """An encoder and what tables call it."""
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An encoder, or one for each round and seed, and what tables call it.
+
+    Attributes:
+        name: in `compare.encoders`.
+        encoder: of others, for everybody; None where it is ours.
+        family: ours.
+        sliced: ours goes through volumes stack by stack.
+    """
 
     name: str
-    encoder: AnyEncoder
+    encoder: AnyEncoder | None = None
+    family: Family | None = None
+    sliced: bool = False
+
+    def of(self, round_name: str, seed: int) -> AnyEncoder:
+        """The one that is asked in a round with a seed.
+
+        Raises:
+            Mistake: there is none for it.
+        """
+        if self.family is None:
+            assert self.encoder is not None  # one of the two
+            return self.encoder
+        found = self.family.of(round_name, seed)
+        return SlicedEncoder(found).eval() if self.sliced else found
 
 
 def open_encoder(spec: str, shape: Sequence[int]) -> Named:
@@ -42,8 +69,8 @@ def open_encoder(spec: str, shape: Sequence[int]) -> Named:
     name, _, path = spec.partition("=")
     if not name or not path:
         raise Mistake(SHAPE.format(spec=spec))
-    if Path(path).is_dir():
-        return Named(name, own(path, shape))
+    if Path(path).is_dir() or any(mark in path for mark in MARKS):
+        return own(name, path, shape)
     model, at, file = path.partition("@")
     if at:
         return Named(name, from_timm(model, file))
@@ -53,21 +80,21 @@ def open_encoder(spec: str, shape: Sequence[int]) -> Named:
     return Named(name, made_by(module, factory))
 
 
-def own(folder: str, shape: Sequence[int]) -> AnyEncoder:
-    """An encoder of ours, sliced if it takes fewer B-scans.
+def own(name: str, place: str, shape: Sequence[int]) -> Named:
+    """Encoders of ours, sliced if they take fewer B-scans.
 
     Raises:
-        Mistake: it cannot be read, or takes other rows and columns.
+        Mistake: none there, one that cannot be read, or that takes other rows and columns.
     """
     with mistakes(WeightsError):
-        encoder = Encoder.from_pretrained(folder)
-    taken = encoder.config.input_shape
+        family, _ = open_family(place, CheckpointConfig())
+    taken = family.config.input_shape
     if tuple(taken[1:]) != tuple(shape[1:]) or taken[0] > shape[0]:
         raise Mistake(
-            f"compare.encoders: the encoder in {folder} takes {tuple(taken)} voxels, the volumes "
+            f"compare.encoders: the encoder in {place} takes {tuple(taken)} voxels, the volumes "
             f"have {tuple(shape)}; it may take fewer B-scans, and else must take as many"
         )
-    return encoder if taken[0] == shape[0] else SlicedEncoder(encoder).eval()
+    return Named(name, family=family, sliced=taken[0] < shape[0])
 
 
 def from_timm(model: str, file: str) -> AnyEncoder:
@@ -106,8 +133,15 @@ def made_by(module: str, factory: str) -> AnyEncoder:
 
 def candidate(named: Named, embed: Embedder, rows: Rows) -> Candidate:
     """The encoder as a candidate; features are kept where those of the one that is asked are."""
-    found = features_of(named.encoder, embed, rows)
-    return Candidate(name=candidate_name(named), readouts=lambda one, seed: found)
+    read: dict[str, Readouts] = {}
+
+    def readouts(one: Round, seed: int) -> Readouts:
+        place = named.family.place_of(one.name, seed) if named.family else ""
+        if place not in read:
+            read[place] = features_of(named.of(one.name, seed), embed, rows)
+        return read[place]
+
+    return Candidate(name=candidate_name(named), readouts=readouts)
 
 
 def candidate_name(named: Named) -> str:
