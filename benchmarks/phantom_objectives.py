@@ -1,0 +1,105 @@
+"""Which objective teaches an encoder most in equal time? All of them on the phantom, three seeds.
+
+    uv run python benchmarks/phantom_objectives.py [--runs runs/phantom_objectives]
+
+Made-up participants with one eye each, as `uv run apps/pretrain` draws them; every objective trains
+the same network on those who are no test, without labels, for as many steps as make some 75 seconds
+of one core (measured first, one run of each), SALT half of it as its teacher. Then frozen, a linear
+probe for the four lesions at once, of which `folded` is only an order of parts:
+
+    given     by the split of the table, with few labels too, and beside what nobody learned
+    devices   each device by a probe of the others; the encoders have seen its scans, not its labels
+    spoilt    V-JEPA 2.1 with the voxel loss, MAE and random weights on spoilt test volumes
+
+All of it by the apps, whose commands are printed; finished runs are not repeated. The settings were
+fixed before, and nothing was tuned. Some 50 minutes of one core. Phantom, all of it.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from evaluations import PACKAGES
+from phantom_modes import row_of, run
+from writing import rounded, write_results
+
+SEEDS = 3
+ARMS: dict[str, list[str]] = {
+    "voxels": ["loop.steps=600"],
+    "mae": ["objective=mae_smoke", "masking=mae", "loop.steps=1500"],
+    "vjepa2": ["objective=vjepa2_smoke", "loop.steps=610"],
+    "predecessor": ["objective=predecessor_asis", "masking=predecessor", "loop.steps=510"],
+    "lejepa": ["objective=lejepa_smoke", "loop.steps=380"],
+    "dino": ["objective=dino_smoke", "loop.steps=300"],
+    "vjepa21": ["objective=vjepa21_smoke", "loop.steps=570"],
+    "mae-half": ["objective=mae_smoke", "masking=mae", "loop.steps=750"],
+    "salt": ["objective=salt_smoke", "loop.steps=305"],
+}
+"""By name: what is given to `apps/pretrain`. The first is the default; `mae-half` is the teacher of
+`salt` and asked no questions."""
+
+OWN, TEACHER = "voxels", "mae-half"
+ASKED = ["task.columns=[thin,fluid,drusen,folded]", f"seeds={SEEDS}", "compare.maps=0"]
+ASKED += ["compare.shortcuts=[]", "compare.together=false", "compare.ranked=false"]
+
+
+def main() -> None:
+    """Pretrain, ask, print and write down."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs/phantom_objectives"))
+    runs = parser.parse_args().runs
+    data = ["data=phantom", f"data.root={runs / 'data'}", f"data.cache={runs / 'cache'}"]
+    spent: dict[str, list[float]] = {name: [] for name in ARMS}
+    for seed in range(SEEDS):
+        for name, given in ARMS.items():
+            folder = runs / f"{name}-seed{seed}"
+            teacher = [f"objective.teacher={runs}/{TEACHER}-seed{seed}/encoder"]
+            own = [*given, *(teacher if name == "salt" else ())]
+            silent = ["loop.evaluate_every=0", "probe.columns=[]", f"seed={seed}"]
+            run("pretrain", [*data, *own, *silent], folder, made="encoder")
+            spent[name].append(seconds_of(folder))
+    asked = [*data, *ASKED, f'encoder="{runs}/{OWN}-seed{{seed}}/encoder"']
+    asked += [f"features={runs / 'features'}"]
+    rivals = [f'"{one}={runs}/{one}-seed{{seed}}/encoder"' for one in ARMS]
+    others = [one for one in rivals if not one.startswith((f'"{OWN}=', f'"{TEACHER}='))]
+    beside = f"compare.encoders=[{','.join(others)}]"
+    given = ["compare.fractions=[0.05,0.1,0.25,1]", beside]
+    devices = ["protocol.name=leave_one_out", "protocol.by=@device", "allow_seen=true", beside]
+    mae = next(one for one in others if one.startswith('"mae='))
+    spoilt = ["compare.perturbed=true", 'compare.baselines=["random layer"]']
+    spoilt += [f"compare.encoders=[{mae}]"]
+    found = {
+        name: ask(runs / name, [*asked, *overrides])
+        for name, overrides in (("given", given), ("devices", devices), ("spoilt", spoilt))
+    }
+    facts = {"phantom": True, "seeds": SEEDS, "steps": ARMS, "training_s": spent, **found}
+    write_results("phantom_objectives", (*PACKAGES, "oct-xla", "torch"), facts)
+
+
+def seconds_of(folder: Path) -> float:
+    """How long a run trained, by its own clock."""
+    last = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+    return round(float(json.loads(last)["seconds"]), 1)
+
+
+def ask(folder: Path, given: list[str]) -> dict[str, Any]:
+    """Everybody's score, with few labels too where it was asked, and on spoilt volumes."""
+    run("finetune", given, folder, made="results.json")
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    rows = [row_of(found["mode"], one) for one in found["candidates"]]
+    print(*map(json.dumps, rows), sep="\n", flush=True)
+    few = [
+        {
+            "candidate": one["candidate"],
+            "share": one["fraction"],
+            "auroc": rounded(one["headline"]),
+            "encoder_over_it": one["gain"] and rounded(one["gain"]["difference"]),
+        }
+        for one in found["efficiency"]
+    ]
+    return {"rows": rows, "by_share_of_labels": few, "perturbations": found["perturbations"]}
+
+
+if __name__ == "__main__":
+    main()
