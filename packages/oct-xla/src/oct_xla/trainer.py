@@ -267,7 +267,8 @@ class Trainer:
             above = f", or the loss {jump:g} standard deviations above its mean," if jump else ""
             raise NonFiniteError(
                 f"step {run.step + 1}: loss or gradient was not finite{above}"
-                f" {run.skipped_in_a_row} times in a row; lower the learning rate, lengthen the warm-up or set fp32"
+                f" {run.skipped_in_a_row} times in a row; lower the learning rate, lengthen the"
+                " warm-up or set fp32"
             )
 
     def _tell(self) -> None:
