@@ -117,7 +117,7 @@ def test_the_files_of_several_seeds_lie_apart():
     assert one.data.root == other.data.root, "the same people, other weights"
 
 
-@pytest.mark.parametrize("group", ["data", "runtime", "tracking"])
+@pytest.mark.parametrize("group", ["augment", "data", "runtime", "tracking"])
 def test_every_choice_of_a_group_is_valid(group):
     assert names(group)
     for name in names(group):

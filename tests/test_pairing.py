@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,24 @@ def test_a_pair_holds_both_volumes_and_the_masks_that_the_first_has_alone(source
     assert len(seen) > 4  # not the same one in each epoch
     batch = next(iter(Feed(paired, len(chosen), FeedConfig(batch_size=4)).batches(0)))
     assert batch.partner_BCZYX.shape == batch.volume_BCZYX.shape == (4, 1, 8, 64, 64)
+
+
+def test_an_encoder_that_counts_in_lengths_is_told_the_millimetres_of_a_crop(source, app):
+    encoder = EncoderConfig(
+        input_shape=(8, 64, 64), patch_size=(2, 8, 16), width=12, heads=2, depth=1,
+        position_unit="length",
+    )  # fmt: skip
+    cropping = replace(STILL, crop_smallest=0.3)
+    samples = app("samples").PretrainSamples(
+        source.volumes, [0], MaskingConfig(), augment=cropping, encoder=encoder, seed=5
+    )
+    whole = np.array(source.volumes.entries[0].spacing)
+    found = [samples(0, epoch).spacing_B3.numpy() / whole for epoch in range(20)]
+    assert all(one[0] == pytest.approx(1) and 0.3 <= one[1] * one[2] <= 1.0001 for one in found)
+    assert len({round(float(one[1]), 4) for one in found}) > 10
+    again = samples(0, 3)
+    assert torch.equal(again.volume_BCZYX, samples(0, 3).volume_BCZYX)
+    assert not torch.equal(again.volume_BCZYX, samples(0, 4).volume_BCZYX)
 
 
 @pytest.mark.parametrize(

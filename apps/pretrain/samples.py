@@ -78,7 +78,7 @@ class PretrainSamples:
 
         Without batch axis.
         """
-        volume = self._changed(index, epoch)
+        volume, spacing = self._changed(index, epoch)
         generator = torch.Generator().manual_seed(sample_seed(self._seed, epoch, index))
         foreground = None
         if self._masking.needs_foreground:
@@ -88,12 +88,10 @@ class PretrainSamples:
             self._masking, self._encoder.grid, 1, generator=generator, foreground_BN=foreground
         )
         masks = tuple(Masks(one.context_BK[0], one.target_BM[0]) for one in drawn)
-        spacing = self._spacing(index)
         if self._partners is None:
             return JepaBatch(volume, masks, spacing)
-        partner = self._partner(index, epoch)
-        other = self._changed(partner, epoch)
-        return PairBatch(volume, other, masks, spacing, self._spacing(partner))
+        other, others = self._changed(self._partner(index, epoch), epoch)
+        return PairBatch(volume, other, masks, spacing, others)
 
     def ahead(self, keys: Sequence[tuple[int, int]]) -> None:
         """Say which (index, epoch) will be asked for next."""
@@ -118,22 +116,22 @@ class PretrainSamples:
         assert self._partners is not None
         return self._partners.choose(index, sample_seed(self._seed, epoch, index))
 
-    def _changed(self, index: int, epoch: int) -> torch.Tensor:
-        """The volume as it is shown in an epoch."""
+    def _changed(self, index: int, epoch: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The volume as it is shown in an epoch, and its spacing if that is asked for."""
         # (bscan, row, column) are the tensor axes (Z, Y, X); one channel is put in front.
         volume = self._volume(index)
         if self._augment is None:
-            return volume
+            return volume, self._spacing(index)
         spacing = Spacing(*self.spacing_mm(index))
         changed = self._augment(volume[0], spacing, epoch=epoch, index=index)
-        found: torch.Tensor = changed.voxels.unsqueeze(0)
-        return found
+        return changed.voxels.unsqueeze(0), self._told(changed.spacing)
 
     def _volume(self, index: int) -> torch.Tensor:
         return torch.from_numpy(self._volumes[self._indices[index]]).unsqueeze(0)
 
     def _spacing(self, index: int) -> torch.Tensor | None:
         """Millimetres along (Z, Y, X), for an encoder whose positions are lengths."""
-        if self._encoder.position_unit != "length":
-            return None
-        return torch.tensor(self.spacing_mm(index))
+        return self._told(self.spacing_mm(index))
+
+    def _told(self, spacing: tuple[float, float, float]) -> torch.Tensor | None:
+        return torch.tensor(spacing) if self._encoder.position_unit == "length" else None
