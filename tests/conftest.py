@@ -20,6 +20,7 @@ BESIDE = (
     "planning",
     "planfile",
     "benching",
+    "pairing",
     "report",
     "samples",
     "settings",

@@ -1,10 +1,12 @@
-"""How answers of several seeds are joined, and how many resamplings a comparison needs."""
+"""How answers of several seeds and of several volumes are joined; how many resamplings it takes."""
 
 import numpy as np
 import pytest
 from oct_judge.asking import together
 from oct_judge.question import FinetuneConfig
-from oct_vjepa.trials.judging import Answer
+from oct_judge.rivals.answers import paired
+from oct_vjepa.probes.protocol import Round
+from oct_vjepa.trials.judging import Answer, Candidate
 
 ROWS = np.arange(2)
 
@@ -44,3 +46,20 @@ def test_a_difference_can_be_found_among_all_that_are_compared():
     baselines = len(config.compare.baselines)
     compared = 1 + 2 * baselines + (1 + baselines)  # alone, beside the encoder, on grey ranks
     assert compared * 2 / (config.bootstrap + 1) < 0.05
+
+
+def test_a_candidate_is_asked_once_more_on_what_its_volumes_are_together():
+    features = np.array([[1.0, 2.0], [3.0, 2.0], [5.0, 5.0]], dtype=np.float32)
+    alone = Candidate(name="one", readouts=lambda one, seed: {"last": features + seed})
+    both = paired(alone, np.array([0, 0, 4]))
+    assert both.name == "one, pairs"
+    none = np.zeros(3, dtype=bool)
+    found = both.readouts(Round("test", none, none, none), 1)
+    assert found["last"].tolist() == [[3, 3, 1, 0], [3, 3, 1, 0], [6, 6, 0, 0]]
+
+
+@pytest.mark.parametrize("join", ["attention", "pairs"])
+def test_volumes_together_are_asked_of_frozen_features_alone(join, call_app):
+    outcome = call_app("finetune", "mode=full", f"join={join}")
+    assert outcome.code == 2
+    assert f"join={join} takes frozen features; mode is full" in outcome.errors

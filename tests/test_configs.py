@@ -17,6 +17,8 @@ from oct_io.scan.protocols import DEVICES
 from oct_io.space.windows import find_window
 from oct_judge.closing import question_of
 from oct_judge.touches import way_of
+from oct_launch import Mistake
+from oct_launch.sweep import split_jobs
 from oct_vjepa.presets.choices import ENCODERS, MASKINGS, OBJECTIVES
 from oct_vjepa.presets.runs import PRESETS
 from omegaconf import OmegaConf
@@ -81,6 +83,33 @@ def test_what_an_experiment_sets_can_still_be_set_on_the_command_line():
     assert build("pretrain", "experiment=smoke").loop.steps == 12
 
 
+@pytest.fixture
+def spell_out(monkeypatch):
+    """What the app makes of its own words on the command line."""
+    monkeypatch.syspath_prepend(str(ROOT / "apps" / "pretrain"))
+    yield runpy.run_path(str(ROOT / "apps" / "pretrain" / "__main__.py"))["spell_out"]
+    sys.modules.pop("settings", None)
+
+
+@pytest.mark.parametrize("experiment", ["continued", "continued_dense"])
+def test_a_grid_of_momenta_is_a_run_each_of_an_experiment_that_continues(spell_out, experiment):
+    sweep, *overrides = spell_out(["grid=momentum", f"experiment={experiment}", "init=vitl.pt"])
+    assert sweep == "-m"
+    fixed, jobs = split_jobs(overrides)
+    made = [build("pretrain", *fixed, *job.overrides, *ON_REAL_SCANS) for job in jobs]
+    kept = [(one.objective.ema_kind, one.objective.ema_start, one.initial) for one in made]
+    momenta = (0.99, 0.997, 0.999, 0.9995)
+    assert kept == [("constant", momentum, "vitl.pt") for momentum in momenta]
+    assert {one.schedule.cooldown_fraction for one in made} == {1.0}
+    with pytest.raises(Mistake, match="grid=width: must be one of momentum"):
+        spell_out(["grid=width"])
+
+
+def test_a_teacher_is_named_in_short(spell_out):
+    made = build("pretrain", *spell_out(["objective=salt", "teacher=runs/mae/encoder"]))
+    assert made.objective.teacher == "runs/mae/encoder"
+
+
 def test_the_files_of_several_seeds_lie_apart():
     one, other = (build("pretrain", "experiment=phantom_lesions", f"seed={n}") for n in (0, 1))
     assert one.run_dir != other.run_dir
@@ -88,7 +117,7 @@ def test_the_files_of_several_seeds_lie_apart():
     assert one.data.root == other.data.root, "the same people, other weights"
 
 
-@pytest.mark.parametrize("group", ["data", "runtime", "tracking"])
+@pytest.mark.parametrize("group", ["augment", "data", "runtime", "tracking"])
 def test_every_choice_of_a_group_is_valid(group):
     assert names(group)
     for name in names(group):

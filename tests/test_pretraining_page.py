@@ -33,7 +33,8 @@ def document(name, auroc):
 def write_page(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(PRETRAIN)
     report, samples = (runpy.run_path(str(PRETRAIN / f"{one}.py")) for one in ("report", "samples"))
-    sys.modules.pop("samples", None)
+    for name in ("samples", "pairing"):
+        sys.modules.pop(name, None)
     config = SourceConfig(
         root=str(tmp_path / "data"), cache=str(tmp_path / "cache"), window="tiny", jobs=1,
         phantom=TREE,

@@ -7,6 +7,8 @@ uv run apps/pretrain data=kermany data.root=DIR          a public set as publish
 uv run apps/pretrain data=folder data.root=DIR propose.to=plan.yaml    settings with their reasons
 uv run apps/pretrain plan=plan.yaml                      and a run with them
 uv run apps/pretrain experiment=continued init=FILE data=folder data.root=DIR     from V-JEPA 2
+uv run apps/pretrain experiment=continued init=FILE grid=momentum data=...        a run a momentum
+uv run apps/pretrain objective=salt_smoke teacher=DIR    features of any frozen encoder
 uv run apps/pretrain -m seed=0,1                         one run after the other, and a table
 uv run apps/pretrain --help                              every setting, its value and its text
 """
@@ -26,6 +28,13 @@ ONLINE = "probe_linear_auroc_"
 BSCANS = ("bscans", *(one.name for one in RECIPES.values() if one.bscans))
 FITTING = {f"data={name}": "encoder=bscan_tiny" for name in BSCANS}
 """Data whose windows the default encoder does not take, and one that takes them."""
+SHORT = {"init": "initial", "teacher": "objective.teacher"}
+"""Short names of settings."""
+GRIDS = {
+    "momentum": ("objective.ema_kind=constant", "objective.ema_start=0.99,0.997,0.999,0.9995"),
+}
+"""Sweeps by name. momentum: of the teacher, to which small sets are sensitive; around the 0.99925
+of V-JEPA 2 (facebookresearch/vjepa2 issue 93)."""
 OWN = ("encoder=", "experiment=", "preset=", "plan=", "-cn", "--config-name")
 """How arguments begin that choose an encoder, or may."""
 
@@ -59,16 +68,21 @@ def add_encoder(arguments: Sequence[str]) -> list[str]:
 
 
 def spell_out(arguments: Sequence[str]) -> list[str]:
-    """Turn `init=` into `initial=`, and `plan=FILE` into the folder and name that Hydra wants.
+    """Turn our own words into Hydra's: short names, `grid=NAME`, and `plan=FILE`.
 
     Raises:
-        Mistake: no such plan.
+        Mistake: no such plan or grid.
     """
     spelt: list[str] = []
     for one in arguments:
-        if one.startswith("init="):
-            spelt.append(f"initial={one[5:]}")
-        elif one.startswith("plan="):
+        name, _, value = one.partition("=")
+        if name in SHORT:
+            spelt.append(f"{SHORT[name]}={value}")
+        elif name == "grid":
+            if value not in GRIDS:
+                raise Mistake(f"{one}: must be one of {', '.join(GRIDS)}")
+            spelt += ["-m", *GRIDS[value]]
+        elif name == "plan":
             file = Path(one[5:])
             if not file.is_file() or file.suffix != ".yaml":
                 raise Mistake(f"{one}: there is no such plan; propose.to={one[5:]} writes one")

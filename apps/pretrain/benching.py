@@ -79,6 +79,8 @@ def bench(config: PretrainConfig) -> int:
                 f"loop.steps ({config.loop.steps}) must be at least 2 x loop.log_every"
                 f" ({config.loop.log_every}): the first rows are left out"
             )
+        if config.pairs != "none":
+            raise ValueError(f"pairs ({config.pairs}) must be none here: noise is of nobody")
         runtime = config.runtime.pick()
         torch.manual_seed(config.seed)
         encoder = oct_vjepa.Encoder(config.encoder)

@@ -37,6 +37,7 @@ from oct_vjepa.objectives.methods import method_of
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
 from oct_xla.errors import OutOfMemoryError
+from pairing import check_pairs, find_partners
 from report import write_report
 from samples import PretrainSamples
 from settings import MAY_CHANGE, TOLD, PretrainConfig, schema_of
@@ -50,6 +51,7 @@ def run(config: PretrainConfig, launch: Launch) -> int:
         return bench(config)
     with mistakes(ValueError, oct_xla.RunFolderError):
         config, smaller = shrink(config)
+        check_pairs(config.pairs, config.objective)
         given = f"encoder.input_shape is {config.encoder.input_shape}; make them equal"
         check_window(config.data.window, config.encoder.input_shape, otherwise=given)
         start = find_start(config, config.encoder) if config.initial else None
@@ -91,6 +93,7 @@ def pretrain(
             batch_size=config.feed.batch_size,
             seed=config.seed,
         )
+        partners = find_partners(config.pairs, source.volumes.entries, seen)
     samples = PretrainSamples(
         source.volumes,
         seen,
@@ -98,6 +101,7 @@ def pretrain(
         augment=config.augment,
         encoder=objective.encoder.config,
         seed=config.seed,
+        partners=partners,
     )
     if runtime.rank == 0:
         record(config, folder.path, runtime, source, seen, start, smaller)

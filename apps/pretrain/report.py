@@ -26,6 +26,7 @@ from oct_report import (
 )
 from oct_vjepa.evaluation.maps import principal_colours
 from oct_vjepa.objectives.collapse import collapse_alarms
+from oct_vjepa.objectives.objective import PairBatch
 from samples import PretrainSamples
 
 CURVES = (
@@ -194,7 +195,7 @@ def _plane_of(ids_M: torch.Tensor, grid: tuple[int, int, int], plane: int) -> ND
 
 
 def _colours(
-    encoder: oct_vjepa.Encoder, sample: oct_vjepa.JepaBatch, plane: int
+    encoder: oct_vjepa.Encoder, sample: oct_vjepa.JepaBatch | PairBatch, plane: int
 ) -> NDArray[np.float64]:
     spacing_B3 = None if sample.spacing_B3 is None else sample.spacing_B3[None]
     with torch.no_grad():

@@ -10,7 +10,9 @@ from oct_io.space.transforms import AugmentConfig, changes_nothing
 from oct_io.space.transforms import augment as make_augmentation
 from oct_vjepa import EncoderConfig, JepaBatch, MaskingConfig, Masks, sample_masks
 from oct_vjepa.masking.foreground import foreground_patches
+from oct_vjepa.objectives.objective import PairBatch
 from oct_xla import sample_seed
+from pairing import Partners
 
 
 class HasSpacing(Protocol):
@@ -49,6 +51,7 @@ class PretrainSamples:
         augment: how volumes may be changed; the masks are drawn on what has become of them.
         encoder: whose patches are masked, and whether it wants to know the spacing.
         seed: of the run.
+        partners: which volume goes beside each; None: none does.
     """
 
     def __init__(
@@ -60,7 +63,9 @@ class PretrainSamples:
         augment: AugmentConfig,
         encoder: EncoderConfig,
         seed: int,
+        partners: Partners | None = None,
     ) -> None:
+        self._partners = partners
         self._volumes, self._indices = volumes, list(indices)
         self._masking, self._encoder, self._seed = masking, encoder, seed
         self._augment = None if changes_nothing(augment) else make_augmentation(augment)
@@ -68,14 +73,12 @@ class PretrainSamples:
     def __len__(self) -> int:
         return len(self._indices)
 
-    def __call__(self, index: int, epoch: int) -> JepaBatch:
-        """Volume (C, Z, Y, X) uint8, its masks and, if asked for, spacing; without batch axis."""
-        # (bscan, row, column) are the tensor axes (Z, Y, X); one channel is put in front.
-        volume = self._volume(index)
-        if self._augment is not None:
-            spacing = Spacing(*self.spacing_mm(index))
-            changed = self._augment(volume[0], spacing, epoch=epoch, index=index)
-            volume = changed.voxels.unsqueeze(0)
+    def __call__(self, index: int, epoch: int) -> JepaBatch | PairBatch:
+        """Volume (C, Z, Y, X) uint8, its masks and, if asked for, partner and spacing.
+
+        Without batch axis.
+        """
+        volume, spacing = self._changed(index, epoch)
         generator = torch.Generator().manual_seed(sample_seed(self._seed, epoch, index))
         foreground = None
         if self._masking.needs_foreground:
@@ -85,11 +88,17 @@ class PretrainSamples:
             self._masking, self._encoder.grid, 1, generator=generator, foreground_BN=foreground
         )
         masks = tuple(Masks(one.context_BK[0], one.target_BM[0]) for one in drawn)
-        return JepaBatch(volume, masks, self._spacing(index))
+        if self._partners is None:
+            return JepaBatch(volume, masks, spacing)
+        other, others = self._changed(self._partner(index, epoch), epoch)
+        return PairBatch(volume, other, masks, spacing, others)
 
     def ahead(self, keys: Sequence[tuple[int, int]]) -> None:
         """Say which (index, epoch) will be asked for next."""
-        self._volumes.ahead([self._indices[index] for index, _ in keys])
+        asked = [index for index, _ in keys]
+        if self._partners is not None:
+            asked = [one for key in keys for one in (key[0], self._partner(*key))]
+        self._volumes.ahead([self._indices[index] for index in asked])
 
     def watched(self, count: int) -> JepaBatch:
         """`count` volumes at even distances, or all, with a batch axis and without masks."""
@@ -103,11 +112,26 @@ class PretrainSamples:
         """Millimetres between voxels along (Z, Y, X) of the volume with this index."""
         return self._volumes.entries[self._indices[index]].spacing
 
+    def _partner(self, index: int, epoch: int) -> int:
+        assert self._partners is not None
+        return self._partners.choose(index, sample_seed(self._seed, epoch, index))
+
+    def _changed(self, index: int, epoch: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The volume as it is shown in an epoch, and its spacing if that is asked for."""
+        # (bscan, row, column) are the tensor axes (Z, Y, X); one channel is put in front.
+        volume = self._volume(index)
+        if self._augment is None:
+            return volume, self._spacing(index)
+        spacing = Spacing(*self.spacing_mm(index))
+        changed = self._augment(volume[0], spacing, epoch=epoch, index=index)
+        return changed.voxels.unsqueeze(0), self._told(changed.spacing)
+
     def _volume(self, index: int) -> torch.Tensor:
         return torch.from_numpy(self._volumes[self._indices[index]]).unsqueeze(0)
 
     def _spacing(self, index: int) -> torch.Tensor | None:
         """Millimetres along (Z, Y, X), for an encoder whose positions are lengths."""
-        if self._encoder.position_unit != "length":
-            return None
-        return torch.tensor(self.spacing_mm(index))
+        return self._told(self.spacing_mm(index))
+
+    def _told(self, spacing: tuple[float, float, float]) -> torch.Tensor | None:
+        return torch.tensor(spacing) if self._encoder.position_unit == "length" else None

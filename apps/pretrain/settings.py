@@ -70,6 +70,12 @@ class PretrainConfig:
     """Labelled volumes, none of a test participant, that are probed for probe.columns at each
     evaluation; 0: none. 64 at every 50 steps of 16 volumes are some 2 % of the time."""
 
+    pairs: str = "none"
+    """Which two volumes belong together, for objectives that ask: two views of one thing for lejepa
+    and dino, one said from the other with objective.partner_weight of V-JEPA. eyes: both of a
+    participant; scans: two of one eye, on another day or device; devices: those of one eye by
+    different devices; participant: any two. Who has no partner is its own."""
+
     smaller_window: str = ""
     """Window to go on with where memory runs out with one volume at a time, such as macula6_320 or
     64x320x320; the encoder then takes its shape, its cache is data.cache-WINDOW, and batch, steps

@@ -20,6 +20,7 @@ from oct_xla import (
     pick_runtime,
     read_rows,
 )
+from oct_xla.trainer import largest_loss
 from toy import Toy, draw, make_feed, warm_up
 
 
@@ -118,6 +119,57 @@ def test_a_step_that_is_not_finite_changes_neither_student_nor_teacher(tmp_path)
 def test_too_many_bad_steps_in_a_row_stop_the_run_and_say_what_to_do():
     with pytest.raises(NonFiniteError, match=r"step 5: .* 3 times in a row; lower the learning"):
         train(toy=Spiked({2, 3, 4}), max_skipped=3)
+
+
+class Jumping(Spiked):
+    """Its loss is a thousand times what it should be at the given calls."""
+
+    def loss(self, batch, generator):
+        parts = Toy.loss(self, batch, generator)
+        if self.calls in self.bad:
+            parts["loss"] = parts["loss"] * 1e3
+        self.calls += 1
+        return parts
+
+
+def test_a_loss_that_jumps_is_skipped_where_that_is_asked_for(tmp_path):
+    train(tmp_path / "on", toy=(on := Jumping({100, 180})), steps=190, max_jump=5.0)
+    train(tmp_path / "off", toy=(off := Jumping({100, 180})), steps=190)
+    rows = read_rows(tmp_path / "on" / "metrics.jsonl")
+    assert 180 not in on.after
+    assert 100 in on.after  # too early to say what is usual
+    assert off.after == list(range(190))
+    assert [row["skipped"] for row in rows] == [0] * 180 + [1] * 10
+
+
+def test_a_bound_is_the_mean_and_so_many_standard_deviations_once_there_are_enough():
+    before = [1.0, 3.0] * 76
+    assert largest_loss(before, 4.0) == pytest.approx(2.0 + 4.0 * 1.0)
+    assert largest_loss(before, 0.0) == math.inf
+    assert largest_loss(before[:150], 4.0) == math.inf
+
+
+def test_a_resumed_run_skips_the_jump_that_an_uninterrupted_one_skips(tmp_path):
+    options = {"steps": 170, "max_jump": 5.0, "checkpoint_every": 155}
+    train(tmp_path / "one", toy=(one := Jumping({165})), **options)
+    stop = {"at": 160}
+
+    def rate(step):
+        if step == stop["at"]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return warm_up(step)
+
+    assert train(tmp_path / "two", toy=Jumping(()), rate=rate, **options).reason == "stopped"
+    train(tmp_path / "two", toy=(two := Jumping({165 - 161})), **options)
+    assert losses(tmp_path / "two") == losses(tmp_path / "one")
+    assert 165 not in one.after + two.after
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, two.state_dict()[name]), name
+
+
+def test_a_loss_that_stays_above_its_bound_stops_the_run_and_says_why():
+    with pytest.raises(NonFiniteError, match=r"or the loss 5 standard deviations above .* 3 times"):
+        train(toy=Jumping(range(170, 200)), steps=200, max_jump=5.0, max_skipped=3)
 
 
 def test_the_best_checkpoint_is_marked_and_kept(tmp_path):

@@ -21,8 +21,8 @@ SEGMENT, PATCHES = "segment", "patches"
 """Modes that ask for classes of voxels instead of labels."""
 MODES = (*FROZEN, *TRAINED, SEGMENT, PATCHES)
 PROTOCOLS = ("given", "kfold", "repeated_kfold", "leave_one_out")
-ATTENTION = "attention"
-JOINS = ("mean", "max", ATTENTION)
+ATTENTION, PAIRS = "attention", "pairs"
+JOINS = ("mean", "max", ATTENTION, PAIRS)
 NETWORK, NAMED_ENCODER = "network ", "encoder "
 SPLIT = "@split"
 """How the names of candidates begin that are no baselines: trained from scratch, and others'."""
@@ -195,7 +195,9 @@ class FinetuneConfig:
     join: str = "mean"
     """How the scores of several volumes become those of an eye, and of eyes those of a participant:
     mean, or max for what one volume of several may show. attention: the mean, and beside it as one
-    more candidate a learned pool over all volumes of a participant; frozen modes only."""
+    more candidate a learned pool over all volumes of a participant. pairs: the mean, and beside it
+    everybody's features once more as their mean and spread over the volumes of a participant, for
+    what only two eyes or two visits together show. Both in frozen modes only."""
 
     balanced: bool = True
     """Classes weigh alike in the fit; probabilities are set right for their true shares after."""
@@ -257,8 +259,8 @@ class FinetuneConfig:
             raise ValueError(f"mode ({self.mode}) must be one of {', '.join(MODES)}")
         if self.join not in JOINS:
             raise ValueError(f"join ({self.join}) must be one of {', '.join(JOINS)}")
-        if self.join == ATTENTION and self.mode not in FROZEN:
-            raise ValueError(f"join=attention pools frozen features; mode is {self.mode}")
+        if self.join in (ATTENTION, PAIRS) and self.mode not in FROZEN:
+            raise ValueError(f"join={self.join} takes frozen features; mode is {self.mode}")
         if self.seeds < 1:
             raise ValueError(f"seeds ({self.seeds}) must be 1 or more")
         if self.bootstrap < 100:

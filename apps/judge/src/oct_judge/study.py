@@ -19,7 +19,7 @@ from oct_vjepa.trials.verdict import Panel
 
 from oct_judge.candidates import Rows
 from oct_judge.family import Family
-from oct_judge.question import ATTENTION, SPLIT, FinetuneConfig, ProtocolConfig
+from oct_judge.question import SPLIT, FinetuneConfig, ProtocolConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +110,7 @@ def open_study(config: FinetuneConfig, source: oct_io.Source) -> Study:
             target=target,
             people=people,
             eyes=eyes,
-            how="mean" if config.join == ATTENTION else config.join,
+            how="max" if config.join == "max" else "mean",
         ),
         rounds=rounds,
         rows=Rows(examples.volumes, examples.fingerprint, examples.volumes.spacings),

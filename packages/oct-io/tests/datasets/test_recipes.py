@@ -1,5 +1,6 @@
 """Recipes on made-up copies of their sets: scans, labels, split, what is missing, and a cache."""
 
+import hashlib
 import shutil
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from oct_io import SourceConfig, TreeError, open_source
 from oct_io.cli import main
+from oct_io.datasets.checksums import compare, read_list
 from oct_io.datasets.contents import open_dataset
 from oct_io.datasets.registry import RECIPES
 from oct_io.records.opening import read_scan
@@ -223,6 +225,54 @@ def test_millimetres_may_be_given_where_a_set_has_none(copies, tmp_path):
 def test_settings_that_do_not_go_together_are_refused(settings, complaint):
     with pytest.raises(ValueError, match=complaint):
         SourceConfig(**settings)
+
+
+def test_a_list_of_hashes_tells_whether_a_copy_is_the_same(copies, tmp_path, capsys):
+    root, sums = tmp_path / "sets" / "octdl", tmp_path / "sums.txt"
+    shutil.copytree(copies("octdl"), root)
+    asked = ["datasets", "octdl", str(root), "--checksums", str(sums)]
+    assert main(asked) == 0
+    assert "17 files" in capsys.readouterr().out  # 16 images and the table
+    lines = sums.read_text().splitlines()
+    first = hashlib.sha256((root / lines[0].split("  ")[1]).read_bytes()).hexdigest()
+    assert lines[0].startswith(first)
+    assert main(asked) == 0
+    assert f"checksums: as in {sums}" in capsys.readouterr().out
+    elsewhere = ["datasets", "octdl", str(root.parent), "--checksums", str(sums)]
+    assert main(elsewhere) == 0, "a list that begins further down"
+    spoilt, gone = (root / lines[number].split("  ")[1] for number in (0, 1))
+    content = spoilt.read_bytes()
+    spoilt.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    gone.unlink()
+    assert main(asked) == 2
+    said = capsys.readouterr().err
+    assert f"1 files differ from the list: {lines[0].split('  ')[1]}" in said
+    assert f"1 files of the list are not there: {lines[1].split('  ')[1]}" in said
+
+
+def test_a_publishers_md5_is_understood_and_what_is_no_list_refused(copies, tmp_path):
+    root = copies("maetschke")
+    (path, *_) = open_dataset("maetschke", root).files
+    content = (root / path).read_bytes()
+    sums = tmp_path / "md5.txt"
+    sums.write_text(f"{hashlib.md5(content).hexdigest()} *./{path}\n")
+    assert compare(root, [path], read_list(sums)) == []
+    assert compare(root, [path], {path: hashlib.md5(b"").hexdigest()}) == [
+        f"1 files differ from the list: {path}"
+    ]
+    for text in ("hello\n", "", f"{'0' * 32}  a\n{'0' * 64}  b\n"):
+        sums.write_text(text)
+        with pytest.raises(TreeError):
+            read_list(sums)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_terms_say_how_far_they_are_known(name):
+    recipe = RECIPES[name]
+    assert recipe.terms
+    licence = "CC" in recipe.terms
+    own_page = "Harvard-Ophthalmology-AI-Lab" in recipe.source  # read in its repository
+    assert not licence or own_page or "read the publisher's page" in recipe.terms
 
 
 def test_the_command_lists_describes_and_checks(copies, tmp_path, capsys):

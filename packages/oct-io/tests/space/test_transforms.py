@@ -220,6 +220,8 @@ def test_an_augmentation_can_be_sent_to_a_worker():
         ({"tilt_degrees": 90}, r"augment.tilt_degrees \(90\) must be 0 to 45"),
         ({"gamma": 0.5}, r"augment.gamma \(0.5\) must be 1 or more"),
         ({"noise": -1}, r"augment.noise \(-1\) must be zero or more"),
+        ({"crop_smallest": 0}, r"augment.crop_smallest \(0\) must be above 0 to 1"),
+        ({"crop_aspect": 0.9}, r"augment.crop_aspect \(0.9\) must be 1 or more"),
         ({"zoom": 1}, r"augment.zoom \(1\) must be 0 to 1"),
     ],
 )
@@ -256,6 +258,39 @@ def test_offset_moves_all_grey_levels_and_roll_off_the_deep_ones_most():
     assert 0 < faded[-1] < 100
 
 
+def test_a_crop_of_a_slope_is_a_gentler_slope_and_its_millimetres_are_finer():
+    _, rows, columns = SHAPE
+    y, x = np.linspace(10, 90, rows)[:, None], np.linspace(0, 100, columns)[None]
+    slope = np.broadcast_to(y + x, SHAPE).astype(np.float32)
+    seen = set()
+    for index in range(30):
+        found = changed(only(crop_smallest=0.3), slope, index=index)
+        down, across = (np.diff(found.voxels, axis=axis) for axis in (1, 2))
+        inner = (slice(None), slice(1, -1), slice(1, -1))  # beyond the last voxels nothing is known
+        steps = [one[inner].mean() for one in (down, across)]
+        lengths = [steps[0] / (80 / (rows - 1)), steps[1] / (100 / (columns - 1))]
+        assert 0.99 * 0.3 <= lengths[0] * lengths[1] <= 1.01
+        wanted = (0.1, 0.02 * lengths[0], 0.05 * lengths[1])
+        assert tuple(found.spacing) == pytest.approx(wanted, rel=1e-3)
+        assert np.ptp(found.voxels, axis=0).max() < 1e-4, "all B-scans show the same part"
+        seen.add(round(float(found.voxels[0, 0, 0]), 3))
+    assert len(seen) > 20
+
+
+def test_a_crop_keeps_shape_and_kind_and_whoever_crops_nothing_draws_as_before():
+    for voxels in (volume(), torch.from_numpy(volume())[:1]):
+        found = changed(only(crop_smallest=0.3), voxels)
+        assert (found.voxels.shape, found.voxels.dtype) == (voxels.shape, voxels.dtype)
+    assert changed(only(), volume()).spacing == SPACING
+    some = replace(MOST, offset=0.1, roll_off=0.1)
+    plain, cropped = (
+        draw_changes(replace(some, crop_smallest=share), epoch=1, index=2) for share in (1, 0.5)
+    )
+    for name, one, other in zip(plain._fields, plain, cropped, strict=True):
+        assert name == "crop" or np.array_equal(one, other)
+    assert plain.crop is None
+
+
 def test_what_does_not_move_a_volume_does_not_load_monai():
     code = (
         "import sys, numpy as np; from oct_io import Spacing;"
@@ -270,4 +305,5 @@ def test_what_does_not_move_a_volume_does_not_load_monai():
 def test_a_config_without_amounts_changes_nothing():
     assert changes_nothing(only())
     assert not changes_nothing(only(offset=0.1))
+    assert not changes_nothing(only(crop_smallest=0.9))
     assert np.array_equal(changed(only(), volume()).voxels, volume())

@@ -9,10 +9,13 @@ import torch
 from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaConfig, MaskingConfig, PredictorConfig
 from oct_vjepa.convert.adapt import adapt_patches
 from oct_vjepa.convert.continuing import hand_over, read_start
+from oct_vjepa.convert.formats import read_encoder
+from oct_vjepa.convert.layout import ConversionConfig
 from oct_vjepa.model.weights import WeightsError
 from oct_vjepa.objectives.configuration import DenseJepaConfig
-from oct_vjepa.objectives.rivals.configuration import MaeConfig
+from oct_vjepa.objectives.rivals.configuration import MaeConfig, SaltConfig
 from oct_vjepa.objectives.rivals.mae import Mae
+from oct_vjepa.objectives.rivals.salt import Salt
 
 THEIRS = EncoderConfig(
     input_shape=(4, 32, 48), patch_size=(2, 8, 8), channels=3, width=48, depth=2, heads=4
@@ -114,6 +117,21 @@ def test_another_predictor_is_refused_with_the_settings(hub):
         hand_over(start, Jepa(start.student, deeper))
     with pytest.raises(WeightsError, match="those of 2 objective=vjepa2"):
         hand_over(start, Jepa(start.student, DenseJepaConfig(predictor=NARROW, levels=2)))
+
+
+def test_foreign_weights_teach_a_student_once_they_are_converted(hub, tmp_path):
+    path, _, teacher, _ = hub
+    shape = ConversionConfig(patch_size=(4, 8, 8), input_shape=(8, 32, 48), channels=1, heads=4)
+    read_encoder(path, shape)[0].save_pretrained(tmp_path / "foreign")
+    config = SaltConfig(predictor=NARROW, teacher=str(tmp_path / "foreign"))
+    student = Encoder(replace(OURS, width=24, depth=1, heads=2))
+    salt = Salt(student, config, MaskingConfig())
+    assert same(salt.teacher.encoder.state_dict(), adapted(teacher))
+    volume = torch.randint(0, 256, (2, 1, 8, 32, 48), dtype=torch.uint8)
+    out = salt.loss(volume, torch.Generator().manual_seed(0))
+    out["loss"].backward()
+    assert all(weight.grad is not None for weight in student.parameters())
+    assert torch.isfinite(out["loss"])
 
 
 def test_an_objective_without_a_teacher_is_refused(hub):

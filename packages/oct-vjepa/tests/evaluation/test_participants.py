@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from oct_vjepa.evaluation.participants import pool_volumes
+from oct_vjepa.evaluation.participants import pair_up, pool_volumes
 from oct_vjepa.heads.configuration import AttentionConfig
 from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.grid import fit_grid
 from oct_vjepa.probes.protocol import Round
 
 PEOPLE, EACH = 150, 3
@@ -50,6 +51,35 @@ def test_the_pool_finds_who_is_ill_by_one_volume_of_three(kind):
     right = (said[ill, column][:, None] > said[~ill, column][None]).mean()
     assert right > (0.65 if kind == "survival" else 0.85), right
     assert found.chosen["headline"] == max(row["headline"] for row in found.candidates)
+
+
+def test_pairs_hold_the_mean_and_half_the_distance_of_two_volumes():
+    features = np.array([[1.0, 5.0], [2.0, 2.0], [4.0, -5.0], [9.0, 9.0]])
+    people = np.array([7, 3, 7, 1])  # 7 has two volumes
+    found = pair_up(features, people)
+    assert found.tolist() == [[2.5, 0, 1.5, 5], [2, 2, 0, 0], [2.5, 0, 1.5, 5], [9, 9, 0, 0]]
+
+
+def test_a_probe_on_pairs_sees_eyes_that_differ_where_one_on_single_eyes_cannot():
+    draw = np.random.default_rng(2)
+    people = np.repeat(np.arange(PEOPLE), 2)
+    unlike = np.arange(PEOPLE) % 2
+    first = draw.choice([-1.0, 1.0], PEOPLE)
+    kinds = np.stack([first, first * (1 - 2 * unlike)], axis=1).reshape(-1)
+    features = np.concatenate([kinds[:, None] * 3, np.zeros((2 * PEOPLE, 3))], axis=1)
+    features += draw.normal(size=features.shape)
+    target = Target(kind="nominal", values=unlike[people], names=("alike", "unlike"))
+    part = people // 2 % 3
+    one = Round("test", part == 0, part == 1, part == 2)
+
+    def right(features):
+        probe = fit_grid("linear", {"": features}, target, people, one, balanced=True, seed=0)
+        said = probe.predict({"": features[one.test]})[:, 1]
+        ill = target.values[one.test] == 1
+        return (said[ill][:, None] > said[~ill][None]).mean()
+
+    assert abs(right(features) - 0.5) < 0.15
+    assert right(pair_up(features, people)) > 0.95
 
 
 def test_equal_seeds_give_equal_scores_and_the_generator_stays():

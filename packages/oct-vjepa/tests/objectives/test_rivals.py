@@ -15,6 +15,7 @@ from oct_vjepa import (
     sample_masks,
 )
 from oct_vjepa.model.weights import WeightsError
+from oct_vjepa.objectives.objective import PairBatch
 from oct_vjepa.objectives.registry import build_objective
 from oct_vjepa.objectives.rivals.configuration import (
     CropConfig,
@@ -23,7 +24,7 @@ from oct_vjepa.objectives.rivals.configuration import (
     MaeConfig,
     SaltConfig,
 )
-from oct_vjepa.objectives.rivals.crops import PairBatch, View, draw_crop, pooled, read_along
+from oct_vjepa.objectives.rivals.crops import View, draw_crop, pooled, read_along
 from oct_vjepa.objectives.rivals.lejepa import gaussian_loss
 from oct_vjepa.objectives.rivals.mae import fourier_matrix
 from torch.nn import functional

@@ -188,6 +188,7 @@ JEPA = {
     "distance_weighted": Change(False),
     "voxel_weight": Change(0.5),
     "volume_weight": Change(0.5),
+    "partner_weight": Change(0.5),
     "variance_weight": Change(0.5),
 }
 LENGTHS, SPANS = {"position_unit": "length"}, {"position_unit": "span"}

@@ -18,6 +18,7 @@ from oct_vjepa import (
 )
 from oct_vjepa.objectives.configuration import DenseJepaConfig
 from oct_vjepa.objectives.losses import normalise_targets, standard_voxels
+from oct_vjepa.objectives.objective import PairBatch
 from torch.nn import functional
 
 PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
@@ -76,7 +77,9 @@ def test_what_has_no_weight_has_no_parameters_and_no_numbers(shape, volume):
     assert names == {"encoder", "predictor", "teacher"}
     assert not [name for name, _ in plain.named_parameters() if "voxels" in name or "_con" in name]
     out = plain.loss(volume, torch.Generator())
-    assert not {"context_loss", "voxel_loss", "volume_loss", "variance_loss"} & out.keys()
+    unasked = {"context_loss", "voxel_loss", "volume_loss", "partner_loss", "variance_loss"}
+    assert not unasked & out.keys()
+    assert not plain.config.takes_pairs
 
 
 def test_the_terms_add_up_with_their_weights(shape, volume, generator):
@@ -129,7 +132,45 @@ def test_the_volume_loss_is_about_the_teachers_mean_token(shape, volume, generat
     torch.testing.assert_close(objective.loss(batch)["volume_loss"], wanted.detach())
 
 
-@pytest.mark.parametrize("term", ["voxel", "volume"])
+def test_the_partner_loss_is_about_the_teachers_mean_token_of_the_other_scan(
+    shape, volume, generator
+):
+    objective = built(JepaConfig(predictor=PREDICTOR, partner_weight=2.0), shape)
+    masks = sample_masks(objective.masking, objective.encoder.config.grid, 4, generator=generator)
+    other = 255 - volume
+    out = objective.loss(PairBatch(volume, other, masks))
+    goal = normalise_targets(normalise_targets(objective.teacher(other)).mean(dim=1))
+    said = [
+        objective.partner(
+            torch.cat(objective.predict(JepaBatch(volume, masks), index).mixed, dim=1).mean(dim=1)
+        )
+        for index in range(2)
+    ]
+    wanted = torch.stack([(one - goal).abs().mean() for one in said]).mean()
+    torch.testing.assert_close(out["partner_loss"], wanted.detach())
+    whole = (out["loss_0"] + out["loss_1"]) / 2 + 2.0 * out["partner_loss"]
+    torch.testing.assert_close(out["loss"].detach(), whole)
+    assert objective.config.takes_pairs
+
+
+def test_without_a_partner_a_volume_is_its_own(shape, volume, generator):
+    objective = built(JepaConfig(predictor=PREDICTOR, partner_weight=1.0), shape)
+    masks = sample_masks(objective.masking, objective.encoder.config.grid, 4, generator=generator)
+    alone, paired, apart = (
+        objective.loss(batch)["partner_loss"]
+        for batch in (
+            JepaBatch(volume, masks),
+            PairBatch(volume, volume, masks),
+            PairBatch(volume, 255 - volume, masks),
+        )
+    )
+    torch.testing.assert_close(alone, paired)
+    assert not torch.allclose(alone, apart)
+    with pytest.raises(ValueError, match=r"encoder\.input_shape"):
+        objective.loss(PairBatch(volume, volume[..., :16], masks))
+
+
+@pytest.mark.parametrize("term", ["voxel", "volume", "partner"])
 def test_training_on_one_batch_brings_a_term_down(term, shape, volume, generator):
     config = JepaConfig(predictor=PREDICTOR, **{f"{term}_weight": 1.0})
     objective = built(config, shape, depth=2)

@@ -32,6 +32,9 @@ class RunState:
 
     skipped_in_a_row: int = 0
 
+    losses: list[float] = field(default_factory=list)
+    """Of the last steps that were applied, where `loop.max_jump` wants them."""
+
     seconds: float = 0.0
     """Seconds of training."""
 

@@ -37,7 +37,8 @@ class Step(NamedTuple):
 
     Attributes:
         numbers: loss, gradient norm and metrics, means over micro-batches and processes.
-        applied: whether weights changed; not if loss or gradient was not finite.
+        applied: whether weights changed; not if the gradient was not finite, or the loss not below
+            its bound.
         stopping: whether any process was asked to stop.
     """
 
@@ -94,12 +95,20 @@ class Learner:
             self._begin_moments()
 
     def take(
-        self, step: int, lr: float, feed: Iterator[Any], clock: StepClock, stop: StopRequest
+        self,
+        step: int,
+        lr: float,
+        feed: Iterator[Any],
+        clock: StepClock,
+        stop: StopRequest,
+        *,
+        bound: float = math.inf,
     ) -> Step:
         """Take step `step`, counted from 0.
 
-        It is not applied, and `after_step` not called, if loss or gradient norm is not finite. The
-        decision is made on reduced values, so all processes make the same.
+        It is not applied, and `after_step` not called, if loss or gradient norm is not finite, or
+        the loss is above `bound`. The decision is made on reduced values, so all processes make the
+        same.
 
         Raises:
             TooLarge: if memory ran out.
@@ -122,7 +131,8 @@ class Learner:
             numbers = self._means(values, everyone)
             clock.spent("wait", asked)
             finite = math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])
-            if finite:
+            applied = finite and numbers["loss"] <= bound
+            if applied:
                 self.optimizer.step()
                 numbers |= after_step(self.objective, step, self.config.steps)
             self.optimizer.zero_grad(set_to_none=True)
@@ -133,7 +143,7 @@ class Learner:
             if any(sign in str(error) for sign in _LEFT):
                 raise RuntimeError(_GONE) from error
             raise
-        return Step(numbers, finite, stopping or (self.runtime.world == 1 and stop.requested))
+        return Step(numbers, applied, stopping or (self.runtime.world == 1 and stop.requested))
 
     def _begin_moments(self) -> None:
         """Make the moments that AdamW makes at its first step: cut as parameters are, no graph.

@@ -53,7 +53,13 @@ class LoopConfig:
     """How much better than at the last progress `best_metric` must be to count as progress."""
 
     max_skipped: int = 10
-    """Steps in a row that may be skipped for a non-finite loss before the run stops."""
+    """Steps in a row that may be skipped for their loss before the run stops."""
+
+    max_jump: float = 0.0
+    """Skip a step whose loss lies more standard deviations above the mean of the last 300 steps
+    that were taken, once there are 151 of them; 0: only one that is not finite. V-JEPA 2.1 can do
+    so (app/vjepa_2_1/train.py: loss_reg_std_mult), which none of its published settings asks for.
+    No jump: a loss that gets a new term in the middle of a run."""
 
     profile: str = ""
     """First and last step, counted from 1, of which each process writes a trace to the run folder,
@@ -83,6 +89,7 @@ class LoopConfig:
             ("patience", 0),
             ("min_delta", 0),
             ("max_skipped", 1),
+            ("max_jump", 0),
             ("hang_after_s", 0),
         ):
             if getattr(self, name) < least:

@@ -1,15 +1,17 @@
 """Trains: takes the steps, and has them told, saved and evaluated when that is due."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from oct_xla.checkpointer import Checkpointer, RunState
 from oct_xla.errors import NonFiniteError, OutOfMemoryError
 from oct_xla.feed import Feed
 from oct_xla.journal import say
-from oct_xla.learner import Learner, TooLarge
+from oct_xla.learner import Learner, Step, TooLarge
 from oct_xla.malloc import give_freed_memory_back
 from oct_xla.memory import cut_batch, halved, write_note
 from oct_xla.metrics import Metrics
@@ -19,6 +21,18 @@ from oct_xla.watchers import HangWatch, Profiler
 Evaluate = Callable[[int], Mapping[str, float] | Iterator[Mapping[str, float] | None]]
 """Scores after that many steps; or an iterator whose last item they are, and which may be left
 between two items when the run is asked to stop. All processes must yield equally often."""
+
+
+REMEMBERED = 300
+"""Losses that say what is usual (V-JEPA 2.1, app/vjepa_2_1/train.py: loss_reg_num_tracking_steps);
+nothing is unusual before there are more than half as many."""
+
+
+def largest_loss(before: Sequence[float], jump: float) -> float:
+    """What a loss may be after those `before`: their mean and `jump` standard deviations."""
+    if not jump or len(before) <= REMEMBERED // 2:
+        return math.inf
+    return float(np.mean(before) + jump * np.std(before))
 
 
 class FitResult(NamedTuple):
@@ -75,12 +89,13 @@ class Trainer:
             self.watch.beat(f"step {run.step + 1}", first=run.step == first)
             try:
                 with self.profiler.step(run.step + 1):
-                    taken = learner.take(run.step, lr, batches, clock, stop)
+                    bound = largest_loss(run.losses, config.max_jump)
+                    taken = learner.take(run.step, lr, batches, clock, stop, bound=bound)
             except TooLarge as large:
                 self._halve(large)
                 batches = self._batches()
                 continue
-            self._count(taken.applied)
+            self._count(taken)
             clock.count(batch_size)
             run.step += 1
             head = {"step": run.step, "epoch": epoch, "lr": lr}
@@ -239,17 +254,21 @@ class Trainer:
         step = self.run.step
         return every > 0 and (step % every == 0 or step == self.config.steps)
 
-    def _count(self, applied: bool) -> None:
-        run = self.run
-        if applied:
+    def _count(self, taken: Step) -> None:
+        run, jump = self.run, self.config.max_jump
+        if taken.applied:
             run.skipped_in_a_row = 0
+            if jump:
+                run.losses = [*run.losses, taken.numbers["loss"]][-REMEMBERED:]
             return
         run.skipped += 1
         run.skipped_in_a_row += 1
         if run.skipped_in_a_row >= self.config.max_skipped:
+            above = f", or the loss {jump:g} standard deviations above its mean," if jump else ""
             raise NonFiniteError(
-                f"step {run.step + 1}: loss or gradient was not finite {run.skipped_in_a_row}"
-                " times in a row; lower the learning rate, lengthen the warm-up or set fp32"
+                f"step {run.step + 1}: loss or gradient was not finite{above}"
+                f" {run.skipped_in_a_row} times in a row; lower the learning rate, lengthen the"
+                " warm-up or set fp32"
             )
 
     def _tell(self) -> None:

@@ -6,13 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import oct_xla
+from numpy.typing import NDArray
 from oct_launch import Stages
-from oct_vjepa.trials.judging import Answers, Candidate
+from oct_vjepa.evaluation.participants import pair_up
+from oct_vjepa.probes.protocol import Round
+from oct_vjepa.trials.judging import Answers, Candidate, Readouts
 
 from oct_judge.asking import Everyone, Stopped, answer_of, ask, seeds_of
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast
 from oct_judge.learning import Place
-from oct_judge.question import ATTENTION, FROZEN, NETWORK, FinetuneConfig
+from oct_judge.question import ATTENTION, FROZEN, NETWORK, PAIRS, FinetuneConfig
 from oct_judge.rivals.encoders import candidate, open_encoder
 from oct_judge.rivals.pooling import Pooling
 from oct_judge.rivals.training import train_network
@@ -28,7 +31,7 @@ def ask_rivals(
     stages: Stages,
     asked: Mapping[str, Answers],
 ) -> Everyone:
-    """Answers of attention over volumes, of further encoders, and of networks from scratch.
+    """Answers of volumes together, of further encoders, and of networks from scratch.
 
     Args:
         config: of the evaluation.
@@ -51,6 +54,12 @@ def ask_rivals(
             askers[f"{name}, attention over volumes"] = partial(
                 pool, config, study, own[name], asked[name]
             )
+    if config.join == PAIRS and config.mode in FROZEN:
+        makers = {PRETRAINED: cast.pretrained, RANDOM: cast.random}
+        makers |= {name: partial(cast.baseline, name) for name in config.compare.baselines}
+        for name in (one for one in makers if one in asked):
+            both = paired(makers[name](), study.panel.people)
+            askers[both.name] = partial(ask, config, study, both, kind)
     for spec in config.compare.encoders:
         found = open_encoder(spec, study.examples.volumes.shape)
         one = candidate(found, cast.embed, cast.rows)
@@ -64,6 +73,16 @@ def ask_rivals(
     if askers:
         stages("asking rivals", len(askers), len(askers))
     return everyone
+
+
+def paired(candidate: Candidate, people: NDArray[np.int64]) -> Candidate:
+    """The candidate with mean and spread over the volumes of each participant as its features."""
+
+    def readouts(one: Round, seed: int) -> Readouts:
+        found = candidate.readouts(one, seed)
+        return {name: pair_up(features, people) for name, features in found.items()}
+
+    return Candidate(name=f"{candidate.name}, pairs", readouts=readouts)
 
 
 def pool(

@@ -8,9 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from oct_io.commands import Commands, add_command, plain_console
+from oct_io.datasets.checksums import compare, digest, hash_files, read_list, write_list
 from oct_io.datasets.contents import Contents, open_dataset
 from oct_io.datasets.recipe import Recipe
 from oct_io.datasets.registry import RECIPES, find_recipe
+from oct_io.errors import TreeError
 
 
 def add(commands: Commands) -> None:
@@ -20,6 +22,12 @@ def add(commands: Commands) -> None:
     command.add_argument("root", metavar="DIR", nargs="?", help="copy of it, to be checked")
     command.add_argument(
         "--labels", type=Path, metavar="FILE", help="write its labels and split, ids in clear"
+    )
+    command.add_argument(
+        "--checksums",
+        type=Path,
+        metavar="FILE",
+        help="compare its files with a list of sha256sum or md5sum, or write one that is not there",
     )
 
 
@@ -41,6 +49,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.labels:
         _write_labels(contents, options.labels)
         print(f"labels: {options.labels}")
+    if options.checksums:
+        _check_hashes(contents, options.root, options.checksums)
 
 
 def _all() -> Table:
@@ -88,6 +98,26 @@ def _report(contents: Contents, console: Console) -> None:
     if not contents.findings:
         console.print("all is as published")
     console.print(f"terms: {contents.recipe.terms}; recipe {contents.recipe.verified}")
+
+
+def _check_hashes(contents: Contents, root: str, path: Path) -> None:
+    """Compare the files of a copy with a list, or write the list.
+
+    Raises:
+        TreeError: they differ.
+    """
+    if path.exists():
+        if lines := compare(root, contents.files, read_list(path)):
+            raise TreeError("; ".join(lines))
+        print(f"checksums: as in {path}")
+        return
+    hashes = hash_files(root, contents.files)
+    write_list(path, hashes)
+    found, published = digest(hashes.values()), contents.recipe.sha256
+    print(f"checksums: {path}, {len(hashes):,} files, all of them {found}")
+    if published:
+        same = "are those" if found == published else "are not those"
+        print(f"checksums: the files {same} that this recipe was tried on")
 
 
 def _write_labels(contents: Contents, path: Path) -> None:

@@ -29,6 +29,7 @@ class Contents:
         parts: how many scans each part of it has.
         remarks: what a reader of results must know, a sentence each.
         findings: what is missing or unexpected, a line each; empty if all is as published.
+        files: those that the recipe knows, below the root, sorted.
     """
 
     recipe: Recipe
@@ -38,6 +39,7 @@ class Contents:
     parts: Mapping[str, int]
     remarks: tuple[str, ...]
     findings: tuple[str, ...]
+    files: tuple[str, ...]
 
     @property
     def participants(self) -> int:
@@ -73,6 +75,7 @@ def open_dataset(name: str, root: str | Path) -> Contents:
         parts=Counter(one.part for one in kept if one.part),
         remarks=tuple(remarks),
         findings=tuple(_findings(recipe, found, kept, tree)),
+        files=tuple(tree.known),
     )
 
 

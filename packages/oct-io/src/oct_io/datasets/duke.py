@@ -69,7 +69,7 @@ DME_RECIPE = Recipe(
     bscans=False,
     layout="2015_BOE_Chiu/Subject_01.mat",
     source="people.duke.edu/~sf59/Chiu_BOE_2014_dataset.htm",
-    terms="research; cite the paper",
+    terms="no licence is known to us: read its page, and cite the paper",
     spacing="none in the files",
     counts={"scans": 10, "participants": 10},
 )
@@ -80,7 +80,7 @@ AMD_RECIPE = Recipe(
     bscans=False,
     layout="Farsiu_Ophthalmology_2013_AMD_Subject_1001.mat",
     source="people.duke.edu/~sf59/RPEDC_Ophth_2013_dataset.htm",
-    terms="research; cite the paper",
+    terms="no licence is known to us: read its page, and cite the paper",
     spacing="none in the files",
     labels=("amd",),
     counts={"scans": 384, "participants": 384},

@@ -7,7 +7,7 @@ others do: 104,649 of 108,312 training images are left then (article 2778252 of
 tvst.arvojournals.org).
 """
 
-from oct_io.datasets.recipe import Found, Item, Recipe, bscan_record
+from oct_io.datasets.recipe import SECOND_HAND, Found, Item, Recipe, bscan_record
 from oct_io.datasets.tree import Tree
 
 IMAGE = r"(train|val|test)/(CNV|DME|DRUSEN|NORMAL)/(?:CNV|DME|DRUSEN|NORMAL)-(\d+)-\d+\.jpe?g"
@@ -32,7 +32,7 @@ RECIPE = Recipe(
     bscans=True,
     layout="OCT2017/train/CNV/CNV-1016042-1.jpeg",
     source="data.mendeley.com/datasets/rscbjbr9sj",
-    terms="CC BY 4.0 (Mendeley Data)",
+    terms=f"CC BY 4.0, {SECOND_HAND}",
     spacing="not published",
     split="train and test, in the copy of Kaggle val, too",
     labels=("disease", "ill"),

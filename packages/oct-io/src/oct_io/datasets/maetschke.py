@@ -3,13 +3,13 @@
 Layout as Microsoft's InnerEye-DeepLearning reads it (create_glaucoma_dataset_csv.py): arrays named
 POAG-PATIENT-YYYY-MM-DD-EYE.npy or Normal-...; uint8 of 64 x 128 x 64, the middle axis depth. The
 paper (arXiv 1807.04855): a Cirrus, brought to 64 x 64 x 128 voxels; its cube of the disc is 6 x 6
-mm wide and 2 mm deep. Which of the two equal axes are B-scans is not said; the first is taken, and
-a front view may be transposed.
+mm wide and 2 mm deep, and the volumes are of 624 people (zenodo.org/records/1481223). Which of the
+two equal axes are B-scans is not said; the first is taken, and a front view may be transposed.
 """
 
 import json
 
-from oct_io.datasets.recipe import Found, Item, Recipe
+from oct_io.datasets.recipe import SECOND_HAND, Found, Item, Recipe
 from oct_io.datasets.tree import Tree
 from oct_io.records.record import ScanRecord
 from oct_io.volume import Laterality
@@ -47,8 +47,8 @@ RECIPE = Recipe(
     bscans=False,
     layout="POAG-012345-2010-01-31-OD.npy",
     source="zenodo.org/record/1481223",
-    terms="as Zenodo states there",
+    terms=f"CC BY-NC 4.0, not for commercial use, {SECOND_HAND}",
     spacing="6 x 6 x 2 mm, the size of the scanner's cube",
     labels=("glaucoma",),
-    counts={"scans": 1110},
+    counts={"scans": 1110, "participants": 624},
 )

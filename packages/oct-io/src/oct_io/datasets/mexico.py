@@ -50,4 +50,5 @@ RECIPE = Recipe(
     labels=("dme", "dr", "any_dr"),
     counts={"scans": 1113, "participants": 831},
     verified="read whole from the published files",
+    sha256="0a92befa02c87859f225a5707bd3040ad092b2c344a75e9965a90296258adf28",
 )

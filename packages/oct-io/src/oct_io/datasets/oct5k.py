@@ -7,7 +7,7 @@ people. The masks of its three graders are not read: they are of B-scans, and th
 grey levels were found in code alone.
 """
 
-from oct_io.datasets.recipe import Found, Item, Recipe, bscan_record
+from oct_io.datasets.recipe import SECOND_HAND, Found, Item, Recipe, bscan_record
 from oct_io.datasets.tree import Tree
 
 IMAGE = (
@@ -37,8 +37,8 @@ RECIPE = Recipe(
     read=_read,
     bscans=True,
     layout="Images/Images_Manual/AMD Part1/AMD (1).E2E/Image 9.png",
-    source="the research data repository of UCL, rdr.ucl.ac.uk, by the name OCT5k",
-    terms="as its page there says",
+    source="doi.org/10.5522/04/22128671, the research data repository of UCL",
+    terms=f"CC0 1.0, {SECOND_HAND}",
     spacing="not published",
     labels=("disease", "ill"),
     counts={"participants": 60},

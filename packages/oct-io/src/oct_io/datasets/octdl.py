@@ -7,7 +7,7 @@ year, image_width, image_height), which are taken where they are there.
 """
 
 from oct_io.catalog.tables import Row, cell
-from oct_io.datasets.recipe import Found, Item, Recipe, answers, bscan_record
+from oct_io.datasets.recipe import SECOND_HAND, Found, Item, Recipe, answers, bscan_record
 from oct_io.datasets.tree import Tree
 from oct_io.volume import Laterality
 
@@ -51,7 +51,7 @@ RECIPE = Recipe(
     bscans=True,
     layout="OCTDL/AMD/amd_1047099_1.jpg and OCTDL_labels.csv",
     source="data.mendeley.com/datasets/sncdhf53xc",
-    terms="CC BY 4.0 (Mendeley Data)",
+    terms=f"CC BY 4.0, {SECOND_HAND}",
     spacing="not published; scans of different length",
     labels=("disease",),
     counts={"scans": 2064, "participants": 821},

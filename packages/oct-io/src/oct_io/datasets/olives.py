@@ -10,7 +10,7 @@ of one number count as one participant: "0234GOD" and "0234GOS" are then of one.
 import re
 
 from oct_io.catalog.tables import Row, cell
-from oct_io.datasets.recipe import Found, Item, Recipe, answers, bscan_record
+from oct_io.datasets.recipe import SECOND_HAND, Found, Item, Recipe, answers, bscan_record
 from oct_io.datasets.tree import Tree
 from oct_io.volume import Laterality
 
@@ -67,8 +67,8 @@ RECIPE = Recipe(
     read=_read,
     bscans=True,
     layout="Prime_FULL/01-001/W0/OD/1.png, TREX DME/GILA/0201GOD/V1/OD/1.tif and the labels",
-    source="doi.org/10.5281/zenodo.6622145",
-    terms="CC BY 4.0",
+    source="doi.org/10.5281/zenodo.7105232",
+    terms=f"CC BY 4.0, {SECOND_HAND}",
     spacing="not published",
     labels=("fluid_irf", "drt_me", "bcva", "cst"),
 )

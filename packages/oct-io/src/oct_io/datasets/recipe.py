@@ -12,6 +12,8 @@ from oct_io.records.record import ScanRecord
 UNKNOWN_MM = (float("nan"), float("nan"), float("nan"))
 """As the spacing of a record: nobody knows it, and windows count voxels."""
 UNTRIED = "not verified on the real files"
+SECOND_HAND = "as the catalogue EyeDataHub quoted its publisher in 2026; read the publisher's page"
+"""Of terms that we could not read where they are stated."""
 PARTS = ("train", "val", "test")
 
 
@@ -56,12 +58,14 @@ class Recipe:
         bscans: whether its scans are single B-scans, and not volumes.
         layout: the tree below the root, in a line.
         source: where to get it, or where to apply.
-        terms: licence or terms of use, as the publisher states them.
+        terms: licence or terms of use, and how far we know them.
         spacing: where millimetres come from, or that there are none.
         split: the official split, or that there is none.
         labels: columns of its labels.
         counts: scans and participants as published; empty where the publisher gives none.
         verified: how far it was tried.
+        sha256: of the hashes of all files that the recipe knows, see `checksums.digest`; "" where
+            nobody here had them all.
     """
 
     name: str
@@ -76,6 +80,7 @@ class Recipe:
     labels: tuple[str, ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     verified: str = UNTRIED
+    sha256: str = ""
 
 
 def bscan_record(path: str, participant: str, **said: Any) -> ScanRecord:

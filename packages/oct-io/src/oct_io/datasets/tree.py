@@ -62,6 +62,11 @@ class Tree:
             return read_sheet(read_bytes(url), redact(url))
         return read_table(url)
 
+    @property
+    def known(self) -> list[str]:
+        """The files that were asked for so far, sorted."""
+        return sorted(self._known)
+
     def unknown(self) -> Counter[str]:
         """How many files nobody asked for, by their ending, the most frequent first."""
         rest = (path for path in self.paths if path not in self._known)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.errors import OctIoError
+from oct_io.space.cropping import Crop, crop, draw_crop
 from oct_io.volume import Laterality, Spacing
 
 OPPOSITE: dict[Laterality, Laterality] = {"L": "R", "R": "L", "unknown": "unknown"}
@@ -49,6 +50,13 @@ class AugmentConfig:
     zoom: float = 0.08
     """Largest relative change of lateral scale: axial length changes it by several percent, and
     scanners assume one eye for all. Depth keeps its scale, which optics fix."""
+
+    crop_smallest: float = 1.0
+    """Smallest share of a B-scan's area that is shown, stretched to the whole, the same part in all
+    of a volume; 1 shows all, V-JEPA 2 goes down to 0.3. Millimetres shrink with it."""
+
+    crop_aspect: float = 1.35
+    """Largest ratio of the stretches along depth and across (V-JEPA 2, pretrain-256px-16f.yaml)."""
 
     gamma: float = 1.3
     """Largest exponent of the grey levels; its inverse is the smallest. 1 switches it off."""
@@ -91,6 +99,8 @@ class AugmentConfig:
         _require(0 <= self.zoom < 1, "zoom", self.zoom, "0 to 1")
         _require(self.contrast < 1, "contrast", self.contrast, "below 1")
         _require(self.gamma >= 1, "gamma", self.gamma, "1 or more")
+        _require(0 < self.crop_smallest <= 1, "crop_smallest", self.crop_smallest, "above 0 to 1")
+        _require(self.crop_aspect >= 1, "crop_aspect", self.crop_aspect, "1 or more")
 
 
 def _require(holds: bool, name: str, value: float, rule: str) -> None:
@@ -104,6 +114,7 @@ class Augmented(NamedTuple):
     voxels: Any  # numpy array or torch tensor, as the input
     laterality: Laterality  # of the eye that it now looks like
     flipped: bool
+    spacing: Spacing  # millimetres between its voxels, finer than before where it was cropped
 
 
 class Draw(NamedTuple):
@@ -120,6 +131,7 @@ class Draw(NamedTuple):
     dark: tuple[float, float]  # first and last dark B-scan, as shares of their number
     shadow: tuple[float, float, float, float]  # strength, middle, width, slope; shares of columns
     noise_seed: int
+    crop: Crop | None  # None: all is shown
 
 
 def changes_nothing(config: AugmentConfig) -> bool:
@@ -128,7 +140,8 @@ def changes_nothing(config: AugmentConfig) -> bool:
         *("flip_probability", "affine_probability", "contrast", "offset", "roll_off", "speckle"),
         *("noise", "dropped_bscans", "shadow_probability"),
     )
-    return config.gamma == 1 and not any(getattr(config, name) for name in amounts)
+    whole = config.gamma == 1 and config.crop_smallest == 1
+    return whole and not any(getattr(config, name) for name in amounts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +177,10 @@ class Augmentation:
         draw = draw_changes(self.config, epoch=epoch, index=index)
         changed = apply_changes(voxels, draw, spacing)
         return Augmented(
-            changed, OPPOSITE[laterality] if draw.flipped else laterality, draw.flipped
+            changed,
+            OPPOSITE[laterality] if draw.flipped else laterality,
+            draw.flipped,
+            spacing if draw.crop is None else draw.crop.spacing(spacing),
         )
 
 
@@ -198,6 +214,10 @@ def draw_changes(config: AugmentConfig, *, epoch: int, index: int) -> Draw:
             float(signed[6]),
         ),
         noise_seed=noise_seed,
+        # Last, so that whoever crops nothing draws what was drawn before there were crops.
+        crop=draw_crop(rng, config.crop_smallest, config.crop_aspect)
+        if config.crop_smallest < 1
+        else None,
     )
 
 
@@ -239,6 +259,8 @@ def apply_changes(voxels: Any, draw: Draw, spacing: Spacing) -> Any:
         array = np.flip(array, COLUMN_AXIS)
     if draw.affine_mm is not None:
         array = _move(array, draw.affine_mm, spacing)
+    if draw.crop is not None:
+        array = crop(array, draw.crop)
     array = _spoil(_regrade(array, draw, low, high - low), draw, low, high - low)
     array = np.ascontiguousarray(array)
     if whole:

@@ -3,6 +3,7 @@
 Where `trials.verdict.Panel` averages what is said of single volumes, this fits
 `heads.multivolume.ParticipantModel`: attention over the volumes of a side, then over the sides, and
 volumes left out at random while it trains. Validation chooses the epoch and the weight decay.
+Neither knows how two volumes differ; a probe on what `pair_up` makes of features does.
 """
 
 import copy
@@ -43,6 +44,23 @@ class Pooled(NamedTuple):
     scores_NK: Floats
     chosen: dict[str, Any]
     candidates: list[dict[str, Any]]
+
+
+def pair_up(features_ND: NDArray[Any], people_N: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Mean and spread of the features of all volumes of a participant, for each volume, (N, 2 D).
+
+    Of two volumes, such as two eyes or two visits, the spread is half of their distance; of one it
+    is 0. All volumes of a participant get the same.
+    """
+    features = features_ND.astype(np.float64)
+    owners = np.unique(people_N, return_inverse=True)[1].reshape(-1)
+    counts = np.bincount(owners)[:, None]
+    mean, square = (np.zeros((len(counts), features.shape[1])) for _ in range(2))
+    np.add.at(mean, owners, features)
+    mean /= counts
+    np.add.at(square, owners, (features - mean[owners]) ** 2)
+    both = np.concatenate([mean, np.sqrt(square / counts)], axis=1)
+    return both.astype(np.float32)[owners]
 
 
 def pool_volumes(

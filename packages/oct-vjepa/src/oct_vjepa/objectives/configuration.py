@@ -11,6 +11,11 @@ from oct_vjepa.rules import AT_LEAST_1, FROM_0_TO_1, NOT_NEGATIVE, check_choices
 class ObjectiveConfig:
     """What an objective may be told; the type says which one, see `methods`."""
 
+    @property
+    def takes_pairs(self) -> bool:
+        """Whether the loss reads the partners of a `PairBatch`."""
+        return False
+
 
 @dataclass(kw_only=True, slots=True)
 class TeacherConfig(ObjectiveConfig):
@@ -56,6 +61,10 @@ class JepaConfig(TeacherConfig):
     volume_weight: float = 0.0
     """Weight of the volume loss: the predictor also says the teacher's mean token of the whole
     volume. Ours, for questions about volumes; no published JEPA has it."""
+    partner_weight: float = 0.0
+    """Weight of the partner loss: the predictor also says the teacher's mean token of another scan
+    of the same eye or participant, which the feed chooses (`pairs` of apps/pretrain). Ours, for
+    what stays when device or day change."""
     variance_weight: float = 0.0
     """Weight of the variance term on the context tokens (VICReg, equation 1); V-JEPA 2 has none. A
     spur against collapse where the momentum cannot be slow."""
@@ -63,13 +72,18 @@ class JepaConfig(TeacherConfig):
     def __post_init__(self) -> None:
         TeacherConfig.__post_init__(self)
         check_numbers(self, "jepa", AT_LEAST_1, "levels")
-        weights = ("context_weight", "voxel_weight", "volume_weight", "variance_weight")
-        check_numbers(self, "jepa", NOT_NEGATIVE, *weights)
+        weights = ("context_weight", "voxel_weight", "volume_weight", "partner_weight")
+        check_numbers(self, "jepa", NOT_NEGATIVE, *weights, "variance_weight")
         if not 0 <= self.context_start <= self.context_full <= 1:
             raise ValueError(
                 f"jepa.context_start ({self.context_start}) and context_full "
                 f"({self.context_full}) must be from 0 to 1, the first not above the second"
             )
+
+    @property
+    def takes_pairs(self) -> bool:
+        """Only where the mean token of a partner has a weight."""
+        return self.partner_weight > 0
 
     def blocks_of(self, depth: int) -> list[int]:
         """Numbers of the blocks for an encoder of `depth` blocks.

@@ -4,9 +4,10 @@ As V-JEPA 2 does it (arXiv 2506.09985, app/vjepa/train.py), the features are tho
 and the loss is on hidden patches alone. Then nothing asks a visible token to say what is in its own
 place, and it may serve as a notepad for the whole. V-JEPA 2.1 (arXiv 2603.14482, app/vjepa_2_1)
 asks that of the visible patches too, more so near the hidden ones (`context_weight`), and predicts
-four blocks of the teacher at once (`levels`). Two further terms are ours: `voxel_weight` asks for
-the voxels of every patch, which no network's features can hide, and `volume_weight` for the mean
-token of the whole volume. Each is off at weight 0, and then costs nothing.
+four blocks of the teacher at once (`levels`). Three further terms are ours: `voxel_weight` asks for
+the voxels of every patch, which no network's features can hide, `volume_weight` for the mean token
+of the whole volume, and `partner_weight` for that of another scan of the same eye or participant.
+Each is off at weight 0, and then costs nothing.
 """
 
 from typing import NamedTuple
@@ -32,7 +33,7 @@ from oct_vjepa.objectives.losses import (
     variance_hinge,
     voxel_loss,
 )
-from oct_vjepa.objectives.objective import JepaBatch, Taught
+from oct_vjepa.objectives.objective import JepaBatch, PairBatch, Taught
 from oct_vjepa.objectives.schedules import ramp_at
 from oct_vjepa.objectives.tally import Tally
 
@@ -52,6 +53,7 @@ class Goals(NamedTuple):
 
     target_BNE: Tensor  # features of all patches
     voxels_BNV: Tensor | None  # voxels of all patches, if they are asked for
+    partner_BD: Tensor | None  # the mean token of each volume's partner, likewise
 
 
 Terms = dict[str, tuple[float | Tensor, Tensor]]
@@ -98,32 +100,38 @@ class Jepa(Taught):
         if config.volume_weight > 0:
             self.volume = nn.Linear(predictor.config.width, shape.width)
             initialise(self.volume)
+        if config.partner_weight > 0:
+            self.partner = nn.Linear(predictor.config.width, shape.width)
+            initialise(self.partner)
 
     def loss(
-        self, batch: Tensor | JepaBatch, generator: torch.Generator | None = None
+        self,
+        batch: Tensor | JepaBatch | PairBatch,
+        generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Loss and cheap diagnostics, each 0-dim and on the device; nothing is read back.
 
         Args:
-            batch: volumes (B, C, Z, Y, X) with their masks, or volumes alone.
+            batch: volumes (B, C, Z, Y, X) with their masks, or volumes alone; with partners if
+                they have a weight, else each volume is its own.
             generator: on the CPU; draws the masks when `batch` is volumes alone.
 
         Returns:
             "loss" (differentiable); detached: "loss_0", "loss_1", ... the prediction's, one a mask
             set, "baseline_loss" (the loss of predicting the mean), "loss_over_baseline" (1: nothing
             learned), "target_std", "prediction_cosine", "variance_ratio", and of what else has a
-            weight "context_loss" with "context_weight", "voxel_loss", "volume_loss" and
-            "variance_loss".
+            weight "context_loss" with "context_weight", "voxel_loss", "volume_loss",
+            "partner_loss" and "variance_loss".
 
         Raises:
             ValueError: volumes of another shape than the encoder was made for, masks for another
                 number of sets, or neither masks nor a generator.
         """
-        batch = self._unpack(batch, generator)
-        goals = self._goals(batch)
+        plain = self._unpack(batch, generator)
+        goals = self._goals(plain, batch)
         tally, terms = Tally(), []
-        for index, one in enumerate(batch.masks):
-            said = self.predict(batch, index)
+        for index, one in enumerate(plain.masks):
+            said = self.predict(plain, index)
             target = gather_patches(goals.target_BNE, one.target_BM)
             tally.add(prediction_loss(said.target_BME, target), said.target_BME, target)
             terms.append(self._terms(said, one, goals))
@@ -158,12 +166,23 @@ class Jepa(Taught):
             self.context_weight.copy_(torch.tensor(weight))
         return super().after_step(step, steps)
 
-    def _goals(self, batch: JepaBatch) -> Goals:
+    def _goals(self, batch: JepaBatch, given: Tensor | JepaBatch | PairBatch) -> Goals:
         volume, encoder = batch.volume_BCZYX, self.encoder.config
-        voxels = None
+        voxels = partner = None
         if self.config.voxel_weight > 0:
             voxels = standard_voxels(volume, encoder)
-        return Goals(self.targets(volume, batch.spacing_B3), voxels)
+        target_BNE = self.targets(volume, batch.spacing_B3)
+        if self.config.partner_weight > 0:
+            theirs_BNE = target_BNE
+            if isinstance(given, PairBatch):
+                self._check_shape(given.partner_BCZYX)
+                theirs_BNE = self.targets(given.partner_BCZYX, given.partner_spacing_B3)
+            partner = self._mean_token(theirs_BNE)
+        return Goals(target_BNE, voxels, partner)
+
+    def _mean_token(self, target_BNE: Tensor) -> Tensor:
+        """What is to be predicted of whole volumes: the last block's mean, normalised, (B, D)."""
+        return normalise_targets(target_BNE[..., -self.encoder.config.width :].mean(dim=1))
 
     def _terms(self, said: Said, masks: Masks, goals: Goals) -> Terms:
         """What counts beside the prediction of one mask set: the same names for every set."""
@@ -180,9 +199,11 @@ class Jepa(Taught):
             terms["voxel_loss"] = (config.voxel_weight, loss)
         if config.volume_weight > 0:
             told = self.volume(torch.cat(said.mixed, dim=1).mean(dim=1))
-            last_BND = goals.target_BNE[..., -self.encoder.config.width :]
-            loss = prediction_loss(told, normalise_targets(last_BND.mean(dim=1)))
+            loss = prediction_loss(told, self._mean_token(goals.target_BNE))
             terms["volume_loss"] = (config.volume_weight, loss)
+        if goals.partner_BD is not None:
+            told = self.partner(torch.cat(said.mixed, dim=1).mean(dim=1))
+            terms["partner_loss"] = (config.partner_weight, prediction_loss(told, goals.partner_BD))
         if config.variance_weight > 0:
             terms["variance_loss"] = (config.variance_weight, variance_hinge(said.context_BKD))
         return terms

@@ -31,6 +31,25 @@ class JepaBatch(NamedTuple):
     spacing_B3: Tensor | None = None  # between voxels along (Z, Y, X); for positions in lengths
 
 
+class PairBatch(NamedTuple):
+    """Volumes with a partner each; the feed chooses them.
+
+    Such as two scans of one participant, on two sides or by two devices, or two of one eye. Where
+    there is none, the volume is its own partner.
+    """
+
+    volume_BCZYX: Tensor
+    partner_BCZYX: Tensor  # of the same shape
+    masks: tuple[Masks, ...]
+    spacing_B3: Tensor | None = None
+    partner_spacing_B3: Tensor | None = None
+
+    @property
+    def plain(self) -> JepaBatch:
+        """The volumes without their partners."""
+        return JepaBatch(self.volume_BCZYX, self.masks, self.spacing_B3)
+
+
 class Objective(nn.Module):
     """An encoder and what helps to train it; a subclass brings the loss.
 
@@ -125,10 +144,14 @@ class Objective(nn.Module):
         encoder.train(was_training)
         return tokens
 
-    def _unpack(self, batch: Tensor | JepaBatch, generator: torch.Generator | None) -> JepaBatch:
+    def _unpack(
+        self, batch: Tensor | JepaBatch | PairBatch, generator: torch.Generator | None
+    ) -> JepaBatch:
         """The batch with masks on the device of its volumes; drawn now if there are none."""
         if isinstance(batch, Tensor):
             batch = JepaBatch(batch, ())
+        if isinstance(batch, PairBatch):
+            batch = batch.plain
         volume = batch.volume_BCZYX
         self._check_shape(volume)
         if batch.masks:

@@ -96,6 +96,11 @@ class LeJepaConfig(ObjectiveConfig):
         check_numbers(self, "lejepa", FROM_0_TO_1, "regulariser_weight")
         check_numbers(self, "lejepa", AT_LEAST_1, "directions", "hidden", "embedding")
 
+    @property
+    def takes_pairs(self) -> bool:
+        """A partner is the second view."""
+        return True
+
 
 @dataclass(kw_only=True, slots=True)
 class DinoConfig(TeacherConfig):
@@ -125,3 +130,8 @@ class DinoConfig(TeacherConfig):
         check_numbers(self, "dino", AT_LEAST_1, "prototypes", "hidden", "bottleneck")
         check_numbers(self, "dino", POSITIVE, "student_temperature", "teacher_temperature")
         check_numbers(self, "dino", FROM_0_BELOW_1, "center_momentum")
+
+    @property
+    def takes_pairs(self) -> bool:
+        """A partner is the second view."""
+        return True

@@ -11,30 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from oct_vjepa.masking.masks import Masks
 from oct_vjepa.model.configuration import EncoderConfig
 from oct_vjepa.model.encoder import Encoder
-from oct_vjepa.objectives.objective import JepaBatch
+from oct_vjepa.objectives.objective import JepaBatch, PairBatch
 from oct_vjepa.objectives.rivals.configuration import CropConfig
-
-
-class PairBatch(NamedTuple):
-    """Volumes with a partner each that counts as a further view of it; the feed chooses them.
-
-    Such as two scans of one participant, on two sides or by two devices. Where there is none, the
-    volume is its own partner.
-    """
-
-    volume_BCZYX: Tensor
-    partner_BCZYX: Tensor  # of the same shape
-    masks: tuple[Masks, ...]
-    spacing_B3: Tensor | None = None
-    partner_spacing_B3: Tensor | None = None
-
-    @property
-    def plain(self) -> JepaBatch:
-        """The volumes without their partners."""
-        return JepaBatch(self.volume_BCZYX, self.masks, self.spacing_B3)
 
 
 class View(NamedTuple):

@@ -21,9 +21,9 @@ from oct_vjepa.model.blocks import initialise
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.objectives.diagnostics import feature_spread
 from oct_vjepa.objectives.losses import normalise_targets
-from oct_vjepa.objectives.objective import JepaBatch, Taught
+from oct_vjepa.objectives.objective import JepaBatch, PairBatch, Taught
 from oct_vjepa.objectives.rivals.configuration import DinoConfig
-from oct_vjepa.objectives.rivals.crops import PairBatch, draw_pair, pooled
+from oct_vjepa.objectives.rivals.crops import draw_pair, pooled
 from oct_vjepa.objectives.teacher import follow
 
 
@@ -95,7 +95,7 @@ class Dino(Taught):
             ValueError: volumes of another shape than the encoder was made for, masks for another
                 number of sets, or no generator.
         """
-        one = self._unpack(batch.plain if isinstance(batch, PairBatch) else batch, generator)
+        one = self._unpack(batch, generator)
         pair = draw_pair(one, batch, self.encoder.config, self.config.crops, generator)
         said = [self.predictor(pooled(self.encoder, view)) for view in pair]
         for index, masks in enumerate(one.masks):

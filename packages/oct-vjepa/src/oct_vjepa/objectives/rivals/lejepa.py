@@ -20,9 +20,9 @@ from torch.nn import functional
 from oct_vjepa.masking.configuration import MaskingConfig
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.objectives.diagnostics import feature_spread
-from oct_vjepa.objectives.objective import JepaBatch, Objective
+from oct_vjepa.objectives.objective import JepaBatch, Objective, PairBatch
 from oct_vjepa.objectives.rivals.configuration import LeJepaConfig
-from oct_vjepa.objectives.rivals.crops import PairBatch, View, draw_pair, pooled
+from oct_vjepa.objectives.rivals.crops import View, draw_pair, pooled
 
 KNOTS, LAST_KNOT = 17, 3.0  # epps_pulley.py: n_points and t_max
 
@@ -76,7 +76,7 @@ class LeJepa(Objective):
             ValueError: volumes of another shape than the encoder was made for, masks for another
                 number of sets, or no generator.
         """
-        one = self._unpack(batch.plain if isinstance(batch, PairBatch) else batch, generator)
+        one = self._unpack(batch, generator)
         pair = draw_pair(one, batch, self.encoder.config, self.config.crops, generator)
         large = [self.embed(view) for view in pair]
         small = [
