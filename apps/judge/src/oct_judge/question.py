@@ -223,7 +223,8 @@ class FinetuneConfig:
     """Folder or URL of new scans to score with `model`, instead of an evaluation."""
 
     model: str = ""
-    """Folder of a model that an evaluation left behind, RUN/model; predict only."""
+    """Folder of a model that an evaluation of labels or masks left behind, RUN/model; predict
+    only."""
 
     out: str = ""
     """Folder of the predictions; empty: RUN/predictions-NAME, beside the model and named after the
