@@ -259,6 +259,7 @@ def test_an_evaluation_at_another_window_is_refused(refused, smoke, tmp_path):
         ("predict=scans", ["predict=FOLDER and model=DIR go together"]),
         ("runtime.device=tpu9", ["tpu9", "cuda"]),
         ("task=lost", ["task/lost", "thin"]),
+        ("compare.ensemble=vote", ["compare.ensemble (vote)", "seeds=2"]),
         ("test_split=exam", ["exam"]),
         ("experiment=lost", ["evaluation/lost", "phantom_lesions"]),
         ("features=s3://b/c", ["features (s3://b/c) must be a local folder"]),

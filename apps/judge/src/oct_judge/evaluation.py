@@ -15,7 +15,7 @@ from oct_judge.asking import Stopped, ask_everyone, ask_with_few_labels
 from oct_judge.beginning import in_run_folder, open_tested
 from oct_judge.board.entry import entry_of
 from oct_judge.board.tracking import send_results
-from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder
+from oct_judge.candidates import Cast, Embedder
 from oct_judge.family import Family
 from oct_judge.findings.further import look_further
 from oct_judge.findings.origin import command_of
@@ -25,7 +25,7 @@ from oct_judge.finished.spoiling import spoil
 from oct_judge.masks.evaluation import run_masks
 from oct_judge.masks.where import run_patches
 from oct_judge.page import write_page
-from oct_judge.question import FROZEN, PATCHES, SEGMENT, FinetuneConfig
+from oct_judge.question import PATCHES, SEGMENT, FinetuneConfig
 from oct_judge.results import Found, describe, table_of, write_results
 from oct_judge.rivals.answers import ask_rivals
 from oct_judge.study import open_study
@@ -60,14 +60,10 @@ def evaluate(
             with mistakes(ValueError):  # such as a class that no test participant has
                 answers = ask_everyone(config, study, cast, runtime, folder.path, stages)
                 answers |= ask_rivals(config, study, cast, runtime, folder.path, stages, answers)
+                few = list(ask_with_few_labels(config, study, cast, runtime, folder.path))
         except Stopped as stopped:
             print(stopped)
             return EXIT_STOPPED
-        few = []
-        if config.mode in FROZEN and config.compare.fractions:
-            asked = {PRETRAINED: cast.pretrained(), RANDOM: cast.random()}
-            asked |= {name: cast.baseline(name) for name in config.compare.baselines}
-            few = list(ask_with_few_labels(config, study, asked))
         touches = touch_tested(config, study, family)
         found = Found(
             config=config, study=study, cast=cast, answers=answers, few=few, touches=touches

@@ -105,7 +105,8 @@ class ComparisonConfig:
 
     fractions: list[float] = field(default_factory=list)
     """Shares of the labelled participants to fit on, such as [0.01, 0.05, 0.1, 0.25, 0.5], for a
-    curve of label efficiency; frozen modes and masks only."""
+    curve of label efficiency. Where a mode trains, each share and turn is a training of its own, of
+    the encoder and of its random init."""
 
     turns: int = 3
     """Subsets drawn for each share."""
@@ -261,6 +262,11 @@ class FinetuneConfig:
             raise ValueError(f"join=attention pools frozen features; mode is {self.mode}")
         if self.seeds < 1:
             raise ValueError(f"seeds ({self.seeds}) must be 1 or more")
+        if self.compare.ensemble and self.seeds == 1:
+            raise ValueError(
+                f"compare.ensemble ({self.compare.ensemble}) joins what seeds say: give seeds=2 or "
+                "more"
+            )
         if self.bootstrap < 100:
             raise ValueError(f"bootstrap ({self.bootstrap}) must be at least 100")
         if bool(self.predict) != bool(self.model):

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import oct_xla
 from oct_launch import Stages
 from oct_vjepa.trials.judging import Answers, Candidate
@@ -100,6 +99,5 @@ def ask_network(
             trained = train_network(config.training, name, volumes, study.target, one, place)
             if trained.ending.reason == "stopped":
                 raise Stopped(trained.ending.step)
-            scores = np.asarray(trained.scores_NK)
-            found[-1].append(answer_of(config, study, one, seed, scores))
+            found[-1].append(answer_of(config, study, one, seed, trained))
     return found
