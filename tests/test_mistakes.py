@@ -273,6 +273,22 @@ def test_a_wrong_setting_of_an_evaluation_is_named(refused, smoke, tmp_path, ove
         assert culprit in line
 
 
+@pytest.mark.parametrize(
+    ("override", "culprits"),
+    [
+        ("compare.baselines=[histogramm]", ["compare.baselines (histogramm)", "thumbnail"]),
+        ("compare.networks=[resnet50]", ["compare.networks (resnet50)", "monai_resnet10"]),
+        ("compare.encoders=[RETFound]", ["compare.encoders (RETFound)", "name=MODEL@file"]),
+    ],
+)
+def test_a_rival_that_is_not_there_is_told_before_anybody_is_asked(
+    refused, smoke, tmp_path, override, culprits
+):
+    line = refused(*ask(smoke, tmp_path, override), after_progress=True)  # and not after `asking`
+    for culprit in culprits:
+        assert culprit in line
+
+
 def test_an_evaluation_of_a_class_that_only_one_side_has_says_so(refused, smoke, tmp_path):
     table = oct_io.read_participants(smoke.data)
     rows = [f"{key},{row['recommended_split']}" for key, row in table.items()]

@@ -27,7 +27,7 @@ from oct_judge.masks.where import run_patches
 from oct_judge.page import write_page
 from oct_judge.question import PATCHES, SEGMENT, FinetuneConfig
 from oct_judge.results import Found, describe, table_of, write_results
-from oct_judge.rivals.answers import ask_rivals
+from oct_judge.rivals.answers import ask_rivals, check_rivals
 from oct_judge.study import open_study
 from oct_judge.touches import touch_tested
 
@@ -54,6 +54,7 @@ def evaluate(
     """Ask everybody, and write what they say to a claimed folder; returns the exit code."""
     with Stages() as stages:
         study = open_tested(config, family, open_study, stages)
+        check_rivals(config, study)
         embed = Embedder(Path(config.features), runtime, config.readout, config.batch_size)
         cast = Cast(family, embed, study.rows)
         try:

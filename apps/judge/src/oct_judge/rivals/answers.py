@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 import oct_xla
-from oct_launch import Stages
+from oct_launch import Mistake, Stages
+from oct_vjepa.probes.baselines import BASELINES
 from oct_vjepa.trials.judging import Answers, Candidate
 
 from oct_judge.asking import Everyone, Stopped, answer_of, ask, seeds_of
@@ -13,9 +14,27 @@ from oct_judge.candidates import PRETRAINED, RANDOM, Cast
 from oct_judge.learning import Place
 from oct_judge.question import ATTENTION, FROZEN, NETWORK, FinetuneConfig
 from oct_judge.rivals.encoders import candidate, open_encoder
+from oct_judge.rivals.networks import NETWORKS
 from oct_judge.rivals.pooling import Pooling
 from oct_judge.rivals.training import train_network
 from oct_judge.study import Study
+
+
+def check_rivals(config: FinetuneConfig, study: Study) -> None:
+    """Refuse rivals that are not there before anybody is asked, which may take hours.
+
+    Raises:
+        Mistake: names the setting.
+    """
+    compare = config.compare
+    for key, asked, known in (
+        ("baselines", compare.baselines, BASELINES),
+        ("networks", compare.networks, NETWORKS),
+    ):
+        if lost := [one for one in asked if one not in known]:
+            raise Mistake(f"compare.{key} ({lost[0]}) must be among {', '.join(known)}")
+    for spec in compare.encoders:
+        open_encoder(spec, study.examples.volumes.shape)
 
 
 def ask_rivals(
