@@ -278,10 +278,11 @@ def test_a_wrong_setting_of_an_evaluation_is_named(refused, smoke, tmp_path, ove
     [
         ("compare.baselines=[histogramm]", ["compare.baselines (histogramm)", "thumbnail"]),
         ("compare.networks=[resnet50]", ["compare.networks (resnet50)", "monai_resnet10"]),
+        ("compare.prevalence=[0.3]", ["compare.prevalence ([0.3])", "false, true"]),
         ("compare.encoders=[RETFound]", ["compare.encoders (RETFound)", "name=MODEL@file"]),
     ],
 )
-def test_a_rival_that_is_not_there_is_told_before_anybody_is_asked(
+def test_what_cannot_be_compared_is_told_before_anybody_is_asked(
     refused, smoke, tmp_path, override, culprits
 ):
     line = refused(*ask(smoke, tmp_path, override), after_progress=True)  # and not after `asking`

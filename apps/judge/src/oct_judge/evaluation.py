@@ -10,6 +10,7 @@ from oct_launch import (
     mistakes,
     print_table,
 )
+from oct_vjepa.trials.prevalence import check_prevalence
 
 from oct_judge.asking import Stopped, ask_everyone, ask_with_few_labels
 from oct_judge.beginning import in_run_folder, open_tested
@@ -55,6 +56,9 @@ def evaluate(
     with Stages() as stages:
         study = open_tested(config, family, open_study, stages)
         check_rivals(config, study)
+        if config.compare.prevalence:
+            with mistakes(ValueError):
+                check_prevalence(config.compare.prevalence, study.target)
         embed = Embedder(Path(config.features), runtime, config.readout, config.batch_size)
         cast = Cast(family, embed, study.rows)
         try:

@@ -121,6 +121,10 @@ class ComparisonConfig:
     ensemble: str = ""
     """mean, vote or weighted (by validation): what the seeds say together, as one more line."""
 
+    prevalence: list[float] = field(default_factory=list)
+    """Shares of the classes where the model will be used, in their order, such as [0.95, 0.05]:
+    the encoder's probabilities are moved to them, and measured among so many of each, too."""
+
     perturbed: bool = False
     """Spoil the test volumes in eight ways at five strengths, and show how the scores fall: of the
     encoder, of random init, of `encoders` and of the best baseline. 40 times the test volumes to
