@@ -138,6 +138,12 @@ def write_made_up(folder, kind, *, seeds=1, rounds=1):
             for share in (0.25, 1.0)
         ],
         "novelty": {"strange": 0.0875, "median": 0.6125},
+        "elsewhere": {
+            "shares": dict.fromkeys(target.names, 1 / len(target.names)),
+            "metrics": {"auprc": [0.3175, 0.2, 0.4], "nll": [0.2135, 0.1, 0.3]},
+        }
+        if target.is_classes
+        else None,
         "command": "uv run apps/finetune task=trial data.root=...",
         "allow_seen": True,
         "flow": flow_with(),

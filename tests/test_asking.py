@@ -34,7 +34,7 @@ def test_seeds_weigh_by_what_they_are_worth_on_validation(worth, said):
     assert plain.test[:, 1] == pytest.approx(0.5)
 
 
-def test_of_training_all_seeds_weigh_alike():
+def test_without_validation_all_seeds_weigh_alike():
     seeds = [[answer(seed, chance, {})] for seed, chance in enumerate((1.0, 0.0))]
     [[joined]] = together(seeds, "weighted")
     assert joined.test[:, 1] == pytest.approx(0.5)

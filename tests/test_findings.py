@@ -7,8 +7,8 @@ import pytest
 import torch
 from oct_io import PhantomTree, SourceConfig, open_source
 from oct_io.labels.questions import LabelQuestion
-from oct_judge.asking import ask, ask_trained
-from oct_judge.candidates import PRETRAINED, Cast, Embedder
+from oct_judge.asking import ask, ask_trained, ask_with_few_labels
+from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder
 from oct_judge.family import Family
 from oct_judge.findings.cases import cases_of
 from oct_judge.findings.further import look_further
@@ -119,6 +119,25 @@ def test_maps_of_a_trained_model_start_from_what_it_answered(found, tmp_path, mo
         drops = [arrays[f"{side} map {number}"].max() for side in ("front", "above")]
         assert odds - covered == pytest.approx(max(drops), abs=1e-5)
         assert np.abs(arrays[f"front map {number}"]).max() > 0
+
+
+def test_a_mode_that_trains_is_asked_with_few_labels_and_told_what_validation_says(found, tmp_path):
+    training = TrainingConfig(mode="full", epochs=1, batch_size=4, warmup_epochs=0)
+    compare = ComparisonConfig(fractions=[1.0, 0.5], turns=2, baselines=["thumbnail"])
+    config = replace(found.config, mode="full", training=training, compare=compare)
+    runtime, study = config.runtime.pick(), found.study
+    whole = ask_trained(config, study, found.cast.family.of, PRETRAINED, runtime, tmp_path)
+    few = list(ask_with_few_labels(config, study, found.cast, runtime, tmp_path))
+    named = [(name, share, len(answers)) for name, share, answers in few]
+    everyone = (PRETRAINED, RANDOM, "thumbnail")
+    assert named == [(name, *one) for one in ((0.5, 2), (1.0, 1)) for name in everyone]
+    answers = {(name, share): found for name, share, found in few}
+    assert np.array_equal(answers[PRETRAINED, 1.0][0][0].test, whole[0][0].test)
+    half = answers[PRETRAINED, 0.5]
+    assert not np.array_equal(half[0][0].test, whole[0][0].test)
+    assert not np.array_equal(half[0][0].test, half[1][0].test), "another subset"
+    assert half[0][0].chosen["steps"] < whole[0][0].chosen["steps"]
+    assert 0 <= whole[0][0].chosen["validation"] <= 1
 
 
 def test_a_column_that_gives_the_answer_away_is_a_shortcut(found):

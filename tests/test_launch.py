@@ -94,6 +94,15 @@ def test_help_shows_every_setting_with_its_value_and_its_text(call_app, app):
     assert "data.window = tiny What is cut out of each scan" in page
 
 
+@pytest.mark.slow
+def test_help_that_is_read_to_its_first_lines_alone_is_no_error(start):
+    process = start("finetune", "--help")
+    process.stdout.close()  # before there is anything to write, as `head -0` does
+    assert process.wait(timeout=120) == 0
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
 def test_help_shows_the_values_that_the_command_line_chooses(call_app):
     page = read(call_app("pretrain", "--help", "objective=vjepa21", "loop.steps=7").out)
     assert "loop.steps = 7 Optimiser steps" in page

@@ -4,6 +4,7 @@ import json
 
 import highdicom
 import numpy as np
+import pyarrow.parquet as pq
 import pydicom
 import pytest
 import torch
@@ -13,7 +14,7 @@ from oct_io.catalog.manifest import list_scans
 from oct_io.records.annotations import read_mask
 from oct_io.scan.file import ScanFile
 from oct_judge.board.finish import encoder_of_run
-from oct_vjepa import Encoder, EncoderConfig
+from oct_vjepa import Encoder, EncoderConfig, load_model
 
 NETWORK = {
     "input_shape": (8, 64, 64),
@@ -106,12 +107,21 @@ def at_nearest(window, entry):
     return wanted
 
 
+@pytest.fixture(scope="module")
+def masks(segment):
+    more = ("segment.dicom=true", "compare.fractions=[0.6]", "compare.turns=1")
+    return segment("masks", "data.annotations=[mask]", *more)
+
+
+@pytest.fixture(scope="module")
+def layers(segment):
+    more = ("segment.boundaries=[ILM,RPE,BM]", "training.decoder.levels=[0,1]")
+    return segment("layers", "data.annotations=[layers]", *more)
+
+
 @pytest.mark.slow
-def test_masks_are_drawn_scored_kept_and_shown(segment, place):
-    folder, document, outcome = segment(
-        "masks", "data.annotations=[mask]", "segment.dicom=true", "compare.fractions=[0.6]",
-        "compare.turns=1",
-    )  # fmt: skip
+def test_masks_are_drawn_scored_kept_and_shown(masks, place):
+    folder, document, outcome = masks
     names = [row["name"] for row in document["candidates"]]
     assert names == ["pretrained", "random init", *TRIVIAL]
     assert document["question"]["names"] == ["background", "IRF"]
@@ -137,10 +147,8 @@ def test_masks_are_drawn_scored_kept_and_shown(segment, place):
 
 
 @pytest.mark.slow
-def test_layers_are_drawn_and_their_thickness_is_told_by_sector(segment, place):
-    folder, document, _ = segment(
-        "layers", "data.annotations=[layers]", "segment.boundaries=[ILM,RPE,BM]"
-    )
+def test_layers_are_drawn_and_their_thickness_is_told_by_sector(layers):
+    folder, document, _ = layers
     assert document["question"]["boundaries"] == ["ILM", "RPE", "BM"]
     assert document["question"]["counted"] == ["ILM to RPE", "RPE to BM"]
     metrics = document["candidates"][0]["card"]["metrics"]
@@ -150,6 +158,79 @@ def test_layers_are_drawn_and_their_thickness_is_told_by_sector(segment, place):
     assert 100 < central["true"] < 450, "a retina at its fovea, in micrometres"
     assert 0 <= central["error"] < 500
     assert "Thickness" in (folder / "report.html").read_text()
+
+
+def drawn_again(folder, name):
+    """The finished model's masks of the tested scans, and those that the evaluation left."""
+    volumes, model = open_cache(folder.parent / f"{name}-cache"), load_model(folder / "model")
+    kept = {file.stem: np.load(file)["mask"] for file in (folder / "masks").glob("*.npz")}
+    rows = [row for row, key in enumerate(volumes.ids) if key in kept]
+    said = model.draw(volumes.select(rows), volumes.spacings[rows], batch_size=4)
+    return model, said, np.stack([kept[volumes.ids[row]] for row in rows])
+
+
+@pytest.mark.slow
+def test_the_finished_model_draws_the_masks_that_were_scored(masks, layers):
+    for folder, name in ((masks[0], "masks"), (layers[0], "layers")):
+        model, said, wanted = drawn_again(folder, name)
+        assert np.array_equal(said.masks, wanted)
+        assert model.about.made_up
+        card = (folder / "model" / "README.md").read_text()
+        assert model.about.results["sentence"] in card
+        dice = model.about.results["card"]["metrics"]["dice"]
+        assert f"| dice | {dice[0]:.3f} ({dice[1]:.3f} to {dice[2]:.3f}) |" in card
+        assert "Any real scan: it knows phantoms only" in card
+    assert model.about.band == ("ILM", "BM")
+    assert model.about.levels == (0, 1)
+
+
+@pytest.mark.slow
+def test_new_scans_get_masks_measures_and_dicom(masks, place, call_app):
+    folder, out = masks[0], place / "masks-drawn"
+    outcome = call_app(
+        "finetune", f"predict={place / 'masks-data'}", f"model={folder / 'model'}", f"out={out}",
+        "data.jobs=1", "segment.dicom=true", "batch_size=5",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.errors
+    rows = pq.read_table(out / "predictions.parquet").to_pylist()
+    assert len(rows) == 12
+    assert not (out / "participants.csv").exists()
+    for row in rows:
+        with np.load(out / "masks" / f"{row['scan']}.npz") as kept:
+            mask, spacing = kept["mask"], kept["spacing_mm"]
+        dicom = (out / "masks" / f"{row['scan']}.dcm").exists()
+        if row["flags"]:
+            assert row["share_IRF"] is row["mm3_IRF"] is None
+            assert not dicom
+        else:
+            assert row["share_IRF"] == (mask == 1).mean()
+            assert row["mm3_IRF"] == pytest.approx((mask == 1).sum() * spacing.prod())
+            assert dicom
+    assert any(not row["flags"] for row in rows)
+    head = (out / "predictions.csv").read_text().splitlines()[0]
+    assert (
+        head
+        == "scan,participant,eye,device,share_IRF,mm3_IRF,novelty,flags,scan_flags,stage,reason"
+    )
+
+
+@pytest.mark.slow
+def test_thickness_of_new_scans_is_told_by_sector(layers, place, call_app):
+    folder, out = layers[0], place / "layers-drawn"
+    outcome = call_app(
+        "finetune", f"predict={place / 'masks-data'}", f"model={folder / 'model'}", f"out={out}",
+        f"data.cache={place / 'layers-drawn-cache'}", "data.jobs=1",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.errors
+    rows = pq.read_table(out / "predictions.parquet").to_pylist()
+    told = [row["etdrs_um_central"] for row in rows if not row["flags"]]
+    assert told
+    assert all(0 < one < 1100 for one in told)
+    metrics = json.loads((folder / "results.json").read_text())["candidates"][0]["card"]["metrics"]
+    mean = metrics["etdrs_predicted_um_central"][0]
+    assert np.mean(told) == pytest.approx(mean, rel=0.3), "the same eyes and six more"
+    assert "share_ILM to RPE" in rows[0]
+    assert "share_above ILM" not in rows[0]
 
 
 @pytest.mark.slow

@@ -259,6 +259,7 @@ def test_an_evaluation_at_another_window_is_refused(refused, smoke, tmp_path):
         ("predict=scans", ["predict=FOLDER and model=DIR go together"]),
         ("runtime.device=tpu9", ["tpu9", "cuda"]),
         ("task=lost", ["task/lost", "thin"]),
+        ("compare.ensemble=vote", ["compare.ensemble (vote)", "seeds=2"]),
         ("test_split=exam", ["exam"]),
         ("experiment=lost", ["evaluation/lost", "phantom_lesions"]),
         ("features=s3://b/c", ["features (s3://b/c) must be a local folder"]),
@@ -268,6 +269,23 @@ def test_an_evaluation_at_another_window_is_refused(refused, smoke, tmp_path):
 )
 def test_a_wrong_setting_of_an_evaluation_is_named(refused, smoke, tmp_path, override, culprits):
     line = refused(*ask(smoke, tmp_path, override))
+    for culprit in culprits:
+        assert culprit in line
+
+
+@pytest.mark.parametrize(
+    ("override", "culprits"),
+    [
+        ("compare.baselines=[histogramm]", ["compare.baselines (histogramm)", "thumbnail"]),
+        ("compare.networks=[resnet50]", ["compare.networks (resnet50)", "monai_resnet10"]),
+        ("compare.prevalence=[0.3]", ["compare.prevalence ([0.3])", "false, true"]),
+        ("compare.encoders=[RETFound]", ["compare.encoders (RETFound)", "name=MODEL@file"]),
+    ],
+)
+def test_what_cannot_be_compared_is_told_before_anybody_is_asked(
+    refused, smoke, tmp_path, override, culprits
+):
+    line = refused(*ask(smoke, tmp_path, override), after_progress=True)  # and not after `asking`
     for culprit in culprits:
         assert culprit in line
 

@@ -107,6 +107,8 @@ def test_every_number_of_the_results_stands_on_the_page(built):
         assert all(text(value) in told for value in table["gaps"].values())
     for line in document["efficiency"]:
         assert text(line["headline"]) in told
+    for value in document["elsewhere"]["metrics"].values() if document["elsewhere"] else ():
+        assert text(value) in told
     for found in document["reliability"].values():
         assert all(f"{one['came_true']:.3f}" in told for one in found)
     flow = document["flow"]

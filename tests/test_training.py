@@ -105,6 +105,16 @@ def test_scores_come_from_the_best_checkpoint_and_not_from_the_last(small, tmp_p
     assert found.validation["log_loss"] == pytest.approx(min(told.values()), abs=1e-6)
 
 
+def test_a_metric_or_weights_that_do_not_fit_are_refused_before_a_step(small, tmp_path):
+    with pytest.raises(ValueError, match=r"training.metric \(aurocc\) must be one of auto, auroc,"):
+        small.train(tmp_path, mode="full", metric="aurocc")
+    with pytest.raises(
+        ValueError, match=r"training.class_weights \(\[1, 2, 3\]\) must be a number"
+    ):
+        small.train(tmp_path, mode="full", class_weights=[1, 2, 3])
+    assert not list(tmp_path.iterdir())
+
+
 def test_early_stopping_ends_a_run_that_makes_no_progress(small, tmp_path):
     still = {"mode": "frozen", "lr_head": 1e-12, "lr_encoder": 1e-12, "epochs": 20}
     found = small.train(tmp_path, **still, patience=2)

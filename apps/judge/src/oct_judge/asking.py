@@ -1,15 +1,14 @@
 """Every candidate asked in every round with every seed, by frozen features or by training."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import oct_vjepa
 import oct_xla
-from numpy.typing import NDArray
 from oct_launch import Stages
+from oct_vjepa.measures.measure import HEADLINE
 from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.probes.choice import ensemble
 from oct_vjepa.probes.protocol import Round, few_labels
@@ -25,7 +24,7 @@ from oct_judge.candidates import PRETRAINED, RANDOM, Cast, random_encoder
 from oct_judge.learning import Place
 from oct_judge.question import FROZEN, FinetuneConfig
 from oct_judge.study import Study
-from oct_judge.training import train_mode
+from oct_judge.training import Trained, train_mode
 
 PARTS = ("test", "validation", "calibration")
 """Rows of a round whose scores are kept."""
@@ -48,20 +47,15 @@ def ask_everyone(
     if config.mode in FROZEN:
         found[PRETRAINED] = ask(config, study, cast.pretrained(), config.mode)
     else:
-        found[PRETRAINED] = ask_trained(
-            config, study, lambda one, seed: cast.family.of(one, seed), PRETRAINED, runtime, folder
-        )
+        found[PRETRAINED] = ask_trained(config, study, cast.family.of, PRETRAINED, runtime, folder)
     remember(config, study, cast, found[PRETRAINED])
     askers: list[tuple[str, Callable[[], Answers]]] = []
     if compare.random_init:
         if config.mode in FROZEN:
             askers.append((RANDOM, lambda: ask(config, study, cast.random(), config.mode)))
         else:
-
-            def untrained(round_name: str, seed: int) -> oct_vjepa.Encoder:
-                return random_encoder(cast.family.of(round_name, seed).config, seed)
-
-            train = partial(ask_trained, config, study, untrained, RANDOM, runtime, folder)
+            start = partial(untrained, cast)
+            train = partial(ask_trained, config, study, start, RANDOM, runtime, folder)
             askers.append((RANDOM, train))
     kind = config.mode if config.mode in FROZEN else "linear"
     candidates = [cast.baseline(name) for name in compare.baselines]
@@ -78,6 +72,11 @@ def ask_everyone(
     if compare.ensemble and config.seeds > 1:
         found[f"{PRETRAINED}, seeds together"] = together(found[PRETRAINED], compare.ensemble)
     return found
+
+
+def untrained(cast: Cast, round_name: str, seed: int) -> oct_vjepa.Encoder:
+    """The network of a round's encoder with random weights."""
+    return random_encoder(cast.family.of(round_name, seed).config, seed)
 
 
 def ask(
@@ -126,6 +125,8 @@ def ask_trained(
     name: str,
     runtime: oct_xla.Runtime,
     folder: Path,
+    rounds: Sequence[Round] | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Answers:
     """Train in each round with each seed; every run has a folder of its own and can be resumed.
 
@@ -136,11 +137,13 @@ def ask_trained(
         name: of the candidate; names its folder.
         runtime: where to train.
         folder: of the evaluation.
+        rounds: None: those of the study.
+        seeds: None: those of the evaluation.
     """
     found: Answers = []
-    for seed in seeds_of(config):
+    for seed in seeds_of(config) if seeds is None else seeds:
         found.append([])
-        for number, one in enumerate(study.rounds):
+        for number, one in enumerate(study.rounds if rounds is None else rounds):
             encoder = start(one.name, seed)
             run_dir = trained_folder(folder, name, encoder, seed, number)
             place = Place(runtime, run_dir, seed, study.rows.fingerprint, progress=True)
@@ -148,7 +151,7 @@ def ask_trained(
             trained = train_mode(config.training, encoder, volumes, study.target, one, place)
             if trained.ending.reason == "stopped":
                 raise Stopped(trained.ending.step)
-            found[-1].append(answer_of(config, study, one, seed, trained.scores_NK))
+            found[-1].append(answer_of(config, study, one, seed, trained))
     return found
 
 
@@ -176,11 +179,20 @@ class Stopped(Exception):
 
 
 def answer_of(
-    config: FinetuneConfig, study: Study, one: Round, seed: int, scores: NDArray[np.float64]
+    config: FinetuneConfig, study: Study, one: Round, seed: int, trained: Trained
 ) -> Answer:
-    """What was trained with the weights of `training`, as an answer."""
-    balanced = config.training.class_weights == "auto"
-    return answer_of_scores(scores, study.target, one, seed, balanced=balanced)
+    """What was trained with the weights of `training`, as an answer; seeds weigh by validation."""
+    chosen: dict[str, float] = {"steps": trained.ending.best_step}
+    if trained.validation:
+        chosen["validation"] = trained.validation[HEADLINE[study.target.kind]]
+    return answer_of_scores(
+        trained.scores_NK,
+        study.target,
+        one,
+        seed,
+        balanced=config.training.class_weights == "auto",
+        chosen=chosen,
+    )
 
 
 def together(answers: Answers, how: str) -> Answers:
@@ -189,7 +201,7 @@ def together(answers: Answers, how: str) -> Answers:
     for rounds in zip(*answers, strict=True):
         weights = None
         if how == "weighted":
-            # Of training nothing is noted; below 0, as R2 may be, a seed has no say.
+            # Without validation all weigh alike; below 0, as R2 may be, a seed has no say.
             told = [one.chosen.get("validation", 1.0) for one in rounds]
             weights = [max(0.0, float(str(value))) for value in told]
         parts = [f"{part}{end}" for part in PARTS for end in ("", "_decided")]
@@ -201,16 +213,24 @@ def together(answers: Answers, how: str) -> Answers:
     return [joined]
 
 
+FewAsker = Callable[[str, Sequence[Round]], Answers]
+"""What the rounds are called, and the rounds, to what is answered in them with the first seed."""
+
+
 def ask_with_few_labels(
-    config: FinetuneConfig, study: Study, candidates: Mapping[str, Candidate]
+    config: FinetuneConfig, study: Study, cast: Cast, runtime: oct_xla.Runtime, folder: Path
 ) -> Iterator[tuple[str, float, Answers]]:
     """Candidate, share of the labels, answers: a turn for each subset that is drawn.
 
-    All candidates see the same subsets.
+    All candidates see the same subsets. In modes that train, each is a training of its own.
+
+    Raises:
+        Stopped: training was told to stop.
     """
+    askers = few_askers(config, study, cast, runtime, folder) if config.compare.fractions else {}
     for fraction in sorted(config.compare.fractions):
         turns = config.compare.turns if fraction < 1 else 1
-        for name, candidate in candidates.items():
+        for name, asker in askers.items():
             answers: Answers = []
             for turn in range(turns):
                 rounds = [
@@ -219,5 +239,29 @@ def ask_with_few_labels(
                     )
                     for one in study.rounds
                 ]
-                answers += ask(config, study, candidate, config.mode, rounds, [config.seed])
+                answers += asker(f"{name} {fraction:g} turn {turn}", rounds)
             yield name, fraction, answers
+
+
+def few_askers(
+    config: FinetuneConfig, study: Study, cast: Cast, runtime: oct_xla.Runtime, folder: Path
+) -> dict[str, FewAsker]:
+    """Who is asked with few labels: the encoder, its random init, and the baselines."""
+    seeds = [config.seed]
+    kind = config.mode if config.mode in FROZEN else "linear"
+
+    def probed(candidate: Candidate) -> FewAsker:
+        return lambda label, rounds: ask(config, study, candidate, kind, rounds, seeds)
+
+    def trained(start: Callable[[str, int], oct_vjepa.Encoder]) -> FewAsker:
+        return lambda label, rounds: ask_trained(
+            config, study, start, label, runtime, folder, rounds, seeds
+        )
+
+    if config.mode in FROZEN:
+        found = {PRETRAINED: probed(cast.pretrained()), RANDOM: probed(cast.random())}
+    else:
+        found = {PRETRAINED: trained(cast.family.of), RANDOM: trained(partial(untrained, cast))}
+    if not config.compare.random_init:
+        del found[RANDOM]
+    return found | {name: probed(cast.baseline(name)) for name in config.compare.baselines}

@@ -10,12 +10,13 @@ from oct_launch import (
     mistakes,
     print_table,
 )
+from oct_vjepa.trials.prevalence import check_prevalence
 
 from oct_judge.asking import Stopped, ask_everyone, ask_with_few_labels
 from oct_judge.beginning import in_run_folder, open_tested
 from oct_judge.board.entry import entry_of
 from oct_judge.board.tracking import send_results
-from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder
+from oct_judge.candidates import Cast, Embedder
 from oct_judge.family import Family
 from oct_judge.findings.further import look_further
 from oct_judge.findings.origin import command_of
@@ -25,9 +26,9 @@ from oct_judge.finished.spoiling import spoil
 from oct_judge.masks.evaluation import run_masks
 from oct_judge.masks.where import run_patches
 from oct_judge.page import write_page
-from oct_judge.question import FROZEN, PATCHES, SEGMENT, FinetuneConfig
+from oct_judge.question import PATCHES, SEGMENT, FinetuneConfig
 from oct_judge.results import Found, describe, table_of, write_results
-from oct_judge.rivals.answers import ask_rivals
+from oct_judge.rivals.answers import ask_rivals, check_rivals
 from oct_judge.study import open_study
 from oct_judge.touches import touch_tested
 
@@ -54,20 +55,20 @@ def evaluate(
     """Ask everybody, and write what they say to a claimed folder; returns the exit code."""
     with Stages() as stages:
         study = open_tested(config, family, open_study, stages)
+        check_rivals(config)
+        if config.compare.prevalence:
+            with mistakes(ValueError):
+                check_prevalence(config.compare.prevalence, study.target)
         embed = Embedder(Path(config.features), runtime, config.readout, config.batch_size)
         cast = Cast(family, embed, study.rows)
         try:
             with mistakes(ValueError):  # such as a class that no test participant has
                 answers = ask_everyone(config, study, cast, runtime, folder.path, stages)
                 answers |= ask_rivals(config, study, cast, runtime, folder.path, stages, answers)
+                few = list(ask_with_few_labels(config, study, cast, runtime, folder.path))
         except Stopped as stopped:
             print(stopped)
             return EXIT_STOPPED
-        few = []
-        if config.mode in FROZEN and config.compare.fractions:
-            asked = {PRETRAINED: cast.pretrained(), RANDOM: cast.random()}
-            asked |= {name: cast.baseline(name) for name in config.compare.baselines}
-            few = list(ask_with_few_labels(config, study, asked))
         touches = touch_tested(config, study, family)
         found = Found(
             config=config, study=study, cast=cast, answers=answers, few=few, touches=touches

@@ -106,7 +106,8 @@ class ComparisonConfig:
 
     fractions: list[float] = field(default_factory=list)
     """Shares of the labelled participants to fit on, such as [0.01, 0.05, 0.1, 0.25, 0.5], for a
-    curve of label efficiency; frozen modes and masks only."""
+    curve of label efficiency. Where a mode trains, each share and turn is a training of its own, of
+    the encoder and of its random init."""
 
     turns: int = 3
     """Subsets drawn for each share."""
@@ -120,6 +121,10 @@ class ComparisonConfig:
 
     ensemble: str = ""
     """mean, vote or weighted (by validation): what the seeds say together, as one more line."""
+
+    prevalence: list[float] = field(default_factory=list)
+    """Shares of the classes where the model will be used, in their order, such as [0.95, 0.05]:
+    the encoder's probabilities are moved to them, and measured among so many of each, too."""
 
     perturbed: bool = False
     """Spoil the test volumes in eight ways at five strengths, and show how the scores fall: of the
@@ -226,7 +231,8 @@ class FinetuneConfig:
     """Folder or URL of new scans to score with `model`, instead of an evaluation."""
 
     model: str = ""
-    """Folder of a model that an evaluation left behind, RUN/model; predict only."""
+    """Folder of a model that an evaluation of labels or masks left behind, RUN/model; predict
+    only."""
 
     out: str = ""
     """Folder of the predictions; empty: RUN/predictions-NAME, beside the model and named after the
@@ -263,6 +269,11 @@ class FinetuneConfig:
             raise ValueError(f"join={self.join} takes frozen features; mode is {self.mode}")
         if self.seeds < 1:
             raise ValueError(f"seeds ({self.seeds}) must be 1 or more")
+        if self.compare.ensemble and self.seeds == 1:
+            raise ValueError(
+                f"compare.ensemble ({self.compare.ensemble}) joins what seeds say: give seeds=2 or "
+                "more"
+            )
         if self.bootstrap < 100:
             raise ValueError(f"bootstrap ({self.bootstrap}) must be at least 100")
         if bool(self.predict) != bool(self.model):

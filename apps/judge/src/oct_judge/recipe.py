@@ -4,6 +4,7 @@ Nothing here needs torch. docs/finetune-keys.md says which of the predecessor's 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -181,6 +182,16 @@ class TrainingConfig:
     def smaller_is_better(self) -> bool:
         """Whether `metric` falls while a run gets better."""
         return self.metric in SMALLER_IS_BETTER
+
+    def check_metric(self, watched: Sequence[str]) -> None:
+        """Refuse a metric that no evaluation would have, before anything is trained.
+
+        Raises:
+            ValueError: names those there are.
+        """
+        if self.metric not in ("auto", *watched):
+            known = ", ".join(("auto", *watched))
+            raise ValueError(f"training.metric ({self.metric}) must be one of {known}")
 
     def plan(self, rows: int, devices: int) -> Plan:
         """What this comes to for `rows` training rows on `devices`.

@@ -21,6 +21,7 @@ from oct_vjepa.scores.scorecard import compare
 from oct_vjepa.scores.subgroups import subgroup_table
 from oct_vjepa.scores.words import word
 from oct_vjepa.trials.judging import Answers
+from oct_vjepa.trials.prevalence import measure_elsewhere
 from oct_vjepa.trials.verdict import (
     card_of,
     cut_numbers,
@@ -105,6 +106,7 @@ def describe(found: Found, stages: Stages) -> dict[str, Any]:
         "curves": curves_of(found, runs),
         "efficiency": efficiency_of(found),
         "novelty": novelty_of(answers),
+        "elsewhere": elsewhere_of(found),
     }
     document["sentence"] = sentence_of(document)
     return as_plain(document)
@@ -224,6 +226,24 @@ def efficiency_of(found: Found) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def elsewhere_of(found: Found) -> dict[str, Any] | None:
+    """The encoder's probabilities where classes have the shares of `compare.prevalence`."""
+    config, study = found.config, found.study
+    shares = config.compare.prevalence
+    if not shares:
+        return None
+    metrics = measure_elsewhere(
+        found.answers[PRETRAINED],
+        study.panel,
+        study.rounds,
+        shares,
+        seed=config.seed,
+        bootstrap=config.bootstrap,
+    )
+    named = dict(zip(study.target.names, shares, strict=True))
+    return {"shares": named, "metrics": {name: list(one) for name, one in metrics.items()}}
 
 
 def novelty_of(answers: Answers) -> dict[str, Any] | None:

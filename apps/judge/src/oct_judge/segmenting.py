@@ -118,6 +118,7 @@ def learn_masks(
         who: the encoder that it starts from, or what names the network.
     """
     runtime, run_dir = place.runtime, place.run_dir
+    config.check_metric(["dice", *(f"dice_{name}" for name in names)])
     plan = plan_of(config, round, runtime)
     fit, watched = np.flatnonzero(round.fit), np.flatnonzero(round.validation)
     runtime.prepare(objective)

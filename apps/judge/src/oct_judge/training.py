@@ -17,7 +17,7 @@ from oct_vjepa.heads.head import PooledHead
 from oct_vjepa.heads.losses import balanced_weights, positive_weights
 from oct_vjepa.heads.supervised import Supervised
 from oct_vjepa.measures.measure import HEADLINE
-from oct_vjepa.measures.progress import watch_scores
+from oct_vjepa.measures.progress import WATCHED, watch_scores
 from oct_vjepa.measures.target import Target
 from oct_vjepa.model.pooling import class_tokens_of
 from torch import Tensor, nn
@@ -145,6 +145,7 @@ def learn_answers(
         who: the encoder that it starts from, or what names the network.
     """
     fit, watched = (np.flatnonzero(part & target.known) for part in (round.fit, round.validation))
+    config.check_metric(WATCHED[target.kind])
     metric = HEADLINE[target.kind] if config.metric == "auto" else config.metric
 
     def evaluate(step: int) -> Iterator[Mapping[str, float] | None]:
@@ -217,11 +218,16 @@ def class_weights(config: TrainingConfig, target: Target) -> list[float] | None:
     """Weights of the classes, or of the rows that have a label, counted on these answers.
 
     Raises:
-        ValueError: "auto", and a class that no row has.
+        ValueError: "auto", and a class that no row has; or not a number a class.
     """
     if config.class_weights == "none":
         return None
     if config.class_weights != "auto":
+        if len(config.class_weights) != len(target.names):
+            raise ValueError(
+                f"training.class_weights ({config.class_weights}) must be a number for each of "
+                f"{', '.join(target.names)}"
+            )
         return [float(weight) for weight in config.class_weights]
     if target.kind == "multilabel":
         return positive_weights(target.values)

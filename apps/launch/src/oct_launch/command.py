@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from oct_launch.arguments import JOBS, Arguments, read_arguments
-from oct_launch.console import Mistake, exit_codes, one_line
+from oct_launch.console import Mistake, exit_codes, one_line, print_whole
 from oct_launch.hints import explain
 from oct_launch.manual import write_manual
 from oct_launch.restart import restarts
@@ -187,7 +187,7 @@ def app(
             with exit_codes(*REFUSED), hinted(arguments, schema, configs, name):
                 if arguments.helps:
                     about = function.__globals__["__doc__"]
-                    print(write_manual(about, arguments.compose(configs), configs, name))
+                    print_whole(write_manual(about, arguments.compose(configs), configs, name))
                 elif arguments.sweeps and len(split_jobs(arguments.overrides)[1]) > 1:
                     sys.exit(sweep(arguments, folder, configs, headline, sweeping))
                 else:

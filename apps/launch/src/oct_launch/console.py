@@ -1,5 +1,6 @@
 """How the apps talk to a terminal: one line for a mistake, bars or plain lines for progress."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,15 @@ def one_line(error: BaseException) -> str:
     if argument := getattr(error, "override", ""):  # Hydra: what it could not read
         text = f"{argument}: {text}"
     return re.split(r" (?:full_key|object_type)[:=]", text)[0].replace("\x1b", "")
+
+
+def print_whole(text: str) -> None:
+    """Print a long text; who closes the pipe after its beginning, as `head` does, is no error."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Else the interpreter complains at its end that it cannot flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -15,6 +15,7 @@ from oct_vjepa.finished.predictions import STRANGE, join
 from oct_vjepa.heads.answer import Answer
 from oct_vjepa.heads.build import build_head
 from oct_vjepa.heads.configuration import HeadConfig, LossConfig
+from oct_vjepa.heads.segmentation import SegmentationHead, Segmenter
 from oct_vjepa.heads.supervised import Supervised
 from oct_vjepa.measures.target import Target
 from oct_vjepa.model.encoder import EncoderConfig
@@ -243,6 +244,51 @@ def test_a_trained_head_answers_as_it_did_in_training(tmp_path):
     assert np.allclose(said.ranges[:, 1] - said.ranges[:, 0], 1.2)
     with pytest.raises(ValueError, match="reads volumes, not features"):
         load_model(tmp_path).score({READOUT: np.zeros((1, 4))})
+
+
+def keep_segmenter(place, levels=(), seeds=(0,)):
+    """A model of masks of one member a seed; the segmenters that it must agree with."""
+    members, segmenters = [], []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        encoder = Encoder(CONFIG).eval()
+        head = SegmentationHead(
+            width=CONFIG.width * max(1, len(levels)), classes=["background", "fluid", "scar"],
+            patch_size=CONFIG.patch_size,
+        )  # fmt: skip
+        encoder.save_pretrained(place / f"encoder{seed}")
+        head.save_pretrained(place / "members" / str(seed))
+        members.append(MemberAbout(encoder=f"encoder{seed}", head=f"members/{seed}"))
+        segmenters.append(Segmenter(encoder, head, levels=levels).eval())
+    told = about(
+        kind="segmentation", names=("background", "fluid", "scar"), mode="segment", threshold={},
+        levels=levels, members=tuple(members),
+    )  # fmt: skip
+    write_about(place, told, lambda told: "")
+    return segmenters
+
+
+@pytest.mark.parametrize(("levels", "seeds"), [((), (0,)), ((0, 1), (0,)), ((), (0, 1))])
+def test_a_model_of_masks_draws_what_was_trained_and_marks_strangers(tmp_path, levels, seeds):
+    segmenters, volumes = keep_segmenter(tmp_path, levels, seeds), draw(6)
+    said = load_model(tmp_path).draw(volumes, SPACING, ["a"] * 5 + ["c"], batch_size=4)
+    with torch.no_grad():
+        whole = torch.from_numpy(volumes).unsqueeze(1)
+        chances = torch.stack([one(whole).softmax(dim=1) for one in segmenters]).mean(dim=0)
+    assert said.masks.dtype == np.uint8
+    assert np.array_equal(said.masks, chances.argmax(dim=1).numpy())
+    assert set(np.unique(said.masks)) == {0, 1, 2}
+    assert said.names == ("background", "fluid", "scar")
+    assert said.flags == ((),) * 5 + (("device",),)
+    assert np.isnan(said.novelty).all()
+
+
+def test_masks_and_answers_are_not_asked_of_the_wrong_model(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"draws no masks: call predict\(volumes\)"):
+        load_model(folder).draw(draw(1))
+    keep_segmenter(tmp_path / "masks")
+    with pytest.raises(ValueError, match=r"draws masks: call draw\(volumes\)"):
+        load_model(tmp_path / "masks").predict(draw(1))
 
 
 def test_participants_are_joined_from_volumes_without_a_mark(folder):

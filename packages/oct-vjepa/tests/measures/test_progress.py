@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from oct_vjepa.measures.measure import HEADLINE
-from oct_vjepa.measures.progress import concordance, watch_scores
+from oct_vjepa.measures.progress import WATCHED, concordance, watch_scores
 from oct_vjepa.measures.target import KINDS, Target
 from sklearn.metrics import balanced_accuracy_score, f1_score, log_loss, r2_score, roc_auc_score
 
@@ -31,6 +31,7 @@ def test_every_kind_has_a_headline_that_is_among_its_numbers():
     for kind, (values, names, scores) in targets.items():
         found = watch_scores(scores, Target(kind=kind, values=values, names=names))
         assert HEADLINE[kind] in found
+        assert set(WATCHED[kind]) == set(found)
 
 
 def test_numbers_of_classes_are_those_of_scikit_learn(rows):

@@ -7,6 +7,7 @@ import pytest
 from oct_vjepa.measures.units import Units
 from oct_vjepa.scores.scorecard import score_card
 from oct_vjepa.scores.subgroups import subgroup_table
+from oct_vjepa.trials.verdict import cut_numbers
 
 
 def runs_of(seed, signal_N, *, seeds=2):
@@ -38,6 +39,19 @@ def test_a_value_that_is_served_worse_makes_a_gap():
     assert north.low > south.high
     assert found.gaps["auroc"].value == pytest.approx(north.value - south.value)
     assert found.gaps["auroc"].low > 0.1
+
+
+def test_ranges_of_numbers_stand_from_low_to_high_and_have_round_ends():
+    ages = np.linspace(40.123, 90.456, 60)
+    values = cut_numbers(np.array([*(f"{age:.4f}" for age in ages), "several"]))
+    found = table(runs_of(0, np.full(61, 2.0)), values)
+    ends = ["below 56.9", "56.9 to 73.7", "73.7 and more", "several"]
+    assert [one.value for one in found.rows] == ends
+    assert [one.participants for one in found.rows[:3]] == [20, 20, 20]
+    assert set(values[:20]) == {"below 56.9"}
+    values = np.repeat(["10", "9", "9.5"], 20)
+    found = table(runs_of(0, np.full(60, 2.0)), values)
+    assert [one.value for one in found.rows] == ["9", "9.5", "10"]
 
 
 def test_a_value_alone_has_the_card_of_its_participants():

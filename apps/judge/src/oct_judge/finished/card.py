@@ -59,10 +59,20 @@ def details(about: About) -> list[str]:
 
 def use(about: About) -> list[str]:
     """What it takes and gives."""
+    return [
+        *takes(about, "Scores"),
+        "",
+        f"Volumes become eyes, and eyes participants, by their {about.join}. "
+        "`uv run apps/finetune predict=FOLDER model=THIS` and `oct_vjepa.load_model(THIS)` use it.",
+    ]
+
+
+def takes(about: About, does: str) -> list[str]:
+    """What volumes it takes, and what the fit has seen; `does` is what it does with them."""
     window = about.window
     seen = about.made_for.seen
     lines = [
-        f"Scores volumes of {' x '.join(map(str, about.shape))} voxels (B-scans, rows, columns), "
+        f"{does} volumes of {' x '.join(map(str, about.shape))} voxels (B-scans, rows, columns), "
         f"cut out of scans as window `{window['name']}`"
         + (", left eyes mirrored" if window["mirror_left"] else "")
         + (", flattened to the retina's surface" if window["flattened"] else "")
@@ -75,11 +85,6 @@ def use(about: About) -> list[str]:
         low, high = about.made_for.scan_spacing
         pairs = (f"{one:.4g} to {other:.4g}" for one, other in zip(low, high, strict=True))
         lines.append(f"- spacing of scans along (B-scan, row, column): {', '.join(pairs)} mm")
-    lines += [
-        "",
-        f"Volumes become eyes, and eyes participants, by their {about.join}. "
-        "`uv run apps/finetune predict=FOLDER model=THIS` and `oct_vjepa.load_model(THIS)` use it.",
-    ]
     return lines
 
 
@@ -110,7 +115,18 @@ def data(about: About) -> list[str]:
 
 
 def metrics(about: About) -> list[str]:
-    """Every metric with its interval, beside random init and the best baseline."""
+    """Every metric with its interval, and what was promised."""
+    lines = metrics_table(about)
+    if about.results["promise"]:
+        lines += ["", promise_text(about)]
+    if about.cutoffs:
+        pairs = ", ".join(f"{name} from {value:.4g}" for name, value in about.cutoffs.items())
+        lines += ["", f"At a specificity of {about.specificity:.0%}: {pairs}."]
+    return lines
+
+
+def metrics_table(about: About) -> list[str]:
+    """Every metric with its interval, of the model and of who stands beside it."""
     results = about.results
     columns = {PRETRAINED: results["card"]} | {
         name: one["card"] for name, one in results["beside"].items()
@@ -124,11 +140,6 @@ def metrics(about: About) -> list[str]:
     for name in results["card"]["metrics"]:
         cells = (_text(card["metrics"].get(name)) for card in columns.values())
         lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
-    if results["promise"]:
-        lines += ["", promise_text(about)]
-    if about.cutoffs:
-        pairs = ", ".join(f"{name} from {value:.4g}" for name, value in about.cutoffs.items())
-        lines += ["", f"At a specificity of {about.specificity:.0%}: {pairs}."]
     return lines
 
 
@@ -178,9 +189,9 @@ def subgroups(tables: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines[:-1]
 
 
-def caveats(about: About) -> list[str]:
-    """What the numbers themselves warn of."""
-    results, found = about.results, []
+def caveats_beside(results: Mapping[str, Any]) -> list[str]:
+    """Over whom its lead may be luck, and who is better."""
+    found = []
     for name, one in results["beside"].items():
         low, high = one["gain"]["difference"][1:]
         if low is None:
@@ -191,6 +202,12 @@ def caveats(about: About) -> list[str]:
             )
         elif high < 0:
             found.append(f"- It is worse than {name}: {_text(one['gain']['difference'])}.")
+    return found
+
+
+def caveats(about: About) -> list[str]:
+    """What the numbers themselves warn of."""
+    results, found = about.results, caveats_beside(about.results)
     if (times := results["test_touches"]) > 1:
         found.append(
             f"- The test participants were scored by {times} settings; the intervals do not know."

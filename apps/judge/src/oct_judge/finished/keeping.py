@@ -7,12 +7,14 @@ whom the member that scored them had not seen.
 """
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import oct_io
 from numpy.typing import NDArray
 from oct_vjepa import Encoder
 from oct_vjepa.evaluation.features import load_or_embed
@@ -21,12 +23,13 @@ from oct_vjepa.finished.folder import write_about
 from oct_vjepa.finished.member import HEAD_POOL, learn_novelty, save_novelty
 from oct_vjepa.measures.measure import SPECIFICITY, find_thresholds
 from oct_vjepa.measures.units import Units
+from oct_vjepa.probes.protocol import Round
 from oct_vjepa.scores.conformal import fit_threshold, fit_width
 from oct_vjepa.trials.judging import Answer
 from oct_vjepa.trials.verdict import ALPHA, calibrate, temperature_of
 
 from oct_judge.asking import trained_folder
-from oct_judge.candidates import PRETRAINED, RANDOM, Cast, iter_volumes
+from oct_judge.candidates import PRETRAINED, RANDOM, Embedder, Rows, iter_volumes
 from oct_judge.finished.card import write_card
 from oct_judge.finished.trained import fit_priors
 from oct_judge.results import Found, best_baseline
@@ -36,7 +39,6 @@ Floats = NDArray[np.float64]
 MODEL = "model"
 SEEN = {"device": "device", "protocol": "protocol", "region": "region"}
 NAMED = ("git_commit", "git_clean", "versions", "precision", "encoder", "dataset_fingerprint")
-"""What the model repeats of the run's provenance."""
 
 
 def keep_model(
@@ -50,9 +52,30 @@ def keep_model(
         document: results.json.
         provenance: of the run.
     """
+    with drafting(run_dir) as draft:
+        write_about(draft, gather(draft, run_dir, found, document, provenance), write_card)
+    return run_dir / MODEL
+
+
+@contextmanager
+def drafting(run_dir: Path) -> Iterator[Path]:
+    """A folder that becomes RUN/model once all is in it; an older one stays until then."""
     draft = run_dir / f".{MODEL}.draft"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
+    yield draft
+    shutil.rmtree(run_dir / MODEL, ignore_errors=True)
+    draft.rename(run_dir / MODEL)
+
+
+def gather(
+    draft: Path,
+    run_dir: Path,
+    found: Found,
+    document: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> About:
+    """Put the encoder and what was fitted into the draft of a model; what model.json says."""
     study, answers = found.study, found.answers[PRETRAINED][0]
     members = []
     for number, answer in enumerate(answers):
@@ -64,7 +87,7 @@ def keep_model(
             members.append(keep_trained(home, found, answer, number, run_dir))
     if answers[0].probe is not None and found.cast.family.is_one:
         found.cast.family.first.save_pretrained(draft / "encoder")
-    about = About(
+    return About(
         question=found.config.task.name,
         kind=study.target.kind,
         names=study.target.names,
@@ -74,21 +97,21 @@ def keep_model(
         made_up=study.source.made_up,
         shape=study.source.volumes.shape,
         window=asdict(study.source.volumes.window) | kind_of(found.config.data.kind),
-        made_for=made_for(study),
+        made_for=made_for(study.rounds, study.examples.volumes),
         members=tuple(members),
         alpha=ALPHA,
         threshold=thresholds_of(answers, study),
         cutoffs=cutoffs_of(answers, study),
         specificity=SPECIFICITY,
         results=results_of(document),
-        provenance={name: provenance.get(name) for name in NAMED}
-        | {"question_fingerprint": document["question"]["fingerprint"]},
+        provenance=repeated(provenance, document),
     )
-    write_about(draft, about, write_card)
-    place = run_dir / MODEL
-    shutil.rmtree(place, ignore_errors=True)
-    draft.rename(place)
-    return place
+
+
+def repeated(provenance: Mapping[str, Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model repeats of the run's provenance."""
+    question = {"question_fingerprint": document["question"]["fingerprint"]}
+    return {name: provenance.get(name) for name in NAMED} | question
 
 
 def kind_of(kind: str) -> dict[str, str]:
@@ -113,7 +136,7 @@ def keep_probe(home: Path, found: Found, answer: Answer, number: int) -> MemberA
         temperature=temperature_of(answer, found.study.target),
         round=answer.round,
         seed=answer.seed,
-        usual=_keep_novelty(home, found.study, number, features),
+        usual=keep_novelty(home, found.study.rounds[number], features),
     )
 
 
@@ -129,7 +152,9 @@ def keep_trained(
     model = home.parent.parent
     shutil.copytree(trained / "encoder", model / encoder)
     shutil.copytree(trained / "head", home, dirs_exist_ok=True)
-    features = embed_last(Encoder.from_pretrained(trained / "encoder"), found.cast)
+    features = embed_last(
+        Encoder.from_pretrained(trained / "encoder"), found.cast.embed, found.cast.rows
+    )
     return MemberAbout(
         encoder=encoder,
         head=f"members/{number}",
@@ -137,13 +162,12 @@ def keep_trained(
         priors=fit_priors(found, number),
         round=answer.round,
         seed=answer.seed,
-        usual=_keep_novelty(home, study, number, features),
+        usual=keep_novelty(home, study.rounds[number], features),
     )
 
 
-def embed_last(encoder: Encoder, cast: Cast) -> NDArray[np.float32]:
+def embed_last(encoder: Encoder, embed: Embedder, rows: Rows) -> NDArray[np.float32]:
     """Mean of the last tokens of every row, which a trained head's novelty is measured in."""
-    embed, rows = cast.embed, cast.rows
     with embed.runtime.autocast():
         found = load_or_embed(
             encoder,
@@ -158,20 +182,17 @@ def embed_last(encoder: Encoder, cast: Cast) -> NDArray[np.float32]:
     return found[HEAD_POOL]
 
 
-def _keep_novelty(
-    home: Path, study: Study, number: int, features: NDArray[np.floating[Any]]
-) -> float | None:
-    one = study.rounds[number]
+def keep_novelty(home: Path, one: Round, features: NDArray[np.floating[Any]]) -> float | None:
+    """Save what the fit rows of a round look like; the novelty that validation rows stay below."""
     novelty, usual = learn_novelty(features, one.fit, one.validation)
     if novelty is not None:
         save_novelty(novelty, home)
     return usual
 
 
-def made_for(study: Study) -> MadeFor:
+def made_for(rounds: Sequence[Round], volumes: oct_io.CachedVolumes) -> MadeFor:
     """What the rows of the fits were like."""
-    fit = np.flatnonzero(np.any([one.fit for one in study.rounds], axis=0))
-    entries = study.examples.volumes.entries.take(fit)
+    entries = volumes.entries.take(np.flatnonzero(np.any([one.fit for one in rounds], axis=0)))
     seen = {
         name: tuple(sorted(set(entries.coded(column).texts().tolist())))
         for name, column in SEEN.items()

@@ -6,10 +6,12 @@ import re
 import shutil
 from collections import Counter
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import oct_io
 import oct_vjepa
+import oct_xla
 import pyarrow as pa
 from oct_io.bscans import list_bscans
 from oct_io.catalog.manifest import list_scans
@@ -26,9 +28,12 @@ from oct_judge.finished.scored import (
     participants_of,
     read_parts,
     score_parts,
+    score_rows,
     with_refused,
     write_tables,
 )
+from oct_judge.masks.dicom import write_dicom_masks
+from oct_judge.masks.drawn import MASKS, draw_rows, mask_path
 from oct_judge.question import FinetuneConfig
 
 UNREAD = ("weights", "mode", "task", "evaluation", "join", "seeds", "test_split", "run_dir")
@@ -52,30 +57,59 @@ def predict_folder(config: FinetuneConfig, launch: Launch) -> int:
     with mistakes(ValueError):
         runtime = config.runtime.pick()
     model = oct_vjepa.load_model(config.model, device=runtime.device)
+    if not model.about.draws:
+        launch.refuse_unread("segment.dicom", f"the model in {config.model} draws no masks")
     out = place_of(config)
     data = scans_of(config, launch, model.about, out)
     claim(out, config, model)
     with Stages() as stages:
-        source = open_scans(data, stages)
-        for remark in source.remarks:
-            stages.say(remark)
-        volumes = source.volumes
-        with mistakes(ValueError):
-            unit = model.members[0].encoder.config.position_unit
-            check_positions(unit, volumes.shape, volumes.spacings)
-        stages("scoring scans", 0, len(volumes))
-        with runtime.autocast():
-            for done in score_parts(model, volumes, out, batch_size=config.batch_size):
-                stages("scoring scans", done, len(volumes))
-    scored = read_parts(out)
-    people = participants_of(model.about, scored)
+        volumes, scored = score_all(config, model, data, out, runtime, stages)
+        if config.segment.dicom:
+            files = unmarked(out, scored)
+            write_dicom_masks(volumes, model.about.names, data, files, stages)
     paths = paths_of(data) if config.predict_paths else None
     scans = with_refused(scored, volumes.quarantined, paths)
     write_tables(out, "predictions", scans)
-    write_tables(out, "participants", people)
+    people = None if model.about.draws else participants_of(model.about, scored)
+    if people is not None:
+        write_tables(out, "participants", people)
     shutil.rmtree(out / PARTS)
     tell(model, scans, people, out)
     return 0
+
+
+def score_all(
+    config: FinetuneConfig,
+    model: Model,
+    data: oct_io.SourceConfig,
+    out: Path,
+    runtime: oct_xla.Runtime,
+    stages: Stages,
+) -> tuple[oct_io.CachedVolumes, pa.Table]:
+    """The scans as volumes, and a row for each; masks are written on the way.
+
+    Raises:
+        Mistake: none can be used, or positions in millimetres and scans without.
+    """
+    source = open_scans(data, stages)
+    for remark in source.remarks:
+        stages.say(remark)
+    volumes = source.volumes
+    with mistakes(ValueError):
+        unit = model.members[0].encoder.config.position_unit
+        check_positions(unit, volumes.shape, volumes.spacings)
+    stages("scoring scans", 0, len(volumes))
+    rows = partial(draw_rows, out) if model.about.draws else score_rows
+    with runtime.autocast():
+        for done in score_parts(model, volumes, out, batch_size=config.batch_size, rows=rows):
+            stages("scoring scans", done, len(volumes))
+    return volumes, read_parts(out)
+
+
+def unmarked(out: Path, scored: pa.Table) -> dict[int, Path]:
+    """Row to the file of its mask, of scans without a flag."""
+    pairs = zip(scored.column("scan").to_pylist(), scored.column("flags").to_pylist(), strict=True)
+    return {row: mask_path(out, key) for row, (key, flags) in enumerate(pairs) if not flags}
 
 
 def place_of(config: FinetuneConfig) -> Path:
@@ -191,8 +225,8 @@ def paths_of(data: oct_io.SourceConfig) -> dict[str, str]:
     }
 
 
-def tell(model: Model, scans: pa.Table, people: pa.Table, out: Path) -> None:
-    """Say what became of the scans, in a table."""
+def tell(model: Model, scans: pa.Table, people: pa.Table | None, out: Path) -> None:
+    """Say what became of the scans, in a table; masks have no rows of participants."""
     counts = Counter(
         flag for row in scans.column("flags").to_pylist() for flag in (row.split() or [""])
     )
@@ -200,8 +234,11 @@ def tell(model: Model, scans: pa.Table, people: pa.Table, out: Path) -> None:
     refused = counts.pop(NOT_SCORED, 0)
     rows += [[f"marked: {name}", str(count)] for name, count in counts.most_common()]
     rows += [["not scored", str(refused)]] if refused else []
-    rows.append(["participants", str(len(people))])
+    rows += [["participants", str(len(people))]] if people is not None else []
     print_table(["scans", "number"], rows)
     if model.about.made_up:
         print("The model was fitted on made-up retinas: its answers mean nothing.")
-    print(f"predictions: {out / 'predictions.csv'}, participants: {out / 'participants.csv'}")
+    also = (
+        f"masks: {out / MASKS}" if people is None else f"participants: {out / 'participants.csv'}"
+    )
+    print(f"predictions: {out / 'predictions.csv'}, {also}")

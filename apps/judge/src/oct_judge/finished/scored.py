@@ -8,7 +8,7 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,18 @@ NOT_SCORED = "not_scored"
 EVEN = "_even"  # scores that choices are made of; in the parts only
 
 
+def score_rows(model: Model, volumes: CachedVolumes, numbers: range) -> pa.Table:
+    """A row for each of some volumes, and the columns that joining needs."""
+    return rows_of(model.about, score(model, volumes, numbers), volumes, numbers)
+
+
 def score_parts(
-    model: Model, volumes: CachedVolumes, folder: Path, *, batch_size: int
+    model: Model,
+    volumes: CachedVolumes,
+    folder: Path,
+    *,
+    batch_size: int,
+    rows: Callable[[Model, CachedVolumes, range], pa.Table] = score_rows,
 ) -> Iterator[int]:
     """Score all volumes, a file for each batch; gives the number that are done after each.
 
@@ -39,6 +49,7 @@ def score_parts(
         volumes: of a cache.
         folder: of the predictions.
         batch_size: volumes in one pass.
+        rows: makes the rows of some volumes, in one pass.
     """
     parts = folder / PARTS
     plan = {
@@ -55,8 +66,7 @@ def score_parts(
         numbers = range(first, min(first + batch_size, len(volumes)))
         path = parts / f"part-{first:09d}.parquet"
         if not path.exists():
-            said = score(model, volumes, numbers)
-            write_whole(path, partial(pq.write_table, rows_of(model.about, said, volumes, numbers)))
+            write_whole(path, partial(pq.write_table, rows(model, volumes, numbers)))
         yield numbers.stop
 
 
@@ -69,32 +79,44 @@ def _plan_of(parts: Path) -> object:
 
 def score(model: Model, volumes: CachedVolumes, numbers: range) -> Predictions:
     """Score the volumes with these numbers, in one pass."""
+    return model.predict([volumes[one] for one in numbers], **told_of(volumes, numbers))
+
+
+def told_of(volumes: CachedVolumes, numbers: range) -> dict[str, Any]:
+    """What a model wants to know of these volumes beside their voxels."""
     entries = volumes.entries.take(numbers)
-    return model.predict(
-        [volumes[one] for one in numbers],
-        entries.triples("spacing"),
-        entries.coded("device").texts().tolist(),
-        protocols=entries.coded("protocol").texts().tolist(),
-        regions=entries.coded("region").texts().tolist(),
-        scan_spacing=entries.triples("source_spacing"),
-        batch_size=len(numbers),
-    )
+    return {
+        "spacing": entries.triples("spacing"),
+        "devices": entries.coded("device").texts().tolist(),
+        "protocols": entries.coded("protocol").texts().tolist(),
+        "regions": entries.coded("region").texts().tolist(),
+        "scan_spacing": entries.triples("source_spacing"),
+        "batch_size": len(numbers),
+    }
 
 
 def rows_of(about: About, said: Predictions, volumes: CachedVolumes, numbers: range) -> pa.Table:
     """A row for each volume, and the columns that joining needs."""
+    columns = whose(volumes, numbers) | answers_of(about, said) | marks_of(volumes, numbers)
+    columns |= {f"{EVEN}{one}": said.even[:, one] for one in range(said.even.shape[1])}
+    return pa.table(columns)
+
+
+def whose(volumes: CachedVolumes, numbers: range) -> dict[str, Any]:
+    """The columns that say which scan it is, in hashes."""
     entries = volumes.entries.take(numbers)
     eyes = entries.coded("laterality").texts()
-    columns: dict[str, Any] = {
+    return {
         "scan": list(entries.column("key").to_pylist()),
         "participant": entries.coded("participant").texts().tolist(),
         "eye": np.where(eyes == "unknown", "", eyes).tolist(),
         "device": entries.coded("device").texts().tolist(),
-        **answers_of(about, said),
-        "scan_flags": entries.coded("flags").texts().tolist(),
     }
-    columns |= {f"{EVEN}{one}": said.even[:, one] for one in range(said.even.shape[1])}
-    return pa.table(columns)
+
+
+def marks_of(volumes: CachedVolumes, numbers: range) -> dict[str, Any]:
+    """What reading found suspicious."""
+    return {"scan_flags": volumes.entries.take(numbers).coded("flags").texts().tolist()}
 
 
 def answers_of(about: About, said: Predictions) -> dict[str, Any]:

@@ -123,10 +123,9 @@ class Draughtsmen:
     def _everywhere(
         self, name: str, ask: Ask, rounds: Sequence[Round], seeds: Sequence[int] | None = None
     ) -> Drawings:
-        place = name.replace(" ", "-")
         return [
             [
-                ask(one, seed, self.folder / "training" / f"{place}-seed{seed}-round{number}")
+                ask(one, seed, drawing_folder(self.folder, name, seed, number))
                 for number, one in enumerate(rounds)
             ]
             for seed in (seeds_of(self.config) if seeds is None else seeds)
@@ -188,6 +187,18 @@ class Draughtsmen:
             )
 
         return ask
+
+
+def drawing_folder(folder: Path, candidate: str, seed: int, number: int) -> Path:
+    """Where training in a round happens, and leaves encoder and head.
+
+    Args:
+        folder: of the evaluation.
+        candidate: its name.
+        seed: of the training.
+        number: of the round.
+    """
+    return folder / "training" / f"{candidate.replace(' ', '-')}-seed{seed}-round{number}"
 
 
 def drawn(found: Segmented, one: Round, seed: int, **told: Any) -> Drawn:

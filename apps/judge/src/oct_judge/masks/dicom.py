@@ -1,6 +1,6 @@
 """Masks of a window as DICOM Segmentations of the scans that they were cut from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,15 @@ from oct_io.storage.files import join
 from oct_io.volume import UNLABELLED, Spacing
 from oct_launch import Stages
 
-from oct_judge.masks.study import MaskStudy
-
 ALGORITHM = "oct-vjepa"
 
 
 def write_dicom_masks(
-    study: MaskStudy, config: oct_io.SourceConfig, files: Mapping[int, Path], stages: Stages
+    volumes: oct_io.CachedVolumes,
+    names: Sequence[str],
+    config: oct_io.SourceConfig,
+    files: Mapping[int, Path],
+    stages: Stages,
 ) -> list[Path]:
     """Write KEY.dcm beside each mask whose scan is a DICOM file of its own; returns them.
 
@@ -29,7 +31,8 @@ def write_dicom_masks(
     looked at. Scans of other formats are left out, and the number of them is said.
 
     Args:
-        study: the question.
+        volumes: that were cut from the scans.
+        names: of the classes from 0.
         config: where the scans lie.
         files: row to the file of its mask, as `write_masks` returns them.
         stages: says what is done.
@@ -45,7 +48,7 @@ def write_dicom_masks(
     written, others = [], 0
     for number, (row, file) in enumerate(sorted(files.items())):
         stages("writing DICOM masks", number, len(files))
-        entry = study.volumes.entries[row]
+        entry = volumes.entries[row]
         path = paths.get(entry.key, "")
         if suffix_of(path) not in DICOM:
             others += 1
@@ -64,9 +67,7 @@ def write_dicom_masks(
         whole = np.where(whole == UNLABELLED, 0, whole).astype(np.uint8)
         try:
             header, _ = read_dataset(join(config.root, path))
-            write_segmentation(
-                file.with_suffix(".dcm"), whole, study.names, header, algorithm=ALGORITHM
-            )
+            write_segmentation(file.with_suffix(".dcm"), whole, names, header, algorithm=ALGORITHM)
         except (ScanError, ValueError) as error:
             stages.say(f"segment.dicom: scan {entry.key}: {error}")
             others += 1

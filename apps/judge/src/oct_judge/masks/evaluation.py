@@ -15,6 +15,7 @@ from oct_judge.board.entry import entry_of
 from oct_judge.family import Family
 from oct_judge.masks.candidates import Draughtsmen
 from oct_judge.masks.dicom import write_dicom_masks
+from oct_judge.masks.keeping import keep_mask_model
 from oct_judge.masks.page import write_mask_page
 from oct_judge.masks.results import FoundMasks, describe_masks, mask_table, note_origin, write_masks
 from oct_judge.masks.study import open_masks
@@ -56,10 +57,12 @@ def evaluate_masks(
         document["entry"] = entry_of(launch.settings, family.fingerprint())
         files = write_masks(folder.path, found, document)
         if config.segment.dicom:
-            write_dicom_masks(study, config.data, files, stages)
-    note_origin(folder.path, config, study, family, runtime, touches)
+            write_dicom_masks(study.volumes, study.names, config.data, files, stages)
+    told = note_origin(folder.path, config, study, family, runtime, touches)
+    model = keep_mask_model(folder.path, found, runtime, document, told)
     report = write_mask_page(folder.path, found, document)
     print_table(*mask_table(document))
     print(document["sentence"])
+    print(f"model: {folder.name_of(model)}")
     print(f"report: {folder.name_of(report)}")
     return 0

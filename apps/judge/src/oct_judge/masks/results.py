@@ -134,8 +134,8 @@ def note_origin(
     family: Family,
     runtime: oct_xla.Runtime,
     touches: int,
-) -> None:
-    """Write provenance.json: who was asked of what, and how often these were tested."""
+) -> dict[str, Any]:
+    """Write provenance.json: who was asked of what, and how often these were tested; returns it."""
     source = study.source
     extra = {
         "encoder": family.fingerprint(),
@@ -145,7 +145,7 @@ def note_origin(
         "remarks": list(source.remarks),
         "test_touches": touches,
     }
-    oct_xla.write_provenance(run_dir, runtime, seed=config.seed, extra=extra)
+    return oct_xla.write_provenance(run_dir, runtime, seed=config.seed, extra=extra)
 
 
 def gain_of(gap: Gap | None) -> dict[str, Any] | None:

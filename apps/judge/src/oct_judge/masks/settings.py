@@ -22,7 +22,8 @@ class SegmentConfig:
     """What needs no training: where classes usually lie, and what their grey levels are."""
 
     dicom: bool = False
-    """Write each test mask as a DICOM Segmentation too, for scans that came from DICOM files."""
+    """Write each test mask, or with predict= each new one, as a DICOM Segmentation too, for scans
+    that came from DICOM files."""
 
     classes: list[str] = field(default_factory=list)
     """mode=patches: the classes that are asked for, by name; empty: all but the background."""

@@ -4,12 +4,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from oct_report import Page
+from oct_vjepa.scores.words import word
 
-from oct_judge.page.reading import Results, number
+from oct_judge.page.reading import Results, number, text
 
 
 def add_believing(page: Page, results: Results) -> None:
-    """Prediction sets or ranges, and rows that are unlike what was fitted on."""
+    """Prediction sets or ranges, rows unlike what was fitted on, and other shares of classes."""
+    _add_promise(page, results)
+    _add_elsewhere(page, results)
+
+
+def _add_elsewhere(page: Page, results: Results) -> None:
+    """What probabilities are worth where classes have other shares, if that was asked."""
+    found = results.document.get("elsewhere")
+    if not found:
+        return
+    page.section(
+        "Where classes have other shares",
+        f"Of {', '.join(f'{name} {share:.1%}' for name, share in found['shares'].items())}. "
+        "Calibrated probabilities are moved there by Bayes’ rule and the test participants weighed "
+        "alike; that a class looks the same there is taken on trust. AUROC, sensitivity and "
+        "specificity do not change.",
+    )
+    here = results.card["metrics"]
+    rows = [[word(name), text(here[name]), text(one)] for name, one in found["metrics"].items()]
+    page.table(["", "in the test", "at these shares"], rows)
+
+
+def _add_promise(page: Page, results: Results) -> None:
     promise, novelty = results.document["promise"], results.document["novelty"]
     if not promise and not novelty:
         return

@@ -62,7 +62,7 @@ def add_efficiency(page: Page, results: Results) -> None:
     metric = results.headline
     page.section(
         "With fewer labels",
-        "The same probe fitted on shares of the labelled participants; several draws of each, "
+        "Fitted on shares of the labelled participants, all else alike; several draws of each, "
         "whose luck is inside the intervals.",
     )
     curves = [_efficiency_line(name, lines) for name in _drawn(lines)]

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import oct_xla
 from numpy.typing import NDArray
-from oct_launch import Stages
+from oct_launch import Mistake, Stages
 from oct_vjepa.evaluation.participants import pair_up
+from oct_vjepa.probes.baselines import BASELINES
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Answers, Candidate, Readouts
 
@@ -17,9 +18,27 @@ from oct_judge.candidates import PRETRAINED, RANDOM, Cast
 from oct_judge.learning import Place
 from oct_judge.question import ATTENTION, FROZEN, NETWORK, PAIRS, FinetuneConfig
 from oct_judge.rivals.encoders import candidate, open_encoder
+from oct_judge.rivals.networks import NETWORKS
 from oct_judge.rivals.pooling import Pooling
 from oct_judge.rivals.training import train_network
 from oct_judge.study import Study
+
+
+def check_rivals(config: FinetuneConfig) -> None:
+    """Refuse rivals that are not there before anybody is asked, which may take hours.
+
+    Encoders are opened with the volumes (`beginning.open_tested`).
+
+    Raises:
+        Mistake: names the setting.
+    """
+    compare = config.compare
+    for key, asked, known in (
+        ("baselines", compare.baselines, BASELINES),
+        ("networks", compare.networks, NETWORKS),
+    ):
+        if lost := [one for one in asked if one not in known]:
+            raise Mistake(f"compare.{key} ({lost[0]}) must be among {', '.join(known)}")
 
 
 def ask_rivals(
@@ -119,6 +138,5 @@ def ask_network(
             trained = train_network(config.training, name, volumes, study.target, one, place)
             if trained.ending.reason == "stopped":
                 raise Stopped(trained.ending.step)
-            scores = np.asarray(trained.scores_NK)
-            found[-1].append(answer_of(config, study, one, seed, scores))
+            found[-1].append(answer_of(config, study, one, seed, trained))
     return found

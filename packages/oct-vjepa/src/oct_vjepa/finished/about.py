@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from oct_vjepa.measures.target import KINDS, Target
 
 FORMAT, VERSION = "oct-vjepa-model", 1
+SEGMENTATION = "segmentation"
+"""Kind of a model that gives every voxel a class; the others are those of `Target`."""
 Triple = tuple[float, float, float]
 SLACK = 0.05  # share by which a spacing may leave the range that was seen: eyes differ in length
 PLACES = {"device": "device", "protocol": "protocol", "region": "region"}
@@ -113,7 +115,7 @@ class About:
 
     Attributes:
         question: name of the task.
-        kind: see `Target`.
+        kind: see `Target`; or "segmentation".
         names: of the classes or labels, or of the quantity alone.
         unit: of the quantity or time.
         mode: how it was fitted, such as "linear" or "full".
@@ -128,6 +130,9 @@ class About:
             the width of a range; None where there were too few to promise anything.
         cutoffs: class or label to the score from which `specificity` is expected.
         specificity: see `cutoffs`.
+        levels: of masks, numbers of the blocks whose tokens the decoder joins; empty: the output.
+        boundaries: whose layers the classes of masks are, from the first to be met; none: masks.
+        band: the two boundaries between which thickness is measured, or none.
         results: metrics with intervals, and other numbers of the evaluation.
         provenance: fingerprints and versions.
     """
@@ -147,16 +152,25 @@ class About:
     threshold: Mapping[str, float | None] = field(default_factory=dict)
     cutoffs: Mapping[str, float] = field(default_factory=dict)
     specificity: float = 0.9
+    levels: tuple[int, ...] = ()
+    boundaries: tuple[str, ...] = ()
+    band: tuple[str, ...] = ()
     results: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"kind ({self.kind}) must be one of {', '.join(KINDS)}")
+        if self.kind not in (*KINDS, SEGMENTATION):
+            known = ", ".join((*KINDS, SEGMENTATION))
+            raise ValueError(f"kind ({self.kind}) must be one of {known}")
         if not self.members:
             raise ValueError("members: there is none")
         if len(self.shape) != 3:
             raise ValueError(f"shape ({self.shape}) must be (Z, Y, X)")
+
+    @property
+    def draws(self) -> bool:
+        """Whether it gives classes of voxels instead of answers of volumes."""
+        return self.kind == SEGMENTATION
 
     def nobody(self, count: int) -> Target:
         """A target of `count` rows that tells nothing: as joining rows needs one."""
@@ -192,11 +206,10 @@ class About:
                 for one in values.pop("members")
             )
             seen = {name: tuple(one) for name, one in made_for["seen"].items()}
-            shape, names = tuple(values.pop("shape")), tuple(values.pop("names"))
+            lists = ("shape", "names", "levels", "boundaries", "band")
+            values |= {name: tuple(values[name]) for name in lists if name in values}
             return cls(
                 **values,
-                names=names,
-                shape=shape,
                 members=members,
                 made_for=MadeFor(seen=seen, **ranges),
             )

@@ -84,7 +84,7 @@ class Member:
             likely = even = likely_NK
             if self.about.priors:
                 likely = shift_priors(self.kind, likely, np.array(self.about.priors))
-        return Scored(self.calibrate(likely), even, self._strangeness(features_ND))
+        return Scored(self.calibrate(likely), even, self.strangeness(features_ND))
 
     def calibrate(self, likely_NK: Floats) -> Floats:
         """Probabilities at the member's temperature; other scores as they are."""
@@ -94,7 +94,8 @@ class Member:
             likely_NK, self.about.temperature, multilabel=self.kind == "multilabel"
         )
 
-    def _strangeness(self, features_ND: NDArray[np.floating]) -> Floats:
+    def strangeness(self, features_ND: NDArray[np.floating]) -> Floats:
+        """Novelty of rows whose features are known; NaN where nobody knows."""
         if self.novelty is None or self.about.usual is None:
             return np.full(len(features_ND), np.nan)
         usual = max(self.about.usual, np.finfo(np.float64).tiny)

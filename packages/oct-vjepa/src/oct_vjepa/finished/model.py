@@ -1,4 +1,4 @@
-"""`load_model(DIR)`: a finished model that scores volumes and says when it was not made for one."""
+"""`load_model(DIR)`: a finished model that answers, and says when it was not made for a volume."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from oct_vjepa.finished.about import PLACES, About, MemberAbout
+from oct_vjepa.finished.drawings import Drawings, draw_batch
 from oct_vjepa.finished.folder import inside, read_about
 from oct_vjepa.finished.member import Member, Scored, average, load_novelty, score_batch
-from oct_vjepa.finished.predictions import Predictions, settle
+from oct_vjepa.finished.predictions import Predictions, mark, settle
 from oct_vjepa.heads.build import load_head
+from oct_vjepa.heads.head import Head
+from oct_vjepa.heads.segmentation import SegmentationHead
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.weights import WeightsError
 from oct_vjepa.probes.fitted import FittedProbe
@@ -72,24 +75,69 @@ class Model:
             batch_size: volumes in one pass.
 
         Raises:
-            ValueError: no volumes, another shape, not as many names or spacings as volumes, or
-                no spacing where one is needed.
+            ValueError: no volumes, another shape, not as many names or spacings as volumes, no
+                spacing where one is needed, or a model of masks.
         """
-        if not len(volumes):
-            raise ValueError("predict got no volumes")
+        if self.about.draws:
+            raise ValueError("this model draws masks: call draw(volumes)")
         steps = self._spacing(spacing, len(volumes))
+        flags = self._flags(len(volumes), steps, devices, protocols, regions, scan_spacing)
+        parts = list(self._score(volumes, steps, batch_size))
+        found = Scored(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+        return settle(self.about, found, flags)
+
+    def draw(
+        self,
+        volumes: Volumes,
+        spacing: Sequence[float] | NDArray[Any] | None = None,
+        devices: Sequence[str] | None = None,
+        *,
+        protocols: Sequence[str] | None = None,
+        regions: Sequence[str] | None = None,
+        scan_spacing: NDArray[Any] | None = None,
+        batch_size: int = 8,
+    ) -> Drawings:
+        """Draw masks of volumes, for a model of `mode=segment`; see `predict` for the arguments.
+
+        All volumes are drawn; those with a flag are unlike what the model was made for.
+
+        Raises:
+            ValueError: as `predict`, or a model of answers.
+        """
+        if not self.about.draws:
+            raise ValueError("this model answers and draws no masks: call predict(volumes)")
+        steps = self._spacing(spacing, len(volumes))
+        flags = self._flags(len(volumes), steps, devices, protocols, regions, scan_spacing)
+        parts = [
+            draw_batch(self.members, self.about.levels, batch, place)
+            for batch, place in self._batches(volumes, steps, batch_size)
+        ]
+        masks, novelty = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Drawings(
+            names=self.about.names, masks=masks, novelty=novelty, flags=mark(flags, novelty)
+        )
+
+    def _flags(
+        self,
+        count: int,
+        steps: NDArray[np.float32] | None,
+        devices: Sequence[str] | None,
+        protocols: Sequence[str] | None,
+        regions: Sequence[str] | None,
+        scan_spacing: NDArray[Any] | None,
+    ) -> list[list[str]]:
+        """What of each volume is unlike the fit rows, its features not yet looked at."""
+        if not count:
+            raise ValueError("there are no volumes")
         places = {
             name: values
             for name, values in zip(PLACES, (devices, protocols, regions), strict=True)
             if values is not None
         }
         for name, values in places.items():
-            if len(values) != len(volumes):
-                raise ValueError(f"{len(values)} {name} names for {len(volumes)} volumes")
-        parts = list(self._score(volumes, steps, batch_size))
-        found = Scored(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-        flags = self.about.made_for.flags(len(volumes), steps, places, scan_spacing)
-        return settle(self.about, found, flags)
+            if len(values) != count:
+                raise ValueError(f"{len(values)} {name} names for {count} volumes")
+        return self.about.made_for.flags(count, steps, places, scan_spacing)
 
     def score(self, readouts: Mapping[str, NDArray[np.floating[Any]]]) -> Scored:
         """Scores of rows whose features are known, for a model of probes.
@@ -112,18 +160,26 @@ class Model:
     def _score(
         self, volumes: Volumes, steps: NDArray[np.float32] | None, batch_size: int
     ) -> Iterator[Scored]:
+        first = 0
+        for batch, spacing in self._batches(volumes, steps, batch_size):
+            found = score_batch(self.members, batch, spacing)
+            if (bad := ~np.isfinite(found.scores_NK).all(axis=1)).any():
+                number = first + int(bad.argmax())
+                raise ValueError(f"volumes[{number}]: its scores are not finite; are its voxels?")
+            first += len(batch)
+            yield found
+
+    def _batches(
+        self, volumes: Volumes, steps: NDArray[np.float32] | None, batch_size: int
+    ) -> Iterator[tuple[NDArray[Any], torch.Tensor | None]]:
+        """Voxels of some volumes, and their spacing where the encoder wants it."""
         by_length = self.members[0].encoder.config.position_unit == "length"
         for first in range(0, len(volumes), batch_size):
             some = slice(first, min(first + batch_size, len(volumes)))
             rows = [np.asarray(volumes[number]) for number in range(some.start, some.stop)]
             self._check(rows, first)
-            batch = np.stack(rows)
             spacing = torch.from_numpy(steps[some]) if by_length and steps is not None else None
-            found = score_batch(self.members, batch, spacing)
-            if (bad := ~np.isfinite(found.scores_NK).all(axis=1)).any():
-                number = first + int(bad.argmax())
-                raise ValueError(f"volumes[{number}]: its scores are not finite; are its voxels?")
-            yield found
+            yield np.stack(rows), spacing
 
     def _check(self, rows: list[NDArray[Any]], first: int) -> None:
         for number, one in enumerate(rows, start=first):
@@ -181,7 +237,10 @@ def _load_member(
 ) -> Member:
     try:
         probe = FittedProbe.load(inside(place, one.probe)) if one.probe else None
-        head = load_head(inside(place, one.head)).to(device) if one.head else None
+        head: Head | None = None
+        if one.head:
+            read = SegmentationHead.from_pretrained if about.draws else load_head
+            head = read(inside(place, one.head)).to(device)
         home = inside(place, one.probe or one.head)
         novelty = None if one.usual is None else load_novelty(home)
     except ValueError as error:

@@ -46,6 +46,15 @@ class Predictions:
         return len(self.scores)
 
 
+def mark(flags: Sequence[Sequence[str]], novelty_N: Floats) -> tuple[tuple[str, ...], ...]:
+    """The flags of each row, with that for its novelty."""
+    strange = (novelty_N > 1).tolist()  # false for NaN
+    return tuple(
+        tuple(dict.fromkeys([*own, *([STRANGE] if far else [])]))
+        for own, far in zip(flags, strange, strict=True)
+    )
+
+
 def settle(
     about: About, found: Scored, flags: Sequence[Sequence[str]], *, unit: str = "volume"
 ) -> Predictions:
@@ -57,11 +66,7 @@ def settle(
         flags: of each row, those for its novelty not included.
         unit: "volume" or "participant": whose threshold holds.
     """
-    strange = found.novelty_N > 1  # false for NaN
-    told = tuple(
-        tuple(dict.fromkeys([*own, *([STRANGE] if far else [])]))
-        for own, far in zip(flags, strange, strict=True)
-    )
+    told = mark(flags, found.novelty_N)
     trusted = np.array([not own for own in told], bool)
     threshold = about.threshold.get(unit)
     sets, ranges = None, None

@@ -14,6 +14,17 @@ Floats = NDArray[np.float64]
 SMALLER_IS_BETTER = ("log_loss", "mae", "rmse")
 
 
+_OF_CLASSES = ("auroc", "balanced_accuracy", "macro_f1", "accuracy", "log_loss")
+WATCHED = {
+    "nominal": _OF_CLASSES,
+    "ordinal": _OF_CLASSES,
+    "multilabel": ("auroc", "balanced_accuracy", "log_loss"),
+    "regression": ("r2", "mae", "rmse"),
+    "survival": ("concordance",),
+}
+"""Kind of a question to the names of its numbers."""
+
+
 def watch_scores(scores_NK: NDArray[Any], target: Target) -> dict[str, float]:
     """Numbers by name for rows that are all labelled; NaN where the rows do not allow one.
 

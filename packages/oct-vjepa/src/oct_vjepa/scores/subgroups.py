@@ -4,6 +4,7 @@ A column has a text for each participant, such as sex, site or device; ages are 
 the caller. Participants are drawn within their value, so that each sample has as many of it.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +23,8 @@ FEWEST = 10
 """Participants below which a value is shown and not believed: it is left out of gaps."""
 UNSAID = ""
 """The value of a participant of whom the column says nothing."""
+NUMBER = re.compile(r"(below )?([+-]?\d[\d.]*(?:e[+-]?\d+)?)(?: to \S+)?( and more)?$")
+"""A number, or a range of numbers in words."""
 SHOWN = {
     "nominal": ("auroc", "sensitivity", "specificity", "ece"),
     "ordinal": ("auroc", "sensitivity", "specificity", "ece"),
@@ -78,7 +81,7 @@ def subgroup_table(
     seed: int,
     bootstrap: int = BOOTSTRAP,
 ) -> SubgroupTable:
-    """The metrics of `SHOWN` for each value of a column, in the order of the values.
+    """The metrics of `SHOWN` for each value of a column: numbers from low to high, then texts.
 
     Args:
         runs: see `resampling`.
@@ -97,7 +100,7 @@ def subgroup_table(
         raise ValueError(f"{column} has {len(values_G)} values, participants go to {tested.max()}")
     draws = draw_samples(runs, kind, bootstrap=bootstrap, seed=seed, apart_G=values_G)
     rows, sound = [], []
-    for value in np.unique(values_G[tested]).tolist():
+    for value in sorted(np.unique(values_G[tested]).tolist(), key=_in_order):
         if value == UNSAID:
             continue
         inside = [[_only(one, values_G == value) for one in rounds] for rounds in runs]
@@ -115,6 +118,15 @@ def subgroup_table(
         )
     gaps = {name: _gap([one[name] for one in sound]) for name in SHOWN[kind]}
     return SubgroupTable(column=column, rows=rows, gaps=gaps if len(sound) > 1 else {})
+
+
+def _in_order(value: str) -> tuple[float, int, str]:
+    """Numbers and ranges of them from low to high, before texts by the alphabet."""
+    found = NUMBER.match(value)
+    if not found:
+        return np.inf, 0, value
+    end = {"below ": -1, " and more": 1}.get(found[1] or found[3], 0)
+    return float(found[2]), end, value
 
 
 def _only(units: Units, inside_G: NDArray[np.bool_]) -> Units:

@@ -2,6 +2,7 @@
 
 `judging` asks whoever has features and keeps every answer whole; `verdict` joins volumes to eyes
 and participants, calibrates, and makes cards, promises and tables of them. `efficiency` asks with
-few labels, `shortcuts` for what should not matter. `cases` chooses what to look at, `projection`
-lays features on a plane. This wing knows arrays alone, whosever features they are.
+few labels, `shortcuts` for what should not matter, `prevalence` where classes have other shares.
+`cases` chooses what to look at, `projection` lays features on a plane. This wing knows arrays
+alone, whosever features they are.
 """

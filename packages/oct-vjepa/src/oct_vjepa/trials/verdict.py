@@ -220,7 +220,7 @@ def values_by_person(values_N: NDArray[np.str_], people: NDArray[np.int64]) -> N
 def cut_numbers(values: NDArray[np.str_], *, parts: int = 3, most: int = 8) -> NDArray[np.str_]:
     """Numbers of more than `most` different values as `parts` ranges of about equal size.
 
-    Texts, and numbers of few values, stay as they are.
+    Cuts have three digits. Texts, and numbers of few values, stay as they are.
     """
     known = np.array([one for one in values if one not in ("", "several")])
     if len(np.unique(known)) <= most:
@@ -230,7 +230,8 @@ def cut_numbers(values: NDArray[np.str_], *, parts: int = 3, most: int = 8) -> N
     except ValueError:
         return values
     ordered = np.array([numbers[one] for one in known])
-    cuts = np.unique(np.quantile(ordered, np.linspace(0, 1, parts + 1)[1:-1]))
+    exact = np.quantile(ordered, np.linspace(0, 1, parts + 1)[1:-1])
+    cuts = np.unique([float(f"{one:.3g}") for one in exact])
     between = [f"{low:g} to {high:g}" for low, high in pairwise(cuts)]
     names = [f"below {cuts[0]:g}", *between, f"{cuts[-1]:g} and more"]
     place = {one: int(np.searchsorted(cuts, number, "right")) for one, number in numbers.items()}
