@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from oct_xla.compiling import CompileWatch
 from oct_xla.errors import CheckpointError, FeedError
 from oct_xla.memory import out_of_memory
 from oct_xla.metrics import StepClock
@@ -71,6 +72,9 @@ class Learner:
         runtime: where it trains.
         config: see there.
         seed: names the draws of the objective.
+
+    Attributes:
+        compiling: has seen each micro-batch.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Learner:
         )
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.accumulate = config.accumulate
+        self.compiling = CompileWatch(runtime)
         self._names: list[str] | None = None  # of metrics, once all processes had the same
         if runtime.name == "xla":
             self._begin_moments()
@@ -186,6 +191,7 @@ class Learner:
             asked = clock.now()
             batch = next(feed)
             clock.spent("data", asked)
+            self.compiling.see(batch)
             draws = sample_seed(self.seed, step, self.runtime.rank * accumulate + micro)
             generator = torch.Generator().manual_seed(draws)
             self.runtime.reduces_next(self.objective, micro == accumulate - 1)

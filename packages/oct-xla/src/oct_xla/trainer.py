@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oct_xla.checkpointer import Checkpointer, RunState
+from oct_xla.compiling import WARM_UP
 from oct_xla.errors import NonFiniteError, OutOfMemoryError
 from oct_xla.feed import Feed
 from oct_xla.journal import say
@@ -54,6 +55,7 @@ class Trainer:
         self.checkpointer, self.run, self.profiler = checkpointer, run, profiler
         self.watch, self.run_dir = watch, run_dir
         self.config, self.runtime = learner.config, learner.runtime
+        self._first, self._evaluated = run.step, False
 
     def train(
         self, learning_rate: Callable[[int], float], evaluate: Evaluate | None, stop: StopRequest
@@ -67,12 +69,11 @@ class Trainer:
         self.checkpointer.stopping = lambda: stop.requested
         batches = self._batches() if run.step < config.steps else iter(())
         learner.objective.train()
-        first = run.step
         if run.pending and not self._evaluate(evaluate, stop) and self._left:
             return self._stopped()
         while run.step < config.steps and not self._early:
             lr, epoch = learning_rate(run.step), self.feed.epoch(run.step)
-            self.watch.beat(f"step {run.step + 1}", first=run.step == first)
+            self.watch.beat(f"step {run.step + 1}", first=run.step == self._first)
             try:
                 with self.profiler.step(run.step + 1):
                     taken = learner.take(run.step, lr, batches, clock, stop)
@@ -83,6 +84,8 @@ class Trainer:
             self._count(taken.applied)
             clock.count(batch_size)
             run.step += 1
+            expected = run.step - self._first <= WARM_UP
+            learner.compiling.look(f"step {run.step}", expected=expected)
             head = {"step": run.step, "epoch": epoch, "lr": lr}
             self.watch.beat(f"what follows step {run.step}")
             stopping = self._end_step({**head, **taken.numbers}, evaluate, stop, taken.stopping)
@@ -129,6 +132,9 @@ class Trainer:
         if evaluate is not None:
             with self.learner.evaluating():
                 scores = self._scores(evaluate, stop)
+            doing = f"the evaluation after step {run.step}"
+            self.learner.compiling.look(doing, expected=not self._evaluated)
+            self._evaluated = True
             if scores is None:
                 self._tell()
                 return False
