@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,9 @@ from oct_vjepa.objectives.registry import build_objective
 from oct_xla.errors import OutOfMemoryError
 from report import write_report
 from samples import PretrainSamples
-from settings import MAY_CHANGE, TOLD, PretrainConfig, schema_of
+from settings import MAY_CHANGE, PretrainConfig, schema_of
 from smaller import next_start, shrink
+from tracking import make_sink, send_artifacts
 from watching import GuardSink, Watch, make_probe
 
 
@@ -115,6 +116,7 @@ def pretrain(
         return EXIT_STOPPED
     if runtime.rank == 0:
         objective.result.save_pretrained(folder.path / "encoder")
+        send_artifacts(config, folder, folder.path / "encoder")
         page = conclude(config, runtime, folder.path, source, questions, samples)
         print(f"report: {folder.name_of(page)}")
     return 0
@@ -234,16 +236,7 @@ def train(
     if runtime.rank == 0:
         sinks.append(GuardSink(run.path / "metrics.jsonl"))
     if config.tracking.wandb and runtime.rank == 0:
-        told = {name: asdict(getattr(config, name)) for name in TOLD}
-        sinks.append(
-            oct_xla.WandbSink(
-                run_id=run.run_id,
-                project=config.tracking.project,
-                name=config.name,
-                folder=run.path,
-                config=told,
-            )
-        )
+        sinks.append(make_sink(config, run))
     return oct_xla.fit(
         objective,
         oct_xla.Feed(samples, len(samples), feed),
