@@ -25,6 +25,8 @@ BESIDE = (
     "settings",
     "smaller",
     "watching",
+    "mixing",
+    "tracking",
     "evaluation",
     "question",
     "results",

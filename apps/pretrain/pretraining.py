@@ -11,6 +11,7 @@ import oct_vjepa
 import oct_xla
 import torch
 from benching import bench, work_of
+from mixing import mix, tell_shares
 from oct_io.storage.files import redact
 from oct_judge.candidates import random_encoder
 from oct_judge.closing import (
@@ -37,6 +38,7 @@ from oct_vjepa.objectives.methods import method_of
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
 from oct_xla.errors import OutOfMemoryError
+from oct_xla.mixture import Mixture
 from report import write_report
 from samples import PretrainSamples
 from settings import MAY_CHANGE, PretrainConfig, schema_of
@@ -100,13 +102,19 @@ def pretrain(
         encoder=objective.encoder.config,
         seed=config.seed,
     )
+    with mistakes(ValueError):
+        mixture = mix(config.mixture, source, seen, samples, seed=config.feed.seed)
+    if mixture is not None and runtime.rank == 0:
+        print(tell_shares(mixture))
     if runtime.rank == 0:
         record(config, folder.path, runtime, source, seen, start, smaller)
     watched = samples.watched(config.watched_volumes)
     watch = Watch(objective, watched, probe, runtime.device)
     data = smaller.get("data", source.volumes.fingerprint)
     try:
-        result = train(config, objective, samples, runtime, folder, watch, data)
+        identity = {"data": data, **(mixture.facts if mixture else {})}
+        feeding = mixture or samples
+        result = train(config, objective, feeding, runtime, folder, watch, identity)
     except OutOfMemoryError as error:
         encoder = objective.encoder.config
         raise next_start(config, folder.path, encoder, data, error) from error
@@ -221,13 +229,13 @@ def make_objective(
 def train(
     config: PretrainConfig,
     objective: Objective,
-    samples: PretrainSamples,
+    samples: PretrainSamples | Mixture,
     runtime: oct_xla.Runtime,
     run: oct_xla.RunFolder,
     watch: Watch,
-    data: str,
+    identity: Mapping[str, Any],
 ) -> oct_xla.FitResult:
-    """Train, or go on training, in the run folder; `data` is the fingerprint of the volumes."""
+    """Train, or go on training, in the run folder; `identity` says which volumes, and how mixed."""
     feed = config.feed
     if len(samples) < feed.batch_size:
         print(f"{len(samples)} volumes are fewer than feed.batch_size; batches hold them all")
@@ -248,6 +256,6 @@ def train(
         sinks=sinks,
         evaluate=watch,
         progress=True,
-        identity={"data": data},
+        identity=identity,
         work=work_of(config, runtime) if config.tell_mfu else None,
     )
