@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from oct_xla.checkpointer import Checkpointer, RunState
 from oct_xla.compiling import WARM_UP
@@ -14,6 +14,7 @@ from oct_xla.learner import Learner, TooLarge
 from oct_xla.malloc import give_freed_memory_back
 from oct_xla.memory import cut_batch, halved, write_note
 from oct_xla.metrics import Metrics
+from oct_xla.placing import Placed
 from oct_xla.preemption import StopRequest
 from oct_xla.watchers import HangWatch, Profiler
 
@@ -67,7 +68,7 @@ class Trainer:
         if run.at_once:
             give_freed_memory_back()
         self.checkpointer.stopping = lambda: stop.requested
-        batches = self._batches() if run.step < config.steps else iter(())
+        batches = self._batches()
         learner.objective.train()
         if run.pending and not self._evaluate(evaluate, stop) and self._left:
             return self._stopped()
@@ -192,14 +193,16 @@ class Trainer:
             run.reached = value
         run.waited = self.runtime.agree(0 if better else run.waited + 1)[0]
 
-    def _batches(self) -> Iterator[Any]:
-        return self.feed.batches(
+    def _batches(self) -> Placed:
+        parts, left = self.learner.accumulate, self.config.steps - self.run.step
+        batches = self.feed.batches(
             self.run.step,
             rank=self.runtime.rank,
             world=self.runtime.world,
-            micro_batches=self.learner.accumulate,
+            micro_batches=parts,
             pinned=self.runtime.device.type == "cuda",
         )
+        return Placed(batches, self.runtime, count=max(left, 0) * parts)
 
     def _parts(self, at_once: int) -> int:
         """Micro-batches of a step, on this number of devices."""
