@@ -133,7 +133,7 @@ class XlaRuntime:
         torch_xla.manual_seed(seed & 0x7FFFFFFF)  # type: ignore[no-untyped-call]
 
     def reduces_next(self, module: torch.nn.Module, last: bool) -> None:
-        """Do nothing: the compiler puts the reductions where they belong."""
+        """Do nothing: each micro-batch is a program, whose gradients leave it reduced."""
 
     def reduce_gradients(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         """Return the gradients: that of the global batch is one program's result."""
