@@ -84,7 +84,7 @@ def test_four_xla_devices_train_like_the_cpu_and_their_checkpoint_resumes_on_it(
 def test_a_run_on_xla_that_was_killed_twice_is_bit_for_bit_the_one_that_was_not(tmp_path):
     if find_spec("torch_xla") is None:
         pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
-    options = ("--runtime", "xla", "--steps", 14, "--every", 3, "--evaluate-every", 5)
+    options = ("--runtime", "xla", "--steps", 14, "--every", 3, "--dropout", 0.1)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     code, errors = finish(start(whole, *options, **XLA))
     assert code == 0, errors
