@@ -38,6 +38,7 @@ from oct_vjepa.objectives.methods import method_of
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
 from oct_xla.errors import OutOfMemoryError
+from oct_xla.malloc import give_freed_memory_back
 from oct_xla.mixture import Mixture
 from report import write_report
 from samples import PretrainSamples
@@ -57,6 +58,8 @@ def run(config: PretrainConfig, launch: Launch) -> int:
         check_window(config.data.window, config.encoder.input_shape, otherwise=given)
         start = find_start(config, config.encoder) if config.initial else None
         runtime = config.runtime.pick()
+        if smaller:  # memory was short: what building the smaller cache frees is needed
+            give_freed_memory_back()
         claimed = launch.claim_run_folder(
             "the run",
             groups=(f"objective: {schema_of(config.objective)}",),
