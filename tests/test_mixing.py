@@ -114,7 +114,8 @@ def test_a_run_says_its_shares_and_other_shares_are_another_run(place, smoke, ru
     (told,) = [line for line in outcome.out.splitlines() if line.startswith("mixture: ")]
     assert "L 25% of an epoch" in told
     assert "R 75% of an epoch" in told
-    losses = [json.loads(line)["loss"] for line in (run_dir / "metrics.jsonl").open()]
+    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
     assert len(losses) == 3
     assert losses != [row["loss"] for row in smoke.rows[:3]]
     refused = run_app(*common, "mixture.weights={R: 1}")
