@@ -21,6 +21,7 @@ from oct_vjepa import JepaBatch
 from oct_xla import LoopConfig, pick_runtime
 from oct_xla.learner import Learner
 from oct_xla.metrics import StepClock, peak_memory_gb
+from oct_xla.placing import Placed
 from oct_xla.preemption import StopRequest
 from oct_xla.sharding import local
 from step_arms import Shape, make_objective
@@ -46,7 +47,7 @@ def measure(parallel: str) -> None:
     before_gb = peak_memory_gb(runtime.device)
     learner = Learner(make_objective(SHAPE), runtime, LoopConfig(steps=STEPS), seed=0)
     batch = JepaBatch(SHAPE.draw_volume(), SHAPE.draw_masks(learner.objective.masking))
-    feed, stop = itertools.repeat(batch), StopRequest()
+    feed, stop = Placed(itertools.repeat(batch), runtime, count=STEPS), StopRequest()
     losses = [learner.take(n, 1e-4, feed, StepClock(), stop).numbers["loss"] for n in range(STEPS)]
     moments = [value for state in learner.optimizer.state.values() for value in state.values()]
     found = {

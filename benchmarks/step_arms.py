@@ -33,6 +33,7 @@ from oct_vjepa.presets.sources import values
 from oct_xla import LoopConfig, Runtime, pick_runtime
 from oct_xla.learner import Learner
 from oct_xla.metrics import StepClock
+from oct_xla.placing import Placed
 from oct_xla.preemption import StopRequest
 from torch import Tensor
 from torch.nn import functional
@@ -132,9 +133,11 @@ def build_ours(
     if compiled:
         for part in (objective.encoder, objective.predictor, objective.teacher.encoder):
             part.compile()
-    learner = Learner(objective, shape.runtime(precision), LoopConfig(steps=1_000_000), seed=0)
+    runtime = shape.runtime(precision)
+    learner = Learner(objective, runtime, LoopConfig(steps=1_000_000), seed=0)
     batch = JepaBatch(shape.draw_volume(), shape.draw_masks(objective.masking))
-    feed, numbers = itertools.repeat(batch), itertools.count()
+    feed = Placed(itertools.repeat(batch), runtime, count=1_000_000)
+    numbers = itertools.count()
     clock, stop = StepClock(), StopRequest()
     return Arm(lambda: learner.take(next(numbers), 1e-4, feed, clock, stop), flops)
 

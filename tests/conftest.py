@@ -26,6 +26,8 @@ BESIDE = (
     "settings",
     "smaller",
     "watching",
+    "mixing",
+    "tracking",
     "evaluation",
     "question",
     "results",

@@ -7,6 +7,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import oct_io
 import pytest
 import torch
@@ -16,6 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "apps" / "pretrain"))
 from oct_io.cache.publishing import publish_cache
 from oct_io.space.transforms import AugmentConfig
 from oct_io.storage.buckets import StorageConfig, using_storage
+from oct_judge.candidates import RankedVolumes, iter_volumes
+from oct_judge.examples import LabelledSamples, stripe
+from oct_judge.finished.spoiling import SpoiltVolumes
+from oct_judge.recipe import TrainingConfig
 from oct_vjepa import Encoder, EncoderConfig, MaskingConfig
 from oct_vjepa.objectives.configuration import JepaConfig
 from oct_vjepa.objectives.registry import build_objective
@@ -154,6 +159,34 @@ def test_hosts_read_each_their_own_samples_and_no_others(cache, stores, publish,
                 pass
         assert len(set(keys)) == len(keys) == len(volumes)
         assert sent(proxy) == len(volumes) * volumes.index.record_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["features", "ranks", "spoilt", "validation", "training"])
+def test_an_evaluation_reads_ahead_too(reader, cache, stores, publish, tmp_path):
+    url, late_s = publish(cache, "s3"), 0.5
+    with stores.Proxy(stores.places["s3"]) as proxy, using_storage(reached("s3", proxy.url)):
+        volumes = oct_io.open_cache(url, kept=tmp_path / "kept")
+        proxy.latency_s, rows = late_s, np.arange(len(volumes))
+        began, count = time.monotonic(), len(volumes)
+        if reader == "features":
+            read = list(iter_volumes(volumes))
+        elif reader == "ranks":
+            read = list(iter_volumes(RankedVolumes(volumes), rows[2:].tolist()))
+            count -= 2
+        elif reader == "spoilt":
+            read = list(iter_volumes(SpoiltVolumes(volumes, rows, rows, "speckle", 1)))
+        elif reader == "validation":
+            stripes = stripe(volumes, rows, 4, pick_runtime("cpu"), ENCODER)
+            read = [row for batch in stripes for row in batch.rows]
+        else:
+            samples = LabelledSamples(
+                volumes, rows, TrainingConfig(), encoder=ENCODER, seed=0, labels=rows
+            )
+            feed = Feed(samples, len(volumes), FeedConfig(batch_size=10))
+            read = [label for batch in islice(feed.batches(), 2) for label in batch.label_B]
+        assert len(read) == count
+        assert time.monotonic() - began < count * late_s, "one after the other"
 
 
 def test_an_outage_is_one_line_of_the_feed(cache, stores, publish, tmp_path):

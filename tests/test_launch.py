@@ -182,6 +182,23 @@ def test_a_table_is_never_broken_into_eighty_columns(capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
+def test_a_name_of_the_users_own_needs_no_plus(call_app):
+    told = call_app(
+        "pretrain", "--cfg", "job", "mixture.by=@eye", "mixture.weights={R: 3}",
+        "+mixture.weights.L=2",
+    )  # fmt: skip
+    assert told.code == 0, told.errors
+    assert yaml.safe_load(told.out)["mixture"] == {"by": "@eye", "weights": {"R": 3.0, "L": 2.0}}
+
+
+@pytest.mark.parametrize("where", [0, 2])
+def test_an_encoder_that_is_chosen_for_the_data_stands_beside_any_flag(call_app, where):
+    given = ["data=bscans", "data.root=/nowhere"]
+    told = call_app("pretrain", *given[:where], "--cfg", "job", *given[where:])
+    assert told.code == 0, told.errors
+    assert yaml.safe_load(told.out)["encoder"]["input_shape"][0] == 1
+
+
 def test_stages_print_few_lines_where_there_is_no_terminal(capsys):
     with Stages() as stages:
         for done in range(1, 1001):

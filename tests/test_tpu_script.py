@@ -130,6 +130,9 @@ def test_a_dry_run_prints_every_command_and_runs_none(place):
     assert kept.returncode == 0, kept.stderr
     for part in ("bundle create", "tpu-vm scp", "setsid", "delete pod --force", "create pod"):
         assert part in kept.stdout
+    assert "env PJRT_DEVICE=TPU XLA_PERSISTENT_CACHE_PATH=/tmp/oct-xla-cache" in kept.stdout
+    other = place.tpu("start", "--dry-run", "--env", "XLA_PERSISTENT_CACHE_PATH=", "--")
+    assert "CACHE_PATH=/tmp/oct-xla-cache XLA_PERSISTENT_CACHE_PATH= " in other.stdout
     assert place.calls == []
     assert not (place.folder / "runs").exists()
     assert git(place.source, "for-each-ref", "refs/tpu") == ""

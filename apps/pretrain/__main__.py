@@ -64,7 +64,8 @@ def add_encoder(arguments: Sequence[str]) -> list[str]:
     """Choose the encoder that fits the data, unless the command line chooses one."""
     if any(one.startswith(OWN) for one in arguments):
         return list(arguments)
-    return [*arguments, *(FITTING[one] for one in arguments if one in FITTING)]
+    # Beside what it fits: what sets something must stand together, before or after all flags.
+    return [add for one in arguments for add in (one, FITTING.get(one)) if add]
 
 
 def spell_out(arguments: Sequence[str]) -> list[str]:

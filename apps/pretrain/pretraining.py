@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import oct_vjepa
 import oct_xla
 import torch
 from benching import bench, work_of
+from mixing import mix, tell_shares
 from oct_io.storage.files import redact
 from oct_judge.candidates import random_encoder
 from oct_judge.closing import (
@@ -37,11 +38,14 @@ from oct_vjepa.objectives.methods import method_of
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
 from oct_xla.errors import OutOfMemoryError
+from oct_xla.malloc import give_freed_memory_back
+from oct_xla.mixture import Mixture
 from pairing import check_pairs, find_partners
 from report import write_report
 from samples import PretrainSamples
-from settings import MAY_CHANGE, TOLD, PretrainConfig, schema_of
+from settings import MAY_CHANGE, PretrainConfig, schema_of
 from smaller import next_start, shrink
+from tracking import make_sink, send_artifacts
 from watching import GuardSink, Watch, make_probe
 
 
@@ -56,6 +60,8 @@ def run(config: PretrainConfig, launch: Launch) -> int:
         check_window(config.data.window, config.encoder.input_shape, otherwise=given)
         start = find_start(config, config.encoder) if config.initial else None
         runtime = config.runtime.pick()
+        if smaller:  # memory was short: what building the smaller cache frees is needed
+            give_freed_memory_back()
         claimed = launch.claim_run_folder(
             "the run",
             groups=(f"objective: {schema_of(config.objective)}",),
@@ -103,13 +109,19 @@ def pretrain(
         seed=config.seed,
         partners=partners,
     )
+    with mistakes(ValueError):
+        mixture = mix(config.mixture, source, seen, samples, seed=config.feed.seed)
+    if mixture is not None and runtime.rank == 0:
+        print(tell_shares(mixture))
     if runtime.rank == 0:
         record(config, folder.path, runtime, source, seen, start, smaller)
     watched = samples.watched(config.watched_volumes)
     watch = Watch(objective, watched, probe, runtime.device)
     data = smaller.get("data", source.volumes.fingerprint)
     try:
-        result = train(config, objective, samples, runtime, folder, watch, data)
+        identity = {"data": data, **(mixture.facts if mixture else {})}
+        feeding = mixture or samples
+        result = train(config, objective, feeding, runtime, folder, watch, identity)
     except OutOfMemoryError as error:
         encoder = objective.encoder.config
         raise next_start(config, folder.path, encoder, data, error) from error
@@ -119,6 +131,7 @@ def pretrain(
         return EXIT_STOPPED
     if runtime.rank == 0:
         objective.result.save_pretrained(folder.path / "encoder")
+        send_artifacts(config, folder, folder.path / "encoder")
         page = conclude(config, runtime, folder.path, source, questions, samples)
         print(f"report: {folder.name_of(page)}")
     return 0
@@ -223,13 +236,13 @@ def make_objective(
 def train(
     config: PretrainConfig,
     objective: Objective,
-    samples: PretrainSamples,
+    samples: PretrainSamples | Mixture,
     runtime: oct_xla.Runtime,
     run: oct_xla.RunFolder,
     watch: Watch,
-    data: str,
+    identity: Mapping[str, Any],
 ) -> oct_xla.FitResult:
-    """Train, or go on training, in the run folder; `data` is the fingerprint of the volumes."""
+    """Train, or go on training, in the run folder; `identity` says which volumes, and how mixed."""
     feed = config.feed
     if len(samples) < feed.batch_size:
         print(f"{len(samples)} volumes are fewer than feed.batch_size; batches hold them all")
@@ -238,16 +251,7 @@ def train(
     if runtime.rank == 0:
         sinks.append(GuardSink(run.path / "metrics.jsonl"))
     if config.tracking.wandb and runtime.rank == 0:
-        told = {name: asdict(getattr(config, name)) for name in TOLD}
-        sinks.append(
-            oct_xla.WandbSink(
-                run_id=run.run_id,
-                project=config.tracking.project,
-                name=config.name,
-                folder=run.path,
-                config=told,
-            )
-        )
+        sinks.append(make_sink(config, run))
     return oct_xla.fit(
         objective,
         oct_xla.Feed(samples, len(samples), feed),
@@ -259,6 +263,6 @@ def train(
         sinks=sinks,
         evaluate=watch,
         progress=True,
-        identity={"data": data},
+        identity=identity,
         work=work_of(config, runtime) if config.tell_mfu else None,
     )

@@ -39,6 +39,31 @@ class ProposeConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class MixtureConfig:
+    """How much a run sees of each device, site or other group, whatever their numbers."""
+
+    by: str = ""
+    """Column that divides the volumes: @device, @site, @eye, @region, @protocol or one of
+    data.labels; empty: each volume once an epoch. An epoch stays as long as there are volumes; of a
+    small group each comes several times, with other masks, of a large one not all come."""
+
+    weights: dict[str, float] = field(default_factory=dict)
+    """Share of each value of `by`, after division by the sum; 1 where none is given, so that
+    without any all have equal shares. Cells without a value are called unknown."""
+
+    def __post_init__(self) -> None:
+        if self.weights and not self.by:
+            raise ValueError(f"mixture.weights ({self.weights}) needs mixture.by")
+        for value, weight in self.weights.items():
+            if not 0 < weight < float("inf"):
+                raise ValueError(f"mixture.weights.{value} ({weight}) must be positive")
+
+    def weight(self, value: str) -> float:
+        """The share of a value before division."""
+        return self.weights.get(value, 1.0)
+
+
+@dataclass(kw_only=True, slots=True)
 class PretrainConfig:
     """One pretraining run."""
 
@@ -95,6 +120,7 @@ class PretrainConfig:
     masking: oct_vjepa.MaskingConfig = field(default_factory=oct_vjepa.MaskingConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)  # a subclass: METHODS
     schedule: oct_vjepa.ScheduleConfig = field(default_factory=oct_vjepa.ScheduleConfig)
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
     feed: oct_xla.FeedConfig = field(default_factory=oct_xla.FeedConfig)
     loop: oct_xla.LoopConfig = field(default_factory=oct_xla.LoopConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)

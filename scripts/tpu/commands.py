@@ -30,6 +30,9 @@ from workers import INSTALL, NAMED, SENT, START, STOP, TAIL, Worker
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 RECORDS = Path("runs/tpu")
 """What `create` asked for, so that `keep` can ask for the same again."""
+ENVIRONMENT = ("PJRT_DEVICE=TPU", "XLA_PERSISTENT_CACHE_PATH=/tmp/oct-xla-cache")
+"""Of the training, before what --env says: a start on the same pod reads what an earlier one has
+compiled."""
 
 
 def create(pod: Pod, options: argparse.Namespace) -> None:
@@ -126,7 +129,7 @@ def start(pod: Pod, options: argparse.Namespace) -> None:
     check_equal(workers)
     if busy := [one.host for one in workers if one.running]:
         raise Failure(f"a training runs on {', '.join(busy)} already", EXIT_MISTAKE)
-    environment = shlex.join(["PJRT_DEVICE=TPU", *options.env])
+    environment = shlex.join([*ENVIRONMENT, *options.env])
     arguments = shlex.join(["runtime=xla", *options.arguments])
     pod.on_all(START.format(environment=environment, arguments=arguments))
     print(f"started; to see it: python3 scripts/tpu follow {pod.name}", file=sys.stderr)

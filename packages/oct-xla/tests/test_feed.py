@@ -14,7 +14,7 @@ import pytest
 import torch
 from oct_xla import Feed, FeedConfig, FeedError, sample_seed
 from oct_xla.mixture import Mixture, Part
-from toy import Batch, broken, draw, number, worker_pid
+from toy import Batch, broken, deadly, draw, number, worker_pid
 
 
 def feed(sample=number, length=20, **options):
@@ -63,6 +63,13 @@ def test_two_workers_give_the_batches_and_the_error_that_none_gives():
 def test_a_failing_sample_is_named_in_one_line():
     with pytest.raises(FeedError, match=r"^feed: sample 7 of epoch \d: OSError: the disk is gone$"):
         list(islice(feed(broken).batches(8), 6))
+
+
+def test_a_worker_that_was_killed_is_one_line_and_no_wait():
+    batches = Feed(deadly, 40, FeedConfig(batch_size=8, workers=2)).batches()
+    with pytest.raises(FeedError, match=r"worker \(pid\(s\) \d+.*lower feed.workers") as found:
+        list(islice(batches, 10))
+    assert "\n" not in str(found.value)
 
 
 def test_samples_of_two_shapes_are_refused():

@@ -223,6 +223,25 @@ def test_an_offline_run_lies_in_the_run_folder(tmp_path):
     assert kept.read_text() == "{}", "a copy, which stays when the run folder changes"
 
 
+@pytest.mark.slow
+def test_a_folder_is_an_artifact_of_an_offline_run_and_one_that_is_gone_is_told(tmp_path, capsys):
+    pytest.importorskip("wandb")
+    sink = WandbSink(
+        run_id="0123456789ab", project="p", name="n", folder=tmp_path, config={}, mode="offline"
+    )
+    (tmp_path / "encoder").mkdir()
+    (tmp_path / "encoder/model.safetensors").write_bytes(b"weights")
+    sink.keep_folder(tmp_path / "encoder", "encoder")
+    sink.keep_folder(tmp_path / "nothing", "checkpoint")
+    sink.close()
+    (record,) = tmp_path.glob("wandb/offline-run-*-0123456789ab/*.wandb")
+    held = record.read_bytes()
+    assert b"0123456789ab-encoder" in held
+    assert str(tmp_path / "encoder/model.safetensors").encode() in held
+    assert b"-checkpoint" not in held
+    assert "nothing is not sent" in capsys.readouterr().err
+
+
 def test_progress_in_a_log_is_plain_lines_with_rate_and_time_left():
     console = Console(file=(out := __import__("io").StringIO()), force_terminal=False)
     sink = ProgressSink(100, 0, console)

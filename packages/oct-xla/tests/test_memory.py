@@ -38,6 +38,7 @@ def test_a_batch_is_cut_into_the_fewest_parts_that_fit():
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("could not create a primitive"),
+        RuntimeError("could not execute a primitive"),
         MemoryError("std::bad_alloc"),
         OSError(12, "Cannot allocate memory"),
     ],

@@ -7,8 +7,9 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
+import torch
 from oct_xla import Checkpoints, LoopConfig, fit, pick_runtime, read_rows
-from programs import TORCHRUN, XLA, finish, losses, start
+from programs import TORCHRUN, XLA, finish, losses, start, wait_for_rows
 from toy import Toy, make_feed, warm_up
 
 
@@ -77,3 +78,24 @@ def test_four_xla_devices_train_like_the_cpu_and_their_checkpoint_resumes_on_it(
     assert code == 0, errors
     for (step, one), (_, other) in zip(losses(plain), losses(tmp_path), strict=True):
         assert math.isclose(one, other, abs_tol=1e-4), step
+
+
+@pytest.mark.drill
+def test_a_run_on_xla_that_was_killed_twice_is_bit_for_bit_the_one_that_was_not(tmp_path):
+    if find_spec("torch_xla") is None:
+        pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
+    options = ("--runtime", "xla", "--steps", 14, "--every", 3, "--dropout", 0.1)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    code, errors = finish(start(whole, *options, **XLA))
+    assert code == 0, errors
+    for rows in (4, 9):
+        process = start(killed, *options, "--pause", 0.5, **XLA)
+        wait_for_rows(process, killed, rows)
+        process.kill()
+        assert finish(process)[0] == -signal.SIGKILL
+    code, errors = finish(start(killed, *options, **XLA))
+    assert code == 0, errors
+    assert losses(killed) == losses(whole)
+    one, other = (Checkpoints(run / "checkpoints").load(14).tensors for run in (whole, killed))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other[name]) for name, value in one.items())

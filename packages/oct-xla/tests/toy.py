@@ -42,6 +42,13 @@ def worker_pid(index: int, epoch: int) -> torch.Tensor:
     return torch.tensor(os.getpid())
 
 
+def deadly(index: int, epoch: int) -> dict[str, object]:
+    """The same, until the kernel takes the worker away for its memory."""
+    if index == 7:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number(index, epoch)
+
+
 def broken(index: int, epoch: int) -> dict[str, object]:
     """The same, until a disk fails."""
     if index == 7 and epoch > 3:

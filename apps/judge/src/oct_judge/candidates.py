@@ -60,6 +60,10 @@ class RankedVolumes:
     def __getitem__(self, number: int, /) -> NDArray[Any]:
         return rank_normalise(self._volumes[number])
 
+    def each(self, numbers: Sequence[int]) -> Iterator[NDArray[Any]]:
+        """The volumes with these numbers, one after the other, read ahead from a bucket."""
+        return map(rank_normalise, iter_volumes(self._volumes, numbers))
+
 
 @dataclass(slots=True)
 class Embedder:
@@ -220,11 +224,18 @@ class Cast:
         key = (name, rows.fingerprint, *((one.name, seed) if learns else ()))
         if key not in self._kept:
             if learns:
-                made = made.fit(rows.volumes[number] for number in np.flatnonzero(one.fit).tolist())
+                made = made.fit(iter_volumes(rows.volumes, np.flatnonzero(one.fit).tolist()))
             self._kept[key] = made.transform(iter_volumes(rows.volumes))
         return self._kept[key]
 
 
-def iter_volumes(volumes: Volumes) -> Iterator[NDArray[Any]]:
-    """One after the other, so that they are never in memory together."""
-    return (volumes[number] for number in range(len(volumes)))
+def iter_volumes(volumes: Volumes, numbers: Sequence[int] | None = None) -> Iterator[NDArray[Any]]:
+    """One after the other, so that they are never in memory together; read ahead from a bucket.
+
+    Args:
+        volumes: to read.
+        numbers: of those that are wanted; None for all.
+    """
+    wanted = range(len(volumes)) if numbers is None else numbers
+    each = getattr(volumes, "each", None)
+    return (volumes[number] for number in wanted) if each is None else each(wanted)

@@ -94,7 +94,7 @@ def evaluate(
     write_results(folder.path, found, document)
     further.write(folder.path)
     model = keep_model(folder.path, found, document, told)
-    send_results(config, folder, document)
+    send_results(config, folder, document, model)
     print_table(*table_of(document))
     print(document["sentence"])
     print(f"model: {folder.name_of(model)}")

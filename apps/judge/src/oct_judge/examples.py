@@ -1,6 +1,6 @@
 """What training and evaluation read: volumes with their label or mask, by number."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -112,6 +112,10 @@ class VolumeReader:
         volume = torch.from_numpy(np.ascontiguousarray(voxels)).unsqueeze(0)
         return volume, mask_ZYX, self._spacing(row)
 
+    def ahead(self, keys: Sequence[tuple[int, int]]) -> None:
+        """Say which (index, epoch) will be asked for next."""
+        read_ahead(self._volumes, [self._rows[index] for index, _ in keys])
+
     def _spacing(self, row: int) -> Tensor | None:
         if not self._wants_spacing:
             return None
@@ -178,11 +182,19 @@ def stripe(
     for first in range(0, most, own):
         part = mine[first : first + own]
         filled = part + [numbers[0]] * (own - len(part))
+        read_ahead(volumes, [*part, *mine[first + own : first + 2 * own]])
         volume = torch.from_numpy(np.stack([volumes[row] for row in filled])).unsqueeze(1)
         spacing = None
         if encoder.position_unit == "length":
             spacing = torch.tensor(volumes.spacings[filled], dtype=torch.float32)
         yield Batch(part, volume, spacing)
+
+
+def read_ahead(volumes: Volumes, rows: Sequence[int]) -> None:
+    """Say which volumes will be asked for next, if that helps: those of a cache in a bucket."""
+    ahead = getattr(volumes, "ahead", None)
+    if ahead is not None:
+        ahead(rows)
 
 
 def math_ceil(count: int, parts: int) -> int:

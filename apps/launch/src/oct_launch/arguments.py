@@ -4,11 +4,13 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_origin
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from oct_launch.console import Mistake
+from oct_launch.settings import walk
 
 JOBS = "sweep.jobs="
 """Of a sweep itself, and no setting of its runs."""
@@ -81,3 +83,13 @@ def read_arguments(arguments: Sequence[str], app: str) -> Arguments:
         sweeps=known.multirun,
         jobs=int(jobs[-1]) if jobs and known.multirun else 1,
     )
+
+
+def open_settings(arguments: Sequence[str], schema: type) -> list[str]:
+    """The arguments with a + before each setting whose keys are the user's: weights by name, say.
+
+    Hydra else lets nobody name a key that is not there yet.
+    """
+    names = tuple(one.key for one in walk(schema) if get_origin(one.type) is dict)
+    begin = (*(f"{name}=" for name in names), *(f"{name}." for name in names))
+    return [f"+{one}" if one.startswith(begin) else one for one in arguments]

@@ -26,7 +26,7 @@ from oct_io.space.windows import find_window
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from oct_launch.arguments import JOBS, Arguments, read_arguments
+from oct_launch.arguments import JOBS, Arguments, open_settings, read_arguments
 from oct_launch.console import Mistake, exit_codes, one_line, print_whole
 from oct_launch.hints import explain
 from oct_launch.manual import write_manual
@@ -183,6 +183,7 @@ def app(
             # Without it Hydra prints several lines and exits with 1.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
             with exit_codes():
+                sys.argv[1:] = open_settings(sys.argv[1:], schema)
                 arguments = read_arguments(sys.argv[1:], name)
             with exit_codes(*REFUSED), hinted(arguments, schema, configs, name):
                 if arguments.helps:

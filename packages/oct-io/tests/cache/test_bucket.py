@@ -203,6 +203,30 @@ def test_what_is_asked_for_next_is_on_its_way_together(published, tmp_path):
     assert all(np.array_equal(volumes[n], one) for n, one in enumerate(expected))
 
 
+def test_what_is_still_asked_for_in_an_outage_does_not_hold_the_end_of_a_program(
+    published, tmp_path
+):
+    url, proxy = published("s3")
+    program = (
+        "import sys, oct_io\n"
+        "from oct_io.storage.buckets import StorageConfig, configure_storage\n"
+        "configure_storage(StorageConfig(endpoint_url=sys.argv[2], give_up_s=600))\n"
+        "volumes = oct_io.open_cache(sys.argv[1], kept=sys.argv[3])\n"
+        "print('open', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "volumes.ahead(range(8))\n"
+    )
+    place = [url, proxy.url, str(tmp_path / "other")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *place],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "open\n"
+    proxy.shut()
+    process.communicate("go\n", timeout=120)
+    assert process.returncode == 0
+
+
 def test_bytes_that_are_not_what_was_published_are_refused(local, published, tmp_path):
     published("s3")
     url = "s3://eyes/spoilt"

@@ -2,11 +2,12 @@
 
 A few flat modules, no wings. `loop` has `fit`, which builds a `trainer`; it takes the steps of a
 `learner` (an `objective` with its optimiser) on batches of the `feed`, taken over `ahead` of them
-from its `workers`, saves through `checkpointer` and tells `metrics` and `sinks`. `runfolder`,
-`journal`, `store` and `checkpoint` are what is left on disk, `remote`, `mirror` and `lease` what
-becomes of it in a `bucket`, `identity` what makes two starts one run, `memory` what is done where
-it runs out. `device` picks a `runtime`: `processes` for CPUs and CUDA, `xla` for TPUs. It knows no
-model and no scan.
+from its `workers` and sent on by `placing`, saves through `checkpointer` and tells `metrics` and
+`sinks`. `runfolder`, `journal`, `store` and `checkpoint` are what is left on disk, `remote`,
+`mirror` and `lease` what becomes of it in a `bucket`, `identity` what makes two starts one run,
+`memory` what is done where it runs out, `compiling` what is said where a graph is compiled late.
+`device` picks a `runtime`: `processes` for CPUs and CUDA, `xla` for TPUs. It knows no model and no
+scan.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from oct_xla.compiling import CompileWatch
 from oct_xla.errors import CheckpointError, FeedError
 from oct_xla.memory import out_of_memory
 from oct_xla.metrics import StepClock
 from oct_xla.objective import after_step, parameter_groups
 from oct_xla.order import sample_seed
+from oct_xla.placing import Placed
 from oct_xla.preemption import StopRequest
 from oct_xla.runtime import Runtime
 from oct_xla.settings import LoopConfig
@@ -72,6 +74,9 @@ class Learner:
         runtime: where it trains.
         config: see there.
         seed: names the draws of the objective.
+
+    Attributes:
+        compiling: has seen each micro-batch.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class Learner:
         )
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.accumulate = config.accumulate
+        self.compiling = CompileWatch(runtime)
         self._names: list[str] | None = None  # of metrics, once all processes had the same
         if runtime.name == "xla":
             self._begin_moments()
@@ -98,7 +104,7 @@ class Learner:
         self,
         step: int,
         lr: float,
-        feed: Iterator[Any],
+        feed: Placed,
         clock: StepClock,
         stop: StopRequest,
         *,
@@ -174,7 +180,7 @@ class Learner:
             pass
 
     def _try_backward(
-        self, step: int, feed: Iterator[Any], clock: StepClock
+        self, step: int, feed: Placed, clock: StepClock
     ) -> tuple[dict[str, Tensor], bool]:
         """Return the metrics, and whether memory ran out in an eager pass of this process alone."""
         try:
@@ -188,25 +194,29 @@ class Learner:
             torch.cuda.empty_cache()
         return {}, True
 
-    def _backward(self, step: int, feed: Iterator[Any], clock: StepClock) -> dict[str, Tensor]:
+    def _backward(self, step: int, feed: Placed, clock: StepClock) -> dict[str, Tensor]:
         accumulate = self.accumulate
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
         for micro in range(accumulate):
             asked = clock.now()
-            batch = next(feed)
+            batch = feed.take()
             clock.spent("data", asked)
+            self.compiling.see(batch)
             draws = sample_seed(self.seed, step, self.runtime.rank * accumulate + micro)
             generator = torch.Generator().manual_seed(draws)
             self.runtime.reduces_next(self.objective, micro == accumulate - 1)
             with self.runtime.autocast():
-                parts = self._loss(self.runtime.put(batch), generator)
+                parts = self._loss(batch, generator)
             (parts["loss"] / accumulate).backward()
             for name, value in parts.items():
                 share = value.detach().float() / accumulate
                 sums[name] = sums[name] + share if name in sums else share
                 counts[name] = counts.get(name, 0) + 1
             self.runtime.cut()
+            asked = clock.now()
+            feed.send_next()
+            clock.spent("data", asked)
         for name, count in counts.items():
             if count != accumulate:  # a metric that only some micro-batches have
                 sums[name] = sums[name] * (accumulate / count)

@@ -110,6 +110,7 @@ def fit(
             path / PROFILE if path else None,
             rank=runtime.rank,
             cuda=runtime.device.type == "cuda",
+            devices=runtime.trace,
         )
         watch = HangWatch(config.hang_after_s, rank=runtime.rank)
         trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler, watch, path)

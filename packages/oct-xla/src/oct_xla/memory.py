@@ -20,6 +20,7 @@ _SIGNS = (
     "resource_exhausted",
     "bad_alloc",
     "_status_alloc_failed",  # of CUDA's libraries
+    "could not execute a primitive",  # of oneDNN, which takes memory as it computes
 )
 
 

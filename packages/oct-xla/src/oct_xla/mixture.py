@@ -82,6 +82,11 @@ class Mixture:
     def __len__(self) -> int:
         return self._ends[-1]
 
+    @property
+    def counts(self) -> list[int]:
+        """Samples of each part in an epoch."""
+        return list(self._counts)
+
     def draw(self, index: int, epoch: int) -> Draw:
         """Return which sample of which part `index` of `epoch` is."""
         part = bisect_right(self._ends, index)

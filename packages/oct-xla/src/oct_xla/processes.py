@@ -3,8 +3,10 @@
 import copy
 import gc
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +32,7 @@ from oct_xla.sharding import (
     sync_gradients,
     whole_ones,
 )
-from oct_xla.tree import map_tensors
+from oct_xla.tree import map_tensors, tensors_of
 
 BUCKET_ELEMENTS = 8 * 1024 * 1024  # 32 MB of float32 a collective: few calls, little extra memory
 
@@ -69,6 +71,7 @@ class NativeRuntime:
         self.world = dist.get_world_size() if self._distributed else 1
         self.device = self._pick_device(kind)
         self._checked = False
+        self._copies: torch.cuda.Stream | None = None
 
     @property
     def _cut(self) -> bool:
@@ -146,6 +149,24 @@ class NativeRuntime:
     def put(self, batch: Any) -> Any:
         """Copy a batch to the device; from pinned memory the copy overlaps with work."""
         return map_tensors(lambda tensor: tensor.to(self.device, non_blocking=True), batch)
+
+    def send(self, batch: Any) -> Callable[[], Any]:
+        """Begin to move a batch beside what the device is doing; the result waits for it."""
+        if self.device.type != "cuda":
+            return partial(self.put, batch)
+        # A stream of its own: on that of the kernels the copy would wait for them.
+        self._copies = self._copies or torch.cuda.Stream(self.device)
+        with torch.cuda.stream(self._copies):
+            moved = self.put(batch)
+
+        def arrived() -> Any:
+            working = torch.cuda.current_stream(self.device)
+            working.wait_stream(self._copies)
+            for tensor in tensors_of(moved):
+                tensor.record_stream(working)  # else its memory is free for the next copy too early
+            return moved
+
+        return arrived
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of the forward pass."""
@@ -227,6 +248,11 @@ class NativeRuntime:
     def like(self, whole: Tensor, own: Tensor) -> Tensor:
         """Return a copy of `whole` on the device, cut as `own` is."""
         return cut_like(whole, own)
+
+    def trace(self, folder: Path) -> AbstractContextManager[None]:
+        """Trace nothing: torch.profiler sees CPUs and CUDA."""
+        del folder
+        return nullcontext()
 
     def compilations(self) -> int:
         """Return 0: nothing is compiled."""

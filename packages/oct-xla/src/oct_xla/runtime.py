@@ -1,7 +1,8 @@
 """What the loop asks of a device and of the other processes: one small protocol."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -60,6 +61,10 @@ class Runtime(Protocol):
         """Move a batch of this process to the device."""
         ...
 
+    def send(self, batch: Any) -> Callable[[], Any]:
+        """Begin to move a batch beside what the device is doing; the result waits for it."""
+        ...
+
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of the forward pass."""
         ...
@@ -102,6 +107,10 @@ class Runtime(Protocol):
 
     def like(self, whole: Tensor, own: Tensor) -> Tensor:
         """Return a copy of a whole tensor on the device, cut as `own` is."""
+        ...
+
+    def trace(self, folder: Path) -> AbstractContextManager[None]:
+        """Trace into a folder what devices do that torch.profiler does not see."""
         ...
 
     def compilations(self) -> int:

@@ -105,6 +105,7 @@ class WandbSink:
             x_disable_machine_info=True,
             init_timeout=ANSWER_S,
         )
+        self._run_id, self._wandb = run_id, wandb
         mode = mode or pick_mode(os.environ)
         if mode not in MODES:
             raise ValueError(f"tracking.mode ({mode!r}) must be one of {', '.join(MODES)}")
@@ -142,6 +143,20 @@ class WandbSink:
             copy = place / path.name  # else a link, which breaks when the run folder is moved
             shutil.copyfile(path, copy)
             self._run.save(str(copy), base_path=str(place), policy="now")
+
+    def keep_folder(self, folder: Path, kind: str) -> None:
+        """Send a folder as an artifact, the next version of RUN_ID-KIND; that it fails is told.
+
+        Its files must stay as they are until the run is closed, and offline until `wandb sync`.
+        """
+        artifact = self._wandb.Artifact(f"{self._run_id}-{kind}", kind)
+        try:
+            # "immutable" makes no copy of some gigabytes.
+            artifact.add_dir(str(folder.resolve()), policy="immutable")
+            self._run.log_artifact(artifact)
+        except (self._wandb.Error, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            say(f"tracking: {folder} is not sent: {reason}; wandb artifact put sends it")
 
     def close(self) -> None:
         """Finish the run."""

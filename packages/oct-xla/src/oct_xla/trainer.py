@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from oct_xla.checkpointer import Checkpointer, RunState
+from oct_xla.compiling import WARM_UP
 from oct_xla.errors import NonFiniteError, OutOfMemoryError
 from oct_xla.feed import Feed
 from oct_xla.journal import say
@@ -15,6 +16,7 @@ from oct_xla.learner import Learner, Step, TooLarge
 from oct_xla.malloc import give_freed_memory_back
 from oct_xla.memory import cut_batch, halved, write_note
 from oct_xla.metrics import Metrics
+from oct_xla.placing import Placed
 from oct_xla.preemption import StopRequest
 from oct_xla.watchers import HangWatch, Profiler
 
@@ -68,6 +70,7 @@ class Trainer:
         self.checkpointer, self.run, self.profiler = checkpointer, run, profiler
         self.watch, self.run_dir = watch, run_dir
         self.config, self.runtime = learner.config, learner.runtime
+        self._first, self._evaluated = run.step, False
 
     def train(
         self, learning_rate: Callable[[int], float], evaluate: Evaluate | None, stop: StopRequest
@@ -79,14 +82,13 @@ class Trainer:
         if run.at_once:
             give_freed_memory_back()
         self.checkpointer.stopping = lambda: stop.requested
-        batches = self._batches() if run.step < config.steps else iter(())
+        batches = self._batches()
         learner.objective.train()
-        first = run.step
         if run.pending and not self._evaluate(evaluate, stop) and self._left:
             return self._stopped()
         while run.step < config.steps and not self._early:
             lr, epoch = learning_rate(run.step), self.feed.epoch(run.step)
-            self.watch.beat(f"step {run.step + 1}", first=run.step == first)
+            self.watch.beat(f"step {run.step + 1}", first=run.step == self._first)
             try:
                 with self.profiler.step(run.step + 1):
                     bound = largest_loss(run.losses, config.max_jump)
@@ -98,6 +100,8 @@ class Trainer:
             self._count(taken)
             clock.count(batch_size)
             run.step += 1
+            expected = run.step - self._first <= WARM_UP
+            learner.compiling.look(f"step {run.step}", expected=expected)
             head = {"step": run.step, "epoch": epoch, "lr": lr}
             self.watch.beat(f"what follows step {run.step}")
             stopping = self._end_step({**head, **taken.numbers}, evaluate, stop, taken.stopping)
@@ -144,6 +148,9 @@ class Trainer:
         if evaluate is not None:
             with self.learner.evaluating():
                 scores = self._scores(evaluate, stop)
+            doing = f"the evaluation after step {run.step}"
+            self.learner.compiling.look(doing, expected=not self._evaluated)
+            self._evaluated = True
             if scores is None:
                 self._tell()
                 return False
@@ -201,14 +208,16 @@ class Trainer:
             run.reached = value
         run.waited = self.runtime.agree(0 if better else run.waited + 1)[0]
 
-    def _batches(self) -> Iterator[Any]:
-        return self.feed.batches(
+    def _batches(self) -> Placed:
+        parts, left = self.learner.accumulate, self.config.steps - self.run.step
+        batches = self.feed.batches(
             self.run.step,
             rank=self.runtime.rank,
             world=self.runtime.world,
-            micro_batches=self.learner.accumulate,
+            micro_batches=parts,
             pinned=self.runtime.device.type == "cuda",
         )
+        return Placed(batches, self.runtime, count=max(left, 0) * parts)
 
     def _parts(self, at_once: int) -> int:
         """Micro-batches of a step, on this number of devices."""

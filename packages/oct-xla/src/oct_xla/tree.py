@@ -1,6 +1,6 @@
 """Batches are nested tuples, NamedTuples, lists and dicts of tensors: map over them, stack them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,17 @@ def tensors_of(tree: Any) -> list[Tensor]:
     found: list[Tensor] = []
     map_tensors(lambda tensor: found.append(tensor) or tensor, tree)  # type: ignore[func-returns-value]
     return found
+
+
+def named_tensors(tree: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of a tree with their places, such as "masks.0"."""
+    if isinstance(tree, Tensor):
+        yield name or "batch", tree
+    elif isinstance(tree, dict | tuple | list):
+        keys = tree if isinstance(tree, dict) else getattr(tree, "_fields", range(len(tree)))
+        values = tree.values() if isinstance(tree, dict) else tree
+        for key, value in zip(keys, values, strict=True):
+            yield from named_tensors(value, f"{name}.{key}" if name else str(key))
 
 
 def stack_samples(samples: Sequence[Any]) -> Any:

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,10 +24,20 @@ class Profiler:
         folder: where `rank-0.json` and so on go; None traces nothing.
         rank: of this process.
         cuda: whether kernels of a GPU belong to it.
+        devices: traces what torch.profiler does not see, into a folder of its own `rank-0`.
     """
 
-    def __init__(self, steps: range, folder: Path | None, *, rank: int, cuda: bool) -> None:
+    def __init__(
+        self,
+        steps: range,
+        folder: Path | None,
+        *,
+        rank: int,
+        cuda: bool,
+        devices: Callable[[Path], AbstractContextManager[None]] = lambda folder: nullcontext(),
+    ) -> None:
         self._steps = steps if folder is not None else range(0)
+        self._devices, self._beside = devices, ExitStack()
         self._path = None if folder is None else folder / f"rank-{rank}.json"
         self._activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
         self._running: profile | None = None
@@ -37,9 +47,17 @@ class Profiler:
         if number not in self._steps:
             return nullcontext()
         if self._running is None:
+            self._begin_devices()
             self._running = profile(activities=self._activities)
             self._running.start()
         return self._record(number)
+
+    def _begin_devices(self) -> None:
+        assert self._path is not None  # or there are no steps
+        try:
+            self._beside.enter_context(self._devices(self._path.with_suffix("")))
+        except (OSError, RuntimeError) as error:  # no trace is worth a run
+            say(f"{self._path}: no trace of the devices: {error}")
 
     @contextmanager
     def _record(self, number: int) -> Iterator[None]:
@@ -55,6 +73,7 @@ class Profiler:
         self._running.stop()
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._beside.close()
             self._running.export_chrome_trace(str(self._path))
             say(f"{self._path}: trace of steps {self._steps[0]} to {self._steps[-1]}")
         except (OSError, RuntimeError) as error:  # no trace is worth a run

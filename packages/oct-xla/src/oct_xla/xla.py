@@ -1,7 +1,8 @@
 """TPUs, and CPUs in their place, through torch-xla: one program over all devices (SPMD)."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch.distributed as dist
 import torch_xla
 import torch_xla.core.xla_model as xm
 import torch_xla.debug.metrics as met
+import torch_xla.debug.profiler as xp
 import torch_xla.distributed.spmd as xs
 import torch_xla.runtime as xr
 from torch import Tensor
@@ -112,6 +114,11 @@ class XlaRuntime:
             sent.update(zip(map(id, group), moved, strict=True))
         return map_tensors(lambda tensor: sent[id(tensor)], batch)
 
+    def send(self, batch: Any) -> Callable[[], Any]:
+        """Begin to move a batch beside what the devices are doing."""
+        moved = self.put(batch)
+        return lambda: moved
+
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context of the forward pass."""
         return autocast("xla", self.precision)
@@ -126,7 +133,7 @@ class XlaRuntime:
         torch_xla.manual_seed(seed & 0x7FFFFFFF)  # type: ignore[no-untyped-call]
 
     def reduces_next(self, module: torch.nn.Module, last: bool) -> None:
-        """Do nothing: the compiler puts the reductions where they belong."""
+        """Do nothing: each micro-batch is a program, whose gradients leave it reduced."""
 
     def reduce_gradients(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         """Return the gradients: that of the global batch is one program's result."""
@@ -170,6 +177,16 @@ class XlaRuntime:
         """Return a copy of `whole` on the devices, cut as parameters are."""
         moved = whole.to(own.device, copy=True)
         return self._spread(moved) if own.device.type == "xla" else moved
+
+    @contextmanager
+    def trace(self, folder: Path) -> Iterator[None]:
+        """Trace programs and transfers of this host's devices with XLA's own profiler."""
+        xp.start_trace(str(folder))
+        try:
+            yield
+        finally:
+            xm.wait_device_ops()
+            xp.stop_trace()
 
     def compilations(self) -> int:
         """Return how many graphs were compiled so far."""

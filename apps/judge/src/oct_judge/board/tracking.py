@@ -1,6 +1,7 @@
 """Results sent to Weights & Biases, from where `oct-vjepa leaderboard wandb:...` takes them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import oct_xla
@@ -11,9 +12,11 @@ FILES = ("results.json", "predictions.parquet")
 
 
 def send_results(
-    config: FinetuneConfig, folder: oct_xla.RunFolder, document: Mapping[str, Any]
+    config: FinetuneConfig, folder: oct_xla.RunFolder, document: Mapping[str, Any], model: Path
 ) -> None:
-    """Send the two files, and the encoder's metrics as a row; nothing without tracking.wandb.
+    """Send the two files, the encoder's metrics as a row, and the model if it is asked for.
+
+    Nothing without tracking.wandb.
 
     Raises:
         OctXlaError: wandb does not start.
@@ -31,4 +34,6 @@ def send_results(
     known = {name: value[0] for name, value in own.items() if value[0] is not None}
     sink.write({"step": 0, **known})
     sink.keep([folder.path / name for name in FILES])
+    if config.tracking.artifacts:
+        sink.keep_folder(model, "model")
     sink.close()

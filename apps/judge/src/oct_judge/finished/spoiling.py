@@ -11,7 +11,7 @@ again: the probes, temperatures and choices are those of the evaluation.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -76,6 +76,14 @@ class SpoiltVolumes:
 
     def __getitem__(self, number: int) -> NDArray[Any]:
         voxels = self._volumes[int(self._rows[number])]
+        return self._spoil(voxels, number)
+
+    def each(self, numbers: Sequence[int]) -> Iterator[NDArray[Any]]:
+        """The volumes with these numbers, one after the other, read ahead from a bucket."""
+        read = iter_volumes(self._volumes, self._rows[list(numbers)].tolist())
+        return (self._spoil(one, number) for number, one in zip(numbers, read, strict=True))
+
+    def _spoil(self, voxels: NDArray[Any], number: int) -> NDArray[Any]:
         return perturb(voxels, self._kind, self._strength, seed=int(self._seeds[number]))
 
 
@@ -178,7 +186,7 @@ def _by_head(
     parts = []
     for first in range(0, len(rows.volumes), embed.batch_size):
         numbers = range(first, min(first + embed.batch_size, len(rows.volumes)))
-        batch = np.stack([rows.volumes[one] for one in numbers])
+        batch = np.stack(list(iter_volumes(rows.volumes, numbers)))
         steps = _steps(rows.spacings[list(numbers)]) if by_length else None
         with embed.runtime.autocast():
             parts.append(score_batch([member], batch, steps))
@@ -193,7 +201,7 @@ def _steps(spacings_B3: NDArray[Any]) -> torch.Tensor:
 def _baseline(found: Found, name: str, seed: int, number: int, rows: Rows) -> NDArray[Any]:
     """A baseline's features of spoilt volumes; what it learns it learns from whole fit rows."""
     fit = np.flatnonzero(found.study.rounds[number].fit).tolist()
-    made = BASELINES[name](seed).fit(found.study.rows.volumes[one] for one in fit)
+    made = BASELINES[name](seed).fit(iter_volumes(found.study.rows.volumes, fit))
     return made.transform(iter_volumes(rows.volumes))
 
 

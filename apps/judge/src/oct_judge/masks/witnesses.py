@@ -239,7 +239,7 @@ class Witnesses:
         """Fitted on the whole fit part, also where few have masks: labels are not looked at."""
         volumes = self.patches.study.volumes
         learnt = next(whole for whole in self.patches.study.rounds if whole.name == one.name)
-        maker.fit(volumes[row] for row in np.flatnonzero(learnt.fit).tolist())
+        maker.fit(iter_volumes(volumes, np.flatnonzero(learnt.fit).tolist()))
         return maker.transform(iter_volumes(volumes))
 
     def _tokens(self, encoder: oct_vjepa.Encoder) -> Tokens:

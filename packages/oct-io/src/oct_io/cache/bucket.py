@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from oct_io.saving import appearing
 from oct_io.storage.buckets import StorageConfig, current_storage, start_worker
 from oct_io.storage.files import join, read_if_there, read_range, redact
 from oct_io.storage.kept_records import OWNER_BYTES, KeptFolder, KeptRecords
+from oct_io.storage.readers import Readers
 
 AT_ONCE = 64 << 20  # bytes of the table of entries that are fetched by one request
 TRIES = 2  # for a record whose bytes are not what was written; a second network path may be sound
@@ -137,7 +138,7 @@ class BucketShards:
     def __init__(self, url: str, volumes: KeptRecords, held: KeptFolder | None = None) -> None:
         self.url, self._volumes, self._held = url, volumes, held
         self._ahead: dict[int, Future[NDArray[np.uint8]]] = {}
-        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._pool: tuple[int, Readers] | None = None
 
     def volume(self, record: Record) -> NDArray[np.uint8]:
         """The bytes of a record, as an array that nobody else has.
@@ -188,10 +189,10 @@ class BucketShards:
         reason = f"bytes {start:,} to {start + size:,} are not what was written; publish it again"
         raise ScanError(redact(url), "content", reason)
 
-    def _threads(self) -> ThreadPoolExecutor:
+    def _threads(self) -> Readers:
         """Threads of this process; a forked one does not get those of its parent."""
         if self._pool is None or self._pool[0] != os.getpid():
-            pool = ThreadPoolExecutor(current_storage().connections, "oct-io-ahead")
+            pool = Readers(current_storage().connections, "oct-io-ahead")
             self._pool = os.getpid(), pool
         return self._pool[1]
 
