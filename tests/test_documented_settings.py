@@ -11,7 +11,10 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")),
          *sorted((ROOT / "apps").glob("*/README.md"))]  # fmt: skip
 KEYS = ROOT / "docs" / "finetune-keys.md"
-GIVEN = {"finetune": {"encoder", "experiment"}, "pretrain": {"encoder", "experiment", "plan"}}
+GIVEN = {
+    "finetune": {"encoder", "experiment"},
+    "pretrain": {"encoder", "experiment", "plan", "grid", "teacher"},
+}
 """What the command line takes beside settings and groups."""
 SWEPT = "sweep.jobs"
 WORD = re.compile(r"""(?<![\w.=$/{])["']?\+?([a-z_]+(?:\.[a-z0-9_]+)*)=""")

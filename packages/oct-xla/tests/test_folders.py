@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -235,8 +236,10 @@ def test_a_folder_is_an_artifact_of_an_offline_run_and_one_that_is_gone_is_told(
     sink.keep_folder(tmp_path / "nothing", "checkpoint")
     sink.close()
     (record,) = tmp_path.glob("wandb/offline-run-*-0123456789ab/*.wandb")
-    held = record.read_bytes()
-    assert b"0123456789ab-encoder" in held
+    until = time.monotonic() + 60  # wandb's own process may write it after the run has ended
+    while b"0123456789ab-encoder" not in (held := record.read_bytes()):
+        assert time.monotonic() < until, held
+        time.sleep(0.1)
     assert str(tmp_path / "encoder/model.safetensors").encode() in held
     assert b"-checkpoint" not in held
     assert "nothing is not sent" in capsys.readouterr().err
