@@ -4,11 +4,13 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_origin
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from oct_launch.console import Mistake
+from oct_launch.settings import walk
 
 JOBS = "sweep.jobs="
 """Of a sweep itself, and no setting of its runs."""
@@ -81,3 +83,13 @@ def read_arguments(arguments: Sequence[str], app: str) -> Arguments:
         sweeps=known.multirun,
         jobs=int(jobs[-1]) if jobs and known.multirun else 1,
     )
+
+
+def with_free_keys(arguments: Sequence[str], schema: type) -> list[str]:
+    """The arguments, those that set what has keys of the user's own as Hydra takes new keys.
+
+    So data.bscans.eye_words={izq: L} needs no ++ in front of it.
+    """
+    free = [one.key for one in walk(schema) if get_origin(one.type) is dict]
+    starts = tuple(start for key in free for start in (f"{key}={{", f"{key}."))
+    return [f"++{one}" if one.startswith(starts) else one for one in arguments]

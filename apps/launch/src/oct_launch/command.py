@@ -26,7 +26,7 @@ from oct_io.space.windows import find_window
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from oct_launch.arguments import JOBS, Arguments, read_arguments
+from oct_launch.arguments import JOBS, Arguments, read_arguments, with_free_keys
 from oct_launch.console import Mistake, exit_codes, one_line
 from oct_launch.hints import explain
 from oct_launch.manual import write_manual
@@ -182,6 +182,7 @@ def app(
         def command() -> None:
             # Without it Hydra prints several lines and exits with 1.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+            sys.argv[1:] = with_free_keys(sys.argv[1:], schema)
             with exit_codes():
                 arguments = read_arguments(sys.argv[1:], name)
             with exit_codes(*REFUSED), hinted(arguments, schema, configs, name):
