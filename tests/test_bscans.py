@@ -106,28 +106,33 @@ def masked(place, images):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["segment", "patches"])
-def test_masks_of_images_are_drawn_and_looked_for(place, masked, call_app, mode):
-    run_dir = place / f"bscans-{mode}"
-    short = (
-        "training.epochs=1",
-        "training.mode=full",
-        "segment.unet=false",
-        "compare.random_init=false",
-    )
-    found = call_app("finetune", *masked, *short, f"mode={mode}", f"run_dir={run_dir}")
+def test_masks_of_images_are_drawn(place, masked, call_app):
+    run_dir = place / "bscans-segment"
+    short = "training.epochs=1", "training.mode=full", "segment.unet=false", "protocol.name=given"
+    found = call_app(
+        "finetune", *masked, *short, "mode=segment", "compare.random_init=false",
+        f"run_dir={run_dir}",
+    )  # fmt: skip
     assert found.code == 0, found.errors
-    assert "38 scans of 19 participants have masks, 38 scans of 19 participants" in found.errors
     results = json.loads((run_dir / "results.json").read_text())
     assert results["question"]["names"] == ["background", "spot"]
+    assert results["split"].startswith("38 scans of 19 participants have masks")
+    assert list((run_dir / "masks").glob("*.npz"))
+    rule = next(one for one in results["candidates"] if one["name"] == "mean mask")
+    dice = rule["card"]["metrics"]["dice_spot"][0]
+    ill = 2 / 5 <= dice <= 3 / 5  # two or three of five tested have the spot, where all have it
+    assert ill, "perfect on those who have the spot, 0 on those who have none"
+
+
+@pytest.mark.slow
+def test_masks_of_images_are_looked_for_in_every_fold(place, masked, call_app):
+    run_dir = place / "bscans-patches"
+    found = call_app("finetune", *masked, "mode=patches", f"run_dir={run_dir}")
+    assert found.code == 0, found.errors
+    results = json.loads((run_dir / "results.json").read_text())
     assert len(results["protocol"]["rounds"]) == 2
-    kept = sorted((run_dir / ("masks" if mode == "segment" else mode)).glob("*.npz"))
-    assert len(kept) == 38, "each scan with a mask is tested once, and no other"
-    if mode == "segment":
-        rule = next(one for one in results["candidates"] if one["name"] == "mean mask")
-        assert rule["card"]["metrics"]["dice_spot"][0] == pytest.approx(0.5, abs=0.1), (
-            "perfect on those who have the spot, 0 on those who have none"
-        )
+    kept = list((run_dir / "patches").glob("*.npz"))
+    assert len(kept) == 38, "each image with a mask is tested once, and no other"
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,7 @@ def test_pages_of_a_mask_are_those_of_its_image(root, tmp_path):
     ("change", "complaint"),
     [
         (lambda root: redraw(root, np.zeros((8, 9), np.uint8)),
-         r"masks\): 1 cannot be used; the first: its mask: it has 8 x 9 pixels.*image 60 x 80; draw"),
+         r"masks\): 1 cannot be used; the first: its mask: it has 8 x 9 pix.*image 60 x 80; draw"),
         (lambda root: redraw(root, np.full((ROWS, COLUMNS), 128, np.uint8)),
          r"grey level 128, for which no class is named; data\.bscans\.mask_classes=\{NAME: 128\}"),
         (lambda root: redraw(root, np.eye(ROWS, COLUMNS * 3, dtype=np.uint8)

@@ -192,8 +192,8 @@ def check_masks(config: BscanConfig | None, refused: Sequence[Refusal], quaranti
     wrong = [one for one in refused if one.reason.startswith(ITS_MASK)]
     if config is not None and config.masks and wrong:
         raise TreeError(
-            f"{redact(config.masks)} (data.bscans.masks): {len(wrong):,} cannot be used; the first: "
-            f"{wrong[0].reason}; {quarantine} has the paths of their images"
+            f"{redact(config.masks)} (data.bscans.masks): {len(wrong):,} cannot be used; the "
+            f"first: {wrong[0].reason}; {quarantine} has the paths of their images"
         )
 
 
