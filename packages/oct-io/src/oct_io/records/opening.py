@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from oct_io.errors import ScanError
-from oct_io.readers.drawings import read_drawing
 from oct_io.readers.lazy import LazyVolume, header_of
 from oct_io.readers.registry import DICOM, READERS, open_volume, read_volume, suffix_of
 from oct_io.readers.sidecar import sidecar_name
 from oct_io.readers.stacks import page_of, read_bscan
 from oct_io.records.annotations import add_annotations
+from oct_io.records.drawings import read_drawing
 from oct_io.records.record import ScanRecord
 from oct_io.scan.file import ScanFile
 from oct_io.scan.levels import ITS_MASK, LEVELS, mask_of_levels
