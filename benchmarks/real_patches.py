@@ -6,7 +6,7 @@ r"""Where is the fluid? Asked of tokens of frozen encoders that have seen other 
 The encoders are those of benchmarks/real_bscans.py: six, of three thirds left out and two seeds,
 pretrained without labels on B-scans of several devices, flattened, 64 x 256, for 2,700 steps, or
 900. DUKE is the folder
-`data` of benchmarks/real_segmentation.py's duke_dme: 110 Spectralis B-scans of 10 patients whom no
+`data` of benchmarks/real_fluid.py: 110 Spectralis B-scans of 10 patients whom no
 encoder has seen, fluid marked in 78. NAME=ENCODER[,ENCODER] adds another candidate, read alike.
 
 Each patch of 8 x 16 voxels is asked whether a twentieth of it or more is fluid, by a logistic
@@ -22,14 +22,13 @@ of its voxels, or of those of its neighbours too.
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from oct_io import OctVolume, Spacing, resample
-from oct_io.space.layers import resample_mask
-from oct_io.space.windows import find_window
+from oct_io import ScanRecord
 from oct_launch import print_table
 from oct_vjepa import Encoder
 from oct_vjepa.evaluation.patch_probe import (
@@ -43,11 +42,10 @@ from oct_vjepa.evaluation.patch_probe import (
 from oct_vjepa.probes.patchwork import NeighbourPca, PatchVoxels, RandomUnits
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.scores.measured import Measured, compare_measured, measure_card
-from PIL import Image
+from real_fluid import IMAGES, PER_PATIENT, open_duke
 from real_segmentation import leave_pairs_out
 from writing import as_cell, rounded, write_results
 
-IMAGES, PER_PATIENT = 110, 11
 PATCH, GRID = (1, 8, 16), (1, 8, 16)
 UNITS = 576  # as many as three blocks of the encoder are wide
 COMPONENTS = 96
@@ -59,26 +57,12 @@ Tokens = NDArray[np.float32]
 
 def read_duke(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """B-scans and fluid as `data.flatten=true data.window=64x256` cuts them, (N, 1, 64, 256)."""
-    window = find_window("64x256")
-    window.flattened = True
-    grey, fluid = [], []
-
-    def read(kind: str, number: int) -> NDArray[np.uint8]:
-        return np.array(Image.open(folder / kind / f"img_{number}.png").convert("L"))[None]
-
-    for number in range(IMAGES):
-        volume = OctVolume(
-            voxels=read("img_for_inference", number),
-            spacing=Spacing(np.nan, np.nan, np.nan),
-            spacing_source="unknown",
-            mask=(read("annotation", number) > 0).astype(np.uint8),
-            mask_names=("background", "fluid"),
-        )
-        grey.append(resample(volume, window).voxels)
-        mask = resample_mask(volume, window)
-        assert mask is not None
-        fluid.append(mask == 1)
-    return np.stack(grey), np.stack(fluid)
+    with TemporaryDirectory() as out:
+        volumes = open_duke(folder, Path(out))
+        rows = {key: row for row, key in enumerate(volumes.ids)}
+        order = [rows[ScanRecord(path=f"img_{number}.png").key] for number in range(IMAGES)]
+        grey = np.stack([volumes[row] for row in order])
+        return grey, np.stack([volumes.mask(row) == 1 for row in order])
 
 
 def say(encoder: Encoder, grey: NDArray[np.uint8]) -> Tokens:

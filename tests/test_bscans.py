@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from oct_vjepa import Encoder, EncoderConfig
 from PIL import Image
 
 PATTERN = "'(?P<participant>[0-9]+)_(?P<eye>O[DS])'"
@@ -80,3 +82,72 @@ def test_an_encoder_of_the_command_line_stands_above_the_one_that_fits(images, c
     found = call_app("pretrain", *images, "encoder=cpu_smoke")
     assert found.code == 2
     assert "data.window=32x64 gives volumes of (1, 32, 64)" in found.errors
+
+
+@pytest.fixture(scope="session")
+def masked(place, images):
+    """Words for masks of the bright spots of all but two of the images, and a small encoder."""
+    folder = place / "drawn"
+    folder.mkdir()
+    for path in sorted((place / "images").glob("*.png"))[2:]:
+        spot = np.zeros((48, 120), np.uint8)
+        if int(path.name.split("_")[0]) % 2:
+            spot[24:34, 50:70] = 255
+        Image.fromarray(spot).save(folder / path.name)
+    torch.manual_seed(0)
+    network = {"input_shape": (1, 32, 64), "patch_size": (1, 8, 16), "width": 24, "depth": 2}
+    Encoder(EncoderConfig(**network, heads=2)).save_pretrained(place / "bscans-encoder")
+    return (
+        *(*images, f"data.bscans.pattern={PATTERN}", f"encoder={place / 'bscans-encoder'}"),
+        *(f"data.bscans.masks={folder}", "data.bscans.mask_classes={spot: 255}"),
+        *("data.annotations=[mask]", f"data.cache={place / 'drawn-cache'}", "bootstrap=100"),
+        *("protocol.name=kfold", "protocol.folds=2"),
+    )
+
+
+@pytest.mark.slow
+def test_masks_of_images_are_drawn(place, masked, call_app):
+    run_dir = place / "bscans-segment"
+    short = "training.epochs=1", "training.mode=full", "segment.unet=false", "protocol.name=given"
+    found = call_app(
+        "finetune", *masked, *short, "mode=segment", "compare.random_init=false",
+        f"run_dir={run_dir}",
+    )  # fmt: skip
+    assert found.code == 0, found.errors
+    results = json.loads((run_dir / "results.json").read_text())
+    assert results["question"]["names"] == ["background", "spot"]
+    assert results["split"].startswith("38 scans of 19 participants have masks")
+    assert list((run_dir / "masks").glob("*.npz"))
+    rule = next(one for one in results["candidates"] if one["name"] == "mean mask")
+    dice = rule["card"]["metrics"]["dice_spot"][0]
+    ill = 2 / 5 <= dice <= 3 / 5  # two or three of five tested have the spot, where all have it
+    assert ill, "perfect on those who have the spot, 0 on those who have none"
+
+
+@pytest.mark.slow
+def test_masks_of_images_are_looked_for_in_every_fold(place, masked, call_app):
+    run_dir = place / "bscans-patches"
+    found = call_app("finetune", *masked, "mode=patches", f"run_dir={run_dir}")
+    assert found.code == 0, found.errors
+    results = json.loads((run_dir / "results.json").read_text())
+    assert len(results["protocol"]["rounds"]) == 2
+    kept = list((run_dir / "patches").glob("*.npz"))
+    assert len(kept) == 38, "each image with a mask is tested once, and no other"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("data.bscans.mask_classes={spot: 254}",), "it has grey level 255, for which no class is"),
+        (("data.bscans.masks=nowhere",), "nowhere (data.bscans.masks): no such folder"),
+        (("data.bscans.mask_classes={spot: white}",), "(spot: white) must be a grey level"),
+        (("data.annotations=[]",), "data.bscans.masks is read with data.annotations=[mask] alone"),
+        (("data.bscans.eye_words={izq: left}",), "eye_words (izq: left) must be R or L"),
+    ],
+)
+def test_masks_that_cannot_be_used_are_one_line(place, masked, call_app, words, complaint):
+    out = f"run_dir={place / 'bscans-wrong'}"
+    found = call_app("finetune", *masked, "mode=patches", out, *words)
+    assert found.code == 2
+    (line,) = [one for one in found.errors.splitlines() if one.startswith("error")]
+    assert complaint in line

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from oct_io import PhantomTree, SourceConfig
+from oct_judge.question import FinetuneConfig
 from oct_launch import (
     Launch,
     Mistake,
@@ -16,6 +17,7 @@ from oct_launch import (
     mistakes,
     print_table,
 )
+from oct_launch.arguments import open_settings
 from oct_launch.console import one_line
 from oct_launch.settings import field_texts
 from oct_vjepa import EncoderConfig, MaskSetConfig, ScheduleConfig
@@ -209,3 +211,11 @@ def test_stages_print_few_lines_where_there_is_no_terminal(capsys):
     assert "resampling scans: 1000 of 1000" in lines
     assert lines[-1] == "done"
     assert len(lines) < 10
+
+
+def test_what_has_keys_of_the_users_own_takes_them_as_any_setting_takes_its_value():
+    given = [
+        *("data.bscans.eye_words={izq: L}", "data.bscans.eye_words.izq=L", "data.bscans.table=x"),
+        *("++data.bscans.eye_words={}", "data={a: 1}", "-m"),
+    ]
+    assert open_settings(given, FinetuneConfig) == [f"++{one}" for one in given[:2]] + given[2:]

@@ -86,10 +86,10 @@ def read_arguments(arguments: Sequence[str], app: str) -> Arguments:
 
 
 def open_settings(arguments: Sequence[str], schema: type) -> list[str]:
-    """The arguments with a + before each setting whose keys are the user's: weights by name, say.
+    """The arguments with ++ before each setting whose keys are the user's: weights by name, say.
 
     Hydra else lets nobody name a key that is not there yet.
     """
     names = tuple(one.key for one in walk(schema) if get_origin(one.type) is dict)
     begin = (*(f"{name}=" for name in names), *(f"{name}." for name in names))
-    return [f"+{one}" if one.startswith(begin) else one for one in arguments]
+    return [f"++{one}" if one.startswith(begin) else one for one in arguments]

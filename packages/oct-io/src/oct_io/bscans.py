@@ -1,8 +1,9 @@
 """Folders of single B-scans: every image is a scan of its own, and names or a table say whose."""
 
+import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -13,9 +14,12 @@ from oct_io.catalog.manifest import Listing, ScanRecord
 from oct_io.catalog.selection import EYES
 from oct_io.catalog.tables import ID_COLUMNS, Row, cell, normal_id, number_rows
 from oct_io.errors import ScanError, TreeError
+from oct_io.quarantine import Refusal
 from oct_io.readers.stacks import IMAGES, count_pages
 from oct_io.records.discovery import LOG, TABLES, TIFF, describe_skipped
+from oct_io.records.drawings import MaskFolder, by_name, stem_of
 from oct_io.scan.file import ScanFile
+from oct_io.scan.levels import ITS_MASK, LEVELS, read_levels
 from oct_io.scan.protocols import stated_device
 from oct_io.storage.files import exists, join, list_tokens, redact, safe_relative
 from oct_io.volume import Laterality
@@ -41,10 +45,23 @@ class BscanConfig:
     (?P<participant>[0-9]+)_(?P<eye>O[DI])_o_(?P<number>[0-9]+). Empty, and without a table: each
     image counts as a participant of its own."""
 
+    masks: str = ""
+    """Folder of masks, images of the size of their B-scans with a grey level for each class and 0
+    for the background, read with data.annotations=[mask]. A mask lies there as its image lies below
+    the root, or has its file name, with or without _mask at the end; or the table names it. Where
+    it is the root itself, images whose names end in _mask are the masks. An image without one is
+    unlabelled."""
+
+    mask_classes: dict[str, str] = field(default_factory=dict)
+    """Class to its grey level in the masks, or to its first and last, as in {IRF: 1, SRF: 2} and
+    {fluid: 1-255}; the class "unlabelled" is of pixels of which nothing is known. Empty: 1 to 15
+    are "class 1" to "class 15", and 255 alone, of black and white masks, is "class 255"."""
+
     table: str = ""
     """CSV or TSV with a row an image: its path below the root or its file name (column filepath,
     path, scan, filename, file, image or name), with or without its ending, and any of
-    participant_id, laterality or eye, device, region, spacing_mm (millimetres of row and column).
+    participant_id, laterality or eye, device, region, spacing_mm (millimetres of row and column),
+    mask (path below `masks`, or file name).
     Empty cells leave it to the pattern."""
 
     eye_words: dict[str, str] = field(default_factory=dict)
@@ -62,6 +79,8 @@ class BscanConfig:
             )
         if self.pattern and "participant" not in groups and not self.table:
             raise ValueError("data.bscans.pattern must have a group (?P<participant>...)")
+        if read_levels(self.mask_classes) and not self.masks:
+            raise ValueError("data.bscans.mask_classes are those of data.bscans.masks, which is ''")
         for word, eye in self.eye_words.items():
             if eye not in ("R", "L"):
                 raise ValueError(f"data.bscans.eye_words ({word}: {eye}) must be R or L")
@@ -70,11 +89,13 @@ class BscanConfig:
                 f"data.bscans.spacing_mm ({self.spacing_mm}) must be [row, column] above 0"
             )
 
-    def check_beside(self, window: str, window_bscans: int, manifest: str) -> None:
+    def check_beside(
+        self, window: str, window_bscans: int, manifest: str, annotations: Collection[str]
+    ) -> None:
         """Refuse settings of a source that do not go with single B-scans.
 
         Raises:
-            ValueError: a window of several B-scans, or a manifest, which nobody would read.
+            ValueError: a window of several B-scans, or a manifest or masks that nobody would read.
         """
         if window_bscans > 1:
             raise ValueError(
@@ -83,6 +104,8 @@ class BscanConfig:
             )
         if manifest:
             raise ValueError("data.manifest does nothing with data.bscans; data.bscans.table does")
+        if self.masks and "mask" not in annotations:
+            raise ValueError("data.bscans.masks is read with data.annotations=[mask] alone")
 
     def eye(self, word: str) -> Laterality:
         """The eye that a word means; "unknown" for no word.
@@ -129,11 +152,18 @@ def list_bscans(
         raise TreeError(f"{where}: no images; looked for {', '.join(IMAGES)}")
     if skipped:
         LOG.warning("%s", describe_skipped(skipped))
+    folder = MaskFolder(config.masks, base) if config.masks else None
+    images = images if folder is None else folder.without(images)
     rows = _rows_of(config.table, images) if config.table else None
+    masks = {} if folder is None else folder.pair(images, _masks_said(rows or {}))
+    levels = read_levels(config.mask_classes)
+    said = json.dumps({LEVELS: levels}) if levels else ""
     pattern = _compiled(config.pattern) if config.pattern else None
     records: list[ScanRecord] = []
     for done, path in enumerate(images, start=1):
         record = _record(path, config, pattern, rows)
+        if path in masks:
+            record = replace(record, mask=masks[path], sidecar=said)
         records += [record] if record.refused else _pages(base, record)
         if progress is not None and _is_tiff(path):  # no other image is opened
             progress(done, len(images))
@@ -145,7 +175,26 @@ def list_bscans(
         )
     if pattern is None and rows is None:
         LOG.warning("%s", ALONE)
-    return Listing(records, tokens)
+    return Listing(records, tokens if folder is None else {**tokens, **folder.tokens})
+
+
+def check_masks(config: BscanConfig | None, refused: Sequence[Refusal], quarantine: Path) -> None:
+    """Refuse B-scans whose masks cannot be used: left out, they would be missing in every score.
+
+    Args:
+        config: of the B-scans; None for other scans.
+        refused: of a cache.
+        quarantine: where the paths of what was refused stand.
+
+    Raises:
+        TreeError: how many masks, and what is wrong with the first one.
+    """
+    wrong = [one for one in refused if one.reason.startswith(ITS_MASK)]
+    if config is not None and config.masks and wrong:
+        raise TreeError(
+            f"{redact(config.masks)} (data.bscans.masks): {len(wrong):,} cannot be used; the "
+            f"first: {wrong[0].reason}; {quarantine} has the paths of their images"
+        )
 
 
 def remarks_on(config: BscanConfig | None, spacings: NDArray[np.float64]) -> tuple[str, ...]:
@@ -201,7 +250,7 @@ def _record(
 ) -> ScanRecord:
     """What pattern and table say of an image; the table's cells stand above."""
     row = {} if rows is None else rows.get(path, {})
-    found = None if pattern is None else pattern.fullmatch(_stem(path))
+    found = None if pattern is None else pattern.fullmatch(stem_of(path))
     named = {} if found is None else found.groupdict()
     owner = normal_id(cell(row, *_named(row, ID_COLUMNS)) or named.get("participant") or "")
     refused = None
@@ -212,7 +261,7 @@ def _record(
     device = cell(row, "device")
     return ScanRecord(
         path=path,
-        participant_id=owner or _stem(path),
+        participant_id=owner or stem_of(path),
         laterality=config.eye(cell(row, *_named(row, EYE_NAMES)) or named.get("eye") or ""),
         device=stated_device(device) if device else "unknown",
         region=cell(row, "region") or "unknown",
@@ -220,6 +269,12 @@ def _record(
         bscan=True,
         refused=refused,
     )
+
+
+def _masks_said(rows: Mapping[str, Row]) -> dict[str, str]:
+    """Image to what its row says of its mask."""
+    found = {path: cell(row, "mask") for path, row in rows.items()}
+    return {path: safe_relative(said) or said for path, said in found.items() if said}
 
 
 def _pages(base: str, record: ScanRecord) -> list[ScanRecord]:
@@ -246,7 +301,7 @@ def _rows_of(table: str, images: Sequence[str]) -> dict[str, Row]:
         TreeError: no column of images, a row whose name several images have, two rows of one image,
             or a cell that is no spacing.
     """
-    where, known = redact(table), _by_name(images)
+    where, known = redact(table), by_name(images)
     found: dict[str, Row] = {}
     for line, row in number_rows(table):
         column = _named(row, IMAGE_NAMES)
@@ -263,20 +318,6 @@ def _rows_of(table: str, images: Sequence[str]) -> dict[str, Row]:
             raise TreeError(f"{where}: line {line}: spacing_mm is not two numbers above 0")
         found |= dict.fromkeys(paths, row)
     return found
-
-
-def _by_name(images: Sequence[str]) -> dict[str, list[str]]:
-    """Images by their path and by their file name, each with and without the ending."""
-    found: dict[str, list[str]] = {}
-    for path in images:
-        last = path.rpartition("/")[2]
-        for name in {path, _stem(path), last, _stem(last)}:
-            found.setdefault(name, []).append(path)
-    return found | {path: [path] for path in images}
-
-
-def _stem(path: str) -> str:
-    return path[: -len(PurePosixPath(path).suffix)]
 
 
 def _named(row: Row, names: Sequence[str]) -> tuple[str, ...]:

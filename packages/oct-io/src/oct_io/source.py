@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from oct_io.answers import SCAN_COLUMNS, read_attributes
 from oct_io.beside import choose_split, read_tables
-from oct_io.bscans import list_bscans, remarks_on
+from oct_io.bscans import check_masks, list_bscans, remarks_on
 from oct_io.cache.build import build_cache
 from oct_io.cache.volumes import CachedVolumes, open_cache
 from oct_io.cached import is_published, open_published, without_flags
@@ -35,7 +35,7 @@ from oct_io.labels.tables import (
     LabelTables,
 )
 from oct_io.phantom.tree import write_phantom_tree
-from oct_io.quarantine import write_quarantine
+from oct_io.quarantine import QUARANTINE, write_quarantine
 from oct_io.source_config import SourceConfig as SourceConfig
 from oct_io.storage.buckets import StorageConfig, configure_storage
 
@@ -253,7 +253,9 @@ def _build(config: SourceConfig, looked: "Looked", tell: Report) -> CachedVolume
         tokens=looked.tokens,
         annotations=config.annotations,
     )
-    return open_cache(config.cache)
+    built = open_cache(config.cache)
+    check_masks(config.bscans, built.quarantined, Path(config.cache) / QUARANTINE)
+    return built
 
 
 class Looked(NamedTuple):

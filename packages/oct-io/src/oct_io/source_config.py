@@ -130,7 +130,7 @@ class SourceConfig:
         except ValueError as error:
             raise ValueError(f"data.window {error}") from error
         if self.bscans is not None:
-            self.bscans.check_beside(self.window, bscans, self.manifest)
+            self.bscans.check_beside(self.window, bscans, self.manifest, self.annotations)
         self._check_recipe(bscans)
         self._check_kind()
         self.selection()

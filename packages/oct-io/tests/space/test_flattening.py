@@ -44,6 +44,21 @@ def test_the_surface_of_a_phantom_is_found_whatever_its_lesion(seed, lesions):
     assert np.quantile(off, 0.95) < 60
 
 
+@pytest.mark.parametrize("ends", [(0, 1), (1, 0), (1, 1)])
+def test_white_padding_of_a_turned_b_scan_is_no_retina(ends):
+    volume = phantom(1)
+    padded, (_, rows, columns) = volume.voxels // 3, volume.voxels.shape
+    for column in range(columns):
+        size = 4 + 8 * column // columns  # a wedge, as exports of turned B-scans have
+        padded[:, : size * ends[0], column] = 255
+        padded[:, rows - size * ends[1] :, column] = 255
+    off = np.abs(find_surface(padded) - volume.layers["ILM"]) * volume.spacing.row * 1000
+    assert np.quantile(off, 0.95) < 60
+    bright = volume.voxels.copy()
+    bright[0, -1, 0] = 255  # a speckle at the end is none
+    assert np.array_equal(find_surface(bright), find_surface(volume.voxels))
+
+
 def test_gain_and_offset_hardly_move_the_surface():
     volume = phantom(3)
     dim = (volume.voxels * 0.3 + 12).astype(volume.voxels.dtype)

@@ -206,3 +206,16 @@ def test_few_labels_of_many_combinations_are_still_few():
     one = few_labels(whole, target, np.arange(400), 0.1, seed=0)
     assert one.fit.sum() <= 30
     assert values[one.fit].any(axis=0).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_participants_choose_where_a_fold_would_leave_one(seed):
+    people = np.repeat(np.arange(10), 11)
+    shares = np.random.default_rng(seed).random(len(people))
+    target = Target(kind="regression", values=shares, names=("share",))
+    rounds = make_rounds("kfold", target, people, folds=5, seed=seed)
+    parts = [
+        [len(np.unique(people[rows])) for rows in (one.fit, one.validation, one.test)]
+        for one in rounds
+    ]
+    assert parts == [[6, 2, 2]] * 5

@@ -122,7 +122,9 @@ def open_masks(config: FinetuneConfig, source: oct_io.Source) -> MaskStudy:
         )
     if not len(numbers):
         what = f"the boundaries {', '.join(boundaries)}" if boundaries else "a mask"
-        raise Mistake(f"no scan of {len(source.volumes)} has {what}")
+        where = config.data.bscans is not None and not (boundaries or config.data.bscans.masks)
+        hint = "; data.bscans.masks=DIR says where masks of images lie" if where else ""
+        raise Mistake(f"no scan of {len(source.volumes)} has {what}{hint}")
     volumes = source.volumes.select(numbers)
     masks = CachedMasks(volumes, boundaries)
     names = layer_classes(boundaries) if boundaries else volumes.mask_classes

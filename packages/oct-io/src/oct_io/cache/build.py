@@ -37,6 +37,7 @@ from oct_io.storage.files import change_tokens, join, redact
 SHARD_BYTES = 64 << 20
 SIDECAR = (".json",)
 STATE = 1  # how the state of a scan is hashed; another number, and every scan is decoded again
+FLATTENED = "1, flattened past white padding"  # likewise, of windows that are flattened
 
 
 def build_cache(
@@ -95,6 +96,7 @@ def build_cache(
         raise TreeError(f"{out}: no scans to cache")
     per_shard = max(1, shard_bytes // math.prod(window.require_fixed_shape()))
     tally = Tally(len(records), progress, max_bad_fraction)
+    state = FLATTENED if window.flattened else STATE
 
     def plan_of(sources: tuple[str, ...], parts: str) -> Plan:
         return Plan(
@@ -109,12 +111,12 @@ def build_cache(
         )
 
     if "://" in str(out):
-        plan = plan_of(_hash_sources(records, root, tokens), join(out, "parts"))
+        plan = plan_of(_hash_sources(records, root, tokens, state), join(out, "parts"))
         return _build_in_bucket(plan, str(out), tally, jobs, make_parts)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         building = folder.with_name(f".{folder.name}.building")
-        sources = _hash_sources(records, root, tokens)
+        sources = _hash_sources(records, root, tokens, state)
         inputs = _hash_all(window, sorted(sources), wanted)
         old = _standing(folder)
         if old is not None and old.inputs == inputs and not again and _is_final(folder):
@@ -257,7 +259,10 @@ def _without_others(record: ScanRecord, wanted: Collection[str]) -> ScanRecord:
 
 
 def _hash_sources(
-    records: Sequence[ScanRecord], root: str | Path, tokens: Mapping[str, str] | None
+    records: Sequence[ScanRecord],
+    root: str | Path,
+    tokens: Mapping[str, str] | None,
+    version: int | str = STATE,
 ) -> tuple[str, ...]:
     """Hash of each record, and of the state of its file and of what lies there for it."""
     whole = [record for record in records if not record.refused]
@@ -267,7 +272,7 @@ def _hash_sources(
     states = _states(paths, root, tokens)
     found = []
     for record in records:
-        state = [STATE, record.to_tree(), states.get(record.path, "")]
+        state = [version, record.to_tree(), states.get(record.path, "")]
         other = states.get(beside[record.path], "absent") if record.path in beside else "absent"
         state += [] if other == "absent" else [other]
         state += [states.get(path, "") for path in (record.mask, record.layers) if path]

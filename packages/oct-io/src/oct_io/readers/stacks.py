@@ -254,7 +254,7 @@ def read_bscan(file: ScanFile) -> OctVolume:
     Raises:
         ScanError: stage `decode`, `parse`, `content`, or `geometry` for millimetres of no scan.
     """
-    page = None if file.member is None else _page(file)
+    page = None if file.member is None else page_of(file)
     array = read_image(file, "the image" if page is None else f"page {page + 1}", page=page)
     check_content(array[None], file.where)
     spacing = UNKNOWN if file.spacing is None else file.spacing._replace(bscan=np.nan)
@@ -285,8 +285,12 @@ def count_pages(file: ScanFile) -> int:
     return pages
 
 
-def _page(file: ScanFile) -> int:
-    """Number of the page, from 0."""
+def page_of(file: ScanFile) -> int:
+    """Number, from 0, of the page that `file.member` numbers from 1.
+
+    Raises:
+        ScanError: stage `parse`: no such number.
+    """
     text = file.member or ""
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= MAX_IMAGES):
         raise ScanError(file.where, "parse", f"a page is a number from 1 to {MAX_IMAGES:,}")

@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+from oct_io.errors import ScanError
 from oct_io.readers.lazy import LazyVolume, header_of
 from oct_io.readers.registry import DICOM, READERS, open_volume, read_volume, suffix_of
 from oct_io.readers.sidecar import sidecar_name
-from oct_io.readers.stacks import read_bscan
+from oct_io.readers.stacks import page_of, read_bscan
 from oct_io.records.annotations import add_annotations
+from oct_io.records.drawings import read_drawing
 from oct_io.records.record import ScanRecord
 from oct_io.scan.file import ScanFile
+from oct_io.scan.levels import ITS_MASK, LEVELS, mask_of_levels
 from oct_io.storage.files import join
 from oct_io.volume import OctVolume, Spacing
 
@@ -44,10 +47,15 @@ def annotation_files(
 ) -> tuple[ScanFile | None, ScanFile | None]:
     """Mask and boundaries of a record, where it has them in files of their own."""
     mask, layers = (
-        ScanFile(url=join(root, path)) if path and name in wanted else None
+        ScanFile(url=_address(root, path)) if path and name in wanted else None
         for name, path in (("mask", record.mask), ("layers", record.layers))
     )
     return mask, layers
+
+
+def _address(root: str | Path, path: str) -> str:
+    """Of a mask that lies elsewhere the path is the whole address, which none below a root is."""
+    return path if path.startswith("/") or "://" in path else join(root, path)
 
 
 def scan_file(root: str | Path, record: ScanRecord) -> ScanFile:
@@ -76,9 +84,28 @@ def read_scan(
     if volume.laterality == "unknown":
         volume = replace(volume, laterality=record.laterality)
     mask, layers = annotation_files(root, record, annotations)
+    if mask is not None and record.bscan:
+        volume, mask = _with_drawing(volume, record, mask), None
     if mask is None and layers is None:
         return volume
     return add_annotations(volume, scan_file(root, record), mask=mask, layers=layers)
+
+
+def _with_drawing(volume: OctVolume, record: ScanRecord, mask: ScanFile) -> OctVolume:
+    """The B-scan with the mask that an image is, page by page as its own.
+
+    Raises:
+        ScanError: as `read_drawing` and `mask_of_levels`; it begins with `ITS_MASK`.
+    """
+    levels = json.loads(record.sidecar).get(LEVELS, {}) if record.sidecar else {}
+    bscans, rows, columns = volume.voxels.shape
+    try:
+        page = page_of(replace(mask, member=record.member)) if record.member else None
+        drawn = read_drawing(mask, page=page)
+        labels, names = mask_of_levels(drawn, levels, (bscans, rows, columns), mask.where)
+    except ScanError as error:
+        raise ScanError(error.path, error.stage, f"{ITS_MASK}: {error.reason}") from error
+    return replace(volume, mask=labels, mask_names=names)
 
 
 def open_scan(root: str | Path, record: ScanRecord) -> LazyVolume:

@@ -3,7 +3,7 @@
 Spacing comes from `geometry`: frame positions, localizer lines or header fields in, scan pattern
 and distance out. `file` is what a reader is given, `header` what is known before decoding,
 `content` and `outcome` the checks that every reader ends with, `flags` what is suspicious and
-refuses nothing; `masks` numbers the classes of a mask; `protocols` knows what scanners call things.
-The formats (`dicom`, `readers`) build on this wing; it imports storage and space, and never a
-format.
+refuses nothing; `masks` numbers the classes of a mask, `levels` says which grey level is which;
+`protocols` knows what scanners call things. The formats (`dicom`, `readers`) build on this wing; it
+imports storage and space, and never a format.
 """

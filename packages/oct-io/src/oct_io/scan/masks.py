@@ -34,7 +34,7 @@ def number_classes(array: NDArray[Any], names: Sequence[str], shape: Shape, wher
             of them than names.
     """
     if array.shape != shape:
-        reason = f"the mask has {_times(array.shape)} voxels, its scan {_times(shape)}"
+        reason = f"the mask has {times(array.shape)} voxels, its scan {times(shape)}"
         raise ScanError(where, "parse", reason)
     whole = array.dtype.kind in "biu" or (array.dtype.kind == "f" and bool((array % 1 == 0).all()))
     if not whole or array.min() < 0 or array.max() > UNLABELLED:
@@ -50,5 +50,6 @@ def number_classes(array: NDArray[Any], names: Sequence[str], shape: Shape, wher
     return Mask(labels, tuple(names))
 
 
-def _times(shape: Sequence[int]) -> str:
+def times(shape: Sequence[int]) -> str:
+    """A shape in words: 8 x 64 x 64."""
     return " x ".join(map(str, shape))

@@ -21,6 +21,10 @@ SURFACE_SHARE = 1 / 8
 ALONG = 64
 """A-scans of a B-scan by which its surface is found."""
 
+PADDED_SHARE = 0.001
+"""Of a B-scan that is white at the ends of A-scans: more is no tissue. A wedge of one row in a
+hundred along half of the width is 0.0025."""
+
 Surface = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -60,15 +64,27 @@ def find_surface(voxels: NDArray[np.uint8] | NDArray[np.uint16]) -> Surface:
     the rows below and an eighth above: thicker than the vitreous membrane, and dark above the
     retina where it is half bright above the epithelium. The line is found on 64 A-scans a B-scan,
     each the mean of its neighbours, and rises by at most a 48th of the rows from one to the next. A
-    scan without contrast has its surface in row 0.
+    scan without contrast has its surface in row 0. White ends of A-scans, with which exports of
+    turned and moved B-scans are padded, count as dark.
     """
     rows, columns = voxels.shape[1:]
     count = min(ALONG, columns)
     edges = np.linspace(0, columns, count + 1).astype(np.int64)
     centres = (edges[:-1] + edges[1:] - 1) / 2
-    lines = _best_lines(np.stack([_contrast(one, edges) for one in voxels]), max(1, rows // 48))
+    lines = _best_lines(
+        np.stack([_contrast(_unpadded(one), edges) for one in voxels]), max(1, rows // 48)
+    )
     at = np.arange(columns)
     return np.stack([np.rint(np.interp(at, centres, line)) for line in lines]).astype(np.int64)
+
+
+def _unpadded(bscan: NDArray[Any]) -> NDArray[Any]:
+    """The B-scan, white that reaches in from the end of an A-scan as dark as its darkest tenth."""
+    white = bscan == np.iinfo(bscan.dtype).max
+    ends = np.logical_and.accumulate(white) | np.logical_and.accumulate(white[::-1])[::-1]
+    if not PADDED_SHARE < ends.mean() < 1:
+        return bscan
+    return np.where(ends, np.quantile(bscan[~ends], 0.1).astype(bscan.dtype), bscan)
 
 
 def _contrast(bscan: NDArray[np.uint8] | NDArray[np.uint16], edges: NDArray[np.int64]) -> Floats:

@@ -62,7 +62,7 @@ def make_rounds(
     """The rounds of a protocol; equal arguments give equal rounds.
 
     Where no validation part is given it is one of `folds` stratified parts of the participants who
-    are not tested.
+    are not tested, or of fewer where it would be a single participant.
 
     Args:
         protocol: given: one round by `parts`. kfold: every participant is tested once.
@@ -248,6 +248,8 @@ def _finish(
         check_part(target.take(fit), people[fit], f"{name}: fit and validation", least=2)
         marks, members = marks_of(target.take(fit), people[fit])
         fold = fold_participants(marks, min(folds, len(members)), seed=(*seed, 1))
+        if np.sum(fold == 0) < 2:  # one participant is no validation: fewer, larger parts
+            fold = fold_participants(marks, max(2, len(members) // 2), seed=(*seed, 1))
         validation = fit & np.isin(people, members[fold == 0])
         fit = fit & ~validation
     check_part(target.take(fit), people[fit], f"{name}: fit")
