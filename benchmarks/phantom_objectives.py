@@ -104,7 +104,11 @@ def ask(folder: Path, given: list[str]) -> dict[str, Any]:
         }
         for one in found["efficiency"]
     ]
-    return {"rows": rows, "by_share_of_labels": few, "perturbations": found["perturbations"]}
+    spoilt = found["perturbations"] and {
+        name: {kind: rounded([one[0] for one in scores]) for kind, scores in kinds.items()}
+        for name, kinds in found["perturbations"]["candidates"].items()
+    }
+    return {"rows": rows, "by_share_of_labels": few, "auroc_by_strength_0_to_5": spoilt}
 
 
 if __name__ == "__main__":
