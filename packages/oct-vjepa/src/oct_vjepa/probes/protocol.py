@@ -247,9 +247,10 @@ def _finish(
     if not validation.any():
         check_part(target.take(fit), people[fit], f"{name}: fit and validation", least=2)
         marks, members = marks_of(target.take(fit), people[fit])
-        fold = fold_participants(marks, min(folds, len(members)), seed=(*seed, 1))
-        if np.sum(fold == 0) < 2:  # one participant is no validation: fewer, larger parts
-            fold = fold_participants(marks, max(2, len(members) // 2), seed=(*seed, 1))
+        for count in range(min(folds, len(members)), 1, -1):
+            fold = fold_participants(marks, count, seed=(*seed, 1))
+            if np.sum(fold == 0) > 1:  # one participant is no validation: fewer, larger parts
+                break
         validation = fit & np.isin(people, members[fold == 0])
         fit = fit & ~validation
     check_part(target.take(fit), people[fit], f"{name}: fit")
