@@ -26,19 +26,20 @@ from phantom_modes import row_of, run
 from writing import rounded, write_results
 
 SEEDS = 3
+BLOCKS = "masking=multiblock"
 ARMS: dict[str, list[str]] = {
-    "voxels": ["loop.steps=600"],
+    "voxels": ["objective=vjepa21_voxels_smoke", BLOCKS, "loop.steps=600"],
     "mae": ["objective=mae_smoke", "masking=mae", "loop.steps=1500"],
-    "vjepa2": ["objective=vjepa2_smoke", "loop.steps=610"],
+    "vjepa2": ["objective=vjepa2_smoke", BLOCKS, "loop.steps=610"],
     "predecessor": ["objective=predecessor_asis", "masking=predecessor", "loop.steps=510"],
-    "lejepa": ["objective=lejepa_smoke", "loop.steps=380"],
-    "dino": ["objective=dino_smoke", "loop.steps=300"],
-    "vjepa21": ["objective=vjepa21_smoke", "loop.steps=570"],
+    "lejepa": ["objective=lejepa_smoke", BLOCKS, "loop.steps=380"],
+    "dino": ["objective=dino_smoke", BLOCKS, "loop.steps=300"],
+    "vjepa21": ["objective=vjepa21_smoke", BLOCKS, "loop.steps=570"],
     "mae-half": ["objective=mae_smoke", "masking=mae", "loop.steps=750"],
-    "salt": ["objective=salt_smoke", "loop.steps=305"],
+    "salt": ["objective=salt_smoke", BLOCKS, "loop.steps=305"],
 }
-"""By name: what is given to `apps/pretrain`. The first is the default; `mae-half` is the teacher of
-`salt` and asked no questions."""
+"""By name: what is given to `apps/pretrain`. The first was the default; `mae-half` is the teacher
+of `salt` and asked no questions."""
 
 OWN, TEACHER = "voxels", "mae-half"
 ASKED = ["task.columns=[thin,fluid,drusen,folded]", f"seeds={SEEDS}", "compare.maps=0"]

@@ -9,6 +9,7 @@ and on GitHub in yohann1146/cg-marching-cubes.
     DATA="data=folder data.root=ADRENAL data.window=28x28x28 data.name=adrenal"
     uv run apps/pretrain $DATA data.excluded_splits=[test,val] augment=light \
       encoder.input_shape=[28,28,28] encoder.patch_size=[4,7,7] objective=vjepa21_voxels_smoke \
+      masking=multiblock \
       loop.steps=900 loop.evaluate_every=0 run_dir=runs/adrenal
     ASK="$DATA task.column=label seeds=3 encoder=runs/adrenal/encoder"
     uv run apps/finetune $ASK compare.maps=0 run_dir=runs/adrenal-linear

@@ -22,6 +22,7 @@ from oct_vjepa.presets.sources import (
     DENSE,
     IJEPA,
     OURS,
+    PATCHES,
     PHANTOMS,
     PRETRAIN,
     SEED_CONFIG,
@@ -145,12 +146,14 @@ VOXELS = {
     **given_by(PHANTOMS, context_weight=1.0, context_start=0.0, context_full=0.05),
     "voxel_weight": Given(1.0, f"{PHANTOMS}; on real B-scans, docs/evaluation.md"),
 }
+MASKED_VOXELS = {"voxel_weight": Given(1.0, PATCHES)}
 ASIS = "predecessor, models/vjepa_3d.py and pretraining/train.py"
 
 _OBJECTIVES = (
     NamedObjective(
         name="vjepa2",
-        about="V-JEPA 2 as published: predictor 384 wide, 12 deep; constant momentum 0.99925.",
+        about="V-JEPA 2 as published: predictor 384 wide, 12 deep; constant momentum 0.99925; "
+        "with masking=multiblock.",
         kind=JepaConfig,
         predictor=PUBLISHED,
         settings=SLOW,
@@ -192,6 +195,20 @@ _OBJECTIVES = (
         kind=DenseJepaConfig,
         predictor=SMALL,
         settings={**QUICK, **VOXELS},
+    ),
+    NamedObjective(
+        name="vjepa2_voxels",
+        about="V-JEPA 2 that says voxels too; with masking=mae, which hides single patches.",
+        kind=JepaConfig,
+        predictor=PUBLISHED,
+        settings={**SLOW, **MASKED_VOXELS},
+    ),
+    NamedObjective(
+        name="vjepa2_voxels_smoke",
+        about="vjepa2_voxels at the size of a laptop; with masking=mae.",
+        kind=JepaConfig,
+        predictor=SMALL,
+        settings={**QUICK, **MASKED_VOXELS},
     ),
     NamedObjective(
         name="mae",

@@ -16,7 +16,7 @@ from oct_vjepa.presets.sources import (
     DENSE,
     IJEPA,
     OURS,
-    PHANTOMS,
+    PATCHES,
     PRETRAIN,
     SEED_CONFIG,
     SEED_LOOP,
@@ -165,8 +165,8 @@ PRESETS: dict[str, Preset] = {
     "cpu_smoke": Preset(
         purpose="does everything work: minutes on two CPU cores",
         encoder=ENCODERS["cpu_smoke"],
-        masking=MASKINGS["multiblock"],
-        objective=OBJECTIVES["vjepa21_voxels_smoke"],
+        masking=MASKINGS["mae"],
+        objective=OBJECTIVES["vjepa2_voxels_smoke"],
         schedule={
             "kind": Given("cosine", OURS),
             "peak": Given(1.5e-3, "ours: best of the phantom pilots"),
@@ -175,7 +175,7 @@ PRESETS: dict[str, Preset] = {
         },
         training={
             "batch_size": Given(16, OURS),
-            "steps": Given(600, PHANTOMS),
+            "steps": Given(900, PATCHES),
             "weight_decay": DECAY,
             "betas": BETAS,
             "clip_norm": CLIP,
