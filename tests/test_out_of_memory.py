@@ -67,7 +67,7 @@ def test_a_run_goes_on_with_the_smaller_window_that_it_was_allowed(tmp_path, lim
     )
     assert [row["step"] for row in rows_of(tmp_path / "run")] == [1, 2, 3]
     config = json.loads((tmp_path / "run/encoder/config.json").read_text())
-    assert config["input_shape"] == [8, 64, 64]
+    assert config["encoder"]["input_shape"] == [8, 64, 64]
     facts = json.loads((tmp_path / "run/provenance.json").read_text())
     assert facts["smaller"]["window"] == "8x64x64"
 
