@@ -23,6 +23,7 @@ table with a row a patient, `participant_id` and `dme` (1 if any row of OCT.csv 
     uv run python benchmarks/real_bscans.py --into real_bscans_flattened \
       runs/dme-linear runs/dme-knn ...
 
+results/real_bscans_five.json has five folds, loop.steps=900 and the linear probe for dme alone.
 So was results/real_bscans_longer.json made (its tenth of the labels by seed 0), and with
 loop.steps=900 results/real_bscans_flattened.json. results/real_macular_hole.json asks the encoder
 of fold-1 with protocol.name=kfold about singla-nitin/macular_hole, `large` being mh_size above 400,
