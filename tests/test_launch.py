@@ -21,7 +21,7 @@ from oct_launch.arguments import open_settings
 from oct_launch.console import one_line
 from oct_launch.settings import field_texts
 from oct_vjepa import EncoderConfig, MaskSetConfig, ScheduleConfig
-from oct_vjepa.objectives.configuration import DenseJepaConfig
+from oct_vjepa.objectives.configuration import JepaConfig
 from oct_vjepa.presets.choices import ENCODERS, MASKINGS, OBJECTIVES
 from oct_vjepa.presets.runs import PRESETS
 from oct_xla import FeedConfig, LoopConfig, RunFolderError
@@ -87,7 +87,7 @@ def test_help_shows_every_setting_with_its_value_and_its_text(call_app, app):
         assert f"{key} = " in page, key
     kinds = [SourceConfig, PhantomTree, RuntimeConfig]
     if app == "pretrain":
-        kinds += [EncoderConfig, FeedConfig, LoopConfig, DenseJepaConfig, MaskSetConfig]
+        kinds += [EncoderConfig, FeedConfig, LoopConfig, JepaConfig, MaskSetConfig]
         kinds += [ScheduleConfig]
     for kind in kinds:
         texts = field_texts(kind)

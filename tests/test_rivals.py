@@ -36,9 +36,9 @@ def saved(folder, shape, patch):
 def test_an_encoder_of_bscans_goes_through_volumes_stack_by_stack(tmp_path):
     flat = saved(tmp_path / "flat", (1, 16, 16), (1, 8, 8))
     deep = saved(tmp_path / "deep", (4, 16, 16), (2, 8, 8))
-    assert isinstance(open_encoder(f"flat={flat}", (4, 16, 16)).encoder, SlicedEncoder)
+    assert isinstance(open_encoder(f"flat={flat}", (4, 16, 16)).of("", 0), SlicedEncoder)
     assert open_encoder(f"flat={flat}", (4, 16, 16)).name == "flat"
-    assert isinstance(open_encoder(f"deep={deep}", (4, 16, 16)).encoder, Encoder)
+    assert isinstance(open_encoder(f"deep={deep}", (4, 16, 16)).of("", 0), Encoder)
     with pytest.raises(Mistake, match=r"takes \(4, 16, 16\) voxels"):
         open_encoder(f"deep={deep}", (4, 32, 32))
 
