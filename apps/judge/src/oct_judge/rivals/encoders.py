@@ -86,7 +86,7 @@ def own(name: str, place: str, shape: Sequence[int]) -> Named:
     Raises:
         Mistake: none there, one that cannot be read, or that takes other rows and columns.
     """
-    with mistakes(WeightsError):
+    with mistakes(WeightsError, Mistake, where=f"compare.encoders ({name}): "):
         family, _ = open_family(place, CheckpointConfig())
     taken = family.config.input_shape
     if tuple(taken[1:]) != tuple(shape[1:]) or taken[0] > shape[0]:
