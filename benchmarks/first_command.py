@@ -8,7 +8,7 @@ both take turns, and the ratio is one of medians.
 
     python benchmarks/first_command.py
     python benchmarks/first_command.py --rounds 3 --before ../earlier
-    python benchmarks/first_command.py --rounds 1 --given experiment=smoke --out /tmp/smoke.json
+    python benchmarks/first_command.py --rounds 1 --given experiment=smoke --out smoke.json
 """
 
 import argparse
