@@ -22,7 +22,6 @@ PHANTOM = (
 def write_card(about: About) -> str:
     """The whole card, Markdown."""
     title = f"# {about.question}: {about.mode} model of retinal OCT volumes"
-    parts = [title, *([PHANTOM] if about.made_up else []), about.results["sentence"]]
     sections: dict[str, list[str]] = {
         "Model details": details(about),
         "Intended use": use(about),
@@ -32,6 +31,12 @@ def write_card(about: About) -> str:
         "Subgroups": subgroups(about.results["subgroups"]),
         "Caveats": caveats(about),
     }
+    return lay_out(about, title, sections)
+
+
+def lay_out(about: About, title: str, sections: Mapping[str, Sequence[str]]) -> str:
+    """A card of these sections: whether it is of phantoms and what came out stand above them."""
+    parts = [title, *([PHANTOM] if about.made_up else []), about.results["sentence"]]
     for name, lines in sections.items():
         parts += [f"## {name}", "\n".join(lines)]
     return "\n\n".join(parts) + "\n"

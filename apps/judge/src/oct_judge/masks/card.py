@@ -3,9 +3,9 @@
 from oct_vjepa.finished.about import About
 
 from oct_judge.finished.card import (
-    PHANTOM,
     caveats_beside,
     details,
+    lay_out,
     metrics_table,
     not_intended,
     takes,
@@ -15,7 +15,6 @@ from oct_judge.finished.card import (
 def write_mask_card(about: About) -> str:
     """The whole card, Markdown."""
     title = f"# {about.question}: mode={about.mode}, a class of every voxel of retinal OCT volumes"
-    parts = [title, *([PHANTOM] if about.made_up else []), about.results["sentence"]]
     sections: dict[str, list[str]] = {
         "Model details": details(about),
         "Intended use": use(about),
@@ -24,9 +23,7 @@ def write_mask_card(about: About) -> str:
         "Metrics": metrics_table(about),
         "Caveats": caveats(about),
     }
-    for name, lines in sections.items():
-        parts += [f"## {name}", "\n".join(lines)]
-    return "\n\n".join(parts) + "\n"
+    return lay_out(about, title, sections)
 
 
 def use(about: About) -> list[str]:
