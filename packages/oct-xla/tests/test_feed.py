@@ -187,6 +187,34 @@ def test_workers_end_with_a_training_process_that_was_killed():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "reading",
+    [
+        pytest.param("deadly, 40", id="the error of a killed worker is kept"),
+        pytest.param("endless, 40", id="a sample never comes"),
+    ],
+)
+def test_a_program_ends_whatever_its_workers_do(reading):
+    program = (
+        "from itertools import islice\n"
+        "from toy import deadly, endless\n"
+        "from oct_xla import Feed, FeedConfig, FeedError\n"
+        "if __name__ == '__main__':\n"
+        f"    batches = Feed({reading}, FeedConfig(batch_size=8, workers=2)).batches()\n"
+        "    try:\n"
+        "        print(len(list(islice(batches, 3))), flush=True)\n"
+        "    except FeedError as error:\n"
+        "        kept = error\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
 def test_the_next_batch_is_here_before_it_is_asked_for_though_its_worker_stands_still():
     batches, found = feed(worker_pid, workers=2).batches(), []
     pids = {int(pid) for _ in range(2) for pid in next(batches)}

@@ -42,6 +42,13 @@ def worker_pid(index: int, epoch: int) -> torch.Tensor:
     return torch.tensor(os.getpid())
 
 
+def endless(index: int, epoch: int) -> dict[str, object]:
+    """The same, but sample 30 never comes: its store does not answer."""
+    while index == 30:
+        time.sleep(1)
+    return number(index, epoch)
+
+
 def deadly(index: int, epoch: int) -> dict[str, object]:
     """The same, until the kernel takes the worker away for its memory."""
     if index == 7:

@@ -12,7 +12,7 @@ from oct_xla.errors import FeedError
 from oct_xla.order import Order
 from oct_xla.settings import FeedConfig
 from oct_xla.tree import stack_samples
-from oct_xla.workers import WORKER_START, Failure, start_worker
+from oct_xla.workers import Failure, start_worker, worker_context
 
 Key = tuple[int, int]
 """(index, epoch) of one sample."""
@@ -127,7 +127,7 @@ class Feed:
             collate_fn=_collate,
             num_workers=workers,
             prefetch_factor=self.config.prefetch if workers else None,
-            multiprocessing_context=WORKER_START if workers else None,
+            multiprocessing_context=worker_context() if workers else None,
             worker_init_fn=start_worker if workers else None,
             pin_memory=pinned,
             # Without one the loader draws a seed from the global generator.

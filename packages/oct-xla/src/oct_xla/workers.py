@@ -1,13 +1,54 @@
-"""How a worker process of the feed starts, and how it tells of a failure."""
+"""How a worker process of the feed starts and ends, and how it tells of a failure."""
 
+import atexit
 import multiprocessing
+import multiprocessing.util  # registers its exit function, which waits for workers, before ours
 import os
 import signal
 import threading
+import weakref
+from copy import copy
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any
 
 # A forked child inherits the locks of the parent's threads, of which XLA and CUDA have many.
 WORKER_START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+
+_started: "weakref.WeakKeyDictionary[BaseProcess, int]" = weakref.WeakKeyDictionary()
+"""Each worker, and the process that started it."""
+
+
+def worker_context() -> BaseContext:
+    """Start workers as `WORKER_START` says; what is left of them ends with the program."""
+    context: Any = copy(multiprocessing.get_context(WORKER_START))
+    start = context.Process
+
+    def begin(*args: Any, **kwargs: Any) -> BaseProcess:
+        process: BaseProcess = start(*args, **kwargs)
+        _started[process] = os.getpid()
+        return process
+
+    context.Process = begin
+    ready: BaseContext = context
+    return ready
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Kill what a loader has left: it does not hear the SIGTERM that multiprocessing sends it.
+
+    The program would wait for it for ever. A loader leaves workers where somebody keeps the error
+    that one of them died of, which holds the loader, or where a sample never comes.
+    """
+    left = [one for one, owner in list(_started.items()) if owner == os.getpid() and one.is_alive()]
+    if left and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch may raise when a worker dies
+    for process in left:
+        process.kill()
+    for process in left:
+        process.join()
 
 
 def start_worker(worker: int) -> None:
