@@ -43,7 +43,6 @@ from oct_vjepa.probes.patchwork import NeighbourPca, PatchVoxels, RandomUnits
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.scores.measured import Measured, compare_measured, measure_card
 from real_fluid import IMAGES, PER_PATIENT, open_duke
-from real_segmentation import leave_pairs_out
 from writing import as_cell, rounded, write_results
 
 PATCH, GRID = (1, 8, 16), (1, 8, 16)
@@ -53,6 +52,20 @@ RANDOM = "random init"
 BOOTSTRAP = 2000
 
 Tokens = NDArray[np.float32]
+
+
+def leave_pairs_out(people: NDArray[np.int64]) -> list[Round]:
+    """Two patients after the other are tested, the next two choose the epoch."""
+    pairs, count_ = people // 2, int(people.max()) // 2 + 1
+    return [
+        Round(
+            f"patients {2 * pair + 1} and {2 * pair + 2}",
+            (pairs != pair) & (pairs != (pair + 1) % count_),
+            pairs == (pair + 1) % count_,
+            pairs == pair,
+        )
+        for pair in range(count_)
+    ]
 
 
 def read_duke(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

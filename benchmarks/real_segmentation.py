@@ -1,20 +1,12 @@
-r"""How well are masks of real scans learnt, with all of them and with few, on one CPU core?
+r"""How well are masks of a real 3-D set learnt, with all of them and with few, on one CPU core?
 
-    uv run python benchmarks/real_segmentation.py hippocampus OUT \
-      --steps 300 --pretraining 300 --write
-    uv run python benchmarks/real_segmentation.py duke_dme DATA \
-      --steps 250 --pretraining 100 --rounds 3 --write
+    uv run python benchmarks/real_segmentation.py OUT --steps 300 --pretraining 300 --write
 
-hippocampus: anterior and posterior hippocampus in 260 cropped MR images (Medical Segmentation
-Decathlon, task 4), NIfTI in OUT/images and OUT/labels, as in section1/out of the repository
+Anterior and posterior hippocampus in 260 cropped MR images (Medical Segmentation Decathlon, task
+4), NIfTI in OUT/images and OUT/labels, as in section1/out of the repository
 WisnuMulya/hippocampal-volume-quantification on GitHub; the first of four folds is the test, with
 10, 25 and 100 % of the masks. Nobody says there which images are of one person, so each stands for
-itself. duke_dme: fluid in 110 B-scans of 10 patients with diabetic macular
-edema (Chiu et al. 2015), as PNG in DATA/img_for_inference and DATA/annotation, as in data of
-YZhu0225/Semantic-Segmentation-for-Retinal-Layer-in-Diabetic-Macular-Edema-using-Transfer-Learning.
-That 11 images after the other are of one patient is not said there; the images agree: the best
-correlation of neighbours under any shift has a median of 0.75, and of 0.50 at the nine places where
-a patient would end. Patients are left out, two at a time.
+itself. Fluid in B-scans: benchmarks/real_fluid.py.
 
 An encoder that was pretrained for some hundred steps on the images of those who are not tested
 stands beside its random init, a MONAI U-Net of its size, and two rules that only count. Every
@@ -47,7 +39,6 @@ from oct_vjepa.probes.protocol import Round, few_labels, make_rounds
 from oct_vjepa.probes.voxels import KINDS, VoxelRule
 from oct_vjepa.scores.measured import Measured, by_participant, compare_measured, measure_card
 from oct_xla import pick_runtime
-from PIL import Image
 from writing import rounded, write_results
 
 BATCH = 4
@@ -80,32 +71,6 @@ class Scans:
         """Share of each image that is of a class, for folds that are alike."""
         shares = (self.masks > 0).mean(axis=(1, 2, 3))
         return Target(kind="regression", values=shares, names=("share",))
-
-
-def read_duke(folder: Path) -> Scans:
-    """B-scans and fluid at a fifth of their resolution, 96 x 144; nobody knows millimetres."""
-
-    def read(kind: str, number: int) -> NDArray[np.uint8]:
-        return np.array(Image.open(folder / kind / f"img_{number}.png").convert("L"))
-
-    size, count_ = (96, 144), 110
-    grey, fluid = [], []
-    for number in range(count_):
-        both = np.stack([read("img_for_inference", number), 255 * (read("annotation", number) > 0)])
-        shrunk = torch.nn.functional.interpolate(
-            torch.from_numpy(both)[None].float(), size, mode="area"
-        )[0]
-        grey.append(shrunk[:1].round().byte().numpy())
-        fluid.append((shrunk[1:] > 127).short().numpy())
-    return Scans(
-        name="duke_dme",
-        voxels=np.stack(grey),
-        masks=np.stack(fluid),
-        spacings=np.full((count_, 3), np.nan),
-        people=np.arange(count_) // 11,
-        names=("background", "fluid"),
-        patch=(1, 8, 8),
-    )
 
 
 def read_hippocampus(folder: Path) -> Scans:
@@ -147,20 +112,6 @@ def halve(
     votes = [(mask == label).reshape(blocks).sum(axis=(1, 3, 5)) for label in labels]
     mean = grey.reshape(blocks).mean(axis=(1, 3, 5))
     return mean.round().astype(np.uint8), np.argmax(votes, axis=0).astype(np.int16) - 1
-
-
-def leave_pairs_out(people: NDArray[np.int64]) -> list[Round]:
-    """Two patients after the other are tested, the next two choose the epoch."""
-    pairs, count_ = people // 2, int(people.max()) // 2 + 1
-    return [
-        Round(
-            f"patients {2 * pair + 1} and {2 * pair + 2}",
-            (pairs != pair) & (pairs != (pair + 1) % count_),
-            pairs == (pair + 1) % count_,
-            pairs == pair,
-        )
-        for pair in range(count_)
-    ]
 
 
 def pretrain(scans: Scans, rows: NDArray[np.int64], encoder: Encoder, steps: int) -> Encoder:
@@ -332,21 +283,17 @@ def as_cells(row: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Read, ask, and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("which", choices=("duke_dme", "hippocampus"))
     parser.add_argument("data", type=Path)
     parser.add_argument("--steps", type=int, default=800, help="of each training")
     parser.add_argument("--pretraining", type=int, default=300, help="steps of it")
-    parser.add_argument("--rounds", type=int, default=0, help="only the first so many; 0: all")
+    parser.add_argument("--rounds", type=int, default=1, help="only the first so many")
     parser.add_argument("--fractions", type=float, nargs="+", help="shares of the masks")
-    parser.add_argument("--write", action="store_true", help="to results/real_WHICH.json")
+    parser.add_argument("--write", action="store_true", help="to results/real_hippocampus.json")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    duke = given.which == "duke_dme"
-    scans = (read_duke if duke else read_hippocampus)(given.data)
-    rounds = leave_pairs_out(scans.people) if duke else None
-    rounds = rounds or make_rounds("kfold", scans.amounts, scans.people, folds=4, seed=0)
-    rounds = rounds[: given.rounds or (len(rounds) if duke else 1)]
-    fractions = given.fractions or ([1.0] if duke else [0.1, 0.25, 1.0])
+    scans = read_hippocampus(given.data)
+    rounds = make_rounds("kfold", scans.amounts, scans.people, folds=4, seed=0)[: given.rounds]
+    fractions = given.fractions or [0.1, 0.25, 1.0]
     pretrained, seconds = pretrain_each(scans, rounds, given.pretraining)
     rows: list[dict[str, Any]] = []
     for share in fractions:
@@ -355,10 +302,10 @@ def main() -> None:
         print_table(head, [as_cells(row) for row in rows])
         if given.write:
             settings = {
-                "command": f"python benchmarks/real_segmentation.py {given.which} DATA "
+                "command": "python benchmarks/real_segmentation.py DATA "
                 f"--steps {given.steps} --pretraining {given.pretraining} --rounds {len(rounds)} "
                 "--write",
-                "data": given.which,
+                "data": scans.name,
                 "steps": given.steps,
                 "batch": BATCH,
                 "pretraining_steps": given.pretraining,
@@ -368,7 +315,7 @@ def main() -> None:
                 "images": len(scans),
             }
             packages = ("oct-vjepa", "torch", "monai")
-            write_results(f"real_{given.which}", packages, settings | {"rows": rows})
+            write_results("real_hippocampus", packages, settings | {"rows": rows})
 
 
 if __name__ == "__main__":
