@@ -47,6 +47,7 @@ def main() -> None:
         f"data.phantom.participants={PARTICIPANTS}",
         f"data.phantom.effect={EFFECT}",
         "data.phantom.seed=21",
+        "data.phantom.arrangements=[]",
         "data.phantom.eyes=[R]",
         "data.phantom.split_fractions=[0.5,0.15,0.35]",
     ]
