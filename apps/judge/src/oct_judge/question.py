@@ -1,6 +1,6 @@
 """What may be set for an evaluation; the files in configs/ give the values."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import oct_io
 from oct_io.labels.questions import LabelQuestion
@@ -281,4 +281,4 @@ class FinetuneConfig:
         if (self.out or self.predict_paths) and not self.predict:
             raise ValueError("out and predict_paths need predict=FOLDER and model=DIR")
         if self.mode in TRAINED:
-            self.training.mode = self.mode
+            self.training = replace(self.training, mode=self.mode)  # its head follows the mode
