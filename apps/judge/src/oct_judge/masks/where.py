@@ -18,7 +18,7 @@ from oct_judge.candidates import PRETRAINED
 from oct_judge.family import Family
 from oct_judge.masks.patches import Patches, mark
 from oct_judge.masks.results import document_of, gain_cells, gain_of, in_short, note_origin
-from oct_judge.masks.study import open_masks
+from oct_judge.masks.study import open_masks, refuse_rivals
 from oct_judge.masks.where_page import write_where_page
 from oct_judge.masks.witnesses import Said, Sayings, Witnesses, readings_of
 from oct_judge.question import FinetuneConfig
@@ -51,6 +51,7 @@ class FoundPatches:
 
 def run_patches(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
+    refuse_rivals(launch)
     return in_run_folder(config, launch, evaluate_patches)
 
 
