@@ -26,6 +26,7 @@ from oct_judge.touches import touch_tested
 
 TASK = "patches"
 HEADLINE = METRICS[0]
+NO_MODEL = "mode=patches asks where it is and keeps nothing to score new scans with"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +88,7 @@ def evaluate_patches(
     report = write_where_page(folder.path, patches, first_said(found), document, table)
     print_table(*table)
     print(document["sentence"])
+    print(f"model: none, {NO_MODEL}")
     print(f"report: {folder.name_of(report)}")
     return 0
 
@@ -128,7 +130,8 @@ def describe_patches(found: FoundPatches) -> dict[str, Any]:
     }
     return document_of(
         config, study, kind=TASK, headline=HEADLINE, question=question, touches=found.touches,
-        candidates=candidates, efficiency=efficiency, further={"blocks": found.blocks},
+        candidates=candidates, efficiency=efficiency,
+        further={"blocks": found.blocks, "no_model": NO_MODEL},
     )  # fmt: skip
 
 
