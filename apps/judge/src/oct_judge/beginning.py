@@ -9,6 +9,7 @@ import oct_xla
 from oct_io import TreeError
 from oct_launch import Launch, Stages, check_positions, check_window, mistakes, refuse_url
 
+from oct_judge.checking import check_settings
 from oct_judge.family import Family, open_family
 from oct_judge.question import FinetuneConfig
 from oct_judge.rivals.encoders import Named, open_encoder
@@ -75,7 +76,8 @@ def open_asked(config: FinetuneConfig) -> tuple[Family, oct_xla.Runtime]:
     """The encoder that is asked, or those of all rounds, and where to compute.
 
     Raises:
-        Mistake: another window than the encoder's, a readout that it lacks, or no such device.
+        Mistake: another window than the encoder's, a readout or setting that it does not bear, or
+            no such device.
         WeightsError: no encoder there.
     """
     refuse_url("features", config.features)
@@ -87,6 +89,7 @@ def open_asked(config: FinetuneConfig) -> tuple[Family, oct_xla.Runtime]:
         trained = f"the encoder in {config.weights} was trained on {taken}; choose its window"
         check_window(config.data.window, taken, otherwise=trained)
         config.readout.names(family.config.depth)
+        check_settings(config, family.config)
         return family, config.runtime.pick()
 
 

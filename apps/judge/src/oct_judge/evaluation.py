@@ -17,6 +17,7 @@ from oct_judge.beginning import in_run_folder, open_rivals, open_tested
 from oct_judge.board.entry import entry_of
 from oct_judge.board.tracking import send_results
 from oct_judge.candidates import Cast, Embedder
+from oct_judge.checking import check_training
 from oct_judge.family import Family
 from oct_judge.findings.further import look_further
 from oct_judge.findings.origin import command_of
@@ -56,6 +57,7 @@ def evaluate(
     with Stages() as stages:
         study = open_tested(config, family, open_study, stages)
         check_rivals(config)
+        check_training(config, study, runtime)
         rivals = open_rivals(config, study)
         if config.compare.prevalence:
             with mistakes(ValueError):
