@@ -162,7 +162,7 @@ def test_layers_are_found_too(call_app, words, place):
         (["data.annotations=[]"], "mode=patches learns one thing: data.annotations=[mask]"),
         (["data.phantom.annotations=false", "data.phantom.participants=6"], "has a mask"),
         (["segment.classes=[drusen]"], "segment.classes (drusen) must be among IRF"),
-        (["segment.blocks=[9]"], "layers ([9]) must be ascending numbers from 0 to 3"),
+        (["segment.blocks=[9]"], "segment.blocks ([9]) must be ascending blocks from 0 to 3"),
         (["segment.blocks=[1,1]"], "segment.blocks ([1, 1]) must be different blocks"),
         (["segment.patches=3"], "segment.patches (3) must be at least 100"),
     ],
