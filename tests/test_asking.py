@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from oct_judge.asking import together
 from oct_judge.question import FinetuneConfig
+from oct_judge.recipe import TrainingConfig
 from oct_judge.rivals.answers import paired
+from oct_vjepa.heads.configuration import HeadConfig
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Answer, Candidate
 
@@ -63,3 +65,13 @@ def test_volumes_together_are_asked_of_frozen_features_alone(join, call_app):
     outcome = call_app("finetune", "mode=full", f"join={join}")
     assert outcome.code == 2
     assert f"join={join} takes frozen features; mode is full" in outcome.errors
+
+
+def test_the_mode_that_the_command_line_sets_brings_its_head():
+    """The head follows the mode also where the mode is set above the recipe."""
+    config = FinetuneConfig(mode="attentive", training=TrainingConfig())
+    assert config.training.mode == "attentive"
+    assert config.training.head.kind == "attentive"
+    light = TrainingConfig(head=HeadConfig(kind="cross_attention"))
+    assert FinetuneConfig(mode="attentive", training=light).training.head.kind == "cross_attention"
+    assert FinetuneConfig(mode="full").training.head.kind == "linear"

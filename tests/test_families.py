@@ -9,14 +9,14 @@ import torch
 from oct_io import PhantomTree, SourceConfig, TreeError, open_source
 from oct_io.labels.questions import LabelQuestion
 from oct_judge.asking import ask
-from oct_judge.beginning import open_tested
+from oct_judge.beginning import open_rivals
 from oct_judge.candidates import Cast, Embedder
 from oct_judge.checkpoint import CheckpointConfig
 from oct_judge.family import Family, find_members, open_family
 from oct_judge.question import ComparisonConfig, FinetuneConfig, ProtocolConfig
 from oct_judge.rivals.encoders import candidate, open_encoder
 from oct_judge.study import check_test_set, open_study
-from oct_launch import Mistake, Stages
+from oct_launch import Mistake
 from oct_vjepa import Encoder, EncoderConfig
 from oct_vjepa.evaluation.readouts import ReadoutConfig
 
@@ -108,16 +108,15 @@ def test_a_rival_too_is_one_for_each_round_and_seed(place, asked):
 
 def test_a_rival_that_has_seen_who_is_tested_is_refused(place, asked, tmp_path):
     config, study, _ = asked
-    fresh, seen = family_of(tmp_path / "fresh"), tmp_path / "seen"
+    seen = tmp_path / "seen"
     family_of(seen)
     people = study.participants[study.rounds[0].test].tolist()
     (seen / "provenance.json").write_text(json.dumps({"participants_in_training": people}))
     compare = ComparisonConfig(encoders=[f"MAE={seen / 'encoder'}"])
-    stages = Stages()
     with pytest.raises(Mistake, match=r"compare\.encoders \(MAE\): 12 of 12 test participants"):
-        open_tested(replace(config, compare=compare), fresh, open_study, stages)
-    told = open_tested(replace(config, compare=compare, allow_seen=True), fresh, open_study, stages)
-    assert told.rounds
+        open_rivals(replace(config, compare=compare), study)
+    (told,) = open_rivals(replace(config, compare=compare, allow_seen=True), study)
+    assert told.name == "MAE"
 
 
 def family_of(run):

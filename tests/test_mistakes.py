@@ -1,6 +1,7 @@
 """Wrong input: one line that says what to put right, exit code 2, and no traceback."""
 
 import re
+import sys
 
 import numpy as np
 import oct_io
@@ -288,6 +289,80 @@ def test_what_cannot_be_compared_is_told_before_anybody_is_asked(
     line = refused(*ask(smoke, tmp_path, override), after_progress=True)  # and not after `asking`
     for culprit in culprits:
         assert culprit in line
+
+
+MASKED = "mode=segment data.annotations=[mask] segment.unet=false"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "culprits"),
+    [
+        ("mode=attentive training.head.heads=7", ["training.head.heads (7)", "width"]),
+        (
+            "mode=full training.head.kind=cross_attention training.head.inner=10",
+            ["training.head.heads (4)", "training.head.inner (10)"],
+        ),
+        ("mode=full training.head.pool=median", ["training.head.pool (median)", "mean_std"]),
+        ("mode=full training.head.pool=cls", ["training.head.pool (cls)"]),
+        ("mode=lora training.lora.rank=0", ["lora.rank (0)"]),
+        ("mode=lora training.lora.rank=5000", ["training.lora.rank (5000)", "width"]),
+        (f"{MASKED} training.decoder.levels=[99]", ["training.decoder.levels ([99])", "0 to"]),
+        (f"{MASKED} training.decoder.levels=[1,0]", ["training.decoder.levels ([1, 0])"]),
+        (f"{MASKED} compare.encoders=[a]", ["compare.encoders does nothing"]),
+        ("mode=patches data.annotations=[mask] segment.blocks=[99]", ["segment.blocks ([99])"]),
+        ("mode=full join=attention", ["join=attention takes frozen features; mode is full"]),
+        ("mode=full training.grid.depths=[1]", ["training.grid is tried by mode=attentive"]),
+        (
+            "mode=attentive training.grid.depths=[1] training.label_smoothing=0.1",
+            ["training.label_smoothing (0.1) does nothing beside training.grid"],
+        ),
+    ],
+)
+def test_what_the_encoder_does_not_bear_is_told_before_a_volume_is_read(
+    refused, smoke, tmp_path, overrides, culprits
+):
+    line = refused(*ask(smoke, tmp_path, *overrides.split()))
+    for culprit in culprits:
+        assert culprit in line
+    assert not (tmp_path / "evaluation").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "culprits"),
+    [
+        ("mode=full training.metric=aurocc", ["training.metric (aurocc)", "auroc"]),
+        ("mode=full training.class_weights=[1,2,3]", ["training.class_weights", "false, true"]),
+        ("mode=lora training.accumulate=99", ["training.accumulate (1 x 99)"]),
+        (
+            "mode=full task.column=age task.kind=regression training.label_smoothing=0.1",
+            ["training.label_smoothing (0.1) must be 0", "regression"],
+        ),
+    ],
+)
+def test_a_recipe_that_does_not_suit_the_question_is_told_before_anything_is_trained(
+    refused, smoke, tmp_path, overrides, culprits
+):
+    line = refused(*ask(smoke, tmp_path, *overrides.split()), after_progress=True)
+    for culprit in culprits:
+        assert culprit in line
+    assert not (tmp_path / "evaluation" / "training").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "package", "otherwise"),
+    [
+        ("compare.networks=[monai_resnet10]", "monai", "compare.networks=[]"),
+        ("mode=segment data.annotations=[mask]", "monai", "segment.unet=false"),
+        ("mode=lora", "peft", "another mode"),
+    ],
+)
+def test_a_package_that_is_not_there_is_told_before_a_volume_is_read(
+    refused, smoke, tmp_path, monkeypatch, overrides, package, otherwise
+):
+    monkeypatch.setitem(sys.modules, package, None)  # as Python finds what is not installed
+    line = refused(*ask(smoke, tmp_path, *overrides.split()))
+    assert f"{package} is not installed" in line
+    assert otherwise in line
 
 
 def test_an_evaluation_of_a_class_that_only_one_side_has_says_so(refused, smoke, tmp_path):

@@ -124,6 +124,21 @@ def test_every_number_of_the_results_stands_on_the_page(built):
         assert f"{promise['covered']:.4g}" in told
 
 
+@pytest.mark.parametrize(
+    ("seeds", "kind", "words"),
+    [
+        (1, "nominal", "DeLong’s p of each, not corrected"),
+        (2, "nominal", "DeLong’s test is left out: it compares two models, and there are 2 seeds"),
+        (2, "regression", ""),
+    ],
+)
+def test_a_page_has_delong_or_says_why_it_has_none(tmp_path, seeds, kind, words):
+    write_made_up(tmp_path, kind, seeds=seeds)
+    page = write_page(tmp_path).read_text()
+    assert words in page
+    assert ("is left out" in page) == ("left out" in words)
+
+
 def test_each_kind_has_the_figures_that_suit_it(built):
     kind, _, page, _ = built
     wanted = {

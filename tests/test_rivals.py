@@ -57,6 +57,35 @@ def test_a_factory_gives_an_encoder_of_two_lines(monkeypatch, tmp_path):
     assert np.allclose(found["own"], volumes.mean(axis=(2, 3)), atol=1e-3)
 
 
+@pytest.mark.slow
+def test_a_rival_is_opened_once_for_check_and_question(call_app, tmp_path, monkeypatch):
+    (tmp_path / "counted_rival.py").write_text(
+        "from pathlib import Path\n"
+        "class Means:\n"
+        "    fingerprint = 'means'\n"
+        "    def embed(self, volumes):\n"
+        "        return volumes.float().mean(dim=(2, 3))\n"
+        "def make():\n"
+        "    with (Path(__file__).parent / 'opened').open('a') as file:\n"
+        "        file.write('x')\n"
+        "    return Means()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    saved(tmp_path / "own", (8, 64, 64), (2, 16, 16))
+    outcome = call_app(
+        "finetune", f"encoder={tmp_path / 'own'}", 'compare.encoders=["them=counted_rival:make"]',
+        "data.phantom.participants=12", "data.phantom.split_fractions=[0.5,0.0,0.5]",
+        "data.phantom.eyes=[R]", "data.phantom.jobs=1", "data.jobs=1",
+        f"data.root={tmp_path / 'data'}", f"data.cache={tmp_path / 'cache'}", "bootstrap=100",
+        f"features={tmp_path / 'features'}", f"run_dir={tmp_path / 'run'}", "compare.maps=0",
+        "compare.baselines=[]", "compare.random_init=false", "compare.ranked=false",
+        "compare.subgroups=[]", "compare.shortcuts=[]",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.errors
+    assert "encoder them" in outcome.out
+    assert (tmp_path / "opened").read_text() == "x"
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [

@@ -79,6 +79,14 @@ def test_everybody_says_where_the_fluid_is(found):
 
 
 @pytest.mark.slow
+def test_that_it_keeps_no_model_is_said_wherever_one_would_look_for_it(found):
+    folder, document, outcome = found
+    assert not (folder / "model").exists()
+    assert f"model: none, {document['no_model']}" in outcome.out
+    assert document["no_model"] in (folder / "report.html").read_text()
+
+
+@pytest.mark.slow
 def test_who_sees_grey_levels_is_more_precise_than_the_place_alone(found):
     """Of eight participants to fit on a PCA already is; an untrained encoder need not be."""
     rows = {row["name"]: row["card"]["metrics"] for row in found[1]["candidates"]}
@@ -154,7 +162,7 @@ def test_layers_are_found_too(call_app, words, place):
         (["data.annotations=[]"], "mode=patches learns one thing: data.annotations=[mask]"),
         (["data.phantom.annotations=false", "data.phantom.participants=6"], "has a mask"),
         (["segment.classes=[drusen]"], "segment.classes (drusen) must be among IRF"),
-        (["segment.blocks=[9]"], "layers ([9]) must be ascending numbers from 0 to 3"),
+        (["segment.blocks=[9]"], "segment.blocks ([9]) must be ascending blocks from 0 to 3"),
         (["segment.blocks=[1,1]"], "segment.blocks ([1, 1]) must be different blocks"),
         (["segment.patches=3"], "segment.patches (3) must be at least 100"),
     ],

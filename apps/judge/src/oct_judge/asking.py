@@ -22,6 +22,7 @@ from oct_vjepa.trials.judging import (
 
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, random_encoder
 from oct_judge.learning import Place
+from oct_judge.pools import fit_pools
 from oct_judge.question import FROZEN, FinetuneConfig
 from oct_judge.study import Study
 from oct_judge.training import Trained, train_mode
@@ -148,7 +149,11 @@ def ask_trained(
             run_dir = trained_folder(folder, name, encoder, seed, number)
             place = Place(runtime, run_dir, seed, study.rows.fingerprint, progress=True)
             volumes = study.examples.volumes
-            trained = train_mode(config.training, encoder, volumes, study.target, one, place)
+            if config.training.grid.asked:
+                rows = study.panel.people, one, place, Path(config.features)
+                trained = fit_pools(config.training, encoder, volumes, study.target, *rows)
+            else:
+                trained = train_mode(config.training, encoder, volumes, study.target, one, place)
             if trained.ending.reason == "stopped":
                 raise Stopped(trained.ending.step)
             found[-1].append(answer_of(config, study, one, seed, trained))
@@ -182,7 +187,7 @@ def answer_of(
     config: FinetuneConfig, study: Study, one: Round, seed: int, trained: Trained
 ) -> Answer:
     """What was trained with the weights of `training`, as an answer; seeds weigh by validation."""
-    chosen: dict[str, float] = {"steps": trained.ending.best_step}
+    chosen = dict(trained.chosen) or {"steps": trained.ending.best_step}
     if trained.validation:
         chosen["validation"] = trained.validation[HEADLINE[study.target.kind]]
     return answer_of_scores(
@@ -192,6 +197,7 @@ def answer_of(
         seed,
         balanced=config.training.class_weights == "auto",
         chosen=chosen,
+        candidates=trained.candidates,
     )
 
 

@@ -9,9 +9,10 @@ import oct_xla
 from oct_io import TreeError
 from oct_launch import Launch, Stages, check_positions, check_window, mistakes, refuse_url
 
+from oct_judge.checking import check_settings
 from oct_judge.family import Family, open_family
 from oct_judge.question import FinetuneConfig
-from oct_judge.rivals.encoders import open_encoder
+from oct_judge.rivals.encoders import Named, open_encoder
 from oct_judge.study import Tested, check_test_set
 
 Subject = TypeVar("Subject", bound=Tested)
@@ -47,26 +48,36 @@ def open_tested(
     Raises:
         TreeError: no data set there, too much of it is refused, or the encoder has seen who is
             tested.
-        Mistake: scans or participants that the encoders or the protocol do not take, or one of
-            `compare.encoders` that is not there or has seen who is tested.
+        Mistake: scans or participants that the encoder or the protocol do not take.
     """
     study = study_of(config, open_volumes(config, family.config, stages))
     stages.say(study.describe())
-    rivals = [open_encoder(one, study.source.volumes.shape) for one in config.compare.encoders]
     if not config.allow_seen:
         check_test_set(config, study, family)
+    return study
+
+
+def open_rivals(config: FinetuneConfig, study: Tested) -> list[Named]:
+    """Open `compare.encoders`, once for all that they are asked.
+
+    Raises:
+        Mistake: one that is not there, does not take the volumes, or has seen who is tested.
+    """
+    rivals = [open_encoder(one, study.source.volumes.shape) for one in config.compare.encoders]
+    if not config.allow_seen:
         for one in rivals:
             if one.family is not None:
                 with mistakes(TreeError, where=f"compare.encoders ({one.name}): "):
                     check_test_set(config, study, one.family)
-    return study
+    return rivals
 
 
 def open_asked(config: FinetuneConfig) -> tuple[Family, oct_xla.Runtime]:
     """The encoder that is asked, or those of all rounds, and where to compute.
 
     Raises:
-        Mistake: another window than the encoder's, a readout that it lacks, or no such device.
+        Mistake: another window than the encoder's, a readout or setting that it does not bear, or
+            no such device.
         WeightsError: no encoder there.
     """
     refuse_url("features", config.features)
@@ -78,6 +89,7 @@ def open_asked(config: FinetuneConfig) -> tuple[Family, oct_xla.Runtime]:
         trained = f"the encoder in {config.weights} was trained on {taken}; choose its window"
         check_window(config.data.window, taken, otherwise=trained)
         config.readout.names(family.config.depth)
+        check_settings(config, family.config)
         return family, config.runtime.pick()
 
 

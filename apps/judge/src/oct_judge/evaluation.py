@@ -13,10 +13,11 @@ from oct_launch import (
 from oct_vjepa.trials.prevalence import check_prevalence
 
 from oct_judge.asking import Stopped, ask_everyone, ask_with_few_labels
-from oct_judge.beginning import in_run_folder, open_tested
+from oct_judge.beginning import in_run_folder, open_rivals, open_tested
 from oct_judge.board.entry import entry_of
 from oct_judge.board.tracking import send_results
 from oct_judge.candidates import Cast, Embedder
+from oct_judge.checking import check_training
 from oct_judge.family import Family
 from oct_judge.findings.further import look_further
 from oct_judge.findings.origin import command_of
@@ -56,6 +57,8 @@ def evaluate(
     with Stages() as stages:
         study = open_tested(config, family, open_study, stages)
         check_rivals(config)
+        check_training(config, study, runtime)
+        rivals = open_rivals(config, study)
         if config.compare.prevalence:
             with mistakes(ValueError):
                 check_prevalence(config.compare.prevalence, study.target)
@@ -64,14 +67,22 @@ def evaluate(
         try:
             with mistakes(ValueError):  # such as a class that no test participant has
                 answers = ask_everyone(config, study, cast, runtime, folder.path, stages)
-                answers |= ask_rivals(config, study, cast, runtime, folder.path, stages, answers)
+                answers |= ask_rivals(
+                    config, study, cast, runtime, folder.path, stages, answers, rivals
+                )
                 few = list(ask_with_few_labels(config, study, cast, runtime, folder.path))
         except Stopped as stopped:
             print(stopped)
             return EXIT_STOPPED
         touches = touch_tested(config, study, family)
         found = Found(
-            config=config, study=study, cast=cast, answers=answers, few=few, touches=touches
+            config=config,
+            study=study,
+            cast=cast,
+            answers=answers,
+            few=few,
+            touches=touches,
+            encoders=rivals,
         )
         command = command_of(launch.app, launch.given)
         further = look_further(found, command, folder.path, stages)

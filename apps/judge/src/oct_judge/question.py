@@ -1,6 +1,6 @@
 """What may be set for an evaluation; the files in configs/ give the values."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import oct_io
 from oct_io.labels.questions import LabelQuestion
@@ -15,7 +15,8 @@ from oct_judge.recipe import TrainingConfig
 
 FROZEN = ("linear", "knn", "mlp")
 """Modes that fit arrays of features, in seconds."""
-TRAINED = ("attentive", "partial", "gradual", "full", "lora")
+ATTENTIVE = "attentive"
+TRAINED = (ATTENTIVE, "partial", "gradual", "full", "lora")
 """Modes that train on volumes, through the loop."""
 SEGMENT, PATCHES = "segment", "patches"
 """Modes that ask for classes of voxels instead of labels."""
@@ -281,4 +282,8 @@ class FinetuneConfig:
         if (self.out or self.predict_paths) and not self.predict:
             raise ValueError("out and predict_paths need predict=FOLDER and model=DIR")
         if self.mode in TRAINED:
-            self.training.mode = self.mode
+            self.training = replace(self.training, mode=self.mode)  # its head follows the mode
+        if self.training.grid.asked:
+            if self.mode != ATTENTIVE:
+                raise ValueError(f"training.grid is tried by mode=attentive; mode is {self.mode}")
+            self.training.check_grid()

@@ -55,6 +55,48 @@ class DecoderConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class PoolGridConfig:
+    """What mode=attentive tries on kept tokens; all empty: the loop trains one pool, on volumes.
+
+    Each list with every other; an empty one stands for what `training` says.
+    """
+
+    kinds: list[str] = field(default_factory=list)
+    """attentive, or cross_attention, a tenth of its size; else that of `training.head.kind`."""
+
+    depths: list[int] = field(default_factory=list)
+    """Blocks of the attentive pool, 4 in V-JEPA 2; else `training.head.depth`."""
+
+    learning_rates: list[float] = field(default_factory=list)
+    """V-JEPA 2 searches 1e-4 to 5e-3; else `training.lr_head`."""
+
+    weight_decays: list[float] = field(default_factory=list)
+    """V-JEPA 2 searches 0.01 to 0.8; else `training.weight_decay`."""
+
+    def __post_init__(self) -> None:
+        if unknown := [one for one in self.kinds if one not in TOKEN_HEADS]:
+            known = ", ".join(TOKEN_HEADS)
+            raise ValueError(f"training.grid.kinds ({unknown[0]}) must be among {known}")
+        for name, floor in (("depths", 1), ("learning_rates", None), ("weight_decays", 0)):
+            for value in getattr(self, name):
+                if value <= 0 if floor is None else value < floor:
+                    least = "positive" if floor is None else f"{floor} or more"
+                    raise ValueError(f"training.grid.{name} ({value}) must be {least}")
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is tried."""
+        return bool(self.kinds or self.depths or self.learning_rates or self.weight_decays)
+
+
+UNREAD_BY_GRID = (
+    *("clip_norm", "accumulate", "schedule", "metric", "min_delta", "evaluate_every", "distance"),
+    *("label_smoothing", "augmentation", "scan_augmentation"),
+)
+"""Settings that do nothing where pools are fitted on kept tokens."""
+
+
+@dataclass(kw_only=True, slots=True)
 class TrainingConfig:
     """What learns, how fast, how long, and what it sees."""
 
@@ -151,6 +193,7 @@ class TrainingConfig:
 
     head: HeadConfig = field(default_factory=HeadConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    grid: PoolGridConfig = field(default_factory=PoolGridConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     scan_augmentation: AugmentConfig | None = None
@@ -192,6 +235,22 @@ class TrainingConfig:
         if self.metric not in ("auto", *watched):
             known = ", ".join(("auto", *watched))
             raise ValueError(f"training.metric ({self.metric}) must be one of {known}")
+
+    def check_grid(self) -> None:
+        """Refuse what the grid of pools would pass over.
+
+        Raises:
+            ValueError: names the setting.
+        """
+        usual = TrainingConfig()
+        unread = [one for one in UNREAD_BY_GRID if getattr(self, one) != getattr(usual, one)]
+        unread += ["class_weights"] if isinstance(self.class_weights, list) else []
+        unread += ["head.dropout"] if self.head.dropout else []
+        if unread:
+            raise ValueError(
+                f"training.{unread[0]} ({getattr(self, unread[0], self.head.dropout)}) does nothing"
+                " beside training.grid, which fits pools on kept tokens"
+            )
 
     def plan(self, rows: int, devices: int) -> Plan:
         """What this comes to for `rows` training rows on `devices`.

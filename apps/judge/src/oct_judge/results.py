@@ -34,6 +34,7 @@ from oct_vjepa.trials.verdict import (
 from oct_judge.asking import PARTS, Everyone
 from oct_judge.candidates import PRETRAINED, RANDOM, RANKED, Cast
 from oct_judge.question import NAMED_ENCODER, NETWORK, FinetuneConfig
+from oct_judge.rivals.encoders import Named
 from oct_judge.study import Study
 
 FORMAT = 2
@@ -50,6 +51,7 @@ class Found:
         answers: of each candidate; the encoder first.
         few: candidate, share of the labels, answers.
         touches: by how many settings these test participants have been scored.
+        encoders: those of `compare.encoders`.
     """
 
     config: FinetuneConfig
@@ -58,6 +60,7 @@ class Found:
     answers: Everyone
     few: Sequence[tuple[str, float, Answers]]
     touches: int
+    encoders: Sequence[Named] = ()
 
 
 def describe(found: Found, stages: Stages) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Training an encoder on one question: fit, choose the epoch on validation rows, score, save."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,6 +50,8 @@ class Trained(NamedTuple):
         metric: what the epoch was chosen by.
         validation: the numbers of the validation rows with the weights of that epoch.
         folder: where `encoder` and `head` lie; not yet there if the run was stopped.
+        chosen: of several candidates the one that validation chose.
+        candidates: all of them, each with its value on validation.
     """
 
     scores_NK: NDArray[np.float64]
@@ -57,6 +59,8 @@ class Trained(NamedTuple):
     metric: str
     validation: dict[str, float]
     folder: Path
+    chosen: Mapping[str, Any] = {}
+    candidates: Sequence[Mapping[str, Any]] = ()
 
 
 def train_mode(

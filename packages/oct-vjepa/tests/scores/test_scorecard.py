@@ -241,7 +241,24 @@ def test_candidates_with_other_numbers_of_seeds_compare_and_lose_delong():
     runs = {"three": binary_runs(rng, seeds=3, signal=2.0), "one": binary_runs(rng)}
     (found,) = compare(runs, "nominal", reference="one", seed=0, bootstrap=100)
     assert found.p_delong is None
+    assert found.no_delong == "it compares two models, and there are 3 seeds of each"
     assert found.difference.low > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "why"),
+    [
+        ({"rows": 60}, ""),
+        ({"rows": 60, "seeds": 2}, "there are 2 seeds of each"),
+        ({"rows": 60, "rounds": 3}, "there is one for each of 3 rounds"),
+    ],
+)
+def test_who_has_no_delong_is_told_why(shape, why):
+    runs = {name: binary_runs(np.random.default_rng(13), **shape) for name in "ab"}
+    (found,) = compare(runs, "nominal", reference="a", seed=0, bootstrap=100)
+    assert (found.p_delong is None) == bool(why)
+    assert why in found.no_delong
+    assert bool(found.no_delong) == bool(why)
 
 
 def test_what_cannot_be_scored_or_compared_is_refused():

@@ -42,7 +42,7 @@ from oct_judge.candidates import (
 from oct_judge.finished.trained import open_trained
 from oct_judge.question import FROZEN
 from oct_judge.results import Found, best_baseline
-from oct_judge.rivals.encoders import Named, candidate_name, features_of, open_encoder
+from oct_judge.rivals.encoders import Named, candidate_name, features_of
 
 Floats = NDArray[np.float64]
 Answering = Callable[[Answer, int, Rows], tuple[Floats, Floats]]
@@ -153,8 +153,7 @@ def askers_of(found: Found, best: str, run_dir: Path) -> dict[str, Answering]:
         askers[PRETRAINED] = lambda answer, number, rows: _by_head(
             found, answer, number, rows, run_dir
         )
-    for spec in found.config.compare.encoders:
-        named = open_encoder(spec, found.study.examples.volumes.shape)
+    for named in found.encoders:
         askers[candidate_name(named)] = partial(_by_encoder, cast.embed, named)
     if best:
         askers[best] = lambda answer, number, rows: _by_probe(

@@ -11,7 +11,7 @@ import oct_io
 from numpy.typing import NDArray
 from oct_io.space.layers import layer_classes
 from oct_io.volume import UNLABELLED
-from oct_launch import Mistake, mistakes
+from oct_launch import Launch, Mistake, mistakes
 from oct_vjepa.heads.segmentation import UNLABELLED_VOXEL
 from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.protocol import Round, make_rounds
@@ -21,6 +21,16 @@ from oct_judge.question import FinetuneConfig
 FOLDS = 4  # the first of so many is the test where no split is given
 COMMON = 0.9  # share of the scans that a boundary is asked for without being named
 TRAIN, VAL, TEST = "train", "val", "test"
+
+
+def refuse_rivals(launch: Launch) -> None:
+    """Refuse candidates that only answer for labels.
+
+    Raises:
+        Mistake: names the setting.
+    """
+    for key in ("compare.encoders", "compare.networks"):
+        launch.refuse_unread(key, "masks have their own candidates (docs/segmentation.md)")
 
 
 class CachedMasks:

@@ -18,7 +18,7 @@ from oct_judge.candidates import PRETRAINED
 from oct_judge.family import Family
 from oct_judge.masks.patches import Patches, mark
 from oct_judge.masks.results import document_of, gain_cells, gain_of, in_short, note_origin
-from oct_judge.masks.study import open_masks
+from oct_judge.masks.study import open_masks, refuse_rivals
 from oct_judge.masks.where_page import write_where_page
 from oct_judge.masks.witnesses import Said, Sayings, Witnesses, readings_of
 from oct_judge.question import FinetuneConfig
@@ -26,6 +26,7 @@ from oct_judge.touches import touch_tested
 
 TASK = "patches"
 HEADLINE = METRICS[0]
+NO_MODEL = "mode=patches asks where it is and keeps nothing to score new scans with"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +52,7 @@ class FoundPatches:
 
 def run_patches(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
+    refuse_rivals(launch)
     return in_run_folder(config, launch, evaluate_patches)
 
 
@@ -86,6 +88,7 @@ def evaluate_patches(
     report = write_where_page(folder.path, patches, first_said(found), document, table)
     print_table(*table)
     print(document["sentence"])
+    print(f"model: none, {NO_MODEL}")
     print(f"report: {folder.name_of(report)}")
     return 0
 
@@ -127,7 +130,8 @@ def describe_patches(found: FoundPatches) -> dict[str, Any]:
     }
     return document_of(
         config, study, kind=TASK, headline=HEADLINE, question=question, touches=found.touches,
-        candidates=candidates, efficiency=efficiency, further={"blocks": found.blocks},
+        candidates=candidates, efficiency=efficiency,
+        further={"blocks": found.blocks, "no_model": NO_MODEL},
     )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ def write_where_page(
         f" {', '.join(map(str, document['blocks']))}, with the row of the grid, which stands beside"
         " every candidate. AUROC is 1 where every patch that holds a class comes before all that do"
         " not, 0.5 where they come as they like. A participant counts as all of their patches."
-        " Intervals are 95 %, by participant.",
+        f" Intervals are 95 %, by participant. No model is left: {document['no_model']}.",
     )
     page.table(*table, best=[0])
     add_scores(page, document, label="AUROC", chance=0.5)

@@ -32,6 +32,10 @@ def add_rivals(page: Page, results: Results) -> None:
     page.table([*head, "encoder over it", "p"], rows, best=own, tight=True)
     if any((one["gain"] or {}).get("p_delong") is not None for one in lines):
         page.text("DeLong’s p of each, not corrected, stands in the full table below.")
+    elif results.is_counted and (
+        lacks := next((one["gain"].get("no_delong") for one in lines if one["gain"]), "")
+    ):
+        page.text(f"DeLong’s test is left out: {lacks}. Seeds and rounds are in the intervals.")
     _add_all_metrics(page, results)
 
 

@@ -1,6 +1,6 @@
 """Asking those who stand beside the encoder and the baselines, for the same table."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from oct_judge.asking import Everyone, Stopped, answer_of, ask, seeds_of
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast
 from oct_judge.learning import Place
 from oct_judge.question import ATTENTION, FROZEN, NETWORK, PAIRS, FinetuneConfig
-from oct_judge.rivals.encoders import candidate, open_encoder
+from oct_judge.rivals.encoders import Named, candidate
 from oct_judge.rivals.networks import NETWORKS
 from oct_judge.rivals.pooling import Pooling
 from oct_judge.rivals.training import train_network
@@ -27,7 +27,7 @@ from oct_judge.study import Study
 def check_rivals(config: FinetuneConfig) -> None:
     """Refuse rivals that are not there before anybody is asked, which may take hours.
 
-    Encoders are opened with the volumes (`beginning.open_tested`).
+    Encoders are refused as they are opened (`beginning.open_rivals`).
 
     Raises:
         Mistake: names the setting.
@@ -49,6 +49,7 @@ def ask_rivals(
     folder: Path,
     stages: Stages,
     asked: Mapping[str, Answers],
+    encoders: Sequence[Named],
 ) -> Everyone:
     """Answers of volumes together, of further encoders, and of networks from scratch.
 
@@ -60,9 +61,9 @@ def ask_rivals(
         folder: of the evaluation.
         stages: says how far it is.
         asked: what the encoder and its random init answered.
+        encoders: those of `compare.encoders`.
 
     Raises:
-        Mistake: a rival that is not there.
         Stopped: training was told to stop.
     """
     kind = config.mode if config.mode in FROZEN else "linear"
@@ -79,9 +80,8 @@ def ask_rivals(
         for name in (one for one in makers if one in asked):
             both = paired(makers[name](), study.panel.people)
             askers[both.name] = partial(ask, config, study, both, kind)
-    for spec in config.compare.encoders:
-        found = open_encoder(spec, study.examples.volumes.shape)
-        one = candidate(found, cast.embed, cast.rows)
+    for named in encoders:
+        one = candidate(named, cast.embed, cast.rows)
         askers[one.name] = partial(ask, config, study, one, kind)
     for name in config.compare.networks:
         askers[f"{NETWORK}{name}"] = partial(ask_network, config, study, name, runtime, folder)

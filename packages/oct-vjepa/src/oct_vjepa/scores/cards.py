@@ -84,6 +84,8 @@ class Difference:
     p_delong: float | None
     """DeLong's test of two AUROCs; None but for two classes, one seed, one round, and one row for
     each participant. Not corrected."""
+    no_delong: str
+    """Why `p_delong` is None; else empty."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; the interval is three numbers."""

@@ -5,7 +5,7 @@ A metric is the mean over seeds and rounds of what it is in each round. Its inte
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -132,6 +132,7 @@ def compare(
     others = [name for name in candidates if name != reference]
     differences = [_difference(found[name], found[reference]) for name in others]
     values = [sign_p(one.samples) for one in differences]
+    delongs = [_delong(target_kind, candidates[name], base) for name in others]
     return [
         Difference(
             candidate=name,
@@ -140,9 +141,12 @@ def compare(
             difference=one.interval(HEADLINE[target_kind]),
             p=p,
             p_holm=corrected,
-            p_delong=_delong(target_kind, candidates[name], base),
+            p_delong=tested.p,
+            no_delong=tested.lacks,
         )
-        for name, one, p, corrected in zip(others, differences, values, holm(values), strict=True)
+        for name, one, p, corrected, tested in zip(
+            others, differences, values, holm(values), delongs, strict=True
+        )
     ]
 
 
@@ -295,14 +299,26 @@ def _difference(one: Replicated, other: Replicated) -> Replicated:
     return Replicated(one.value - other.value, one.samples - other.samples, one.by_seed)
 
 
-def _delong(kind: str, runs: Runs, base: Runs) -> float | None:
-    parts = [rounds for side in (runs, base) for rounds in side]
-    if kind not in CLASSES or len(runs) > 1 or len(base) > 1 or any(len(one) > 1 for one in parts):
-        return None
+class _Delong(NamedTuple):
+    """DeLong's p, or what it lacks."""
+
+    p: float | None
+    lacks: str = ""
+
+
+def _delong(kind: str, runs: Runs, base: Runs) -> _Delong:
+    classes = runs[0][0].scores_NC.shape[1]
+    if kind not in CLASSES or classes != 2:
+        return _Delong(None, "it compares the AUROCs of two classes")
+    if (seeds := max(len(runs), len(base))) > 1:
+        return _Delong(None, f"it compares two models, and there are {seeds} seeds of each")
+    if (rounds := max(len(runs[0]), len(base[0]))) > 1:
+        return _Delong(
+            None, f"it compares two models, and there is one for each of {rounds} rounds"
+        )
     one, other = runs[0][0], base[0][0]
-    if one.scores_NC.shape[1] != 2 or len(np.unique(one.groups_N)) < len(one.groups_N):
-        return None
+    if len(np.unique(one.groups_N)) < len(one.groups_N):
+        return _Delong(None, "it counts rows, and participants have several")
     order, other_order = np.argsort(one.groups_N), np.argsort(other.groups_N)
-    return delong_p(
-        one.scores_NC[order, 1], other.scores_NC[other_order, 1], one.labels_N[order] == 1
-    )
+    p = delong_p(one.scores_NC[order, 1], other.scores_NC[other_order, 1], one.labels_N[order] == 1)
+    return _Delong(p, "it needs two of either class" if p is None else "")

@@ -1,0 +1,194 @@
+"""Learned pools on the kept tokens of a frozen encoder: a grid, fitted together in one pass.
+
+`mode=attentive` with `training.grid`. The encoder meets each volume once; every candidate is
+trained on the same batches of its tokens, stops and is chosen by validation rows, and the best is
+left behind as the loop would leave it.
+"""
+
+import hashlib
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oct_xla
+import torch
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+from oct_vjepa import Encoder
+from oct_vjepa.evaluation.features import TOKENS, embed_batch
+from oct_vjepa.evaluation.token_probe import (
+    FittedTokenProbe,
+    TokenProbeConfig,
+    fit_token_probes,
+)
+from oct_vjepa.heads.answer import Answer
+from oct_vjepa.heads.configuration import LossConfig
+from oct_vjepa.heads.supervised import Supervised
+from oct_vjepa.measures.measure import HEADLINE
+from oct_vjepa.measures.progress import watch_scores
+from oct_vjepa.measures.target import Target
+from oct_vjepa.model.weights import weights_fingerprint
+from oct_vjepa.probes.protocol import Round
+from oct_vjepa.saving import write_whole
+
+from oct_judge.candidates import iter_volumes
+from oct_judge.examples import Volumes
+from oct_judge.learning import Ending, Place, finish, own_encoder, save
+from oct_judge.recipe import TrainingConfig
+from oct_judge.training import Trained, predict, rows_to_fit
+
+Tokens = NDArray[np.float16]
+SHOWN = ("kind", "depth", "learning_rate", "weight_decay", "best_epoch", "validation", "loss")
+"""What is told of a candidate."""
+
+
+def fit_pools(
+    config: TrainingConfig,
+    encoder: Encoder,
+    volumes: Volumes,
+    target: Target,
+    people: NDArray[np.int64],
+    round: Round,
+    place: Place,
+    features: Path,
+) -> Trained:
+    """Fit the grid on the rows to fit, take what is best on validation, score, and save.
+
+    Scores are those of the encoder and the chosen head, as what is left behind gives them.
+
+    Args:
+        config: the recipe; `grid` is asked for.
+        encoder: whose tokens; it stays as it is.
+        volumes: N of them.
+        target: N answers.
+        people: participant of each row.
+        round: which rows are for what.
+        place: where, with which seed.
+        features: folder where tokens are kept, 2 bytes each.
+
+    Raises:
+        ValueError: as `fit_token_probes`.
+    """
+    runtime, known = place.runtime, target.known
+    size = config.plan(len(rows_to_fit(config, target, round)), runtime.devices).batch_size
+    tokens = keep_tokens(encoder, volumes, place.data, features, size, runtime)
+    fitted = fit_token_probes(
+        tokens,
+        target,
+        people,
+        round._replace(fit=round.fit & known, validation=round.validation & known),
+        candidates_of(config),
+        balanced=config.class_weights == "auto",
+        seed=place.seed,
+        device=runtime.device if runtime.device.type == "cuda" else "cpu",
+    )
+    objective = model_of(config, encoder, fitted, target, place.seed)
+    runtime.prepare(objective)
+    ask = partial(predict, objective, volumes, size=size, runtime=runtime)
+    scores_NK = np.full((len(target), len(target.names)), np.nan)
+    asked = np.flatnonzero(round.validation | round.calibrating | round.test)
+    scores_NK[asked] = finish(ask(asked))
+    watched = np.flatnonzero(round.validation & known)
+    save(objective, objective.head, encoder.config, place, lora=False)
+    epoch = int(fitted.chosen["best_epoch"])
+    return Trained(
+        scores_NK,
+        Ending("done", epoch, epoch, float(fitted.chosen["validation"])),
+        HEADLINE[target.kind],
+        watch_scores(scores_NK[watched], target.take(watched)),
+        place.run_dir,
+        chosen=shown(fitted.chosen),
+        candidates=tuple(shown(one) for one in fitted.candidates),
+    )
+
+
+def candidates_of(config: TrainingConfig) -> list[TokenProbeConfig]:
+    """Every pool, depth, learning rate and decay with every other, as they were given."""
+    grid, head = config.grid, config.head
+    tried = product(
+        grid.kinds or [head.kind],
+        grid.depths or [head.depth],
+        grid.learning_rates or [config.lr_head],
+        grid.weight_decays or [config.weight_decay],
+    )
+    made = [
+        TokenProbeConfig(
+            kind=kind,
+            heads=head.heads,
+            depth=depth if kind == "attentive" else 1,  # a cross-attention pool has one
+            inner=head.inner,
+            learning_rate=rate,
+            weight_decay=decay,
+            batch_size=config.batch_size,
+            epochs=config.epochs,
+            patience=config.patience or config.epochs,
+        )
+        for kind, depth, rate, decay in tried
+    ]
+    return [one for number, one in enumerate(made) if one not in made[:number]]
+
+
+def shown(candidate: dict[str, Any]) -> dict[str, Any]:
+    """What results.json says of a candidate."""
+    return {name: candidate[name] for name in SHOWN}
+
+
+def model_of(
+    config: TrainingConfig, encoder: Encoder, fitted: FittedTokenProbe, target: Target, seed: int
+) -> Supervised:
+    """The encoder, untouched, with the head that was chosen; its outputs mean what they say."""
+    head = fitted.head
+    head.answer = Answer(kind=target.kind, unit=target.unit)
+    loss = LossConfig(kind=target.kind)
+    return Supervised(own_encoder(encoder, config, seed), head, loss, config.finetuning(1))
+
+
+def keep_tokens(
+    encoder: Encoder,
+    volumes: Volumes,
+    data: str,
+    features: Path,
+    size: int,
+    runtime: oct_xla.Runtime,
+) -> Tokens:
+    """Tokens of the last block, (N, T, D), in a file that is read as it is needed.
+
+    Args:
+        encoder: whose.
+        volumes: N of them.
+        data: stands for the volumes and their order.
+        features: folder of kept features.
+        size: volumes of one pass.
+        runtime: where to compute; each precision has a file of its own.
+    """
+    key = f"{weights_fingerprint(encoder)}-{data[:16]}"
+    if encoder.config.position_unit == "length":
+        steps = np.ascontiguousarray(volumes.spacings, dtype=np.float32)
+        key += f"-{hashlib.sha256(steps.tobytes()).hexdigest()[:8]}"
+    path = features / f"{key}-{runtime.precision}.tokens.npy"
+    if not path.exists():
+        features.mkdir(parents=True, exist_ok=True)
+        write_whole(path, partial(_write_tokens, encoder, volumes, size, runtime), shared=True)
+    found: Tokens = np.load(path, mmap_mode="r")
+    return found
+
+
+def _write_tokens(
+    encoder: Encoder, volumes: Volumes, size: int, runtime: oct_xla.Runtime, draft: Path
+) -> None:
+    encoder.to(runtime.device).eval()
+    written: np.memmap[Any, np.dtype[np.float16]] | None = None
+    with runtime.autocast():
+        for first in range(0, len(volumes), size):
+            rows = list(range(first, min(first + size, len(volumes))))
+            batch = np.stack(list(iter_volumes(volumes, rows)))
+            spacing = torch.from_numpy(np.asarray(volumes.spacings[rows], np.float32))
+            found = embed_batch(encoder, batch, pools=(), spacing_B3=spacing, tokens=True)[TOKENS]
+            if written is None:
+                shape = (len(volumes), *found.shape[1:])
+                written = open_memmap(draft, mode="w+", dtype=np.float16, shape=shape)
+            written[rows] = found
+    assert written is not None  # there is a row to fit
+    written.flush()

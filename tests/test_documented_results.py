@@ -1,0 +1,30 @@
+"""Tables of the pages are those of the results beside the benchmarks."""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "evaluation.md"
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def null_rows():
+    """The rows of the null phantom, as the page writes them."""
+    rows = json.loads((RESULTS / "null_phantom.json").read_text(encoding="utf-8"))["rows"]
+    of = {(one["mode"], bool(one["calibration_share"])): one for one in rows}
+    for mode in dict.fromkeys(one["mode"] for one in rows):
+        cells = [mode, str(of[mode, False]["seeds"])]
+        for apart in (False, True):
+            one = of[mode, apart]
+            first, few = one.get("among_the_first", (0, one["seeds"]))
+            more = f" ({first} of the first {few})" if few < one["seeds"] else ""
+            cells.append(f"{one['intervals_that_hold_0.5']}{more}")
+        cells += [f"{of[mode, apart]['conformal_covered']:.1%}" for apart in (False, True)]
+        yield f"| {' | '.join(cells)} |".replace("%", " %")
+
+
+def test_the_table_of_the_null_phantom_is_that_of_its_results():
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    rows = list(null_rows())
+    assert len(rows) == 8
+    assert [one for one in rows if one not in lines] == []
