@@ -1,5 +1,6 @@
 """What may be set for a pretraining run; configs/ and the names of oct_vjepa give the values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import oct_io
@@ -153,6 +154,22 @@ def schema_of(config: ObjectiveConfig) -> str:
         ValueError: `config` describes no objective.
     """
     return f"{method_of(config).name}_schema"
+
+
+def tell_masks(choices: Mapping[str, str]) -> str:
+    """Names of objective and masks, and whether they belong together; "" where masks have no name.
+
+    Args:
+        choices: group to what was chosen in it.
+    """
+    objective, masking = choices.get("objective", ""), choices.get("masking", "")
+    if not masking:
+        return ""
+    said = f"objective={objective} masking={masking}"
+    if objective not in OBJECTIVES:
+        return said
+    meant = OBJECTIVES[objective].masking.name
+    return f"{said}, " + ("made for it" if masking == meant else f"made for masking={meant}")
 
 
 def numbers_of(preset: Preset) -> dict[str, object]:
