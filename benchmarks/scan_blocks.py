@@ -32,7 +32,7 @@ CPU = {
     **{"PJRT_DEVICE": "CPU", "XLA_FLAGS": FLAGS},
     **{"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"},
 }
-LIMIT_S = 300
+LIMIT_S = 1800
 
 
 def measure(depth: int, way: str) -> dict[str, Any]:
