@@ -60,6 +60,12 @@ def schemas():
     store.repo = repo
 
 
+def build_choice(group: str) -> str:
+    """What the default run chooses in a group, after its preset."""
+    tree = compose("pretrain", return_hydra_config=True)
+    return tree.hydra.runtime.choices[group]
+
+
 def build(app: str, *overrides: str):
     return OmegaConf.to_object(compose(app, overrides=list(overrides)))
 
@@ -84,11 +90,23 @@ def test_what_an_experiment_sets_can_still_be_set_on_the_command_line():
 
 
 @pytest.fixture
-def spell_out(monkeypatch):
-    """What the app makes of its own words on the command line."""
+def pretraining_app(monkeypatch):
+    """What the app's own module has by name."""
     monkeypatch.syspath_prepend(str(ROOT / "apps" / "pretrain"))
-    yield runpy.run_path(str(ROOT / "apps" / "pretrain" / "__main__.py"))["spell_out"]
+    yield runpy.run_path(str(ROOT / "apps" / "pretrain" / "__main__.py"))
     sys.modules.pop("settings", None)
+
+
+@pytest.fixture
+def spell_out(pretraining_app):
+    """What the app makes of its own words on the command line."""
+    return pretraining_app["spell_out"]
+
+
+@pytest.fixture
+def add_fitting(pretraining_app):
+    """What the app adds to what is typed."""
+    return pretraining_app["add_fitting"]
 
 
 @pytest.mark.parametrize("experiment", ["continued", "continued_dense"])
@@ -103,6 +121,62 @@ def test_a_grid_of_momenta_is_a_run_each_of_an_experiment_that_continues(spell_o
     assert {one.schedule.cooldown_fraction for one in made} == {1.0}
     with pytest.raises(Mistake, match="grid=width: must be one of momentum"):
         spell_out(["grid=width"])
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_brings_the_masks_that_it_was_made_for(add_fitting, name):
+    config = build("pretrain", *add_fitting([f"objective={name}", "loop.steps=7"]))
+    assert config.objective == OBJECTIVES[name].config()
+    assert config.masking == OBJECTIVES[name].masking.config()
+
+
+def test_the_masks_of_an_objective_are_those_of_its_own_paper_or_experiment():
+    meant = {name: one.masking.name for name, one in OBJECTIVES.items()}
+    assert meant["vjepa2_voxels_smoke"] == build_choice("masking") == "mae"
+    blocks = ("vjepa2", "vjepa21_smoke", "vjepa21_voxels", "salt_smoke", "lejepa", "dino_smoke")
+    assert {meant[name] for name in blocks} == {"multiblock"}
+    assert {meant[name] for name in ("mae", "mae_smoke", "mae_spectral_smoke")} == {"mae"}
+    assert meant["predecessor_asis"] == meant["predecessor_fixed"] == "predecessor"
+
+
+def test_masks_that_the_command_line_chooses_stay_as_they_are(add_fitting):
+    for masks in ("masking=foreground", "masking=mae"):
+        given = ["objective=vjepa2_smoke", masks]
+        assert add_fitting(given) == given
+        assert add_fitting(given[::-1]) == given[::-1]
+    swept = ["-m", "objective=vjepa2_smoke", "masking=mae,foreground"]
+    assert add_fitting(swept) == swept
+
+
+@pytest.mark.parametrize(
+    "whole", [*(f"experiment={one}" for one in names("experiment")), "preset=base_oct", "plan=x"]
+)
+def test_a_whole_run_by_name_keeps_its_masks_whatever_the_objective(add_fitting, whole):
+    for given in (["objective=mae_smoke", whole], [whole, "objective=vjepa2"]):
+        assert add_fitting(given) == given
+
+
+def test_an_objective_without_a_name_and_none_at_all_leave_the_masks_as_they_are(add_fitting):
+    for given in (["objective=mine"], ["loop.steps=3"], []):
+        assert add_fitting(given) == given
+
+
+@pytest.mark.parametrize(
+    ("choices", "said"),
+    [
+        (("salt", "multiblock"), "objective=salt masking=multiblock, made for it"),
+        (("mae", "multiblock"), "objective=mae masking=multiblock, made for masking=mae"),
+        (("mine", "mae"), "objective=mine masking=mae"),
+        (("jepa_schema", ""), ""),
+    ],
+)
+def test_a_run_says_which_masks_it_has_and_which_its_objective_was_made_for(
+    pretraining_app, choices, said
+):
+    del pretraining_app  # it makes settings.py known
+    from settings import tell_masks
+
+    assert tell_masks(dict(zip(("objective", "masking"), choices, strict=True))) == said
 
 
 def test_a_teacher_is_named_in_short(spell_out):

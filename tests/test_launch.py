@@ -193,6 +193,17 @@ def test_a_name_of_the_users_own_needs_no_plus(call_app):
     assert yaml.safe_load(told.out)["mixture"] == {"by": "@eye", "weights": {"R": 3.0, "L": 2.0}}
 
 
+def test_an_objective_alone_on_the_command_line_has_its_own_masks_and_no_others(call_app):
+    for given, kinds in (
+        (["objective=vjepa2_smoke"], ["blocks", "blocks"]),
+        (["objective=vjepa2_smoke", "masking=mae"], ["patches"]),
+        (["loop.steps=7"], ["patches"]),
+    ):
+        told = call_app("pretrain", *given, "--cfg", "job")
+        assert told.code == 0, told.errors
+        assert [one["kind"] for one in yaml.safe_load(told.out)["masking"]["sets"]] == kinds
+
+
 @pytest.mark.parametrize("where", [0, 2])
 def test_an_encoder_that_is_chosen_for_the_data_stands_beside_any_flag(call_app, where):
     given = ["data=bscans", "data.root=/nowhere"]

@@ -49,7 +49,13 @@ def finish(place, jobs):
     (place / "finished").write_text("; ".join(rows))
 
 
+def complete(arguments):
+    given = any(one.startswith("wait_s=") for one in arguments)
+    return [*arguments, *(["wait_s=0.01"] if "number=100" in arguments and not given else [])]
+
+
 SWEEPING = Sweeping(
+    complete=complete,
     has_read=lambda run_dir: reading(run_dir / "read"),
     will_read=lambda settings: reading(Path(settings.reads)),
     finish=finish,
@@ -152,6 +158,19 @@ def test_a_job_with_other_settings_than_before_is_run_again(start, tmp_path):
         process.communicate()
         assert process.returncode == 0
     assert (tmp_path / "runs" / "square" / "number=3" / "starts").read_text() == "xx"
+
+
+def test_a_job_that_brings_another_setting_than_was_given_before_is_run_again(start, tmp_path):
+    for more in (["wait_s=0"], [], ["wait_s=0.01"]):
+        process = start("-m", "number=3,100", *more)
+        out, errors = process.communicate()
+        assert process.returncode == 0, errors
+    assert out.count("not run again") == 1, "what is typed is what was brought along before"
+    assert "number=100: done before" in out
+    starts = {name: f"runs/square/number={name}/starts" for name in (3, 100)}
+    assert {name: (tmp_path / path).read_text() for name, path in starts.items()} == {
+        3: "xx", 100: "xx",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])

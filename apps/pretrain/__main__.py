@@ -19,15 +19,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oct_io.datasets.registry import RECIPES
-from oct_launch import Launch, Mistake, app, exit_codes
+from oct_launch import Launch, Mistake, Sweeping, app, exit_codes
+from oct_vjepa.presets.choices import OBJECTIVES
 from settings import PretrainConfig
 
 ONLINE = "probe_linear_auroc_"
 """How the keys of the online probe begin; the label column follows."""
 
 BSCANS = ("bscans", *(one.name for one in RECIPES.values() if one.bscans))
-FITTING = {f"data={name}": "encoder=bscan_tiny" for name in BSCANS}
-"""Data whose windows the default encoder does not take, and one that takes them."""
+FITTING = {
+    **{f"data={name}": "encoder=bscan_tiny" for name in BSCANS},
+    **{f"objective={one.name}": f"masking={one.masking.name}" for one in OBJECTIVES.values()},
+}
+"""Data whose windows the default encoder does not take, and one that takes them; objectives, and
+the masks that each was made for."""
 SHORT = {"init": "initial", "teacher": "objective.teacher"}
 """Short names of settings."""
 GRIDS = {
@@ -35,8 +40,8 @@ GRIDS = {
 }
 """Sweeps by name. momentum: of the teacher, to which small sets are sensitive; around the 0.99925
 of V-JEPA 2 (facebookresearch/vjepa2 issue 93)."""
-OWN = ("encoder=", "experiment=", "preset=", "plan=", "-cn", "--config-name")
-"""How arguments begin that choose an encoder, or may."""
+WHOLE = ("experiment=", "preset=", "plan=", "-cn", "--config-name")
+"""How arguments begin that choose encoder and masks, or may."""
 
 
 def headline(run_dir: Path) -> dict[str, str]:
@@ -48,7 +53,23 @@ def headline(run_dir: Path) -> dict[str, str]:
     return told | {f"AUROC {name}": f"{value:.3f}" for name, value in columns.items()}
 
 
-@app("pretrain", PretrainConfig, headline=headline)
+def add_fitting(arguments: Sequence[str]) -> list[str]:
+    """Choose the encoder that fits the data, and the masks that the objective was made for.
+
+    What the command line chooses stays, and so does what a whole run by name has chosen.
+    """
+    added: list[str] = []
+    for one in arguments:
+        added.append(one)
+        fitting = FITTING.get(one, "")
+        own = (f"{fitting.partition('=')[0]}=", *WHOLE)
+        if fitting and not any(other.startswith(own) for other in arguments):
+            # Beside what it fits: what sets something stands together, before or after all flags.
+            added.append(fitting)
+    return added
+
+
+@app("pretrain", PretrainConfig, headline=headline, sweeping=Sweeping(complete=add_fitting))
 def pretrain(config: PretrainConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
     if config.propose.to:
@@ -58,14 +79,6 @@ def pretrain(config: PretrainConfig, launch: Launch) -> int:
     from pretraining import run  # brings torch, which a misspelt setting need not wait for
 
     return run(config, launch)
-
-
-def add_encoder(arguments: Sequence[str]) -> list[str]:
-    """Choose the encoder that fits the data, unless the command line chooses one."""
-    if any(one.startswith(OWN) for one in arguments):
-        return list(arguments)
-    # Beside what it fits: what sets something must stand together, before or after all flags.
-    return [add for one in arguments for add in (one, FITTING.get(one)) if add]
 
 
 def spell_out(arguments: Sequence[str]) -> list[str]:
@@ -95,5 +108,5 @@ def spell_out(arguments: Sequence[str]) -> list[str]:
 
 if __name__ == "__main__":
     with exit_codes():
-        sys.argv[1:] = spell_out(add_encoder(sys.argv[1:]))
+        sys.argv[1:] = spell_out(add_fitting(sys.argv[1:]))
     pretrain()

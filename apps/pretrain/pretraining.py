@@ -43,7 +43,7 @@ from oct_xla.mixture import Mixture
 from pairing import check_pairs, find_partners
 from report import write_report
 from samples import PretrainSamples
-from settings import MAY_CHANGE, PretrainConfig, schema_of
+from settings import MAY_CHANGE, PretrainConfig, schema_of, tell_masks
 from smaller import next_start, shrink
 from tracking import make_sink, send_artifacts
 from watching import GuardSink, Watch, make_probe
@@ -70,6 +70,8 @@ def run(config: PretrainConfig, launch: Launch) -> int:
             rank=runtime.rank,
         )
     with claimed as folder:
+        if runtime.rank == 0 and (said := tell_masks(launch.choices)):
+            print(said)
         return pretrain(config, runtime, folder, start, smaller)
 
 

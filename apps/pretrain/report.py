@@ -154,7 +154,8 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
 def _online_probes(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
     """Key, title and hint of the online probe of each label column."""
     keys = dict.fromkeys(key for row in rows for key in row if key.startswith(ONLINE))
-    return [(key, f"Online AUROC: {key[len(ONLINE) :]}", "ranks checkpoints") for key in keys]
+    hint = "ranks checkpoints, is no result"
+    return [(key, f"Online AUROC: {key[len(ONLINE) :]}", hint) for key in keys]
 
 
 def _add_pictures(

@@ -1,5 +1,6 @@
 """What may be set for a pretraining run; configs/ and the names of oct_vjepa give the values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import oct_io
@@ -91,9 +92,10 @@ class PretrainConfig:
     watched_volumes: int = 128
     """Volumes whose features are looked at for the effective rank, at each evaluation."""
 
-    probed_volumes: int = 64
+    probed_volumes: int = 192
     """Labelled volumes, none of a test participant, that are probed for probe.columns at each
-    evaluation; 0: none. 64 at every 50 steps of 16 volumes are some 2 % of the time."""
+    evaluation; 0: none. 192 at every 100 steps of 16 volumes are some 3 % of the time; with 64 a
+    label that takes many volumes to learn may seem to be lost while the encoder gains it."""
 
     pairs: str = "none"
     """Which two volumes belong together, for objectives that ask: two views of one thing for lejepa
@@ -153,6 +155,22 @@ def schema_of(config: ObjectiveConfig) -> str:
         ValueError: `config` describes no objective.
     """
     return f"{method_of(config).name}_schema"
+
+
+def tell_masks(choices: Mapping[str, str]) -> str:
+    """Names of objective and masks, and whether they belong together; "" where masks have no name.
+
+    Args:
+        choices: group to what was chosen in it.
+    """
+    objective, masking = choices.get("objective", ""), choices.get("masking", "")
+    if not masking:
+        return ""
+    said = f"objective={objective} masking={masking}"
+    if objective not in OBJECTIVES:
+        return said
+    meant = OBJECTIVES[objective].masking.name
+    return f"{said}, " + ("made for it" if masking == meant else f"made for masking={meant}")
 
 
 def numbers_of(preset: Preset) -> dict[str, object]:

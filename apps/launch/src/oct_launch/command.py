@@ -7,9 +7,9 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import TypeVar, cast
@@ -20,6 +20,7 @@ import oct_io
 import oct_vjepa
 import oct_xla
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from numpy.typing import NDArray
 from oct_io.space.windows import find_window
@@ -80,11 +81,13 @@ class Launch:
         app: its name, that of its folder.
         settings: all of them, resolved; what the run folder keeps.
         given: what the command line sets, key=value each.
+        choices: group of settings to what was chosen in it, by name.
     """
 
     app: str
     settings: DictConfig
     given: Sequence[str] = ()
+    choices: Mapping[str, str] = field(default_factory=dict)
 
     def refuse_unread(self, key: str, instead: str) -> None:
         """Refuse a setting of the command line that this app has, but does not read.
@@ -172,7 +175,8 @@ def app(
                 config = cast(Config, OmegaConf.to_object(tree))
                 OmegaConf.resolve(tree)
             with exit_codes(*expected_errors()), restarts():
-                if code := function(config, Launch(name, tree, arguments.overrides)):
+                choices = dict(HydraConfig.get().runtime.choices)
+                if code := function(config, Launch(name, tree, arguments.overrides, choices)):
                     sys.exit(code)
 
         composed = hydra.main(version_base="1.3", config_path="../../configs", config_name=name)(

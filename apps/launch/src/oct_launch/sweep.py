@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from oct_launch.arguments import Arguments
+from oct_launch.arguments import Arguments, read_arguments
 from oct_launch.console import EXIT_STOPPED, Mistake, one_line, print_table
 from oct_launch.places import refuse_url
 from oct_launch.processes import Stop, run_process, share_threads, signals
@@ -62,6 +62,10 @@ def _nothing_read(where: object) -> str:
     return ""
 
 
+def _nothing_added(arguments: Sequence[str]) -> list[str]:
+    return list(arguments)
+
+
 def _nothing_more(place: Path, jobs: Sequence[Job]) -> None:
     del place, jobs
 
@@ -71,6 +75,9 @@ class Sweeping:
     """What an app adds to its sweeps.
 
     Attributes:
+        complete: from the arguments of a job to those with what they bring along; the app does the
+            same when it runs the job, and settings that nobody typed count as those that somebody
+            did.
         has_read: from the folder of a finished run to what stands for the files that it has read,
             such as the fingerprint of weights.
         will_read: the same of a job that is not run yet, from its settings. Where the two differ, a
@@ -78,6 +85,7 @@ class Sweeping:
         finish: called at the end with the folder of the sweep and its jobs; may raise `Mistake`.
     """
 
+    complete: Callable[[Sequence[str]], list[str]] = _nothing_added
     has_read: Callable[[Path], str] = _nothing_read
     will_read: Callable[[DictConfig], str] = _nothing_read
     finish: Callable[[Path, Sequence[Job]], None] = _nothing_more
@@ -102,7 +110,7 @@ def sweep(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise Mistake("-m starts each run itself; start it without torchrun")
     fixed, jobs = split_jobs(arguments.overrides)
-    place, trees = _place(arguments, fixed, jobs, configs)
+    place, trees = _place(arguments, fixed, jobs, configs, sweeping)
     before = _read(place)
     command = [sys.executable, str(app), *arguments.flags, *fixed]
     done = {job.name for job in jobs if _is_done(job, before, trees, sweeping)}
@@ -211,7 +219,11 @@ def _name(chosen: Sequence[str], taken: set[str]) -> str:
 
 
 def _place(
-    arguments: Arguments, fixed: Sequence[str], jobs: Sequence[Job], configs: Path
+    arguments: Arguments,
+    fixed: Sequence[str],
+    jobs: Sequence[Job],
+    configs: Path,
+    sweeping: Sweeping,
 ) -> tuple[Path, dict[str, DictConfig]]:
     """Give each job its folder, and return that of the table, and the settings of jobs by name.
 
@@ -222,8 +234,8 @@ def _place(
     for job in jobs:
         try:
             # Only the job's: a swept argument of the command line is no value.
-            one = Arguments(arguments.name, arguments.folder, tuple(fixed), (), False, False)
-            tree = one.compose(configs, job.overrides)
+            given = sweeping.complete([*arguments.flags, *fixed, *job.overrides])
+            tree = read_arguments(given, arguments.name).compose(configs)
             job.run_dir, trees[job.name] = str(tree.run_dir), tree
             job.settings = sha256(OmegaConf.to_yaml(tree, resolve=True).encode()).hexdigest()
         except (HydraException, OmegaConfBaseException) as error:

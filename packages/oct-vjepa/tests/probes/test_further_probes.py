@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from oct_vjepa import Encoder, EncoderConfig, paired_difference, probe
+from oct_vjepa.evaluation.features import embed_volumes
 from oct_vjepa.evaluation.online import OnlineProbe, online_scores, ridge_scores
 from oct_vjepa.evaluation.token_probe import TokenProbeConfig, token_probe
 from oct_vjepa.probes.neighbours import neighbour_probe, neighbour_votes
@@ -226,6 +227,24 @@ def test_an_online_probe_asks_about_several_columns_and_takes_only_those_with_a_
     assert {f"{name}_fluid": value for name, value in alone.items()}.items() <= numbers.items()
     with pytest.raises(ValueError, match="online probe for fluid: the labels are of one class"):
         OnlineProbe(volumes, {"thin": one, "fluid": np.full(12, -1)})
+
+
+def test_an_online_probe_reads_all_blocks_as_the_final_one_does_or_those_it_is_told_to():
+    volumes = np.random.default_rng(0).integers(0, 200, (16, 8, 64, 64), dtype=np.uint8)
+    y = np.arange(16) % 2
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(depth=3, input_mean=80.0, input_std=60.0))
+    found = {
+        blocks: online_scores(
+            embed_volumes(encoder, volumes, pools=("mean_std",), layers=layers)["mean_std"], y
+        )
+        for blocks, layers in (("all", [0, 1, 2]), ("last", [2]), ("0", [0]))
+    }
+    assert OnlineProbe(volumes, y)(encoder) == found["all"] != found["last"]
+    for blocks, numbers in found.items():
+        assert OnlineProbe(volumes, y, blocks=blocks)(encoder) == numbers
+    with pytest.raises(ValueError, match="must be below 3"):
+        OnlineProbe(volumes, y, blocks="3")(encoder)
 
 
 def test_an_online_probe_asks_an_encoder_and_leaves_it_as_it_was():

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from oct_vjepa.evaluation.features import embed_volumes
+from oct_vjepa.evaluation.readouts import block_numbers
 from oct_vjepa.measures.units import auroc, average_units, balanced_accuracy
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.probes.neighbours import neighbour_votes
@@ -45,6 +46,8 @@ class OnlineProbe:
             out of that column. The volumes are embedded once for all columns.
         groups: participant of each volume; each its own if left out.
         pool: how tokens become features.
+        blocks: whose tokens, as `ReadoutConfig.blocks` calls them; side by side all know what the
+            last has let go, and cost no further pass.
         batch_size: volumes in one pass.
         seed: of the folds.
         spacing: as for `embed_volumes`; read by encoders whose positions are lengths.
@@ -60,6 +63,7 @@ class OnlineProbe:
         groups: NDArray[Any] | None = None,
         *,
         pool: str = "mean_std",
+        blocks: str = "all",
         batch_size: int = 32,
         seed: int = 0,
         spacing: Sequence[float] | NDArray[Any] | None = None,
@@ -76,7 +80,8 @@ class OnlineProbe:
             known = column != UNLABELLED
             check_sides(column[known], self.groups[known], name)
         self.volumes, self.spacing = volumes, spacing
-        self.pool, self.batch_size, self.seed = pool, batch_size, seed
+        self.pool, self.blocks = pool, blocks
+        self.batch_size, self.seed = batch_size, seed
 
     def __call__(self, encoder: Encoder) -> dict[str, float]:
         """Numbers for the log, as `online_scores`, with _COLUMN behind; waits for the device."""
@@ -86,6 +91,7 @@ class OnlineProbe:
             batch_size=self.batch_size,
             pools=(self.pool,),
             spacing=self.spacing,
+            layers=block_numbers(self.blocks, encoder.config.depth),
         )[self.pool]
         numbers: dict[str, float] = {}
         for column, labels in self.columns.items():

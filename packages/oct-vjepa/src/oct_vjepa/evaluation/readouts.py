@@ -55,9 +55,9 @@ class ReadoutConfig:
         for block in self.blocks:
             for pool in self.pools:
                 if pool != CELLS:
-                    found[f"{block}/{pool}"] = _numbers(block, depth), pool
+                    found[f"{block}/{pool}"] = block_numbers(block, depth), pool
         if CELLS in self.pools:
-            found[f"last/{CELLS}"] = _numbers("last", depth), CELLS
+            found[f"last/{CELLS}"] = block_numbers("last", depth), CELLS
         return found
 
 
@@ -85,7 +85,12 @@ def read_out(
     return found
 
 
-def _numbers(block: str, depth: int) -> list[int]:
+def block_numbers(block: str, depth: int) -> list[int]:
+    """Numbers, from 0 and ascending, of what `ReadoutConfig.blocks` calls by a word or a number.
+
+    Raises:
+        ValueError: a block that the encoder lacks.
+    """
     if block.isdecimal():
         if int(block) >= depth:
             raise ValueError(

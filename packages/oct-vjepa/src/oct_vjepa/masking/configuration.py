@@ -36,7 +36,8 @@ class MaskSetConfig:
 
     kind: str = "blocks"
     """"blocks": tubes under rectangles. "foreground": the same, drawn to the foreground.
-    "patches": independent patches, as the predecessor did. "cubes": small cubes, as it said it did.
+    "patches": independent patches, as MAE has them and the predecessor did. "cubes": small cubes,
+    as the latter said it did.
     "vjepa2": the sampler of V-JEPA 2, whose sizes change at each step; to compare, not for XLA."""
     blocks: int = 8
     """Rectangles whose union suggests the targets; they may overlap."""

@@ -152,9 +152,9 @@ ASIS = "predecessor, models/vjepa_3d.py and pretraining/train.py"
 _OBJECTIVES = (
     NamedObjective(
         name="vjepa2",
-        about="V-JEPA 2 as published: predictor 384 wide, 12 deep; constant momentum 0.99925; "
-        "with masking=multiblock.",
+        about="V-JEPA 2 as published: predictor 384 wide, 12 deep; constant momentum 0.99925.",
         kind=JepaConfig,
+        masking=MASKINGS["multiblock"],
         predictor=PUBLISHED,
         settings=SLOW,
     ),
@@ -163,6 +163,7 @@ _OBJECTIVES = (
         about="V-JEPA 2 at the size of a laptop: half-width predictor, a teacher quick enough for "
         "some hundred steps.",
         kind=JepaConfig,
+        masking=MASKINGS["multiblock"],
         predictor=SMALL,
         settings=QUICK,
     ),
@@ -171,6 +172,7 @@ _OBJECTIVES = (
         about="V-JEPA 2.1: four levels are predicted, visible patches too. Its weights have "
         "encoder.rotary=interleaved; preset=dense_oct sets it.",
         kind=DenseJepaConfig,
+        masking=MASKINGS["multiblock"],
         predictor=PUBLISHED,
         settings={**SLOW, **LEVELS},
     ),
@@ -178,6 +180,7 @@ _OBJECTIVES = (
         name="vjepa21_smoke",
         about="V-JEPA 2.1 at the size of a laptop.",
         kind=DenseJepaConfig,
+        masking=MASKINGS["multiblock"],
         predictor=SMALL,
         settings={**QUICK, **LEVELS},
     ),
@@ -186,6 +189,7 @@ _OBJECTIVES = (
         about="V-JEPA 2.1 whose loss on visible patches sets in at once, and which says voxels "
         "too: the terms for small lesions.",
         kind=DenseJepaConfig,
+        masking=MASKINGS["multiblock"],
         predictor=PUBLISHED,
         settings={**SLOW, **VOXELS},
     ),
@@ -193,40 +197,46 @@ _OBJECTIVES = (
         name="vjepa21_voxels_smoke",
         about="vjepa21_voxels at the size of a laptop.",
         kind=DenseJepaConfig,
+        masking=MASKINGS["multiblock"],
         predictor=SMALL,
         settings={**QUICK, **VOXELS},
     ),
     NamedObjective(
         name="vjepa2_voxels",
-        about="V-JEPA 2 that says voxels too; with masking=mae, which hides single patches.",
+        about="V-JEPA 2 that says voxels too, of single patches (masking=mae).",
         kind=JepaConfig,
+        masking=MASKINGS["mae"],
         predictor=PUBLISHED,
         settings={**SLOW, **MASKED_VOXELS},
     ),
     NamedObjective(
         name="vjepa2_voxels_smoke",
-        about="vjepa2_voxels at the size of a laptop; with masking=mae.",
+        about="vjepa2_voxels at the size of a laptop.",
         kind=JepaConfig,
+        masking=MASKINGS["mae"],
         predictor=SMALL,
         settings={**QUICK, **MASKED_VOXELS},
     ),
     NamedObjective(
         name="mae",
-        about="Masked autoencoding (He et al. 2021): a decoder of 512 x 8 fills in voxels; with "
-        "masking=mae. With masking=multiblock it is the first stage of SALT.",
+        about="Masked autoencoding (He and others 2021): a decoder of 512 x 8 fills in voxels. "
+        "With masking=multiblock it is the first stage of SALT.",
         kind=MaeConfig,
+        masking=MASKINGS["mae"],
     ),
     NamedObjective(
         name="mae_smoke",
-        about="Masked autoencoding at the size of a laptop; with masking=mae, or multiblock for "
-        "the first stage of SALT.",
+        about="Masked autoencoding at the size of a laptop; the first stage of SALT with "
+        "masking=multiblock.",
         kind=MaeConfig,
+        masking=MASKINGS["mae"],
         predictor=SMALL,
     ),
     NamedObjective(
         name="mae_spectral_smoke",
         about="mae_smoke that asks for the amplitude spectrum of each patch too.",
         kind=MaeConfig,
+        masking=MASKINGS["mae"],
         predictor=SMALL,
         settings={"spectral_weight": Given(1.0, "ours, after arXiv 2606.13315")},
     ),
@@ -236,6 +246,7 @@ _OBJECTIVES = (
         "needs objective.teacher=FOLDER, the encoder/ of a run with objective=mae, or any other "
         "saved encoder.",
         kind=SaltConfig,
+        masking=MASKINGS["multiblock"],
         predictor=PUBLISHED,
     ),
     NamedObjective(
@@ -243,29 +254,34 @@ _OBJECTIVES = (
         about="SALT at the size of a laptop; needs objective.teacher=FOLDER, such as "
         "runs/x/encoder of a run with objective=mae_smoke.",
         kind=SaltConfig,
+        masking=MASKINGS["multiblock"],
         predictor=SMALL,
     ),
     NamedObjective(
         name="lejepa",
         about="LeJEPA (arXiv 2511.08544): views agree, embeddings are Gaussian.",
         kind=LeJepaConfig,
+        masking=MASKINGS["multiblock"],
     ),
     NamedObjective(
         name="lejepa_smoke",
         about="LeJEPA at the size of a laptop.",
         kind=LeJepaConfig,
+        masking=MASKINGS["multiblock"],
         settings=given_by(OURS, directions=256, hidden=192, embedding=16),
     ),
     NamedObjective(
         name="dino",
         about="DINO (arXiv 2104.14294): views of a volume fall into the same of 65,536 classes.",
         kind=DinoConfig,
+        masking=MASKINGS["multiblock"],
     ),
     NamedObjective(
         name="dino_smoke",
         about="DINO at the size of a laptop: 256 classes, a teacher quick enough for some hundred "
         "steps.",
         kind=DinoConfig,
+        masking=MASKINGS["multiblock"],
         settings={
             **given_by(OURS, prototypes=256, hidden=192, bottleneck=32),
             "ema_start": QUICK["ema_start"],
@@ -274,15 +290,17 @@ _OBJECTIVES = (
     NamedObjective(
         name="predecessor_fixed",
         about="The predecessor's objective with what it meant to do: hidden patches, a moving "
-        "teacher; with masking=predecessor.",
+        "teacher.",
         kind=TwoViewConfig,
+        masking=MASKINGS["predecessor"],
         settings={"ema_start": Given(0.99, "ours: quick enough for a thousand steps")},
     ),
     NamedObjective(
         name="predecessor_asis",
         about="The predecessor's objective as it ran: nothing is hidden and the teacher is random. "
-        "To compare with, not to use; with masking=predecessor.",
+        "To compare with, not to use.",
         kind=TwoViewConfig,
+        masking=MASKINGS["predecessor"],
         settings=given_by(
             ASIS,
             context_masked=False,

@@ -57,6 +57,8 @@ class NamedObjective:
     """For whom; the first sentence is for a list."""
     kind: type[ObjectiveConfig]
     """Says which objective."""
+    masking: NamedMasking
+    """Masks it was made for; `objective=` alone on the command line of the app takes them."""
     settings: Settings = field(default_factory=dict)
     """Fields of its configuration besides the predictor."""
     predictor: Settings = field(default_factory=dict)
