@@ -105,8 +105,10 @@ def environment():
 def start(place):
     """Starts an app as a program."""
 
+    started = []
+
     def start(app, *overrides, **environment):
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, str(ROOT / "apps" / app), *map(str, overrides)],
             cwd=place,
             env=_environment(**environment),
@@ -114,8 +116,12 @@ def start(place):
             stderr=subprocess.PIPE,
             text=True,
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:  # what a failed test has left
+        process.kill()
 
 
 @pytest.fixture(scope="session")

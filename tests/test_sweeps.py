@@ -9,6 +9,7 @@ import time
 
 import pytest
 from oct_launch import Mistake
+from oct_launch.processes import IMPATIENT_S, run_process, signals
 from oct_launch.sweep import split_jobs
 
 APP = '''
@@ -107,16 +108,23 @@ def start(tmp_path):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "square.yaml").write_text(CONFIG)
 
+    started = []
+
     def start(*arguments):
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "apps/square", *arguments],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:  # what a failed test has left
+        process.kill()
+        process.communicate()
 
 
 def table(path):
@@ -255,6 +263,57 @@ def test_a_job_that_is_killed_ends_alone_and_is_run_again(start, tmp_path):
     assert process.returncode == 0
     assert out.count("not run again") == 1
     assert (place / "number=3" / "square").read_text() == "9"
+
+
+def test_what_a_run_leaves_behind_does_not_hold_the_sweep(capfd):
+    code = (
+        "import subprocess, sys\n"
+        "print(subprocess.Popen(['sleep', '60']).pid, flush=True)\n"
+        "sys.exit('error: no')\n"
+    )
+    began = time.monotonic()
+    with signals() as stop:
+        ended = run_process([sys.executable, "-c", code], stop)
+    took_s = time.monotonic() - began
+    os.kill(int(capfd.readouterr().out), signal.SIGKILL)
+    assert ended == (1, "no")
+    assert took_s < 40
+
+
+def test_a_second_ctrl_c_ends_a_run_that_does_not_hear_the_first():
+    deaf = (
+        "import signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('deaf', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    code = (
+        "import sys\n"
+        "from oct_launch.processes import run_process, signals\n"
+        "with signals() as stop:\n"
+        f"    print(run_process([sys.executable, '-c', {deaf!r}], stop))\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True, text=True
+    ) as process:
+        try:
+            assert process.stdout.readline() == "deaf\n"
+            process.send_signal(signal.SIGINT)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(IMPATIENT_S + 1)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60)[0] == "(137, '')\n"
+        finally:
+            process.kill()
+
+
+def test_a_table_that_cannot_be_written_ends_a_sweep_before_its_other_jobs(start, tmp_path):
+    place = tmp_path / "runs" / "square"
+    (place / ".sweep.json").mkdir(parents=True)
+    process = start("-m", "number=1,3,4,5", "wait_s=1.5")
+    _, errors = process.communicate(timeout=100)
+    assert "IsADirectoryError" in errors.splitlines()[-1]
+    assert not (place / "number=5").exists()
 
 
 @pytest.mark.parametrize("jobs", ["0", "many"])

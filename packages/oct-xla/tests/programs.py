@@ -1,5 +1,6 @@
 """Starts the toy as a program of its own, alone or by torchrun."""
 
+import atexit
 import os
 import subprocess
 import sys
@@ -34,13 +35,15 @@ def start(run_dir, *options, launcher=(), **environment):
     command = [sys.executable, *launcher, TOY, str(run_dir), *map(str, options)]
     names = ("PJRT_DEVICE", "CPU_NUM_DEVICES", "XLA_FLAGS")
     inherited = {k: v for k, v in os.environ.items() if k not in names}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         env={**inherited, **QUIET, **environment},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
     )
+    atexit.register(process.kill)  # what a failed test has left
+    return process
 
 
 def finish(process):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Thread
@@ -11,18 +12,36 @@ from types import FrameType
 from typing import IO
 
 THREADS = "OMP_NUM_THREADS"
+IMPATIENT_S = 2.0  # between two Ctrl-C; a shorter time is one, pressed twice
+LAST_WORDS_S = 5.0  # for what a run has said before its end to be read
 
 
 class Stop:
-    """A request to stop, handed on to the runs in progress, which save and end."""
+    """A request to stop, handed on to the runs in progress, which save and end.
+
+    A second Ctrl-C, some seconds after the first, ends them at once without a save: a run that
+    hangs never saves.
+    """
 
     def __init__(self) -> None:
         self.asked = False
         self.running: list[subprocess.Popen[str]] = []
+        self._interrupted_s: float | None = None
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
-        del number, frame
+        del frame
+        now, first = time.monotonic(), self._interrupted_s
+        if number == signal.SIGINT:
+            self._interrupted_s = now if first is None else first
+            if first is not None and now - first > IMPATIENT_S:
+                for process in list(self.running):
+                    process.kill()
+                return
+        self.ask()
+
+    def ask(self) -> None:
+        """Let the runs in progress save and end, and no other begin."""
         self.asked = True
         for process in list(self.running):
             process.terminate()
@@ -50,38 +69,41 @@ def run_process(command: Sequence[str], stop: Stop, mark: str = "") -> tuple[int
         stop: terminates it.
         mark: put before each line that it says; "" for a program that runs alone.
     """
-    reason = ""
     # A group of its own: Ctrl-C reaches this process alone, which hands on what saves a run.
-    with subprocess.Popen(
+    process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE if mark else None,
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
         process_group=0,
-    ) as process:
-        stop.running.append(process)
-        if stop.asked:  # while it was starting
-            process.terminate()
-        assert process.stderr is not None
-        echo = Thread(target=_echo, args=(process.stdout, mark))
+    )
+    stop.running.append(process)
+    if stop.asked:  # while it was starting
+        process.terminate()
+    reasons: list[str] = []
+    said = [(process.stdout, sys.stdout, None), (process.stderr, sys.stderr, reasons)]
+    echoes = [Thread(target=_echo, args=(*one, mark), daemon=True) for one in said if one[0]]
+    for echo in echoes:
         echo.start()
-        for line in process.stderr:
-            if line.startswith("error: "):
-                reason = line[7:].strip()
-            else:
-                sys.stderr.write(f"{mark}{line}")
-                sys.stderr.flush()
-        echo.join()
+    code = process.wait()
     stop.running.remove(process)
-    code = process.returncode
-    return (code if code >= 0 else 128 - code), reason  # a shell's number for a signal
+    # A process that the run has left, such as one of a tracker, may hold its pipes for ever.
+    until = time.monotonic() + LAST_WORDS_S
+    for echo in echoes:
+        echo.join(max(0.0, until - time.monotonic()))
+    return (code if code >= 0 else 128 - code), reasons[-1] if reasons else ""  # as a shell's
 
 
-def _echo(lines: IO[str] | None, mark: str) -> None:
-    for line in lines or ():
-        sys.stdout.write(f"{mark}{line}")
-        sys.stdout.flush()
+def _echo(lines: IO[str], to: IO[str], reasons: list[str] | None, mark: str) -> None:
+    """Pass on what a run says, but its reason to fail, which goes to `reasons`."""
+    with lines:
+        for line in lines:
+            if reasons is not None and line.startswith("error: "):
+                reasons.append(line[7:].strip())
+            else:
+                to.write(f"{mark}{line}")
+                to.flush()
 
 
 def share_threads(jobs: int) -> None:

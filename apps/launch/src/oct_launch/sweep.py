@@ -128,11 +128,15 @@ def sweep(
     share_threads(arguments.jobs)
     with signals() as stop, ThreadPoolExecutor(arguments.jobs) as pool:
         turns = [pool.submit(take, number, job, stop) for number, job in enumerate(jobs, start=1)]
-        for turn in as_completed(turns):
-            turn.result()
-            # What is not reached yet keeps what stood there: it may be done already.
-            ended = {one.name: one for one in jobs if one.exit_code is not None}
-            _write(place, before | ended)
+        try:
+            for turn in as_completed(turns):
+                turn.result()
+                # What is not reached yet keeps what stood there: it may be done already.
+                ended = {one.name: one for one in jobs if one.exit_code is not None}
+                _write(place, before | ended)
+        except BaseException:
+            stop.ask()  # else the error is told when all other jobs have run
+            raise
     _tell(place, jobs)
     if stop.asked:
         print(f"stopped; the same command goes on from there ({place / TABLE})")

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,9 +90,6 @@ def _in_processes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
                 continue
             except BrokenProcessPool:
                 pass  # someone among those in flight crashed: decode the next one apart
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # nobody starts on what is left
-                raise
         yield _alone(tasks[done])
         done += 1
 
@@ -127,15 +125,23 @@ def _alone(task: Task) -> Outcome:
     return Refused("decode", "the decoder crashed on it")
 
 
-def _pool(jobs: int) -> ProcessPoolExecutor:
+@contextmanager
+def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that decode; who leaves early does not wait for a store."""
     context = multiprocessing.get_context("spawn")
     spoken = context.Value("d", -math.inf)  # so that of all who wait one says so
-    return ProcessPoolExecutor(
+    over = context.Value("b", 0, lock=False)  # a process that is killed holds no lock of it
+    pool = ProcessPoolExecutor(
         jobs,
         mp_context=context,
         initializer=start_decoder,  # a spawned process inherits no configuration
-        initargs=(current_storage(), spoken),
+        initargs=(current_storage(), spoken, over),
     )
+    try:
+        yield pool
+    finally:
+        over.value = 1
+        pool.shutdown(cancel_futures=True)  # nobody starts on what is left
 
 
 def decode(task: Task) -> Outcome:

@@ -3,20 +3,25 @@
 import multiprocessing
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from pathlib import Path
-from threading import BoundedSemaphore, Event
+from threading import BoundedSemaphore
 
 from oct_io.errors import ScanError
-from oct_io.interrupts import uninterrupted
+from oct_io.interrupts import end_with_parent, uninterrupted
 from oct_io.readers.registry import DICOM, PEEKERS, READERS, suffix_of
 from oct_io.records.opening import open_scan
 from oct_io.records.record import ScanRecord
 from oct_io.scan.header import ScanHeader
-from oct_io.storage.buckets import configure_storage, current_storage, stays_in_process
-from oct_io.storage.outages import start_reader
+from oct_io.storage.buckets import (
+    StorageConfig,
+    configure_storage,
+    current_storage,
+    stays_in_process,
+)
+from oct_io.storage.readers import Readers
 from oct_io.threads import usable_cpus
 
 AHEAD = 4  # files asked for per thread beyond the one that is waited for
@@ -76,7 +81,7 @@ def _in_processes(root: str | Path, records: Sequence[ScanRecord], workers: int)
     pool = ProcessPoolExecutor(
         workers,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=configure_storage,  # a spawned process does not inherit it
+        initializer=_start_worker,
         initargs=(current_storage(),),
     )
     waiting: deque[Future[list[Found]]] = deque()
@@ -99,6 +104,11 @@ def _in_processes(root: str | Path, records: Sequence[ScanRecord], workers: int)
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _start_worker(config: StorageConfig) -> None:
+    end_with_parent()
+    configure_storage(config)  # a spawned process does not inherit it
+
+
 def read_some(root: str | Path, records: Sequence[ScanRecord]) -> list[Found]:
     """Headers of a few scans, one after another."""
     return list(_in_order(root, records, 1))
@@ -109,22 +119,18 @@ def _in_order(root: str | Path, records: Sequence[ScanRecord], concurrency: int)
     if concurrency == 1:
         yield from (_read_one(root, record, whole) for record in records)
         return
-    stop = Event()
-    pool = ThreadPoolExecutor(
-        concurrency, "oct-io-header", initializer=start_reader, initargs=(stop,)
-    )
+    readers = Readers(concurrency, "oct-io-header")
     waiting: deque[Future[Found]] = deque()
     try:
         for record in records:
-            waiting.append(pool.submit(_read_one, root, record, whole))
+            waiting.append(readers.submit(_read_one, root, record, whole))
             if len(waiting) > concurrency * AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
         # Not waited for: a caller that stops half-way may be collected by one of these threads.
-        stop.set()
-        pool.shutdown(wait=False, cancel_futures=True)
+        readers.close()
 
 
 def _is_decoded(suffix: str) -> bool:

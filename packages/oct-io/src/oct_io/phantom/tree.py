@@ -5,8 +5,10 @@ import multiprocessing
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from oct_io.dicom.writer import write_dicom
 from oct_io.errors import TreeError
-from oct_io.interrupts import uninterrupted
+from oct_io.interrupts import end_with_parent, uninterrupted
 from oct_io.phantom.arrangements import arrange
 from oct_io.phantom.drawing import PhantomTruth, draw_phantom_with_truth
 from oct_io.phantom.faults import EXPECTED, Expected, make_odd, spoil_scans, write_expected
@@ -239,23 +241,46 @@ def write_truth(
         np.savez_compressed(file, **true_layers(truth, spacing))  # type: ignore[arg-type]
 
 
-@contextmanager
-def _mapper(jobs: int) -> Iterator[Callable[..., Iterator[None]]]:
-    if jobs == 1:
-        yield map
-        return
+def _in_processes(work: list[tuple[Scan, str]], jobs: int) -> Generator[None, None, None]:
+    """Draw scans with several processes, one step a scan.
+
+    Raises:
+        TreeError: a process is gone, for which `multiprocessing.Pool` would wait for ever.
+    """
     # Spawned, not forked: callers may hold threads, and a forked copy of those can hang.
-    with uninterrupted():
-        pool = multiprocessing.get_context("spawn").Pool(jobs)
-    with pool:
-        yield pool.imap_unordered
+    context = multiprocessing.get_context("spawn")
+    theirs, ours = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=end_with_parent, initargs=(theirs,)
+    )
+    try:
+        with uninterrupted():
+            drawn = [pool.submit(_write_scan, one) for one in work]
+        yield from (one.result() for one in as_completed(drawn))
+    except BrokenProcessPool as error:
+        raise TreeError(
+            "a process that draws scans was killed, or did not start: take fewer jobs if memory is "
+            'short, and put a call in a script under `if __name__ == "__main__":`'
+        ) from error
+    finally:
+        ours.close()  # what is being drawn is thrown away
+        pool.shutdown(cancel_futures=True)
+        theirs.close()
+
+
+def _draw_here(work: list[tuple[Scan, str]]) -> Generator[None, None, None]:
+    for one in work:
+        _write_scan(one)
+        yield
 
 
 def _draw_all(
     scans: list[Scan], root: Path, jobs: int, progress: Callable[[int, int], None] | None
 ) -> None:
     work = [(scan, str(root)) for scan in scans]
-    with _mapper(min(jobs, len(work))) as apply:
-        for done, _ in enumerate(apply(_write_scan, work), start=1):
+    jobs = min(jobs, len(work))
+    drawn = _in_processes(work, jobs) if jobs > 1 else _draw_here(work)
+    with closing(drawn):
+        for done, _ in enumerate(drawn, start=1):
             if progress:
                 progress(done, len(work))

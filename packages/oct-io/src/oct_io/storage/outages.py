@@ -19,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from oct_io.errors import StoreError
+from oct_io.interrupts import end_with_parent
 from oct_io.storage.buckets import (
     StorageConfig,
     contact_with,
@@ -37,20 +38,25 @@ DISK_S = 10.0  # for a disk over a network to recover; after it, an unreadable s
 logger = logging.getLogger("oct_io.storage")
 _THREAD = threading.local()
 _SPOKEN: Any = SimpleNamespace(value=-REPEAT_S)  # when a wait was last said; workers share one
+_OVER: Any = SimpleNamespace(value=False)  # whether nobody waits for this process any more
 
 
-def start_decoder(config: StorageConfig, spoken: Any) -> None:
-    """Follow `config` as one of several workers, of which one at a time says what is waited for."""
-    global _SPOKEN
-    _SPOKEN = spoken
+def start_decoder(config: StorageConfig, spoken: Any, over: Any) -> None:
+    """Follow `config` as one of several workers, of which one at a time says what is waited for.
+
+    Args:
+        config: of the process that started this one, with which it ends.
+        spoken: when a wait was last said; of all workers.
+        over: is set once nobody waits for them any more: no outage then holds who stopped early.
+    """
+    global _SPOKEN, _OVER
+    _SPOKEN, _OVER = spoken, over
+    end_with_parent()
     start_worker(config)
 
 
 def start_reader(stop: threading.Event) -> None:
-    """Let what this thread waits for end once `stop` is set, since nobody wants it any more.
-
-    Python waits for the threads of a pool when it ends: without this, for as long as an outage.
-    """
+    """Let what this thread waits for end once `stop` is set, since nobody wants it any more."""
     _THREAD.stop = stop
 
 
@@ -154,7 +160,7 @@ class _Asking:
             StoreError: nobody waits for it any more.
         """
         stop = getattr(_THREAD, "stop", None)
-        if stop is not None and stop.is_set():
+        if _OVER.value or (stop is not None and stop.is_set()):
             raise StoreError(f"{self.where}: nobody waits for it any more")
         now = time.monotonic()
         since = self.started if self.reason else max(self.started, self.contact.heard_at)

@@ -1,13 +1,11 @@
 """Many small questions to one store: in flight together to a bucket, in turn on a disk."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
 from typing import TypeVar
 
 from oct_io.storage.buckets import current_storage
-from oct_io.storage.outages import start_reader
+from oct_io.storage.readers import Readers
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -25,11 +23,8 @@ def ask_together(
     """
     if "://" not in str(root) or len(items) < 2:
         return [question(one) for one in items]
-    stop = Event()
-    threads = min(current_storage().connections, len(items))
-    pool = ThreadPoolExecutor(threads, "oct-io-ask", initializer=start_reader, initargs=(stop,))
+    readers = Readers(current_storage().connections, "oct-io-ask")
     try:
-        return list(pool.map(question, items))
+        return [answer.result() for answer in [readers.submit(question, one) for one in items]]
     finally:
-        stop.set()  # whoever still waits for an outage need not
-        pool.shutdown(wait=False, cancel_futures=True)
+        readers.close()  # whoever still waits for an outage need not
