@@ -1,6 +1,7 @@
 """Whether a step counts is decided on the device, which nobody waits for between two rows."""
 
 import json
+import math
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from oct_xla.adamw import GatedAdamW
 from oct_xla.guard import Guard
 from programs import QUIET, XLA, torchrun
 
@@ -90,17 +92,34 @@ def test_a_step_that_is_not_finite_or_not_read_compiles_nothing(found):
     assert others[1] == others[0]
 
 
-def test_once_too_many_steps_in_a_row_were_bad_no_other_one_is_applied():
-    guard = Guard(torch.device("cpu"), most=2)
-    good, bad, norm = torch.tensor(1.0), torch.tensor(torch.nan), torch.tensor(1.0)
-    given = [good, bad, good, bad, bad, good]
-    applied = [guard.decide(loss, norm, torch.inf) for loss in given]
-    assert [bool(one) for one in applied] == [True, False, True, False, False, False]
-    assert guard.facts(applied[-1]).tolist() == [0, 4, 3]
+@pytest.mark.parametrize("there", [False, True])
+def test_once_too_many_steps_in_a_row_were_bad_no_other_one_is_applied(there):
+    guard, given = Guard(torch.device("cpu"), most=2), [1.0, math.nan, 1.0, math.nan, math.inf, 1.0]
+    if there:
+        found = [
+            guard.decide_there(torch.tensor(loss), torch.tensor(1.0), math.inf) for loss in given
+        ]
+        facts = guard.facts_there(found[-1]).tolist()
+    else:
+        found = [guard.decide(loss, 1.0, math.inf) for loss in given]
+        facts = guard.facts(found[-1])
+    assert [bool(one) for one in found] == [True, False, True, False, False, False]
+    assert facts == [0, 4, 3]
 
 
 def test_a_run_taken_up_with_a_lower_limit_has_one_more_step_to_show_that_it_is_well():
     guard = Guard(torch.device("cpu"), most=2)
     guard.begin(7, 5)
-    applied = guard.decide(torch.tensor(1.0), torch.tensor(1.0), torch.inf)
-    assert guard.facts(applied).tolist() == [1, 7, 0]
+    assert guard.facts(guard.decide(1.0, 1.0, math.inf)) == [1, 7, 0]
+
+
+def test_the_fused_step_that_is_not_applied_changes_nothing_bit_for_bit():
+    weight = torch.nn.Parameter(torch.randn(5, generator=torch.Generator().manual_seed(0)))
+    optimizer = GatedAdamW([weight], fused=True)
+    kept = []
+    for gradient, applied in ((1.0, True), (math.nan, False), (1.0, True)):
+        weight.grad = torch.full((5,), gradient)
+        optimizer.step_if(torch.tensor(applied))
+        kept.append([t.detach().clone() for t in (weight, *optimizer.state[weight].values())])
+    equal = [all(map(torch.equal, kept[0], other)) for other in kept[1:]]
+    assert equal == [True, False]

@@ -19,9 +19,12 @@ class GatedAdamW(AdamW):
 
     found_inf: Tensor
 
-    def step_if(self, applied: Tensor) -> None:
-        """Take a step where `applied`, 0-dim bool, holds; nobody waits for it."""
-        if self.defaults["fused"]:
+    def step_if(self, applied: Tensor | bool) -> None:
+        """Take a step where `applied` holds; where it is 0-dim on the device, nobody waits."""
+        if isinstance(applied, bool):
+            if applied:
+                self.step()
+        elif self.defaults["fused"]:
             self.found_inf = (~applied).float()  # by this name the kernels ask for it
             self.step()
         else:

@@ -32,13 +32,13 @@ class Step(NamedTuple):
 
     Attributes:
         names: of its numbers.
-        told: the numbers, and what the guard says, on the device.
+        told: the numbers, and what the guard says, on the device; of Python where that is a CPU.
         after: what the objective's `after_step` has returned.
         stopping: whether any process was asked to stop.
     """
 
     names: list[str]
-    told: Tensor
+    told: Tensor | list[float]
     after: dict[str, float]
     stopping: bool
 
@@ -134,10 +134,9 @@ class Learner:
                 raise TooLarge(everywhere=True)
             values["grad_norm"] = self._reduce_and_clip()
             names, means = self._means(values, everyone)
-            applied = self.guard.decide(means[names.index("loss")], means[-1], bound)
+            told, applied = self._decide(means, names.index("loss"), bound)
             self.optimizer.step_if(applied)
             self.optimizer.zero_grad(set_to_none=True)
-            told = torch.cat([means, self.guard.facts(applied)])
             after = self._move_teacher(step, applied, clock)
             self.runtime.cut()
         return Step(names, told, after, stopping or (self.runtime.world == 1 and stop.requested))
@@ -151,21 +150,36 @@ class Learner:
         """
         asked = clock.now()
         with told_apart():
-            *values, applied, skipped, in_a_row = step.told.tolist()
+            told = step.told if isinstance(step.told, list) else step.told.tolist()
+            *values, applied, skipped, in_a_row = told
         clock.spent("wait", asked)
         numbers = dict(zip(step.names, values, strict=True))
         if applied:
             numbers |= step.after
         return Outcome(numbers, bool(applied), int(skipped), int(in_a_row))
 
-    def _move_teacher(self, step: int, applied: Tensor, clock: StepClock) -> dict[str, float]:
+    def _decide(
+        self, means: Tensor, loss: int, bound: float
+    ) -> tuple[Tensor | list[float], Tensor | bool]:
+        """What `read` will give, and whether the step is applied."""
+        if self.runtime.device.type != "cpu":
+            there = self.guard.decide_there(means[loss], means[-1], bound)
+            return torch.cat([means, self.guard.facts_there(there)]), there
+        values: list[float] = means.tolist()
+        here = self.guard.decide(values[loss], values[-1], bound)
+        return values + self.guard.facts(here), here
+
+    def _move_teacher(
+        self, step: int, applied: Tensor | bool, clock: StepClock
+    ) -> dict[str, float]:
         """Do what comes after the step, where it is applied."""
         after = self._after_step
-        # A CPU has the decision at once, and a teacher that holds still costs it a pass of memory.
-        if after.gated and self.runtime.device.type != "cpu":
-            return after.call(step, applied)
         if not after.wanted:
             return {}
+        if isinstance(applied, bool):
+            return after.call(step) if applied else {}
+        if after.gated:
+            return after.call(step, applied)
         self.runtime.cut()
         asked = clock.now()
         moves = bool(applied)
