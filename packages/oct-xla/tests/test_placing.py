@@ -16,13 +16,14 @@ PROGRAM = """
 import sys
 sys.path.insert(0, {folder!r})
 from oct_xla import LoopConfig, fit, pick_runtime
+from oct_xla.learner import Learner
 from toy import Toy, make_feed, warm_up
 
 runtime, told = pick_runtime("xla"), []
-send, mean = runtime.send, runtime.mean
+send, read = runtime.send, Learner.read
 runtime.send = lambda batch: (told.append("send"), send(batch))[1]
-runtime.mean = lambda values: (told.append("read"), mean(values))[1]
-loop = LoopConfig(steps=3, accumulate=2, hang_after_s=0, profile="2:3")
+Learner.read = lambda *given: (told.append("read"), read(*given))[1]
+loop = LoopConfig(steps=3, accumulate=2, log_every=1, hang_after_s=0, profile="2:3")
 fit(Toy(), make_feed(), loop, runtime=runtime, learning_rate=warm_up, run_dir={run_dir!r})
 print(*told)
 """

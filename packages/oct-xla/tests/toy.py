@@ -97,13 +97,14 @@ class Toy(nn.Module):
         loss = (guess - goal).pow(2).mean()
         return {"loss": loss, "target_std": goal.std(dim=0).mean().detach()}
 
-    def after_step(self, step: int, steps: int) -> dict[str, float]:
+    def after_step(self, step: int, steps: int, applied: Tensor | None = None) -> dict[str, float]:
         momentum = 0.9 + 0.09 * step / steps
         with torch.no_grad():
             for old, new in zip(
                 self.slow_teacher.parameters(), self.slow.parameters(), strict=True
             ):
-                old.mul_(momentum).add_(new, alpha=1 - momentum)
+                moved = old * momentum + new * (1 - momentum)
+                old.copy_(moved if applied is None else torch.where(applied, moved, old))
         return {"momentum": momentum}
 
 
@@ -163,9 +164,14 @@ class Blocks(nn.Module):
         loss = (guess - goal).pow(2).mean() + (self.last(guess) - x[:, :4]).pow(2).mean()
         return {"loss": loss, "goal": goal.mean().detach()}
 
-    def after_step(self, step: int, steps: int) -> dict[str, float]:
+    def after_step(self, step: int, steps: int, applied: Tensor | None = None) -> dict[str, float]:
         mine, theirs = list(self.teacher.parameters()), list(self.blocks.parameters())
         with torch.no_grad():
+            if applied is not None:
+                for own, new in zip(mine, theirs, strict=True):
+                    own.lerp_(new, 0.05 * applied)
+                self.seen += applied
+                return {"momentum": 0.95}
             torch._foreach_mul_(mine, 0.95)
             torch._foreach_add_(mine, [p.detach() for p in theirs], alpha=0.05)
             self.seen += 1

@@ -96,6 +96,17 @@ def moved(before, encoder):
     return layers
 
 
+@pytest.mark.parametrize("mode", ["full", "gradual"])
+def test_a_step_that_was_not_applied_is_not_counted(encoder, mode):
+    objective = classifier(encoder, mode, unfreeze_every=2)
+    given = [torch.tensor(one) for one in (True, False, True)]
+    found = [objective.after_step(step, 3, applied) for step, applied in enumerate(given)]
+    assert int(objective.applied_steps) == 2
+    assert found[2] == ({"open_layers": 1.0} if mode == "gradual" else {})
+    assert objective.after_step(3, 4).keys() == found[2].keys()
+    assert int(objective.applied_steps) == 3
+
+
 def test_gradual_unfreezing_opens_one_layer_after_the_other_from_the_top(encoder, batch):
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     objective = classifier(encoder, "gradual", unfreeze_every=2, layer_decay=1.0)

@@ -1,5 +1,7 @@
 """From a configuration to its objective."""
 
+import copy
+
 import pytest
 import torch
 from oct_vjepa import (
@@ -24,6 +26,7 @@ from oct_vjepa.objectives.rivals.mae import Mae
 from oct_vjepa.objectives.twoview import TwoView
 
 PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
+TEACHER = "teacher.encoder.patches.proj.weight"
 
 
 @pytest.mark.parametrize(
@@ -78,3 +81,27 @@ def test_a_single_b_scan_is_a_volume_of_one_slice(config, kind, generator):
     reached = [one.grad is not None for one in objective.encoder.parameters()]
     assert torch.isfinite(outcome["loss"])
     assert all(reached)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        JepaConfig(predictor=PREDICTOR),
+        DenseJepaConfig(predictor=PREDICTOR, levels=2, context_start=0.0, context_full=1.0),
+        DinoConfig(hidden=8, prototypes=4, bottleneck=6),
+    ],
+)
+def test_after_a_step_that_was_not_applied_all_is_as_it_was_and_else_as_without_asking(config):
+    torch.manual_seed(0)
+    one = build_objective(Encoder(EncoderConfig(depth=2)), config, MaskingConfig())
+    with torch.no_grad():
+        for weight in (*one.encoder.parameters(), *one.predictor.parameters()):
+            weight.add_(torch.randn_like(weight))
+    other = copy.deepcopy(one)
+    before = {name: value.clone() for name, value in one.state_dict().items()}
+    numbers = one.after_step(1, 4, torch.tensor(False))
+    assert all(torch.equal(before[name], value) for name, value in one.state_dict().items())
+    assert one.after_step(1, 4, torch.tensor(True)) == other.after_step(1, 4) == numbers
+    assert not torch.equal(before[TEACHER], one.state_dict()[TEACHER])
+    for name, value in other.state_dict().items():
+        torch.testing.assert_close(one.state_dict()[name], value, msg=name)

@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim import AdamW
 
+from oct_xla.adamw import GatedAdamW
 from oct_xla.compiling import CompileWatch
 from oct_xla.errors import CheckpointError, FeedError
+from oct_xla.failures import TooLarge, told_apart
+from oct_xla.guard import Guard
 from oct_xla.memory import out_of_memory
 from oct_xla.metrics import StepClock
-from oct_xla.objective import after_step, parameter_groups
+from oct_xla.objective import AfterStep, parameter_groups
 from oct_xla.order import sample_seed
 from oct_xla.placing import Placed
 from oct_xla.preemption import StopRequest
@@ -24,50 +26,46 @@ from oct_xla.sharding import Piece
 
 _OBJECTIVE, _OPTIMIZER = "objective.", "optimizer."
 
-_LEFT = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
-"""What gloo says where the process at the other end is gone."""
-_GONE = (
-    "another process of this run has ended; its own last line says why, and the same command goes"
-    " on from the newest checkpoint"
-)
-"""No error of ours, which ends a program as a user's mistake: whoever watches over the processes
-may start all of them again."""
-
 
 class Step(NamedTuple):
+    """An optimiser step that was handed to the device; `Learner.read` tells how it went.
+
+    Attributes:
+        names: of its numbers.
+        told: the numbers, and what the guard says, on the device; of Python where that is a CPU.
+        after: what the objective's `after_step` has returned.
+        stopping: whether any process was asked to stop.
+    """
+
+    names: list[str]
+    told: Tensor | list[float]
+    after: dict[str, float]
+    stopping: bool
+
+
+class Outcome(NamedTuple):
     """How one optimiser step went, the same on every process.
 
     Attributes:
         numbers: loss, gradient norm and metrics, means over micro-batches and processes.
         applied: whether weights changed; not if the gradient was not finite, or the loss not below
             its bound.
-        stopping: whether any process was asked to stop.
+        skipped: steps of the run that were not applied.
+        skipped_in_a_row: how many of them were the last ones.
     """
 
     numbers: dict[str, float]
     applied: bool
-    stopping: bool
-
-
-class TooLarge(Exception):
-    """A micro-batch does not fit in memory.
-
-    Attributes:
-        everywhere: whether all processes were told and the step was not taken, so that it can be
-            tried again. Else this process is in the middle of it, others may wait for it, and only
-            a new start helps.
-    """
-
-    def __init__(self, *, everywhere: bool) -> None:
-        super().__init__()
-        self.everywhere = everywhere
+    skipped: int
+    skipped_in_a_row: int
 
 
 class Learner:
     """Takes optimiser steps on one objective: accumulate, reduce, clip, guard, update.
 
-    A step reads the device once: one small vector with the loss, the gradient norm and the metrics.
-    Whether the step counts hangs on it, the teacher included, so it cannot be read later.
+    A step waits for no device. Whether it counts is decided there, and holds weights, moments and
+    teacher still; one small vector with the loss, the gradient norm, the metrics and that decision
+    is read when somebody asks. Only an `after_step` that is not told the decision waits for it.
 
     Args:
         objective: an `oct_xla.Objective`; moved to the device.
@@ -77,6 +75,7 @@ class Learner:
 
     Attributes:
         compiling: has seen each micro-batch.
+        guard: decides which steps are applied.
     """
 
     def __init__(
@@ -85,7 +84,7 @@ class Learner:
         self.runtime, self.config, self.seed = runtime, config, seed
         self.given, self.objective = objective, runtime.prepare(objective)
         groups = parameter_groups(self.objective, config.weight_decay)
-        self.optimizer = AdamW(
+        self.optimizer = GatedAdamW(
             groups,
             lr=1e-3,
             betas=config.betas,
@@ -96,6 +95,8 @@ class Learner:
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.accumulate = config.accumulate
         self.compiling = CompileWatch(runtime)
+        self.guard = Guard(runtime.device, most=config.max_skipped)
+        self._after_step = AfterStep(self.objective, config.steps)
         self._names: list[str] | None = None  # of metrics, once all processes had the same
         if runtime.name == "xla":
             self._begin_moments()
@@ -110,11 +111,10 @@ class Learner:
         *,
         bound: float = math.inf,
     ) -> Step:
-        """Take step `step`, counted from 0.
+        """Hand step `step`, counted from 0, to the device.
 
-        It is not applied, and `after_step` not called, if loss or gradient norm is not finite, or
-        the loss is above `bound`. The decision is made on reduced values, so all processes make the
-        same.
+        It is not applied if loss or gradient norm is not finite, or the loss is above `bound`. The
+        decision is made on reduced values, so all processes make the same.
 
         Raises:
             TooLarge: if memory ran out.
@@ -124,7 +124,7 @@ class Learner:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         # Dropout and the like draw from here; a function of the step, so a resume repeats it.
         self.runtime.seed(sample_seed(self.seed, step, self.runtime.rank))
-        try:
+        with told_apart():
             values, large = self._try_backward(step, feed, clock)
             asked = clock.now()
             stopping, everyone, large = self._agree(list(values), stop, large)
@@ -133,23 +133,58 @@ class Learner:
                 self.optimizer.zero_grad(set_to_none=True)
                 raise TooLarge(everywhere=True)
             values["grad_norm"] = self._reduce_and_clip()
-            asked = clock.now()
-            numbers = self._means(values, everyone)
-            clock.spent("wait", asked)
-            finite = math.isfinite(numbers["loss"]) and math.isfinite(numbers["grad_norm"])
-            applied = finite and numbers["loss"] <= bound
-            if applied:
-                self.optimizer.step()
-                numbers |= after_step(self.objective, step, self.config.steps)
+            names, means = self._means(values, everyone)
+            told, applied = self._decide(means, names.index("loss"), bound)
+            self.optimizer.step_if(applied)
             self.optimizer.zero_grad(set_to_none=True)
+            after = self._move_teacher(step, applied, clock)
             self.runtime.cut()
-        except (RuntimeError, MemoryError, FeedError) as error:
-            if out_of_memory(error):
-                raise TooLarge(everywhere=False) from error
-            if any(sign in str(error) for sign in _LEFT):
-                raise RuntimeError(_GONE) from error
-            raise
-        return Step(numbers, applied, stopping or (self.runtime.world == 1 and stop.requested))
+        return Step(names, told, after, stopping or (self.runtime.world == 1 and stop.requested))
+
+    def read(self, step: Step, clock: StepClock) -> Outcome:
+        """Wait for a step, and tell how it went.
+
+        Raises:
+            TooLarge: if memory ran out; on an accelerator that is found out here.
+            RuntimeError: if another process has ended.
+        """
+        asked = clock.now()
+        with told_apart():
+            told = step.told if isinstance(step.told, list) else step.told.tolist()
+            *values, applied, skipped, in_a_row = told
+        clock.spent("wait", asked)
+        numbers = dict(zip(step.names, values, strict=True))
+        if applied:
+            numbers |= step.after
+        return Outcome(numbers, bool(applied), int(skipped), int(in_a_row))
+
+    def _decide(
+        self, means: Tensor, loss: int, bound: float
+    ) -> tuple[Tensor | list[float], Tensor | bool]:
+        """What `read` will give, and whether the step is applied."""
+        if self.runtime.device.type != "cpu":
+            there = self.guard.decide_there(means[loss], means[-1], bound)
+            return torch.cat([means, self.guard.facts_there(there)]), there
+        values: list[float] = means.tolist()
+        here = self.guard.decide(values[loss], values[-1], bound)
+        return values + self.guard.facts(here), here
+
+    def _move_teacher(
+        self, step: int, applied: Tensor | bool, clock: StepClock
+    ) -> dict[str, float]:
+        """Do what comes after the step, where it is applied."""
+        after = self._after_step
+        if not after.wanted:
+            return {}
+        if isinstance(applied, bool):
+            return after.call(step) if applied else {}
+        if after.gated:
+            return after.call(step, applied)
+        self.runtime.cut()
+        asked = clock.now()
+        moves = bool(applied)
+        clock.spent("wait", asked)
+        return after.call(step) if moves else {}
 
     def _begin_moments(self) -> None:
         """Make the moments that AdamW makes at its first step: cut as parameters are, no graph.
@@ -157,10 +192,11 @@ class Learner:
         On XLA only. Where malloc serves, moments made before the first gradients leave these at the
         top of the heap, which is then given back and faulted in anew at every step: a third more.
         """
+        count = torch.zeros(()).to(self.runtime.device)
         for parameter in self._parameters:
             zeros = torch.zeros(parameter.shape)
             self.optimizer.state[parameter] = {
-                "step": torch.tensor(0.0),
+                "step": count,
                 "exp_avg": self.runtime.like(zeros, parameter),
                 "exp_avg_sq": self.runtime.like(zeros, parameter),
             }
@@ -259,16 +295,16 @@ class Learner:
 
     def _means(
         self, values: Mapping[str, Tensor], everyone: Sequence[str] | None
-    ) -> dict[str, float]:
+    ) -> tuple[list[str], Tensor]:
+        """Average over the processes: names, and numbers of which the gradient norm is the last."""
         if everyone is None:
-            means = self.runtime.mean(torch.stack(list(values.values())))
-            return dict(zip(values, means.tolist(), strict=True))
+            return list(values), self.runtime.mean(torch.stack(list(values.values())))
         # Each metric is averaged over the processes that have it.
         names = [*everyone, "grad_norm"]
         none = torch.zeros_like(values["loss"])
         held = torch.tensor([float(name in values) for name in names], device=none.device)
         sums = self.runtime.mean(torch.stack([values.get(name, none) for name in names]))
-        return dict(zip(names, (sums / self.runtime.mean(held)).tolist(), strict=True))
+        return names, sums / self.runtime.mean(held)
 
     def pieces(self) -> dict[str, Piece]:
         """Return this process's part of everything that training changes, in host memory.
@@ -297,12 +333,19 @@ class Learner:
             for name, value in own.items():
                 value.copy_(self.runtime.like(tensors[f"{_OBJECTIVE}{name}"], value))
         trained = {id(parameter) for parameter in self._parameters}
+        counts: dict[float, Tensor] = {}
         for name, parameter in self.objective.named_parameters():
             if id(parameter) in trained:
-                self._restore_moments(tensors, name, parameter)
+                self._restore_moments(tensors, name, parameter, counts)
         self.runtime.cut()
 
-    def _restore_moments(self, tensors: Mapping[str, Tensor], name: str, parameter: Tensor) -> None:
+    def _restore_moments(
+        self,
+        tensors: Mapping[str, Tensor],
+        name: str,
+        parameter: Tensor,
+        counts: dict[float, Tensor],
+    ) -> None:
         state: dict[str, Any] = {}
         for key in ("step", "exp_avg", "exp_avg_sq"):
             value = tensors.get(f"{_OPTIMIZER}{name}.{key}")
@@ -310,9 +353,12 @@ class Learner:
                 continue
             if key != "step":
                 state[key] = self.runtime.like(value, parameter)
-            else:  # lies on the device where AdamW is fused
-                fused = self.optimizer.defaults["fused"]
-                state[key] = value.to(parameter.device if fused else value.device, copy=True)
+            elif self.optimizer.defaults["fused"]:
+                state[key] = value.to(parameter.device, copy=True)
+            else:  # one for all that are equal, as `GatedAdamW` has it
+                number = float(value)
+                counts[number] = counts.get(number, value.to(parameter.device))
+                state[key] = counts[number]
         if state:
             self.optimizer.state[parameter] = state
 

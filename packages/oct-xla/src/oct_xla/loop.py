@@ -79,7 +79,8 @@ def fit(
         RunFolderError: if the folder cannot be written, its bucket does not answer, or another
             process is writing it.
         FeedError: if the batch does not divide by the devices, or a sample fails.
-        NonFiniteError: after `config.max_skipped` skipped steps in a row.
+        NonFiniteError: after `config.max_skipped` skipped steps in a row; on an accelerator at the
+            next row, save or evaluation, until when no other step is applied.
         OutOfMemoryError: if memory runs out with one sample at a time, or where only a new start
             helps: in the middle of a pass that is cut over processes, and on XLA.
         RuntimeError: if another process has ended.

@@ -1,6 +1,7 @@
 """What `fit` can train."""
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,7 +14,10 @@ class Objective(Protocol):
 
     - `after_step(step: int, steps: int) -> dict[str, float]`: called after each optimiser step that
       was not skipped, `step` counted from 0; moves an EMA teacher; returns numbers to log. It
-      must not read from the device.
+      must not read from the device. On an accelerator the host waits for each step to know whether
+      it was skipped, unless there is a third parameter `applied: Tensor | None = None`: then it may
+      also be called after a skipped step, with a 0-dim bool on the device, and must leave all as
+      it was where that is False.
     - `parameter_groups(weight_decay: float) -> list[dict]`: groups for AdamW; a group's
       "lr_scale" multiplies its learning rate. Without it, all trainable parameters form one group.
     - `sharding_units() -> list[nn.Module]`: with parallel="fsdp" the modules that are gathered one
@@ -50,7 +54,25 @@ def parameter_groups(objective: nn.Module, weight_decay: float) -> list[dict[str
     return groups
 
 
-def after_step(objective: nn.Module, step: int, steps: int) -> dict[str, float]:
-    """Call the objective's own `after_step`, if it has one."""
-    own = getattr(objective, "after_step", None)
-    return {} if own is None else dict(own(step, steps))
+class AfterStep:
+    """The `after_step` of an objective, if it has one.
+
+    Args:
+        objective: whose it is.
+        steps: planned number of steps.
+
+    Attributes:
+        wanted: whether there is one.
+        gated: whether it takes the decision as a tensor.
+    """
+
+    def __init__(self, objective: nn.Module, steps: int) -> None:
+        self._own, self._steps = getattr(objective, "after_step", None), steps
+        self.wanted = self._own is not None
+        self.gated = self._own is not None and "applied" in signature(self._own).parameters
+
+    def call(self, step: int, applied: Tensor | None = None) -> dict[str, float]:
+        """Call it, with `applied` only where it is given."""
+        assert self._own is not None
+        more = {} if applied is None else {"applied": applied}
+        return dict(self._own(step, self._steps, **more))

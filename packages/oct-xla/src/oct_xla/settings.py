@@ -23,7 +23,8 @@ class LoopConfig:
     """AdamW's decay rates of the first and second moment; V-JEPA 2 keeps PyTorch's."""
 
     log_every: int = 10
-    """Steps between two rows of metrics; the first and the last step always make one."""
+    """Steps between two rows of metrics; the first and the last step always make one. Between them
+    nobody waits for an accelerator."""
 
     checkpoint_every: int = 500
     """Steps between two checkpoints; 0 saves at the end and when told to stop."""
@@ -53,13 +54,14 @@ class LoopConfig:
     """How much better than at the last progress `best_metric` must be to count as progress."""
 
     max_skipped: int = 10
-    """Steps in a row that may be skipped for their loss before the run stops."""
+    """Steps in a row that may be skipped for their loss before the run stops. On an accelerator it
+    does at the next row or save, having applied no step in between."""
 
     max_jump: float = 0.0
     """Skip a step whose loss lies more standard deviations above the mean of the last 300 steps
     that were taken, once there are 151 of them; 0: only one that is not finite. V-JEPA 2.1 can do
     so (app/vjepa_2_1/train.py: loss_reg_std_mult), which none of its published settings asks for.
-    No jump: a loss that gets a new term in the middle of a run."""
+    No jump: a loss that gets a new term in the middle of a run. Each step is then waited for."""
 
     profile: str = ""
     """First and last step, counted from 1, of which each process writes a trace to the run folder,

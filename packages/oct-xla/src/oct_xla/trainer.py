@@ -10,9 +10,10 @@ import numpy as np
 from oct_xla.checkpointer import Checkpointer, RunState
 from oct_xla.compiling import WARM_UP
 from oct_xla.errors import NonFiniteError, OutOfMemoryError
+from oct_xla.failures import TooLarge
 from oct_xla.feed import Feed
 from oct_xla.journal import say
-from oct_xla.learner import Learner, Step, TooLarge
+from oct_xla.learner import Learner, Outcome, Step
 from oct_xla.malloc import give_freed_memory_back
 from oct_xla.memory import cut_batch, halved, write_note
 from oct_xla.metrics import Metrics
@@ -79,6 +80,7 @@ class Trainer:
         config, run, clock = self.config, self.run, self.metrics.clock
         learner, batch_size = self.learner, self.feed.config.batch_size
         learner.accumulate = self._parts(run.at_once)
+        learner.guard.begin(run.skipped, run.skipped_in_a_row)
         if run.at_once:
             give_freed_memory_back()
         self.checkpointer.stopping = lambda: stop.requested
@@ -93,18 +95,18 @@ class Trainer:
                 with self.profiler.step(run.step + 1):
                     bound = largest_loss(run.losses, config.max_jump)
                     taken = learner.take(run.step, lr, batches, clock, stop, bound=bound)
+                    numbers = self._numbers(taken)
             except TooLarge as large:
                 self._halve(large)
                 batches = self._batches()
                 continue
-            self._count(taken)
             clock.count(batch_size)
             run.step += 1
             expected = run.step - self._first <= WARM_UP
             learner.compiling.look(f"step {run.step}", expected=expected)
             head = {"step": run.step, "epoch": epoch, "lr": lr}
             self.watch.beat(f"what follows step {run.step}")
-            stopping = self._end_step({**head, **taken.numbers}, evaluate, stop, taken.stopping)
+            stopping = self._end_step({**head, **numbers}, evaluate, stop, taken.stopping)
             if stopping and self._left:
                 return self._stopped()
         self.watch.beat("the last save")
@@ -259,26 +261,39 @@ class Trainer:
             again=True,
         ) from large
 
-    def _due(self, every: int) -> bool:
-        step = self.run.step
+    def _due(self, every: int, step: int | None = None) -> bool:
+        step = self.run.step if step is None else step
         return every > 0 and (step % every == 0 or step == self.config.steps)
 
-    def _count(self, taken: Step) -> None:
-        run, jump = self.run, self.config.max_jump
-        if taken.applied:
-            run.skipped_in_a_row = 0
-            if jump:
-                run.losses = [*run.losses, taken.numbers["loss"]][-REMEMBERED:]
-            return
-        run.skipped += 1
-        run.skipped_in_a_row += 1
-        if run.skipped_in_a_row >= self.config.max_skipped:
+    def _numbers(self, taken: Step) -> dict[str, float]:
+        """The numbers of a step, if anybody wants them: an accelerator is waited for only then."""
+        config, step = self.config, self.run.step + 1
+        rhythms = (config.log_every, config.checkpoint_every, config.evaluate_every)
+        wanted = (
+            self.runtime.device.type == "cpu"  # has them already
+            or (step == 1 or taken.stopping or config.max_jump > 0)
+            or any(self._due(every, step) for every in rhythms)
+        )
+        return self._count(self.learner.read(taken, self.metrics.clock)) if wanted else {}
+
+    def _count(self, outcome: Outcome) -> dict[str, float]:
+        """Take over what a step says of itself and of those before it that nobody has read.
+
+        Raises:
+            NonFiniteError: after too many in a row that were not applied.
+        """
+        run, most, jump = self.run, self.config.max_skipped, self.config.max_jump
+        run.skipped, run.skipped_in_a_row = outcome.skipped, outcome.skipped_in_a_row
+        if outcome.applied and jump:
+            run.losses = [*run.losses, outcome.numbers["loss"]][-REMEMBERED:]
+        if run.skipped_in_a_row >= most:
             above = f", or the loss {jump:g} standard deviations above its mean," if jump else ""
             raise NonFiniteError(
-                f"step {run.step + 1}: loss or gradient was not finite{above}"
-                f" {run.skipped_in_a_row} times in a row; lower the learning rate, lengthen the"
+                f"step {run.step + 1 - (run.skipped_in_a_row - most)}: loss or gradient was not"
+                f" finite{above} {most} times in a row; lower the learning rate, lengthen the"
                 " warm-up or set fp32"
             )
+        return outcome.numbers
 
     def _tell(self) -> None:
         self.run.row = self.metrics.tell(self.run.row)

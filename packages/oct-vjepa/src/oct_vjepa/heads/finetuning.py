@@ -120,8 +120,21 @@ class FineTuned(nn.Module):
             found = self.encoder(volume_BCZYX, **extra)
         return torch.cat(found, dim=-1) if layers else found
 
-    def after_step(self, step: int, steps: int) -> dict[str, float]:
-        """Count an applied step; "gradual" reports how many layers learn, the rest nothing."""
+    def after_step(self, step: int, steps: int, applied: Tensor | None = None) -> dict[str, float]:
+        """Count an applied step; "gradual" reports how many layers learn, the rest nothing.
+
+        Args:
+            step: number of the optimiser step just taken, from 0.
+            steps: planned number of steps.
+            applied: 0-dim bool on the device; False: it was skipped, and nothing changes. "gradual"
+                waits for it, as the host chooses the layers. None: it was not skipped.
+        """
+        if applied is not None and self.config.mode != "gradual":
+            self.applied_steps.add_(applied)
+            self._steps = None
+            return {}
+        if applied is not None and not applied:
+            return {}
         count = self._count() + 1
         self.applied_steps.add_(1)  # not set to `count`: that would be a new constant in each graph
         self._steps = count

@@ -159,12 +159,15 @@ class Jepa(Taught):
         mixed = self.predictor.mix(torch.cat(levels, dim=-1), masks, index, spacing)
         return Said(levels[-1], self.predictor.proj(mixed.target_BMP), mixed)
 
-    def after_step(self, step: int, steps: int) -> dict[str, float]:
+    def after_step(self, step: int, steps: int, applied: Tensor | None = None) -> dict[str, float]:
         """Move the teacher, and set the weight of the context loss for the next step."""
         weight = self._context_weight(step + 1, steps)
         if weight != self._context_weight(step, steps):
-            self.context_weight.copy_(torch.tensor(weight))
-        return super().after_step(step, steps)
+            new = torch.tensor(weight).to(self.context_weight.device, non_blocking=True)
+            if applied is not None:
+                new = torch.where(applied, new, self.context_weight)
+            self.context_weight.copy_(new)
+        return super().after_step(step, steps, applied)
 
     def _goals(self, batch: JepaBatch, given: Tensor | JepaBatch | PairBatch) -> Goals:
         volume, encoder = batch.volume_BCZYX, self.encoder.config

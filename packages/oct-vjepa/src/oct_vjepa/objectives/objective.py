@@ -77,12 +77,14 @@ class Objective(nn.Module):
         """The loss and cheap diagnostics, each 0-dim; see the subclass."""
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
-    def after_step(self, step: int, steps: int) -> dict[str, float]:
+    def after_step(self, step: int, steps: int, applied: Tensor | None = None) -> dict[str, float]:
         """Do what comes after each optimiser step that was not skipped; returns numbers to log.
 
         Args:
             step: number of the optimiser step just taken, from 0.
             steps: planned number of steps.
+            applied: 0-dim bool on the device; False: it was skipped, and nothing changes. For loops
+                that do not wait for the device to know. None: it was not skipped.
         """
         return {}
 
@@ -215,20 +217,15 @@ class Taught(Objective):
         """What a run leaves behind: the teacher's encoder; the student where that never moves."""
         return self.encoder if self.teacher_config is None else self.teacher.encoder
 
-    def after_step(self, step: int, steps: int) -> dict[str, float]:
-        """Move the teacher; call once after each optimiser step that was not skipped.
-
-        Args:
-            step: number of the optimiser step just taken, from 0.
-            steps: planned number of steps.
-        """
+    def after_step(self, step: int, steps: int, applied: Tensor | None = None) -> dict[str, float]:
+        """Move the teacher; see `Objective.after_step`."""
         config = self.teacher_config
         if config is None:
             return {"momentum": 1.0}
         momentum = momentum_at(
             step, steps, start=config.ema_start, end=config.ema_end, kind=config.ema_kind
         )
-        self.teacher.update(self.encoder, momentum)
+        self.teacher.update(self.encoder, momentum, applied)
         return {"momentum": momentum}
 
     @torch.no_grad()

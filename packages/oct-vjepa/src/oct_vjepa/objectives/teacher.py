@@ -60,19 +60,31 @@ class Teacher(nn.Module):
         return apart / length.clamp_min(1e-12)
 
     @torch.no_grad()
-    def update(self, student: Encoder, momentum: float) -> None:
+    def update(self, student: Encoder, momentum: float, applied: Tensor | None = None) -> None:
         """Set each weight to momentum * itself + (1 - momentum) * the student's.
 
         `momentum` is a Python number and nothing is read back, so the device does not wait.
+
+        Args:
+            student: who is followed.
+            momentum: share that stays.
+            applied: 0-dim bool on the device; False holds the teacher still. None: it moves.
         """
-        follow(self.encoder, student, momentum)
+        follow(self.encoder, student, momentum, applied)
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+def follow(
+    teacher: nn.Module, student: nn.Module, momentum: float, applied: Tensor | None = None
+) -> None:
     """Move each weight of a teacher, all at once; see `Teacher.update`."""
     mine: list[Tensor] = list(teacher.parameters())
     pairs = zip(mine, student.parameters(), strict=True)
     theirs = [weight.detach().to(own.dtype) for own, weight in pairs]
+    if applied is not None:
+        share = (1.0 - momentum) * applied
+        for own, other in zip(mine, theirs, strict=True):
+            own.lerp_(other, share)
+        return
     torch._foreach_mul_(mine, momentum)
     torch._foreach_add_(mine, theirs, alpha=1.0 - momentum)

@@ -134,8 +134,8 @@ class Dino(Taught):
             "target_std": feature_spread(normalise_targets(tokens_BD)),
         }
 
-    def after_step(self, step: int, steps: int) -> dict[str, float]:
-        """Move both teachers; call once after each optimiser step that was not skipped."""
-        numbers = super().after_step(step, steps)
-        follow(self.teacher_head, self.predictor, numbers["momentum"])
+    def after_step(self, step: int, steps: int, applied: Tensor | None = None) -> dict[str, float]:
+        """Move both teachers; see `Objective.after_step`."""
+        numbers = super().after_step(step, steps, applied)
+        follow(self.teacher_head, self.predictor, numbers["momentum"], applied)
         return numbers
