@@ -27,6 +27,7 @@ dealt to q0 to q3 by turns, ASK the same with the others called train:
     arm vjepa2 objective=vjepa2_smoke loop.steps=1000
     arm vjepa21 objective=vjepa21_smoke loop.steps=950
     arm patches masking=mae loop.steps=1250
+    arm patches-4000 masking=mae loop.steps=4000
     arm patches-one-level objective=vjepa2_voxels_smoke masking=mae loop.steps=1300
     uv run python benchmarks/real_trend.py runs steps-300=107 ...
 

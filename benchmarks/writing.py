@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ RESULTS = Path(__file__).parent / "results"
 def write_results(name: str, packages: Sequence[str], facts: Mapping[str, Any]) -> None:
     """Write results/NAME.json: the command, the versions of `packages`, and `facts`."""
     result = {
-        "command": f"python benchmarks/{name}.py",
+        "command": f"python benchmarks/{Path(sys.argv[0]).name}",
         "versions": {package: version(package) for package in packages},
         **facts,
     }

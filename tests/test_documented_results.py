@@ -1,6 +1,7 @@
 """Tables of the pages are those of the results beside the benchmarks."""
 
 import json
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -28,3 +29,12 @@ def test_the_table_of_the_null_phantom_is_that_of_its_results():
     rows = list(null_rows())
     assert len(rows) == 8
     assert [one for one in rows if one not in lines] == []
+
+
+def test_every_result_names_a_program_that_is_here():
+    files = sorted(RESULTS.glob("*.json"))
+    commands = {one.name: json.loads(one.read_text(encoding="utf-8"))["command"] for one in files}
+    programs = {name: re.search(r"benchmarks/\w+\.py", text) for name, text in commands.items()}
+    assert len(programs) >= 40
+    gone = [name for name, one in programs.items() if not (one and (ROOT / one[0]).is_file())]
+    assert gone == []
