@@ -33,7 +33,7 @@ class GatedAdamW(AdamW):
     @torch.no_grad()
     def _step_if(self, applied: Tensor) -> None:
         counts: dict[int, Tensor] = {}
-        for group in self.param_groups:
+        for group, numbers in zip(self.param_groups, self._numbers(applied.device), strict=True):
             rates: dict[int, tuple[Tensor, Tensor]] = {}
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -44,15 +44,26 @@ class GatedAdamW(AdamW):
                 if key not in counts:
                     counts[key] = torch.where(applied, before + 1, before)
                 if key not in rates:
-                    rates[key] = _corrected(group, before + 1)
-                _move(parameter, state, group, rates[key], applied)
+                    rates[key] = _corrected(group, numbers[0], before + 1)
+                _move(parameter, state, group, numbers[1], rates[key], applied)
                 state["step"] = counts[key]
 
+    def _numbers(self, device: torch.device) -> Tensor:
+        """Of each group: learning rate, and share of a weight that decay leaves, (groups, 2).
 
-def _corrected(group: Mapping[str, Any], count: Tensor) -> tuple[Tensor, Tensor]:
+        Not as numbers of Python: torch-xla writes what is 0 or 1 as float32 into the graph, and
+        compiles another one where a schedule comes near it.
+        """
+        rows = [
+            [group["lr"], 1 - group["lr"] * group["weight_decay"]] for group in self.param_groups
+        ]
+        return torch.tensor(rows).to(device, non_blocking=True)
+
+
+def _corrected(group: Mapping[str, Any], lr: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     """Learning rate, and what divides the root of the second moment, for a step of that number."""
     first, second = group["betas"]
-    return group["lr"] / _share(first, count), _share(second, count).sqrt()
+    return lr / _share(first, count), _share(second, count).sqrt()
 
 
 def _share(beta: float, count: Tensor) -> Tensor:
@@ -67,6 +78,7 @@ def _move(
     parameter: Tensor,
     state: Mapping[str, Tensor],
     group: Mapping[str, Any],
+    kept: Tensor,
     rates: tuple[Tensor, Tensor],
     applied: Tensor,
 ) -> None:
@@ -75,7 +87,6 @@ def _move(
     assert gradient is not None
     mean = torch.lerp(state["exp_avg"], gradient, 1 - first)
     square = state["exp_avg_sq"] * second + gradient * gradient * (1 - second)
-    kept = parameter * (1 - group["lr"] * group["weight_decay"])
-    moved = kept - rate * (mean / (square.sqrt() / root + group["eps"]))
+    moved = parameter * kept - rate * (mean / (square.sqrt() / root + group["eps"]))
     for own, new in ((parameter, moved), (state["exp_avg"], mean), (state["exp_avg_sq"], square)):
         own.copy_(torch.where(applied, new, own))

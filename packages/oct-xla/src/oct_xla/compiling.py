@@ -56,7 +56,7 @@ class CompileWatch:
             for name in dict.fromkeys(fresh)
         ]
         why = "; ".join(told) or (
-            "no tensor of the batch has another shape; a learning rate or momentum of exactly 0 or"
+            "no tensor of the batch has another shape; a number of Python that comes to be 0 or"
             " 1 is a graph of its own, and PT_XLA_DEBUG_LEVEL=2 names the line of the program"
         )
         say(f"{doing}: compiled {more} more graphs, all devices waited: {why}")

@@ -36,6 +36,7 @@ from oct_vjepa.objectives.losses import (
 from oct_vjepa.objectives.objective import JepaBatch, PairBatch, Taught
 from oct_vjepa.objectives.schedules import ramp_at
 from oct_vjepa.objectives.tally import Tally
+from oct_vjepa.objectives.teacher import as_data
 
 __all__ = ["Jepa", "JepaBatch", "JepaConfig"]
 
@@ -163,7 +164,7 @@ class Jepa(Taught):
         """Move the teacher, and set the weight of the context loss for the next step."""
         weight = self._context_weight(step + 1, steps)
         if weight != self._context_weight(step, steps):
-            new = torch.tensor(weight).to(self.context_weight.device, non_blocking=True)
+            new = as_data(weight, self.context_weight.device)
             if applied is not None:
                 new = torch.where(applied, new, self.context_weight)
             self.context_weight.copy_(new)

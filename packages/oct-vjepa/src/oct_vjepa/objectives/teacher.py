@@ -82,9 +82,18 @@ def follow(
     pairs = zip(mine, student.parameters(), strict=True)
     theirs = [weight.detach().to(own.dtype) for own, weight in pairs]
     if applied is not None:
-        share = (1.0 - momentum) * applied
+        share = as_data(1.0 - momentum, applied.device) * applied
         for own, other in zip(mine, theirs, strict=True):
             own.lerp_(other, share)
         return
     torch._foreach_mul_(mine, momentum)
     torch._foreach_add_(mine, theirs, alpha=1.0 - momentum)
+
+
+def as_data(value: float, device: torch.device) -> Tensor:
+    """A number of each step, 0-dim on the device; nobody waits for it.
+
+    torch-xla writes a 0 or 1 into the graph, of Python or of a 0-dim tensor, and compiles another
+    one where a schedule comes to it. One of a vector is data like any other.
+    """
+    return torch.tensor([value]).to(device, non_blocking=True)[0]
