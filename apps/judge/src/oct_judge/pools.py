@@ -5,7 +5,6 @@ trained on the same batches of its tokens, stops and is chosen by validation row
 left behind as the loop would leave it.
 """
 
-import hashlib
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from oct_vjepa import Encoder
-from oct_vjepa.evaluation.features import TOKENS, embed_batch
+from oct_vjepa.evaluation.features import TOKENS, embed_batch, key_of
 from oct_vjepa.evaluation.token_probe import (
     FittedTokenProbe,
     TokenProbeConfig,
@@ -29,7 +28,6 @@ from oct_vjepa.heads.supervised import Supervised
 from oct_vjepa.measures.measure import HEADLINE
 from oct_vjepa.measures.progress import watch_scores
 from oct_vjepa.measures.target import Target
-from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.saving import write_whole
 
@@ -163,10 +161,7 @@ def keep_tokens(
         size: volumes of one pass.
         runtime: where to compute; each precision has a file of its own.
     """
-    key = f"{weights_fingerprint(encoder)}-{data[:16]}"
-    if encoder.config.position_unit == "length":
-        steps = np.ascontiguousarray(volumes.spacings, dtype=np.float32)
-        key += f"-{hashlib.sha256(steps.tobytes()).hexdigest()[:8]}"
+    key = key_of(encoder, data, volumes.spacings)
     path = features / f"{key}-{runtime.precision}.tokens.npy"
     if not path.exists():
         features.mkdir(parents=True, exist_ok=True)

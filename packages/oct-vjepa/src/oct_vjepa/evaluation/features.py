@@ -161,6 +161,26 @@ def fingerprint_of(encoder: AnyEncoder) -> str:
     return weights_fingerprint(cast(Encoder, encoder)) if own is None else str(own)
 
 
+def key_of(
+    encoder: AnyEncoder,
+    volumes_fingerprint: str,
+    spacing: Sequence[float] | NDArray[Any] | None,
+) -> str:
+    """What a file of kept features is called by: encoder, volumes, and spacing where it is read.
+
+    Args:
+        encoder: whose features.
+        volumes_fingerprint: stands for the volumes and their order.
+        spacing: as for `embed_volumes`.
+    """
+    key = f"{fingerprint_of(encoder)}-{volumes_fingerprint[:16]}"
+    by_length = getattr(getattr(encoder, "config", None), "position_unit", "") == "length"
+    if spacing is not None and by_length:
+        steps = np.ascontiguousarray(spacing, dtype=np.float32)
+        key += f"-{hashlib.sha256(steps.tobytes()).hexdigest()[:8]}"
+    return key
+
+
 def embed_volumes(
     encoder: AnyEncoder,
     volumes: Iterable[NDArray[Any]],
@@ -238,11 +258,7 @@ def load_or_embed(
         layers: as for `embed_volumes`.
     """
     wanted = list(pools)
-    key = f"{fingerprint_of(encoder)}-{volumes_fingerprint[:16]}"
-    by_length = getattr(getattr(encoder, "config", None), "position_unit", "") == "length"
-    if spacing is not None and by_length:
-        steps = np.ascontiguousarray(spacing, dtype=np.float32)
-        key += f"-{hashlib.sha256(steps.tobytes()).hexdigest()[:8]}"
+    key = key_of(encoder, volumes_fingerprint, spacing)
     if layers is not None:
         key += "-layers" + "_".join(map(str, layers))
     path = folder / f"{key}.safetensors"
