@@ -117,8 +117,7 @@ class Trainer:
 
     @property
     def _fresh(self) -> bool:
-        """Whether nothing was done yet; who resumes before the first step has evaluated the start,
-        or has it pending."""
+        """Whether nothing was done yet; a resume at step 0 knows the start, or has it pending."""
         return self.run.step == 0 and not self.checkpointer.has(0)
 
     def _begin(self) -> None:
