@@ -241,6 +241,22 @@ def test_every_setting_changes_the_run(small, tmp_path, setting):
     assert one[-1]["loss"] != other[-1]["loss"]
 
 
+def test_augmentation_by_physics_has_other_draws_for_another_seed(small):
+    from oct_io.space.transforms import AugmentConfig
+    from oct_judge.examples import LabelledSamples
+
+    config = small.recipe(scan_augmentation=AugmentConfig(affine_probability=0.0))
+    fit, labels = np.arange(4), np.zeros(4, dtype=np.int64)
+    one, again, other = (
+        LabelledSamples(
+            small.Volumes(), fit, config, encoder=small.encoder().config, seed=seed, labels=labels
+        )(1, 0).volume_BCZYX
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
 def test_bfloat16_follows_float32_and_keeps_its_weights_in_float32(small, tmp_path):
     small.train(tmp_path / "one", mode="full")
     small.train(tmp_path / "other", mode="full", precision="bf16")
