@@ -20,6 +20,9 @@ table with a row a patient, `participant_id` and `dme` (1 if any row of OCT.csv 
     uv run apps/finetune $ASK seeds=1 data.labels=PATIENTS task.column=dme mode=full \
       training.epochs=12 compare.baselines=[] run_dir=runs/dme-full    # likewise the other modes
     uv run apps/finetune $ASK seeds=2 data.labels=IMAGES task.column=dr run_dir=runs/dr-linear
+    uv run apps/finetune $ASK seeds=1 data.labels=PATIENTS task.column=dme mode=full \
+      training.head_start=probe training.lr_head=1e-4 training.epochs=12 training.patience=4 \
+      compare.baselines=[] run_dir=runs/dme-full-probe    # likewise partial
     uv run python benchmarks/real_bscans.py --into real_bscans_flattened \
       runs/dme-linear runs/dme-knn ...
 

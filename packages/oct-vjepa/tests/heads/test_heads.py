@@ -62,7 +62,7 @@ def probed(encoder, kind, readout):
     volumes = np.random.default_rng(0).integers(0, 256, (24, 4, 16, 24), dtype=np.uint8)
     depth = encoder.config.depth
     features = embed_volumes(encoder, volumes, pools=[pool], layers=range(depth))
-    held = turn % 4 == 0
+    held = turn // 6 % 2 == 0
     round = Round("round", ~held, held, held)
     readouts = read_out(features, config, depth)
     grid = GridConfig(strengths=(0.1,), folds=0)
