@@ -34,6 +34,11 @@ and one of 900 steps. results/real_bscans.json is older, of scans as they
 are: data.flatten=false data.window=96x256 for both apps, encoder.input_shape=[1,96,256] for the
 first, readout.pools=[mean,mean_std,max] for the second, and 6 epochs.
 
+results/real_bscans_from_probe.json has the linear probe at all readouts and at the one that a fresh
+head reads (readout.blocks=[last] readout.pools=[mean_std]), and then the modes that start at the
+probe, all with seeds=1 compare.ranked=false; `chosen` says where each round began (steps 0: it
+stayed there); its encoders are those of real_bscans_flattened.json.
+
 IMAGES has participant_id, filepath and dr of each image; OCT.csv says "-" of 600 of them, which
 have no answer. Pretraining sees no participant of the fold that is tested, and no label.
 """
@@ -76,6 +81,10 @@ def row_of(candidate: Mapping[str, Any], headline: str) -> dict[str, Any]:
         "ece": round(metrics["ece"][0], 3),
         "encoder_over_it": gain and [round(one, 3) for one in gain["difference"]],
         "p_holm": gain and round(gain["p_holm"], 3),
+        "chosen": [
+            {name: round(one, 3) if isinstance(one, float) else one for name, one in each.items()}
+            for each in candidate["chosen"]
+        ],
     }
 
 
