@@ -323,6 +323,7 @@ def test_training_from_a_probe_goes_on_learning_and_leaves_a_head_that_reads_its
 
 
 def test_heads_that_no_probe_can_be_are_refused_in_one_line(small):
+    from oct_judge.question import FinetuneConfig
     from oct_judge.starting import check_start
     from oct_vjepa.evaluation.readouts import ReadoutConfig
 
@@ -334,6 +335,9 @@ def test_heads_that_no_probe_can_be_are_refused_in_one_line(small):
     ):
         with pytest.raises(ValueError, match=said):
             small.recipe(**({"head_start": "probe"} | settings))
+    for mode in ("segment", "attentive"):
+        with pytest.raises(ValueError, match=f"training.head_start=probe .*{mode}"):
+            FinetuneConfig(mode=mode, training=small.recipe(head_start="probe"))
     with pytest.raises(ValueError, match=r"readout.blocks \(0\) must be last, late or all"):
         check_start(ReadoutConfig(blocks=["last", "0"]), small.target())
     three = replace(small.target("ordinal"), names=("a", "b", "c"))
