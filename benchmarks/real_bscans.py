@@ -20,9 +20,9 @@ table with a row a patient, `participant_id` and `dme` (1 if any row of OCT.csv 
     uv run apps/finetune $ASK seeds=1 data.labels=PATIENTS task.column=dme mode=full \
       training.epochs=12 compare.baselines=[] run_dir=runs/dme-full    # likewise the other modes
     uv run apps/finetune $ASK seeds=2 data.labels=IMAGES task.column=dr run_dir=runs/dr-linear
-    uv run apps/finetune $ASK seeds=1 data.labels=PATIENTS task.column=dme mode=full \
+    uv run apps/finetune $ASK seeds=1 data.labels=PATIENTS task.column=dme mode=partial \
       training.head_start=probe training.lr_head=1e-4 training.epochs=12 training.patience=4 \
-      compare.baselines=[] run_dir=runs/dme-full-probe    # likewise partial
+      compare.random_init=false compare.baselines=[] run_dir=runs/dme-partial-probe
     uv run python benchmarks/real_bscans.py --into real_bscans_flattened \
       runs/dme-linear runs/dme-knn ...
 
@@ -35,9 +35,9 @@ are: data.flatten=false data.window=96x256 for both apps, encoder.input_shape=[1
 first, readout.pools=[mean,mean_std,max] for the second, and 6 epochs.
 
 results/real_bscans_from_probe.json has the linear probe at all readouts and at the one that a fresh
-head reads (readout.blocks=[last] readout.pools=[mean_std]), and then the modes that start at the
-probe, all with seeds=1 compare.ranked=false; `chosen` says where each round began (steps 0: it
-stayed there); its encoders are those of real_bscans_flattened.json.
+head reads (readout.blocks=[last] readout.pools=[mean_std]), both with seeds=1, and then `partial`
+from the probe; `chosen` says where each round began (steps 0: it stayed there). Its encoders are
+those of real_bscans_flattened.json, of seed 0.
 
 IMAGES has participant_id, filepath and dr of each image; OCT.csv says "-" of 600 of them, which
 have no answer. Pretraining sees no participant of the fold that is tested, and no label.
