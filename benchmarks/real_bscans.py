@@ -20,6 +20,9 @@ table with a row a patient, `participant_id` and `dme` (1 if any row of OCT.csv 
     uv run apps/finetune $ASK seeds=1 data.labels=PATIENTS task.column=dme mode=full \
       training.epochs=12 compare.baselines=[] run_dir=runs/dme-full    # likewise the other modes
     uv run apps/finetune $ASK seeds=2 data.labels=IMAGES task.column=dr run_dir=runs/dr-linear
+    uv run apps/finetune $ASK seeds=1 data.labels=PATIENTS task.column=dme mode=partial \
+      training.head_start=probe training.lr_head=1e-4 training.epochs=12 training.patience=4 \
+      compare.random_init=false compare.baselines=[] run_dir=runs/dme-partial-probe
     uv run python benchmarks/real_bscans.py --into real_bscans_flattened \
       runs/dme-linear runs/dme-knn ...
 
@@ -30,6 +33,11 @@ of fold-1 with protocol.name=kfold about singla-nitin/macular_hole, `large` bein
 and one of 900 steps. results/real_bscans.json is older, of scans as they
 are: data.flatten=false data.window=96x256 for both apps, encoder.input_shape=[1,96,256] for the
 first, readout.pools=[mean,mean_std,max] for the second, and 6 epochs.
+
+results/real_bscans_from_probe.json has the linear probe at all readouts and at the one that a fresh
+head reads (readout.blocks=[last] readout.pools=[mean_std]), both with seeds=1, and then `partial`
+from the probe; `chosen` says where each round began (steps 0: it stayed there). Its encoders are
+those of real_bscans_flattened.json, of seed 0.
 
 IMAGES has participant_id, filepath and dr of each image; OCT.csv says "-" of 600 of them, which
 have no answer. Pretraining sees no participant of the fold that is tested, and no label.
@@ -73,6 +81,10 @@ def row_of(candidate: Mapping[str, Any], headline: str) -> dict[str, Any]:
         "ece": round(metrics["ece"][0], 3),
         "encoder_over_it": gain and [round(one, 3) for one in gain["difference"]],
         "p_holm": gain and round(gain["p_holm"], 3),
+        "chosen": [
+            {name: round(one, 3) if isinstance(one, float) else one for name, one in each.items()}
+            for each in candidate["chosen"]
+        ],
     }
 
 

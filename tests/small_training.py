@@ -14,7 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "apps" / "finetune"))
 
 from oct_judge.recipe import TrainingConfig
 from oct_vjepa import Encoder, EncoderConfig
+from oct_vjepa.evaluation.features import embed_volumes
+from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
 from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.configuration import GridConfig
 from oct_vjepa.probes.protocol import Round
 from oct_xla import pick_runtime
 
@@ -82,13 +85,32 @@ def recipe(**settings):
     return TrainingConfig(**(SHORT | settings))
 
 
+def probe_start(config, kind="nominal", blocks=("last", "all"), pools=("mean_std", "max")):
+    """What `training.head_start=probe` begins with, and the readouts that it is fitted on."""
+    from oct_judge.starting import start_at_probe
+
+    asked, answers = encoder(), target(kind)
+    readout = ReadoutConfig(blocks=list(blocks), pools=list(pools))
+    depth = asked.config.depth
+    features = embed_volumes(asked, Volumes().voxels, pools=pools, layers=range(depth))
+    readouts = read_out(features, readout, depth)
+    known = parts()._replace(**{name: part & answers.known for name, part in parts().parts.items()})
+    start = start_at_probe(
+        config, asked.config, readouts, answers, np.arange(ROWS), known, readout=readout,
+        grid=GridConfig(), seed=0,
+    )  # fmt: skip
+    return start, readouts
+
+
 def train(run_dir, kind="nominal", precision="fp32", seed=0, rows=None, runtime="cpu", **settings):
     from oct_judge.learning import Place
     from oct_judge.training import train_mode
 
+    config = recipe(**settings)
+    start = probe_start(config, kind)[0] if config.starts_at_probe else None
     return train_mode(
-        recipe(**settings), encoder(), Volumes(), target(kind), rows or parts(),
-        Place(pick_runtime(runtime, precision), Path(run_dir), seed, data="small"),
+        config, encoder(), Volumes(), target(kind), rows or parts(),
+        Place(pick_runtime(runtime, precision), Path(run_dir), seed, data="small"), start,
     )  # fmt: skip
 
 

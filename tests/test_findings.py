@@ -121,6 +121,22 @@ def test_maps_of_a_trained_model_start_from_what_it_answered(found, tmp_path, mo
         assert np.abs(arrays[f"front map {number}"]).max() > 0
 
 
+def test_a_mode_that_starts_at_the_probe_and_stays_there_answers_as_the_linear_mode(
+    found, tmp_path
+):
+    training = TrainingConfig(
+        mode="partial", head_start="probe", epochs=1, batch_size=4, lr_head=1e-12, lr_encoder=1e-12
+    )
+    config, study = replace(found.config, mode="partial", training=training), found.study
+    asked = found.cast.family.of, PRETRAINED, config.runtime.pick(), tmp_path
+    trained = ask_trained(config, study, *asked, embed=found.cast.embed)[0][0]
+    probe = ask(found.config, study, found.cast.pretrained(), "linear")[0][0]
+    assert trained.chosen["steps"] == 0
+    assert trained.chosen["readout"] == probe.chosen["readout"]
+    for part in ("test", "calibration", "validation_decided"):
+        assert getattr(trained, part) == pytest.approx(getattr(probe, part), abs=1e-4)
+
+
 def test_a_mode_that_trains_is_asked_with_few_labels_and_told_what_validation_says(found, tmp_path):
     training = TrainingConfig(mode="full", epochs=1, batch_size=4, warmup_epochs=0)
     compare = ComparisonConfig(fractions=[1.0, 0.5], turns=2, baselines=["thumbnail"])

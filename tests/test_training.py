@@ -241,6 +241,22 @@ def test_every_setting_changes_the_run(small, tmp_path, setting):
     assert one[-1]["loss"] != other[-1]["loss"]
 
 
+def test_augmentation_by_physics_has_other_draws_for_another_seed(small):
+    from oct_io.space.transforms import AugmentConfig
+    from oct_judge.examples import LabelledSamples
+
+    config = small.recipe(scan_augmentation=AugmentConfig(affine_probability=0.0))
+    fit, labels = np.arange(4), np.zeros(4, dtype=np.int64)
+    one, again, other = (
+        LabelledSamples(
+            small.Volumes(), fit, config, encoder=small.encoder().config, seed=seed, labels=labels
+        )(1, 0).volume_BCZYX
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+
+
 def test_bfloat16_follows_float32_and_keeps_its_weights_in_float32(small, tmp_path):
     small.train(tmp_path / "one", mode="full")
     small.train(tmp_path / "other", mode="full", precision="bf16")
@@ -263,9 +279,76 @@ def test_a_run_is_repeated_bit_for_bit_and_its_encoder_stays_as_it_was_given(sma
     assert given.blocks[1].drop_path == 0.0
 
 
-def start(run_dir):
+STILL = {"lr_head": 1e-12, "lr_encoder": 1e-12, "weight_decay": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [(mode, "nominal") for mode in ("partial", "gradual", "full", "lora")]
+    + [("full", kind) for kind in KINDS if kind != "nominal"],
+)
+def test_training_that_starts_at_a_probe_and_does_not_move_says_what_the_probe_says(
+    small, tmp_path, mode, kind
+):
+    ask = {"mode": mode, "head_start": "probe", "epochs": 1, "class_weights": "none", **STILL}
+    found = small.train(tmp_path, kind, **ask)
+    fitted, _ = small.probe_start(small.recipe(**ask), kind)
+    encoder = small.encoder().eval()
+    with torch.no_grad():
+        tokens = encoder(torch.from_numpy(small.Volumes().voxels).unsqueeze(1), layers=(0, 1))
+        read = torch.cat([tokens[one] for one in fitted.head.blocks], dim=-1)
+        wanted = fitted.head.eval().answer.scores(fitted.head.from_tokens(read)).numpy()
+    rows = np.flatnonzero(small.parts().validation | small.parts().test)
+    assert np.allclose(
+        found.scores_NK[rows], wanted[rows], atol=1e-4 * max(1, np.abs(wanted).max())
+    )
+    assert found.ending.best_step == 0, "nothing after it is better"
+    assert found.chosen == {**fitted.told, "steps": 0}
+    told = [row["step"] for row in rows_of(tmp_path) if found.metric in row]
+    assert told == [0, 2]
+
+
+def test_training_from_a_probe_goes_on_learning_and_leaves_a_head_that_reads_its_blocks(
+    small, tmp_path
+):
+    found = small.train(tmp_path, mode="full", head_start="probe", metric="log_loss")
+    assert found.ending.best_step > 0
+    head, encoder = load_head(tmp_path / "head"), Encoder.from_pretrained(tmp_path / "encoder")
+    rows = np.flatnonzero(small.parts().test)
+    with torch.no_grad():
+        volumes = torch.from_numpy(small.Volumes().voxels[rows]).unsqueeze(1)
+        tokens = torch.cat(encoder(volumes, layers=head.blocks), dim=-1)
+        again = head.answer.scores(head.from_tokens(tokens))
+    assert np.allclose(again.numpy(), found.scores_NK[rows], atol=1e-5)
+
+
+def test_heads_that_no_probe_can_be_are_refused_in_one_line(small):
+    from oct_judge.question import FinetuneConfig
+    from oct_judge.starting import check_start
+    from oct_vjepa.evaluation.readouts import ReadoutConfig
+
+    for settings, said in (
+        ({"head": HeadConfig(kind="mlp")}, "starts a linear head; training.head.kind is mlp"),
+        ({"mode": "attentive"}, "training.head.kind is attentive in mode=attentive"),
+        ({"head": HeadConfig(pool="max")}, r"training.head.pool \(max\) does nothing beside"),
+        ({"head_start": "zero"}, r"training.head_start \('?zero'?\)"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            small.recipe(**({"head_start": "probe"} | settings))
+    for mode in ("segment", "attentive"):
+        with pytest.raises(ValueError, match=f"training.head_start=probe .*{mode}"):
+            FinetuneConfig(mode=mode, training=small.recipe(head_start="probe"))
+    with pytest.raises(ValueError, match=r"readout.blocks \(0\) must be last, late or all"):
+        check_start(ReadoutConfig(blocks=["last", "0"]), small.target())
+    three = replace(small.target("ordinal"), names=("a", "b", "c"))
+    with pytest.raises(ValueError, match="an ordinal question of more than two classes"):
+        check_start(ReadoutConfig(), three)
+
+
+def start(run_dir, head_start):
+    asked = ["epochs=30", "patience=0", f"head_start={head_start}"]
     return subprocess.Popen(
-        [sys.executable, str(PROGRAM), str(run_dir), "epochs=30", "patience=0"],
+        [sys.executable, str(PROGRAM), str(run_dir), *asked],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
@@ -282,9 +365,12 @@ def one_thread():
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_and_goes_on_equals_one_that_was_not(small, tmp_path, one_thread):
-    killed = start(tmp_path / "killed")
-    whole = small.train(tmp_path / "whole", epochs=30, patience=0)
+@pytest.mark.parametrize("head_start", ["random", "probe"])
+def test_a_run_that_is_killed_and_goes_on_equals_one_that_was_not(
+    small, tmp_path, one_thread, head_start
+):
+    killed = start(tmp_path / "killed", head_start)
+    whole = small.train(tmp_path / "whole", epochs=30, patience=0, head_start=head_start)
     journal = tmp_path / "killed" / "metrics.jsonl"
     while not journal.exists() or journal.read_text().count("\n") < 21:
         assert killed.poll() is None, killed.stderr.read()
@@ -292,14 +378,17 @@ def test_a_run_that_is_killed_and_goes_on_equals_one_that_was_not(small, tmp_pat
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
-    again = start(tmp_path / "killed")
+    again = start(tmp_path / "killed", head_start)
     _, errors = again.communicate(timeout=120)
     assert again.returncode == 0, errors
     scores = np.load(tmp_path / "killed" / "scores.npy")
     assert np.array_equal(scores, whole.scores_NK, equal_nan=True)
     one, other = tensors(tmp_path / "whole"), tensors(tmp_path / "killed")
     assert all(torch.equal(one[name], other[name]) for name in one)
-    losses = [[(r["step"], r["loss"]) for r in rows_of(tmp_path / n)] for n in ("whole", "killed")]
+    losses = [
+        [(r["step"], r.get("loss"), r.get("auroc")) for r in rows_of(tmp_path / n)]
+        for n in ("whole", "killed")
+    ]
     assert losses[0] == losses[1]
 
 

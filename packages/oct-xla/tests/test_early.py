@@ -95,3 +95,61 @@ def test_a_run_that_ended_early_stays_ended_until_it_is_given_more_patience(tmp_
 def test_patience_without_a_metric_is_refused():
     with pytest.raises(ValueError, match=r"loop\.patience \(3\) needs loop\.best_metric"):
         LoopConfig(patience=3)
+
+
+def train_from_start(run_dir, scores, **options):
+    return train(run_dir, scores={**SCORES, **scores}, evaluate_first=True, **options)
+
+
+def test_a_start_that_nothing_beats_is_the_best_and_counts_for_patience(tmp_path):
+    toy = Toy(dropout=0.1)
+    before = {name: value.clone() for name, value in toy.state_dict().items()}
+    result = train_from_start(tmp_path, {0: 0.9}, toy=toy)
+    assert (result.step, result.reason) == (4, "early")
+    store = Checkpoints(tmp_path / "checkpoints")
+    assert store.best() == {"step": 0, "metric": "score", "value": 0.9}
+    best = objective_tensors(store.load(0).tensors)
+    assert all(torch.equal(best[name], value) for name, value in before.items())
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert [row["step"] for row in rows if "score" in row] == [0, 2, 4]
+
+
+def test_looking_at_the_start_changes_no_later_number(tmp_path):
+    train_from_start(tmp_path / "looked", {0: 0.1})
+    train(tmp_path / "plain")
+    looked, plain = (read_rows(tmp_path / name / "metrics.jsonl") for name in ("looked", "plain"))
+    assert looked[0]["step"] == 0
+    assert [(row["step"], row["loss"]) for row in looked[1:]] == [
+        (row["step"], row["loss"]) for row in plain
+    ]
+
+
+def test_a_run_that_was_left_at_its_start_evaluates_it_once(tmp_path):
+    seen = []
+
+    def scores(step, stops=True):
+        seen.append(step)
+        if step == 0 and stops and seen.count(0) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield None
+        yield {"score": 0.9 if step == 0 else 0.1}
+
+    def go():
+        return fit(
+            Toy(), make_feed(),
+            LoopConfig(steps=4, evaluate_every=2, evaluate_first=True, best_metric="score"),
+            runtime=pick_runtime("cpu"), run_dir=tmp_path, seed=3, evaluate=scores,
+        )  # fmt: skip
+
+    assert go().reason == "stopped"
+    assert seen == [0]
+    assert go().reason == "done"
+    assert seen == [0, 0, 2, 4]
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.jsonl")] == [0, 1, 2, 4]
+    assert go().reason == "done"
+    assert seen == [0, 0, 2, 4]
+
+
+def test_the_start_is_evaluated_only_where_something_is():
+    with pytest.raises(ValueError, match=r"loop\.evaluate_first needs loop\.evaluate_every"):
+        LoopConfig(evaluate_first=True)

@@ -20,12 +20,13 @@ from oct_vjepa.trials.judging import (
     answer_of_scores,
 )
 
-from oct_judge.candidates import PRETRAINED, RANDOM, Cast, random_encoder
+from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder, random_encoder
 from oct_judge.learning import Place
 from oct_judge.pools import fit_pools
 from oct_judge.question import FROZEN, FinetuneConfig
+from oct_judge.starting import start_at_probe
 from oct_judge.study import Study
-from oct_judge.training import Trained, train_mode
+from oct_judge.training import Start, Trained, train_mode
 
 PARTS = ("test", "validation", "calibration")
 """Rows of a round whose scores are kept."""
@@ -48,7 +49,8 @@ def ask_everyone(
     if config.mode in FROZEN:
         found[PRETRAINED] = ask(config, study, cast.pretrained(), config.mode)
     else:
-        found[PRETRAINED] = ask_trained(config, study, cast.family.of, PRETRAINED, runtime, folder)
+        asked = cast.family.of, PRETRAINED, runtime, folder
+        found[PRETRAINED] = ask_trained(config, study, *asked, embed=cast.embed)
     remember(config, study, cast, found[PRETRAINED])
     askers: list[tuple[str, Callable[[], Answers]]] = []
     if compare.random_init:
@@ -56,7 +58,8 @@ def ask_everyone(
             askers.append((RANDOM, lambda: ask(config, study, cast.random(), config.mode)))
         else:
             start = partial(untrained, cast)
-            train = partial(ask_trained, config, study, start, RANDOM, runtime, folder)
+            asked = start, RANDOM, runtime, folder
+            train = partial(ask_trained, config, study, *asked, embed=cast.embed)
             askers.append((RANDOM, train))
     kind = config.mode if config.mode in FROZEN else "linear"
     candidates = [cast.baseline(name) for name in compare.baselines]
@@ -122,30 +125,32 @@ def remember(config: FinetuneConfig, study: Study, cast: Cast, answers: Answers)
 def ask_trained(
     config: FinetuneConfig,
     study: Study,
-    start: Callable[[str, int], oct_vjepa.Encoder],
+    encoder_of: Callable[[str, int], oct_vjepa.Encoder],
     name: str,
     runtime: oct_xla.Runtime,
     folder: Path,
     rounds: Sequence[Round] | None = None,
     seeds: Sequence[int] | None = None,
+    embed: Embedder | None = None,
 ) -> Answers:
     """Train in each round with each seed; every run has a folder of its own and can be resumed.
 
     Args:
         config: of the evaluation.
         study: the question.
-        start: encoder to start from in a round, by its name, with a seed.
+        encoder_of: encoder to start from in a round, by its name, with a seed.
         name: of the candidate; names its folder.
         runtime: where to train.
         folder: of the evaluation.
         rounds: None: those of the study.
         seeds: None: those of the evaluation.
+        embed: finds features of what is not trained yet, for heads that start at a probe.
     """
     found: Answers = []
     for seed in seeds_of(config) if seeds is None else seeds:
         found.append([])
         for number, one in enumerate(study.rounds if rounds is None else rounds):
-            encoder = start(one.name, seed)
+            encoder = encoder_of(one.name, seed)
             run_dir = trained_folder(folder, name, encoder, seed, number)
             place = Place(runtime, run_dir, seed, study.rows.fingerprint, progress=True)
             volumes = study.examples.volumes
@@ -153,11 +158,38 @@ def ask_trained(
                 rows = study.panel.people, one, place, Path(config.features)
                 trained = fit_pools(config.training, encoder, volumes, study.target, *rows)
             else:
-                trained = train_mode(config.training, encoder, volumes, study.target, one, place)
+                start = start_of(config, study, encoder, one, seed, embed)
+                asked = encoder, volumes, study.target, one, place, start
+                trained = train_mode(config.training, *asked)
             if trained.ending.reason == "stopped":
                 raise Stopped(trained.ending.step)
             found[-1].append(answer_of(config, study, one, seed, trained))
     return found
+
+
+def start_of(
+    config: FinetuneConfig,
+    study: Study,
+    encoder: oct_vjepa.Encoder,
+    one: Round,
+    seed: int,
+    embed: Embedder | None,
+) -> Start | None:
+    """The head to begin with in a round; None where it is a fresh one."""
+    if not config.training.starts_at_probe:
+        return None
+    assert embed is not None  # whoever asks for it has features
+    return start_at_probe(
+        config.training,
+        encoder.config,
+        embed(encoder, study.rows),
+        study.target,
+        study.panel.people,
+        one,
+        readout=config.readout,
+        grid=config.grid,
+        seed=seed,
+    )
 
 
 def trained_folder(
@@ -261,7 +293,7 @@ def few_askers(
 
     def trained(start: Callable[[str, int], oct_vjepa.Encoder]) -> FewAsker:
         return lambda label, rounds: ask_trained(
-            config, study, start, label, runtime, folder, rounds, seeds
+            config, study, start, label, runtime, folder, rounds, seeds, cast.embed
         )
 
     if config.mode in FROZEN:

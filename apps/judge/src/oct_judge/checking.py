@@ -12,6 +12,7 @@ from oct_vjepa.model.pooling import FURTHER_POOLS
 from oct_judge.question import PATCHES, SEGMENT, TRAINED, FinetuneConfig
 from oct_judge.recipe import TOKEN_HEADS
 from oct_judge.rivals.networks import strides_of
+from oct_judge.starting import check_start
 from oct_judge.study import Study
 from oct_judge.training import loss_of, rows_to_fit
 
@@ -92,6 +93,8 @@ def check_training(config: FinetuneConfig, study: Study, runtime: oct_xla.Runtim
     training, target = config.training, study.target
     with mistakes(ValueError):
         training.check_metric(WATCHED[target.kind])
+        if training.starts_at_probe and config.mode in TRAINED:
+            check_start(config.readout, target)
         if training.label_smoothing and not target.is_counted:
             raise ValueError(
                 f"training.label_smoothing ({training.label_smoothing}) must be 0: a {target.kind} "

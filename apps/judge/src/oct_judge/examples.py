@@ -1,6 +1,7 @@
 """What training and evaluation read: volumes with their label or mask, by number."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -91,7 +92,8 @@ class VolumeReader:
     ) -> None:
         self._volumes, self._rows = volumes, [int(row) for row in rows]
         self._augmentation, self._seed = config.augmentation, seed
-        self._scan = config.scan_augmentation
+        scan = config.scan_augmentation
+        self._scan = None if scan is None else replace(scan, seed=scan.seed + seed)
         self._wants_spacing = encoder.position_unit == "length"
 
     def __len__(self) -> int:

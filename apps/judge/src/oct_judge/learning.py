@@ -109,6 +109,7 @@ def learn(
     metric: str,
     evaluate: Callable[[int], Iterator[Mapping[str, float] | None]] | None,
     identity: Mapping[str, Any],
+    start_counts: bool = False,
 ) -> Ending:
     """Train in the run folder, or go on, and give the objective the weights of its best epoch.
 
@@ -121,6 +122,7 @@ def learn(
         metric: key of `evaluate`'s scores that chooses the epoch.
         evaluate: see `oct_xla.fit`; None: the last epoch is taken.
         identity: what else makes the run this one.
+        start_counts: evaluate what the run begins with, too; it may be the best.
 
     Raises:
         CheckpointError: the folder holds another run.
@@ -135,6 +137,7 @@ def learn(
         checkpoint_every=0 if watched else plan.per_epoch,
         keep_last=1,
         evaluate_every=config.evaluate_every * plan.per_epoch if watched else 0,
+        evaluate_first=start_counts and watched,
         best_metric=metric if watched else "",
         best_mode="min" if config.smaller_is_better else "max",
         patience=config.patience if watched else 0,

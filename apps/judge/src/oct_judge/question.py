@@ -283,6 +283,8 @@ class FinetuneConfig:
             raise ValueError("out and predict_paths need predict=FOLDER and model=DIR")
         if self.mode in TRAINED:
             self.training = replace(self.training, mode=self.mode)  # its head follows the mode
+        if self.mode == SEGMENT and self.training.starts_at_probe:
+            raise ValueError("training.head_start=probe is of labels; mode is segment")
         if self.training.grid.asked:
             if self.mode != ATTENTIVE:
                 raise ValueError(f"training.grid is tried by mode=attentive; mode is {self.mode}")

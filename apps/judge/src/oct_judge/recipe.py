@@ -30,6 +30,7 @@ from oct_vjepa.rules import (
 TRAINING_MODES = ("frozen", "attentive", "partial", "gradual", "full", "lora")
 SCHEDULES = ("cosine", "constant", "step")
 TOKEN_HEADS = ("attentive", "cross_attention")
+HEAD_STARTS = ("random", "probe")
 
 
 class Plan(NamedTuple):
@@ -191,6 +192,13 @@ class TrainingConfig:
     log_every: int = 0
     """Steps between two rows of metrics; 0 for four rows an epoch."""
 
+    head_start: str = "random"
+    """random: the head begins with drawn weights. probe: as what mode=linear fits on the encoder
+    before it is trained, at the readout that `readout` and `grid` choose; training then begins
+    where the probe stands, which counts as epoch 0, and may turn out the best. A fresh head bends
+    the encoder's features before it knows what they mean (Kumar et al. 2022, LP-FT). Linear heads
+    of labels only; the readout then says what `head.pool` does else."""
+
     head: HeadConfig = field(default_factory=HeadConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     grid: PoolGridConfig = field(default_factory=PoolGridConfig)
@@ -201,7 +209,9 @@ class TrainingConfig:
     volumes only. Null for none."""
 
     def __post_init__(self) -> None:
-        check_choices(self, "training", mode=TRAINING_MODES, schedule=SCHEDULES)
+        check_choices(
+            self, "training", mode=TRAINING_MODES, schedule=SCHEDULES, head_start=HEAD_STARTS
+        )
         check_numbers(self, "training", POSITIVE, "lr_head", "lr_encoder")
         counts = ("blocks", "epochs", "batch_size", "accumulate", "step_epochs", "evaluate_every")
         check_numbers(
@@ -220,6 +230,26 @@ class TrainingConfig:
                 )
         if self.mode == "attentive" and self.head.kind not in TOKEN_HEADS:
             self.head = replace(self.head, kind="attentive")
+        if self.starts_at_probe:
+            self._check_start()
+
+    @property
+    def starts_at_probe(self) -> bool:
+        """Whether the head begins as a fitted probe."""
+        return self.head_start == "probe"
+
+    def _check_start(self) -> None:
+        """Refuse heads that no linear probe can be."""
+        if self.head.kind != "linear":
+            raise ValueError(
+                f"training.head_start=probe starts a linear head; training.head.kind is "
+                f"{self.head.kind}{' in mode=attentive' if self.mode == 'attentive' else ''}"
+            )
+        if self.head.pool != HeadConfig().pool:
+            raise ValueError(
+                f"training.head.pool ({self.head.pool}) does nothing beside "
+                "training.head_start=probe: the head reads what readout.pools and validation choose"
+            )
 
     @property
     def smaller_is_better(self) -> bool:

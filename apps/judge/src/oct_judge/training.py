@@ -3,17 +3,19 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import oct_xla
 import torch
 from numpy.typing import NDArray
-from oct_vjepa import Encoder, pool_tokens
+from oct_vjepa import Encoder
 from oct_vjepa.heads.answer import Answer
 from oct_vjepa.heads.build import build_head
 from oct_vjepa.heads.configuration import LossConfig
-from oct_vjepa.heads.head import PooledHead
+from oct_vjepa.heads.head import Head, PooledHead
+from oct_vjepa.heads.linear import LinearHead
 from oct_vjepa.heads.losses import balanced_weights, positive_weights
 from oct_vjepa.heads.supervised import Supervised
 from oct_vjepa.measures.measure import HEADLINE
@@ -63,6 +65,13 @@ class Trained(NamedTuple):
     candidates: Sequence[Mapping[str, Any]] = ()
 
 
+class Start(NamedTuple):
+    """A head that was fitted before anything is trained; see `oct_judge.starting`."""
+
+    head: LinearHead
+    told: Mapping[str, Any]  # what it was fitted with
+
+
 def train_mode(
     config: TrainingConfig,
     encoder: Encoder,
@@ -70,6 +79,7 @@ def train_mode(
     target: Target,
     round: Parts,
     place: Place,
+    start: Start | None = None,
 ) -> Trained:
     """Train on the rows to fit, take the epoch that is best on validation, score, and save.
 
@@ -83,6 +93,7 @@ def train_mode(
         target: N answers.
         round: which rows are for what.
         place: where, with which seed.
+        start: the head to begin with, trained in place; None: a fresh one.
 
     Raises:
         ValueError: a setting that does not fit the question, no row to train on, or a class that
@@ -92,17 +103,24 @@ def train_mode(
     runtime, seed = place.runtime, place.seed
     fit = rows_to_fit(config, target, round)
     plan = config.plan(len(fit), runtime.devices)
-    objective = make_objective(config, encoder, target.take(fit), plan.per_epoch, seed)
-    place_inputs(objective, volumes, fit, plan.batch_size, runtime)
+    head = None if start is None else start.head
+    objective = make_objective(config, encoder, target.take(fit), plan.per_epoch, seed, head)
+    runtime.prepare(objective)
+    if start is None:
+        place_inputs(objective, volumes, fit, plan.batch_size, runtime)
     samples = LabelledSamples(
         volumes, fit, config, encoder=encoder.config, seed=seed, labels=target.values[fit]
     )
     ask = partial(predict, objective, volumes, size=plan.batch_size, runtime=runtime)
+    told = {} if start is None else dict(start.told)
     trained = learn_answers(
-        config, objective, samples, ask, target, round, plan=plan, place=place, who=encoder
-    )
+        config, objective, samples, ask, target, round, plan=plan, place=place, who=encoder,
+        start=told,
+    )  # fmt: skip
     if trained.ending.reason != "stopped":
         save(objective, objective.head, encoder.config, place, lora=config.mode == "lora")
+    if told:
+        return trained._replace(chosen={**told, "steps": trained.ending.best_step})
     return trained
 
 
@@ -134,6 +152,7 @@ def learn_answers(
     plan: Plan,
     place: Place,
     who: Encoder | str,
+    start: Mapping[str, Any] = MappingProxyType({}),
 ) -> Trained:
     """Train an objective in place, take the epoch that is best on validation, and score.
 
@@ -147,6 +166,7 @@ def learn_answers(
         plan: what the recipe comes to.
         place: where, with which seed.
         who: the encoder that it starts from, or what names the network.
+        start: what the head was fitted with, which then counts as epoch 0; nothing: it is fresh.
     """
     fit, watched = (np.flatnonzero(part & target.known) for part in (round.fit, round.validation))
     config.check_metric(WATCHED[target.kind])
@@ -164,7 +184,9 @@ def learn_answers(
         place,
         metric=metric,
         evaluate=evaluate if len(watched) else None,
-        identity=identity_of(who, rows=fit, answers=target.values[fit], watched=watched),
+        identity=identity_of(who, rows=fit, answers=target.values[fit], watched=watched)
+        | {f"start.{name}": one for name, one in start.items()},
+        start_counts=bool(start),
     )
     scores_NK = np.full((len(target), len(target.names)), np.nan)
     if ending.reason == "stopped":
@@ -199,20 +221,26 @@ def loss_of(config: TrainingConfig, target: Target) -> LossConfig:
 
 
 def make_objective(
-    config: TrainingConfig, encoder: Encoder, target: Target, per_epoch: int, seed: int
+    config: TrainingConfig,
+    encoder: Encoder,
+    target: Target,
+    per_epoch: int,
+    seed: int,
+    head: Head | None = None,
 ) -> Supervised:
-    """A copy of the encoder with a fresh head and the loss for these answers.
+    """A copy of the encoder with a head, fresh if none is given, and the loss for these answers.
 
     Raises:
         ValueError: a setting that does not fit the question.
     """
-    head = build_head(
-        config.head,
-        width=encoder.config.width,
-        names=target.names,
-        answer=meaning_of(target),
-        seed=seed,
-    )
+    if head is None:
+        head = build_head(
+            config.head,
+            width=encoder.config.width,
+            names=target.names,
+            answer=meaning_of(target),
+            seed=seed,
+        )
     loss = loss_of(config, target)
     own = own_encoder(encoder, config, seed)
     return Supervised(own, head, loss, config.finetuning(per_epoch))
@@ -249,15 +277,14 @@ def place_inputs(
 
     Every process looks at the same rows: some hundreds at even distances.
     """
-    runtime.prepare(objective)
     head = objective.head
     if not isinstance(head, PooledHead):
         return
     class_tokens = class_tokens_of(objective.encoder)
 
     def pooled(volume: Tensor, spacing: Tensor | None) -> Tensor:
-        tokens = objective.tokens(volume, spacing).float()
-        return pool_tokens(tokens, head.pool, class_tokens=class_tokens)
+        tokens = objective.tokens(volume, spacing, layers=head.blocks).float()
+        return head.pooled(tokens, class_tokens=class_tokens)
 
     chosen = rows[:: max(1, len(rows) // STANDARDISED)]
     found = finish(gather(each_batch(objective, pooled, volumes, chosen, size, runtime), runtime))

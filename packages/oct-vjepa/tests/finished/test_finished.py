@@ -1,6 +1,7 @@
 """A finished model in a folder: it answers as what was fitted, marks strangers, and is checked."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from oct_vjepa.finished.predictions import STRANGE, join
 from oct_vjepa.heads.answer import Answer
 from oct_vjepa.heads.build import build_head
 from oct_vjepa.heads.configuration import HeadConfig, LossConfig
+from oct_vjepa.heads.linear import LinearHead
 from oct_vjepa.heads.segmentation import SegmentationHead, Segmenter
 from oct_vjepa.heads.supervised import Supervised
 from oct_vjepa.measures.target import Target
 from oct_vjepa.model.encoder import EncoderConfig
+from oct_vjepa.model.pooling import pool_cells
 from oct_vjepa.probes.configuration import GridConfig
 from oct_vjepa.probes.grid import fit_grid
 from oct_vjepa.probes.protocol import Round
@@ -223,13 +226,23 @@ def test_several_members_answer_with_their_mean(fitted, folder):
     assert np.isnan(said.novelty).all()
 
 
-def test_a_trained_head_answers_as_it_did_in_training(tmp_path):
+def age_head(blocks):
+    """A fresh head on the encoder's output, or on the means of cells of its last block."""
+    answer = Answer(kind="regression", unit="years", mean=60.0, scale=9.0)
+    if not blocks:
+        config = HeadConfig(kind="mlp", pool="mean")
+        return build_head(config, width=CONFIG.width, names=["age"], answer=answer, seed=0)
+    width = pool_cells(torch.zeros(1, math.prod(CONFIG.grid), CONFIG.width), CONFIG.grid).shape[1]
+    head = LinearHead(width=width, classes=["age"], pool="cells", blocks=blocks, grid=CONFIG.grid)
+    head.answer = answer
+    return head
+
+
+@pytest.mark.parametrize("blocks", [(), (0, 1)])
+def test_a_trained_head_answers_as_it_did_in_training(tmp_path, blocks):
     torch.manual_seed(3)
     encoder = Encoder(CONFIG).eval()
-    head = build_head(
-        HeadConfig(kind="mlp", pool="mean"), width=CONFIG.width, names=["age"],
-        answer=Answer(kind="regression", unit="years", mean=60.0, scale=9.0), seed=0,
-    )  # fmt: skip
+    head = age_head(blocks)
     encoder.save_pretrained(tmp_path / "encoder")
     head.save_pretrained(tmp_path / "members" / "0")
     member = MemberAbout(encoder="encoder", head="members/0")

@@ -1,5 +1,7 @@
 """Fine-tuning: learning rates by layer, freezing, losses, and adapters that merge away."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,7 @@ def test_the_layer_of_a_parameter_is_read_from_its_name_also_inside_adapters():
     assert [layer_of(name, 12) for name in names] == [0, 1, 12]
     assert layer_of("norm.weight", 12) == 13
     assert layer_of("positions.table", 12) == 0
+    assert layer_of("level_norms.3.weight", 12) == 4
 
 
 def test_linear_moves_the_head_only_and_keeps_the_encoder_in_evaluation(encoder, batch):
@@ -136,6 +139,19 @@ def test_partial_moves_the_last_blocks_and_never_patches_or_positions(encoder, b
     assert moved(before, encoder) == {2, 3}
     train(classifier(encoder, "partial", blocks=9, layer_decay=1.0), batch, 3)
     assert moved(before, encoder) == {1, 2, 3}
+
+
+def test_the_norm_that_a_block_is_read_through_learns_with_the_block(small_config, batch):
+    config = replace(small_config, depth=3, level_norms=[0, 1])
+    encoder = Encoder(config)
+    head = LinearHead(width=3 * 48, classes=CLASSES, pool="mean", blocks=(0, 1, 2))
+    objective = Supervised(encoder, head, finetuning=FinetuningConfig(mode="partial", blocks=2))
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    train(objective, batch, 3)
+    after = encoder.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert "level_norms.1.weight" in moved
+    assert not any(one.startswith(("level_norms.0", "blocks.0", "patches")) for one in moved)
 
 
 def test_a_run_that_resumes_unfreezes_where_it_left_off(small_config, encoder, batch):

@@ -39,6 +39,10 @@ class LoopConfig:
     evaluate_every: int = 0
     """Steps between two calls of `evaluate`, each after a save; 0 never calls it."""
 
+    evaluate_first: bool = False
+    """Whether `evaluate` is called before the first step, too, for a run whose start is worth
+    something: it then counts for `patience`, and may be the best checkpoint."""
+
     best_metric: str = ""
     """Key of `evaluate`'s result by which `best.json` is set; empty sets none. Not a loss: a
     falling self-supervised loss can be a collapse."""
@@ -114,6 +118,8 @@ class LoopConfig:
             raise ValueError(
                 f"loop.best_metric ({self.best_metric!r}) needs loop.evaluate_every above 0"
             )
+        if self.evaluate_first and not self.evaluate_every:
+            raise ValueError("loop.evaluate_first needs loop.evaluate_every above 0")
         if self.patience and not self.best_metric:
             raise ValueError(f"loop.patience ({self.patience}) needs loop.best_metric to wait for")
 

@@ -44,7 +44,8 @@ class ProgressSink:
 
     def write(self, row: Row) -> None:
         """Show one row."""
-        text = f"loss {row['loss']:.4g}  {row['volumes_per_s']:.3g} volumes/s"
+        loss = f"loss {row['loss']:.4g}" if "loss" in row else "the start"
+        text = f"{loss}  {row['volumes_per_s']:.3g} volumes/s"
         if self._console.is_terminal:
             self._bar.update(self._task, completed=row["step"], text=text)
             return

@@ -86,6 +86,8 @@ class Trainer:
         self.checkpointer.stopping = lambda: stop.requested
         batches = self._batches()
         learner.objective.train()
+        if config.evaluate_first and evaluate is not None and self._fresh:
+            self._begin()
         if run.pending and not self._evaluate(evaluate, stop) and self._left:
             return self._stopped()
         while run.step < config.steps and not self._early:
@@ -112,6 +114,16 @@ class Trainer:
         self.watch.beat("the last save")
         self._must_save(stopping=False)
         return FitResult(run.step, "early" if self._early else "done", run.row)
+
+    @property
+    def _fresh(self) -> bool:
+        """Whether nothing was done yet; a resume at step 0 knows the start, or has it pending."""
+        return self.run.step == 0 and not self.checkpointer.has(0)
+
+    def _begin(self) -> None:
+        """Save the start, to be evaluated as any step is."""
+        self.run.row, self.run.pending = {"step": 0, "epoch": self.feed.epoch(0)}, True
+        self._save(waiting=True)
 
     @property
     def _left(self) -> bool:

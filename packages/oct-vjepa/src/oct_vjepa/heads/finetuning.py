@@ -12,14 +12,15 @@ from oct_vjepa.heads.configuration import FinetuningConfig
 from oct_vjepa.model.decay import decays
 from oct_vjepa.model.encoder import Encoder
 
-_BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
+_BLOCK = re.compile(r"(?:^|\.)(?:blocks|level_norms)\.(\d+)\.")
 _LATE = re.compile(r"(?:^|\.)norms?\.")  # the norm behind the last block
 
 
 def layer_of(name: str, depth: int) -> int:
     """Layer of an encoder's parameter: 0 for patches and positions, i + 1 for block i.
 
-    The last norm counts as layer depth + 1, with the head, as in BEiT's fine-tuning code.
+    A norm that an earlier block is read through goes with that block. The last norm counts as layer
+    depth + 1, with the head, as in BEiT's fine-tuning code.
     """
     found = _BLOCK.search(name)
     if found:

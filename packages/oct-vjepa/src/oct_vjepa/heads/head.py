@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from oct_vjepa.heads.answer import Answer
-from oct_vjepa.model.pooling import pool_tokens
+from oct_vjepa.model.configuration import CELLS
+from oct_vjepa.model.pooling import pool_cells, pool_tokens
 from oct_vjepa.model.weights import WeightsError, load_weights, read_config, write_weights
 
 
@@ -24,6 +25,9 @@ class Head(nn.Module):
     classes: list[str]
     answer: Answer = Answer()
     """What the outputs mean; saved with the head."""
+    blocks: tuple[int, ...] = ()
+    """Numbers of the encoder's blocks whose tokens it takes, joined along their features; empty for
+    the encoder's output."""
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments that rebuild this head, as JSON values."""
@@ -65,16 +69,29 @@ class PooledHead(Head):
         pool: how the tokens became features, so that whoever uses the head does the same; empty
             if they were not pooled from tokens.
         dropout: share of the last layer's input that training sets to 0.
+        blocks: see `Head.blocks`; each is pooled by itself, and stands beside the others. `cells`
+            are those of the last.
+        grid: patches along (Z, Y, X), which `cells` wants to know.
 
     Raises:
-        ValueError: a dropout that is not from 0 to below 1.
+        ValueError: a dropout that is not from 0 to below 1, or `cells` without a grid.
     """
 
     def __init__(
-        self, *, width: int, classes: Sequence[str], pool: str = "", dropout: float = 0.0
+        self,
+        *,
+        width: int,
+        classes: Sequence[str],
+        pool: str = "",
+        dropout: float = 0.0,
+        blocks: Sequence[int] = (),
+        grid: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.classes, self.pool = list(classes), pool
+        self.blocks, self.grid = tuple(blocks), tuple(grid)
+        if pool == CELLS and len(self.grid) != 3:
+            raise ValueError(f"head.grid ({self.grid}) must be patches along (Z, Y, X) for cells")
         self.dropout = check_dropout(dropout)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("scale", torch.ones(width))
@@ -99,9 +116,22 @@ class PooledHead(Head):
         Raises:
             ValueError: the head was not made for pooled tokens.
         """
+        return self(self.pooled(tokens_BND, class_tokens=class_tokens))
+
+    def pooled(self, tokens_BND: Tensor, *, class_tokens: int = 0) -> Tensor:
+        """The features (B, D) that it reads from tokens of its blocks, as `read_out` has them.
+
+        Raises:
+            ValueError: the head was not made for pooled tokens.
+        """
         if not self.pool:
             raise ValueError(f"{self.kind}: its pool is empty, so it cannot start from tokens")
-        return self(pool_tokens(tokens_BND, self.pool, class_tokens=class_tokens))
+        levels = tokens_BND.chunk(max(len(self.blocks), 1), dim=-1)
+        if self.pool == CELLS:
+            z, y, x = self.grid
+            return pool_cells(levels[-1], (z, y, x), class_tokens=class_tokens)
+        each = [pool_tokens(one, self.pool, class_tokens=class_tokens) for one in levels]
+        return torch.cat(each, dim=-1)
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments that rebuild this head."""
@@ -110,6 +140,8 @@ class PooledHead(Head):
             "classes": self.classes,
             "pool": self.pool,
             "dropout": self.dropout,
+            "blocks": list(self.blocks),
+            "grid": list(self.grid),
         }
 
 

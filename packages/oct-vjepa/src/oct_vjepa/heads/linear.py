@@ -1,12 +1,16 @@
 """One linear layer on pooled features: what a probe fits, as a module."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from oct_vjepa.heads.answer import Answer
 from oct_vjepa.heads.head import PooledHead
 
 
@@ -18,14 +22,21 @@ class LinearHead(PooledHead):
         classes: names of the classes, in the order of the outputs.
         pool: how the tokens became features; empty if they were not pooled from tokens.
         dropout: share of the features that training sets to 0.
+        places: `blocks` and `grid`, as `PooledHead` takes them.
     """
 
     kind = "linear_head"
 
     def __init__(
-        self, *, width: int, classes: Sequence[str], pool: str = "", dropout: float = 0.0
+        self,
+        *,
+        width: int,
+        classes: Sequence[str],
+        pool: str = "",
+        dropout: float = 0.0,
+        **places: Any,
     ) -> None:
-        super().__init__(width=width, classes=classes, pool=pool, dropout=dropout)
+        super().__init__(width=width, classes=classes, pool=pool, dropout=dropout, **places)
         self.linear = nn.Linear(width, len(self.classes))
 
     def forward(self, features_BD: Tensor) -> Tensor:
@@ -41,14 +52,70 @@ class LinearHead(PooledHead):
         the first class then gets logit 0.
         """
         scaler, regression = model[0], model[-1]
-        weight, bias = torch.as_tensor(regression.coef_), torch.as_tensor(regression.intercept_)
-        if len(weight) == 1:
-            weight = torch.cat([torch.zeros_like(weight), weight])
-            bias = torch.cat([torch.zeros_like(bias), bias])
+        weight, bias = _as_logits(regression.coef_, regression.intercept_)
         head = cls(width=weight.shape[1], classes=classes, pool=pool)
-        with torch.no_grad():
-            head.mean.copy_(torch.as_tensor(scaler.mean_))
-            head.scale.copy_(torch.as_tensor(scaler.scale_))
-            head.linear.weight.copy_(weight)
-            head.linear.bias.copy_(bias)
+        head._take(scaler.mean_, scaler.scale_, weight, bias)
         return head
+
+    @classmethod
+    def from_probe(
+        cls,
+        arrays: Mapping[str, NDArray[Any]],
+        classes: Sequence[str],
+        answer: Answer,
+        *,
+        pool: str,
+        dropout: float = 0.0,
+        **places: Any,
+    ) -> Self:
+        """Take over a fitted linear probe, to be trained on; until then its scores are the probe's.
+
+        The features are brought to norm 1 together, the weights to that: AdamW moves each of them
+        by the learning rate, and thousands together would leave the probe within a few steps.
+
+        Args:
+            arrays: those of a linear `oct_vjepa.probes.fitted.FittedProbe`.
+            classes: as it names them.
+            answer: what the outputs of this head shall mean; its kind is the probe's.
+            pool: that of the readout.
+            dropout: share of the features that training sets to 0.
+            places: `blocks` of the readout, and `grid` of the encoder.
+
+        Raises:
+            ValueError: an ordinal probe of more than two classes, whose outputs are steps.
+        """
+        weight, bias = arrays["weight"], arrays["bias"]
+        if answer.kind == "regression":
+            weight, bias = weight / answer.scale, (bias - answer.mean) / answer.scale
+        elif answer.kind == "ordinal":
+            weight, bias = _as_logits(weight, bias)
+        if len(weight) != len(classes):
+            raise ValueError(
+                f"a probe of {len(weight)} outputs is no head of {len(classes)} classes"
+            )
+        width = weight.shape[1]
+        head = cls(width=width, classes=classes, pool=pool, dropout=dropout, **places)
+        head.answer, norm = answer, math.sqrt(width)
+        head._take(arrays["mean"], arrays["scale"] * norm, weight * norm, bias)
+        return head
+
+    @torch.no_grad()
+    def _take(
+        self,
+        mean_D: NDArray[Any],
+        scale_D: NDArray[Any],
+        weight_CD: NDArray[Any],
+        bias_C: NDArray[Any],
+    ) -> None:
+        self.mean.copy_(torch.as_tensor(mean_D))
+        self.scale.copy_(torch.as_tensor(scale_D))
+        self.linear.weight.copy_(torch.as_tensor(weight_CD))
+        self.linear.bias.copy_(torch.as_tensor(bias_C))
+
+
+def _as_logits(weight_CD: NDArray[Any], bias_C: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A row a class: of two classes a fit may keep the second one's alone, beside 0."""
+    if len(weight_CD) != 1:
+        return weight_CD, bias_C
+    none = np.zeros_like(weight_CD), np.zeros_like(bias_C)
+    return np.concatenate([none[0], weight_CD]), np.concatenate([none[1], bias_C])

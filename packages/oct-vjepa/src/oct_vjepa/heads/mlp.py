@@ -28,6 +28,7 @@ class MlpHead(PooledHead):
         hidden: width of the hidden layer.
         dropout: share of the hidden features that training sets to 0.
         activation: one of `ACTIVATIONS`; gelu is the exact one.
+        places: `blocks` and `grid`, as `PooledHead` takes them.
 
     Raises:
         ValueError: no hidden features, a dropout that is not from 0 to below 1, or an activation
@@ -45,8 +46,9 @@ class MlpHead(PooledHead):
         hidden: int = 256,
         dropout: float = 0.0,
         activation: str = "gelu",
+        **places: Any,
     ) -> None:
-        super().__init__(width=width, classes=classes, pool=pool, dropout=dropout)
+        super().__init__(width=width, classes=classes, pool=pool, dropout=dropout, **places)
         if hidden < 1:
             raise ValueError(f"head.hidden ({hidden}) must be positive")
         if activation not in ACTIVATIONS:
