@@ -198,7 +198,7 @@ def all_features(cohort: Cohort, encoders: list[str]) -> Iterator[tuple[str, Flo
     asked |= {folder: Encoder.from_pretrained(folder) for folder in encoders}
     for name, encoder in asked.items():
         layers = range(encoder.config.depth)
-        yield name, embed_volumes(encoder, volumes, pools=["mean_std"], layers=layers)["mean_std"]
+        yield name, embed_volumes(encoder, volumes, pools=["tails"], layers=layers)["tails"]
 
 
 def measure(name: str, about: str, tree: PhantomTree, asked: Asked) -> None:

@@ -26,6 +26,25 @@ def test_class_tokens_are_read_by_cls_and_by_nothing_else():
         )
 
 
+def test_tails_are_mean_spread_and_the_means_of_both_twentieths_of_each_feature():
+    tokens = torch.randn(3, 120, 4, generator=torch.Generator().manual_seed(0))
+    for count, kept in ((120, 6), (41, 2), (5, 1), (1, 1)):
+        some = tokens[:, :count]
+        ordered = some.sort(dim=1).values
+        tails = [ordered[:, -kept:].mean(dim=1), ordered[:, :kept].mean(dim=1)]
+        wanted = torch.cat([pool_tokens(some, "mean_std"), *tails], dim=-1)
+        torch.testing.assert_close(pool_tokens(some, "tails"), wanted)
+
+
+def test_a_finding_in_a_few_patches_moves_a_tail_more_than_mean_and_spread():
+    quiet = torch.randn(1, 400, 1, generator=torch.Generator().manual_seed(1))
+    found = quiet.clone()
+    found[:, :8] += 4.0  # 2 % of the volume
+    mean, spread, high, low = (pool_tokens(found, "tails") - pool_tokens(quiet, "tails"))[0]
+    assert high > 5 * max(mean, spread)
+    assert abs(low) < 0.1
+
+
 def test_cls_is_refused_by_name_where_the_encoder_has_no_class_token():
     encoder = Encoder(EncoderConfig())
     assert class_tokens_of(encoder) == 0

@@ -236,7 +236,7 @@ def test_an_online_probe_reads_all_blocks_as_the_final_one_does_or_those_it_is_t
     encoder = Encoder(EncoderConfig(depth=3, input_mean=80.0, input_std=60.0))
     found = {
         blocks: online_scores(
-            embed_volumes(encoder, volumes, pools=("mean_std",), layers=layers)["mean_std"], y
+            embed_volumes(encoder, volumes, pools=("tails",), layers=layers)["tails"], y
         )
         for blocks, layers in (("all", [0, 1, 2]), ("last", [2]), ("0", [0]))
     }

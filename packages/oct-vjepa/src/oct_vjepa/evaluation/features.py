@@ -21,8 +21,8 @@ from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.saving import write_whole
 
 Features = dict[str, NDArray[np.float32]]
-"""Pool to (N, D), or (N, 2D) for `mean_std`; several layers stand side by side along D. `cells` are
-of the last layer alone, (N, cells * D)."""
+"""Pool to (N, D), or as wide as `pooled_width` says; several layers stand side by side along it.
+`cells` are of the last layer alone, (N, cells * D)."""
 
 TOKENS = "tokens"
 """Key of the tokens themselves, (N, T, D), where they are kept."""
@@ -191,7 +191,7 @@ def embed_volumes(
     spacing: Sequence[float] | NDArray[Any] | None = None,
     layers: Sequence[int] | None = None,
 ) -> Features:
-    """Pooled features of each volume for several pools, in one pass: pool -> (N, D) or (N, 2D).
+    """Pooled features of each volume for several pools, in one pass: pool -> (N, width).
 
     Args:
         encoder: moved to `device` if one is given. An `Encoder`, a `SlicedEncoder`, or anything of

@@ -45,7 +45,7 @@ class OnlineProbe:
         labels: N classes, numbers or strings; or columns of such, where `UNLABELLED` takes a volume
             out of that column. The volumes are embedded once for all columns.
         groups: participant of each volume; each its own if left out.
-        pool: how tokens become features.
+        pool: how tokens become features; that of the default knows most of what is small.
         blocks: whose tokens, as `ReadoutConfig.blocks` calls them; side by side all know what the
             last has let go, and cost no further pass.
         batch_size: volumes in one pass.
@@ -62,7 +62,7 @@ class OnlineProbe:
         labels: NDArray[Any] | Mapping[str, NDArray[Any]],
         groups: NDArray[Any] | None = None,
         *,
-        pool: str = "mean_std",
+        pool: str = "tails",
         blocks: str = "all",
         batch_size: int = 32,
         seed: int = 0,

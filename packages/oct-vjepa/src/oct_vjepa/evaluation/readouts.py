@@ -25,7 +25,7 @@ class ReadoutConfig:
     0. All side by side are often best; last alone is what is mostly reported."""
 
     pools: list[str] = field(default_factory=lambda: list(POOLS))
-    """How the tokens of a volume become one vector; small findings want `max`. `cells`,
+    """How the tokens of a volume become one vector; small findings want `tails` or `max`. `cells`,
     which must be asked for, keeps what is where, on a grid of at most 2 x 8 x 4, and is read from
     the last block alone; it wants scans in which a place means the same, as `data.flatten` makes
     them, and there lets random weights do as well as a thumbnail."""

@@ -74,7 +74,7 @@ class SlicedEncoder(nn.Module):
         return Stacks(stacks, steps, len(starts))
 
     def embed(self, volumes: Tensor, *, spacing_B3: Tensor | None = None) -> Tensor:
-        """One vector a volume, (B, D), or (B, 2D) for the pool "mean_std".
+        """One vector a volume, (B, D), or as wide as `pool_tokens` says.
 
         Args:
             volumes: (B, Z, Y, X) or (B, C, Z, Y, X).

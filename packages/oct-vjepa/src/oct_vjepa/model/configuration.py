@@ -13,7 +13,7 @@ POSITIONS = ("rotary", "learned", "sincos")
 ROTARY_FORMS = ("vjepa2", "interleaved")
 POSITION_UNITS = ("index", "length", "span")
 ATTENTION_KERNELS = ("auto", "sdpa")
-POOLS = ("mean", "mean_std", "max")
+POOLS = ("mean", "mean_std", "max", "tails")
 """Pools that a pass over a data set computes unless told otherwise."""
 CELLS = "cells"
 """Name of `pool_cells` where pools are listed; it needs the grid, and is for the last block."""

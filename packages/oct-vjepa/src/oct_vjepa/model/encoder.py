@@ -138,7 +138,7 @@ class Encoder(nn.Module):
     def embed(
         self, x_BCZYX: Tensor, pool: str = "mean", *, spacing_B3: Tensor | None = None
     ) -> Tensor:
-        """One vector a volume: (B, D), or (B, 2D) for the pool "mean_std"."""
+        """One vector a volume: (B, D), or as wide as `pool_tokens` says."""
         return pool_tokens(self(x_BCZYX, spacing_B3=spacing_B3), pool)
 
     def save_pretrained(self, folder: str | Path) -> None:

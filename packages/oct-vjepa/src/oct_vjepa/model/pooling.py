@@ -11,7 +11,9 @@ FURTHER_POOLS = ("min", "max_min", "cls")
 """Pools that must be asked for by name."""
 CELL_COUNTS = (2, 8, 4)
 """Cells along (Z, Y, X): most along the beam, because tissue comes in layers."""
-_WIDTHS = {"mean_std": 2, "max_min": 2}
+TAIL = 0.05
+"""Share of the tokens in each tail of the pool `tails`."""
+_WIDTHS = {"mean_std": 2, "max_min": 2, "tails": 4}
 
 
 def check_pools(pools: tuple[str, ...] | list[str], name: str = "pool") -> None:
@@ -37,11 +39,16 @@ def class_tokens_of(encoder: Any) -> int:
 
 
 def pool_tokens(tokens_BND: Tensor, pool: str, *, class_tokens: int = 0) -> Tensor:
-    """One vector a volume: (B, D), or (B, 2D) for `mean_std` and `max_min`.
+    """One vector a volume: (B, D), or (B, 2D) for `mean_std` and `max_min`, (B, 4D) for `tails`.
 
     Which one is best depends on the question: `max` and `min` keep what is small and rare,
-    `mean_std` what is spread out. The standard deviation divides by N, and stops at 1e-6: one token
-    or equal tokens give no NaN, nor does their gradient.
+    `mean_std` what is spread out. `tails` keeps both: beside mean and standard deviation, the mean
+    of the highest and that of the lowest twentieth of the tokens, of each feature by itself (the
+    highest and lowest instances of WELDON, Durand et al., CVPR 2016, here of features instead of a
+    class's scores). A finding that fills a few patches moves a tail by much and a mean by little,
+    and a mean over some tokens is less of an accident than the one that `max` takes. The standard
+    deviation divides by N, and stops at 1e-6: one token or equal tokens give no NaN, nor does their
+    gradient.
 
     Args:
         tokens_BND: class tokens, if any, then those of the patches.
@@ -70,7 +77,13 @@ def pool_tokens(tokens_BND: Tensor, pool: str, *, class_tokens: int = 0) -> Tens
     if pool == "max_min":
         return torch.cat([patches.amax(dim=1), patches.amin(dim=1)], dim=-1)
     spread = patches.var(dim=1, correction=0).clamp_min(1e-12).sqrt()
-    return torch.cat([patches.mean(dim=1), spread], dim=-1)
+    parts = [patches.mean(dim=1), spread]
+    if pool == "tails":
+        count = max(1, round(TAIL * patches.shape[1]))
+        for largest in (True, False):
+            tail = patches.topk(count, dim=1, largest=largest).values
+            parts.append(tail.mean(dim=1))
+    return torch.cat(parts, dim=-1)
 
 
 def pool_cells(tokens_BND: Tensor, grid: tuple[int, int, int], *, class_tokens: int = 0) -> Tensor:

@@ -19,6 +19,9 @@ Cut = Callable[[NDArray[Any], tuple[int, int, int]], Floats]
 PATCHES = 256
 """Patches a volume that are fitted on, drawn by the seed; all of them if there are fewer."""
 
+TAIL = 0.05
+"""Share of the patches in each tail, as in the pool `tails` of an encoder's tokens."""
+
 
 def cut_patches(volume: NDArray[Any], patch: tuple[int, int, int]) -> Floats:
     """The patches of a volume, flat, (patches, voxels); channels one after the other.
@@ -97,12 +100,12 @@ class _Components:
 
 
 class PatchPca(_Components):
-    """Mean and spread over a volume's patches of their principal components: texture, linearly."""
+    """Principal components of a volume's patches, pooled: texture, linearly."""
 
     _cut = staticmethod(cut_patches)
 
     def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
-        """Means, then spreads, of the components over the patches of each volume, (N, 2 * K).
+        """Means, spreads and tails of the components over the patches of each volume, (N, 4 * K).
 
         Raises:
             ValueError: `fit` was not called, or as `cut_patches`.
@@ -128,7 +131,7 @@ class NeighbourPca(_Components):
 
 
 class RandomLayer:
-    """Mean and spread of random ReLU units over a volume's patches: what no training gives.
+    """Random ReLU units of a volume's patches, pooled: what no training gives.
 
     Random features as in Rahimi and Recht 2008, with patches that are standardised voxel by voxel.
 
@@ -157,7 +160,7 @@ class RandomLayer:
         return self
 
     def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
-        """Means, then spreads, of the units over the patches of each volume, (N, 2 * units).
+        """Means, spreads and tails of the units over the patches of each volume, (N, 4 * units).
 
         Raises:
             ValueError: `fit` was not called, or as `cut_patches`.
@@ -266,7 +269,17 @@ def _axes(covariance: Floats, components: int) -> Floats:
 
 
 def _pool(values: Iterable[Floats]) -> NDArray[np.float32]:
-    rows = [np.concatenate([one.mean(axis=0), one.std(axis=0)]) for one in values]
+    """Mean, spread, mean of the highest and of the lowest twentieth of the patches, by feature.
+
+    What an encoder's tokens are pooled by at best: a baseline that is read out by less would lose
+    for that alone.
+    """
+    rows = []
+    for one in values:
+        count = max(1, round(TAIL * len(one)))
+        ordered = np.partition(one, [count - 1, len(one) - count], axis=0)
+        tails = [ordered[-count:].mean(axis=0), ordered[:count].mean(axis=0)]
+        rows.append(np.concatenate([one.mean(axis=0), one.std(axis=0), *tails]))
     return np.stack(rows).astype(np.float32)
 
 
