@@ -1,5 +1,6 @@
 """Run folders in a bucket: killed with their disk gone, started twice, and buckets that fail."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -8,7 +9,8 @@ import time
 import fsspec
 import pytest
 from buckets import Proxy, environment_of, options_of, serve
-from oct_xla import RunFolderError, claim_run_folder, lease, read_rows
+from fsspec.asyn import AsyncFileSystem
+from oct_xla import RunFolderError, bucket, claim_run_folder, lease, read_rows
 from oct_xla.bucket import Bucket
 from oct_xla.errors import CheckpointError
 from oct_xla.remote import RemoteFolder, working_folder
@@ -17,6 +19,17 @@ from test_kills import assert_all_equal, killed
 from test_mirror import train
 
 URL = "memory://runs/one"
+
+
+class Slow(AsyncFileSystem):
+    """Gives a file in parts, the whole of which takes longer than a part may."""
+
+    async def _get_file(self, rpath, lpath, callback=None, **how):
+        with open(lpath, "wb") as file:
+            for _ in range(5):
+                await asyncio.sleep(0.5)
+                file.write(bytes(1))
+                callback.relative_update(1)
 
 
 @pytest.fixture
@@ -183,6 +196,41 @@ def test_a_bucket_that_is_gone_is_one_line(store, proxy, on):
     with pytest.raises(CheckpointError, match=r"check the bucket and its keys$"):
         claim(f"{store[0]}://runs/gone")
     assert time.monotonic() - began < 120
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("scheme", "library"), [("s3", "s3fs"), ("gs", "gcsfs")])
+def test_a_store_that_takes_connections_and_never_answers_is_one_line(
+    scheme, library, tmp_path, monkeypatch
+):
+    pytest.importorskip(library)
+    monkeypatch.setattr(bucket, "ANSWER_S", 0.5)
+    monkeypatch.setattr(bucket, "STILL_S", 0.7)
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    (tmp_path / "large").write_bytes(bytes(8 << 20))
+    with socket.socket() as store:
+        store.bind(("127.0.0.1", 0))
+        store.listen(64)  # the system takes connections, and bytes, for it
+        options = options_of(scheme, store.getsockname()[1])
+        monkeypatch.setitem(fsspec.config.conf, scheme, options)
+        one = Bucket(f"{scheme}://runs/silent")
+        began = time.monotonic()
+        for ask, most in (
+            (lambda: one.read("state.json"), "0"),
+            (lambda: one.put(tmp_path / "large", "large"), "1"),
+        ):
+            text = rf"^{scheme}://runs/silent: cannot be .*: no answer for {most} s; check the netw"
+            with pytest.raises(CheckpointError, match=text):
+                ask()
+    assert time.monotonic() - began < 60  # of which importing the library is most
+
+
+def test_a_copy_is_waited_for_as_long_as_its_parts_come(tmp_path, monkeypatch):
+    monkeypatch.setattr(bucket, "STILL_S", 1.0)
+    files = Slow(asynchronous=False)
+    monkeypatch.setattr(Bucket, "_files", files)
+    Bucket("slow://one").get("large", tmp_path / "large")
+    assert (tmp_path / "large").read_bytes() == bytes(5)
 
 
 @pytest.mark.drill
