@@ -10,10 +10,11 @@ import fsspec
 import pytest
 from buckets import Proxy, environment_of, options_of, serve
 from fsspec.asyn import AsyncFileSystem
-from oct_xla import RunFolderError, bucket, claim_run_folder, lease, read_rows
+from oct_xla import Checkpoints, RunFolderError, bucket, claim_run_folder, lease, read_rows
 from oct_xla.bucket import Bucket
 from oct_xla.errors import CheckpointError
 from oct_xla.remote import RemoteFolder, working_folder
+from oct_xla.runfolder import keep_part
 from programs import error_lines, finish, losses, start, wait_for_rows
 from test_kills import assert_all_equal, killed
 from test_mirror import train
@@ -77,6 +78,51 @@ def test_a_claim_is_fetched_and_given_back_with_all_files_of_the_folder(on, file
     files.put(str(folder.path), "/runs/moved", recursive=True)
     with claim("memory://runs/moved") as folder:
         assert folder.resumed
+
+
+def test_a_part_that_is_over_is_in_the_bucket_before_the_run_is(on, files, tmp_path, capsys):
+    on("here")
+    folder = claim()
+    part = folder.path / "training" / "seed0"
+    train(part, steps=8)
+    later = folder.path / "training" / "seed1"
+    later.mkdir()
+    (later / "metrics.jsonl").write_text("{}")
+    keep_part(part)
+    keep_part(tmp_path)  # which is no part of it
+    assert capsys.readouterr().err == ""
+    assert not files.exists("/runs/one/training/seed1")
+    folder.remote._lease.leave()  # killed, and its disk is gone
+    on("there")
+    with claim() as again:
+        assert again.path != folder.path
+        found = Checkpoints(again.path / "training/seed0/checkpoints").load(8)
+        assert found.state["step"] == 8
+        assert len(read_rows(again.path / "training/seed0/metrics.jsonl")) == 8
+    folder.release(failed=True)
+
+
+def test_a_part_that_a_bucket_does_not_take_is_told_and_its_state_comes_last(
+    on, files, capsys, monkeypatch
+):
+    on("here")
+    with claim() as folder:
+        part = folder.path / "training" / "seed0"
+        train(part, steps=8)
+        put, names = Bucket.put, []
+
+        def failing(bucket, here, name):
+            names.append(here.name)
+            if here.name == "state.json":
+                raise CheckpointError("memory://runs/one: is full")
+            put(bucket, here, name)
+
+        monkeypatch.setattr(Bucket, "put", failing)
+        keep_part(part)
+        assert "seed0 is on this machine only, the run goes on" in capsys.readouterr().err
+        assert names[-1] == "state.json"
+        assert set(names[:-1]) == {"tensors.safetensors", "metrics.jsonl"}
+        monkeypatch.undo()
 
 
 def test_a_run_that_another_machine_writes_is_refused_until_it_is_silent(on, files, capsys):
