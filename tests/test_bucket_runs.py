@@ -96,3 +96,36 @@ def test_a_run_killed_with_its_disk_gone_goes_on_from_the_bucket_as_if_nothing_h
     assert told == losses((smoke.path / "metrics.jsonl").read_text())
     weights = bucket.cat_file("runs/killed/encoder/model.safetensors")
     assert weights == (smoke.path / "encoder/model.safetensors").read_bytes()
+
+
+@pytest.mark.drill
+def test_an_evaluation_killed_with_its_disk_gone_trains_again_only_what_was_under_way(
+    start, finish, smoke, tmp_path, port, bucket
+):
+    def ask(machine):
+        return start(
+            "finetune", "experiment=smoke", f"data.root={smoke.data}", "bootstrap=100",
+            "mode=full", "training.epochs=2", "seeds=2", "compare.baselines=[]",
+            "compare.random_init=false", f"encoder={smoke.path / 'encoder'}",
+            "run_dir=s3://runs/trained", f"features={tmp_path / machine / 'features'}",
+            XDG_CACHE_HOME=str(tmp_path / machine), **environment_of("s3", port),
+        )  # fmt: skip
+
+    def states(seed):
+        pattern = f"runs/trained/training/*-seed{seed}-round0/checkpoints/step-*/state.json"
+        return {name: bucket.cat_file(name) for name in bucket.glob(pattern)}
+
+    killed = ask("first")
+    while not states(0):
+        assert killed.poll() is None, killed.stderr.read()
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert finish(killed).code == -signal.SIGKILL
+    first = states(0)
+    assert not states(1)
+    shutil.rmtree(tmp_path / "first")
+    outcome = finish(ask("second"))  # after a minute, in which nobody shows up
+    assert outcome.code == 0, outcome.errors
+    assert {name: states(0)[name] for name in first} == first, "it was not trained again"
+    assert states(1)
+    assert bucket.exists("runs/trained/results.json")

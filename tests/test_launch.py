@@ -1,5 +1,6 @@
 """How the apps start and end: settings, the head of config.yaml, and what a mistake becomes."""
 
+import errno
 from dataclasses import fields
 from pathlib import Path
 
@@ -153,6 +154,32 @@ def test_errors_that_an_app_names_are_mistakes_too(capsys):
         raise FileNotFoundError("gone")
     assert end.value.code == 2
     assert capsys.readouterr().err == "error: gone\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "", "runs/x/results.json"),
+            2,
+            "error: runs/x/results.json: No space left on device; free space, then give the same "
+            "command again",
+        ),
+        (
+            OSError(errno.EROFS, ""),
+            2,
+            "error: Read-only file system; let it be used, or name another place, then give the "
+            "same command again",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from what is whole"),
+    ],
+    ids=["full", "read-only", "Ctrl-C"],
+)
+def test_a_disk_that_takes_nothing_and_ctrl_c_are_one_line(error, code, line, capsys):
+    with pytest.raises(SystemExit) as ended, exit_codes():
+        raise error
+    assert ended.value.code == code
+    assert capsys.readouterr().err == f"{line}\n"
 
 
 def test_any_other_error_is_ours_and_keeps_its_traceback(capsys):

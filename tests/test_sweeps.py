@@ -247,6 +247,20 @@ def test_two_jobs_run_at_the_same_time_and_a_signal_ends_both(start, tmp_path):
     assert codes == {"number=1": 143, "number=3": 143}
 
 
+def test_jobs_save_and_end_with_a_sweep_that_is_killed(start, tmp_path):
+    process = start("-m", "number=1,3", "wait_s=60", "sweep.jobs=2")
+    jobs = [tmp_path / "runs" / "square" / f"number={one}" for one in (1, 3)]
+    while not all((job / "starts").exists() for job in jobs):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    until = time.monotonic() + 30  # half of what they would take
+    while not all((job / "square").exists() for job in jobs):
+        assert time.monotonic() < until, "a job goes on, or could not say that it has squared"
+        time.sleep(0.05)
+    process.communicate(timeout=30)  # whose pipes the jobs hold as long as they live
+
+
 def test_a_job_that_is_killed_ends_alone_and_is_run_again(start, tmp_path):
     process = start("-m", "number=1,3", "wait_s=2", "sweep.jobs=2")
     place = tmp_path / "runs" / "square"

@@ -20,7 +20,7 @@ from oct_judge.board.finish import (
     write_leaderboards,
 )
 from oct_judge.question import FinetuneConfig
-from oct_launch import Launch, Sweeping, app
+from oct_launch import Launch, Sweeping, app, ending_at_once
 
 SHORT = {"encoder=": "weights=", "experiment=": "evaluation="}
 """Words of pretraining that the command line takes as well."""
@@ -35,7 +35,8 @@ SWEEPING = Sweeping(
 @app("finetune", FinetuneConfig, headline=headline, sweeping=SWEEPING)
 def finetune(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
-    from oct_judge.evaluation import run  # brings torch, which a misspelt setting need not wait for
+    with ending_at_once():
+        from oct_judge.evaluation import run  # brings torch: a misspelt setting need not wait
 
     return run(config, launch)
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oct_io.datasets.registry import RECIPES
-from oct_launch import Launch, Mistake, Sweeping, app, exit_codes
+from oct_launch import Launch, Mistake, Sweeping, app, ending_at_once, exit_codes
 from oct_vjepa.presets.choices import OBJECTIVES
 from settings import PretrainConfig
 
@@ -73,10 +73,12 @@ def add_fitting(arguments: Sequence[str]) -> list[str]:
 def pretrain(config: PretrainConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
     if config.propose.to:
-        from planning import make_plan
+        with ending_at_once():
+            from planning import make_plan
 
         return make_plan(config)
-    from pretraining import run  # brings torch, which a misspelt setting need not wait for
+    with ending_at_once():
+        from pretraining import run  # brings torch, which a misspelt setting need not wait for
 
     return run(config, launch)
 

@@ -37,6 +37,7 @@ from oct_vjepa.objectives.configuration import JepaConfig
 from oct_vjepa.objectives.methods import method_of
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
+from oct_vjepa.saving import write_text
 from oct_xla.errors import OutOfMemoryError
 from oct_xla.malloc import give_freed_memory_back
 from oct_xla.mixture import Mixture
@@ -188,7 +189,7 @@ def conclude(
     for encoder in encoders.values():
         encoder.cpu()  # whoever embedded moved it to the device; pictures are drawn on the host
     text = json.dumps(probes, indent=1, ensure_ascii=False)
-    (run_dir / "probes.json").write_text(text + "\n", encoding="utf-8")
+    write_text(run_dir / "probes.json", text + "\n")
     title = method_of(config.objective).title
     page = write_report(run_dir, source, samples, encoders, probes, method=title)
     if probes:

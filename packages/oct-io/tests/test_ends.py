@@ -58,6 +58,30 @@ print("begun", flush=True)
 """
 
 
+HALF = """
+import os, signal
+from multiprocessing.connection import Connection
+from oct_io.workers import Workers
+
+def half(number):
+    def send(self, content, write=os.write):
+        os.write(self.fileno(), content[:50_000])  # of a million
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 1:
+        Connection._send = send
+    return bytes(1_000_000)
+
+if __name__ == "__main__":
+    workers = Workers(2, print)
+    asked = [workers.begin(half, number) for number in range(4)]
+    try:
+        for one in asked:
+            workers.answer(one)
+    finally:
+        workers.shutdown(cancel_futures=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     root = tmp_path_factory.mktemp("ends") / "tree"
@@ -109,6 +133,17 @@ def test_processes_end_with_the_one_that_started_them(work, number, tree, tmp_pa
         assert process.returncode == -number
 
 
+def test_who_waits_for_another_build_says_for_which_and_can_be_stopped(tree, tmp_path):
+    with program(WAITING + CACHE, tree, tmp_path) as first:
+        assert first.stdout.readline() == "begun\n"
+        with program(WAITING + CACHE, tree, tmp_path) as second:
+            said = second.stderr.readline()
+            second.send_signal(signal.SIGINT)
+            _, errors = second.communicate(timeout=LONG_S)
+    assert said.startswith(f"oct-io: waiting for {tmp_path}/cache for 2 s (process {first.pid} is")
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
+
+
 def test_a_process_that_is_killed_while_it_draws_ends_the_tree_in_one_error(tree, tmp_path):
     with program(KILLING + PHANTOM, tree, tmp_path) as process:
         _, errors = process.communicate(timeout=LONG_S)
@@ -123,6 +158,15 @@ def test_a_script_without_its_guard_ends_in_one_error(tmp_path):
     with program(code, script) as process:
         _, errors = process.communicate(timeout=LONG_S)
     assert "or did not start" in errors.splitlines()[-1]
+
+
+def test_a_process_that_is_killed_in_the_middle_of_its_answer_holds_nobody(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(HALF)
+    code = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
+    with program(code, script) as process:
+        _, errors = process.communicate(timeout=LONG_S)
+    assert "BrokenProcessPool" in errors.splitlines()[-1]
 
 
 def test_ctrl_c_ends_a_build_whose_store_does_not_answer():

@@ -34,6 +34,24 @@ class Untold(Weighed):
         return super().after_step(step, steps)
 
 
+class Told(Weighed):
+    """Notes down in the loss what only a step that is applied may use, as a centre of scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.noted, self.used = 0, []
+
+    def loss(self, batch, generator):
+        self.noted += 1
+        return super().loss(batch, generator)
+
+    def after_step(self, step, steps, applied=None):
+        if applied is None or bool(applied):
+            self.used.append(self.noted)
+        self.noted = 0
+        return super().after_step(step, steps, applied)
+
+
 class Rows(list):
     write = list.append
 
@@ -110,14 +128,16 @@ def fail(device):
 
 
 def main(kind, parallel, folder):
-    device, untold = Device(kind, parallel), Untold()
+    device, untold, told = Device(kind, parallel), Untold(), Told()
     rows, reads = device.train(Weighed(), {7, 12, 13})
     late, _ = device.train(untold, {7})
+    device.train(told, {7}, accumulate=2)
     found = {
         "rows": rows,
         "reads": reads,
         "after": untold.after,
         "late": late,
+        "used": told.used,
         **save_each_step(device, folder),
         **fail(device),
     }

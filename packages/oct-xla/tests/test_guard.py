@@ -85,6 +85,11 @@ def test_an_objective_that_is_not_told_hears_of_applied_steps_only(found, kind):
     assert [row["skipped"] for row in one["late"]] == [0, 1, 1]
 
 
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_what_the_loss_of_a_skipped_step_has_noted_down_reaches_no_other_step(found, kind):
+    assert found(kind)["used"] == [2] * 19
+
+
 @pytest.mark.slow
 def test_a_step_that_is_not_finite_or_not_read_compiles_nothing(found):
     first, *others = (row["compilations"] for row in found("xla")["rows"])

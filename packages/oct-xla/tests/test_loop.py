@@ -259,7 +259,13 @@ class Hungry(Toy):
 
     def __init__(self, most):
         super().__init__()
-        self.most, self.sizes = most, []
+        self.most, self.sizes, self.undone = most, [], []
+
+    def after_step(self, step, steps, applied=None):
+        if applied is not None:
+            assert not applied
+            self.undone.append(step)
+        return super().after_step(step, steps, applied)
 
     def loss(self, batch, generator):
         self.sizes.append(len(batch.volume))
@@ -276,6 +282,7 @@ def test_running_out_of_memory_halves_the_micro_batch_and_the_run_goes_on_as_wit
     train(tmp_path / "short", toy=toy)
     assert toy.sizes[:3] == [8, 4, 2]
     assert set(toy.sizes[2:]) == {2}
+    assert toy.undone == [0, 0], "it hears that what it has seen of the step comes again"
     said = capsys.readouterr().err
     assert "step 1: out of memory with 8 samples at a time; going on with loop.accumulate" in said
     for (_, one), (_, other) in zip(

@@ -1,5 +1,6 @@
 """Run folders in a bucket: killed with their disk gone, started twice, and buckets that fail."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -8,15 +9,28 @@ import time
 import fsspec
 import pytest
 from buckets import Proxy, environment_of, options_of, serve
-from oct_xla import RunFolderError, claim_run_folder, lease, read_rows
+from fsspec.asyn import AsyncFileSystem
+from oct_xla import Checkpoints, RunFolderError, bucket, claim_run_folder, lease, read_rows
 from oct_xla.bucket import Bucket
 from oct_xla.errors import CheckpointError
 from oct_xla.remote import RemoteFolder, working_folder
+from oct_xla.runfolder import keep_part
 from programs import error_lines, finish, losses, start, wait_for_rows
 from test_kills import assert_all_equal, killed
 from test_mirror import train
 
 URL = "memory://runs/one"
+
+
+class Slow(AsyncFileSystem):
+    """Gives a file in parts, the whole of which takes longer than a part may."""
+
+    async def _get_file(self, rpath, lpath, callback=None, **how):
+        with open(lpath, "wb") as file:
+            for _ in range(5):
+                await asyncio.sleep(0.5)
+                file.write(bytes(1))
+                callback.relative_update(1)
 
 
 @pytest.fixture
@@ -64,6 +78,51 @@ def test_a_claim_is_fetched_and_given_back_with_all_files_of_the_folder(on, file
     files.put(str(folder.path), "/runs/moved", recursive=True)
     with claim("memory://runs/moved") as folder:
         assert folder.resumed
+
+
+def test_a_part_that_is_over_is_in_the_bucket_before_the_run_is(on, files, tmp_path, capsys):
+    on("here")
+    folder = claim()
+    part = folder.path / "training" / "seed0"
+    train(part, steps=8)
+    later = folder.path / "training" / "seed1"
+    later.mkdir()
+    (later / "metrics.jsonl").write_text("{}")
+    keep_part(part)
+    keep_part(tmp_path)  # which is no part of it
+    assert capsys.readouterr().err == ""
+    assert not files.exists("/runs/one/training/seed1")
+    folder.remote._lease.leave()  # killed, and its disk is gone
+    on("there")
+    with claim() as again:
+        assert again.path != folder.path
+        found = Checkpoints(again.path / "training/seed0/checkpoints").load(8)
+        assert found.state["step"] == 8
+        assert len(read_rows(again.path / "training/seed0/metrics.jsonl")) == 8
+    folder.release(failed=True)
+
+
+def test_a_part_that_a_bucket_does_not_take_is_told_and_its_state_comes_last(
+    on, files, capsys, monkeypatch
+):
+    on("here")
+    with claim() as folder:
+        part = folder.path / "training" / "seed0"
+        train(part, steps=8)
+        put, names = Bucket.put, []
+
+        def failing(bucket, here, name):
+            names.append(here.name)
+            if here.name == "state.json":
+                raise CheckpointError("memory://runs/one: is full")
+            put(bucket, here, name)
+
+        monkeypatch.setattr(Bucket, "put", failing)
+        keep_part(part)
+        assert "seed0 is on this machine only, the run goes on" in capsys.readouterr().err
+        assert names[-1] == "state.json"
+        assert set(names[:-1]) == {"tensors.safetensors", "metrics.jsonl"}
+        monkeypatch.undo()
 
 
 def test_a_run_that_another_machine_writes_is_refused_until_it_is_silent(on, files, capsys):
@@ -183,6 +242,41 @@ def test_a_bucket_that_is_gone_is_one_line(store, proxy, on):
     with pytest.raises(CheckpointError, match=r"check the bucket and its keys$"):
         claim(f"{store[0]}://runs/gone")
     assert time.monotonic() - began < 120
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("scheme", "library"), [("s3", "s3fs"), ("gs", "gcsfs")])
+def test_a_store_that_takes_connections_and_never_answers_is_one_line(
+    scheme, library, tmp_path, monkeypatch
+):
+    pytest.importorskip(library)
+    monkeypatch.setattr(bucket, "ANSWER_S", 0.5)
+    monkeypatch.setattr(bucket, "STILL_S", 0.7)
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    (tmp_path / "large").write_bytes(bytes(8 << 20))
+    with socket.socket() as store:
+        store.bind(("127.0.0.1", 0))
+        store.listen(64)  # the system takes connections, and bytes, for it
+        options = options_of(scheme, store.getsockname()[1])
+        monkeypatch.setitem(fsspec.config.conf, scheme, options)
+        one = Bucket(f"{scheme}://runs/silent")
+        began = time.monotonic()
+        for ask, most in (
+            (lambda: one.read("state.json"), "0"),
+            (lambda: one.put(tmp_path / "large", "large"), "1"),
+        ):
+            text = rf"^{scheme}://runs/silent: cannot be .*: no answer for {most} s; check the netw"
+            with pytest.raises(CheckpointError, match=text):
+                ask()
+    assert time.monotonic() - began < 60  # of which importing the library is most
+
+
+def test_a_copy_is_waited_for_as_long_as_its_parts_come(tmp_path, monkeypatch):
+    monkeypatch.setattr(bucket, "STILL_S", 1.0)
+    files = Slow(asynchronous=False)
+    monkeypatch.setattr(Bucket, "_files", files)
+    Bucket("slow://one").get("large", tmp_path / "large")
+    assert (tmp_path / "large").read_bytes() == bytes(5)
 
 
 @pytest.mark.drill

@@ -15,6 +15,7 @@ from oct_vjepa import Encoder, EncoderConfig
 from oct_vjepa.heads.adapters import add_lora, merge_lora
 from oct_vjepa.heads.finetuning import FineTuned
 from oct_vjepa.model.weights import weights_fingerprint
+from oct_xla.runfolder import keep_part
 from torch import Tensor, nn
 
 from oct_judge.examples import Taker, Volumes, stripe
@@ -163,6 +164,7 @@ def learn(
         progress=place.progress,
         identity={"data": place.data, **recipe, **identity},
     )
+    keep_part(place.run_dir)
     if result.reason == "stopped":
         return Ending("stopped", result.step, result.step, float("nan"))
     step, best = take_best(objective, place.run_dir)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from oct_launch import Stages
 from oct_vjepa.measures.measure import HEADLINE
 from oct_vjepa.measures.units import Interval
+from oct_vjepa.saving import write_text, write_whole
 from oct_vjepa.scores.cards import Difference, ScoreCard, as_plain
 from oct_vjepa.scores.curves import draw_curves
 from oct_vjepa.scores.scorecard import compare
@@ -261,7 +262,7 @@ def novelty_of(answers: Answers) -> dict[str, Any] | None:
 def write_results(run_dir: Path, found: Found, document: Mapping[str, Any]) -> None:
     """Write everything; participants appear as hashes."""
     text = json.dumps(document, indent=1, ensure_ascii=False)
-    (run_dir / "results.json").write_text(text + "\n", encoding="utf-8")
+    write_text(run_dir / "results.json", text + "\n")
     write_predictions(run_dir, found)
 
 
@@ -295,9 +296,9 @@ def write_predictions(run_dir: Path, found: Found) -> None:
                     block |= decided[len(blocks)]
                     blocks.append(pa.table(block))
     table = pa.concat_tables(blocks)
-    pq.write_table(table, run_dir / "predictions.parquet")
+    write_whole(run_dir / "predictions.parquet", lambda path: pq.write_table(table, path))
     own = table.filter((pc.field("candidate") == PRETRAINED) & (pc.field("part") == "test"))
-    _write_csv(run_dir / "predictions.csv", own, study, columns)
+    write_whole(run_dir / "predictions.csv", lambda path: _write_csv(path, own, study, columns))
 
 
 def decided_columns(found: Found, columns: Sequence[str]) -> list[dict[str, Any]]:

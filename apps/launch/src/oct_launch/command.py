@@ -31,6 +31,7 @@ from oct_launch.arguments import JOBS, Arguments, open_settings, read_arguments
 from oct_launch.console import Mistake, exit_codes, one_line, print_whole
 from oct_launch.hints import explain
 from oct_launch.manual import write_manual
+from oct_launch.processes import end_with_sweep
 from oct_launch.restart import restarts
 from oct_launch.sweep import Headline, Sweeping, split_jobs, sweep
 
@@ -186,6 +187,7 @@ def app(
         def command() -> None:
             # Without it Hydra prints several lines and exits with 1.
             os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+            end_with_sweep()
             with exit_codes():
                 sys.argv[1:] = open_settings(sys.argv[1:], schema)
                 arguments = read_arguments(sys.argv[1:], name)

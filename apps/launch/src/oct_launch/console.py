@@ -1,21 +1,27 @@
 """How the apps talk to a terminal: one line for a mistake, bars or plain lines for progress."""
 
+import errno
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.progress import TimeRemainingColumn as TimeLeft
 from rich.table import Table
 
-EXIT_MISTAKE, EXIT_STOPPED = 2, 143
+EXIT_MISTAKE, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 143, 130
 EXIT_AGAIN = 75
 """Of a process that wants to be started again, as it is: EX_TEMPFAIL of sysexits.h."""
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+"""What a disk says that has no room, and one that takes or gives nothing."""
 
 
 class Mistake(Exception):
@@ -38,15 +44,44 @@ def mistakes(*kinds: type[BaseException], where: str = "") -> Iterator[None]:
 def exit_codes(*kinds: type[BaseException]) -> Iterator[None]:
     """End the process with code 2 and one line on stderr for a `Mistake` or one of `kinds`.
 
-    Any other error keeps its traceback: it is ours, not the user's.
+    So it ends for a disk that is full or closed, and with 130 for Ctrl-C. Any other error keeps its
+    traceback: it is ours, not the user's.
     """
     ours: tuple[type[BaseException], ...] = (Mistake, *kinds)
     try:
         yield
     except ours as error:
-        # At once: print writes the line and its end apart, and lines of several processes mix.
-        sys.stderr.write(f"error: {one_line(error)}\n")
-        sys.exit(EXIT_MISTAKE)
+        _end(f"error: {one_line(error)}", EXIT_MISTAKE)
+    except KeyboardInterrupt:
+        _end("interrupted; the same command goes on from what is whole", EXIT_INTERRUPTED)
+    except OSError as error:
+        if error.errno not in FULL | CLOSED:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        cure = "free space" if error.errno in FULL else "let it be used, or name another place"
+        text = f"error: {where}{os.strerror(error.errno)}; {cure}, then give the same command again"
+        _end(text, EXIT_MISTAKE)
+
+
+def _end(text: str, code: int) -> NoReturn:
+    # At once: print writes the line and its end apart, and lines of several processes mix.
+    sys.stderr.write(f"{text}\n")
+    sys.exit(code)
+
+
+@contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the process without a word, for the seconds in which torch is imported.
+
+    Compiled code that meets Python's own way of it ends with an abort.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # else Ctrl-C is ignored, or somebody waits for it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def one_line(error: BaseException) -> str:

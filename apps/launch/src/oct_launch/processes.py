@@ -1,6 +1,7 @@
 """The processes of a sweep: started, listened to, and told to stop together."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,8 +13,11 @@ from types import FrameType
 from typing import IO
 
 THREADS = "OMP_NUM_THREADS"
+STARTER = "OCT_LAUNCH_STARTED_BY"
+"""Environment variable: the process of a sweep that has started this one."""
 IMPATIENT_S = 2.0  # between two Ctrl-C; a shorter time is one, pressed twice
 LAST_WORDS_S = 5.0  # for what a run has said before its end to be read
+LOOK_S = 1.0  # between two looks whether the sweep is still there
 
 
 class Stop:
@@ -72,6 +76,7 @@ def run_process(command: Sequence[str], stop: Stop, mark: str = "") -> tuple[int
     # A group of its own: Ctrl-C reaches this process alone, which hands on what saves a run.
     process = subprocess.Popen(
         command,
+        env={**os.environ, STARTER: str(os.getpid())},
         stdout=subprocess.PIPE if mark else None,
         stderr=subprocess.PIPE,
         text=True,
@@ -110,3 +115,31 @@ def share_threads(jobs: int) -> None:
     """Give each of several processes its part of the cores, unless the user has said how many."""
     if jobs > 1 and THREADS not in os.environ:
         os.environ[THREADS] = str(max(1, (os.cpu_count() or 1) // jobs))
+
+
+def end_with_sweep() -> None:
+    """Let a run of a sweep save and end when the sweep is gone, however it ended.
+
+    One that was killed has told its runs nothing: they would go on beside those of the same command
+    given again. What such a run starts itself is left alone.
+    """
+    starter, _, started = os.environ.get(STARTER, "").partition(" ")
+    if starter and started in ("", str(os.getpid())):  # the latter once it has started again
+        os.environ[STARTER] = f"{starter} {os.getpid()}"
+        watch = Thread(
+            target=_await_end, args=(int(starter),), name="oct-launch-sweep", daemon=True
+        )
+        watch.start()
+
+
+def _await_end(starter: int) -> None:
+    said = select.poll()
+    for stream in (1, 2):
+        said.register(stream, 0)  # so that it tells only of a pipe that nobody reads any more
+    while os.getppid() == starter:
+        if said.poll(LOOK_S * 1000):
+            time.sleep(LOOK_S / 10)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream, _ in said.poll(0):
+        os.dup2(nowhere, stream)  # else a line on its way to its end keeps the run from saving
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -9,7 +9,7 @@ from oct_vjepa.model.weights import WeightsError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0 is done, 2 is a mistake the user can cure."""
+    """Run the command; 0 is done, 2 is a mistake the user can cure, 130 Ctrl-C: a line each."""
     parser = argparse.ArgumentParser(prog="oct-vjepa", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for command in (info, convert, presets, embed, leaderboard):
@@ -17,6 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         return int(arguments.run(arguments))
-    except (WeightsError, ValueError) as error:
+    except KeyboardInterrupt:
+        print("oct-vjepa: interrupted", file=sys.stderr)
+        return 130
+    except (WeightsError, ValueError, OSError) as error:  # the last: a place that takes no file
         print(f"oct-vjepa: {error}", file=sys.stderr)
         return 2

@@ -1,7 +1,12 @@
 """The rivals of V-JEPA: what each computes, that it learns, hides what it must, and resumes."""
 
 import copy
+import json
 import math
+import runpy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -309,9 +314,52 @@ def test_dino_learns_to_tell_volumes_apart_by_their_views(small_config, generato
 def test_the_centre_follows_the_teachers_scores_in_training_alone(build, volume):
     objective = build("dino").eval()
     objective.loss(volume, torch.Generator().manual_seed(0))
+    objective.after_step(0, 10)
     assert not objective.center.any()
     objective.train().loss(volume, torch.Generator().manual_seed(0))
+    assert not objective.center.any(), "the step may be skipped"
+    objective.after_step(0, 10)
     assert objective.center.any()
+
+
+def test_a_skipped_batch_that_is_not_finite_leaves_the_centre_alone_for_ever(build, volume):
+    one, other = build("dino"), build("dino")
+    one.loss(volume.float() * torch.nan, torch.Generator().manual_seed(0))
+    one.after_step(0, 10, torch.tensor(False))
+    assert not one.center.any()
+    for objective in (one, other):
+        objective.loss(volume, torch.Generator().manual_seed(1))
+        objective.after_step(1, 10, torch.tensor(True))
+    assert other.center.any()
+    assert torch.equal(one.center, other.center)
+
+
+def test_the_centre_moves_once_a_step_to_the_mean_of_its_micro_batches(build, volume):
+    def scores(batches):
+        objective = build("dino")
+        for number in batches:
+            objective.loss(volume, torch.Generator().manual_seed(number))
+        objective.after_step(0, 10)
+        return objective.center
+
+    mean = (scores([0]) + scores([1])) / 2
+    assert not torch.equal(scores([0]), scores([1]))
+    torch.testing.assert_close(scores([0, 1]), mean)
+
+
+def test_processes_have_one_centre(tmp_path):
+    meeting, program = str(tmp_path / "meeting"), str(Path(__file__).with_name("centre_of_two.py"))
+    here = runpy.run_path(program)
+    with subprocess.Popen(
+        [sys.executable, program, meeting], stdout=subprocess.PIPE, text=True
+    ) as process:
+        one = here["join"](0, meeting)
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert one == json.loads(said.splitlines()[-1])
+    alone = torch.tensor([here["step"](rank) for rank in range(2)])
+    assert not torch.equal(*alone)
+    torch.testing.assert_close(torch.tensor(one), alone.mean(dim=0))
 
 
 def test_the_head_of_the_teacher_follows_with_its_encoder(build):

@@ -131,6 +131,7 @@ class Learner:
             clock.spent("wait", asked)
             if large:
                 self.optimizer.zero_grad(set_to_none=True)
+                self._move_teacher(step, False, clock)  # forgets what it has seen so far
                 raise TooLarge(everywhere=True)
             values["grad_norm"] = self._reduce_and_clip()
             names, means = self._means(values, everyone)
@@ -177,7 +178,11 @@ class Learner:
         if not after.wanted:
             return {}
         if isinstance(applied, bool):
-            return after.call(step) if applied else {}
+            if applied:
+                return after.call(step)
+            if not after.gated:
+                return {}
+            applied = torch.tensor(False).to(self.runtime.device)
         if after.gated:
             return after.call(step, applied)
         self.runtime.cut()

@@ -15,9 +15,9 @@ class Objective(Protocol):
     - `after_step(step: int, steps: int) -> dict[str, float]`: called after each optimiser step that
       was not skipped, `step` counted from 0; moves an EMA teacher; returns numbers to log. It
       must not read from the device. On an accelerator the host waits for each step to know whether
-      it was skipped, unless there is a third parameter `applied: Tensor | None = None`: then it may
-      also be called after a skipped step, with a 0-dim bool on the device, and must leave all as
-      it was where that is False.
+      it was skipped, unless there is a third parameter `applied: Tensor | None = None`: then it is
+      also called after a skipped step, with a 0-dim bool on the device, and must leave all as it
+      was where that is False, but for what `loss` has noted down for it in that step.
     - `parameter_groups(weight_decay: float) -> list[dict]`: groups for AdamW; a group's
       "lr_scale" multiplies its learning rate. Without it, all trainable parameters form one group.
     - `sharding_units() -> list[nn.Module]`: with parallel="fsdp" the modules that are gathered one

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from oct_xla.bucket import Bucket
+from oct_xla.checkpoint import STATE
 from oct_xla.errors import CheckpointError, RunFolderError
 from oct_xla.journal import say
 from oct_xla.lease import OWN, WRITER, Lease
@@ -85,15 +86,31 @@ class RemoteFolder:
             CheckpointError: if the bucket does not take one; a file is there as it is or as it was.
         """
         for path in self._files(everything):
-            name, facts = path.relative_to(self.path).as_posix(), path.stat()
-            stamp = (facts.st_mtime_ns, facts.st_size)
-            if self._sent.get(name) == stamp:
-                continue
-            if path.parent == self.path:
-                self._bucket.write(name, path.read_bytes())  # metrics.jsonl grows meanwhile
-            else:
-                self._bucket.put(path, name)
-            self._sent[name] = stamp
+            self._send(path)
+
+    def send_below(self, folder: Path) -> None:
+        """Copy a folder of the run that nobody writes any more; its states, which commit, last.
+
+        Raises:
+            CheckpointError: if the bucket does not take a file.
+            RunFolderError: if another process has taken the run over.
+        """
+        self._lease.check()
+        whole = [path for path in self._files(True) if path.is_relative_to(folder)]
+        for path in sorted(whole, key=lambda one: one.name == STATE):
+            self._send(path)
+
+    def _send(self, path: Path) -> None:
+        """Copy a file, unless it has not changed since."""
+        name, facts = path.relative_to(self.path).as_posix(), path.stat()
+        stamp = (facts.st_mtime_ns, facts.st_size)
+        if self._sent.get(name) == stamp:
+            return
+        if path.parent == self.path:
+            self._bucket.write(name, path.read_bytes())  # metrics.jsonl grows meanwhile
+        else:
+            self._bucket.put(path, name)
+        self._sent[name] = stamp
 
     def stop(self, *, copied: bool) -> None:
         """Note that the run was asked to stop: that the bucket does not answer is only told.

@@ -15,9 +15,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from oct_xla.bucket import is_url
-from oct_xla.errors import RunFolderError
+from oct_xla.errors import CheckpointError, RunFolderError
 from oct_xla.files import check_local, lock_folder, read_json, write_atomically
 from oct_xla.identity import Change, differences, flatten
+from oct_xla.journal import say
 from oct_xla.remote import CHECKPOINTS, RemoteFolder
 from oct_xla.runtime import Runtime
 
@@ -25,6 +26,9 @@ CONFIG, PROVENANCE = "config.yaml", "provenance.json"
 _CLAIM, _LOCK = ".claim.json", ".lock"
 _OURS = (CONFIG, "metrics.jsonl", CHECKPOINTS)
 _PACKAGES = ("torch", "numpy", "safetensors", "torch-xla", "oct-io", "oct-vjepa", "oct-xla")
+
+_IN_BUCKETS: dict[Path, RemoteFolder] = {}
+"""Working folders that this process has claimed and not released."""
 
 
 @dataclass(slots=True)
@@ -72,6 +76,7 @@ class RunFolder:
             if self.remote is not None:
                 self.remote.let_go(failed=failed)
         finally:
+            _IN_BUCKETS.pop(self.path, None)
             os.close(self._lock)
             self._lock = None
 
@@ -139,12 +144,33 @@ def claim_run_folder(
         folder.remote, folder._lock = remote, lock
         if remote is not None:
             remote.send()
+            _IN_BUCKETS[path] = remote
         return folder
     except BaseException:
         if remote is not None and taken:
             remote.let_go(failed=True)
         os.close(lock)
         raise
+
+
+def keep_part(part: Path) -> None:
+    """Copy a part of a run that is over, such as one of its trainings, if the run is in a bucket.
+
+    Else a machine that is taken away takes it along: all but checkpoints of the run itself goes up
+    at its end. That a bucket does not answer is told in a line; the end makes up for it.
+
+    Args:
+        part: folder below a run folder; of one that this process has not claimed, nothing happens.
+
+    Raises:
+        RunFolderError: if another process has taken the run over.
+    """
+    for folder, remote in _IN_BUCKETS.items():
+        if part.is_relative_to(folder):
+            try:
+                remote.send_below(part)
+            except CheckpointError as error:
+                say(f"{part.name} is on this machine only, the run goes on: {error}")
 
 
 def _claim(path: Path, flat: dict[str, Any], run_id: str, resume: str) -> RunFolder:

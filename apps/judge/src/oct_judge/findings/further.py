@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from oct_launch import Stages
+from oct_vjepa.saving import naming
 from oct_vjepa.scores.cards import as_plain
 from oct_vjepa.trials.verdict import units_of
 
@@ -38,7 +39,8 @@ class Further:
         """Write the arrays; a file of an earlier run that has nothing now is removed."""
         for name, arrays in self.arrays.items():
             if arrays:
-                np.savez_compressed(run_dir / name, **dict(arrays))  # type: ignore[arg-type]
+                with naming(run_dir / name):
+                    np.savez_compressed(run_dir / name, **dict(arrays))  # type: ignore[arg-type]
             else:
                 (run_dir / name).unlink(missing_ok=True)
 

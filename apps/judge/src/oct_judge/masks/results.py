@@ -10,6 +10,7 @@ import numpy as np
 import oct_xla
 from oct_launch import Stages
 from oct_vjepa.measures.units import Interval
+from oct_vjepa.saving import write_text
 from oct_vjepa.scores.cards import as_plain
 from oct_vjepa.scores.measured import Gap, compare_measured, measure_card
 
@@ -259,7 +260,7 @@ def write_masks(run_dir: Path, found: FoundMasks, document: Mapping[str, Any]) -
         Row to file.
     """
     text = json.dumps(document, indent=1, ensure_ascii=False)
-    (run_dir / "results.json").write_text(text + "\n", encoding="utf-8")
+    write_text(run_dir / "results.json", text + "\n")
     folder = run_dir / "masks"
     folder.mkdir(exist_ok=True)
     study, written = found.study, dict[int, Path]()

@@ -10,6 +10,7 @@ import numpy as np
 import oct_xla
 from oct_launch import Launch, Stages, mistakes, print_table
 from oct_vjepa.evaluation.patch_probe import LEAST, METRICS
+from oct_vjepa.saving import write_text
 from oct_vjepa.scores.measured import compare_measured, measure_card
 
 from oct_judge.beginning import in_run_folder, open_tested
@@ -169,7 +170,7 @@ def write_patches(run_dir: Path, found: FoundPatches, document: Mapping[str, Any
     class, `present` of the same shape, `known` (Z, Y, X), and `names` of the classes.
     """
     text = json.dumps(document, indent=1, ensure_ascii=False)
-    (run_dir / "results.json").write_text(text + "\n", encoding="utf-8")
+    write_text(run_dir / "results.json", text + "\n")
     folder, patches = run_dir / "patches", found.patches
     folder.mkdir(exist_ok=True)
     keys, shape = patches.study.volumes.ids, (len(patches.names), *patches.grid)

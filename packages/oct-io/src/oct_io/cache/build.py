@@ -9,15 +9,19 @@ that is under way or was killed; the next build of the same scans goes on there.
 import fcntl
 import hashlib
 import json
+import logging
 import math
 import os
+import platform
 import shutil
 import sys
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 from oct_io.cache.assembly import assemble
 from oct_io.cache.bucket import fetch_index
@@ -37,7 +41,11 @@ from oct_io.storage.files import change_tokens, join, redact
 SHARD_BYTES = 64 << 20
 SIDECAR = (".json",)
 STATE = 1  # how the state of a scan is hashed; another number, and every scan is decoded again
+SAY_S, SAY_AGAIN_S = 2.0, 60.0  # when a wait for another process is said, and said again
+LOOK_S = 0.1  # between two looks whether that one is done
 FLATTENED = "1, flattened past white padding"  # likewise, of windows that are flattened
+
+logger = logging.getLogger("oct_io.cache")
 
 
 def build_cache(
@@ -231,22 +239,46 @@ def _is_final(folder: Path) -> bool:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`; the system frees it however the process ends.
 
+    Who has to wait for another process says so, and for which.
+
     Raises:
         RuntimeError: the lock is held by the process that started this one as its worker. A script
             that builds a cache outside of `if __name__ == "__main__":` runs again in each worker.
     """
+    began, said_s = time.monotonic(), -SAY_AGAIN_S
     with (folder.parent / f".{folder.name}.lock").open("a+b") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            if "__mp_main__" in sys.modules and file.read() == str(os.getppid()).encode():
-                raise RuntimeError(NO_GUARD) from None
-            fcntl.flock(file, fcntl.LOCK_EX)
+        while not _took(file):
+            process, machine = _holder(file)
+            here = machine == platform.node()
+            if "__mp_main__" in sys.modules and here and process == str(os.getppid()):
+                raise RuntimeError(NO_GUARD)
+            waited_s = time.monotonic() - began
+            if waited_s >= SAY_S and waited_s - said_s >= SAY_AGAIN_S:
+                said_s = waited_s
+                whom = f"process {process}{'' if here else f' of {machine}'}"
+                logger.warning(
+                    f"oct-io: waiting for {folder} for {waited_s:.0f} s ({whom} is building it)"
+                )
+            time.sleep(LOOK_S)
         file.truncate(0)
-        file.write(str(os.getpid()).encode())
+        file.write(f"{os.getpid()} {platform.node()}".encode())
         file.flush()
         yield
+
+
+def _took(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(file: BinaryIO) -> tuple[str, str]:
+    """Number and machine of the process that holds a lock; empty while it is writing them."""
+    file.seek(0)
+    process, _, machine = file.read().decode(errors="replace").partition(" ")
+    return process, machine
 
 
 def _without_others(record: ScanRecord, wanted: Collection[str]) -> ScanRecord:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +17,6 @@ from oct_io.cache.entries import CacheEntry
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.catalog.tables import may_be_same
 from oct_io.errors import ScanError, TreeError
-from oct_io.interrupts import uninterrupted
 from oct_io.records.opening import read_scan
 from oct_io.scan.flags import find_flags
 from oct_io.space.resample import Window, resample
@@ -25,6 +24,7 @@ from oct_io.storage.buckets import current_storage, stays_in_process
 from oct_io.storage.outages import start_decoder
 from oct_io.threads import one_thread, usable_cpus
 from oct_io.volume import OctVolume
+from oct_io.workers import Workers
 
 NO_GUARD = 'put the call under `if __name__ == "__main__":`, or use jobs=1'
 AHEAD = 2  # scans in flight per process: enough to keep all busy, few enough to hold in memory
@@ -94,16 +94,15 @@ def _in_processes(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
         done += 1
 
 
-def _through(pool: ProcessPoolExecutor, tasks: list[Task], ahead: int) -> Iterator[Outcome]:
+def _through(pool: Workers, tasks: list[Task], ahead: int) -> Iterator[Outcome]:
     waiting: deque[Future[Outcome]] = deque()
     try:
         for task in tasks:
-            with uninterrupted():
-                waiting.append(pool.submit(decode, task))
+            waiting.append(pool.begin(decode, task))
             if len(waiting) >= ahead:
-                yield waiting.popleft().result()
+                yield pool.answer(waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield pool.answer(waiting.popleft())
     finally:
         for future in waiting:  # who stops early does not wait for what nobody takes
             future.cancel()
@@ -112,31 +111,25 @@ def _through(pool: ProcessPoolExecutor, tasks: list[Task], ahead: int) -> Iterat
 def _alone(task: Task) -> Outcome:
     with _pool(1) as pool:
         try:
-            with uninterrupted():
-                future = pool.submit(decode, task)
-            return future.result()
+            return pool.answer(pool.begin(decode, task))
         except BrokenProcessPool:
             pass
     with _pool(1) as pool:
         try:
-            pool.submit(os.getpid).result()
+            pool.answer(pool.begin(os.getpid))
         except BrokenProcessPool as error:
             raise TreeError(f"worker processes do not start: {NO_GUARD}") from error
     return Refused("decode", "the decoder crashed on it")
 
 
 @contextmanager
-def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+def _pool(jobs: int) -> Iterator[Workers]:
     """Processes that decode; who leaves early does not wait for a store."""
     context = multiprocessing.get_context("spawn")
     spoken = context.Value("d", -math.inf)  # so that of all who wait one says so
     over = context.Value("b", 0, lock=False)  # a process that is killed holds no lock of it
-    pool = ProcessPoolExecutor(
-        jobs,
-        mp_context=context,
-        initializer=start_decoder,  # a spawned process inherits no configuration
-        initargs=(current_storage(), spoken, over),
-    )
+    # A spawned process inherits no configuration.
+    pool = Workers(jobs, start_decoder, (current_storage(), spoken, over))
     try:
         yield pool
     finally:

@@ -1,16 +1,15 @@
 """Headers of many scans at a time: requests in flight to a bucket, processes on a disk."""
 
-import multiprocessing
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from pathlib import Path
 from threading import BoundedSemaphore
 
 from oct_io.errors import ScanError
-from oct_io.interrupts import end_with_parent, uninterrupted
+from oct_io.interrupts import end_with_parent
 from oct_io.readers.registry import DICOM, PEEKERS, READERS, suffix_of
 from oct_io.records.opening import open_scan
 from oct_io.records.record import ScanRecord
@@ -23,6 +22,7 @@ from oct_io.storage.buckets import (
 )
 from oct_io.storage.readers import Readers
 from oct_io.threads import usable_cpus
+from oct_io.workers import Workers
 
 AHEAD = 4  # files asked for per thread beyond the one that is waited for
 WHOLE_AT_ONCE = 4  # volumes that are decoded at a time, where that is how a format is known
@@ -78,24 +78,18 @@ def _work(records: Sequence[ScanRecord]) -> int:
 
 def _in_processes(root: str | Path, records: Sequence[ScanRecord], workers: int) -> Iterator[Found]:
     """Headers by spawned processes; if they do not live, this one reads what is left."""
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start_worker,
-        initargs=(current_storage(),),
-    )
+    pool = Workers(workers, _start_worker, (current_storage(),))
     waiting: deque[Future[list[Found]]] = deque()
     done, at_once = 0, AT_ONCE if _work(records) == len(records) else 1
     try:
         for first in range(0, len(records), at_once):
-            with uninterrupted():
-                waiting.append(pool.submit(read_some, root, records[first : first + at_once]))
+            waiting.append(pool.begin(read_some, root, records[first : first + at_once]))
             if len(waiting) > workers * AHEAD:
-                found = waiting.popleft().result()
+                found = pool.answer(waiting.popleft())
                 yield from found
                 done += len(found)
         while waiting:
-            found = waiting.popleft().result()
+            found = pool.answer(waiting.popleft())
             yield from found
             done += len(found)
     except BrokenProcessPool:

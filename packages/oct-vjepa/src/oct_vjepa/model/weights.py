@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from oct_vjepa.saving import flush
+from oct_vjepa.saving import flush, naming
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -89,6 +89,7 @@ def write_weights(folder: str | Path, kind: str, config: dict[str, Any], module:
 
     Raises:
         WeightsError: `folder` is a file.
+        OSError: the disk does not take them; it names the folder.
     """
     if is_url(folder):
         _upload(str(folder), kind, config, module)
@@ -102,10 +103,11 @@ def write_weights(folder: str | Path, kind: str, config: dict[str, Any], module:
     staging = folder.with_name(f".{folder.name}-{uuid4().hex}")
     staging.mkdir(parents=True)
     try:
-        save_file(state, staging / WEIGHTS_NAME, metadata={"config": _fingerprint(text)})
-        (staging / CONFIG_NAME).write_text(text, encoding="utf-8")
-        for name in (WEIGHTS_NAME, CONFIG_NAME):
-            flush(staging / name)
+        with naming(folder):
+            save_file(state, staging / WEIGHTS_NAME, metadata={"config": _fingerprint(text)})
+            (staging / CONFIG_NAME).write_text(text, encoding="utf-8")
+            for name in (WEIGHTS_NAME, CONFIG_NAME):
+                flush(staging / name)
         if folder.exists():
             for name in (WEIGHTS_NAME, CONFIG_NAME):
                 os.replace(staging / name, folder / name)

@@ -7,12 +7,13 @@ teacher's scores are centred, so that no class takes all, and sharpened, so that
 
 It works on the mean token, as the encoder has no class token; small views are the context patches
 of each mask set instead of small crops. Left out: the warm-up of the teacher's temperature, and the
-still last layer of the first epoch. The centre is that of one process.
+still last layer of the first epoch. The centre moves once a step, after all its micro-batches.
 """
 
 import copy
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -73,13 +74,14 @@ class Dino(Taught):
         self.config = config
         self.teacher_head = copy.deepcopy(head).requires_grad_(False)
         self.register_buffer("center", torch.zeros(config.prototypes))
+        self._said: list[Tensor] = []  # mean of the teacher's scores, of each micro-batch of a step
 
     def loss(
         self,
         batch: Tensor | JepaBatch | PairBatch,
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
-        """Loss and cheap diagnostics, each 0-dim and on the device; moves the centre in training.
+        """Loss and cheap diagnostics, each 0-dim and on the device; nothing is read back.
 
         Args:
             batch: volumes, with or without masks and partners.
@@ -115,13 +117,11 @@ class Dino(Taught):
         return {"loss": loss, **self._report(loss.detach(), torch.cat(asked), torch.cat(tokens))}
 
     def _answers(self, scores: list[Tensor]) -> list[Tensor]:
-        """The teacher's classes, centred and sharpened; in training the centre moves after it."""
-        config = self.config
-        centred = [(one_BP - self.center) / config.teacher_temperature for one_BP in scores]
-        answers = [one_BP.softmax(dim=-1) for one_BP in centred]
+        """The teacher's classes, centred and sharpened; in training kept for the next centre."""
         if self.training:
-            self.center.lerp_(torch.cat(scores).mean(dim=0), 1 - config.center_momentum)
-        return answers
+            self._said.append(torch.cat(scores).mean(dim=0))
+        temperature = self.config.teacher_temperature
+        return [((one_BP - self.center) / temperature).softmax(dim=-1) for one_BP in scores]
 
     @torch.no_grad()
     def _report(self, loss: Tensor, answer_BP: Tensor, tokens_BD: Tensor) -> dict[str, Tensor]:
@@ -135,7 +135,24 @@ class Dino(Taught):
         }
 
     def after_step(self, step: int, steps: int, applied: Tensor | None = None) -> dict[str, float]:
-        """Move both teachers; see `Objective.after_step`."""
+        """Move both teachers and the centre; see `Objective.after_step`."""
         numbers = super().after_step(step, steps, applied)
         follow(self.teacher_head, self.predictor, numbers["momentum"], applied)
+        self._move_center(applied)
         return numbers
+
+    @torch.no_grad()
+    def _move_center(self, applied: Tensor | None) -> None:
+        """Move the centre to what the teacher has said in this step, and forget that."""
+        sum_P = sum(self._said, start=torch.zeros_like(self.center))
+        count, self._said = torch.full_like(sum_P[:1], len(self._said)), []
+        # On XLA a tensor is that of all devices. Elsewhere all processes meet here in every step,
+        # also one that ran out of memory before it had anything to say.
+        if dist.is_available() and dist.is_initialized() and sum_P.device.type != "xla":
+            both = torch.cat([sum_P, count])
+            dist.all_reduce(both)
+            sum_P, count = both[:-1], both[-1:]
+        moved_P = self.center.lerp(sum_P / count, 1 - self.config.center_momentum)
+        # Not a weight of 0: what is not a number stays none.
+        keeps = count == 0 if applied is None else (count == 0) | ~applied
+        self.center.copy_(torch.where(keeps, self.center, moved_P))
