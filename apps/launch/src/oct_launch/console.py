@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -35,15 +35,24 @@ def mistakes(*kinds: type[BaseException], where: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def exit_codes(*kinds: type[BaseException]) -> Iterator[None]:
+def exit_codes(
+    *kinds: type[BaseException], known: Callable[[], tuple[type[BaseException], ...]] = tuple
+) -> Iterator[None]:
     """End the process with code 2 and one line on stderr for a `Mistake` or one of `kinds`.
 
     Any other error keeps its traceback: it is ours, not the user's.
+
+    Args:
+        kinds: errors whose text tells the user what to put right.
+        known: gives more of them, once there is an error.
     """
-    ours: tuple[type[BaseException], ...] = (Mistake, *kinds)
+
+    def ours() -> tuple[type[BaseException], ...]:
+        return (Mistake, *kinds, *known())
+
     try:
         yield
-    except ours as error:
+    except ours() as error:
         # At once: print writes the line and its end apart, and lines of several processes mix.
         sys.stderr.write(f"error: {one_line(error)}\n")
         sys.exit(EXIT_MISTAKE)
