@@ -182,6 +182,22 @@ def test_a_disk_that_takes_nothing_and_ctrl_c_are_one_line(error, code, line, ca
     assert capsys.readouterr().err == f"{line}\n"
 
 
+def test_errors_that_have_a_name_only_after_a_run_are_asked_for_once_there_is_one(capsys):
+    asked = []
+
+    def known():
+        asked.append(1)
+        return (ValueError,)
+
+    with exit_codes(known=known):
+        pass
+    assert not asked
+    with pytest.raises(SystemExit) as end, exit_codes(known=known):
+        raise ValueError("no such device")
+    assert (end.value.code, asked) == (2, [1])
+    assert capsys.readouterr().err == "error: no such device\n"
+
+
 def test_any_other_error_is_ours_and_keeps_its_traceback(capsys):
     with pytest.raises(ZeroDivisionError), exit_codes(OSError):
         raise ZeroDivisionError

@@ -17,6 +17,7 @@ APP = '''
 
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,7 @@ def square(config, launch):
     (folder / "read").write_text(reading(Path(config.reads)))
     print(f"squared {config.number}", flush=True)
     (folder / "square").write_text(str(config.number**2))
+    (folder / "imported").write_text(" ".join(sys.modules))
     return EXIT_STOPPED if stopped else 0
 
 
@@ -338,11 +340,15 @@ def test_a_number_of_jobs_that_is_none_is_refused(start, jobs):
     assert errors == f"error: sweep.jobs={jobs}: must be a number of runs, 1 or more\n"
 
 
-def test_a_sweep_of_one_takes_the_number_of_jobs_as_well(start, tmp_path):
+def test_a_sweep_of_one_takes_the_number_of_jobs_as_well_and_brings_no_torch(start, tmp_path):
     process = start("-m", "number=3", "sweep.jobs=2")
     _, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
-    assert (tmp_path / "runs" / "square" / "square").read_text() == "9"
+    run = tmp_path / "runs" / "square"
+    assert (run / "square").read_text() == "9"
+    imported = (run / "imported").read_text().split()
+    assert "oct_vjepa" in imported
+    assert "torch" not in imported, "who computes nothing does not wait seconds for it"
 
 
 def test_run_folders_that_the_swept_key_names_stay_and_the_table_lies_beside_them(start, tmp_path):

@@ -140,7 +140,9 @@ class Launch:
 
 def expected_errors() -> tuple[type[Exception], ...]:
     """Errors of a run whose text tells the user what to put right."""
-    return (*REFUSED, oct_io.OctIoError, oct_vjepa.WeightsError, oct_xla.OctXlaError)
+    errors = (*REFUSED, oct_io.OctIoError, oct_xla.OctXlaError)
+    # That of weights brings torch, and a run that has not imported torch has read no weights.
+    return (*errors, oct_vjepa.WeightsError) if "torch" in sys.modules else errors
 
 
 def app(
@@ -175,7 +177,7 @@ def app(
             with exit_codes(), hints:  # here as well: Hydra adds a line to what passes through it
                 config = cast(Config, OmegaConf.to_object(tree))
                 OmegaConf.resolve(tree)
-            with exit_codes(*expected_errors()), restarts():
+            with exit_codes(known=expected_errors), restarts():
                 choices = dict(HydraConfig.get().runtime.choices)
                 if code := function(config, Launch(name, tree, arguments.overrides, choices)):
                     sys.exit(code)

@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import NoReturn, Self
@@ -41,21 +41,26 @@ def mistakes(*kinds: type[BaseException], where: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def exit_codes(*kinds: type[BaseException]) -> Iterator[None]:
+def exit_codes(
+    *kinds: type[BaseException], known: Callable[[], tuple[type[BaseException], ...]] = tuple
+) -> Iterator[None]:
     """End the process with code 2 and one line on stderr for a `Mistake` or one of `kinds`.
 
     So it ends for a disk that is full or closed, and with 130 for Ctrl-C. Any other error keeps its
     traceback: it is ours, not the user's.
+
+    Args:
+        kinds: errors whose text tells the user what to put right.
+        known: gives more of them, once there is an error.
     """
-    ours: tuple[type[BaseException], ...] = (Mistake, *kinds)
     try:
         yield
-    except ours as error:
-        _end(f"error: {one_line(error)}", EXIT_MISTAKE)
     except KeyboardInterrupt:
         _end("interrupted; the same command goes on from what is whole", EXIT_INTERRUPTED)
-    except OSError as error:
-        if error.errno not in FULL | CLOSED:
+    except Exception as error:
+        if isinstance(error, (Mistake, *kinds, *known())):
+            _end(f"error: {one_line(error)}", EXIT_MISTAKE)
+        if not isinstance(error, OSError) or error.errno not in FULL | CLOSED:
             raise
         where = f"{error.filename}: " if error.filename else ""
         cure = "free space" if error.errno in FULL else "let it be used, or name another place"

@@ -1,5 +1,6 @@
 """A cache made on Ray: workers and drivers are killed, and it comes out the same."""
 
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from oct_io import WINDOWS, Window, build_cache, open_cache, read_manifest
 from oct_io.cache import ray_cache
 from oct_io.cache.parts import PartFolder, Plan
 from oct_io.cache.ray_address import check_address
+from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import StoreError, TreeError
 from oct_io.storage import buckets
 
@@ -25,7 +27,10 @@ TWO_SCANS = 2 * 16 * 128 * 128
 SCRIPT = """
 import sys
 from oct_io import Window, build_cache, read_manifest
+from oct_io.cache import ray_cache
 from oct_io.cache.ray_cache import on_ray
+
+ray_cache.AT_ONCE = 12  # so that 30 parts are three lots
 
 def progress(done, total, bad):
     print(done, flush=True)
@@ -165,6 +170,34 @@ def test_a_cache_made_on_ray_into_a_bucket_has_the_bytes_of_one_process(
     assert all(map(np.array_equal, there, here))
     names = {one.name for one in tmp_path.iterdir()}
     assert names - {".plain.lock"} == {"kept", "plain"}  # nothing of what went to the bucket
+
+
+class Counted(Plan):
+    """A plan that notes when all its scans are hashed."""
+
+    hashed: list[int] = []  # noqa: RUF012 - of the class, for the instances are frozen
+
+    @property
+    def name(self):
+        self.hashed.append(1)
+        return super().name
+
+
+def test_ray_is_told_of_some_parts_at_a_time_and_each_knows_its_own_scans(monkeypatch):
+    monkeypatch.setattr(ray_cache, "AT_ONCE", 3)
+    records = tuple(ScanRecord(path=f"{n}.dcm") for n in range(13))
+    sources = tuple(f"state of {n}" for n in range(13))
+    plan = Counted(
+        records=records, sources=sources, root="/scans", window=WINDOW, part_scans=2, parts="/parts"
+    )
+    lots = list(ray_cache.describe_parts(plan, [0, 1, 3, 4, 5, 6]))
+    assert [[row["number"] for row in lot] for lot in lots] == [[0, 1, 3], [4, 5, 6]]
+    tasks = {row["number"]: json.loads(row["task"]) for lot in lots for row in lot}
+    assert [one["path"] for one in tasks[3]["records"]] == ["6.dcm", "7.dcm"]
+    assert tasks[3]["sources"] == ["state of 6", "state of 7"]
+    assert len(tasks[6]["records"]) == 1
+    assert plan.hashed == [1], "else the work grows with the square of the scans"
+    assert {one["plan"] for one in tasks.values()} == {plan.name}
 
 
 def test_an_address_where_nobody_listens_is_one_line():

@@ -6,13 +6,16 @@ import shutil
 import stat
 import subprocess
 import sys
+import tracemalloc
 import warnings
 
 import numpy as np
 import pytest
 import tifffile
 from oct_io import ScanError, SourceConfig, audit, open_source, read_manifest
-from oct_io.catalog.header_index import index_path, scan_states
+from oct_io.catalog import header_file, header_index
+from oct_io.catalog.header_file import read_rows, write_rows
+from oct_io.catalog.header_index import index_path, read_known_headers, scan_states
 from oct_io.catalog.headers import WORTH, read_headers
 from oct_io.cli import main
 from oct_io.records.discovery import find_scans
@@ -158,6 +161,43 @@ def test_headers_that_were_read_before_a_stop_are_kept(tree, cache):
     for name in ("0.dcm", "1.dcm", "2.npz"):
         blank(tree / name)
     assert [one.refused is None for one in read_manifest(tree, cache=cache)] == [True] * 4 + [False]
+
+
+def test_headers_are_kept_while_more_are_read_so_that_a_kill_costs_few(tree, cache, monkeypatch):
+    monkeypatch.setattr(header_index, "AT_ONCE", 2)
+    monkeypatch.setattr(header_file, "ROWS", 1)
+    seen = []
+
+    def look(done, total):
+        seen.append({name for name, _, _ in read_rows(index_path(cache))})
+
+    first = read_manifest(tree, cache=cache, progress=look)
+    whole = {"0.dcm", "1.dcm", "2.npz", "3.npz"}
+    assert seen == [set(), set(), {"0.dcm", "1.dcm"}, {"0.dcm", "1.dcm"}, whole]
+    kept = index_path(cache).read_bytes()
+    (tree / "1.dcm").touch()
+    assert read_manifest(tree, cache=cache) == first
+    assert [name for name, _, _ in read_rows(index_path(cache))] == sorted(whole)
+    assert index_path(cache).read_bytes() != kept
+    blank_scans(tree)
+    assert read_manifest(tree, cache=cache) == first
+
+
+def test_of_many_kept_headers_a_block_is_in_memory(tree, cache, monkeypatch):
+    monkeypatch.setattr(header_file, "ROWS", 256)
+    read_manifest(tree, cache=cache)
+    text = next(text for name, _, text in read_rows(index_path(cache)) if name == "0.dcm")
+    peaks = []
+    for count in (256, 2304):
+        records = [ScanRecord(path=f"{n:06}.dcm") for n in range(count)]
+        write_rows(index_path(cache), ((one.path, "1:1", text) for one in records))
+        tokens = {one.path: "1:1" for one in records}
+        tracemalloc.start()
+        headers = read_known_headers(tree, records, tokens, cache=cache)
+        assert sum(not isinstance(one, ScanError) for one in headers) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 2048 < len(text), "names and states grow, headers do not"
 
 
 def test_an_outage_is_not_kept(stores, storage, cache, monkeypatch):

@@ -283,11 +283,11 @@ def _holder(file: BinaryIO) -> tuple[str, str]:
 
 def _without_others(record: ScanRecord, wanted: Collection[str]) -> ScanRecord:
     """The record without files that nobody asked for, so that no cache depends on them."""
-    return replace(
-        record,
-        mask=record.mask if "mask" in wanted else "",
-        layers=record.layers if "layers" in wanted else "",
-    )
+    mask = record.mask if "mask" in wanted else ""
+    layers = record.layers if "layers" in wanted else ""
+    if (mask, layers) == (record.mask, record.layers):
+        return record
+    return replace(record, mask=mask, layers=layers)
 
 
 def _hash_sources(

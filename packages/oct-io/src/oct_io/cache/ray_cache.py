@@ -11,7 +11,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from typing import Any
@@ -28,6 +28,9 @@ from oct_io.storage.buckets import StorageConfig, current_storage, redact, start
 LOCAL = "local"
 SILENT_S = 60.0
 CHECKED_S = 60.0  # for which an address that answered is taken to answer
+AT_ONCE = 4096
+"""Parts that Ray is told of at a time: with their scans, some 30 MB. Between two such lots workers
+wait for the last part of the first, so that a lot is many parts for each."""
 STARTS = 3  # of Ray, which gives up after 30 s when a machine is busy
 
 logger = logging.getLogger("oct_io.cache")
@@ -74,14 +77,14 @@ def _run(plan: Plan, numbers: Sequence[int], seen: Seen, *, address: str, cpus: 
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     folder = PartFolder(plan.parts)
-    rows = [{"number": number, "task": _describe(plan, number)} for number in numbers]
-    parts = ray.data.from_items(rows, override_num_blocks=len(rows))
-    made = parts.map(_make_row, num_cpus=1)  # makes a part again for as often as its worker is lost
     try:
-        with closing(_aloud(made.iter_rows())) as answers:
-            for answer in answers:
-                part = _read_part(plan, folder, answer)
-                seen(len(part.entries) + len(part.refusals), part.refusals)
+        for rows in describe_parts(plan, numbers):
+            parts = ray.data.from_items(rows, override_num_blocks=len(rows))
+            made = parts.map(_make_row, num_cpus=1)  # again for as often as its worker is lost
+            with closing(_aloud(made.iter_rows())) as answers:
+                for answer in answers:
+                    part = _read_part(plan, folder, answer)
+                    seen(len(part.entries) + len(part.refusals), part.refusals)
     except RayError as error:
         reason = " ".join(str(error).split())[-200:]
         raise TreeError(
@@ -159,20 +162,26 @@ def _connect(address: str, cpus: int) -> None:
                 raise TreeError(f"Ray does not start at {redact(address)}: {reason}") from error
 
 
-def _describe(plan: Plan, number: int) -> str:
-    scans = plan.scans_of(number)
+def describe_parts(plan: Plan, numbers: Sequence[int]) -> Iterator[list[dict[str, Any]]]:
+    """Rows that a worker makes parts from, `AT_ONCE` at a time."""
     task = {
-        "plan": plan.name,
+        "plan": plan.name,  # a hash over all scans: once, and not for each part
         "parts": plan.parts,
         "root": plan.root,
         "window": asdict(plan.window),
-        "records": [asdict(record) for record in plan.records[scans]],
-        "sources": plan.sources[scans],
         "record_bytes": plan.record_bytes,
         "annotations": plan.annotations,
         "storage": asdict(current_storage()),
     }
-    return json.dumps(task)
+
+    def describe(number: int) -> str:
+        scans = plan.scans_of(number)
+        records = [asdict(record) for record in plan.records[scans]]
+        return json.dumps({**task, "records": records, "sources": plan.sources[scans]})
+
+    for first in range(0, len(numbers), AT_ONCE):
+        some = numbers[first : first + AT_ONCE]
+        yield [{"number": number, "task": describe(number)} for number in some]
 
 
 def _make_row(row: dict[str, Any]) -> dict[str, Any]:

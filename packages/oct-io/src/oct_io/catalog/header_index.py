@@ -7,36 +7,33 @@ manifest do, and its owner alone may read it.
 """
 
 import json
-import warnings
-import zlib
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, fields
+from dataclasses import asdict, replace
 from functools import cache as remember
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
+from oct_io.catalog.header_file import HeaderFile, Known, Row, add_rows, read_rows, write_rows
 from oct_io.catalog.headers import read_headers
 from oct_io.errors import ScanError
 from oct_io.records.discovery import as_text
 from oct_io.records.opening import find_companion
 from oct_io.records.record import ScanRecord
-from oct_io.saving import appearing
 from oct_io.scan.header import ScanHeader
 from oct_io.storage.files import folder_token
 from oct_io.volume import Spacing
 
-VERSION = "2"  # another number where readers see something else in the same file
-COLUMNS = ("path", "state", "header", "check")
 LONGEST_STATE = 200  # letters; with a long sidecar it is hashed
 LOOK = "\0"  # before the path of a file that was looked into; no path has one
-ROWS = 1 << 16  # of one block of the file
-
-Known = tuple[str, str]
-"""State of a file, and its header as text, or whether it is a scan."""
+AT_ONCE = 1 << 14  # headers that are in memory as text before they are written
+ALIKE = (
+    *("shape", "spacing_source", "spacing_confidence", "pattern", "pattern_note"),
+    *("order", "laterality", "device", "protocol", "region", "transfer_syntax", "kind"),
+)
+"""Fields of a header in which many of a data set are equal."""
 
 
 def index_path(cache: str | Path) -> Path:
@@ -56,8 +53,9 @@ def read_known_headers(
 ) -> Iterator[ScanHeader | ScanError]:
     """Headers of scans, in their order; only of new and changed ones are files read.
 
-    What was read is kept when the last one is taken, and when the caller stops before. Errors are
-    not: what was missing may be installed, and what was refused read by a later version.
+    What was read is kept after every few thousand, when the last one is taken, and when the caller
+    stops before. Errors are not: what was missing may be installed, and what was refused read by a
+    later version. Of any number of headers that are kept, one block of the file is in memory.
 
     Args:
         root: local folder or fsspec URL.
@@ -68,51 +66,92 @@ def read_known_headers(
         jobs: as in `read_headers`.
         progress: called with the number of headers known and of all.
     """
-    kept = _load(index_path(cache)) if cache is not None else {}
-    states = dict(zip(map(_name, records), scan_states(tokens, records), strict=True))
-    missing = [one for one in records if not _is_known(kept, _name(one), states[_name(one)])]
-    unread, read = set(map(_name, missing)), dict[str, Known]()
-    try:
-        with closing(read_headers(root, missing, jobs=jobs)) as fresh:
-            for done, record in enumerate(records, start=1):
-                name = _name(record)
-                if name in unread:
-                    found = next(fresh)
+    path = None if cache is None else index_path(cache)
+    states = scan_states(tokens, records)
+    read, once = dict[str, Known](), dict[tuple[str, Any], Any]()
+    with closing(_Kept(path, records, states)) as kept:
+        missing = [record for n, record in enumerate(records) if n not in kept]
+        try:
+            with closing(read_headers(root, missing, jobs=jobs)) as fresh:
+                for n, record in enumerate(records):
+                    found = _from_text(kept.header(n)) if n in kept else next(fresh)
                     if isinstance(found, ScanHeader):
-                        read[name] = states[name], _to_text(found)
-                else:
-                    found = _from_text(kept[name][1])
-                if progress is not None:
-                    progress(done, len(records))
-                yield found
-    finally:
-        if cache is not None and read:
-            _save(index_path(cache), kept | read)
+                        if path is not None and n not in kept:
+                            read[_name(record)] = states[n], _to_text(found)
+                        found = _shared(found, once)
+                    if progress is not None:
+                        progress(n + 1, len(records))
+                    yield found
+                    if path is not None and len(read) >= AT_ONCE:
+                        add_rows(path, read)
+                        read.clear()
+        finally:
+            if path is not None and read:
+                add_rows(path, read)
 
 
-def _is_known(kept: Mapping[str, Known], name: str, state: str) -> bool:
-    return name in kept and kept[name][0] == state
+def _shared(found: ScanHeader, once: dict[tuple[str, Any], Any]) -> ScanHeader:
+    """The header, holding the first of equal values; those of 10^5 scans are a few in all."""
+    alike = {name: getattr(found, name) for name in ALIKE}
+    return replace(found, **{key: once.setdefault((key, one), one) for key, one in alike.items()})
+
+
+class _Kept:
+    """Which of some scans have a header in a file that is still theirs, and those headers.
+
+    The file may be replaced meanwhile: this goes on with the one that it has opened.
+    """
+
+    def __init__(
+        self, path: Path | None, records: Sequence[ScanRecord], states: Sequence[str]
+    ) -> None:
+        """Look into all rows of a file; None, or no file, keeps nothing."""
+        self._blocks = array("i", [-1]) * len(records)
+        self._names = [_name(record) for record in records]
+        self._open, self._texts = -1, dict[str, str]()
+        self._file = None if path is None else HeaderFile(path)
+        if self._file is not None:
+            numbers = {name: n for n, name in enumerate(self._names)}
+            for block, (name, state, _) in self._file.rows():
+                n = numbers.get(name, -1)
+                if n >= 0 and states[n] == state:
+                    self._blocks[n] = block
+
+    def __contains__(self, n: int) -> bool:
+        return self._blocks[n] >= 0
+
+    def header(self, n: int) -> str:
+        """Header of a scan by its number among the records; cheap in the order of the file."""
+        assert self._file is not None
+        if self._blocks[n] != self._open:
+            self._open = self._blocks[n]
+            self._texts = {name: text for name, _, text in self._file.block(self._open)}
+        return self._texts[self._names[n]]
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
 
 
 def forget_headers(
     cache: str | Path, records: Sequence[ScanRecord], tokens: Mapping[str, str]
 ) -> None:
     """Keep the headers of these scans alone, and what was seen in files of `tokens`."""
-    kept, names = _load(index_path(cache)), set(map(_name, records))
-    rows = {
-        name: known
-        for name, known in kept.items()
-        if (name[1:] in tokens if name.startswith(LOOK) else name in names)
-    }
-    if len(rows) < len(kept):
-        _save(index_path(cache), rows)
+    path, names = index_path(cache), set(map(_name, records))
+
+    def lasts(row: Row) -> bool:
+        return row[0][1:] in tokens if row[0].startswith(LOOK) else row[0] in names
+
+    if not all(map(lasts, read_rows(path))):
+        write_rows(path, filter(lasts, read_rows(path, aloud=False)))
 
 
 def known_looks(cache: str | Path, tokens: Mapping[str, str]) -> dict[str, bool]:
     """Whether files are scans that were looked into by an earlier start and have not changed."""
     return {
         name[1:]: answer == "true"
-        for name, (state, answer) in _load(index_path(cache)).items()
+        for name, state, answer in read_rows(index_path(cache))
         if name.startswith(LOOK) and tokens.get(name[1:]) == state
     }
 
@@ -125,7 +164,7 @@ def keep_looks(cache: str | Path, tokens: Mapping[str, str], looks: Mapping[str,
         if as_text(path) == path
     }
     if rows:
-        _save(index_path(cache), _load(index_path(cache)) | rows)
+        add_rows(index_path(cache), rows)
 
 
 def _name(record: ScanRecord) -> str:
@@ -178,61 +217,3 @@ def _from_text(text: str) -> ScanHeader:
     if tree["spacing"] is not None:
         tree["spacing"] = Spacing(*tree["spacing"])
     return ScanHeader(**tree)
-
-
-def _about() -> dict[bytes, bytes]:
-    """What a file must say of itself to be used: its version, and the fields that a header has."""
-    names = " ".join(one.name for one in fields(ScanHeader))
-    return {b"oct-io-headers": VERSION.encode(), b"fields": names.encode()}
-
-
-def _check(*cells: str) -> int:
-    return zlib.crc32("\0".join(cells).encode())
-
-
-def _load(path: Path) -> dict[str, Known]:
-    """Rows of a file; none if there is no file, or another version's, and a warning if damaged."""
-    try:
-        with pa.OSFile(str(path)) as file:
-            table = pa.ipc.open_file(file).read_all()
-        table.validate(full=True)
-        if table.schema.metadata != _about():
-            return {}
-        rows = list(zip(*(table.column(name).to_pylist() for name in COLUMNS), strict=True))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        return _damaged(path, type(error).__name__)
-    kept = {row[0]: (row[1], row[2]) for row in rows if _check(*row[:3]) == row[3]}
-    if len(kept) < len(rows):
-        _damaged(path, f"{len(rows) - len(kept)} rows")
-    return kept
-
-
-def _damaged(path: Path, what: str) -> dict[str, Any]:
-    reason = f"{path}: damaged ({what}); those headers are read again"
-    warnings.warn(reason, stacklevel=2)
-    return {}
-
-
-def _save(path: Path, rows: Mapping[str, Known]) -> None:
-    """Write all rows, sorted by path, to a file that appears whole; a full disk costs a warning."""
-    paths = sorted(rows)
-    columns = {
-        "path": pa.array(paths, pa.string()),
-        "state": pa.array([rows[one][0] for one in paths], pa.string()),
-        "header": pa.array([rows[one][1] for one in paths], pa.large_string()),
-        "check": pa.array([_check(one, *rows[one]) for one in paths], pa.uint32()),
-    }
-    table = pa.table(columns).replace_schema_metadata(_about())
-    options = pa.ipc.IpcWriteOptions(compression="zstd")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with appearing(path, durable=True) as part:
-            part.touch(mode=0o600)
-            file = pa.OSFile(str(part), "wb")
-            with file, pa.ipc.new_file(file, table.schema, options=options) as out:
-                out.write_table(table, max_chunksize=ROWS)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        warnings.warn(f"{path}: headers are not kept ({reason})", stacklevel=2)

@@ -369,7 +369,12 @@ def list_folder(
     joined = sorted(whole, key=lambda one: one[0].path)
     if cache is not None:
         forget_headers(cache, [*found, *folders], tokens)
-    return [(replace(one, participant_id=normal_id(one.participant_id)), h) for one, h in joined]
+    return [(_with_normal_id(record), header) for record, header in joined]
+
+
+def _with_normal_id(record: ScanRecord) -> ScanRecord:
+    owner = normal_id(record.participant_id)
+    return record if owner == record.participant_id else replace(record, participant_id=owner)
 
 
 def _find(

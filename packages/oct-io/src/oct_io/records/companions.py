@@ -63,9 +63,10 @@ def set_aside(records: Sequence[ScanRecord], paths: Iterable[str]) -> list[ScanR
     found = {record.path: find_companions(record.path, present) for record in records}
     taken = {path for pair in found.values() for path in pair if path}
     return [
-        replace(record, mask=found[record.path].mask, layers=found[record.path].layers)
+        replace(record, mask=pair.mask, layers=pair.layers) if any(pair) else record
         for record in records
         if record.path not in taken
+        for pair in [found[record.path]]
     ]
 
 
@@ -77,14 +78,14 @@ def join_segmentations(
     Of a scan with several the first by path counts. One that names no scan of the tree, or only
     such as have a mask by name, is passed over; a line of the log counts these.
     """
-    from oct_io.dicom.segmentation import peek_segmentation
-
     scans: list[tuple[ScanRecord, ScanHeader | ScanError]] = []
     named: dict[str, str] = {}
     lost = 0
     for record, header in listed:
         about = None
         if isinstance(header, ScanError) and header.reason.startswith(OTHER_CLASS):
+            from oct_io.dicom.segmentation import peek_segmentation  # brings pydicom
+
             try:
                 about = peek_segmentation(join(base, record.path))
             except ScanError:
@@ -106,6 +107,6 @@ def join_segmentations(
 def _with_mask(
     record: ScanRecord, header: ScanHeader | ScanError, named: Mapping[str, str]
 ) -> ScanRecord:
-    if record.mask or isinstance(header, ScanError):
+    if record.mask or isinstance(header, ScanError) or header.sop_instance_uid not in named:
         return record
-    return replace(record, mask=named.get(header.sop_instance_uid, ""))
+    return replace(record, mask=named[header.sop_instance_uid])
