@@ -312,6 +312,8 @@ MASKED = "mode=segment data.annotations=[mask] segment.unet=false"
         ("mode=patches data.annotations=[mask] segment.blocks=[99]", ["segment.blocks ([99])"]),
         ("mode=full join=attention", ["join=attention takes frozen features; mode is full"]),
         ("mode=full training.grid.depths=[1]", ["training.grid is tried by mode=attentive"]),
+        ("mode=attentive training.grid.blocks=[99]", ["training.grid.blocks (99)", "below"]),
+        ("mode=attentive training.grid.blocks=[early]", ["training.grid.blocks (early)", "late"]),
         (
             "mode=attentive training.grid.depths=[1] training.label_smoothing=0.1",
             ["training.label_smoothing (0.1) does nothing beside training.grid"],

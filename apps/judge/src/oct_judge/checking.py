@@ -27,6 +27,8 @@ def check_settings(config: FinetuneConfig, encoder: EncoderConfig) -> None:
     needed = [("monai", "give compare.networks=[]", bool(config.compare.networks))]
     if config.mode in TRAINED:
         check_head(config, encoder)
+        with mistakes(ValueError):
+            config.training.grid.read(encoder.depth)
     if config.mode == PATCHES:
         check_blocks("segment.blocks", sorted(config.segment.blocks), encoder.depth)
     if config.mode == SEGMENT:

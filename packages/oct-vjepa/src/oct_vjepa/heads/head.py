@@ -24,6 +24,9 @@ class Head(nn.Module):
     classes: list[str]
     answer: Answer = Answer()
     """What the outputs mean; saved with the head."""
+    levels: tuple[int, ...] = ()
+    """Numbers of the blocks whose tokens it takes, side by side along their features; empty for the
+    encoder's output. Saved with the head."""
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments that rebuild this head, as JSON values."""
@@ -35,7 +38,9 @@ class Head(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors to `folder`."""
-        write_weights(folder, self.kind, self.settings() | {"answer": asdict(self.answer)}, self)
+        read = {"levels": list(self.levels)} if self.levels else {}
+        whole = self.settings() | {"answer": asdict(self.answer)} | read
+        write_weights(folder, self.kind, whole, self)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -47,12 +52,13 @@ class Head(nn.Module):
         settings = read_config(folder, cls.kind)
         try:
             answer = Answer(**settings.pop("answer", {}))
+            levels = tuple(int(one) for one in settings.pop("levels", ()))
             with torch.device("meta"):  # no numbers yet: all of them are in the file
                 head = cls(**settings)
         except (TypeError, ValueError) as error:
             raise WeightsError(f"{folder}: config.json is not valid: {error}") from error
         load_weights(head, folder)
-        head.answer = answer
+        head.answer, head.levels = answer, levels
         return head.eval()
 
 
