@@ -11,7 +11,7 @@ from oct_vjepa.finished.about import PATCHES, About, MadeFor, MemberAbout
 from oct_vjepa.finished.folder import write_about
 from oct_vjepa.finished.located import mean_of_patches
 from oct_vjepa.finished.member import learn_novelty, save_novelty
-from oct_vjepa.heads.patches import PatchHead
+from oct_vjepa.heads.linear import PatchHead
 from oct_vjepa.model.encoder import EncoderConfig
 from oct_vjepa.probes.protocol import Round
 

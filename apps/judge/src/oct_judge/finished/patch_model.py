@@ -17,7 +17,7 @@ from oct_vjepa.finished.about import PATCHES, About, MemberAbout
 from oct_vjepa.finished.folder import write_about
 from oct_vjepa.finished.located import mean_of_patches
 from oct_vjepa.heads.answer import Answer
-from oct_vjepa.heads.patches import PatchHead
+from oct_vjepa.heads.linear import PatchHead
 from oct_vjepa.probes.protocol import Round
 
 from oct_judge.finished.card import (

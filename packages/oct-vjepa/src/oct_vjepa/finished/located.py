@@ -10,7 +10,7 @@ from torch import Tensor
 
 from oct_vjepa.evaluation.patch_probe import read_tokens
 from oct_vjepa.finished.member import Member
-from oct_vjepa.heads.patches import PatchHead
+from oct_vjepa.heads.linear import PatchHead
 from oct_vjepa.measures.shares import Floats
 
 Chances = NDArray[np.float32]

@@ -17,7 +17,7 @@ from oct_vjepa.finished.member import Member, Scored, average, load_novelty, sco
 from oct_vjepa.finished.predictions import Predictions, mark, settle
 from oct_vjepa.heads.build import load_head
 from oct_vjepa.heads.head import Head
-from oct_vjepa.heads.patches import PatchHead
+from oct_vjepa.heads.linear import PatchHead
 from oct_vjepa.heads.segmentation import SegmentationHead
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.weights import WeightsError

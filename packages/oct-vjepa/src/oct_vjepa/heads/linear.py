@@ -1,13 +1,17 @@
-"""One linear layer on pooled features: what a probe fits, as a module."""
+"""One linear layer, on pooled features or on each token: what probes fit, as modules."""
 
 from collections.abc import Sequence
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from oct_vjepa.heads.head import PooledHead
+from oct_vjepa.heads.head import Head, PooledHead
+
+Grid = tuple[int, int, int]
 
 
 class LinearHead(PooledHead):
@@ -52,3 +56,72 @@ class LinearHead(PooledHead):
             head.linear.weight.copy_(weight)
             head.linear.bias.copy_(bias)
         return head
+
+
+class PatchHead(Head):
+    """A linear map of each patch's token, and a constant for each class and row of the grid.
+
+    Tokens of several blocks lie side by side along their features, as `levels` says; none of them
+    stands for the whole volume.
+
+    Args:
+        width: features of a token, of all blocks together.
+        classes: names of what is looked for; each is there or not.
+        grid: patches along (Z, Y, X).
+    """
+
+    kind = "patch_head"
+
+    def __init__(self, *, width: int, classes: Sequence[str], grid: Sequence[int]) -> None:
+        super().__init__()
+        z, y, x = (int(side) for side in grid)
+        self.classes, self.width, self.grid = list(classes), width, (z, y, x)
+        self.map = nn.Linear(width, len(self.classes), bias=False)
+        self.row = nn.Parameter(torch.zeros(len(self.classes), y))
+
+    @classmethod
+    def from_regression(
+        cls,
+        weights_CF: NDArray[np.floating],
+        bias_C: NDArray[np.floating],
+        *,
+        classes: Sequence[str],
+        grid: Grid,
+    ) -> Self:
+        """A regression on a token with the row of its patch beside it, as `place_of_patches` is.
+
+        Args:
+            weights_CF: of features as they are; those of the rows come last.
+            bias_C: what is added for each class.
+            classes: their names.
+            grid: patches along (Z, Y, X).
+        """
+        width = weights_CF.shape[1] - grid[1]
+        head = cls(width=width, classes=classes, grid=grid)
+        with torch.no_grad():
+            head.map.weight.copy_(torch.from_numpy(weights_CF[:, :width]))
+            head.row.copy_(torch.from_numpy(weights_CF[:, width:] + bias_C[:, None]))
+        return head.eval()
+
+    def forward(self, tokens_BND: Tensor) -> Tensor:
+        """Log-odds (B, classes, Z, Y, X) on the grid.
+
+        Raises:
+            ValueError: the tokens are not those of the grid.
+        """
+        z, y, x = self.grid
+        if tokens_BND.shape[1:] != (z * y * x, self.width):
+            raise ValueError(
+                f"{tokens_BND.shape[1]} tokens of {tokens_BND.shape[2]} features are not those of a"
+                f" grid of {self.grid} with {self.width}"
+            )
+        odds = self.map(tokens_BND).movedim(-1, 1).unflatten(-1, (z, y, x))
+        return odds + self.row[:, None, :, None]
+
+    def from_tokens(self, tokens_BND: Tensor, *, class_tokens: int = 0) -> Tensor:
+        """Refuse: each patch has an answer, and the volume none; call the head."""
+        raise ValueError("patch_head: it answers of each patch: call head(tokens)")
+
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments that rebuild this head."""
+        return {"width": self.width, "classes": self.classes, "grid": list(self.grid)}
