@@ -17,9 +17,9 @@ every volume anew in every epoch; one epoch of that is measured, and multiplied 
 validation alone choose, as a linear layer would; else the fit rows choose too.
 
 Pools: 20 learned ones of mode=attentive on the same encoder and volumes, 2 readouts x 5 learning
-rates x 2 decays, for 5 epochs each. The grid keeps the tokens and fits all of them in one pass;
+rates x 2 decays, for 2 epochs each. The grid keeps the tokens and fits all of them in one pass;
 `alone` are 20 grids of one pool, each on tokens that are kept already; `looped` are 20 single ones
-that keep nothing, as the loop trains them: an epoch of encoding, times 5 times 20, and `alone`.
+that keep nothing, as the loop trains them: an epoch of encoding, times 2 times 20, and `alone`.
 """
 
 import json
@@ -59,7 +59,7 @@ from sklearn.preprocessing import StandardScaler
 from writing import write_results
 
 FIT, HELD, ROUNDS = 1000, 250, 3
-VOLUMES, EPOCHS, POOL_EPOCHS = 64, 50, 5
+VOLUMES, EPOCHS, POOL_EPOCHS = 64, 50, 2
 POOLS = PoolGridConfig(
     blocks=["last", "all"],
     kinds=["cross_attention"],
@@ -167,7 +167,7 @@ def learned(seen: Seen, epoch_s: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         (keeping,) = _timed(lambda: keep(Path(folder)), rounds=1)
         tokens = keep(Path(folder))
-        grid, single = _timed(lambda: fit(tokens, candidates), lambda: alone(tokens), rounds=1)
+        grid, single = _timed(lambda: fit(tokens, candidates), lambda: alone(tokens))
     together = keeping + grid
     looped = len(candidates) * POOL_EPOCHS * epoch_s + single
     return {
