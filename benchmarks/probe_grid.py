@@ -3,7 +3,9 @@
 OMP_NUM_THREADS=1 python benchmarks/probe_grid.py
 
 CPU seconds. Together: made-up features of 1,000 rows to fit and 250 to choose by, 10 strengths x 2
-readouts, the second of which knows nothing; `alone` are grids of one model each. scikit-learn (one
+readouts, the second of which knows nothing; validation alone chooses, as for single ones, and
+`folded` is the grid as it is by default, in which the fit rows choose too: five fits of each.
+`alone` are grids of one model each. scikit-learn (one
 by one) standardises and fits as `probe` does, is asked for AUROC on the same rows, and stops by its
 own rule; of flat features a second time (`exact`) by the loosest that leaves no larger error than
 ours. Spectra: `flat` has independent features, the easiest for scikit-learn; in `steep` standard
@@ -11,7 +13,13 @@ deviations fall as 1 / rank, so that features agree with one another. The differ
 in a probability, to scikit-learn run until nothing moves.
 
 Kept: the default tiny encoder and phantom volumes. Training a linear layer on a frozen encoder sees
-every volume anew in every epoch; one epoch of that is measured, and multiplied by 50.
+every volume anew in every epoch; one epoch of that is measured, and multiplied by 50. `plain` lets
+validation alone choose, as a linear layer would; else the fit rows choose too.
+
+Pools: 20 learned ones of mode=attentive on the same encoder and volumes, 2 readouts x 5 learning
+rates x 2 decays, for 2 epochs each. The grid keeps the tokens and fits all of them in one pass;
+`alone` are 20 grids of one pool, each on tokens that are kept already; `looped` are 20 single ones
+that keep nothing, as the loop trains them: an epoch of encoding, times 2 times 20, and `alone`.
 """
 
 import json
@@ -29,16 +37,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from oct_io.phantom import Phantom, draw_phantom
+from oct_judge.pools import Tokens, candidates_of, keep_tokens
+from oct_judge.recipe import PoolGridConfig, TrainingConfig
 from oct_launch import print_table
 from oct_vjepa import Encoder, EncoderConfig
 from oct_vjepa.evaluation.features import load_or_embed
 from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
+from oct_vjepa.evaluation.token_probe import TokenProbeConfig, fit_token_probes
 from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.answers import answers_of, weights_of
 from oct_vjepa.probes.candidates import Question, fit_linear
 from oct_vjepa.probes.configuration import GridConfig
 from oct_vjepa.probes.grid import fit_grid
 from oct_vjepa.probes.protocol import Round
+from oct_xla import pick_runtime
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -47,13 +59,28 @@ from sklearn.preprocessing import StandardScaler
 from writing import write_results
 
 FIT, HELD, ROUNDS = 1000, 250, 3
-VOLUMES, EPOCHS = 64, 50
+VOLUMES, EPOCHS, POOL_EPOCHS = 64, 50, 2
+POOLS = PoolGridConfig(
+    blocks=["last", "all"],
+    kinds=["cross_attention"],
+    learning_rates=[1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
+    weight_decays=[0.01, 0.1],
+)
 TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)  # scikit-learn's own first
 CHECKED = (1e-3, 1e-1, 10.0)
 STRENGTHS = GridConfig().strengths
+PLAIN = GridConfig(folds=0)  # validation alone chooses
 SHOWN = (
-    *("features", "classes", "spectrum", "together_s", "alone_s", "alone_times", "one_by_one_s"),
-    *("times", "exact_s", "exact_times", "difference", "their_difference", "exact_tolerance"),
+    *("features", "classes", "spectrum", "together_s", "folded_s", "alone_s", "alone_times"),
+    *(
+        "one_by_one_s",
+        "times",
+        "exact_s",
+        "exact_times",
+        "difference",
+        "their_difference",
+        "exact_tolerance",
+    ),
 )
 Floats = NDArray[np.float64]
 
@@ -66,10 +93,12 @@ def main() -> None:
         drawn = [draw(width, classes, spectrum, seed) for seed in (0, 1)]
         readouts, labels = {str(one): drawn[one][0] for one in (0, 1)}, drawn[0][1]
         (ours,) = _timed(partial(together, readouts, labels))
+        (folded,) = _timed(partial(together, readouts, labels, GridConfig()), rounds=1)
         (theirs,) = _timed(partial(single, readouts, labels), rounds=1)
         row = {"features": width, "classes": classes, "spectrum": spectrum}
         (own,) = _timed(partial(alone, readouts, labels), rounds=1)
         row |= {"together_s": round(ours, 3), "one_by_one_s": round(theirs, 3)}
+        row |= {"folded_s": round(folded, 3)}
         row |= {"times": round(theirs / ours, 1)}
         row |= {"alone_s": round(own, 3), "alone_times": round(own / ours, 1)}
         tried = TOLERANCES if spectrum == "flat" else TOLERANCES[:1]
@@ -84,47 +113,107 @@ def main() -> None:
         rows.append(row)
         print(json.dumps(row), flush=True)
     print_table(SHOWN, [[str(one[name]) for name in SHOWN] for one in rows])
-    kept = encoding()
+    seen = Seen()
+    kept = encoding(seen)
     print(json.dumps(kept))
+    pools = learned(seen, kept["epoch_of_encoding_s"])
+    print(json.dumps(pools))
     facts = {"rows_fit": FIT, "strengths": list(STRENGTHS), "readouts": 2, "cpu": rows}
-    write_results("probe_grid", ["numpy", "torch", "scikit-learn"], facts | {"kept": kept})
+    facts |= {"kept": kept, "pools": pools}
+    write_results("probe_grid", ["numpy", "torch", "scikit-learn"], facts)
 
 
-def encoding() -> dict[str, object]:
-    """A linear probe on kept features against a linear layer trained on a frozen encoder."""
-    volumes = [draw_phantom(Phantom(), seed).voxels[:8, :64, :64] for seed in range(VOLUMES)]
-    encoder = Encoder(EncoderConfig()).eval()
-    config, fit = ReadoutConfig(), np.arange(VOLUMES) % 2 == 0
-    labels = np.arange(VOLUMES) // 2 % 2
-    target = Target(kind="nominal", values=labels, names=("a", "b"))
-    on = Round("", fit, ~fit, np.zeros_like(fit))
-    depth = encoder.config.depth
+class Seen:
+    """Phantom volumes with made-up labels, and the encoder that sees them."""
+
+    def __init__(self) -> None:
+        self.voxels = [
+            draw_phantom(Phantom(), seed).voxels[:8, :64, :64] for seed in range(VOLUMES)
+        ]
+        self.spacings = np.tile([0.5, 0.008, 0.0625], (VOLUMES, 1))
+        self.encoder = Encoder(EncoderConfig()).eval()
+        labels, fit = np.arange(VOLUMES) // 2 % 2, np.arange(VOLUMES) % 2 == 0
+        self.target = Target(kind="nominal", values=labels, names=("a", "b"))
+        self.on = Round("", fit, ~fit, np.zeros_like(fit))
+
+    def __len__(self) -> int:
+        return VOLUMES
+
+    def __getitem__(self, number: int, /) -> NDArray[Any]:
+        return self.voxels[number]
+
+
+def learned(seen: Seen, epoch_s: float) -> dict[str, Any]:
+    """20 learned pools in one pass against 20 single ones, with kept tokens and without."""
+    depth = seen.encoder.config.depth
+    recipe = TrainingConfig(
+        mode="attentive", grid=POOLS, epochs=POOL_EPOCHS, patience=POOL_EPOCHS, batch_size=16
+    )
+    blocks, runtime = POOLS.kept(depth), pick_runtime("cpu")
+    candidates = candidates_of(recipe, depth)
+
+    def keep(folder: Path) -> Tokens:
+        return keep_tokens(seen.encoder, seen, "probe_grid", folder, 16, runtime, blocks)
+
+    def fit(tokens: Tokens, some: Sequence[TokenProbeConfig]) -> None:
+        people = np.arange(VOLUMES)
+        asked = (tokens, seen.target, people, seen.on, some)
+        fit_token_probes(*asked, balanced=True, seed=0, parts=len(blocks))
+
+    def alone(tokens: Tokens) -> None:
+        for one in candidates:
+            fit(tokens, [one])
+
     with tempfile.TemporaryDirectory() as folder:
-        keep = partial(
-            load_or_embed,
+        (keeping,) = _timed(lambda: keep(Path(folder)), rounds=1)
+        tokens = keep(Path(folder))
+        grid, single = _timed(lambda: fit(tokens, candidates), lambda: alone(tokens))
+    together = keeping + grid
+    looped = len(candidates) * POOL_EPOCHS * epoch_s + single
+    return {
+        "candidates": len(candidates),
+        "tokens": list(tokens.shape),
+        "epochs": POOL_EPOCHS,
+        "keeping_s": round(keeping, 3),
+        "grid_s": round(grid, 3),
+        "alone_s": round(single, 3),
+        "looped_s": round(looped, 3),
+        "alone_times": round((keeping + single) / together, 1),
+        "looped_times": round(looped / together, 1),
+    }
+
+
+def encoding(seen: Seen) -> dict[str, Any]:
+    """A linear probe on kept features against a linear layer trained on a frozen encoder."""
+    volumes, encoder, config = seen.voxels, seen.encoder, ReadoutConfig()
+    depth = encoder.config.depth
+
+    def probe(folder: str, grid: GridConfig) -> None:
+        features = load_or_embed(
             encoder,
+            iter(volumes),
             volumes_fingerprint="probe_grid",
             folder=Path(folder),
             pools=config.pools,
             layers=range(depth),
         )
+        readouts, people = read_out(features, config, depth), np.arange(VOLUMES)
+        fit_grid("linear", readouts, seen.target, people, seen.on, grid, balanced=True, seed=0)
 
-        def probe() -> None:
-            readouts = read_out(keep(iter(volumes)), config, depth)
-            fit_grid("linear", readouts, target, np.arange(VOLUMES), on, balanced=True, seed=0)
-
-        (first,) = _timed(probe, rounds=1)
-        (again,) = _timed(probe)
     (epoch,) = _timed(partial(_see_all, encoder, volumes))
-    return {
+    found: dict[str, Any] = {
         "volumes": VOLUMES,
         "encoder": [*encoder.config.input_shape, encoder.config.width, depth],
         "epoch_of_encoding_s": round(epoch, 3),
-        "first_probe_s": round(first, 3),
-        "next_probe_s": round(again, 3),
-        "times_first": round(EPOCHS * epoch / first, 1),
-        "times_next": round(EPOCHS * epoch / again, 1),
     }
+    for mark, grid in {"": GridConfig(), "_plain": PLAIN}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            (first,) = _timed(partial(probe, folder, grid), rounds=1)
+            (again,) = _timed(partial(probe, folder, grid))
+        found |= {f"first_probe{mark}_s": round(first, 3), f"next_probe{mark}_s": round(again, 3)}
+        found[f"times_first{mark}"] = round(EPOCHS * epoch / first, 1)
+        found[f"times_next{mark}"] = round(EPOCHS * epoch / again, 1)
+    return found
 
 
 @torch.no_grad()
@@ -147,11 +236,11 @@ def draw(width: int, classes: int, spectrum: str, seed: int) -> tuple[Floats, ND
 def alone(readouts: dict[str, Floats], labels: NDArray[np.int64]) -> None:
     """As many grids of one model."""
     for (name, features), strength in product(readouts.items(), STRENGTHS):
-        together({name: features}, labels, GridConfig(strengths=(strength,)))
+        together({name: features}, labels, GridConfig(strengths=(strength,), folds=0))
 
 
 def together(
-    readouts: dict[str, Floats], labels: NDArray[np.int64], grid: GridConfig | None = None
+    readouts: dict[str, Floats], labels: NDArray[np.int64], grid: GridConfig = PLAIN
 ) -> None:
     """The grid."""
     fit = np.arange(FIT + HELD) < FIT
@@ -201,7 +290,7 @@ def differences(
     return mine, rest
 
 
-def _timed(*calls: Callable[[], None], rounds: int = ROUNDS) -> list[float]:
+def _timed(*calls: Callable[[], object], rounds: int = ROUNDS) -> list[float]:
     """Median CPU seconds of a few calls of each, taken in turn."""
     seconds: list[list[float]] = [[] for _ in calls]
     for call, found in list(zip(calls, seconds, strict=True)) * rounds:

@@ -311,7 +311,14 @@ MASKED = "mode=segment data.annotations=[mask] segment.unet=false"
         (f"{MASKED} compare.encoders=[a]", ["compare.encoders does nothing"]),
         ("mode=patches data.annotations=[mask] segment.blocks=[99]", ["segment.blocks ([99])"]),
         ("mode=full join=attention", ["join=attention takes frozen features; mode is full"]),
+        (
+            "mode=full training.augmentation.shift=[99,99,99]",
+            ["training.augmentation.shift ((99, 99, 99))", "half of the volume"],
+        ),
+        ("mode=full training.augmentation.gain=1.5", ["augmentation.gain (1.5)"]),
         ("mode=full training.grid.depths=[1]", ["training.grid is tried by mode=attentive"]),
+        ("mode=attentive training.grid.blocks=[99]", ["training.grid.blocks (99)", "below"]),
+        ("mode=attentive training.grid.blocks=[early]", ["training.grid.blocks (early)", "late"]),
         (
             "mode=attentive training.grid.depths=[1] training.label_smoothing=0.1",
             ["training.label_smoothing (0.1) does nothing beside training.grid"],

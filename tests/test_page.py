@@ -125,15 +125,21 @@ def test_every_number_of_the_results_stands_on_the_page(built):
 
 
 @pytest.mark.parametrize(
-    ("seeds", "kind", "words"),
+    ("seeds", "rounds", "kind", "words"),
     [
-        (1, "nominal", "DeLong’s p of each, not corrected"),
-        (2, "nominal", "DeLong’s test is left out: it compares two models, and there are 2 seeds"),
-        (2, "regression", ""),
+        (1, 1, "nominal", "DeLong’s p of each, not corrected"),
+        (2, 1, "nominal", "It is of the mean scores of 2 seeds, an ensemble each."),
+        (
+            1,
+            2,
+            "nominal",
+            "DeLong’s test is left out: it compares two models, and there is one for",
+        ),
+        (2, 1, "regression", ""),
     ],
 )
-def test_a_page_has_delong_or_says_why_it_has_none(tmp_path, seeds, kind, words):
-    write_made_up(tmp_path, kind, seeds=seeds)
+def test_a_page_has_delong_or_says_why_it_has_none(tmp_path, seeds, rounds, kind, words):
+    write_made_up(tmp_path, kind, seeds=seeds, rounds=rounds)
     page = write_page(tmp_path).read_text()
     assert words in page
     assert ("is left out" in page) == ("left out" in words)

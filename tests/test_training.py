@@ -296,7 +296,7 @@ def test_training_that_starts_at_a_probe_and_does_not_move_says_what_the_probe_s
     encoder = small.encoder().eval()
     with torch.no_grad():
         tokens = encoder(torch.from_numpy(small.Volumes().voxels).unsqueeze(1), layers=(0, 1))
-        read = torch.cat([tokens[one] for one in fitted.head.blocks], dim=-1)
+        read = torch.cat([tokens[one] for one in fitted.head.levels], dim=-1)
         wanted = fitted.head.eval().answer.scores(fitted.head.from_tokens(read)).numpy()
     rows = np.flatnonzero(small.parts().validation | small.parts().test)
     assert np.allclose(
@@ -317,7 +317,7 @@ def test_training_from_a_probe_goes_on_learning_and_leaves_a_head_that_reads_its
     rows = np.flatnonzero(small.parts().test)
     with torch.no_grad():
         volumes = torch.from_numpy(small.Volumes().voxels[rows]).unsqueeze(1)
-        tokens = torch.cat(encoder(volumes, layers=head.blocks), dim=-1)
+        tokens = torch.cat(encoder(volumes, layers=head.levels), dim=-1)
         again = head.answer.scores(head.from_tokens(tokens))
     assert np.allclose(again.numpy(), found.scores_NK[rows], atol=1e-5)
 

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from oct_judge.masks.patches import Patches, check_rounds
@@ -79,11 +80,45 @@ def test_everybody_says_where_the_fluid_is(found):
 
 
 @pytest.mark.slow
-def test_that_it_keeps_no_model_is_said_wherever_one_would_look_for_it(found):
+def test_the_model_it_leaves_says_of_scans_what_it_said_in_the_test(found, call_app, place, words):
     folder, document, outcome = found
-    assert not (folder / "model").exists()
-    assert f"model: none, {document['no_model']}" in outcome.out
-    assert document["no_model"] in (folder / "report.html").read_text()
+    model = folder / "model"
+    assert f"model: {model}" in outcome.out
+    about = json.loads((model / "model.json").read_text())
+    assert (about["kind"], about["levels"]) == ("patches", [0, 1, 3])
+    card = (model / "README.md").read_text()
+    assert document["sentence"] in card
+    assert f"IRF from {about['cutoffs']['IRF']:.4g}" in card
+
+    out = place / "located"
+    asked = ("finetune", f"predict={place / 'where-data'}", f"model={model}", "data.jobs=1")
+    told = call_app(*asked, f"out={out}", f"data.cache={place / 'where-new-cache'}")
+    assert told.code == 0, told.errors[-2000:]
+    assert f"maps: {out / 'maps'}" in told.out
+    rows = pq.read_table(out / "predictions.parquet").to_pylist()
+    assert len(rows) == 16, "all scans, fitted on or not"
+    assert not (out / "participants.csv").exists()
+    fine = 0
+    for row in rows:
+        with np.load(out / "maps" / f"{row['scan']}.npz") as one:
+            chance, names, step = one["chance"], one["names"].tolist(), one["spacing_mm"]
+        assert (chance.shape, names, step.shape) == ((1, *GRID), ["IRF"], (3,))
+        if row["flags"]:
+            assert row["mean_IRF"] is None
+        else:
+            fine += 1
+            assert row["mean_IRF"] == pytest.approx(chance.mean(), rel=1e-5)
+            assert row["max_IRF"] == pytest.approx(chance.max(), rel=1e-5)
+            assert row["share_IRF"] == pytest.approx((chance >= about["cutoffs"]["IRF"]).mean())
+        kept = folder / "patches" / f"{row['scan']}.npz"
+        if kept.exists():
+            with np.load(kept) as one:
+                assert np.abs(1 / (1 + np.exp(-one["scores"])) - chance).max() < 1e-4
+    assert fine, "of so few to fit on most others are strange"
+
+    told = call_app(*asked, f"out={place / 'located-wrong'}", "segment.dicom=true")
+    assert told.code == 2
+    assert "draws no masks" in told.errors
 
 
 @pytest.mark.slow

@@ -28,6 +28,11 @@ def check_settings(config: FinetuneConfig, encoder: EncoderConfig) -> None:
     needed = [("monai", "give compare.networks=[]", bool(config.compare.networks))]
     if config.mode in TRAINED:
         check_head(config, encoder)
+        with mistakes(ValueError):
+            config.training.grid.read(encoder.depth)
+    if config.mode in (SEGMENT, *TRAINED) or config.compare.networks:
+        with mistakes(ValueError, where="training."):
+            config.training.augmentation.check_window(encoder.input_shape)
     if config.mode == PATCHES:
         check_blocks("segment.blocks", sorted(config.segment.blocks), encoder.depth)
     if config.mode == SEGMENT:

@@ -27,6 +27,7 @@ from oct_judge.finished.spoiling import spoil
 from oct_judge.masks.evaluation import run_masks
 from oct_judge.masks.where import run_patches
 from oct_judge.page import write_page
+from oct_judge.pools import tell_kept
 from oct_judge.question import PATCHES, SEGMENT, FinetuneConfig
 from oct_judge.results import Found, describe, table_of, write_results
 from oct_judge.rivals.answers import ask_rivals, check_rivals
@@ -58,6 +59,8 @@ def evaluate(
         study = open_tested(config, family, open_study, stages)
         check_rivals(config)
         check_training(config, study, runtime)
+        if config.training.grid.asked:
+            stages.say(tell_kept(config.training, family.config, len(study.examples.volumes)))
         rivals = open_rivals(config, study)
         if config.compare.prevalence:
             with mistakes(ValueError):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from oct_io.space.transforms import AugmentConfig
+from oct_vjepa.evaluation.readouts import BLOCKS, block_numbers
 from oct_vjepa.heads.configuration import (
     AugmentationConfig,
     FinetuningConfig,
@@ -74,7 +75,19 @@ class PoolGridConfig:
     weight_decays: list[float] = field(default_factory=list)
     """V-JEPA 2 searches 0.01 to 0.8; else `training.weight_decay`."""
 
+    blocks: list[str] = field(default_factory=list)
+    """last, late (the upper half side by side), all (side by side), or the number of a block from
+    0, as `readout.blocks`; else the encoder's output. What is small and local may be gone from it.
+    The tokens of every block that is named are kept."""
+
     def __post_init__(self) -> None:
+        self.blocks = [str(one) for one in self.blocks]
+        words = [one for one in self.blocks if not one.isdecimal()]
+        if unknown := [one for one in words if one not in BLOCKS]:
+            known = ", ".join(BLOCKS)
+            raise ValueError(
+                f"training.grid.blocks ({unknown[0]}) must be {known} or a block's number"
+            )
         if unknown := [one for one in self.kinds if one not in TOKEN_HEADS]:
             known = ", ".join(TOKEN_HEADS)
             raise ValueError(f"training.grid.kinds ({unknown[0]}) must be among {known}")
@@ -87,7 +100,24 @@ class PoolGridConfig:
     @property
     def asked(self) -> bool:
         """Whether anything is tried."""
-        return bool(self.kinds or self.depths or self.learning_rates or self.weight_decays)
+        lists = (self.kinds, self.depths, self.learning_rates, self.weight_decays, self.blocks)
+        return any(lists)
+
+    def read(self, depth: int) -> list[tuple[int, ...]]:
+        """Numbers of the blocks of each readout that is tried; none: the encoder's output.
+
+        Args:
+            depth: blocks of the encoder.
+
+        Raises:
+            ValueError: a block that the encoder lacks.
+        """
+        found = [tuple(block_numbers(one, depth, "training.grid.blocks")) for one in self.blocks]
+        return list(dict.fromkeys(found))
+
+    def kept(self, depth: int) -> list[int]:
+        """Numbers, ascending, of all blocks whose tokens are kept; none: the encoder's output."""
+        return sorted({one for blocks in self.read(depth) for one in blocks})
 
 
 UNREAD_BY_GRID = (

@@ -62,7 +62,7 @@ def start_at_probe(
         meaning_of(fit),
         pool=pool,
         dropout=config.head.dropout,
-        blocks=blocks,
+        levels=blocks,
         grid=encoder.grid,
     )
     told: dict[str, Any] = {"readout": probe.readout, "strength": probe.chosen["strength"]}

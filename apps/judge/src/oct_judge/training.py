@@ -283,7 +283,7 @@ def place_inputs(
     class_tokens = class_tokens_of(objective.encoder)
 
     def pooled(volume: Tensor, spacing: Tensor | None) -> Tensor:
-        tokens = objective.tokens(volume, spacing, layers=head.blocks).float()
+        tokens = objective.tokens(volume, spacing, layers=head.levels).float()
         return head.pooled(tokens, class_tokens=class_tokens)
 
     chosen = rows[:: max(1, len(rows) // STANDARDISED)]

@@ -1,5 +1,6 @@
 """Augmentation: reproducible, in millimetres, and never upside down."""
 
+import math
 import pickle
 import subprocess
 import sys
@@ -218,11 +219,21 @@ def test_an_augmentation_can_be_sent_to_a_worker():
     [
         ({"flip_probability": 1.5}, r"augment.flip_probability \(1.5\) must be 0 to 1"),
         ({"tilt_degrees": 90}, r"augment.tilt_degrees \(90\) must be 0 to 45"),
-        ({"gamma": 0.5}, r"augment.gamma \(0.5\) must be 1 or more"),
-        ({"noise": -1}, r"augment.noise \(-1\) must be zero or more"),
-        ({"crop_smallest": 0}, r"augment.crop_smallest \(0\) must be above 0 to 1"),
-        ({"crop_aspect": 0.9}, r"augment.crop_aspect \(0.9\) must be 1 or more"),
-        ({"zoom": 1}, r"augment.zoom \(1\) must be 0 to 1"),
+        ({"gamma": 0.5}, r"augment.gamma \(0.5\) must be 1 to 5"),
+        ({"gamma": 50}, r"augment.gamma \(50\) must be 1 to 5"),
+        ({"noise": -1}, r"augment.noise \(-1\) must be 0 to below 0.5"),
+        ({"noise": math.inf}, r"augment.noise \(inf\) must be 0 to below 0.5"),
+        ({"speckle": 3}, r"augment.speckle \(3\) must be 0 to 1"),
+        ({"offset": 1}, r"augment.offset \(1\) must be 0 to below 0.5"),
+        ({"roll_off": math.nan}, r"augment.roll_off \(nan\) must be 0 to 1"),
+        ({"contrast": -0.1}, r"augment.contrast \(-0.1\) must be 0 to below 1"),
+        ({"dropped_bscans": 1}, r"augment.dropped_bscans \(1\) must be 0 to below 0.5"),
+        ({"shift_lateral_mm": 99}, r"augment.shift_lateral_mm \(99\) must be 0 to 3"),
+        ({"shift_depth_mm": 99}, r"augment.shift_depth_mm \(99\) must be 0 to 1"),
+        ({"crop_smallest": 0}, r"augment.crop_smallest \(0\) must be 0.05 to 1"),
+        ({"crop_smallest": 1e-9}, r"augment.crop_smallest \(1e-09\) must be 0.05 to 1"),
+        ({"crop_aspect": 0.9}, r"augment.crop_aspect \(0.9\) must be 1 to 4"),
+        ({"zoom": 1}, r"augment.zoom \(1\) must be 0 to below 0.5"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(settings, message):

@@ -233,7 +233,7 @@ def age_head(blocks):
         config = HeadConfig(kind="mlp", pool="mean")
         return build_head(config, width=CONFIG.width, names=["age"], answer=answer, seed=0)
     width = pool_cells(torch.zeros(1, math.prod(CONFIG.grid), CONFIG.width), CONFIG.grid).shape[1]
-    head = LinearHead(width=width, classes=["age"], pool="cells", blocks=blocks, grid=CONFIG.grid)
+    head = LinearHead(width=width, classes=["age"], pool="cells", levels=blocks, grid=CONFIG.grid)
     head.answer = answer
     return head
 

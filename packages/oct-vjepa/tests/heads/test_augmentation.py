@@ -62,8 +62,31 @@ def test_gain_and_offset_change_intensities_within_their_range_and_never_wrap_ar
 
 
 @pytest.mark.parametrize(
-    "settings", [{"flip": 2.0}, {"gain": 1.0}, {"offset": -1.0}, {"shift": (0, -1, 0)}]
+    "settings",
+    [
+        *({"flip": 2.0}, {"flip": float("nan")}, {"gain": 1.0}, {"gain": -0.1}, {"offset": -1.0}),
+        *({"offset": 128.0}, {"shift": (0, -1, 0)}),
+    ],
 )
 def test_a_bad_setting_is_named(settings):
     with pytest.raises(ValueError, match=rf"augmentation\.{next(iter(settings))}"):
         AugmentationConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "said"),
+    [
+        ({"shift": (99, 99, 99)}, (8, 64, 64), r"shift \(\(99, 99, 99\)\) must be below half"),
+        ({"shift": (4, 0, 0)}, (8, 64, 64), "shift"),
+        ({"shift": (1, 0, 0)}, (1, 64, 64), "shift"),
+        ({"flip": 0.5}, (1, 64, 64), r"flip \(0.5\) reverses the B-scans, and there is one"),
+    ],
+)
+def test_what_leaves_nothing_of_a_volume_is_refused(settings, shape, said):
+    with pytest.raises(ValueError, match=rf"augmentation\.{said}"):
+        AugmentationConfig(**settings).check_window(shape)
+
+
+def test_what_a_volume_bears_is_not_refused():
+    AugmentationConfig(flip=1.0, shift=(3, 31, 31)).check_window((8, 64, 64))
+    AugmentationConfig(shift=(0, 31, 31)).check_window((1, 64, 64))

@@ -68,7 +68,7 @@ def probed(encoder, kind, readout):
     grid = GridConfig(strengths=(0.1,), folds=0)
     probe = fit_grid("linear", readouts, target, turn, round, grid, balanced=False, seed=0)
     blocks, _ = config.names(depth)[readout]
-    places = {"pool": pool, "blocks": blocks, "grid": encoder.config.grid}
+    places = {"pool": pool, "levels": blocks, "grid": encoder.config.grid}
     return probe, probe.predict(readouts), torch.from_numpy(volumes).unsqueeze(1), places
 
 

@@ -22,6 +22,7 @@ from oct_vjepa.finished.about import About
 from oct_vjepa.finished.model import Model
 from oct_vjepa.saving import write_whole
 
+from oct_judge.finished.located import MAPS, locate_rows
 from oct_judge.finished.scored import (
     NOT_SCORED,
     PARTS,
@@ -70,7 +71,8 @@ def predict_folder(config: FinetuneConfig, launch: Launch) -> int:
     paths = paths_of(data) if config.predict_paths else None
     scans = with_refused(scored, volumes.quarantined, paths)
     write_tables(out, "predictions", scans)
-    people = None if model.about.draws else participants_of(model.about, scored)
+    answers = not (model.about.draws or model.about.locates)
+    people = participants_of(model.about, scored) if answers else None
     if people is not None:
         write_tables(out, "participants", people)
     shutil.rmtree(out / PARTS)
@@ -99,7 +101,11 @@ def score_all(
         unit = model.members[0].encoder.config.position_unit
         check_positions(unit, volumes.shape, volumes.spacings)
     stages("scoring scans", 0, len(volumes))
-    rows = partial(draw_rows, out) if model.about.draws else score_rows
+    rows = score_rows
+    if model.about.draws:
+        rows = partial(draw_rows, out)
+    elif model.about.locates:
+        rows = partial(locate_rows, out)
     with runtime.autocast():
         for done in score_parts(model, volumes, out, batch_size=config.batch_size, rows=rows):
             stages("scoring scans", done, len(volumes))
@@ -226,7 +232,7 @@ def paths_of(data: oct_io.SourceConfig) -> dict[str, str]:
 
 
 def tell(model: Model, scans: pa.Table, people: pa.Table | None, out: Path) -> None:
-    """Say what became of the scans, in a table; masks have no rows of participants."""
+    """Say what became of the scans, in a table; masks and maps have no rows of participants."""
     counts = Counter(
         flag for row in scans.column("flags").to_pylist() for flag in (row.split() or [""])
     )
@@ -238,7 +244,7 @@ def tell(model: Model, scans: pa.Table, people: pa.Table | None, out: Path) -> N
     print_table(["scans", "number"], rows)
     if model.about.made_up:
         print("The model was fitted on made-up retinas: its answers mean nothing.")
-    also = (
-        f"masks: {out / MASKS}" if people is None else f"participants: {out / 'participants.csv'}"
-    )
+    also = f"participants: {out / 'participants.csv'}"
+    if people is None:
+        also = f"maps: {out / MAPS}" if model.about.locates else f"masks: {out / MASKS}"
     print(f"predictions: {out / 'predictions.csv'}, {also}")

@@ -17,6 +17,7 @@ from oct_judge.beginning import in_run_folder, open_tested
 from oct_judge.board.entry import entry_of
 from oct_judge.candidates import PRETRAINED
 from oct_judge.family import Family
+from oct_judge.finished.patch_model import keep_patch_model
 from oct_judge.masks.patches import Patches, mark
 from oct_judge.masks.results import document_of, gain_cells, gain_of, in_short, note_origin
 from oct_judge.masks.study import open_masks, refuse_rivals
@@ -27,7 +28,6 @@ from oct_judge.touches import touch_tested
 
 TASK = "patches"
 HEADLINE = METRICS[0]
-NO_MODEL = "mode=patches asks where it is and keeps nothing to score new scans with"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,12 +84,13 @@ def evaluate_patches(
         document = describe_patches(found)
         document["entry"] = entry_of(launch.settings, family.fingerprint())
         write_patches(folder.path, found, document)
-    note_origin(folder.path, config, study, family, runtime, touches)
+        told = note_origin(folder.path, config, study, family, runtime, touches)
+        model = keep_patch_model(folder.path, cast, sayings[PRETRAINED][0], document, told)
     table = patch_table(document)
     report = write_where_page(folder.path, patches, first_said(found), document, table)
     print_table(*table)
     print(document["sentence"])
-    print(f"model: none, {NO_MODEL}")
+    print(f"model: {folder.name_of(model)}")
     print(f"report: {folder.name_of(report)}")
     return 0
 
@@ -132,7 +133,7 @@ def describe_patches(found: FoundPatches) -> dict[str, Any]:
     return document_of(
         config, study, kind=TASK, headline=HEADLINE, question=question, touches=found.touches,
         candidates=candidates, efficiency=efficiency,
-        further={"blocks": found.blocks, "no_model": NO_MODEL},
+        further={"blocks": found.blocks},
     )  # fmt: skip
 
 

@@ -37,7 +37,8 @@ def write_where_page(
         f" {', '.join(map(str, document['blocks']))}, with the row of the grid, which stands beside"
         " every candidate. AUROC is 1 where every patch that holds a class comes before all that do"
         " not, 0.5 where they come as they like. A participant counts as all of their patches."
-        f" Intervals are 95 %, by participant. No model is left: {document['no_model']}.",
+        " Intervals are 95 %, by participant. The model that is left, RUN/model, does the same with"
+        " new scans: predict=FOLDER model=RUN/model.",
     )
     page.table(*table, best=[0])
     add_scores(page, document, label="AUROC", chance=0.5)

@@ -43,12 +43,16 @@ class Said(NamedTuple):
         rows: scans that were tested.
         scores: log-odds that a patch holds a class; (classes, rows, patches).
         chosen: strength of the regression for each class.
+        weights: of the features and, last, of the rows of the grid; (classes, features).
+        bias: what is added for each class.
     """
 
     reading: Measured
     rows: NDArray[np.int64]
     scores: NDArray[np.float64]
     chosen: dict[str, float]
+    weights: NDArray[np.float64]
+    bias: NDArray[np.float64]
 
 
 Sayings = list[list[Said]]
@@ -192,12 +196,18 @@ class Witnesses:
             rows=np.flatnonzero(one.test),
             scores=np.stack([found.scores_NT for found in asked]),
             chosen={n: found.strength for n, found in zip(patches.names, asked, strict=True)},
+            weights=np.stack([found.weights_D for found in asked]),
+            bias=np.array([found.bias for found in asked]),
         )
 
     def blocks(self) -> list[int]:
         """Blocks of the encoder that are read."""
         depth = self.family.config.depth
         return sorted(self.config.segment.blocks) or blocks_between(depth)
+
+    def tokens(self, one: Round, seed: int) -> Tokens:
+        """Those of the encoder that is asked in a round with a seed, (scans, patches, features)."""
+        return self._features(self._own(one, seed))
 
     def _own(self, one: Round, seed: int) -> Source:
         encoder = self.family.of(one.name, seed)

@@ -31,7 +31,9 @@ def add_rivals(page: Page, results: Results) -> None:
     own = [at for at, one in enumerate(lines) if one["name"] == PRETRAINED]
     page.table([*head, "encoder over it", "p"], rows, best=own, tight=True)
     if any((one["gain"] or {}).get("p_delong") is not None for one in lines):
-        page.text("DeLong’s p of each, not corrected, stands in the full table below.")
+        seeds = max((one["gain"] or {}).get("delong_seeds", 1) for one in lines)
+        of = f" It is of the mean scores of {seeds} seeds, an ensemble each." if seeds > 1 else ""
+        page.text(f"DeLong’s p of each, not corrected, stands in the full table below.{of}")
     elif results.is_counted and (
         lacks := next((one["gain"].get("no_delong") for one in lines if one["gain"]), "")
     ):

@@ -24,7 +24,10 @@ COLUMN_AXIS = 2  # along a B-scan, from nasal to temporal; the one axis that is 
 
 @dataclass(kw_only=True, slots=True)
 class AugmentConfig:
-    """How much each augmentation may change; 0 switches one off."""
+    """How much each augmentation may change; 0 switches one off.
+
+    What would leave no eye to be seen is refused: a limit is far beyond what scans differ by.
+    """
 
     seed: int = 0
     """Another seed, other draws."""
@@ -88,19 +91,23 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         for name in ("flip_probability", "affine_probability", "shadow_probability",
-                     "shadow_strength", "dropped_bscans"):  # fmt: skip
+                     "shadow_strength", "roll_off", "speckle"):  # fmt: skip
             _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
-        for name in ("shift_lateral_mm", "shift_depth_mm", "contrast", "speckle", "noise", "seed",
-                     "offset", "roll_off"):  # fmt: skip
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "zero or more")
+        for name in ("noise", "offset", "zoom", "dropped_bscans"):
+            value = getattr(self, name)
+            _require(0 <= value < 0.5, name, value, "0 to below 0.5: half would be gone")
+        _require(self.seed >= 0, "seed", self.seed, "zero or more")
+        for name, most in (("shift_lateral_mm", 3.0), ("shift_depth_mm", 1.0)):
+            value = getattr(self, name)
+            _require(0 <= value <= most, name, value, f"0 to {most:g}: half of a scan, or more")
         for name in ("tilt_degrees", "torsion_degrees"):
             value = getattr(self, name)
             _require(0 <= value < 45, name, value, "0 to 45: further is no augmentation")
-        _require(0 <= self.zoom < 1, "zoom", self.zoom, "0 to 1")
-        _require(self.contrast < 1, "contrast", self.contrast, "below 1")
-        _require(self.gamma >= 1, "gamma", self.gamma, "1 or more")
-        _require(0 < self.crop_smallest <= 1, "crop_smallest", self.crop_smallest, "above 0 to 1")
-        _require(self.crop_aspect >= 1, "crop_aspect", self.crop_aspect, "1 or more")
+        _require(0 <= self.contrast < 1, "contrast", self.contrast, "0 to below 1")
+        _require(1 <= self.gamma <= 5, "gamma", self.gamma, "1 to 5")
+        value = self.crop_smallest
+        _require(0.05 <= value <= 1, "crop_smallest", value, "0.05 to 1: less shows no layer")
+        _require(1 <= self.crop_aspect <= 4, "crop_aspect", self.crop_aspect, "1 to 4")
 
 
 def _require(holds: bool, name: str, value: float, rule: str) -> None:

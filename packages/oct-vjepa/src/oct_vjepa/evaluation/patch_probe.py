@@ -114,6 +114,10 @@ class Asked(NamedTuple):
     reading: Measured  # `METRICS` of each test participant
     strength: float  # scikit-learn's C, as validation chose it
     scores_NT: NDArray[np.float64]  # log-odds of each patch of the test rows, in their order
+    weights_D: NDArray[
+        np.float64
+    ]  # of features as they are: log-odds are features @ weights + bias
+    bias: float
 
 
 def patch_probe(
@@ -177,7 +181,14 @@ def ask_patches(
     rows = np.flatnonzero(one.test)
     scores = _score(model, features_NTD, rows)
     reading = _read(scores, present_NT[rows], known[rows], people_N[rows])
-    return Asked(reading, best, scores)
+    return Asked(reading, best, scores, *_plain(model))
+
+
+def _plain(model: Any) -> tuple[NDArray[np.float64], float]:
+    """Weights and bias of a fitted `regression` for features that nobody standardises."""
+    scaler, fitted = model[0], model[-1]
+    weights = np.asarray(fitted.coef_[0], np.float64) / scaler.scale_
+    return weights, float(fitted.intercept_[0] - weights @ scaler.mean_)
 
 
 def _score(

@@ -85,17 +85,20 @@ def read_out(
     return found
 
 
-def block_numbers(block: str, depth: int) -> list[int]:
+def block_numbers(block: str, depth: int, setting: str = "readout.blocks") -> list[int]:
     """Numbers, from 0 and ascending, of what `ReadoutConfig.blocks` calls by a word or a number.
+
+    Args:
+        block: the word or the number.
+        depth: blocks of the encoder.
+        setting: what to call it where it is refused.
 
     Raises:
         ValueError: a block that the encoder lacks.
     """
     if block.isdecimal():
         if int(block) >= depth:
-            raise ValueError(
-                f"readout.blocks ({block}) must be below {depth}, the blocks there are"
-            )
+            raise ValueError(f"{setting} ({block}) must be below {depth}, the blocks there are")
         return [int(block)]
     first = {"last": depth - 1, "late": depth // 2, "all": 0}[block]
     return list(range(first, depth))

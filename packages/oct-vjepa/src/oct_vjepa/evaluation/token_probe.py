@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from oct_vjepa.evaluation.kept_tokens import KeptTokens
 from oct_vjepa.heads.attentive import AttentiveHead, CrossAttentionHead, TokenHead
 from oct_vjepa.measures.target import Target
 from oct_vjepa.measures.units import Scores, average_units, score_units
@@ -61,10 +62,16 @@ class TokenProbeConfig:
     patience: int = 10
     """Passes without a lower validation loss after which training stops."""
 
+    blocks: tuple[int, ...] = ()
+    """Places, from 0, of the blocks that it reads, of those whose tokens lie side by side; empty:
+    all of them."""
+
     def __post_init__(self) -> None:
         check_choices(self, "token_probe", kind=KINDS)
         counts = ("heads", "depth", "inner", "batch_size", "epochs", "patience")
         check_numbers(self, "token_probe", COUNT, *counts)
+        if min(self.blocks, default=0) < 0:
+            raise ValueError(f"token_probe.blocks ({self.blocks}) must be numbers from 0")
         if not self.learning_rate > 0 or self.weight_decay < 0:
             raise ValueError(
                 f"token_probe.learning_rate ({self.learning_rate}) must be positive and "
@@ -120,8 +127,11 @@ def token_probe(
     sides = prepare_sides(tokens_train, y_train, tokens_test, y_test, groups_train, groups_test)
     fit, rest = participant_folds(tokens_train, sides.y, sides.groups, seed)[0]
     target = Target(kind="nominal", values=sides.y, names=tuple(sides.classes))
-    (trained,) = _train(tokens_train, _Asked.of(target, fit, rest, True), [config], seed, device)
-    chances = _predict(trained.head, tokens_test, config.batch_size).softmax(1).numpy()
+    asked = _Asked.of(target, fit, rest, True)
+    (trained,) = _train(KeptTokens(tokens_train), asked, [config], seed, device)
+    every = np.arange(len(tokens_test))
+    (outputs,) = _predict([trained.asking], KeptTokens(tokens_test), config.batch_size, every)
+    chances = outputs.softmax(1).numpy()
     units = average_units(chances, sides.y_test, sides.groups_test)
     return TokenProbeResult(
         **score_units(units, sides.classes, seed=seed, bootstrap=bootstrap),
@@ -142,13 +152,16 @@ class FittedTokenProbe:
     """Settings, best epoch, headline and loss on validation of the best candidate."""
     candidates: list[dict[str, Any]]
     """The same of all candidates, as they were given."""
+    parts: int = 1
+    """Blocks whose tokens lie side by side in what was kept."""
 
     def predict(
         self, tokens: NDArray[Any], *, batch_size: int = 32, device: torch.device | str = "cpu"
     ) -> Floats:
-        """Scores of each row, (N, K), as `Target` says; `tokens` are (N, T, D)."""
-        outputs = _predict(self.head.to(device), tokens, batch_size)
-        return scores_from(self.target_kind, outputs.numpy())
+        """Scores of each row, (N, K), as `Target` says; `tokens` are (N, T, D), as in the fit."""
+        kept, rows = KeptTokens(tokens, self.parts), np.arange(len(tokens))
+        ask = [(self.head.to(device), self.chosen["blocks"])]
+        return scores_from(self.target_kind, _predict(ask, kept, batch_size, rows)[0].numpy())
 
 
 def fit_token_probes(
@@ -161,14 +174,17 @@ def fit_token_probes(
     balanced: bool,
     seed: int,
     device: torch.device | str = "cpu",
+    parts: int = 1,
 ) -> FittedTokenProbe:
     """Train all candidates on the fit rows, stop and choose by the validation rows.
 
-    Tokens are read once a pass for all candidates, as V-JEPA 2 does with 20. The best has the
-    greatest headline on validation participants, then the least log loss, then comes first.
+    Tokens are read once a pass for all candidates, as V-JEPA 2 does with 20, and only those of a
+    batch are in memory. The best has the greatest headline on validation participants, then the
+    least log loss, then comes first.
 
     Args:
-        tokens: (N, T, D) of a frozen encoder, all rows; float16 will do.
+        tokens: (N, T, D) of a frozen encoder, all rows; float16 will do, and a file mapped to
+            memory.
         target: nominal, ordinal (its order is not used), multilabel or regression.
         groups: (N,) participants.
         on: which rows fit and which choose; the test rows are not looked at.
@@ -176,10 +192,11 @@ def fit_token_probes(
         balanced: weigh all classes alike.
         seed: of first weights and order.
         device: where to train; tokens go there batch by batch.
+        parts: blocks whose tokens lie side by side along D; candidates say which they read.
 
     Raises:
-        ValueError: a target of survival, no candidates, several batch sizes, or a class without a
-            row to fit.
+        ValueError: a target of survival, no candidates, several batch sizes, a class without a row
+            to fit, or blocks that are not in the tokens.
     """
     if target.kind == "survival":
         raise ValueError("token_probe: it takes no survival target; fit_grid on pooled tokens does")
@@ -190,9 +207,12 @@ def fit_token_probes(
     check_part(target.take(on.fit), groups[on.fit], "token_probe: fit")
     held, rows = target.take(on.validation), np.flatnonzero(on.validation)
     check_part(held, groups[rows], "token_probe: validation", all_of=False)
-    asked = _Asked.of(target, np.flatnonzero(on.fit), rows, balanced)
-    trained = _train(tokens, asked, candidates, seed, device)
-    outputs = [_predict(one.head, tokens, candidates[0].batch_size, rows) for one in trained]
+    asked, kept = (
+        _Asked.of(target, np.flatnonzero(on.fit), rows, balanced),
+        KeptTokens(tokens, parts),
+    )
+    trained = _train(kept, asked, candidates, seed, device)
+    outputs = _predict([one.asking for one in trained], kept, candidates[0].batch_size, rows)
     scores = [scores_from(target.kind, one.numpy()) for one in outputs]
     found = validate_all(held, scores, groups[rows])
     told = [
@@ -206,6 +226,7 @@ def fit_token_probes(
         target_kind=target.kind,
         chosen=told[best],
         candidates=told,
+        parts=parts,
     )
 
 
@@ -267,14 +288,24 @@ class _Candidate:
 
     @classmethod
     def of(
-        cls, config: TokenProbeConfig, width: int, names: Sequence[str], seed: int, device: Any
+        cls,
+        config: TokenProbeConfig,
+        kept: KeptTokens,
+        names: Sequence[str],
+        seed: int,
+        device: Any,
     ) -> "_Candidate":
         """At its first weights."""
-        head = _make_head(config, width, list(names), seed).to(device)
+        head = _make_head(config, kept, list(names), seed).to(device)
         groups = decay_groups(head, config.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
         state = copy.deepcopy(head.state_dict())
         return cls(head=head, config=config, optimizer=optimizer, state=state)
+
+    @property
+    def asking(self) -> tuple[TokenHead, tuple[int, ...]]:
+        """The head, and the blocks that it reads."""
+        return self.head, self.config.blocks
 
     def step(self, tokens: Tensor, rows: NDArray[np.int64], asked: _Asked) -> None:
         """Learn from a batch."""
@@ -299,12 +330,16 @@ class _Candidate:
             self.head.linear.bias.mul_(asked.unit).add_(asked.centre)
 
 
-def _make_head(config: TokenProbeConfig, width: int, classes: list[str], seed: int) -> TokenHead:
+def _make_head(
+    config: TokenProbeConfig, kept: KeptTokens, classes: list[str], seed: int
+) -> TokenHead:
+    width, one = kept.width(config.blocks), kept.width((0,))
+    joined = {} if width == one else {"joined": one}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.kind == "attentive":
             return AttentiveHead(
-                width=width, classes=classes, heads=config.heads, depth=config.depth
+                width=width, classes=classes, heads=config.heads, depth=config.depth, **joined
             )
         return CrossAttentionHead(
             width=width, classes=classes, heads=config.heads, inner=config.inner
@@ -312,7 +347,7 @@ def _make_head(config: TokenProbeConfig, width: int, classes: list[str], seed: i
 
 
 def _train(
-    tokens: NDArray[Any],
+    kept: KeptTokens,
     asked: _Asked,
     configs: Sequence[TokenProbeConfig],
     seed: int,
@@ -320,36 +355,40 @@ def _train(
 ) -> list[_Candidate]:
     """Train all candidates on the same batches, each up to its own best epoch."""
     order, size = np.random.default_rng(seed), configs[0].batch_size
-    trained = [_Candidate.of(one, tokens.shape[2], asked.names, seed, device) for one in configs]
+    trained = [_Candidate.of(one, kept, asked.names, seed, device) for one in configs]
     going, epoch = trained, 0
     while going:
         epoch += 1
         shuffled = order.permutation(asked.fit)
         for rows in np.array_split(shuffled, -(-len(shuffled) // size)):
-            batch = _rows(tokens, rows, going[0].head)
+            batch = kept.read(rows, (one.config.blocks for one in going), device)
             for one in going:
-                one.step(batch, rows, asked)
-        held = [_predict(one.head, tokens, size, asked.rest).double() for one in going]
+                one.step(batch[one.config.blocks], rows, asked)
+        held = _predict([one.asking for one in going], kept, size, asked.rest)
         going = [
             one
             for one, outputs in zip(going, held, strict=True)
-            if one.look(epoch, float(asked.loss(outputs, asked.rest)))
+            if one.look(epoch, float(asked.loss(outputs.double(), asked.rest)))
         ]
     for one in trained:
         one.finish(asked)
     return trained
 
 
-def _rows(tokens: NDArray[Any], rows: NDArray[np.int64], head: nn.Module) -> Tensor:
-    device = next(head.parameters()).device
-    return torch.from_numpy(np.asarray(tokens[rows], dtype=np.float32)).to(device)
-
-
 @torch.no_grad()
 def _predict(
-    head: TokenHead, tokens: NDArray[Any], size: int, rows: NDArray[np.int64] | None = None
-) -> Tensor:
-    head.eval()
-    rows = np.arange(len(tokens)) if rows is None else rows
-    parts = [head(_rows(tokens, rows[at : at + size], head)) for at in range(0, len(rows), size)]
-    return torch.cat(parts).float().cpu()
+    asking: Sequence[tuple[TokenHead, tuple[int, ...]]],
+    kept: KeptTokens,
+    size: int,
+    rows: NDArray[np.int64],
+) -> list[Tensor]:
+    """Outputs of each head for the rows, on the CPU; each row is read once for all of them."""
+    device = next(asking[0][0].parameters()).device
+    found: list[list[Tensor]] = [[] for _ in asking]
+    for head, _ in asking:
+        head.eval()
+    for at in range(0, len(rows), size):
+        batch = kept.read(rows[at : at + size], (blocks for _, blocks in asking), device)
+        for (head, blocks), parts in zip(asking, found, strict=True):
+            parts.append(head(batch[blocks]).float().cpu())
+    return [torch.cat(parts) for parts in found]

@@ -12,7 +12,9 @@ from oct_vjepa.measures.target import KINDS, Target
 
 FORMAT, VERSION = "oct-vjepa-model", 1
 SEGMENTATION = "segmentation"
-"""Kind of a model that gives every voxel a class; the others are those of `Target`."""
+"""Kind of a model that gives every voxel a class."""
+PATCHES = "patches"
+"""Kind of a model that says of each patch what it holds; the others are those of `Target`."""
 Triple = tuple[float, float, float]
 SLACK = 0.05  # share by which a spacing may leave the range that was seen: eyes differ in length
 PLACES = {"device": "device", "protocol": "protocol", "region": "region"}
@@ -115,7 +117,7 @@ class About:
 
     Attributes:
         question: name of the task.
-        kind: see `Target`; or "segmentation".
+        kind: see `Target`; or "segmentation", or "patches".
         names: of the classes or labels, or of the quantity alone.
         unit: of the quantity or time.
         mode: how it was fitted, such as "linear" or "full".
@@ -128,7 +130,8 @@ class About:
         alpha: share of sets, or ranges, that may miss the truth.
         threshold: "volume" and "participant" to the conformal threshold of the classes, or to half
             the width of a range; None where there were too few to promise anything.
-        cutoffs: class or label to the score from which `specificity` is expected.
+        cutoffs: class or label to the score from which `specificity` is expected; of patches to
+            the chance below which so many stay that do not hold it.
         specificity: see `cutoffs`.
         levels: of masks, numbers of the blocks whose tokens the decoder joins; empty: the output.
         boundaries: whose layers the classes of masks are, from the first to be met; none: masks.
@@ -159,8 +162,8 @@ class About:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind not in (*KINDS, SEGMENTATION):
-            known = ", ".join((*KINDS, SEGMENTATION))
+        if self.kind not in (*KINDS, SEGMENTATION, PATCHES):
+            known = ", ".join((*KINDS, SEGMENTATION, PATCHES))
             raise ValueError(f"kind ({self.kind}) must be one of {known}")
         if not self.members:
             raise ValueError("members: there is none")
@@ -171,6 +174,11 @@ class About:
     def draws(self) -> bool:
         """Whether it gives classes of voxels instead of answers of volumes."""
         return self.kind == SEGMENTATION
+
+    @property
+    def locates(self) -> bool:
+        """Whether it gives the chance of each patch instead of answers of volumes."""
+        return self.kind == PATCHES
 
     def nobody(self, count: int) -> Target:
         """A target of `count` rows that tells nothing: as joining rows needs one."""

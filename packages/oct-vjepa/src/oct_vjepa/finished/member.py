@@ -143,8 +143,8 @@ def _score_head(
     volume = torch.from_numpy(np.ascontiguousarray(volumes_BZYX)).unsqueeze(1).to(place)
     extra = {} if spacing_B3 is None else {"spacing_B3": spacing_B3.to(place)}
     tokens = output = encoder(volume, **extra)
-    if head.blocks:
-        tokens = torch.cat(encoder(volume, layers=head.blocks, **extra), dim=-1)
+    if head.levels:  # whose last one may have a norm of its own, so that it is no output
+        tokens = torch.cat(encoder(volume, layers=head.levels, **extra), dim=-1)
     first = class_tokens_of(encoder)
     said = head.answer.scores(head.from_tokens(tokens, class_tokens=first))
     features = pool_tokens(output.float(), HEAD_POOL, class_tokens=first)

@@ -1,6 +1,6 @@
 """`load_model(DIR)`: a finished model that answers, and says when it was not made for a volume."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,14 +12,24 @@ from numpy.typing import NDArray
 from oct_vjepa.finished.about import PLACES, About, MemberAbout
 from oct_vjepa.finished.drawings import Drawings, draw_batch
 from oct_vjepa.finished.folder import inside, read_about
+from oct_vjepa.finished.located import Located, locate_batch
 from oct_vjepa.finished.member import Member, Scored, average, load_novelty, score_batch
 from oct_vjepa.finished.predictions import Predictions, mark, settle
 from oct_vjepa.heads.build import load_head
 from oct_vjepa.heads.head import Head
+from oct_vjepa.heads.linear import PatchHead
 from oct_vjepa.heads.segmentation import SegmentationHead
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.weights import WeightsError
 from oct_vjepa.probes.fitted import FittedProbe
+
+PREDICT, DRAW, LOCATE = "predict", "draw", "locate"
+DOES = {
+    PREDICT: "answers and draws no masks",
+    DRAW: "draws masks",
+    LOCATE: "says what patches hold",
+}
+"""What a model does, by the method that does it."""
 
 
 class Volumes(Protocol):
@@ -76,10 +86,9 @@ class Model:
 
         Raises:
             ValueError: no volumes, another shape, not as many names or spacings as volumes, no
-                spacing where one is needed, or a model of masks.
+                spacing where one is needed, or a model of masks or patches.
         """
-        if self.about.draws:
-            raise ValueError("this model draws masks: call draw(volumes)")
+        self._check_kind(PREDICT)
         steps = self._spacing(spacing, len(volumes))
         flags = self._flags(len(volumes), steps, devices, protocols, regions, scan_spacing)
         parts = list(self._score(volumes, steps, batch_size))
@@ -102,10 +111,9 @@ class Model:
         All volumes are drawn; those with a flag are unlike what the model was made for.
 
         Raises:
-            ValueError: as `predict`, or a model of answers.
+            ValueError: as `predict`, or a model of answers or patches.
         """
-        if not self.about.draws:
-            raise ValueError("this model answers and draws no masks: call predict(volumes)")
+        self._check_kind(DRAW)
         steps = self._spacing(spacing, len(volumes))
         flags = self._flags(len(volumes), steps, devices, protocols, regions, scan_spacing)
         parts = [
@@ -116,6 +124,47 @@ class Model:
         return Drawings(
             names=self.about.names, masks=masks, novelty=novelty, flags=mark(flags, novelty)
         )
+
+    def locate(
+        self,
+        volumes: Volumes,
+        spacing: Sequence[float] | NDArray[Any] | None = None,
+        devices: Sequence[str] | None = None,
+        *,
+        protocols: Sequence[str] | None = None,
+        regions: Sequence[str] | None = None,
+        scan_spacing: NDArray[Any] | None = None,
+        batch_size: int = 32,
+    ) -> Located:
+        """Say of each patch what it may hold, for a model of `mode=patches`; see `predict`.
+
+        All volumes have a map; those with a flag are unlike what the model was made for.
+
+        Raises:
+            ValueError: as `predict`, or a model of answers or masks.
+        """
+        self._check_kind(LOCATE)
+        steps = self._spacing(spacing, len(volumes))
+        flags = self._flags(len(volumes), steps, devices, protocols, regions, scan_spacing)
+        parts = [
+            locate_batch(self.members, batch, place)
+            for batch, place in self._batches(volumes, steps, batch_size)
+        ]
+        chances, novelty = (np.concatenate(column) for column in zip(*parts, strict=True))
+        if (bad := ~np.isfinite(chances).reshape(len(chances), -1).all(axis=1)).any():
+            raise ValueError(
+                f"volumes[{int(bad.argmax())}]: its chances are not finite; are its voxels?"
+            )
+        return Located(
+            names=self.about.names, chances=chances, novelty=novelty, flags=mark(flags, novelty)
+        )
+
+    def _check_kind(self, asked: str) -> None:
+        """Refuse what the model does not do, and name what it does."""
+        about = self.about
+        does = DRAW if about.draws else LOCATE if about.locates else PREDICT
+        if asked != does:
+            raise ValueError(f"this model {DOES[does]}: call {does}(volumes)")
 
     def _flags(
         self,
@@ -223,6 +272,9 @@ def load_model(folder: str | Path, *, device: torch.device | str = "cpu") -> Mod
             path = inside(place, one.encoder)
             encoders[one.encoder] = Encoder.from_pretrained(path, device=device)
         members.append(_load_member(place, about, one, encoders[one.encoder], device))
+    if about.locates:
+        for member in members:
+            _check_patches(place, member)
     for encoder in encoders.values():
         if encoder.config.input_shape != about.shape:
             raise WeightsError(
@@ -239,7 +291,11 @@ def _load_member(
         probe = FittedProbe.load(inside(place, one.probe)) if one.probe else None
         head: Head | None = None
         if one.head:
-            read = SegmentationHead.from_pretrained if about.draws else load_head
+            read: Callable[[Path], Head] = load_head
+            if about.draws:
+                read = SegmentationHead.from_pretrained
+            elif about.locates:
+                read = PatchHead.from_pretrained
             head = read(inside(place, one.head)).to(device)
         home = inside(place, one.probe or one.head)
         novelty = None if one.usual is None else load_novelty(home)
@@ -248,3 +304,20 @@ def _load_member(
     return Member(
         about=one, kind=about.kind, encoder=encoder, probe=probe, head=head, novelty=novelty
     )
+
+
+def _check_patches(place: Path, member: Member) -> None:
+    """Refuse a patch head that reads another encoder.
+
+    Raises:
+        WeightsError: other blocks, width or grid.
+    """
+    head, config = member.head, member.encoder.config
+    assert isinstance(head, PatchHead)
+    reads = [one for one in head.levels if one < config.depth]
+    fits = len(reads) == len(head.levels) and head.width == config.width * len(reads)
+    if not fits or head.grid != config.grid:
+        raise WeightsError(
+            f"{place}: its head reads blocks {list(head.levels)} on a grid of {head.grid}, and its "
+            f"encoder has {config.depth} of width {config.width} on {config.grid}"
+        )

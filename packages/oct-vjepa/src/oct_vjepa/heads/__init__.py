@@ -1,4 +1,4 @@
-"""What stands on an encoder: linear, MLP, attentive and segmentation heads, and how they learn.
+"""What stands on an encoder: linear, MLP, attentive, patch and segmentation heads; how they learn.
 
 `head` says what all of them are, `build` makes one by name, `answer` says what its outputs mean,
 `multivolume` pools the volumes of a participant and trains on kept features. `supervised` and

@@ -71,6 +71,9 @@ class AttentivePool(nn.Module):
         mlp_ratio: hidden width of an MLP over `width`; V-JEPA 2 fixes it at 4, also where the
             encoder has another.
         layer_norm_eps: 1e-6 in transformers; torch's own 1e-5 in the code of the paper.
+        joined: width to which a linear map brings each token first, where those of several blocks
+            lie side by side: a pool as wide as all of them would have the square of their number in
+            weights; 0 for none.
 
     Raises:
         ValueError: the heads do not divide the width, or no block at all.
@@ -84,8 +87,11 @@ class AttentivePool(nn.Module):
         depth: int = 4,
         mlp_ratio: float = 4.0,
         layer_norm_eps: float = 1e-6,
+        joined: int = 0,
     ) -> None:
         super().__init__()
+        self.join = nn.Linear(width, joined) if joined else nn.Identity()
+        width = joined or width
         _check_heads(width, heads)
         if depth < 1:
             raise ValueError(f"head.depth ({depth}) must be at least 1")
@@ -97,7 +103,8 @@ class AttentivePool(nn.Module):
         _initialise(self)
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
-        """One vector a volume, (B, D)."""
+        """One vector a volume, (B, D), of width `joined` if there is one."""
+        tokens_BND = self.join(tokens_BND)
         for block in self.blocks:
             tokens_BND = block(tokens_BND)
         return self.cross(self.query.expand(tokens_BND.shape[0], -1, -1), tokens_BND).squeeze(1)
@@ -152,7 +159,7 @@ class TokenHead(Head):
         self.classes, self._shape = list(classes), shape
         self.dropout = check_dropout(dropout)
         self.pool = pool
-        self.linear = nn.Linear(shape["width"], len(self.classes))
+        self.linear = nn.Linear(shape.get("joined") or shape["width"], len(self.classes))
         nn.init.trunc_normal_(self.linear.weight, std=INIT_STD)
         nn.init.zeros_(self.linear.bias)
 

@@ -10,7 +10,6 @@ from oct_vjepa.rules import (
     COUNT,
     FROM_0_BELOW_1,
     FROM_0_TO_1,
-    NOT_NEGATIVE,
     POSITIVE,
     check_choices,
     check_numbers,
@@ -20,6 +19,7 @@ MODES = ("linear", "partial", "gradual", "full", "lora")
 KINDS = ("nominal", "ordinal", "multilabel", "regression", "survival")
 """What can be asked: the kinds of `oct_vjepa.measures.target`, which this wing does not know."""
 DISTANCES = ("smooth_l1", "squared")
+HALF_OF_THE_GREYS = 128.0
 HEAD_KINDS = ("linear", "mlp", "attentive", "cross_attention")
 ACTIVATIONS = ("gelu", "relu", "silu", "tanh")
 PARTS = {
@@ -177,19 +177,40 @@ class AugmentationConfig:
     """Intensities are multiplied by a factor between 1 - gain and 1 + gain."""
 
     offset: float = 0.0
-    """Then a number between -offset and offset is added; 0 to 255."""
+    """Then a number between -offset and offset is added; 0 to below 128, half of the grey levels:
+    with more, half of all volumes would be white or black."""
 
     shift: tuple[int, int, int] = (0, 0, 0)
-    """Voxels along (Z, Y, X) that the volume is moved at most; its border is repeated."""
+    """Voxels along (Z, Y, X) that the volume is moved at most, less than half of it; its border is
+    repeated."""
 
     def __post_init__(self) -> None:
         z, y, x = (int(size) for size in self.shift)
         self.shift = (z, y, x)
         check_numbers(self, "augmentation", FROM_0_TO_1, "flip")
         check_numbers(self, "augmentation", FROM_0_BELOW_1, "gain")
-        check_numbers(self, "augmentation", NOT_NEGATIVE, "offset")
+        if not 0 <= self.offset < HALF_OF_THE_GREYS:
+            raise ValueError(f"augmentation.offset ({self.offset}) must be from 0 to below 128")
         if min(self.shift) < 0:
             raise ValueError(f"augmentation.shift ({self.shift}) must not be negative")
+
+    def check_window(self, shape: tuple[int, int, int]) -> None:
+        """Refuse what leaves nothing of a volume in its place, or cannot change it.
+
+        Args:
+            shape: of the volumes, (Z, Y, X).
+
+        Raises:
+            ValueError: names the setting.
+        """
+        if any(2 * shift >= side for shift, side in zip(self.shift, shape, strict=True) if shift):
+            raise ValueError(
+                f"augmentation.shift ({self.shift}) must be below half of the volume {shape}"
+            )
+        if self.flip and shape[0] == 1:
+            raise ValueError(
+                f"augmentation.flip ({self.flip}) reverses the B-scans, and there is one alone"
+            )
 
     @property
     def changes(self) -> bool:

@@ -25,9 +25,9 @@ class Head(nn.Module):
     classes: list[str]
     answer: Answer = Answer()
     """What the outputs mean; saved with the head."""
-    blocks: tuple[int, ...] = ()
-    """Numbers of the encoder's blocks whose tokens it takes, joined along their features; empty for
-    the encoder's output."""
+    levels: tuple[int, ...] = ()
+    """Numbers of the blocks whose tokens it takes, side by side along their features; empty for the
+    encoder's output. Saved with the head."""
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments that rebuild this head, as JSON values."""
@@ -39,7 +39,9 @@ class Head(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors to `folder`."""
-        write_weights(folder, self.kind, self.settings() | {"answer": asdict(self.answer)}, self)
+        read = {"levels": list(self.levels)} if self.levels else {}
+        whole = self.settings() | {"answer": asdict(self.answer)} | read
+        write_weights(folder, self.kind, whole, self)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -51,12 +53,13 @@ class Head(nn.Module):
         settings = read_config(folder, cls.kind)
         try:
             answer = Answer(**settings.pop("answer", {}))
+            levels = tuple(int(one) for one in settings.pop("levels", ()))
             with torch.device("meta"):  # no numbers yet: all of them are in the file
                 head = cls(**settings)
         except (TypeError, ValueError) as error:
             raise WeightsError(f"{folder}: config.json is not valid: {error}") from error
         load_weights(head, folder)
-        head.answer = answer
+        head.answer, head.levels = answer, levels
         return head.eval()
 
 
@@ -69,7 +72,7 @@ class PooledHead(Head):
         pool: how the tokens became features, so that whoever uses the head does the same; empty
             if they were not pooled from tokens.
         dropout: share of the last layer's input that training sets to 0.
-        blocks: see `Head.blocks`; each is pooled by itself, and stands beside the others. `cells`
+        levels: see `Head.levels`; each is pooled by itself, and stands beside the others. `cells`
             are those of the last.
         grid: patches along (Z, Y, X), which `cells` wants to know.
 
@@ -84,12 +87,12 @@ class PooledHead(Head):
         classes: Sequence[str],
         pool: str = "",
         dropout: float = 0.0,
-        blocks: Sequence[int] = (),
+        levels: Sequence[int] = (),
         grid: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.classes, self.pool = list(classes), pool
-        self.blocks, self.grid = tuple(blocks), tuple(grid)
+        self.levels, self.grid = tuple(levels), tuple(grid)
         if pool == CELLS and len(self.grid) != 3:
             raise ValueError(f"head.grid ({self.grid}) must be patches along (Z, Y, X) for cells")
         self.dropout = check_dropout(dropout)
@@ -126,7 +129,7 @@ class PooledHead(Head):
         """
         if not self.pool:
             raise ValueError(f"{self.kind}: its pool is empty, so it cannot start from tokens")
-        levels = tokens_BND.chunk(max(len(self.blocks), 1), dim=-1)
+        levels = tokens_BND.chunk(max(len(self.levels), 1), dim=-1)
         if self.pool == CELLS:
             z, y, x = self.grid
             return pool_cells(levels[-1], (z, y, x), class_tokens=class_tokens)
@@ -140,7 +143,6 @@ class PooledHead(Head):
             "classes": self.classes,
             "pool": self.pool,
             "dropout": self.dropout,
-            "blocks": list(self.blocks),
             "grid": list(self.grid),
         }
 

@@ -1,4 +1,4 @@
-"""One linear layer on pooled features: what a probe fits, as a module."""
+"""One linear layer, on pooled features or on each token: what probes fit, as modules."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oct_vjepa.heads.answer import Answer
-from oct_vjepa.heads.head import PooledHead
+from oct_vjepa.heads.head import Head, PooledHead
+
+Grid = tuple[int, int, int]
 
 
 class LinearHead(PooledHead):
@@ -22,7 +24,7 @@ class LinearHead(PooledHead):
         classes: names of the classes, in the order of the outputs.
         pool: how the tokens became features; empty if they were not pooled from tokens.
         dropout: share of the features that training sets to 0.
-        places: `blocks` and `grid`, as `PooledHead` takes them.
+        places: `levels` and `grid`, as `PooledHead` takes them.
     """
 
     kind = "linear_head"
@@ -79,7 +81,7 @@ class LinearHead(PooledHead):
             answer: what the outputs of this head shall mean; its kind is the probe's.
             pool: that of the readout.
             dropout: share of the features that training sets to 0.
-            places: `blocks` of the readout, and `grid` of the encoder.
+            places: `levels` of the readout, and `grid` of the encoder.
 
         Raises:
             ValueError: an ordinal probe of more than two classes, whose outputs are steps.
@@ -119,3 +121,72 @@ def _as_logits(weight_CD: NDArray[Any], bias_C: NDArray[Any]) -> tuple[NDArray[A
         return weight_CD, bias_C
     none = np.zeros_like(weight_CD), np.zeros_like(bias_C)
     return np.concatenate([none[0], weight_CD]), np.concatenate([none[1], bias_C])
+
+
+class PatchHead(Head):
+    """A linear map of each patch's token, and a constant for each class and row of the grid.
+
+    Tokens of several blocks lie side by side along their features, as `levels` says; none of them
+    stands for the whole volume.
+
+    Args:
+        width: features of a token, of all blocks together.
+        classes: names of what is looked for; each is there or not.
+        grid: patches along (Z, Y, X).
+    """
+
+    kind = "patch_head"
+
+    def __init__(self, *, width: int, classes: Sequence[str], grid: Sequence[int]) -> None:
+        super().__init__()
+        z, y, x = (int(side) for side in grid)
+        self.classes, self.width, self.grid = list(classes), width, (z, y, x)
+        self.map = nn.Linear(width, len(self.classes), bias=False)
+        self.row = nn.Parameter(torch.zeros(len(self.classes), y))
+
+    @classmethod
+    def from_regression(
+        cls,
+        weights_CF: NDArray[np.floating],
+        bias_C: NDArray[np.floating],
+        *,
+        classes: Sequence[str],
+        grid: Grid,
+    ) -> Self:
+        """A regression on a token with the row of its patch beside it, as `place_of_patches` is.
+
+        Args:
+            weights_CF: of features as they are; those of the rows come last.
+            bias_C: what is added for each class.
+            classes: their names.
+            grid: patches along (Z, Y, X).
+        """
+        width = weights_CF.shape[1] - grid[1]
+        head = cls(width=width, classes=classes, grid=grid)
+        with torch.no_grad():
+            head.map.weight.copy_(torch.from_numpy(weights_CF[:, :width]))
+            head.row.copy_(torch.from_numpy(weights_CF[:, width:] + bias_C[:, None]))
+        return head.eval()
+
+    def forward(self, tokens_BND: Tensor) -> Tensor:
+        """Log-odds (B, classes, Z, Y, X) on the grid.
+
+        Raises:
+            ValueError: the tokens are not those of the grid.
+        """
+        z, y, x = self.grid
+        if tokens_BND.shape[1:] != (z * y * x, self.width):
+            raise ValueError(
+                f"{tokens_BND.shape[1]} tokens of {tokens_BND.shape[2]} features are not those of a"
+                f" grid of {self.grid} with {self.width}"
+            )
+        odds = self.map(tokens_BND).movedim(-1, 1).unflatten(-1, (z, y, x))
+        return odds + self.row[:, None, :, None]
+
+    def from_tokens(self, tokens_BND: Tensor, *, class_tokens: int = 0) -> Tensor:
+        """Refuse: each patch has an answer, and the volume none; call the head."""
+        raise ValueError("patch_head: it answers of each patch: call head(tokens)")
+
+    def settings(self) -> dict[str, Any]:
+        """Keyword arguments that rebuild this head."""
+        return {"width": self.width, "classes": self.classes, "grid": list(self.grid)}

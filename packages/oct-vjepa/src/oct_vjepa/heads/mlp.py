@@ -28,7 +28,7 @@ class MlpHead(PooledHead):
         hidden: width of the hidden layer.
         dropout: share of the hidden features that training sets to 0.
         activation: one of `ACTIVATIONS`; gelu is the exact one.
-        places: `blocks` and `grid`, as `PooledHead` takes them.
+        places: `levels` and `grid`, as `PooledHead` takes them.
 
     Raises:
         ValueError: no hidden features, a dropout that is not from 0 to below 1, or an activation

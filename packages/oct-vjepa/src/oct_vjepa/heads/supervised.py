@@ -55,7 +55,7 @@ class Supervised(FineTuned):
 
     def forward(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None = None) -> Tensor:
         """Outputs of the head (B, K), such as logits."""
-        tokens = self.tokens(volume_BCZYX, spacing_B3, layers=self.head.blocks)
+        tokens = self.tokens(volume_BCZYX, spacing_B3, layers=self.head.levels)
         return self.head.from_tokens(tokens, class_tokens=class_tokens_of(self.encoder))
 
     def predict(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None = None) -> Tensor:

@@ -143,6 +143,7 @@ def compare(
             p_holm=corrected,
             p_delong=tested.p,
             no_delong=tested.lacks,
+            delong_seeds=tested.seeds,
         )
         for name, one, p, corrected, tested in zip(
             others, differences, values, holm(values), delongs, strict=True
@@ -300,25 +301,35 @@ def _difference(one: Replicated, other: Replicated) -> Replicated:
 
 
 class _Delong(NamedTuple):
-    """DeLong's p, or what it lacks."""
+    """DeLong's p, or what it lacks, and of how many seeds together."""
 
     p: float | None
     lacks: str = ""
+    seeds: int = 1
 
 
 def _delong(kind: str, runs: Runs, base: Runs) -> _Delong:
     classes = runs[0][0].scores_NC.shape[1]
     if kind not in CLASSES or classes != 2:
         return _Delong(None, "it compares the AUROCs of two classes")
-    if (seeds := max(len(runs), len(base))) > 1:
-        return _Delong(None, f"it compares two models, and there are {seeds} seeds of each")
     if (rounds := max(len(runs[0]), len(base[0]))) > 1:
         return _Delong(
             None, f"it compares two models, and there is one for each of {rounds} rounds"
         )
-    one, other = runs[0][0], base[0][0]
+    one = runs[0][0]
     if len(np.unique(one.groups_N)) < len(one.groups_N):
         return _Delong(None, "it counts rows, and participants have several")
-    order, other_order = np.argsort(one.groups_N), np.argsort(other.groups_N)
-    p = delong_p(one.scores_NC[order, 1], other.scores_NC[other_order, 1], one.labels_N[order] == 1)
-    return _Delong(p, "it needs two of either class" if p is None else "")
+    positive_N = one.labels_N[np.argsort(one.groups_N)] == 1
+    p = delong_p(_ensemble(runs), _ensemble(base), positive_N)
+    seeds = max(len(runs), len(base))
+    return _Delong(p, "it needs two of either class" if p is None else "", seeds)
+
+
+def _ensemble(runs: Runs) -> Floats:
+    """Score of the second class of each participant in the only round, (N,), the mean of seeds.
+
+    Ordered by participant. Whatever the seeds are, it is one score of each, so that DeLong's test
+    holds as it does for a single model: participants differ by chance, the models do not.
+    """
+    scores = [one.scores_NC[np.argsort(one.groups_N), 1] for (one,) in runs]
+    return np.mean(scores, axis=0)
