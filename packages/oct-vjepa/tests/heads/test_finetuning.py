@@ -144,7 +144,7 @@ def test_partial_moves_the_last_blocks_and_never_patches_or_positions(encoder, b
 def test_the_norm_that_a_block_is_read_through_learns_with_the_block(small_config, batch):
     config = replace(small_config, depth=3, level_norms=[0, 1])
     encoder = Encoder(config)
-    head = LinearHead(width=3 * 48, classes=CLASSES, pool="mean", blocks=(0, 1, 2))
+    head = LinearHead(width=3 * 48, classes=CLASSES, pool="mean", levels=(0, 1, 2))
     objective = Supervised(encoder, head, finetuning=FinetuningConfig(mode="partial", blocks=2))
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     train(objective, batch, 3)
