@@ -22,6 +22,9 @@ class Objective(Protocol):
       "lr_scale" multiplies its learning rate. Without it, all trainable parameters form one group.
     - `sharding_units() -> list[nn.Module]`: with parallel="fsdp" the modules that are gathered one
       at a time, each called through `forward`. Without it, the elements of every `ModuleList`.
+    - `separable: bool`: True says that the loss is a mean over samples, that `loss` draws nothing
+      if the generator is None, and has no dropout. Then XLA devices add up the gradients of
+      micro-batches each for itself, and reduce them once a step.
 
     The whole state is `state_dict()`. `fit` moves the module to the device first, which on XLA
     makes new parameter objects: keep no list of parameters made before. With parallel="fsdp" it
