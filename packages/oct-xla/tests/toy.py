@@ -133,6 +133,8 @@ def make_feed(batch_size: int = 8, length: int = 40, workers: int = 0) -> Feed:
 class Blocks(nn.Module):
     """Student and EMA teacher with blocks that can be gathered one at a time; odd sizes."""
 
+    separable = True
+
     def __init__(self, width: int = 10, depth: int = 3) -> None:
         super().__init__()
         draws = torch.Generator().manual_seed(7)

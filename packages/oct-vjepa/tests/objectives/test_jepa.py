@@ -196,3 +196,23 @@ def test_autocast_gives_nearly_the_same_loss_and_float32_gradients(jepa, batch):
     grads = [weight.grad for weight in jepa.parameters() if weight.requires_grad]
     assert {grad.dtype for grad in grads} == {torch.float32}
     assert all(grad.isfinite().all() for grad in grads)
+
+
+def test_a_separable_loss_is_the_mean_of_its_samples_losses_and_draws_nothing(jepa, batch):
+    assert jepa.separable
+    alone = [
+        JepaBatch(
+            batch.volume_BCZYX[row : row + 1],
+            tuple(type(one)(*(ids[row : row + 1] for ids in one)) for one in batch.masks),
+        )
+        for row in range(4)
+    ]
+    mean = torch.stack([jepa.loss(one, None)["loss"] for one in alone]).mean()
+    torch.testing.assert_close(jepa.loss(batch, None)["loss"], mean)
+
+
+def test_a_loss_over_the_whole_batch_or_with_dropped_paths_is_not_separable(jepa):
+    spread = JepaConfig(predictor=jepa.config.predictor, variance_weight=0.1)
+    assert not Jepa(copy.deepcopy(jepa.encoder), spread, jepa.masking).separable
+    jepa.encoder.config.drop_path = 0.1
+    assert not jepa.separable

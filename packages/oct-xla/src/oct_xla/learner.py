@@ -246,12 +246,14 @@ class Learner:
             self.compiling.see(batch)
             draws = sample_seed(self.seed, step, self.runtime.rank * accumulate + micro)
             generator = torch.Generator().manual_seed(draws)
-            self.runtime.reduces_next(self.objective, micro == accumulate - 1)
-            with self.runtime.autocast():
-                parts = self._loss(batch, generator)
-            (parts["loss"] / accumulate).backward()
-            for name, value in parts.items():
-                share = value.detach().float() / accumulate
+            where = self.runtime.passing(self.objective, batch, number=micro, count=accumulate)
+            with where as one:
+                with self.runtime.autocast():
+                    parts = self._loss(one.batch, generator if one.draws else None)
+                (parts["loss"] / accumulate).backward()
+                numbers = one.tell(parts)
+            for name, value in numbers.items():
+                share = value / accumulate
                 sums[name] = sums[name] + share if name in sums else share
                 counts[name] = counts.get(name, 0) + 1
             self.runtime.cut()
@@ -263,7 +265,7 @@ class Learner:
                 sums[name] = sums[name] * (accumulate / count)
         return sums
 
-    def _loss(self, batch: Any, generator: torch.Generator) -> Mapping[str, Tensor]:
+    def _loss(self, batch: Any, generator: torch.Generator | None) -> Mapping[str, Tensor]:
         parts: Mapping[str, Tensor] = self.objective.loss(batch, generator)  # type: ignore[operator]
         if "loss" not in parts:
             raise ValueError(f"objective.loss returned {sorted(parts)}; it must hold 'loss'")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class Objective(Protocol):
-    """A `torch.nn.Module` with a loss. Three more methods are used where they exist.
+    """A `torch.nn.Module` with a loss. Three more methods and a flag are used if they exist.
 
     - `after_step(step: int, steps: int) -> dict[str, float]`: called after each optimiser step that
       was not skipped, `step` counted from 0; moves an EMA teacher; returns numbers to log. It
@@ -22,6 +22,9 @@ class Objective(Protocol):
       "lr_scale" multiplies its learning rate. Without it, all trainable parameters form one group.
     - `sharding_units() -> list[nn.Module]`: with parallel="fsdp" the modules that are gathered one
       at a time, each called through `forward`. Without it, the elements of every `ModuleList`.
+    - `separable: bool`: True says that the loss is a mean over samples, that `loss` draws nothing
+      if the generator is None, drops nothing and changes no buffer. Then XLA devices add up the
+      gradients of micro-batches each for itself, and reduce them once a step.
 
     The whole state is `state_dict()`. `fit` moves the module to the device first, which on XLA
     makes new parameter objects: keep no list of parameters made before. With parallel="fsdp" it

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from oct_xla.errors import DeviceError
 from oct_xla.malloc import keep_freed_memory
-from oct_xla.runtime import Module, autocast, check_precision
+from oct_xla.runtime import Module, Pass, autocast, check_precision, detached
 from oct_xla.sharding import (
     Piece,
     check_parallel,
@@ -183,10 +183,14 @@ class NativeRuntime:
         if self.device.type == "cuda":
             torch.cuda.default_generators[self.device.index].manual_seed(seed)
 
-    def reduces_next(self, module: torch.nn.Module, last: bool) -> None:
-        """Say whether the next backward pass is the last of a step; others reduce nothing."""
+    @contextmanager
+    def passing(
+        self, module: torch.nn.Module, batch: Any, *, number: int, count: int
+    ) -> Iterator[Pass]:
+        """Return the context of one of `count` passes of a step; only the last one reduces."""
         if self._cut:
-            sync_gradients(module, last)
+            sync_gradients(module, number == count - 1)
+        yield Pass(batch, True, detached)
 
     def reduce_gradients(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         """Average the gradients over the processes; returns this process's parts of them.

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,26 @@ PRECISIONS = ("fp32", "bf16")
 """fp32: all arithmetic in float32. bf16: matrix products in bfloat16 under autocast; parameters,
 gradients, optimiser state and the EMA teacher in float32. No loss scaling: bfloat16 has the range
 of float32."""
+
+
+class Pass(NamedTuple):
+    """Forward and backward of one micro-batch, as `Runtime.passing` has prepared it.
+
+    Attributes:
+        batch: what the objective is to see.
+        draws: whether it may draw; not where each device has a program for its own samples, as all
+            would draw the same.
+        tell: brings numbers of the pass, 0-dim ones by name, out of it: detached, float32.
+    """
+
+    batch: Any
+    draws: bool
+    tell: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
+
+
+def detached(numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return numbers without what they were computed from, float32."""
+    return {name: number.detach().float() for name, number in numbers.items()}
 
 
 class Runtime(Protocol):
@@ -77,8 +97,10 @@ class Runtime(Protocol):
         """Seed the device's own generator, for dropout."""
         ...
 
-    def reduces_next(self, module: nn.Module, last: bool) -> None:
-        """Say whether the next backward pass is the last of a step; others reduce nothing."""
+    def passing(
+        self, module: nn.Module, batch: Any, *, number: int, count: int
+    ) -> AbstractContextManager[Pass]:
+        """Return the context of one of `count` passes of a step; only the last one reduces."""
         ...
 
     def reduce_gradients(self, parameters: Sequence[Tensor]) -> list[Tensor]:

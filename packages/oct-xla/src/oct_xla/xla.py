@@ -15,10 +15,12 @@ import torch_xla.debug.profiler as xp
 import torch_xla.distributed.spmd as xs
 import torch_xla.runtime as xr
 from torch import Tensor
+from torch_xla import _XLAC as native  # type: ignore[attr-defined]
 
 from oct_xla.errors import DeviceError
+from oct_xla.norms import PlainNorms
 from oct_xla.processes import largest_of_all, texts_of_all
-from oct_xla.runtime import Module, autocast, check_precision
+from oct_xla.runtime import Module, Pass, autocast, check_precision, detached
 from oct_xla.sharding import Piece, check_parallel, global_norm
 from oct_xla.tree import map_tensors, tensors_of
 
@@ -27,8 +29,10 @@ class XlaRuntime:
     """All devices as one mesh axis, "data"; batches are cut, and so are parameters if asked for.
 
     There is one process a host. The program is written for the global batch and XLA inserts the
-    collectives, so gradients and metrics are global already. With several hosts the agreements go
-    through gloo over torch-xla's own rendezvous; that part runs on TPU hosts only.
+    collectives, so gradients and metrics are global already. Only where an objective says that its
+    loss is a mean over samples are the micro-batches of an accumulated step programs of one device,
+    which add up gradients that are reduced once. With several hosts the agreements go through gloo
+    over torch-xla's own rendezvous; that part runs on TPU hosts only.
 
     Make the runtime before the first `backward` of the process: a backward on the CPU before the
     XLA client exists breaks every later backward on XLA (torch 2.9).
@@ -64,6 +68,7 @@ class XlaRuntime:
         self.rank, self.world = int(xr.process_index()), int(xr.process_count())
         self.local_devices = self._devices // self.world
         self._joined = self._join()
+        self._sums: dict[int, Tensor] = {}  # gradients of a step, (devices, numbers), one each
 
     @property
     def devices(self) -> int:
@@ -132,16 +137,85 @@ class XlaRuntime:
         torch.default_generator.manual_seed(seed)  # torch.manual_seed is slower
         torch_xla.manual_seed(seed & 0x7FFFFFFF)  # type: ignore[no-untyped-call]
 
-    def reduces_next(self, module: torch.nn.Module, last: bool) -> None:
-        """Do nothing: each micro-batch is a program, whose gradients leave it reduced."""
+    @contextmanager
+    def passing(
+        self, module: torch.nn.Module, batch: Any, *, number: int, count: int
+    ) -> Iterator[Pass]:
+        """Return the context of one of `count` passes of a step.
+
+        A program for the global batch reduces gradients in each pass. So several passes are
+        programs of one device each, if the objective allows it and parameters are whole.
+        """
+        del number
+        separable = bool(getattr(module, "separable", False)) and self.parallel == "ddp"
+        if self._devices == 1:
+            yield Pass(batch, True, detached)
+        elif count == 1 or not separable:
+            with PlainNorms():
+                yield Pass(batch, True, detached)
+        else:
+            with self._apart(module):
+                yield Pass(map_tensors(self._enter, batch), False, self._mean_of_devices)
+
+    @contextmanager
+    def _apart(self, module: torch.nn.Module) -> Iterator[None]:
+        """Have a module hold what a device sees of it; adds up the gradients that come of it."""
+        places = [
+            (held, name, tensor)
+            for one in module.modules()
+            for held in (one._parameters, one._buffers)
+            for name, tensor in held.items()
+            if tensor is not None
+        ]
+        wholes = {id(tensor): tensor for _, _, tensor in places}
+        parts = {key: self._enter(tensor) for key, tensor in wholes.items()}
+        for key, tensor in wholes.items():
+            parts[key].requires_grad_(tensor.requires_grad)
+        for held, name, tensor in places:
+            held[name] = parts[id(tensor)]  # type: ignore[assignment]
+        xs.set_global_mesh(None)  # type: ignore[arg-type]  # kernels ask it whether to cut
+        try:
+            yield
+        finally:
+            xs.set_global_mesh(self._mesh)
+            for held, name, tensor in places:
+                held[name] = tensor  # type: ignore[assignment]
+        for key, part in parts.items():
+            if part.grad is not None:
+                found = self._leave(part.grad)
+                self._sums[key] = self._sums[key] + found if key in self._sums else found
+
+    def _enter(self, tensor: Tensor) -> Tensor:
+        """Return what one device has of a tensor, for a program of its own."""
+        if not native._get_xla_sharding_spec(tensor):
+            xs.mark_sharding(tensor, self._mesh, (None,) * tensor.ndim)  # type: ignore[attr-defined]
+        part: Tensor = native._spmd_full_to_shard_shape(tensor)
+        return part
+
+    def _leave(self, tensor: Tensor) -> Tensor:
+        """Return what each device has, cut over them, (devices, numbers)."""
+        row = tensor.reshape(1, -1)  # more than five dimensions cannot be cut
+        own = native.OpSharding([], [], [], xs.ShardingType.MANUAL)
+        native._mark_manual_sharding(row, own)
+        cut, shape = self._mesh.get_op_sharding(("data", None)), (self._devices, row.shape[1])
+        rows: Tensor = native._spmd_shard_to_full_shape(row, cut, shape, row.dtype)
+        return rows
+
+    def _mean_of_devices(self, numbers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Bring the numbers of a pass out of the programs of the devices."""
+        together = torch.stack(list(detached(numbers).values()))
+        return dict(zip(numbers, self._leave(together).mean(0).unbind(), strict=True))
 
     def reduce_gradients(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        """Return the gradients: that of the global batch is one program's result."""
+        """Return the gradients of the global batch; here the devices' own become them."""
+        for parameter in parameters:
+            if (rows := self._sums.pop(id(parameter), None)) is not None:
+                parameter.grad = rows.mean(0).view(parameter.shape)
         return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
     def norm(self, parameters: Sequence[Tensor]) -> Tensor:
         """Return the norm of the whole gradient, 0-dim, float32."""
-        return global_norm(self.reduce_gradients(parameters))
+        return global_norm([p.grad for p in parameters if p.grad is not None])
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the values: they are of the global batch."""

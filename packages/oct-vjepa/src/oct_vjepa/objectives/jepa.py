@@ -105,6 +105,11 @@ class Jepa(Taught):
             self.partner = nn.Linear(predictor.config.width, shape.width)
             initialise(self.partner)
 
+    @property
+    def separable(self) -> bool:
+        """Whether the loss is a mean over samples that draws nothing, if their masks are given."""
+        return self.encoder.config.drop_path == 0 and self.config.variance_weight == 0
+
     def loss(
         self,
         batch: Tensor | JepaBatch | PairBatch,
