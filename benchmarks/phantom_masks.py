@@ -12,14 +12,14 @@
     arm maeblocks $s objective=mae_smoke masking=multiblock loop.steps=750
     uv run apps/finetune $DATA task.columns=[thin,fluid,drusen,folded] seeds=2 compare.maps=0 \
       compare.shortcuts=[] compare.together=false compare.ranked=false run_dir=runs/masks-$P/ask \
-      'encoder="runs/masks-$P/blocks-seed{seed}/encoder"' \
+      'encoder="runs/masks-$P/one-seed{seed}/encoder"' \
       'compare.encoders=["mae=runs/masks-$P/mae-seed{seed}/encoder",...]'
-    uv run python benchmarks/phantom_masks.py runs/masks-1/ask runs/masks-1/ask2 runs/masks-2/ask
+    uv run python benchmarks/phantom_masks.py runs/masks-1/ask runs/masks-2/ask
 
-All of them for some 75 seconds of one core, two seeds. On P=1 all six were looked at, in two
-evaluations: `pretrained` is `blocks` in the first, `patches` in the second. On P=2, which nobody
-had looked at, `one` (`pretrained`), `blocks` and `mae`: `one` was made the default after that. The
-first was called voxels and the second voxmae when it was run. Phantom, all of it.
+All of them for some 75 seconds of one core, two seeds; `pretrained` is `one`. On P=1 all six were
+looked at, on P=2, which nobody had looked at, `one`, `blocks` (called voxels there) and `mae`: `one`
+was made the default after that. Both were asked again when `tails` came to the readouts. Phantom,
+all of it.
 """
 
 from evaluations import write_evaluations
