@@ -23,7 +23,7 @@ from oct_io import (
     read_volume,
     resample,
 )
-from oct_io.cache.ray_cache import _describe, _make_row
+from oct_io.cache.ray_cache import _make_row, describe_parts
 from oct_io.catalog.audit_page import draw_examples
 from oct_io.catalog.listing import write_manifest
 from oct_io.cli import main
@@ -322,8 +322,9 @@ def test_workers_of_ray_are_told_spacing_and_member(listed, tmp_path):
     root, wanted = listed
 
     def make(plan, numbers, seen):
-        for number in numbers:
-            _make_row({"number": number, "task": _describe(plan, number)})
+        for rows in describe_parts(plan, numbers):
+            for row in rows:
+                _make_row(row)
 
     records = read_manifest(root, manifest=root / "list.tsv")
     build_cache(records, root, TINY, tmp_path / "c", make_parts=make)
