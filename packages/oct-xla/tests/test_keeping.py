@@ -140,8 +140,8 @@ def test_a_save_that_fails_is_said_cleans_up_and_the_run_goes_on(tmp_path, capsy
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
         return warm_up(step)
 
-    with disk_of(resource.RLIM_INFINITY):
-        train(tmp_path / "run", rate=rate)
+    with disk_of(resource.RLIM_INFINITY):  # waited for: beside the steps it may find room again
+        train(tmp_path / "run", rate=rate, save_in_background=False)
     said = capsys.readouterr().err
     assert "step 4 is not saved, the run goes on: " in said
     assert "File too large" in said
