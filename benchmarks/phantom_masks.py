@@ -17,9 +17,9 @@
     uv run python benchmarks/phantom_masks.py runs/masks-1/ask runs/masks-2/ask
 
 All of them for some 75 seconds of one core, two seeds; `pretrained` is `one`. On P=1 all six were
-looked at, on P=2, which nobody had looked at, `one`, `blocks` (called voxels there) and `mae`: `one`
-was made the default after that. Both were asked again when `tails` came to the readouts. Phantom,
-all of it.
+looked at, on P=2, which nobody had looked at, `one`, `blocks` (called voxels there) and `mae`:
+`one` was made the default after that. Both were asked again when `tails` came to the readouts.
+Phantom, all of it.
 """
 
 from evaluations import write_evaluations
