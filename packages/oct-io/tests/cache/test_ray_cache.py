@@ -244,9 +244,9 @@ def test_a_worker_answers_that_a_store_is_out_of_reach_and_refuses_no_scan(
     )
     folder = PartFolder(plan.parts)
     folder.start(plan)
-    task = ray_cache._describe(plan, 0)
+    ((row,),) = ray_cache.describe_parts(plan, [0])
     proxy.shut()
-    answer = ray_cache._make_row({"number": 0, "task": task})
+    answer = ray_cache._make_row(row)
     assert answer["store"]
     assert folder.read(0, plan.record_bytes) is None
     with pytest.raises(StoreError, match=r"^s3://eyes at http://.*: out of reach for"):
