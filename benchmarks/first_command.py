@@ -126,7 +126,8 @@ def main() -> None:
     for tree in trees.values():
         python_of(tree)
     facts = {
-        "command": " ".join(["uv run apps/pretrain", *options.given]),
+        "command": f"python benchmarks/{Path(__file__).name}",
+        "timed": " ".join(["uv run apps/pretrain", *options.given]),
         "commits": {name: commit_of(tree) for name, tree in trees.items()},
         "cpus": os.cpu_count(),
     }
