@@ -10,10 +10,10 @@ blocks, a linear probe for four lesions at once. One seed an arm, two of the def
 distance says what is noise. All of it by the apps; finished runs are not repeated. The settings
 were fixed before. Phantom, all of it.
 
-results/phantom_recipe_confirmed.json: three evaluations of two seeds each, by the commands of
+results/phantom_recipe_confirmed.json: four evaluations of two seeds each, by the commands of
 benchmarks/phantom_masks.py, on phantoms that nobody had looked at. `data.phantom.seed=4`: the same
 network with patches of 2 x 8 x 8, 450 steps and flips (`pretrained`), the default and those patches
-alone; again with the patches alone as `pretrained`; and so on `data.phantom.seed=5`.
+alone; again with the patches alone as `pretrained`; and so on `data.phantom.seed=5` and 6.
 """
 
 import argparse
