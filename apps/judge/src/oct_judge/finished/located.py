@@ -4,7 +4,6 @@ Nothing is summed up of a scan with a flag: its map is there to be looked at.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,8 @@ from numpy.typing import NDArray
 from oct_io.cache.volumes import CachedVolumes
 from oct_vjepa.finished.about import About
 from oct_vjepa.finished.model import Model
-from oct_vjepa.saving import write_whole
 
-from oct_judge.finished.scored import marks_of, told_of, whose
+from oct_judge.finished.scored import measured_rows, told_of, write_arrays
 
 MAPS = "maps"
 Chances = NDArray[np.float32]
@@ -32,35 +30,20 @@ def locate_rows(folder: Path, model: Model, volumes: CachedVolumes, numbers: ran
     """
     said = model.locate([volumes[one] for one in numbers], **told_of(volumes, numbers))
     (folder / MAPS).mkdir(exist_ok=True)
-    entries = [volumes.entries[one] for one in numbers]
-    columns: dict[str, list[float | None]] = {name: [] for name in summed_in(model.about)}
-    for chances, entry, flags in zip(said.chances, entries, said.flags, strict=True):
+    measured: list[Mapping[str, float]] = []
+    for chances, number, flags in zip(said.chances, numbers, said.flags, strict=True):
+        entry = volumes.entries[number]
         parts = np.divide(model.about.shape, chances.shape[1:])
-        step = np.asarray(entry.spacing, np.float64) * parts
-        write_whole(map_path(folder, entry.key), partial(_write_map, chances, said.names, step))
-        found = {} if flags else sum_up(model.about, chances)
-        for name, values in columns.items():
-            values.append(found.get(name))
-    novelty = [float(one) if np.isfinite(one) else None for one in said.novelty]
-    return pa.table(
-        whose(volumes, numbers)
-        | {name: pa.array(values, pa.float64()) for name, values in columns.items()}
-        | {"novelty": pa.array(novelty, pa.float64())}
-        | {"flags": [" ".join(one) for one in said.flags]}
-        | marks_of(volumes, numbers)
-    )
+        step_mm = np.asarray(entry.spacing, np.float64) * parts
+        path = map_path(folder, entry.key)
+        write_arrays(path, chance=chances, names=np.array(said.names), spacing_mm=step_mm)
+        measured.append({} if flags else sum_up(model.about, chances))
+    return measured_rows(said, summed_in(model.about), measured, volumes, numbers)
 
 
 def map_path(folder: Path, key: str) -> Path:
     """Where the map of a scan lies."""
     return folder / MAPS / f"{key}.npz"
-
-
-def _write_map(
-    chances: Chances, names: tuple[str, ...], step_mm: NDArray[np.float64], path: Path
-) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, chance=chances, names=np.array(names), spacing_mm=step_mm)
 
 
 def summed_in(about: About) -> list[str]:

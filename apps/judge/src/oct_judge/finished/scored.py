@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from oct_io.cache.volumes import CachedVolumes
 from oct_io.quarantine import Refusal
 from oct_vjepa.finished.about import About
+from oct_vjepa.finished.drawings import Drawings
+from oct_vjepa.finished.located import Located
 from oct_vjepa.finished.model import Model
 from oct_vjepa.finished.predictions import Predictions, join
 from oct_vjepa.saving import write_whole
@@ -117,6 +119,41 @@ def whose(volumes: CachedVolumes, numbers: range) -> dict[str, Any]:
 def marks_of(volumes: CachedVolumes, numbers: range) -> dict[str, Any]:
     """What reading found suspicious."""
     return {"scan_flags": volumes.entries.take(numbers).coded("flags").texts().tolist()}
+
+
+def measured_rows(
+    said: Drawings | Located,
+    names: Sequence[str],
+    measured: Sequence[Mapping[str, float]],
+    volumes: CachedVolumes,
+    numbers: range,
+) -> pa.Table:
+    """A row for each volume: what was measured in what is said of it; empty where it is unknown.
+
+    Args:
+        said: of the volumes, in their order.
+        names: of the columns.
+        measured: by name, of each volume.
+        volumes: of a cache.
+        numbers: which of them.
+    """
+    columns = {
+        name: _known(np.array([one.get(name, np.nan) for one in measured], np.float64))
+        for name in names
+    }
+    flags = [" ".join(one) for one in said.flags]
+    beside = {"novelty": _known(said.novelty), "flags": flags}
+    return pa.table(whose(volumes, numbers) | columns | beside | marks_of(volumes, numbers))
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write an .npz, whole or not at all."""
+
+    def write(draft: Path) -> None:
+        with draft.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+
+    write_whole(path, write)
 
 
 def answers_of(about: About, said: Predictions) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Nothing is measured in a scan with a flag: its mask is there to be looked at.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,9 +18,8 @@ from oct_io.space.thickness import SECTORS, map_thickness, measure_etdrs
 from oct_io.volume import Laterality
 from oct_vjepa.finished.about import About
 from oct_vjepa.finished.model import Model
-from oct_vjepa.saving import write_whole
 
-from oct_judge.finished.scored import marks_of, told_of, whose
+from oct_judge.finished.scored import measured_rows, told_of, write_arrays
 
 MASKS = "masks"
 Mask = NDArray[np.uint8]
@@ -38,32 +36,18 @@ def draw_rows(folder: Path, model: Model, volumes: CachedVolumes, numbers: range
     """
     said = model.draw([volumes[one] for one in numbers], **told_of(volumes, numbers))
     (folder / MASKS).mkdir(exist_ok=True)
-    entries = [volumes.entries[one] for one in numbers]
-    columns: dict[str, list[float | None]] = {name: [] for name in measured_in(model.about)}
-    for mask, entry, flags in zip(said.masks, entries, said.flags, strict=True):
-        write_whole(mask_path(folder, entry.key), partial(_write_mask, mask, said.names, entry))
-        found = {} if flags else measure(model.about, mask, entry)
-        for name, values in columns.items():
-            value = found.get(name, np.nan)
-            values.append(value if np.isfinite(value) else None)
-    novelty = [float(one) if np.isfinite(one) else None for one in said.novelty]
-    return pa.table(
-        whose(volumes, numbers)
-        | {name: pa.array(values, pa.float64()) for name, values in columns.items()}
-        | {"novelty": pa.array(novelty, pa.float64())}
-        | {"flags": [" ".join(one) for one in said.flags]}
-        | marks_of(volumes, numbers)
-    )
+    measured: list[Mapping[str, float]] = []
+    for mask, number, flags in zip(said.masks, numbers, said.flags, strict=True):
+        entry = volumes.entries[number]
+        path = mask_path(folder, entry.key)
+        write_arrays(path, mask=mask, names=np.array(said.names), spacing_mm=entry.spacing)
+        measured.append({} if flags else measure(model.about, mask, entry))
+    return measured_rows(said, measured_in(model.about), measured, volumes, numbers)
 
 
 def mask_path(folder: Path, key: str) -> Path:
     """Where the mask of a scan lies."""
     return folder / MASKS / f"{key}.npz"
-
-
-def _write_mask(mask: Mask, names: tuple[str, ...], entry: CacheEntry, path: Path) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, mask=mask, names=np.array(names), spacing_mm=entry.spacing)
 
 
 def measured_in(about: About) -> list[str]:

@@ -8,10 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from oct_vjepa.finished.member import HEAD_POOL, Member
+from oct_vjepa.finished.member import Member, look
 from oct_vjepa.heads.segmentation import SegmentationHead
 from oct_vjepa.measures.shares import Floats
-from oct_vjepa.model.pooling import class_tokens_of, pool_tokens
 
 Masks = NDArray[np.uint8]
 
@@ -66,15 +65,9 @@ def _look(
     spacing_B3: Tensor | None,
 ) -> tuple[Tensor, Floats]:
     """Chances of the classes (B, classes, Z, Y, X), and the novelty of each volume."""
-    encoder, head = member.encoder, member.head
+    head = member.head
     assert isinstance(head, SegmentationHead)
-    place = next(encoder.parameters()).device
-    volume = torch.from_numpy(np.ascontiguousarray(volumes_BZYX)).unsqueeze(1).to(place)
-    extra = {} if spacing_B3 is None else {"spacing_B3": spacing_B3.to(place)}
-    tokens = output = encoder(volume, **extra)
-    if levels:  # whose last one may have a norm of its own, so that it is no output
-        tokens = torch.cat(encoder(volume, layers=levels, **extra), dim=-1)
+    tokens, features = look(member.encoder, levels, volumes_BZYX, spacing_B3)
     z, y, x = volumes_BZYX.shape[1:]
     chances = head(tokens, (z, y, x)).float().softmax(dim=1)
-    pooled = pool_tokens(output.float(), HEAD_POOL, class_tokens=class_tokens_of(encoder))
-    return chances, member.strangeness(pooled.cpu().numpy())
+    return chances, member.strangeness(features)

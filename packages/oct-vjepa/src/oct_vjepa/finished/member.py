@@ -138,17 +138,35 @@ def average(parts: list[Scored]) -> Scored:
 def _score_head(
     member: Member, head: Head, volumes_BZYX: NDArray[np.generic], spacing_B3: Tensor | None
 ) -> Scored:
-    encoder = member.encoder
+    tokens, features = look(member.encoder, head.levels, volumes_BZYX, spacing_B3)
+    first = class_tokens_of(member.encoder)
+    said = head.answer.scores(head.from_tokens(tokens, class_tokens=first))
+    return member.score(features, said.cpu().double().numpy())
+
+
+@torch.no_grad()
+def look(
+    encoder: Encoder,
+    levels: tuple[int, ...],
+    volumes_BZYX: NDArray[np.generic],
+    spacing_B3: Tensor | None,
+) -> tuple[Tensor, NDArray[np.float32]]:
+    """Tokens that a head takes, and the features in which novelty is looked for, of its output.
+
+    Args:
+        encoder: that looks.
+        levels: numbers of the blocks whose tokens are joined; empty for the output.
+        volumes_BZYX: of the encoder's shape.
+        spacing_B3: where the encoder wants it.
+    """
     place = next(encoder.parameters()).device
     volume = torch.from_numpy(np.ascontiguousarray(volumes_BZYX)).unsqueeze(1).to(place)
     extra = {} if spacing_B3 is None else {"spacing_B3": spacing_B3.to(place)}
     tokens = output = encoder(volume, **extra)
-    if head.levels:  # whose last one may have a norm of its own, so that it is no output
-        tokens = torch.cat(encoder(volume, layers=head.levels, **extra), dim=-1)
-    first = class_tokens_of(encoder)
-    said = head.answer.scores(head.from_tokens(tokens, class_tokens=first))
-    features = pool_tokens(output.float(), HEAD_POOL, class_tokens=first)
-    return member.score(features.cpu().numpy(), said.cpu().double().numpy())
+    if levels:  # whose last one may have a norm of its own, so that it is no output
+        tokens = torch.cat(encoder(volume, layers=levels, **extra), dim=-1)
+    pooled = pool_tokens(output.float(), HEAD_POOL, class_tokens=class_tokens_of(encoder))
+    return tokens, pooled.cpu().numpy()
 
 
 def learn_novelty(

@@ -88,9 +88,8 @@ class Model:
             ValueError: no volumes, another shape, not as many names or spacings as volumes, no
                 spacing where one is needed, or a model of masks or patches.
         """
-        self._check_kind(PREDICT)
-        steps = self._spacing(spacing, len(volumes))
-        flags = self._flags(len(volumes), steps, devices, protocols, regions, scan_spacing)
+        told = devices, protocols, regions
+        steps, flags = self._asked(PREDICT, len(volumes), spacing, told, scan_spacing)
         parts = list(self._score(volumes, steps, batch_size))
         found = Scored(*(np.concatenate(column) for column in zip(*parts, strict=True)))
         return settle(self.about, found, flags)
@@ -113,9 +112,8 @@ class Model:
         Raises:
             ValueError: as `predict`, or a model of answers or patches.
         """
-        self._check_kind(DRAW)
-        steps = self._spacing(spacing, len(volumes))
-        flags = self._flags(len(volumes), steps, devices, protocols, regions, scan_spacing)
+        told = devices, protocols, regions
+        steps, flags = self._asked(DRAW, len(volumes), spacing, told, scan_spacing)
         parts = [
             draw_batch(self.members, self.about.levels, batch, place)
             for batch, place in self._batches(volumes, steps, batch_size)
@@ -143,9 +141,8 @@ class Model:
         Raises:
             ValueError: as `predict`, or a model of answers or masks.
         """
-        self._check_kind(LOCATE)
-        steps = self._spacing(spacing, len(volumes))
-        flags = self._flags(len(volumes), steps, devices, protocols, regions, scan_spacing)
+        told = devices, protocols, regions
+        steps, flags = self._asked(LOCATE, len(volumes), spacing, told, scan_spacing)
         parts = [
             locate_batch(self.members, batch, place)
             for batch, place in self._batches(volumes, steps, batch_size)
@@ -159,34 +156,36 @@ class Model:
             names=self.about.names, chances=chances, novelty=novelty, flags=mark(flags, novelty)
         )
 
-    def _check_kind(self, asked: str) -> None:
-        """Refuse what the model does not do, and name what it does."""
-        about = self.about
-        does = DRAW if about.draws else LOCATE if about.locates else PREDICT
-        if asked != does:
-            raise ValueError(f"this model {DOES[does]}: call {does}(volumes)")
-
-    def _flags(
+    def _asked(
         self,
+        what: str,
         count: int,
-        steps: NDArray[np.float32] | None,
-        devices: Sequence[str] | None,
-        protocols: Sequence[str] | None,
-        regions: Sequence[str] | None,
+        spacing: Sequence[float] | NDArray[Any] | None,
+        told: tuple[Sequence[str] | None, ...],
         scan_spacing: NDArray[Any] | None,
-    ) -> list[list[str]]:
-        """What of each volume is unlike the fit rows, its features not yet looked at."""
+    ) -> tuple[NDArray[np.float32] | None, list[list[str]]]:
+        """Spacing of each volume, and what of each is unlike the fit rows but for its features.
+
+        Args:
+            what: the method that is called; a model that does something else refuses.
+            count: of the volumes.
+            spacing: of all of them, or of each.
+            told: names of each, in the order of `PLACES`.
+            scan_spacing: of each scan.
+        """
+        does = DRAW if self.about.draws else LOCATE if self.about.locates else PREDICT
+        if what != does:
+            raise ValueError(f"this model {DOES[does]}: call {does}(volumes)")
+        steps = self._spacing(spacing, count)
         if not count:
             raise ValueError("there are no volumes")
         places = {
-            name: values
-            for name, values in zip(PLACES, (devices, protocols, regions), strict=True)
-            if values is not None
+            name: values for name, values in zip(PLACES, told, strict=True) if values is not None
         }
         for name, values in places.items():
             if len(values) != count:
                 raise ValueError(f"{len(values)} {name} names for {count} volumes")
-        return self.about.made_for.flags(count, steps, places, scan_spacing)
+        return steps, self.about.made_for.flags(count, steps, places, scan_spacing)
 
     def score(self, readouts: Mapping[str, NDArray[np.floating[Any]]]) -> Scored:
         """Scores of rows whose features are known, for a model of probes.
