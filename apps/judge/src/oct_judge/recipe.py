@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from oct_io.space.transforms import AugmentConfig
-from oct_vjepa.evaluation.readouts import BLOCKS, block_numbers
+from oct_vjepa.evaluation.readouts import block_numbers, check_blocks
 from oct_vjepa.heads.configuration import (
     AugmentationConfig,
     FinetuningConfig,
@@ -82,12 +82,7 @@ class PoolGridConfig:
 
     def __post_init__(self) -> None:
         self.blocks = [str(one) for one in self.blocks]
-        words = [one for one in self.blocks if not one.isdecimal()]
-        if unknown := [one for one in words if one not in BLOCKS]:
-            known = ", ".join(BLOCKS)
-            raise ValueError(
-                f"training.grid.blocks ({unknown[0]}) must be {known} or a block's number"
-            )
+        check_blocks(self.blocks, "training.grid.blocks")
         if unknown := [one for one in self.kinds if one not in TOKEN_HEADS]:
             known = ", ".join(TOKEN_HEADS)
             raise ValueError(f"training.grid.kinds ({unknown[0]}) must be among {known}")

@@ -21,8 +21,6 @@ from oct_vjepa.trials.judging import Readouts
 from oct_judge.recipe import TrainingConfig
 from oct_judge.training import Start, meaning_of, rows_to_fit
 
-LAST = "last"
-
 
 def start_at_probe(
     config: TrainingConfig,

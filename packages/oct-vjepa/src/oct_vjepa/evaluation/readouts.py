@@ -4,7 +4,7 @@ What is small and local stands in earlier blocks and may be gone from the last; 
 side are often best, and a probe's grid decides on validation participants.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,10 +35,7 @@ class ReadoutConfig:
         if unknown := [one for one in self.pools if one not in known_pools]:
             known = ", ".join(known_pools)
             raise ValueError(f"readout.pools ({unknown[0]}) must be among {known}")
-        words = [one for one in self.blocks if not one.isdecimal()]
-        if unknown := [one for one in words if one not in BLOCKS]:
-            known = ", ".join(BLOCKS)
-            raise ValueError(f"readout.blocks ({unknown[0]}) must be {known} or a block's number")
+        check_blocks(self.blocks)
         if not self.pools or not self.blocks:
             raise ValueError("readout.blocks and readout.pools must name one each")
 
@@ -83,6 +80,21 @@ def read_out(
         rows = features[pool].reshape(len(features[pool]), depth, -1)
         found[name] = rows[:, numbers].reshape(len(rows), -1)
     return found
+
+
+def check_blocks(blocks: Sequence[str], setting: str = "readout.blocks") -> None:
+    """Refuse what is neither a word for blocks nor a number.
+
+    Args:
+        blocks: as `ReadoutConfig.blocks`.
+        setting: what to call them where one is refused.
+
+    Raises:
+        ValueError: names the setting and the first that is unknown.
+    """
+    if unknown := [one for one in blocks if one not in BLOCKS and not one.isdecimal()]:
+        known = ", ".join(BLOCKS)
+        raise ValueError(f"{setting} ({unknown[0]}) must be {known} or a block's number")
 
 
 def block_numbers(block: str, depth: int, setting: str = "readout.blocks") -> list[int]:
