@@ -1,14 +1,23 @@
 """How answers of several seeds and of several volumes are joined; how many resamplings it takes."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from oct_judge.asking import together
 from oct_judge.question import FinetuneConfig
 from oct_judge.recipe import TrainingConfig
+from oct_judge.results import differences_of
 from oct_judge.rivals.answers import paired
 from oct_vjepa.heads.configuration import HeadConfig
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Answer, Candidate
+from oct_vjepa.trials.verdict import Panel, card_of, units_of
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from made_up_results import PEOPLE, answers_with, target_of
 
 ROWS = np.arange(2)
 
@@ -46,7 +55,7 @@ def test_a_difference_can_be_found_among_all_that_are_compared():
     # The smallest p of a bootstrap, times what Holm multiplies it by.
     config = FinetuneConfig()
     baselines = len(config.compare.baselines)
-    compared = 1 + 2 * baselines + (1 + baselines)  # alone, beside the encoder, on grey ranks
+    compared = 1 + 2 * baselines + 1  # random init, each alone and beside it, itself on grey ranks
     assert compared * 2 / (config.bootstrap + 1) < 0.05
 
 
@@ -75,3 +84,31 @@ def test_the_mode_that_the_command_line_sets_brings_its_head():
     light = TrainingConfig(head=HeadConfig(kind="cross_attention"))
     assert FinetuneConfig(mode="attentive", training=light).training.head.kind == "cross_attention"
     assert FinetuneConfig(mode="full").training.head.kind == "linear"
+
+
+def test_on_grey_ranks_the_encoder_on_grey_ranks_is_compared():
+    rng = np.random.default_rng(0)
+    target = target_of("nominal", rng)
+    people = np.arange(PEOPLE)
+    panel = Panel(target=target, people=people, eyes=people)
+    noises = {
+        "pretrained": 0.3, "random init": 2.0, "thumbnail": 1.0,
+        "pretrained, grey ranks": 3.0, "random init, grey ranks": 3.5, "thumbnail, grey ranks": 0.3,
+    }  # fmt: skip
+    answers = {
+        name: answers_with(target, rng, noise, seeds=1, rounds=1) for name, noise in noises.items()
+    }
+    runs = {name: units_of(found, panel) for name, found in answers.items()}
+    settings = {"seed": 0, "bootstrap": 200}
+    found = differences_of(runs, "nominal", **settings)
+    assert set(found) == set(runs) - {"pretrained"}
+    score = {name: card_of(one, panel, **settings).headline.value for name, one in answers.items()}
+    for name, one in found.items():
+        ranked = name.endswith("grey ranks") and not name.startswith("pretrained")
+        judge = "pretrained, grey ranks" if ranked else "pretrained"
+        assert one.difference.value == pytest.approx(score[name] - score[judge])
+    trained = {name: run for name, run in runs.items() if name != "pretrained, grey ranks"}
+    alone = differences_of(trained, "nominal", **settings)["thumbnail, grey ranks"]
+    assert alone.difference.value == pytest.approx(
+        score["thumbnail, grey ranks"] - score["pretrained"]
+    )

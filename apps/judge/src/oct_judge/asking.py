@@ -66,7 +66,8 @@ def ask_everyone(
     if compare.together:
         candidates += [cast.beside(name) for name in compare.baselines]
     if compare.ranked:
-        names = [*([PRETRAINED] if config.mode in FROZEN else []), *compare.baselines]
+        encoders = [PRETRAINED, *([RANDOM] if compare.random_init else [])]
+        names = [*(encoders if config.mode in FROZEN else []), *compare.baselines]
         candidates += [cast.ranked(name) for name in names]
     askers += [(one.name, partial(ask, config, study, one, kind)) for one in candidates]
     for number, (name, asker) in enumerate(askers):

@@ -74,9 +74,7 @@ def describe(found: Found, stages: Stages) -> dict[str, Any]:
         stages("scoring", number + 1, len(found.answers))
         cards[name] = card_of(answers, panel, **settings)
     runs = {name: units_of(answers, panel) for name, answers in found.answers.items()}
-    differences = {
-        one.candidate: one for one in compare(runs, target.kind, reference=PRETRAINED, **settings)
-    }
+    differences = differences_of(runs, target.kind, **settings)
     answers = found.answers[PRETRAINED]
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -119,6 +117,23 @@ def describe(found: Found, stages: Stages) -> dict[str, Any]:
 def interval_of(plain: Sequence[float | None]) -> Interval:
     """Three plain numbers as an interval; what is not defined is NaN."""
     return Interval(*(float("nan") if one is None else float(one) for one in plain))
+
+
+def differences_of(runs: Mapping[str, Any], kind: str, **settings: int) -> dict[str, Difference]:
+    """What each candidate has over the encoder, by name: on grey ranks over the encoder there.
+
+    The encoder on grey ranks is compared with itself on volumes as they are. Each of the two
+    groups is a family of comparisons of its own for Holm's correction.
+    """
+    ranked = {name: run for name, run in runs.items() if name.endswith(RANKED)}
+    judge = PRETRAINED + RANKED
+    if judge not in ranked:
+        ranked = {}
+    plain = {name: run for name, run in runs.items() if name == judge or name not in ranked}
+    found = compare(plain, kind, reference=PRETRAINED, **settings)
+    if len(ranked) > 1:
+        found = [*found, *compare(ranked, kind, reference=judge, **settings)]
+    return {one.candidate: one for one in found}
 
 
 def gain_of(difference: Difference | None) -> dict[str, Any] | None:
