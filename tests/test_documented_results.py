@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "evaluation.md"
+PAGE = ROOT / "docs" / "findings.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
 

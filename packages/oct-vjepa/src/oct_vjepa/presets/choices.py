@@ -144,7 +144,7 @@ LEVELS = stated(
 VOXELS = {
     "levels": LEVELS["levels"],
     **given_by(PHANTOMS, context_weight=1.0, context_start=0.0, context_full=0.05),
-    "voxel_weight": Given(1.0, f"{PHANTOMS}; on real B-scans, docs/evaluation.md"),
+    "voxel_weight": Given(1.0, f"{PHANTOMS}; on real B-scans, docs/findings.md"),
 }
 MASKED_VOXELS = {"voxel_weight": Given(1.0, PATCHES)}
 ASIS = "predecessor, models/vjepa_3d.py and pretraining/train.py"
