@@ -78,7 +78,8 @@ class Proxy:
         self.times = {}
         self.lock = threading.Lock()
         self.free_at = 0.0
-        self.closed = threading.Event()
+        self.closed, self.shutting = threading.Event(), threading.Event()
+        self.begun, self.limit = 0, None
         self.connections = set()
         self.server = self.failing = None
         self.port = 0
@@ -87,6 +88,8 @@ class Proxy:
 
     def open(self):
         """Listen, on the same port as before."""
+        self.limit = None
+        self.shutting.clear()
         self.server = _Server(("127.0.0.1", self.port), _handler(self))
         self.port = self.server.server_port
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
@@ -94,6 +97,7 @@ class Proxy:
 
     def shut(self):
         """Close the port and all connections, so that who comes is refused."""
+        self.shutting.set()
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
@@ -102,12 +106,18 @@ class Proxy:
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
 
-    def fail_later(self, requests, seconds=None):
-        """Close the port after so many more requests, for `seconds` or for good."""
+    def fail_later(self, requests, seconds=None, once=lambda: True):
+        """Close the port after so many more requests, for `seconds` or for good.
+
+        What is asked beyond them waits until the port closes, which it does `once` something has
+        come of those that were answered; so a busy machine changes nothing.
+        """
         after = len(self.requests) + requests
+        with self.lock:
+            self.limit = self.begun + requests
 
         def run():
-            while len(self.requests) < after:
+            while len(self.requests) < after or not once():
                 if self.closed.wait(0.005):
                     return
             self.shut()
@@ -116,6 +126,15 @@ class Proxy:
 
         self.failing = threading.Thread(target=run, daemon=True)
         self.failing.start()
+
+    def admit(self):
+        """Whether a request is answered; one beyond the limit comes back when the port closes."""
+        with self.lock:
+            self.begun += 1
+            beyond = self.limit is not None and self.begun > self.limit
+        if beyond:
+            self.shutting.wait(SILENT_S)
+        return not beyond
 
     def gets(self, suffix=".dcm"):
         """Requests for the content of files."""
@@ -126,6 +145,7 @@ class Proxy:
 
     def close(self):
         self.closed.set()
+        self.shutting.set()
         if self.failing is not None:
             self.failing.join()
         if self.server is not None:
@@ -184,6 +204,9 @@ def _handler(proxy):
         def answer(self):
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             path, span = unquote(urlsplit(self.path).path), self.headers.get("Range")
+            if not proxy.admit():
+                self.close_connection = True
+                return
             fault = proxy.fault_for(self.command, self.path, span)
             if fault == "silent":
                 proxy.requests.append(Request(self.command, path, span, 0, 0, fault))
