@@ -1,5 +1,6 @@
 """The retina's surface is found, and A-scans are moved so that it lies in one row."""
 
+import io
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from oct_io.space.flattening import SURFACE_SHARE, find_surface, flatten
 from oct_io.space.layers import layers_to_mask, resample_layers, resample_mask
 from oct_io.space.windows import Window, find_window
 from oct_io.volume import UNLABELLED
+from PIL import Image
 
 
 def phantom(seed=0, **changes):
@@ -44,18 +46,44 @@ def test_the_surface_of_a_phantom_is_found_whatever_its_lesion(seed, lesions):
     assert np.quantile(off, 0.95) < 60
 
 
-@pytest.mark.parametrize("ends", [(0, 1), (1, 0), (1, 1)])
-def test_white_padding_of_a_turned_b_scan_is_no_retina(ends):
+def padded_phantom(ends, padding, noise=0):
+    """A turned B-scan as exports have it: wedges of padding at the top, at the bottom or both."""
     volume = phantom(1)
-    padded, (_, rows, columns) = volume.voxels // 3, volume.voxels.shape
+    voxels, (_, rows, columns) = volume.voxels // 3, volume.voxels.shape
+    speckle = np.random.default_rng(0).integers(0, noise + 1, voxels.shape)
+    voxels = (voxels + speckle).astype(np.uint8)
     for column in range(columns):
-        size = 4 + 8 * column // columns  # a wedge, as exports of turned B-scans have
-        padded[:, : size * ends[0], column] = 255
-        padded[:, rows - size * ends[1] :, column] = 255
-    off = np.abs(find_surface(padded) - volume.layers["ILM"]) * volume.spacing.row * 1000
-    assert np.quantile(off, 0.95) < 60
+        size = 4 + 8 * column // columns
+        voxels[:, : size * ends[0], column] = padding
+        voxels[:, rows - size * ends[1] :, column] = padding
+    return replace(volume, voxels=voxels)
+
+
+@pytest.mark.parametrize("noise", [0, 40])
+@pytest.mark.parametrize("padding", [255, 0])
+@pytest.mark.parametrize("ends", [(0, 1), (1, 0), (1, 1)])
+def test_padding_of_a_turned_b_scan_is_neither_retina_nor_vitreous(ends, padding, noise):
+    assert np.quantile(off_surface_um(padded_phantom(ends, padding, noise)), 0.95) < 60
+
+
+def test_white_padding_is_found_through_jpeg():
+    volume = padded_phantom((1, 1), 255, noise=40)
+    bscans = []
+    for bscan in volume.voxels:
+        file = io.BytesIO()
+        Image.fromarray(bscan).save(file, "jpeg", quality=80)
+        bscans.append(np.asarray(Image.open(file)))
+    stored = replace(volume, voxels=np.stack(bscans))
+    assert (stored.voxels[:, 0] < 255).any()
+    assert (stored.voxels > 200).mean() > 0.05
+    assert np.quantile(off_surface_um(stored), 0.95) < 60
+    assert (flatten(stored).voxels > 200).mean() < 1e-4  # padding is black then
+
+
+def test_a_speckle_at_the_end_of_an_a_scan_is_no_padding():
+    volume = phantom(1)
     bright = volume.voxels.copy()
-    bright[0, -1, 0] = 255  # a speckle at the end is none
+    bright[0, -1, 0] = 255
     assert np.array_equal(find_surface(bright), find_surface(volume.voxels))
 
 

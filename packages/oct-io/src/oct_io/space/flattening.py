@@ -21,23 +21,35 @@ SURFACE_SHARE = 1 / 8
 ALONG = 64
 """A-scans of a B-scan by which its surface is found."""
 
+WHITE = 0.96
+"""Share of the greatest grey level from which on padding is white: JPEG does not keep it."""
+
+RIM = 8
+"""Rows beside white padding that go with it: JPEG works on blocks of eight, and rings in them."""
+
 PADDED_SHARE = 0.001
 """Of a B-scan that is white at the ends of A-scans: more is no tissue. A wedge of one row in a
 hundred along half of the width is 0.0025."""
 
+UNDER_NOTHING = 0.8
+"""How far the brightest tissue stands out where nothing lies above; a surface under vitreous that
+is black stands out by 1 / 1.15 at most."""
+
 Surface = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Truths = NDArray[np.bool_]
 
 
 def flatten(volume: OctVolume) -> OctVolume:
     """The scan with each A-scan moved along the beam, by whole voxels: its surface in one row.
 
     That row is an eighth of the scan below its top. Layers and mask move along. Where an A-scan
-    does not reach, voxels are 0 and labels `UNLABELLED`; what leaves the scan is lost.
+    does not reach, voxels are 0 and labels `UNLABELLED`, and white padding is 0 too; what leaves
+    the scan is lost.
     """
     rows = volume.voxels.shape[1]
     shift = find_surface(volume.voxels) - round(rows * SURFACE_SHARE)  # (bscans, columns)
-    voxels = cast(Voxels, _moved(volume.voxels, shift, fill=0))
+    voxels = cast(Voxels, _moved(_blackened(volume.voxels), shift, fill=0))
     mask = None if volume.mask is None else _moved(volume.mask, shift, fill=UNLABELLED)
     layers = {name: (layer - shift).astype(np.float32) for name, layer in volume.layers.items()}
     return replace(volume, voxels=voxels, mask=mask, layers=layers)
@@ -64,43 +76,71 @@ def find_surface(voxels: NDArray[np.uint8] | NDArray[np.uint16]) -> Surface:
     the rows below and an eighth above: thicker than the vitreous membrane, and dark above the
     retina where it is half bright above the epithelium. The line is found on 64 A-scans a B-scan,
     each the mean of its neighbours, and rises by at most a 48th of the rows from one to the next. A
-    scan without contrast has its surface in row 0. White ends of A-scans, with which exports of
-    turned and moved B-scans are padded, count as dark.
+    scan without contrast has its surface in row 0.
+
+    White or black ends of A-scans, with which exports of turned and moved B-scans are padded, are
+    not there: to take them for dark would make the noise of the vitreous beside them stand out.
+    What lies below nothing stands out by how bright it is.
     """
     rows, columns = voxels.shape[1:]
     count = min(ALONG, columns)
     edges = np.linspace(0, columns, count + 1).astype(np.int64)
     centres = (edges[:-1] + edges[1:] - 1) / 2
-    lines = _best_lines(
-        np.stack([_contrast(_unpadded(one), edges) for one in voxels]), max(1, rows // 48)
-    )
+    lines = _best_lines(np.stack([_contrast(one, edges) for one in voxels]), max(1, rows // 48))
     at = np.arange(columns)
     return np.stack([np.rint(np.interp(at, centres, line)) for line in lines]).astype(np.int64)
 
 
-def _unpadded(bscan: NDArray[Any]) -> NDArray[Any]:
-    """The B-scan, white that reaches in from the end of an A-scan as dark as its darkest tenth."""
-    white = bscan == np.iinfo(bscan.dtype).max
-    ends = np.logical_and.accumulate(white) | np.logical_and.accumulate(white[::-1])[::-1]
-    if not PADDED_SHARE < ends.mean() < 1:
-        return bscan
-    return np.where(ends, np.quantile(bscan[~ends], 0.1).astype(bscan.dtype), bscan)
+def _blackened(voxels: Voxels) -> Voxels:
+    """The volume with white padding as 0; itself where there is none."""
+    blackened = voxels
+    for number, bscan in enumerate(voxels):
+        white = _white_padding(bscan)
+        if white.any():
+            blackened = voxels.copy() if blackened is voxels else blackened
+            blackened[number][white] = 0
+    return blackened
+
+
+def _white_padding(bscan: NDArray[Any]) -> Truths:
+    """White that reaches in from the ends of A-scans, with what JPEG makes of its rim."""
+    white = _ends(bscan >= WHITE * np.iinfo(bscan.dtype).max)
+    if not PADDED_SHARE < white.mean() < 1:
+        return np.zeros_like(white)
+    padded = np.pad(white, ((RIM, RIM), (0, 0)))
+    return np.asarray(sliding_window_view(padded, 2 * RIM + 1, axis=0).any(axis=-1))
+
+
+def _ends(marked: Truths) -> Truths:
+    """Of the marked voxels those from which to an end of the A-scan all are marked."""
+    ends: Truths = np.logical_and.accumulate(marked)
+    return ends | np.logical_and.accumulate(marked[::-1])[::-1]
 
 
 def _contrast(bscan: NDArray[np.uint8] | NDArray[np.uint16], edges: NDArray[np.int64]) -> Floats:
     """How far each row of some A-scans stands out as the first of the retina, (rows, A-scans)."""
-    rows = len(bscan)
-    sums = np.add.reduceat(bscan, edges[:-1], axis=1, dtype=np.float64)
-    grey = np.sqrt(sums / np.diff(edges))  # speckle's spread then hardly grows with its mean
-    grey -= np.quantile(grey, 0.1)  # the noise floor
-    total = np.pad(np.cumsum(grey, axis=0), ((1, 0), (0, 0)))
+    rows, widths = len(bscan), np.diff(edges)
+    white = _white_padding(bscan)
+    there = ~(white | _ends(white | (bscan == 0)))
+    sums = np.add.reduceat(np.where(there, bscan, 0), edges[:-1], axis=1, dtype=np.float64)
+    counts = np.add.reduceat(there, edges[:-1], axis=1, dtype=np.int64)
+    seen = 2 * counts > widths
+    if not seen.any():
+        return np.zeros(seen.shape)
+    grey = np.sqrt(sums / counts.clip(1))  # speckle's spread then hardly grows with its mean
+    grey = np.where(seen, grey - np.quantile(grey[seen], 0.1), 0)  # less the noise floor
+    bright = max(np.quantile(grey[seen], 0.95), 1e-6)
+    total, known = (np.pad(np.cumsum(one, axis=0), ((1, 0), (0, 0))) for one in (grey, seen))
     row = np.arange(rows)
     first, last = (row - rows // 8).clip(0), (row + max(2, rows // 12)).clip(max=rows)
-    above = (total[row] - total[first]) / (row - first).clip(1)[:, None]
-    below = (total[last] - total[row]) / (last - row)[:, None]
-    above, below = above.clip(0), below.clip(0)
-    found = (below - above) / (below + above + 0.15 * max(np.quantile(grey, 0.95), 1e-6))
-    found[: max(1, rows // 48)] = 0  # too little lies above to tell
+    over, under = known[row] - known[first], known[last] - known[row]
+    above = ((total[row] - total[first]) / over.clip(1)).clip(0)
+    below = ((total[last] - total[row]) / under.clip(1)).clip(0)
+    least = max(1, rows // 48)  # fewer rows are too little to tell
+    found = (below - above) / (below + above + 0.15 * bright)
+    found = np.where(over < least, UNDER_NOTHING * (below / bright).clip(max=1), found)
+    found[:least] = 0
+    found[under < least] = 0
     return found
 
 
