@@ -16,7 +16,8 @@ those with fluid, in five rounds. A patient counts as the area under the ROC cur
 average precision, of all patches of theirs; means over patients, intervals from patients and seeds
 drawn again. Beside it stand random init of as many seeds, and what nobody learned: the row alone,
 the patch's voxels, principal components of it and its eight neighbours, and one random ReLU layer
-of its voxels, or of those of its neighbours too.
+of its voxels, or of those of its neighbours too; and the tokens of each encoder together with the
+latter.
 """
 
 import argparse
@@ -48,7 +49,7 @@ from writing import as_cell, rounded, write_results
 PATCH, GRID = (1, 8, 16), (1, 8, 16)
 UNITS = 576  # as many as three blocks of the encoder are wide
 COMPONENTS = 96
-RANDOM = "random init"
+RANDOM, AROUND = "random init", "random layer of 3 x 3 patches"
 BOOTSTRAP = 2000
 
 Tokens = NDArray[np.float32]
@@ -90,7 +91,7 @@ def unlearned(grey: NDArray[np.uint8]) -> Mapping[str, Tokens]:
         "voxels of the patch": PatchVoxels(patch=PATCH),
         "PCA of 3 x 3 patches": NeighbourPca(patch=PATCH, components=COMPONENTS, seed=0),
         "random layer": RandomUnits(patch=PATCH, units=UNITS, seed=0),
-        "random layer of 3 x 3 patches": RandomUnits(patch=PATCH, units=UNITS, seed=0, around=True),
+        AROUND: RandomUnits(patch=PATCH, units=UNITS, seed=0, around=True),
     }
     found = {name: maker.fit(grey).transform(grey) for name, maker in makers.items()}
     return {"row of the patch": np.zeros((len(grey), int(np.prod(GRID)), 0), np.float32), **found}
@@ -108,7 +109,12 @@ def candidates(
     for seed, one in enumerate(next(iter(encoders.values()))):
         torch.manual_seed(seed)
         random.append(say(Encoder(one.config), grey))
-    return found | {RANDOM: random} | {name: [one] for name, one in unlearned(grey).items()}
+    plain = {name: [one] for name, one in unlearned(grey).items()}
+    both = {
+        f"{name} + {AROUND}": [np.concatenate([one, plain[AROUND][0]], axis=2) for one in seeds]
+        for name, seeds in (found | {RANDOM: random}).items()
+    }
+    return found | {RANDOM: random} | plain | both
 
 
 def ask(
@@ -126,25 +132,34 @@ def ask(
         readings[name] = [patch_probe(one, present, people, rounds) for one in placed]
         print(f"{patients} patients: {name}", flush=True)
     reference, draws = next(iter(features)), {"seed": 0, "bootstrap": BOOTSTRAP}
-    gains = {
-        metric: compare_measured(readings, METRICS, metric, reference=reference, **draws)
-        for metric in METRICS
-    }
+    gains, gains_together = (
+        {
+            metric: compare_measured(readings, METRICS, metric, reference=one, **draws)
+            for metric in METRICS
+        }
+        for one in (reference, f"{reference} + {AROUND}")
+    )
     return [
         {
             "fitted_on": patients,
             "candidate": name,
             "seeds": len(found),
             **{key: rounded(value) for key, value in measure_card(found, METRICS, **draws).items()},
-            "reference_over_it": {
-                metric: [*rounded(gain[name].difference), round(gain[name].p_holm, 4)]
-                for metric, gain in gains.items()
-                if name in gain
-            },
+            "reference_over_it": over_it(gains, name),
+            "reference_together_over_it": over_it(gains_together, name),
             "patients_behind": None if name == reference else behind(readings, reference, name),
         }
         for name, found in readings.items()
     ]
+
+
+def over_it(gains: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, list[float]]:
+    """Difference, its interval and p after Holm's correction, for each metric."""
+    return {
+        metric: [*rounded(gain[name].difference), round(gain[name].p_holm, 4)]
+        for metric, gain in gains.items()
+        if name in gain
+    }
 
 
 def few(one: Round, people: NDArray[np.int64], present: NDArray[np.bool_], patients: int) -> Round:

@@ -99,7 +99,8 @@ class ComparisonConfig:
     name=module:factory, which makes an object with embed and fingerprint."""
 
     together: bool = True
-    """Each baseline beside the encoder's features as well: what the encoder does not know yet."""
+    """Each baseline beside the encoder's features as well: what the encoder does not know yet. With
+    `mode=patches` the random layer of a patch and its neighbours, beside random init too."""
 
     ranked: bool = True
     """The same after the grey levels of each volume were replaced by their ranks: a score that

@@ -102,6 +102,11 @@ class Witnesses:
             found |= {ROW: self._nothing, VOXELS: self._voxels}
             found |= {NEIGHBOURS: self._neighbours}
             found |= {name: self._units(name) for name in (UNITS, UNITS_AROUND)}
+        if self.config.segment.trivial and self.config.compare.together:
+            for name in (PRETRAINED, RANDOM):
+                if name in found:
+                    both = found[name], found[UNITS_AROUND]
+                    found[f"{name} + {UNITS_AROUND}"] = self._together(*both)
         return found
 
     def ask(self, stages: Stages) -> dict[str, Sayings]:
@@ -242,6 +247,18 @@ class Witnesses:
             around = name == UNITS_AROUND
             maker = RandomUnits(patch=config.patch_size, units=units, seed=seed, around=around)
             return Source((name, one.name, seed), lambda: self._fitted(maker, one))
+
+        return speak
+
+    def _together(self, first: Speak, second: Speak) -> Speak:
+        """The features of both, side by side."""
+
+        def speak(one: Round, seed: int) -> Source:
+            sources = first(one, seed), second(one, seed)
+            return Source(
+                ("together", *(source.key for source in sources)),
+                lambda: np.concatenate([self._features(source) for source in sources], axis=2),
+            )
 
         return speak
 
