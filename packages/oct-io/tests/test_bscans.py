@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from oct_io import SourceConfig, TreeError, open_source, open_volume, read_volume
+from oct_io import ScanError, SourceConfig, TreeError, open_source, open_volume, read_volume
 from oct_io.bscans import ALONE, BscanConfig, list_bscans
 from oct_io.records.opening import open_scan, read_scan
 from PIL import Image
@@ -208,6 +208,14 @@ def test_sixteen_bits_become_eight_by_their_white(tmp_path):
     source = open_source(config(tmp_path, tmp_path, window="60x80", bscans=BscanConfig()))
     assert source.volumes.entries[0].white == 4095
     assert np.abs(source.volumes[0][0].astype(int) - layers()).max() <= 1
+
+
+def test_grey_levels_that_are_no_whole_numbers_are_refused_and_not_cut_to_black(tmp_path):
+    Image.fromarray(layers().astype(np.float32) / 255).save(tmp_path / "x.tif")
+    (record,) = list_bscans(tmp_path, BscanConfig()).records
+    with pytest.raises(ScanError, match="no whole numbers; write 8 or 16 bit") as caught:
+        read_scan(tmp_path, record)
+    assert caught.value.stage == "content"
 
 
 def test_every_page_of_a_tiff_is_a_b_scan(tmp_path):

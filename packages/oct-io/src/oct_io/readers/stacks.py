@@ -207,6 +207,9 @@ def read_image(file: ScanFile, called: str, *, page: int | None = None) -> NDArr
             if page:
                 image.seek(page)
             check_bytes((image.height, image.width), 4, file.where)
+            if image.mode == "F":
+                reason = f"{called} has grey levels that are no whole numbers; write 8 or 16 bit"
+                raise ScanError(file.where, "content", reason)
             upright = ImageOps.exif_transpose(image)
             plain = upright.mode.startswith("I") or upright.mode == "L"
             array = np.asarray(upright if plain else upright.convert("RGB"))
