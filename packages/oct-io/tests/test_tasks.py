@@ -157,6 +157,102 @@ def test_an_eye_or_scan_twice_is_an_error_with_its_line(opened):
         opened("name,eye,seen", "P701,R,1")
 
 
+def test_an_eye_that_is_said_in_some_rows_alone_is_refused_with_its_line(opened):
+    lines = [f"P{701 + n},{'R' if n != 4 else ''},{n % 2}" for n in range(PEOPLE)]
+    with pytest.raises(TreeError, match=r"1 of 12 rows say no R or L in the column eye, the first "
+                       "in line 6"):  # fmt: skip
+        opened("participant_id,eye,seen", *lines)
+    colours = opened("participant_id,eye,seen", *each(lambda n: f"blue,{n % 2}"))
+    assert "one answer a participant" in colours.labelled("seen").describe()
+
+
+@pytest.mark.parametrize("columns", ["filepath", "participant_id,eye"])
+@pytest.mark.parametrize("elsewhere", ["train", ""])
+def test_a_participant_in_two_parts_of_a_recommended_split_is_refused(opened, columns, elsewhere):
+    def name(n, eye):
+        return f"{n}/{eye}.dcm" if columns == "filepath" else f"P{701 + n},{eye}"
+
+    lines = [
+        f"{name(n, eye)},{n % 2},{'test' if eye == 'L' else elsewhere}"
+        for n in range(PEOPLE) for eye in "LR"
+    ]  # fmt: skip
+    with pytest.raises(TreeError, match="line 3 puts its participant into another part of "):
+        opened(f"{columns},seen,recommended_split", *lines)
+    same = [line.replace(",train", ",Valid") for line in lines[::2]]
+    source = opened(f"{columns},seen,recommended_split", *same)
+    assert source.split is not None
+    assert len(source.split.parts["test"]) == PEOPLE
+
+
+def test_the_split_of_a_table_of_scans_stands_above_that_of_the_root(opened, tmp_path):
+    table(
+        tmp_path / "scans" / "participants.csv",
+        "participant_id,sex",
+        *each(lambda n: "FM"[n % 2]),
+    )
+    lines = [
+        f"{n}/{eye}.dcm,{n % 2},{'test' if n < 4 else 'train'}"
+        for n in range(PEOPLE) for eye in "LR"
+    ]  # fmt: skip
+    source = opened("filepath,seen,recommended_split", *lines)
+    assert source.excluded_participants(["test"]) == sorted(map(hashed, range(4)))
+    assert len(source.outside(["test"])) == 16
+    assert set(source.attributes(["sex"])["sex"].tolist()) == {"F", "M"}
+
+
+def test_scans_of_one_participant_that_count_as_of_two_are_refused(opened):
+    lines = [f"{n}/{eye}.dcm,case-{n // 2},{n % 2}" for n in range(PEOPLE) for eye in "LR"]
+    with pytest.raises(TreeError, match="line 4 names the participant of an earlier line, and "):
+        opened("filepath,participant_id,seen", *lines)
+    lines = [f"{n}/{eye}.dcm,case-{n},{n % 2}" for n in range(PEOPLE) for eye in "LR"]
+    assert opened("filepath,participant_id,seen", *lines).labelled("seen").values.size == 24
+
+
+def test_scans_of_nobody_are_in_no_split_and_that_is_said(tmp_path):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "volume.json").write_text('{"spacing_mm": [0.1, 0.01, 0.02]}')
+    grey = np.random.default_rng(0).integers(0, 255, (8, 8, 16, 16), dtype=np.uint8)
+    for number, one in enumerate(grey):
+        np.save(tmp_path / "scans" / f"{number}.npy", one)
+
+    def opened(columns, line):
+        labels = table(tmp_path / "l.csv", columns, *(line.format(n=n, k=n % 2) for n in range(8)))
+        return open_source(
+            SourceConfig(
+                root=str(tmp_path / "scans"), window="8x16x16", cache=str(tmp_path / "cache"),
+                jobs=1, labels=labels,
+            )
+        )  # fmt: skip
+
+    with pytest.raises(TreeError, match="no scan with an answer says whose it is, so that all"):
+        opened("filepath,seen", "{n}.npy,{k}").labelled("seen")
+    with pytest.raises(TreeError, match="line 2 says the recommended_split of a scan of which "):
+        opened("filepath,seen,recommended_split", "{n}.npy,{k},test")
+
+
+@pytest.mark.parametrize("clear", [True, False])
+def test_a_split_of_other_people_is_refused_before_anybody_is_learned_from(opened, tmp_path, clear):
+    names = [f"P{701 + n}" if clear else hash_participant(f"Q{701 + n}") for n in range(PEOPLE)]
+    parts = {"train": frozenset(names[:8]), "test": frozenset(names[8:])}
+    write_split(tmp_path / "split.tsv", Split(parts=parts, rule="mine"))
+    with pytest.raises(TreeError, match=r"split \(mine\): none of its 12 participants has a scan"):
+        opened(split=str(tmp_path / "split.tsv"))
+    free = opened(split=str(tmp_path / "split.tsv"), excluded_splits=[])
+    assert len(free.outside([])) == 24
+
+
+def test_who_is_in_no_part_of_the_split_is_counted(opened):
+    lines = each(lambda n: f"{n % 2},{('train', 'test', '')[n % 3]}")
+    source = opened("participant_id,seen,recommended_split", *lines)
+    assert (
+        "4 of 12 participants with scans are in no part of the split (recommended_split)"
+        in (source.remarks[0])
+    )
+    missing = opened("participant_id,seen,recommended_split", *each(lambda n: f"{n % 2},NA"))
+    assert (missing.split, missing.remarks) == (None, ())
+    assert missing.labelled("seen").split_rule.startswith("first of 4 folds")
+
+
 def test_a_table_that_meets_no_scan_says_what_the_ids_look_like_and_none_of_them(opened):
     source = opened("participant_id,seen", *(f"{1001 + n},{n % 2}" for n in range(8)))
     with pytest.raises(TreeError) as caught:

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.cache.entries import Coded, Entries
+from oct_io.catalog.manifest import hash_participant
 from oct_io.catalog.participants import SITE
 from oct_io.catalog.tables import Row, cell
 from oct_io.errors import TreeError
 from oct_io.labels.classes import MAX_CLASSES
 from oct_io.labels.questions import CLASSES, LabelQuestion, answer, read_numbers, read_yes_no
 from oct_io.labels.splits import stratified_folds
-from oct_io.labels.tables import LabelTable, LabelTables
+from oct_io.labels.tables import SAID_ELSEWHERE, LabelTable, LabelTables
 
 SCAN_COLUMNS = {
     "@device": "device",
@@ -207,6 +208,11 @@ def choose_test(
     Raises:
         TreeError: too few participants of a class, or in all.
     """
+    if set(people) == {hash_participant("")}:
+        raise TreeError(
+            f"label column '{column}': no scan with an answer says whose it is, so that all count "
+            f"as of one participant; {SAID_ELSEWHERE}"
+        )
     first = dict(sorted(zip(reversed(people), reversed(range(len(people))), strict=True)))
     labels = _strata(answers, first)
     fewest = min(Counter(labels.values()).values(), default=0)

@@ -1,6 +1,6 @@
 """Tables beside the scans of a source: what is known of whom, and who is for what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.catalog.participants import find_participants, hash_ids, read_participants
@@ -19,6 +19,45 @@ from oct_io.labels.tables import (
     read_label_table,
 )
 from oct_io.source_config import SourceConfig
+
+
+def _above(finer: Mapping[str, Row], people: Mapping[str, Row]) -> Mapping[str, Row]:
+    """Rows of participants, those that follow from a finer table above those of the root."""
+    if not finer or not people:
+        return finer or people
+    names = [*next(iter(people.values())), *next(iter(finer.values()))]
+    blank = dict.fromkeys(names, "")
+    both = dict.fromkeys((*people, *finer))
+    return {one: blank | people.get(one, {}) | finer.get(one, {}) for one in both}
+
+
+def check_split(split: Split | None, people: Collection[str], excluded: Sequence[str]) -> list[str]:
+    """What a reader must know of a split and of those who have scans, a sentence each.
+
+    Args:
+        split: who is for what; None without any.
+        people: hashed participants that have scans.
+        excluded: parts that pretraining never sees.
+
+    Raises:
+        TreeError: the split is of other people, so that nobody would be left out.
+    """
+    if split is None or not people:
+        return []
+    known = {one for part in split.parts.values() for one in part}
+    if excluded and known.isdisjoint(people):
+        raise TreeError(
+            f"split ({split.rule}): none of its {len(known):,} participants has a scan here, and "
+            f"none of the {len(people):,} who have is in it; take the split of these scans (its "
+            "table has hashes, as oct-io split writes them), ids as the scans have them, or "
+            "data.excluded_splits=[] where nobody is to be left out"
+        )
+    if absent := sum(one not in known for one in people):
+        return [
+            f"{absent:,} of {len(people):,} participants with scans are in no part of the split "
+            f"({split.rule}); they are learned from like those who train"
+        ]
+    return []
 
 
 def choose_split(
@@ -60,7 +99,7 @@ def read_tables(
         people = read_participants(place)
     scans = [one.participant_id for one in records]
     forms = id_form(people), id_form(scans)
-    table = hash_ids(people) or table
+    table = _above(table, hash_ids(people))
     known = LabelTable(rows=table, form=forms[0], scan_form=forms[1])
     mixes = config.mixed_releases or config.split or recommended_parts(table) is None
     if place is not None and not mixes:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.answers import SCAN_COLUMNS, read_attributes
-from oct_io.beside import choose_split, read_tables
+from oct_io.beside import check_split, choose_split, read_tables
 from oct_io.bscans import check_masks, list_bscans, remarks_on
 from oct_io.cache.build import build_cache
 from oct_io.cache.volumes import CachedVolumes, open_cache
@@ -219,6 +219,9 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         raise TreeError("data.cache is not set: give a local folder for the resampled volumes")
     if is_published(config):
         looked, every = _look_beside(config), open_published(config)
+        people = every.index.entries.coded("participant").words
+        said = check_split(looked.split, people, config.excluded_splits)
+        looked = looked._replace(remarks=(*looked.remarks, *said))
         looked = looked._replace(unselected=every.index.entries.table.num_rows - len(every))
     else:
         looked = look_at(config, tell)
@@ -292,15 +295,18 @@ def look_at(config: SourceConfig, report: Report | None = None) -> Looked:
         labels, rules = read_tables(config, version, records)
     else:
         labels, rules = contents.labels, {}
+    split = choose_split(config, labels, contents)
+    people = {one.participant for one in records if one.participant_id and not one.refused}
+    said = check_split(split, people, config.excluded_splits)
     return Looked(
         records=records,
         tokens=listing.tokens,
         labels=labels,
-        split=choose_split(config, labels, contents),
+        split=split,
         version=version,
         unselected=len(listing.records) - len(records),
         label_rules=rules,
-        remarks=() if contents is None else contents.remarks,
+        remarks=(*(() if contents is None else contents.remarks), *said),
     )
 
 

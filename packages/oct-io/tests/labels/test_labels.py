@@ -64,6 +64,13 @@ def test_a_column_of_the_table_goes_before_a_preset_of_its_name():
     assert load_class_names(table, "healthy_vs_rest") == ("false", "true")
 
 
+def test_yes_and_no_in_words_and_numbers_are_two_classes_and_not_four():
+    table = {str(i): {"ill": text} for i, text in enumerate(["yes", "0", "1.0", "No", "TRUE"])}
+    assert load_class_names(table, "ill") == ("false", "true")
+    assert list(load_labels(table, "ill").values()) == [1, 0, 1, 0, 1]
+    assert load_class_names({"1": {"ill": "0"}, "2": {"ill": "1"}}, "ill") == ("0", "1")
+
+
 def test_one_number_in_several_spellings_is_one_class():
     table = {str(i): {"grade": text} for i, text in enumerate(["1", "1.0", "01", "0", "-0", "+2"])}
     assert load_class_names(table, "grade") == ("0", "1", "2")

@@ -16,7 +16,7 @@ MAX_CLASSES = 20  # more different values than this are a measurement, not a cla
 
 WHOLE = re.compile(r"([+-]?)0*([0-9]{1,15})(\.0*)?")  # longer ones are codes, not quantities
 
-_YES = {"true": 1, "yes": 1, "false": 0, "no": 0}
+YES = {"true": 1, "yes": 1, "1": 1, "false": 0, "no": 0, "0": 0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,8 +54,8 @@ def load_labels(
     """Participant id to class; participants whose cell is empty are left out.
 
     `study_group` becomes 0 to 3 by severity; a name in `PRESETS` asks its question about that
-    column; TRUE/FALSE and yes/no become 1 and 0; whole numbers keep their order and start at 0;
-    other words are numbered in the order of `classes`, or sorted.
+    column; TRUE/FALSE and yes/no become 1 and 0, beside 1 and 0 too; whole numbers keep their order
+    and start at 0; other words are numbered in the order of `classes`, or sorted.
 
     Args:
         participants: rows as from `read_participants`, or a table file to read.
@@ -77,7 +77,7 @@ def load_labels(
     names = class_names(values, column, classes)
     known = {class_word(one): index for index, one in enumerate(names)}
     if classes is None and set(names) == {"false", "true"}:
-        return {name: _YES[value.lower()] for name, value in values.items()}
+        return {name: YES[class_word(value)] for name, value in values.items()}
     for value in values.values():
         if class_word(value) not in known:
             listed = ", ".join(names)
@@ -179,7 +179,7 @@ def class_names(
     if column == "study_group":
         return STUDY_GROUPS
     found = {class_word(value) for value in values.values()}
-    if found and found <= set(_YES):
+    if found <= set(YES) and not all(map(str.isdigit, found)):
         return ("false", "true")
     if len(found) > MAX_CLASSES:
         raise TreeError(

@@ -14,6 +14,7 @@ from oct_io.errors import TreeError
 from oct_io.labels.classes import (
     MAX_CLASSES,
     WHOLE,
+    YES,
     class_word,
     find_preset,
     is_ordinal,
@@ -25,7 +26,6 @@ from oct_io.labels.concepts import number
 
 KINDS = ("auto", "nominal", "ordinal", "multilabel", "regression", "survival")
 CLASSES = ("nominal", "ordinal")
-YES = {"true": 1, "yes": 1, "1": 1, "false": 0, "no": 0, "0": 0}
 
 
 @dataclass(kw_only=True, slots=True)

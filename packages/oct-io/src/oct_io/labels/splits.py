@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from oct_io.catalog.participants import SITE, recommended_split
-from oct_io.catalog.tables import Row, read_table
+from oct_io.catalog.tables import Row, cell, read_table
 from oct_io.errors import TreeError
 from oct_io.labels.classes import load_class_names, load_labels
 from oct_io.storage.files import redact
@@ -119,7 +119,7 @@ def recommended_parts(table: Mapping[str, Row]) -> Split | None:
     Raises:
         TreeError: it recommends parts other than train, val and test.
     """
-    if not any(row.get("recommended_split") for row in table.values()):
+    if not any(cell(row, "recommended_split") for row in table.values()):
         return None
     found = recommended_split(table)
     names = ("train", "val", "test")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from oct_io.catalog.manifest import ScanRecord, hash_participant
-from oct_io.catalog.participants import LINE
+from oct_io.catalog.participants import LINE, SPLITS
 from oct_io.catalog.selection import EYES
 from oct_io.catalog.tables import ID_COLUMNS, MISSING, Row, cell, normal_id, number_rows
 from oct_io.errors import TreeError
@@ -21,6 +21,10 @@ Level = Literal["participant", "eye", "scan"]
 SCAN_NAMES = ("filepath", "path", "scan")
 EYE_NAMES = ("laterality", "eye")
 SAMPLED = 1000  # ids that a form is told from
+SAID_ELSEWHERE = (
+    "whose a scan is must be said where scans are listed: data.bscans, volume.json "
+    "(participant_from) or data.manifest"
+)
 RUNS = re.compile(r"[0-9]+|[A-Za-z]+|[^0-9A-Za-z]+")
 
 
@@ -77,20 +81,26 @@ def finer_level(url: str | Path) -> Level:
     """What the rows of a table are of, by its columns.
 
     A column filepath, path or scan makes them rows of scans; a column laterality or eye that says
-    R or L (OD, OS, right, left) in each row, rows of eyes.
+    R or L (OD, OS, right, left) in each row, rows of eyes. One that says it in no row, such as the
+    colour of eyes, means nothing.
 
     Raises:
-        TreeError: as `read_table`.
+        TreeError: as `read_table`, or it says R or L in some rows and not in others.
     """
-    rows = [row for _, row in number_rows(url)]
+    rows = number_rows(url)
     if not rows:
         return "participant"
-    if _named(rows[0], SCAN_NAMES):
+    if _named(rows[0][1], SCAN_NAMES):
         return "scan"
-    eye = _named(rows[0], EYE_NAMES)
-    if eye and all(_eye(row[eye]) in ("R", "L") for row in rows):
-        return "eye"
-    return "participant"
+    eye = _named(rows[0][1], EYE_NAMES)
+    without = [line for line, row in rows if _eye(row.get(eye, "")) not in ("R", "L")]
+    if without and len(without) < len(rows):
+        raise TreeError(
+            f"{redact(url)}: {len(without)} of {len(rows)} rows say no R or L in the column {eye}, "
+            f"the first in line {without[0]}; labels of eyes need it in each row, and without that "
+            "column a row is of a participant"
+        )
+    return "participant" if without else "eye"
 
 
 def read_label_table(
@@ -108,17 +118,20 @@ def read_label_table(
         records: the scans there are.
 
     Raises:
-        TreeError: no column of ids, a row without one, or two rows of one eye or scan.
+        TreeError: no column of ids, a row without one, two rows of one eye or scan, scans that the
+            table says are of one participant and that are not, or a participant in two parts of
+            `recommended_split`.
     """
     found: dict[str, Row] = {}
     owners: dict[str, str] = {}
+    whose: dict[str, str] = {}
     said: list[str] = []
     where = redact(url)
     scans = _Paths(records) if level == "scan" else None
     for line, row in number_rows(url):
         if scans is not None:
             name = cell(row, _named(row, SCAN_NAMES))
-            key, owner = scans.find(name, cell(row, "member"))
+            key, owner = _scan_of(row, name, scans, whose, f"{where}: line {line}")
         else:
             name = normal_id(cell(row, _id_column(row, where)))
             owner = hash_participant(name)
@@ -135,7 +148,64 @@ def read_label_table(
     if scans is None:
         form, scan_form = id_form(said), id_form(one.participant_id for one in records)
     table = LabelTable(level=level, rows=found, form=form, scan_form=scan_form)
+    _refuse_two_parts(found, owners, where)
     return table, agree(found, owners)
+
+
+def _scan_of(
+    row: Row, name: str, scans: "_Paths", whose: dict[str, str], place: str
+) -> tuple[str, str]:
+    """Key of the scan of a row, and its hashed participant, "" if unknown.
+
+    A table of labels cannot say whose a scan is, since pretraining must know it, too. So what it
+    says of that must agree with the scans.
+
+    Args:
+        row: of a table of scans.
+        name: what it calls the scan.
+        scans: those there are.
+        whose: participant as the table says it, to the one of its scans; added to.
+        place: of the row, for messages.
+
+    Raises:
+        TreeError: scans that are of one participant here and not there, or a part of a split for a
+            scan of which nobody says whose it is.
+    """
+    path, member = safe_relative(name) or name, cell(row, "member")
+    record = scans.find(path, member)
+    if record is None:
+        return ScanRecord(path=path, member=member).key, ""
+    owner = record.participant if record.participant_id else ""
+    stated, counted = normal_id(cell(row, _named(row, ID_COLUMNS))), owner or record.key
+    if stated and whose.setdefault(stated, counted) != counted:
+        raise TreeError(
+            f"{place} names the participant of an earlier line, and the scans of both count as of "
+            f"two; {SAID_ELSEWHERE}"
+        )
+    if not owner and cell(row, "recommended_split"):
+        raise TreeError(
+            f"{place} says the recommended_split of a scan of which nobody says whose it is; "
+            f"{SAID_ELSEWHERE}"
+        )
+    return record.key, owner
+
+
+def _refuse_two_parts(rows: Mapping[str, Row], owners: Mapping[str, str], where: str) -> None:
+    """Refuse a split that is none of participants: half of one would be learned from, unseen.
+
+    Raises:
+        TreeError: with the line of the row that puts its participant elsewhere.
+    """
+    part_of: dict[str, str] = {}
+    for key, owner in owners.items():
+        part = cell(rows[key], "recommended_split").lower()
+        part = SPLITS.get(part, part)
+        if part_of.setdefault(owner, part) != part:
+            raise TreeError(
+                f"{where}: line {rows[key][LINE]} puts its participant into another part of "
+                "recommended_split than an earlier line; all rows of a participant must say the "
+                "same"
+            )
 
 
 def agree(rows: Mapping[str, Row], owners: Mapping[str, str]) -> dict[str, Row]:
@@ -171,17 +241,14 @@ class _Paths:
             self.whole.setdefault((_stem(record.path), record.member), record)
         self.whole |= {(record.path, record.member): record for record in records}
 
-    def find(self, name: str, member: str) -> tuple[str, str]:
-        """Key of a scan and hashed participant, "" if unknown; a key that no scan has if none."""
-        path = safe_relative(name) or name
+    def find(self, path: str, member: str) -> ScanRecord | None:
+        """The scan that a path, made safe, or its last part means; None if none is."""
         record = self.whole.get((path, member))
         if record is None:
             alike = self.last.get((path.rsplit("/", 1)[-1], member))
             if alike is not None and _ends_alike(path, alike.path):
                 record = alike
-        if record is None:
-            return ScanRecord(path=path, member=member).key, ""
-        return record.key, record.participant if record.participant_id else ""
+        return record
 
 
 def _ends_alike(stated: str, path: str) -> bool:
