@@ -239,12 +239,35 @@ def test_a_run_may_start_from_an_encoder_and_goes_on_after_it_is_stopped(place, 
     assert facts["initial"]["weights"] == str(weights)
     assert re.fullmatch("[0-9a-f]{16}", facts["initial"]["fingerprint"])
     assert "initial" in (run_dir / "report.html").read_text()
+    before = json.loads((smoke.path / "provenance.json").read_text())
+    assert facts["participants_seen_before"] == before["participants_in_training"]
     shutil.rmtree(run_dir / "checkpoints" / "step-00000004")  # as if it had been stopped before
     before = (run_dir / "encoder" / "model.safetensors").read_bytes()
     assert call_app(*command).code == 0
     again = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [row["loss"] for row in again] == [row["loss"] for row in rows]
     assert (run_dir / "encoder" / "model.safetensors").read_bytes() == before
+
+
+def test_who_was_seen_before_a_run_is_not_tested_after_it(place, smoke, call_app):
+    data = f"data.root={smoke.data}"
+    base = "pretrain", "experiment=smoke", data, "loop.evaluate_every=0", "loop.steps=1"
+    all_of_them, rest = place / "saw-everybody", place / "saw-the-rest"
+    first = call_app(*base, f"run_dir={all_of_them}", "data.excluded_splits=[]", "probe.columns=[]")
+    assert first.code == 0, first.errors
+    second = call_app(
+        *base, f"run_dir={rest}", f"initial={all_of_them / 'encoder'}", "probe.columns=[thin]"
+    )
+    assert second.code == 0, second.errors
+    remark = "12 of 12 participants that are left out were seen by the run that this one begins"
+    assert remark in second.errors
+    assert remark in (rest / "report.html").read_text()
+    asked = call_app(
+        "finetune", "experiment=smoke", data, f"encoder={rest / 'encoder'}",
+        f"run_dir={place / 'asked-the-rest'}",
+    )  # fmt: skip
+    assert asked.code == 2
+    assert "12 of 12 test participants took part in pretraining this encoder" in asked.errors
 
 
 @pytest.mark.parametrize(

@@ -348,3 +348,16 @@ def test_a_trained_mode_leaves_encoder_and_head(finished, tmp_path, call_app):
         if (one["candidate"], one["part"]) == ("pretrained", "test"):
             own = said.scores[people == one["participant"]].mean(axis=0)
             assert own[1] == pytest.approx(one["p_true"], abs=1e-5)
+    facts = json.loads((run / "provenance.json").read_text())
+    trained = set(facts["participants_in_training"])
+    tested = {one["participant"] for one in rows if one["part"] == "test"}
+    assert trained
+    assert not trained & tested
+    assert trained < set(people)
+    swapped = one_line(
+        call_app(
+            "finetune", *finished.settings, f"run_dir={tmp_path / 'swapped'}", "test_split=train",
+            f"encoder={next((run / 'model').rglob('encoder'))}",
+        )
+    )  # fmt: skip
+    assert "error: 15 of 15 test participants took part in pretraining this encoder" in swapped

@@ -12,6 +12,7 @@ import oct_xla
 import torch
 from benching import bench, work_of
 from mixing import mix, tell_shares
+from oct_io.catalog.seen import BEFORE, seen_before
 from oct_io.storage.files import redact
 from oct_judge.candidates import random_encoder
 from oct_judge.closing import (
@@ -85,7 +86,7 @@ def pretrain(
 ) -> int:
     """Train in a claimed folder and ask what that has led to; returns the exit code."""
     with Stages() as stages:
-        source = oct_io.open_source(config.data, stages)
+        source = with_earlier(config, oct_io.open_source(config.data, stages))
         for remark in source.remarks:
             stages.say(remark)
     with mistakes(ValueError):
@@ -153,6 +154,7 @@ def record(
     extra = source.describe(seen, config.data.excluded_splits)
     if smaller:
         extra["smaller"] = dict(smaller)
+    extra[BEFORE] = seen_before(begun_from(config))
     if start is not None:
         extra["initial"] = {
             "weights": redact(config.initial),
@@ -161,6 +163,24 @@ def record(
         }
     oct_xla.write_provenance(run_dir, runtime, seed=config.seed, extra=extra)
     source.write_quarantine(run_dir / "quarantine.jsonl")
+
+
+def begun_from(config: PretrainConfig) -> list[str]:
+    """Places of the encoders whose weights or features the run takes over."""
+    return [one for one in (config.initial, getattr(config.objective, "teacher", "")) if one]
+
+
+def with_earlier(config: PretrainConfig, source: oct_io.Source) -> oct_io.Source:
+    """The source, with a remark if earlier runs have seen whom this one leaves out."""
+    left_out = source.excluded_participants(config.data.excluded_splits)
+    met = len(set(left_out).intersection(seen_before(begun_from(config))))
+    if not met:
+        return source
+    remark = (
+        f"{met:,} of {len(left_out):,} participants that are left out were seen by the run that "
+        "this one begins from: what it is asked of them is no test"
+    )
+    return replace(source, remarks=(*source.remarks, remark))
 
 
 def conclude(

@@ -29,9 +29,10 @@ from oct_judge.masks.where import run_patches
 from oct_judge.page import write_page
 from oct_judge.pools import tell_kept
 from oct_judge.question import PATCHES, SEGMENT, FinetuneConfig
+from oct_judge.recipe import ENCODER_LEARNS
 from oct_judge.results import Found, describe, table_of, write_results
 from oct_judge.rivals.answers import ask_rivals, check_rivals
-from oct_judge.study import open_study
+from oct_judge.study import met_by, open_study
 from oct_judge.touches import touch_tested
 
 
@@ -103,6 +104,7 @@ def evaluate(
         "split": study.examples.split_rule,
         "label_rules": dict(source.label_rules),
         "test_touches": touches,
+        **met_by(study, family, trained=config.mode in ENCODER_LEARNS),
     }
     told = oct_xla.write_provenance(folder.path, runtime, seed=config.seed, extra=extra)
     write_results(folder.path, found, document)

@@ -29,6 +29,7 @@ from oct_vjepa.rules import (
 )
 
 TRAINING_MODES = ("frozen", "attentive", "partial", "gradual", "full", "lora")
+ENCODER_LEARNS = TRAINING_MODES[2:]
 SCHEDULES = ("cosine", "constant", "step")
 TOKEN_HEADS = ("attentive", "cross_attention")
 HEAD_STARTS = ("random", "probe")

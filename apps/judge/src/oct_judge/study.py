@@ -4,13 +4,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import oct_io
 from numpy.typing import NDArray
-from oct_io.catalog.releases import refuse_seen
+from oct_io.catalog.seen import BEFORE, TRAINED, read_origin, refuse_seen, seen_before
 from oct_launch import Mistake, mistakes
 from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.holdout import hold_out
@@ -177,16 +176,33 @@ class Tested(Protocol):
         ...
 
 
+def met_by(study: Tested, family: Family, *, trained: bool) -> dict[str, list[str]]:
+    """Whom the encoders have met that the run leaves in its model, for its provenance.json.
+
+    Args:
+        study: who is fitted on, chooses and is tested.
+        family: the encoders before the run.
+        trained: whether the run trains them: then also on who is fitted on or chooses.
+    """
+    known = [
+        study.participants[rows]
+        for one in study.rounds if trained
+        for part, rows in one.parts.items() if part != "test"
+    ]  # fmt: skip
+    own = np.unique(np.concatenate(known)).tolist() if known else []
+    return {TRAINED: own, BEFORE: seen_before(filter(None, family.places.values()))}
+
+
 def check_test_set(config: FinetuneConfig, study: Tested, family: Family) -> None:
     """Refuse test participants whom the encoder's run, if it lies there, has trained on.
 
     Folds test everybody, so that one encoder for all, if it has seen anybody, is refused with them.
     """
     for one, seed in product(study.rounds, range(config.seed, config.seed + config.seeds)):
-        provenance = Path(family.place_of(one.name, seed)).parent / "provenance.json"
-        if provenance.exists():
+        place = family.place_of(one.name, seed)
+        if place and (origin := read_origin(place)) is not None:
             refuse_seen(
-                json.loads(provenance.read_text(encoding="utf-8")),
+                origin,
                 set(study.participants[one.test].tolist()),
                 fingerprint=study.source.volumes.fingerprint,
                 version=study.source.version,

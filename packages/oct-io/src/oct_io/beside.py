@@ -42,10 +42,10 @@ def check_split(split: Split | None, people: Collection[str], excluded: Sequence
     Raises:
         TreeError: the split is of other people, so that nobody would be left out.
     """
-    if split is None or not people:
+    if split is None or not people or not excluded:
         return []
     known = {one for part in split.parts.values() for one in part}
-    if excluded and known.isdisjoint(people):
+    if known.isdisjoint(people):
         raise TreeError(
             f"split ({split.rule}): none of its {len(known):,} participants has a scan here, and "
             f"none of the {len(people):,} who have is in it; take the split of these scans (its "

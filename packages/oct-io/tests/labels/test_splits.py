@@ -1,5 +1,6 @@
 """Splits by participant: balanced, reproducible, kept as hashes; and releases that do not mix."""
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from oct_io import PhantomTree, TreeError, hash_participant, write_phantom_tree
 from oct_io.catalog.participants import hash_ids, read_participants
-from oct_io.catalog.releases import dataset_version, refuse_seen, table_version
+from oct_io.catalog.releases import dataset_version, table_version
+from oct_io.catalog.seen import read_origin, refuse_seen, seen_before
 from oct_io.cli import main
 from oct_io.labels.splits import Split, make_split, read_split, stratified_folds, write_split
 
@@ -210,6 +212,29 @@ def test_a_test_participant_who_was_pretrained_on_is_refused():
     assert not any(one in str(caught.value) for one in seen)
     with pytest.raises(TreeError, match=r"1 of 1 test participants took part in pretraining"):
         refuse_seen(facts, seen[:1], fingerprint="other", version=2)
+
+
+def test_whom_an_encoder_has_met_is_known_wherever_in_its_run_it_lies(tmp_path, monkeypatch):
+    def wrote(run, **facts):
+        (tmp_path / run).mkdir()
+        (tmp_path / run / "provenance.json").write_text(json.dumps(facts))
+        return tmp_path / run
+
+    first = wrote("first", participants_in_training=["a", "b"])
+    second = wrote("second", participants_in_training=["c"], participants_seen_before=["a", "b"])
+    inside = [second / one for one in ("encoder", "model/encoder", "model/members/0/encoder")]
+    for place in inside:
+        assert read_origin(place) == read_origin(f"{second}/encoder/")
+        assert seen_before([place]) == ["a", "b", "c"]
+    assert seen_before([first / "encoder", tmp_path / "none" / "encoder"]) == ["a", "b"]
+    monkeypatch.chdir(second)
+    assert seen_before(["encoder"]) == ["a", "b", "c"]
+    assert read_origin("https://host.invalid/weights/vitl.pt") is None
+    with pytest.raises(TreeError, match="1 of 2 test participants took part in pretraining"):
+        refuse_seen(read_origin(second / "encoder"), ["a", "z"], fingerprint="f", version=None)
+    (first / "provenance.json").write_text("{")
+    with pytest.raises(TreeError, match=r"provenance\.json: damaged, it is no JSON"):
+        seen_before([first / "encoder"])
 
 
 def test_a_run_that_kept_no_list_is_compared_by_its_fingerprint_and_exclusions():

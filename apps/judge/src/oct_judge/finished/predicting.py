@@ -171,6 +171,7 @@ def scans_of(
         labels="",
         label_concepts="",
         split="",
+        excluded_splits=[],
         flags=[],
         annotations=[],
         mixed_releases=True,

@@ -20,7 +20,9 @@ from oct_judge.masks.candidates import Drawings
 from oct_judge.masks.measuring import HEADLINE, Ruler
 from oct_judge.masks.study import MaskStudy
 from oct_judge.question import FinetuneConfig
+from oct_judge.recipe import ENCODER_LEARNS
 from oct_judge.results import FORMAT
+from oct_judge.study import met_by
 
 TASK = "segmentation"
 MEASURES = {HEADLINE: "Dice", "auroc": "AUROC, patch by patch,"}
@@ -138,6 +140,7 @@ def note_origin(
 ) -> dict[str, Any]:
     """Write provenance.json: who was asked of what, and how often these were tested; returns it."""
     source = study.source
+    learns = config.mode == "segment" and config.training.mode in ENCODER_LEARNS
     extra = {
         "encoder": family.fingerprint(),
         "dataset_fingerprint": source.volumes.fingerprint,
@@ -145,6 +148,7 @@ def note_origin(
         "split": study.rule,
         "remarks": list(source.remarks),
         "test_touches": touches,
+        **met_by(study, family, trained=learns),
     }
     return oct_xla.write_provenance(run_dir, runtime, seed=config.seed, extra=extra)
 

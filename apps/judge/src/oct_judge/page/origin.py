@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from oct_io.catalog.seen import BEFORE, TRAINED
 from oct_report import Page
 
 from oct_judge.page.reading import Results
@@ -27,7 +28,10 @@ def add_origin(page: Page, results: Results) -> None:
     }
     page.table(["what", "hash or number"], [[key, _told(one)] for key, one in facts.items()])
     page.section("Provenance", folded=True)
-    rows = [[key, _told(one)] for key, one in results.provenance.items() if key not in LEFT_OUT]
+    rows = [
+        [key, f"{len(one)}, in provenance.json" if key in (TRAINED, BEFORE) else _told(one)]
+        for key, one in results.provenance.items() if key not in LEFT_OUT
+    ]  # fmt: skip
     rows += [["protocol", _told(document["protocol"])], ["split", document["split"]]]
     rows += [["joined over volumes and eyes by", document["join"]]]
     page.table(["what", "value"], rows)

@@ -1,12 +1,10 @@
-"""Which release of a data set tables come from, and whether an encoder has met its test set.
+"""Which release of a data set tables come from.
 
 AI-READI's third release drew new splits: who was for training in the second may be for testing in
-the third. So tables of two releases are not mixed, and what an encoder was pretrained on is
-compared with what it is tested on, person by person.
+the third. So tables of two releases are not mixed.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from oct_io.catalog.manifest import find_manifest
@@ -121,43 +119,3 @@ def refuse_other_release(table: str | Path, version: int | None) -> None:
             f"scans of release {version} ({names[version]}); who is in the test split differs, so "
             "use tables of one release, or set data.mixed_releases=true"
         )
-
-
-def refuse_seen(
-    facts: Mapping[str, object], held_out: Collection[str], *, fingerprint: str, version: int | None
-) -> None:
-    """Refuse a test set of which somebody took part in pretraining.
-
-    Args:
-        facts: provenance.json of the pretraining run.
-        held_out: hashed test participants.
-        fingerprint: of the data set that they are from.
-        version: its release.
-
-    Raises:
-        TreeError: somebody did, or it cannot be excluded that somebody did.
-    """
-    seen = facts.get("participants_in_training")
-    excluded = facts.get("excluded_participants")
-    if isinstance(seen, list):
-        met = len(set(held_out) & set(seen))
-        if met:
-            raise TreeError(
-                f"{met} of {len(held_out)} test participants took part in pretraining this encoder"
-                f"{_release_note(facts, version)}; set data.excluded_splits alike in both, or "
-                "allow_seen=true to measure all the same"
-            )
-    elif facts.get("dataset_fingerprint") == fingerprint and isinstance(excluded, list):
-        met = len(set(held_out) - set(excluded))
-        if met:
-            raise TreeError(
-                f"{met} of {len(held_out)} test participants were not excluded when this encoder "
-                "was pretrained on the same volumes; allow_seen=true measures all the same"
-            )
-
-
-def _release_note(facts: Mapping[str, object], version: int | None) -> str:
-    before = facts.get("dataset_version")
-    if before is None or version is None or before == version:
-        return ""
-    return f" on release {before} (these scans are of release {version}, whose split is another)"
