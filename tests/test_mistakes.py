@@ -256,6 +256,9 @@ def test_an_evaluation_at_another_window_is_refused(refused, smoke, tmp_path):
     ("override", "culprits"),
     [
         ("mode=fuller", ["mode (fuller)", "linear"]),
+        ("batch_size=-1", ["batch_size (-1) must be 1 or more"]),
+        ("grid.folds=-1", ["grid.folds (-1) must be 2 or more, or 0"]),
+        ("data.jobs=-1", ["data.jobs (-1) must be 0, for one a CPU, or more"]),
         ("readout.pools=[median]", ["median", "mean_std"]),
         ("predict=scans", ["predict=FOLDER and model=DIR go together"]),
         ("runtime.device=tpu9", ["tpu9", "cuda"]),

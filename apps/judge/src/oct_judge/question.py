@@ -269,8 +269,9 @@ class FinetuneConfig:
             raise ValueError(f"join ({self.join}) must be one of {', '.join(JOINS)}")
         if self.join in (ATTENTION, PAIRS) and self.mode not in FROZEN:
             raise ValueError(f"join={self.join} takes frozen features; mode is {self.mode}")
-        if self.seeds < 1:
-            raise ValueError(f"seeds ({self.seeds}) must be 1 or more")
+        for name in ("seeds", "batch_size"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} ({value}) must be 1 or more")
         if self.compare.ensemble and self.seeds == 1:
             raise ValueError(
                 f"compare.ensemble ({self.compare.ensemble}) joins what seeds say: give seeds=2 or "

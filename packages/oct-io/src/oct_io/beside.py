@@ -49,8 +49,8 @@ def check_split(split: Split | None, people: Collection[str], excluded: Sequence
         raise TreeError(
             f"split ({split.rule}): none of its {len(known):,} participants has a scan here, and "
             f"none of the {len(people):,} who have is in it; take the split of these scans (its "
-            "table has hashes, as oct-io split writes them), ids as the scans have them, or "
-            "data.excluded_splits=[] where nobody is to be left out"
+            "table has hashes, as oct-io split writes them), ids as the scans have them, or, in "
+            "pretraining, data.excluded_splits=[] to leave nobody out"
         )
     if absent := sum(one not in known for one in people):
         return [

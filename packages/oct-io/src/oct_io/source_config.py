@@ -144,6 +144,8 @@ class SourceConfig:
                 f"data.recipe ({self.recipe}) reads the files of the data set; for a cache in a "
                 "bucket take data=cached data.labels=TABLE"
             )
+        if self.jobs < 0:
+            raise ValueError(f"data.jobs ({self.jobs}) must be 0, for one a CPU, or more")
         check_flag_names(self.flags, "data.flags")
         check_annotations(self.annotations, "data.annotations")
         if not 0 <= self.max_bad_fraction <= 1:

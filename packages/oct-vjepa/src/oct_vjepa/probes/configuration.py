@@ -43,6 +43,8 @@ class GridConfig:
 
     def __post_init__(self) -> None:
         check_numbers(self, "grid", COUNT, "epochs", "patience", "batch_size")
+        if self.folds < 0:
+            raise ValueError(f"grid.folds ({self.folds}) must be 2 or more, or 0 for none")
         for name in ("strengths", "neighbours", "temperatures", "widths", "learning_rates"):
             if not (values := getattr(self, name)) or min(values) <= 0:
                 raise ValueError(f"grid.{name} ({values}) must be positive, one or more")
