@@ -13,6 +13,7 @@ from oct_io.catalog.releases import dataset_version, table_version
 from oct_io.catalog.seen import read_origin, refuse_seen, seen_before
 from oct_io.cli import main
 from oct_io.labels.splits import Split, make_split, read_split, stratified_folds, write_split
+from oct_io.labels.tables import read_people
 
 GROUPS = (
     "healthy",
@@ -166,6 +167,38 @@ def test_the_command_writes_the_split_and_names_nobody(tree, tmp_path, capsys):
     text = shown.out + out.read_text()
     assert "fold-2" in shown.out
     assert not any(one in text.split() for one in read_participants(tree))
+
+
+@pytest.mark.parametrize("column", ["filepath", "eye"])
+def test_labels_of_eyes_or_scans_are_split_by_participant_and_the_rarer_answer(tmp_path, column):
+    lines = [f"participant_id,{column},ill"]
+    for person in range(1, 25):
+        for eye in "RL":
+            where = eye if column == "eye" else f"{person}/{eye}.dcm"
+            lines.append(f"{person:03d},{where},{int(eye == 'L' and person <= 8)}")
+    (tmp_path / "l.csv").write_text("\n".join(lines))
+    out = tmp_path / "split.tsv"
+    settings = ("--column", "ill", "--folds", "4", "--out", str(out))
+    assert main(["split", str(tmp_path / "l.csv"), *settings]) == 0
+    parts = read_split(out).parts
+    ill = {hash_participant(str(person)) for person in range(1, 9)}
+    assert [len(people) for people in parts.values()] == [6] * 4
+    assert [len(people & ill) for people in parts.values()] == [2] * 4
+    lines[0] += ",recommended_split"
+    for place in range(1, len(lines)):
+        lines[place] += ",train" if place % 2 else ",test"
+    (tmp_path / "l.csv").write_text("\n".join(lines))
+    with pytest.raises(TreeError, match="line 3 puts its participant into another part"):
+        read_people(tmp_path / "l.csv", "ill")
+
+
+def test_a_table_that_is_none_says_how_to_save_it(tmp_path):
+    (tmp_path / "l.xlsx").write_bytes(b"PK\x03\x04")
+    with pytest.raises(TreeError, match=r"l\.xlsx: no table of text; save it as \.csv, \.tsv or"):
+        read_participants(tmp_path / "l.xlsx")
+    (tmp_path / "l.csv").write_text("participant_id;ill\n1;0,5\n")
+    with pytest.raises(TreeError, match="its columns are parted by semicolons; save it with"):
+        read_participants(tmp_path / "l.csv")
 
 
 def test_the_command_follows_the_recommended_split(tree, capsys):

@@ -50,6 +50,8 @@ def read_participants(root_or_file: str | Path) -> Participants:
     url = find_participants(root_or_file)
     if url is None:
         where = redact(root_or_file)
+        if Path(root_or_file).is_file():
+            raise TreeError(f"{where}: no table of text; save it as .csv, .tsv or .txt")
         raise TreeError(f"{where}: no participants table; looked for {' and '.join(TABLES)}")
     where = redact(url)
     rows = number_rows(url)

@@ -68,6 +68,11 @@ def open_table(url: str | Path) -> Table:
     if not first.strip():
         raise TreeError(f"{where}: the table is empty; its first line must name the columns")
     between = "\t" if "\t" in first else ","
+    if between not in first and ";" in first:
+        raise TreeError(
+            f"{where}: its columns are parted by semicolons; save it with commas or tabs, and with "
+            "points in numbers"
+        )
     try:
         names = split_line(first, between)
     except ValueError as error:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from oct_io.catalog.participants import hash_ids, read_participants
+from oct_io.catalog.participants import hash_ids
 from oct_io.commands import Commands, add_command, plain_console
 from oct_io.labels.classes import load_class_names, load_labels
 from oct_io.labels.splits import make_split, write_split
+from oct_io.labels.tables import read_people
 
 
 def add(commands: Commands) -> None:
@@ -29,7 +30,7 @@ def add(commands: Commands) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     """Split participants: as their table recommends, else into folds balanced by label and site."""
-    rows = hash_ids(read_participants(options.root))
+    rows = hash_ids(read_people(options.root, options.column))
     split = make_split(
         rows,
         options.column,

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from oct_io.catalog.manifest import ScanRecord, hash_participant
-from oct_io.catalog.participants import LINE, SPLITS
+from oct_io.catalog.participants import LINE, SPLITS, find_participants, read_participants
 from oct_io.catalog.selection import EYES
-from oct_io.catalog.tables import ID_COLUMNS, MISSING, Row, cell, normal_id, number_rows
+from oct_io.catalog.tables import ID_COLUMNS, MISSING, Row, cell, id_column, normal_id, number_rows
 from oct_io.errors import TreeError
 from oct_io.labels.classes import PRESETS
 from oct_io.storage.files import redact, safe_relative
@@ -101,6 +101,40 @@ def finer_level(url: str | Path) -> Level:
             "column a row is of a participant"
         )
     return "participant" if without else "eye"
+
+
+def read_people(place: str | Path, column: str) -> dict[str, Row]:
+    """Rows of a table by participant id, to make a split of, whatever its rows are of.
+
+    Of several rows of a participant, eyes or scans, the one counts that has the rarest answer in
+    `column`: a split that is alike in those has enough of them in each part.
+
+    Args:
+        place: a table, or a folder that holds one of participants.
+        column: label that the split is balanced by.
+
+    Raises:
+        TreeError: as `read_participants` and `finer_level`, a row without a participant, or a
+            participant in two parts of `recommended_split`.
+    """
+    url = find_participants(place)
+    if url is None or finer_level(url) == "participant":
+        return read_participants(place)
+    where, found, owners = redact(url), dict[str, Row](), dict[str, str]()
+    for line, row in number_rows(url):
+        name = id_column(row, where)
+        if not (owner := normal_id(cell(row, name))):
+            raise TreeError(f"{where}: line {line} has no {name}")
+        found[str(line)], owners[str(line)] = row | {LINE: str(line)}, owner
+    _refuse_two_parts(found, owners, where)
+    often = Counter(row.get(column, "") for row in found.values())
+    rarest = sorted(
+        found, key=lambda one: (not cell(found[one], column), often[found[one].get(column, "")])
+    )
+    people: dict[str, Row] = {}
+    for one in rarest:
+        people.setdefault(owners[one], found[one])
+    return people
 
 
 def read_label_table(
