@@ -316,6 +316,11 @@ def _look_beside(config: SourceConfig) -> Looked:
     version = dataset_version(config.root, mixed=config.mixed_releases) if config.root else None
     labels, rules = read_tables(config, version, ())
     split = choose_split(config, labels, None)
+    if split is None and labels.finer is not None and labels.finer.has("recommended_split"):
+        raise TreeError(
+            "data.labels says the recommended_split of scans, and a cache in a bucket does not say "
+            "which participant a path is of; write one with oct-io split, and name it in data.split"
+        )
     unsplit = (
         f"no table says who of the cache is for {' or '.join(config.excluded_splits)}, so that "
         "everybody takes part; data.labels and data.split name tables",

@@ -315,6 +315,10 @@ def test_a_source_opens_a_published_cache_without_its_scans(
         "no table says who of the cache is for test, so that everybody takes part; data.labels and "
         "data.split name tables",
     )
+    of_scans = tmp_path / "scans.csv"
+    of_scans.write_text("filepath,seen,recommended_split\na/R.dcm,yes,test\nb/R.dcm,no,train\n")
+    with pytest.raises(TreeError, match="data.labels says the recommended_split of scans, and a"):
+        open_source(SourceConfig(**there, labels=str(of_scans)))
     with pytest.raises(TreeError, match=r"was cut out by Window.*set data\.window"):
         open_source(SourceConfig(**there | {"window": "8x64x64"}))
     with pytest.raises(TreeError, match="built without mask"):
