@@ -109,7 +109,7 @@ def test_survival_has_a_time_and_whether_it_ended_with_the_event(opened):
 def test_labels_of_eyes_tell_the_two_of_a_participant_apart(opened):
     lines = [f"P{701 + n},{eye},{(n + (eye == 'OD')) % 2},F" for n in range(11)
              for eye in ("OD", "left")]  # fmt: skip
-    source = opened("participant_id,eye,seen,sex", *lines, "P999,OD,1,F")
+    source = opened("Participant ID,Eye,seen,sex", *lines, "P999,OD,1,F")
     found = source.labelled("seen", attributes=["sex", "@eye"])
     said = zip(found.participants, found.eyes, found.values.tolist(), strict=True)
     number = {hashed(n): n for n in range(PEOPLE)}
@@ -153,7 +153,7 @@ def test_an_eye_or_scan_twice_is_an_error_with_its_line(opened):
         opened("scan,seen", "0/R.dcm,1", "0/R,0")
     with pytest.raises(TreeError, match="line 2 does not say which scan it is of"):
         opened("scan,seen", ",1")
-    with pytest.raises(TreeError, match="needs a column participant_id or person_id beside"):
+    with pytest.raises(TreeError, match="needs a column participant_id or person_id; it has: name, eye"):
         opened("name,eye,seen", "P701,R,1")
 
 

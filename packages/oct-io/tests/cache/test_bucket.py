@@ -317,7 +317,7 @@ def test_a_source_opens_a_published_cache_without_its_scans(
     )
     of_scans = tmp_path / "scans.csv"
     of_scans.write_text("filepath,seen,recommended_split\na/R.dcm,yes,test\nb/R.dcm,no,train\n")
-    with pytest.raises(TreeError, match="data.labels says the recommended_split of scans, and a"):
+    with pytest.raises(TreeError, match="says the recommended_split of scans, and a cache"):
         open_source(SourceConfig(**there, labels=str(of_scans)))
     with pytest.raises(TreeError, match=r"was cut out by Window.*set data\.window"):
         open_source(SourceConfig(**there | {"window": "8x64x64"}))

@@ -167,7 +167,7 @@ def read_label_table(
             name = cell(row, _named(row, SCAN_NAMES))
             key, owner = _scan_of(row, name, scans, whose, f"{where}: line {line}")
         else:
-            name = normal_id(cell(row, _id_column(row, where)))
+            name = normal_id(cell(row, id_column(row, where)))
             owner = hash_participant(name)
             key = f"{owner} {_eye(row[_named(row, EYE_NAMES)])}"
         if not name:
@@ -297,14 +297,7 @@ def _stem(name: str) -> str:
 
 def _named(row: Row, names: Sequence[str]) -> str:
     """The column of `row` that has one of `names`, whatever its case; "" if it has none."""
-    return next((one for one in row if one.lower() in names), "")
-
-
-def _id_column(row: Row, where: str) -> str:
-    found = _named(row, ID_COLUMNS)
-    if not found:
-        raise TreeError(f"{where}: needs a column participant_id or person_id beside the eye")
-    return found
+    return next((one for one in row if one.lower().replace(" ", "_") in names), "")
 
 
 def _eye(text: str) -> str:
