@@ -153,7 +153,7 @@ def test_an_eye_or_scan_twice_is_an_error_with_its_line(opened):
         opened("scan,seen", "0/R.dcm,1", "0/R,0")
     with pytest.raises(TreeError, match="line 2 does not say which scan it is of"):
         opened("scan,seen", ",1")
-    with pytest.raises(TreeError, match="needs a column participant_id or person_id; it has: name, eye"):
+    with pytest.raises(TreeError, match="needs a column participant_id or person_id; it has: name"):
         opened("name,eye,seen", "P701,R,1")
 
 
