@@ -15,7 +15,7 @@ from oct_judge.findings.further import look_further
 from oct_judge.findings.shortcuts import ask_column
 from oct_judge.question import ComparisonConfig, FinetuneConfig
 from oct_judge.recipe import TrainingConfig
-from oct_judge.results import Found
+from oct_judge.results import Found, describe
 from oct_judge.study import open_study
 from oct_launch import Stages
 from oct_vjepa import Encoder, EncoderConfig
@@ -60,6 +60,22 @@ def further(found, tmp_path_factory):
     place = tmp_path_factory.mktemp("run")
     with Stages() as stages:
         return look_further(found, "uv run apps/finetune", place, stages)
+
+
+def test_what_is_handed_on_counts_those_without_a_row_and_names_none(found):
+    notes = (
+        "one answer an eye",
+        "2 rows of the label table have no scan (00caed07b5e7 L, 02b34dcd8ca0 R, ...)",
+        "1 volumes of 1 participants have no row in the label table (06b051dffac8)",
+    )
+    examples = replace(found.study.examples, notes=notes)
+    assert "02b34dcd8ca0" in examples.describe(), "a log may"
+    with Stages() as stages:
+        document = describe(replace(found, study=replace(found.study, examples=examples)), stages)
+    assert document["split"].endswith(
+        "; one answer an eye; 2 rows of the label table have no scan; 1 volumes of 1 participants "
+        "have no row in the label table"
+    )
 
 
 def test_every_scan_is_accounted_for_and_no_participant_twice(found, further):

@@ -36,7 +36,7 @@ from oct_judge.asking import PARTS, Everyone
 from oct_judge.candidates import PRETRAINED, RANDOM, RANKED, Cast
 from oct_judge.question import NAMED_ENCODER, NETWORK, FinetuneConfig
 from oct_judge.rivals.encoders import Named
-from oct_judge.study import Study
+from oct_judge.study import Study, nameless
 
 FORMAT = 2
 
@@ -91,7 +91,7 @@ def describe(found: Found, stages: Stages) -> dict[str, Any]:
         "join": config.join,
         "protocol": asdict(config.protocol) | {"rounds": [one.name for one in study.rounds]},
         "seeds": config.seeds,
-        "split": study.examples.describe(),
+        "split": nameless(study.examples.describe()),
         "test_touches": found.touches,
         "candidates": [
             {

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Protocol
@@ -19,6 +20,14 @@ from oct_vjepa.trials.verdict import Panel
 from oct_judge.candidates import Rows
 from oct_judge.family import Family
 from oct_judge.question import SPLIT, FinetuneConfig, ProtocolConfig
+
+NAMED = re.compile(r" \((?:[0-9a-f]{8,}(?: [RL])?(?:, )?)+(?:\.\.\.)?\)")
+"""Hashed participants, their eyes or scans, behind a count of them."""
+
+
+def nameless(text: str) -> str:
+    """A line for a log without the hashes in it: a page and a model card name nobody."""
+    return NAMED.sub("", text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,15 +1,11 @@
 """Where the scans went: from what was found to who was tested."""
 
-import re
 from collections import Counter
 from typing import Any
 
 import numpy as np
 
-from oct_judge.study import Study
-
-NAMED = re.compile(r" \((?:[0-9a-f]{8,}(?:, )?)+(?:\.\.\.)?\)")
-"""Hashed participants in a remark; a page names nobody."""
+from oct_judge.study import Study, nameless
 
 
 def flow_of(study: Study) -> dict[str, Any]:
@@ -27,7 +23,7 @@ def flow_of(study: Study) -> dict[str, Any]:
         "scans_without_answer": usable - len(examples.volumes),
         "scans_with_answer": len(examples.volumes),
         "participants_with_answer": len(np.unique(study.panel.people)),
-        "notes": [NAMED.sub("", one) for one in examples.notes],
+        "notes": [nameless(one) for one in examples.notes],
         "split_rule": examples.split_rule,
         "parts": [part for number in range(len(study.rounds)) for part in parts_of(study, number)],
     }
