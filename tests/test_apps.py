@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import oct_io
 import pytest
+from oct_io.labels.splits import Split, write_split
 from oct_io.scan.flags import FLAGS
 from oct_judge.touches import LEDGER
 from oct_vjepa import Encoder
@@ -247,6 +248,30 @@ def test_a_run_may_start_from_an_encoder_and_goes_on_after_it_is_stopped(place, 
     again = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [row["loss"] for row in again] == [row["loss"] for row in rows]
     assert (run_dir / "encoder" / "model.safetensors").read_bytes() == before
+
+
+def test_a_split_that_was_changed_in_its_file_is_not_taken_up_by_the_run(place, smoke, call_app):
+    people = json.loads((smoke.path / "provenance.json").read_text())
+    sides = people["participants_in_training"], people["excluded_participants"]
+    split, run_dir = place / "split.tsv", place / "changed-split"
+    command = (
+        "pretrain", "experiment=smoke", f"data.root={smoke.data}", f"data.split={split}",
+        f"run_dir={run_dir}", "loop.evaluate_every=0", "loop.steps=1", "probe.columns=[]",
+    )  # fmt: skip
+
+    def divide(train, test):
+        parts = {"train": frozenset(train), "test": frozenset(test)}
+        write_split(split, Split(parts=parts, rule="mine"))
+        return call_app(*command)
+
+    assert divide(*sides).code == 0
+    assert divide(*sides).code == 0
+    before = (run_dir / "provenance.json").read_bytes()
+    outcome = divide(*reversed(sides))
+    assert outcome.code == 2
+    assert "has learned from 12 participants; now 12 others would be added and 12" in outcome.errors
+    assert (run_dir / "provenance.json").read_bytes() == before
+    assert json.loads(before)["participants_in_training"] == sides[0]
 
 
 def test_who_was_seen_before_a_run_is_not_tested_after_it(place, smoke, call_app):

@@ -12,7 +12,7 @@ import oct_xla
 import torch
 from benching import bench, work_of
 from mixing import mix, tell_shares
-from oct_io.catalog.seen import BEFORE, seen_before
+from oct_io.catalog.seen import BEFORE, PROVENANCE, TRAINED, read_origin, seen_before
 from oct_io.storage.files import redact
 from oct_judge.candidates import random_encoder
 from oct_judge.closing import (
@@ -26,6 +26,7 @@ from oct_judge.closing import (
 from oct_launch import (
     EXIT_STOPPED,
     Launch,
+    Mistake,
     Stages,
     check_positions,
     check_window,
@@ -93,6 +94,7 @@ def pretrain(
         spacings = source.volumes.spacings
         check_positions(config.encoder.position_unit, source.volumes.shape, spacings)
     seen = source.outside(config.data.excluded_splits)
+    refuse_other_people(folder.path, source.participants(seen))
     questions = open_questions(config.probe, source, seed=config.seed)
     with mistakes(ValueError):
         objective = make_objective(config, source, seen, start)
@@ -163,6 +165,27 @@ def record(
         }
     oct_xla.write_provenance(run_dir, runtime, seed=config.seed, extra=extra)
     source.write_quarantine(run_dir / "quarantine.jsonl")
+
+
+def refuse_other_people(run_dir: Path, people: Sequence[str]) -> None:
+    """Refuse to go on with others than a run has learned from so far, before they are written down.
+
+    Its settings may be the same: a split is a table, and what stands in that can change.
+
+    Raises:
+        Mistake: how many are new, and how many are gone.
+    """
+    begun = (run_dir / "encoder").exists() or any((run_dir / "checkpoints").glob("step-*"))
+    known = begun and (run_dir / PROVENANCE).exists()
+    before = (read_origin(run_dir / "encoder") or {}).get(TRAINED) if known else None
+    if not isinstance(before, list) or set(before) == set(people):
+        return
+    new, gone = len(set(people) - set(before)), len(set(before) - set(people))
+    raise Mistake(
+        f"{run_dir}: this run has learned from {len(before):,} participants; now {new:,} others "
+        f"would be added and {gone:,} left out, since scans or their split have changed; set them "
+        "back or choose another run_dir"
+    )
 
 
 def begun_from(config: PretrainConfig) -> list[str]:
