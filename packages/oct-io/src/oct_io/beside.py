@@ -21,7 +21,7 @@ from oct_io.labels.tables import (
 from oct_io.source_config import SourceConfig
 
 
-def _above(finer: Mapping[str, Row], people: Mapping[str, Row]) -> Mapping[str, Row]:
+def _above(finer: dict[str, Row], people: dict[str, Row]) -> dict[str, Row]:
     """Rows of participants, those that follow from a finer table above those of the root."""
     if not finer or not people:
         return finer or people
