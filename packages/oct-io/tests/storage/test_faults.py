@@ -12,7 +12,7 @@ from oct_io.errors import StoreError
 from oct_io.quarantine import QUARANTINE, read_quarantine, refuse, write_quarantine
 from oct_io.scan.header import ScanHeader
 from oct_io.storage.buckets import StorageConfig, using_storage
-from oct_io.storage.files import exists, read_bytes, walk_files
+from oct_io.storage.files import exists, list_tokens, read_bytes
 
 WINDOW = Window(name="test", extent_mm=(4.0, 0.15, 4.0), shape=(4, 16, 12))
 ONE_SCAN = 4 * 16 * 12
@@ -148,7 +148,7 @@ def test_a_missing_file_is_a_fact_and_stays_refused(phantom_tree, tmp_path):
 
 def test_headers_arrive_through_a_bad_network(stores, storage):
     proxy = storage("s3", faults=ALL, seed=1, delay_s=2.0, config=QUICK)
-    paths = list(walk_files("s3://eyes/many", ".dcm"))[:60]
+    paths = list(list_tokens("s3://eyes/many"))[:60]
     assert all(isinstance(one, ScanHeader) for one in read_headers("s3://eyes/many", paths))
     assert len(proxy.gets()) > 60
 
@@ -278,7 +278,7 @@ def test_a_bad_sector_is_a_fact_and_a_lost_network_disk_is_not(tmp_path, monkeyp
 
 def test_readers_that_nobody_waits_for_end_although_the_store_is_away(stores, storage):
     proxy = storage("s3", config={"give_up_s": 300.0})
-    paths = list(walk_files("s3://eyes/many", ".dcm"))
+    paths = list(list_tokens("s3://eyes/many"))
     some = read_headers("s3://eyes/many", paths, concurrency=4)
     next(some)
     proxy.shut()
