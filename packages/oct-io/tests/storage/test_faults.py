@@ -4,12 +4,17 @@ import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import tifffile
 from oct_io import ScanError, TreeError, Window, build_cache, read_manifest
 from oct_io.catalog.headers import read_headers
 from oct_io.cli import main
 from oct_io.errors import StoreError
 from oct_io.quarantine import QUARANTINE, read_quarantine, refuse, write_quarantine
+from oct_io.readers.arrays import peek_npz
+from oct_io.readers.stacks import is_stack
+from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader
 from oct_io.storage.buckets import StorageConfig, using_storage
 from oct_io.storage.files import exists, list_tokens, read_bytes
@@ -274,6 +279,27 @@ def test_a_bad_sector_is_a_fact_and_a_lost_network_disk_is_not(tmp_path, monkeyp
         monkeypatch.setattr("oct_io.storage.transport.os.fstat", fail)
         with using_storage(StorageConfig(give_up_s=1.0)), pytest.raises(expected):
             read_bytes(path)
+
+
+@pytest.mark.parametrize(("ending", "look"), [(".npz", peek_npz), (".tif", is_stack)])
+def test_a_disk_lost_while_a_scan_is_looked_into_is_no_fact_about_the_scan(
+    ending, look, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("oct_io.storage.outages.DISK_S", 0.1)
+    path = tmp_path / f"scan{ending}"
+    voxels = np.random.default_rng(0).integers(0, 256, (8, 256, 256), dtype=np.uint8)
+    np.savez(path, voxels) if ending == ".npz" else tifffile.imwrite(path, voxels)
+    lost, fstat = path.stat().st_ino, os.fstat
+
+    def fail(handle):
+        found = fstat(handle)
+        if found.st_ino == lost:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return found
+
+    monkeypatch.setattr("oct_io.storage.transport.os.fstat", fail)
+    with using_storage(StorageConfig(give_up_s=1.0)), pytest.raises(StoreError):
+        look(ScanFile(url=str(path)))
 
 
 def test_readers_that_nobody_waits_for_end_although_the_store_is_away(stores, storage):
