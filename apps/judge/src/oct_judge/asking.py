@@ -12,13 +12,7 @@ from oct_vjepa.measures.measure import HEADLINE
 from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.probes.choice import ensemble
 from oct_vjepa.probes.protocol import Round, few_labels
-from oct_vjepa.trials.judging import (
-    Answer,
-    Answers,
-    Candidate,
-    answer_frozen,
-    answer_of_scores,
-)
+from oct_vjepa.trials.judging import Answer, Answers, Candidate, answer_frozen, answer_of_scores
 
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder, random_encoder
 from oct_judge.learning import Place

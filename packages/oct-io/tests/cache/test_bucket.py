@@ -21,12 +21,7 @@ from oct_io.cli import main
 from oct_io.errors import StoreError
 from oct_io.labels.splits import write_split
 from oct_io.records.record import ScanRecord
-from oct_io.storage.buckets import (
-    StorageConfig,
-    current_storage,
-    open_filesystem,
-    using_storage,
-)
+from oct_io.storage.buckets import StorageConfig, current_storage, open_filesystem, using_storage
 from oct_io.storage.files import list_tokens
 
 WINDOW = Window(name="test", extent_mm=(4.0, 0.15, 4.0), shape=(4, 16, 12))

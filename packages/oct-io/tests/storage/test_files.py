@@ -6,13 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from oct_io import (
-    ScanError,
-    Window,
-    build_cache,
-    read_manifest,
-    read_volume,
-)
+from oct_io import ScanError, Window, build_cache, read_manifest, read_volume
 from oct_io.catalog.headers import read_headers
 from oct_io.errors import StoreError
 from oct_io.readers.registry import read_header

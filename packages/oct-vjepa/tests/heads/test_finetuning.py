@@ -11,12 +11,7 @@ from oct_vjepa.heads.attentive import AttentiveHead
 from oct_vjepa.heads.configuration import FinetuningConfig, LoraConfig, LossConfig
 from oct_vjepa.heads.finetuning import layer_of
 from oct_vjepa.heads.linear import LinearHead
-from oct_vjepa.heads.losses import (
-    balanced_weights,
-    ordinal_loss,
-    smooth_labels,
-    soft_cross_entropy,
-)
+from oct_vjepa.heads.losses import balanced_weights, ordinal_loss, smooth_labels, soft_cross_entropy
 from oct_vjepa.heads.mlp import MlpHead
 from oct_vjepa.heads.supervised import LabelledBatch, Supervised, label_batch
 
