@@ -14,13 +14,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 from oct_launch import print_table
-from oct_vjepa.measures.units import (
-    Interval,
-    auroc,
-    average_units,
-    interval_of,
-    resample_weights,
-)
+from oct_vjepa.measures.units import Interval, auroc, average_units, interval_of, resample_weights
 from scipy.stats import bootstrap
 from sklearn.metrics import roc_auc_score
 from writing import write_results

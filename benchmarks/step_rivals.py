@@ -137,10 +137,7 @@ class Vjepa2(nn.Module):
         super().__init__()
         sys.path.insert(0, str(tree))  # its modules are called `src` and `app`
         from src.models import predictor, vision_transformer  # type: ignore[import-not-found]
-        from src.utils.wrappers import (  # type: ignore[import-not-found]
-            MultiSeqWrapper,
-            PredictorMultiSeqWrapper,
-        )
+        from src.utils.wrappers import MultiSeqWrapper, PredictorMultiSeqWrapper  # type: ignore[import-not-found]
 
         size, (width, depth, heads) = SIZES[shape.size], shape.predictor
         same: dict[str, Any] = {

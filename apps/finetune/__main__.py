@@ -13,12 +13,7 @@ uv run apps/finetune --help                              every setting, its valu
 import sys
 from collections.abc import Sequence
 
-from oct_judge.board.finish import (
-    encoder_of_run,
-    encoder_of_settings,
-    headline,
-    write_leaderboards,
-)
+from oct_judge.board.finish import encoder_of_run, encoder_of_settings, headline, write_leaderboards
 from oct_judge.question import FinetuneConfig
 from oct_launch import Launch, Sweeping, app, ending_at_once
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from oct_io import ScanError, Spacing, read_volume
 from oct_io.readers.registry import READERS
-from oct_io.readers.sidecar import FIELDS, parse_sidecar
+from oct_io.readers.sidecar import FIELDS, parse_fields
 from oct_io.volume import CONFIDENCE
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -61,4 +61,4 @@ def test_every_field_of_the_sidecar_is_explained_and_the_example_is_valid():
     text = page("formats/arrays-and-images.md")
     assert [name for name in FIELDS if f"`{name}`" not in text] == []
     example = re.search(r"```json\n(.*?)```", text, re.DOTALL)[1]
-    assert parse_sidecar(example, "").laterality == json.loads(example)["laterality"]
+    assert parse_fields(example, "")["laterality"] == json.loads(example)["laterality"]

@@ -12,13 +12,7 @@ from oct_vjepa.measures.measure import HEADLINE
 from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.probes.choice import ensemble
 from oct_vjepa.probes.protocol import Round, few_labels
-from oct_vjepa.trials.judging import (
-    Answer,
-    Answers,
-    Candidate,
-    answer_frozen,
-    answer_of_scores,
-)
+from oct_vjepa.trials.judging import Answer, Answers, Candidate, answer_frozen, answer_of_scores
 
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder, random_encoder
 from oct_judge.learning import Place
@@ -44,39 +38,54 @@ def ask_everyone(
     stages: Stages,
 ) -> Everyone:
     """Ask the encoder first, then who stands beside it; the encoder comes first in the result."""
-    compare = config.compare
-    found: Everyone = {}
-    if config.mode in FROZEN:
-        found[PRETRAINED] = ask(config, study, cast.pretrained(), config.mode)
-    else:
-        asked = cast.family.of, PRETRAINED, runtime, folder
-        found[PRETRAINED] = ask_trained(config, study, *asked, embed=cast.embed)
-    remember(config, study, cast, found[PRETRAINED])
-    askers: list[tuple[str, Callable[[], Answers]]] = []
-    if compare.random_init:
-        if config.mode in FROZEN:
-            askers.append((RANDOM, lambda: ask(config, study, cast.random(), config.mode)))
-        else:
-            start = partial(untrained, cast)
-            asked = start, RANDOM, runtime, folder
-            train = partial(ask_trained, config, study, *asked, embed=cast.embed)
-            askers.append((RANDOM, train))
-    kind = config.mode if config.mode in FROZEN else "linear"
-    candidates = [cast.baseline(name) for name in compare.baselines]
-    if compare.together:
-        candidates += [cast.beside(name) for name in compare.baselines]
+    compare, seeds = config.compare, seeds_of(config)
+    askers = askers_of(config, study, cast, runtime, folder)
+    candidates = [cast.beside(name) for name in compare.baselines] if compare.together else []
     if compare.ranked:
-        encoders = [PRETRAINED, *([RANDOM] if compare.random_init else [])]
-        names = [*(encoders if config.mode in FROZEN else []), *compare.baselines]
-        candidates += [cast.ranked(name) for name in names]
-    askers += [(one.name, partial(ask, config, study, one, kind)) for one in candidates]
-    for number, (name, asker) in enumerate(askers):
+        probed = askers if config.mode in FROZEN else compare.baselines
+        candidates += [cast.ranked(name) for name in probed]
+    askers |= {one.name: probing(config, study, one) for one in candidates}
+    found = {PRETRAINED: askers.pop(PRETRAINED)(PRETRAINED, study.rounds, seeds)}
+    remember(config, study, cast, found[PRETRAINED])
+    for number, (name, asker) in enumerate(askers.items()):
         stages("asking", number, len(askers))
-        found[name] = asker()
+        found[name] = asker(name, study.rounds, seeds)
     stages("asking", len(askers), len(askers))
     if compare.ensemble and config.seeds > 1:
         found[f"{PRETRAINED}, seeds together"] = together(found[PRETRAINED], compare.ensemble)
     return found
+
+
+Asker = Callable[[str, Sequence[Round], Sequence[int]], Answers]
+"""What training in the rounds is called, the rounds and the seeds, to what is answered in them."""
+
+
+def askers_of(
+    config: FinetuneConfig, study: Study, cast: Cast, runtime: oct_xla.Runtime, folder: Path
+) -> dict[str, Asker]:
+    """How the encoder is asked, its random init, if it is compared, and the baselines."""
+
+    def trained(start: Callable[[str, int], oct_vjepa.Encoder]) -> Asker:
+        return lambda label, rounds, seeds: ask_trained(
+            config, study, start, label, runtime, folder, rounds, seeds, cast.embed
+        )
+
+    if config.mode in FROZEN:
+        found = {
+            one.name: probing(config, study, one) for one in (cast.pretrained(), cast.random())
+        }
+    else:
+        found = {PRETRAINED: trained(cast.family.of), RANDOM: trained(partial(untrained, cast))}
+    if not config.compare.random_init:
+        del found[RANDOM]
+    baselines = {name: cast.baseline(name) for name in config.compare.baselines}
+    return found | {name: probing(config, study, one) for name, one in baselines.items()}
+
+
+def probing(config: FinetuneConfig, study: Study, candidate: Candidate) -> Asker:
+    """Ask a candidate by its features: in modes that train by a linear probe."""
+    kind = config.mode if config.mode in FROZEN else "linear"
+    return lambda _, rounds, seeds: ask(config, study, candidate, kind, rounds, seeds)
 
 
 def untrained(cast: Cast, round_name: str, seed: int) -> oct_vjepa.Encoder:
@@ -252,10 +261,6 @@ def together(answers: Answers, how: str) -> Answers:
     return [joined]
 
 
-FewAsker = Callable[[str, Sequence[Round]], Answers]
-"""What the rounds are called, and the rounds, to what is answered in them with the first seed."""
-
-
 def ask_with_few_labels(
     config: FinetuneConfig, study: Study, cast: Cast, runtime: oct_xla.Runtime, folder: Path
 ) -> Iterator[tuple[str, float, Answers]]:
@@ -266,7 +271,7 @@ def ask_with_few_labels(
     Raises:
         Stopped: training was told to stop.
     """
-    askers = few_askers(config, study, cast, runtime, folder) if config.compare.fractions else {}
+    askers = askers_of(config, study, cast, runtime, folder) if config.compare.fractions else {}
     for fraction in sorted(config.compare.fractions):
         turns = config.compare.turns if fraction < 1 else 1
         for name, asker in askers.items():
@@ -278,29 +283,5 @@ def ask_with_few_labels(
                     )
                     for one in study.rounds
                 ]
-                answers += asker(f"{name} {fraction:g} turn {turn}", rounds)
+                answers += asker(f"{name} {fraction:g} turn {turn}", rounds, [config.seed])
             yield name, fraction, answers
-
-
-def few_askers(
-    config: FinetuneConfig, study: Study, cast: Cast, runtime: oct_xla.Runtime, folder: Path
-) -> dict[str, FewAsker]:
-    """Who is asked with few labels: the encoder, its random init, and the baselines."""
-    seeds = [config.seed]
-    kind = config.mode if config.mode in FROZEN else "linear"
-
-    def probed(candidate: Candidate) -> FewAsker:
-        return lambda label, rounds: ask(config, study, candidate, kind, rounds, seeds)
-
-    def trained(start: Callable[[str, int], oct_vjepa.Encoder]) -> FewAsker:
-        return lambda label, rounds: ask_trained(
-            config, study, start, label, runtime, folder, rounds, seeds, cast.embed
-        )
-
-    if config.mode in FROZEN:
-        found = {PRETRAINED: probed(cast.pretrained()), RANDOM: probed(cast.random())}
-    else:
-        found = {PRETRAINED: trained(cast.family.of), RANDOM: trained(partial(untrained, cast))}
-    if not config.compare.random_init:
-        del found[RANDOM]
-    return found | {name: probed(cast.baseline(name)) for name in config.compare.baselines}

@@ -19,11 +19,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from oct_vjepa import Encoder, EncoderConfig
 from oct_vjepa.evaluation.features import TOKENS, embed_batch, key_of
-from oct_vjepa.evaluation.token_probe import (
-    FittedTokenProbe,
-    TokenProbeConfig,
-    fit_token_probes,
-)
+from oct_vjepa.evaluation.token_probe import FittedTokenProbe, TokenProbeConfig, fit_token_probes
 from oct_vjepa.heads.answer import Answer
 from oct_vjepa.heads.configuration import LossConfig
 from oct_vjepa.heads.supervised import Supervised

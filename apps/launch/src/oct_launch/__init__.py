@@ -6,13 +6,7 @@ does between its start and its end. `settings` knows what may be set, `manual` p
 `--help`, `hints` finds what was meant, and `sweep` runs one command line with several values.
 """
 
-from oct_launch.command import (
-    Launch,
-    RuntimeConfig,
-    app,
-    check_positions,
-    check_window,
-)
+from oct_launch.command import Launch, RuntimeConfig, app, check_positions, check_window
 from oct_launch.console import (
     EXIT_STOPPED,
     Mistake,

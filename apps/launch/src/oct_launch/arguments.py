@@ -38,19 +38,18 @@ class Arguments:
     sweeps: bool
     jobs: int = 1
 
-    def compose(self, configs: Path, more: Sequence[str] = ()) -> DictConfig:
+    def compose(self, configs: Path) -> DictConfig:
         """The settings, unresolved.
 
         Args:
             configs: folder of the configurations.
-            more: further overrides.
 
         Raises:
             HydraException: no such setting or file, or a value of another type.
         """
         found = [f"hydra.searchpath=[file://{Path(self.folder).resolve()}]"] if self.folder else []
         with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-            return compose(self.name, overrides=[*found, *self.overrides, *more])
+            return compose(self.name, overrides=[*found, *self.overrides])
 
 
 def read_arguments(arguments: Sequence[str], app: str) -> Arguments:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from oct_report.figures import COLOURS as HUES
-from oct_report.figures import INK, LINE, SOFT
+from oct_report.figures import INK, LINE, SOFT, quieten
 from oct_report.style import COLOURS
 
 PAPER = "#fefefe"
@@ -237,11 +237,7 @@ def matrix(counts: NDArray[np.float64], names: Sequence[str], *, down: str, alon
 def _axes(title: str, x: Axis, y: Axis, size: tuple[float, float]) -> tuple[Figure, Axes]:
     figure = Figure(figsize=size)
     axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(LINE)
-    axes.tick_params(labelsize=9, colors=SOFT, length=0)
-    axes.grid(color=LINE, linewidth=0.8)
-    axes.set_axisbelow(True)
+    quieten(axes)
     axes.set_title(plain(title), loc="left", fontsize=10.5, color=INK)
     axes.set_xlabel(plain(x.label), fontsize=9.5, color=SOFT)
     axes.set_ylabel(plain(y.label), fontsize=9.5, color=SOFT)

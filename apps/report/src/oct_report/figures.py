@@ -62,7 +62,7 @@ def plot_curves(curves: Sequence[Curve]) -> bytes:
     figure = Figure(figsize=(10.4, 2.75 * rows), layout="constrained")
     for number, curve in enumerate(curves):
         axes = figure.add_subplot(rows, columns, number + 1)
-        _quiet(axes)
+        quieten(axes)
         marker = "o" if len(curve.steps) < 16 else None
         axes.plot(curve.steps, curve.values, color=ACCENT, linewidth=1.6, marker=marker, ms=3.5)
         axes.set_title(curve.title, loc="left", fontsize=11, color=INK, pad=18)
@@ -194,7 +194,7 @@ def plot_scores(scores: Sequence[Score], *, label: str, chance: float) -> bytes:
     height = 0.9 + len(groups) * (0.22 * len(series) + 0.28)
     figure = Figure(figsize=(10.4, height), layout="constrained")
     axes = figure.add_subplot()
-    _quiet(axes)
+    quieten(axes)
     for number, (name, variant) in enumerate(series):
         own = [score for score in scores if (score.name, score.variant) == (name, variant)]
         axes.errorbar(
@@ -246,7 +246,7 @@ def plot_degradation(
     figure = Figure(figsize=(10.4, 2.5 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     for axes, kind in zip(panels.flat, kinds, strict=False):
-        _quiet(axes)
+        quieten(axes)
         for number, (name, found) in enumerate(candidates.items()):
             values, lows, highs = _columns(found[kind])
             colour = COLOURS[number % len(COLOURS)]
@@ -284,7 +284,8 @@ def _show(axes: Axes, bscan: BScan, title: str) -> None:
         spine.set_visible(False)
 
 
-def _quiet(axes: Axes) -> None:
+def quieten(axes: Axes) -> None:
+    """Draw axes so that the values are seen first."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LINE)
     axes.tick_params(labelsize=9, colors=SOFT, length=0)

@@ -3,6 +3,8 @@
 Readers raise it for whoever reads one scan; a build of the cache makes it a line of the quarantine.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 Stage = Literal["fetch", "parse", "geometry", "decode", "content"]
@@ -43,3 +45,21 @@ class StoreError(TreeError):
 
     What is done is kept, and the same call goes on once the store answers again.
     """
+
+
+@contextmanager
+def refusing(where: str, stage: Stage, reason: str) -> Iterator[None]:
+    """Refuse a scan for whatever a library raises in the block, but for the errors of oct_io.
+
+    Parsers and decoders promise no set of errors for damaged bytes, and their texts may quote them:
+    only the name of the error is passed on.
+
+    Raises:
+        ScanError: `reason`, at `stage`.
+    """
+    try:
+        yield
+    except OctIoError:
+        raise
+    except Exception as error:
+        raise ScanError(where, stage, f"{reason} ({type(error).__name__})") from None

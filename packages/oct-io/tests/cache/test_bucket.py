@@ -21,13 +21,8 @@ from oct_io.cli import main
 from oct_io.errors import StoreError
 from oct_io.labels.splits import write_split
 from oct_io.records.record import ScanRecord
-from oct_io.storage.buckets import (
-    StorageConfig,
-    current_storage,
-    open_filesystem,
-    using_storage,
-)
-from oct_io.storage.files import walk_files
+from oct_io.storage.buckets import StorageConfig, current_storage, open_filesystem, using_storage
+from oct_io.storage.files import list_tokens
 
 WINDOW = Window(name="test", extent_mm=(4.0, 0.15, 4.0), shape=(4, 16, 12))
 ONE = 4 * 16 * 12
@@ -347,7 +342,7 @@ def test_a_cache_built_into_a_bucket_has_the_bytes_of_the_one_on_the_disk_though
     assert (there.fingerprint, there.mean) == (here.fingerprint, here.mean)
     assert all(map(np.array_equal, there, here))
     there.verify()
-    names = {path.rpartition("/")[2] for path in walk_files(url, "")}
+    names = {path.rpartition("/")[2] for path in list_tokens(url)}
     shards = {f"shard-0000{n}.u8" for n in range(len(index.shards))}
     assert names == shards | {"entries.arrow", "index.json", "quarantine.jsonl", "publishing.json"}
     proxy.clear()

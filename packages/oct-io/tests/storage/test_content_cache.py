@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from oct_io import ScanError, TreeError, read_volume
@@ -19,11 +18,6 @@ from oct_io.storage.files import read_bytes
 SECRET = "s3://eyes/1001/1001_spectralis.dcm"
 
 
-class Answer(NamedTuple):
-    content: bytes
-    tag: str = ""
-
-
 class Source:
     """Gives a file's bytes, and counts how often it is asked."""
 
@@ -32,7 +26,7 @@ class Source:
 
     def __call__(self):
         self.asked += 1
-        return Answer(self.content)
+        return self.content
 
 
 def kept(folder):
@@ -159,11 +153,6 @@ sys.modules["oct_io"] = package  # without what its __init__ imports, which take
 HAMMER = """
 import hashlib, sys, time
 from oct_io.storage.content_cache import ContentCache
-from typing import NamedTuple
-
-class Answer(NamedTuple):
-    content: bytes
-    tag: str = ""
 
 folder, log, start, seconds, limit = sys.argv[1:]
 cache = ContentCache(folder, int(limit))
@@ -175,7 +164,7 @@ while rounds < 8 or time.monotonic() < until:
     def fetch():
         with open(log, "a") as file:
             file.write(f"{number}\\n")
-        return Answer(wanted)
+        return wanted
 
     assert cache.read(f"s3://eyes/{number}.dcm", fetch) == wanted, number
     rounds += 1
@@ -231,11 +220,8 @@ real = os.fsync
 def stop(handle):
     os.kill(os.getpid(), signal.SIGKILL)  # half of the work is on disk, nothing is renamed
 
-class Answer:
-    content, tag = b"voxels" * 100000, ""
-
 os.fsync = stop
-content_cache.ContentCache(sys.argv[1], 10**7).read("s3://eyes/0.dcm", Answer)
+content_cache.ContentCache(sys.argv[1], 10**7).read("s3://eyes/0.dcm", lambda: b"voxels" * 100000)
 """
 
 

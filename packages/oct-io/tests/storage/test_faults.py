@@ -4,15 +4,20 @@ import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import tifffile
 from oct_io import ScanError, TreeError, Window, build_cache, read_manifest
 from oct_io.catalog.headers import read_headers
 from oct_io.cli import main
 from oct_io.errors import StoreError
 from oct_io.quarantine import QUARANTINE, read_quarantine, refuse, write_quarantine
+from oct_io.readers.arrays import peek_npz
+from oct_io.readers.stacks import is_stack
+from oct_io.scan.file import ScanFile
 from oct_io.scan.header import ScanHeader
 from oct_io.storage.buckets import StorageConfig, using_storage
-from oct_io.storage.files import exists, read_bytes, walk_files
+from oct_io.storage.files import exists, list_tokens, read_bytes
 
 WINDOW = Window(name="test", extent_mm=(4.0, 0.15, 4.0), shape=(4, 16, 12))
 ONE_SCAN = 4 * 16 * 12
@@ -148,7 +153,7 @@ def test_a_missing_file_is_a_fact_and_stays_refused(phantom_tree, tmp_path):
 
 def test_headers_arrive_through_a_bad_network(stores, storage):
     proxy = storage("s3", faults=ALL, seed=1, delay_s=2.0, config=QUICK)
-    paths = list(walk_files("s3://eyes/many", ".dcm"))[:60]
+    paths = list(list_tokens("s3://eyes/many"))[:60]
     assert all(isinstance(one, ScanHeader) for one in read_headers("s3://eyes/many", paths))
     assert len(proxy.gets()) > 60
 
@@ -276,9 +281,30 @@ def test_a_bad_sector_is_a_fact_and_a_lost_network_disk_is_not(tmp_path, monkeyp
             read_bytes(path)
 
 
+@pytest.mark.parametrize(("ending", "look"), [(".npz", peek_npz), (".tif", is_stack)])
+def test_a_disk_lost_while_a_scan_is_looked_into_is_no_fact_about_the_scan(
+    ending, look, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("oct_io.storage.outages.DISK_S", 0.1)
+    path = tmp_path / f"scan{ending}"
+    voxels = np.random.default_rng(0).integers(0, 256, (8, 256, 256), dtype=np.uint8)
+    np.savez(path, voxels) if ending == ".npz" else tifffile.imwrite(path, voxels)
+    lost, fstat = path.stat().st_ino, os.fstat
+
+    def fail(handle):
+        found = fstat(handle)
+        if found.st_ino == lost:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return found
+
+    monkeypatch.setattr("oct_io.storage.transport.os.fstat", fail)
+    with using_storage(StorageConfig(give_up_s=1.0)), pytest.raises(StoreError):
+        look(ScanFile(url=str(path)))
+
+
 def test_readers_that_nobody_waits_for_end_although_the_store_is_away(stores, storage):
     proxy = storage("s3", config={"give_up_s": 300.0})
-    paths = list(walk_files("s3://eyes/many", ".dcm"))
+    paths = list(list_tokens("s3://eyes/many"))
     some = read_headers("s3://eyes/many", paths, concurrency=4)
     next(some)
     proxy.shut()

@@ -5,12 +5,7 @@ import torch
 from oct_vjepa.heads.answer import Answer
 from oct_vjepa.heads.build import load_head
 from oct_vjepa.heads.configuration import LossConfig
-from oct_vjepa.heads.multivolume import (
-    MultiVolumeHead,
-    ParticipantBatch,
-    ParticipantModel,
-    fill_up,
-)
+from oct_vjepa.heads.multivolume import MultiVolumeHead, ParticipantBatch, ParticipantModel, fill_up
 
 CLASSES = ["no", "yes"]
 

@@ -110,9 +110,10 @@ def test_predictions_and_targets_hold_all_levels(dense, batch):
     assert dense.targets(batch.volume_BCZYX).shape == (4, 24, 2 * 48)
     masks = batch.masks[0]
     levels = dense.encoder(batch.volume_BCZYX, masks.context_BK, layers=dense.layers)
-    said = dense.predictor.dense(torch.cat(levels, dim=-1), masks, 0)
-    assert said.target_BMD.shape == (4, masks.target_BM.shape[1], 96)
-    assert said.context_BKD.shape == (4, masks.context_BK.shape[1], 96)
+    predictor = dense.predictor
+    mixed = predictor.mix(torch.cat(levels, dim=-1), masks, 0)
+    assert predictor.proj(mixed.target_BMP).shape == (4, masks.target_BM.shape[1], 96)
+    assert predictor.proj_context(mixed.context_BKP).shape == (4, masks.context_BK.shape[1], 96)
 
 
 def test_the_weight_of_the_context_waits_rises_and_holds(encoder, volume, generator):

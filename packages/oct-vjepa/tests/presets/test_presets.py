@@ -9,7 +9,7 @@ from oct_vjepa import Encoder, EncoderConfig, Jepa, JepaConfig, MaskingConfig, P
 from oct_vjepa.cli import main
 from oct_vjepa.model.configuration import SIZES
 from oct_vjepa.presets.choices import ENCODERS, MASKINGS, OBJECTIVES
-from oct_vjepa.presets.costs import block_forward_flops, block_numbers, cost_of, step_flops
+from oct_vjepa.presets.costs import block_numbers, cost_of, step_flops
 from oct_vjepa.presets.runs import PRESETS, preset
 
 NAMES = (
@@ -105,6 +105,11 @@ def test_a_converted_encoder_keeps_its_shape_and_recomputes_as_the_preset_says()
     assert objective.encoder.config.width == 768
 
 
+def block_flops(tokens, width):
+    """Of one block: qkv 6 N D^2, projection 2 N D^2, MLP 16 N D^2, attention two of 2 N^2 D."""
+    return 24 * tokens * width**2 + 4 * tokens**2 * width
+
+
 def test_flops_counted_on_meta_equal_the_formula():
     config = EncoderConfig(input_shape=(4, 64, 64), patch_size=(2, 8, 8), width=96, depth=3)
     with torch.device("meta"):
@@ -112,13 +117,13 @@ def test_flops_counted_on_meta_equal_the_formula():
             Encoder(config), JepaConfig(predictor=PredictorConfig(width=48, depth=2, heads=3))
         )
     tokens, voxels = config.tokens, 2 * 8 * 8
-    wanted = config.depth * block_forward_flops(tokens, 96) + 2 * tokens * voxels * 96  # teacher
+    wanted = config.depth * block_flops(tokens, 96) + 2 * tokens * voxels * 96  # teacher
     for one in MaskingConfig().sets:
         targets, contexts = one.sizes(config.grid)
         both = targets + contexts
-        wanted += 3 * config.depth * block_forward_flops(contexts, 96)
+        wanted += 3 * config.depth * block_flops(contexts, 96)
         wanted += 2 * (2 * contexts * voxels * 96)  # voxels need no gradient
-        wanted += 3 * 2 * block_forward_flops(both, 48)
+        wanted += 3 * 2 * block_flops(both, 48)
         wanted += 3 * 2 * (contexts + targets) * 96 * 48  # into and out of the predictor
     assert step_flops(jepa) == pytest.approx(wanted, rel=1e-3)
     assert step_flops(jepa, batch=3) == 3 * step_flops(jepa)

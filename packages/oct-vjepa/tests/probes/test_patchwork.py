@@ -2,12 +2,7 @@
 
 import numpy as np
 import pytest
-from oct_vjepa.probes.patchwork import (
-    NeighbourPca,
-    PatchVoxels,
-    RandomUnits,
-    cut_neighbourhoods,
-)
+from oct_vjepa.probes.patchwork import NeighbourPca, PatchVoxels, RandomUnits, cut_neighbourhoods
 from sklearn.decomposition import PCA
 
 PATCH = (2, 4, 4)

@@ -5,14 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from oct_vjepa import (
-    Encoder,
-    EncoderConfig,
-    axial_profile,
-    embed_volumes,
-    paired_difference,
-    probe,
-)
+from oct_vjepa import Encoder, EncoderConfig, axial_profile, embed_volumes, paired_difference, probe
 from oct_vjepa.evaluation.features import load_or_embed
 from oct_vjepa.measures.units import (
     Units,

@@ -6,7 +6,6 @@ from oct_vjepa.measures.chances import log_loss
 from oct_vjepa.scores.calibration import (
     adjust_priors,
     apply_temperature,
-    estimate_priors,
     fit_temperature,
     reliability,
 )
@@ -79,15 +78,6 @@ def test_known_priors_make_the_scores_of_another_population_calibrated():
     np.testing.assert_allclose(adjust_priors(moved, new, np.full(3, 1 / 3)), scores, atol=1e-12)
     with pytest.raises(ValueError, match="shares of the classes"):
         adjust_priors(scores, np.array([1.0, 0.0, 0.0]), new)
-
-
-def test_priors_are_estimated_from_rows_without_labels():
-    rng = np.random.default_rng(4)
-    new = np.array([0.6, 0.35, 0.05])
-    scores, _ = draw_shifted(rng, 10_000, new)
-    found = estimate_priors(scores, np.full(3, 1 / 3))
-    np.testing.assert_allclose(found, new, atol=0.02)
-    assert np.abs(scores.mean(axis=0) - new).max() > 0.05  # which their mean is not
 
 
 def test_bins_hold_their_upper_edge_and_empty_ones_are_undefined():

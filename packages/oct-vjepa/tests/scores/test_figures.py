@@ -22,7 +22,6 @@ def test_agreement_of_one_pair_or_of_unequal_numbers_is_refused():
 def test_survivors_are_those_at_risk_less_those_with_an_event():
     found = survivors(np.array([1.0, 2.0, 2.0, 3.0, 5.0]), np.array([1, 1, 0, 1, 0], bool))
     assert found.time_P.tolist() == [0, 1, 2, 3]
-    assert found.at_risk_P.tolist() == [5, 5, 4, 2]
     assert found.share_P == pytest.approx([1, 0.8, 0.6, 0.3])
     assert found.end == 5
     greenwood = 1 / (5 * 4) + 1 / (4 * 3) + 1 / (2 * 1)

@@ -120,16 +120,13 @@ def test_a_metric_is_the_mean_of_its_rounds_and_one_without_a_class_is_left_out(
 
 
 @pytest.mark.parametrize("kind", ["nominal", "ordinal", "multilabel", "regression", "survival"])
-def test_a_card_of_any_kind_is_plain_values_and_rows_of_text(kind):
+def test_a_card_of_any_kind_is_plain_values(kind):
     names = NAMES.get(kind, ["years"])
     card = score_card(runs_of(kind, np.random.default_rng(5)), kind, names, seed=0, bootstrap=50)
     plain = json.loads(json.dumps(card.as_json(), allow_nan=False))
     assert plain["metrics"] == {one: list(value) for one, value in card.metrics.items()}
     assert next(iter(card.metrics.values())) == card.headline
-    assert [len(row) for row in card.as_rows()] == [2] * len(card.metrics)
-    head, *rows = card.class_rows() or [[]]
-    assert [row[0] for row in rows] == (names if kind in NAMES else [])
-    assert all(len(row) == len(head) for row in rows)
+    assert list(plain["by_class"]) == list(plain["support"]) == (names if kind in NAMES else [])
     for value in card.metrics.values():
         assert value.low <= value.value <= value.high
 
@@ -138,7 +135,7 @@ def test_what_is_not_defined_is_null_and_a_dash():
     units = Units(np.array([[0.4, 0.6], [0.3, 0.7]]), np.array([1, 1]), np.arange(2))
     card = score_card([[units]], "nominal", "ab", seed=0, bootstrap=5)
     assert card.as_json()["metrics"]["auroc"] == [None, None, None]
-    assert ["auroc", "-"] in card.as_rows()
+    assert card.metrics["auroc"].text() == "-"
     assert card.metrics["accuracy"].value == 1.0
 
 

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _IMPATIENT_S = 2.0  # torchrun passes a Ctrl-C on that the terminal has sent to each process already
@@ -27,12 +27,7 @@ class StopRequest:
                 self._before[one] = signal.signal(one, self._note)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for one, before in self._before.items():
             # None: a handler that C code has set, which Python cannot set again.
             signal.signal(one, signal.SIG_DFL if before is None else before)  # type: ignore[arg-type]

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from oct_xla.bucket import is_url
@@ -83,13 +82,8 @@ class RunFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release(failed=kind is not None)
+    def __exit__(self, failed: object, *_: object) -> None:
+        self.release(failed=failed is not None)
 
 
 def claim_run_folder(

@@ -171,10 +171,6 @@ def _text(triple: Sequence[float | None] | None) -> str:
     return Interval(*(float(one) for one in triple if one is not None)).text()
 
 
-def _gain(row: Mapping[str, Any]) -> str:
-    return Interval(*row["gain"]["difference"]).text("+")
-
-
 def subgroups(tables: Sequence[Mapping[str, Any]]) -> list[str]:
     """A table for each column, or that there is none."""
     if not tables:

@@ -20,21 +20,8 @@ from oct_vjepa.heads.answer import Answer
 from oct_vjepa.heads.linear import PatchHead
 from oct_vjepa.probes.protocol import Round
 
-from oct_judge.finished.card import (
-    details,
-    lay_out,
-    metrics_table,
-    not_intended,
-    takes,
-)
-from oct_judge.finished.keeping import (
-    MODEL,
-    drafting,
-    keep_novelty,
-    kind_of,
-    made_for,
-    repeated,
-)
+from oct_judge.finished.card import details, lay_out, metrics_table, not_intended, takes
+from oct_judge.finished.keeping import MODEL, drafting, keep_novelty, kind_of, made_for, repeated
 from oct_judge.masks.card import caveats, data
 from oct_judge.masks.keeping import results_of
 from oct_judge.masks.patches import Patches

@@ -1,13 +1,7 @@
 """An evaluation of masks from top to bottom: encoder, source, rounds, drawings, numbers, report."""
 
 import oct_xla
-from oct_launch import (
-    EXIT_STOPPED,
-    Launch,
-    Stages,
-    mistakes,
-    print_table,
-)
+from oct_launch import EXIT_STOPPED, Launch, Stages, mistakes, print_table
 
 from oct_judge.asking import Stopped
 from oct_judge.beginning import in_run_folder, open_tested

@@ -10,13 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.cache.index import (
-    CacheIndex,
-    annotation_name,
-    fingerprint,
-    shard_name,
-    write_index,
-)
+from oct_io.cache.index import CacheIndex, annotation_name, fingerprint, shard_name, write_index
 from oct_io.cache.parts import GONE, Part, PartFolder, Plan
 from oct_io.cache.table import ENTRIES, EntryWriter, map_entries
 from oct_io.errors import TreeError

@@ -7,26 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from oct_io.catalog.header_index import (
-    forget_headers,
-    keep_looks,
-    known_looks,
-    read_known_headers,
-)
+from oct_io.catalog.header_index import forget_headers, keep_looks, known_looks, read_known_headers
 from oct_io.catalog.tables import Row, cell, id_column, normal_id, number_rows
 from oct_io.errors import ScanError, Stage, TreeError
 from oct_io.readers.registry import DICOM, READERS, SUFFIXES, is_marked, lacks_suffix, suffix_of
 from oct_io.readers.sidecar import FOLDER_SIDECAR
 from oct_io.readers.stacks import IMAGES
 from oct_io.records.companions import join_segmentations
-from oct_io.records.discovery import (
-    LOG,
-    Listed,
-    describe_skipped,
-    fill_in,
-    find_scans,
-    join_series,
-)
+from oct_io.records.discovery import LOG, Listed, describe_skipped, fill_in, find_scans, join_series
 from oct_io.records.looks import Looks
 from oct_io.records.record import ScanRecord as ScanRecord
 from oct_io.records.record import hash_participant as hash_participant

@@ -12,7 +12,7 @@ from pydicom.tag import BaseTag
 
 from oct_io.dicom.deflated import is_deflated, meta_end, unfold
 from oct_io.dicom.groups import Groups, frame_geometry, laterality, region
-from oct_io.errors import ScanError
+from oct_io.errors import ScanError, refusing
 from oct_io.scan.geometry import join_frames, place_frames
 from oct_io.scan.header import ScanHeader, text
 from oct_io.scan.protocols import device_name, find_protocol, laterality_in_name, protocol_token
@@ -140,17 +140,11 @@ def describe_series(
     Raises:
         ScanError: as `describe`; also stage `parse` for B-scans of different sizes.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for dataset in datasets:
-                _check_class(dataset, where)
-            return _describe(datasets, where, spacing)
-    except ScanError:
-        raise
-    except Exception as error:  # and their texts quote the bytes, hence none of it is passed on
-        reason = f"a header value is damaged ({type(error).__name__})"
-        raise ScanError(where, "parse", reason) from None
+    with refusing(where, "parse", "a header value is damaged"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for dataset in datasets:
+            _check_class(dataset, where)
+        return _describe(datasets, where, spacing)
 
 
 def _check_class(dataset: Dataset, where: str) -> None:

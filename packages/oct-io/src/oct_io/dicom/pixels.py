@@ -22,7 +22,6 @@ from oct_io.volume import Voxels
 PIXEL_DATA = 0x7FE00010
 UNDEFINED = 0xFFFFFFFF
 LEAST_FRAME_BYTES = 20  # of a codestream that holds an image; a blank one takes more
-LONGEST_HUFFMAN_ZEROS = 512
 INSTALL = dict.fromkeys(HTJ2K, "; install pylibjpeg-openjpeg or imagecodecs, which do")
 
 

@@ -20,7 +20,7 @@ from oct_io.boundaries import BACKGROUND
 from oct_io.dicom.deflated import is_deflated, unfold
 from oct_io.dicom.groups import Groups
 from oct_io.dicom.header import MAX_HEAD_BYTES, parse_dataset, read_dataset
-from oct_io.errors import ScanError
+from oct_io.errors import ScanError, refusing
 from oct_io.scan.header import text
 from oct_io.scan.masks import Mask, Shape
 from oct_io.scan.outcome import check_bytes
@@ -169,14 +169,13 @@ def _pixels(content: bytes, dataset: Dataset, size: Shape, where: str) -> NDArra
         content, whole = unfold(content, where, int(np.prod(size)) + MAX_HEAD_BYTES)
         if not whole:
             raise ScanError(where, "decode", "it unpacks to more than its header promises")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            array: NDArray[Any] = dcmread(BytesIO(content)).pixel_array.reshape(size)
-            limit = float(dataset.get("MaximumFractionalValue") or 1) / 2
-    except Exception as error:  # pydicom promises no set of errors for damaged bytes
-        reason = f"the pixels of the segmentation cannot be read ({type(error).__name__})"
-        raise ScanError(where, "decode", reason) from None
+    with (
+        refusing(where, "decode", "the pixels of the segmentation cannot be read"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        array: NDArray[Any] = dcmread(BytesIO(content)).pixel_array.reshape(size)
+        limit = float(dataset.get("MaximumFractionalValue") or 1) / 2
     if str(dataset.SOPClassUID) == LABEL_MAP:
         return array
     return array >= limit if text(dataset.get("SegmentationType")) == "FRACTIONAL" else array > 0
@@ -185,12 +184,9 @@ def _pixels(content: bytes, dataset: Dataset, size: Shape, where: str) -> NDArra
 @contextmanager
 def _damage_in(where: str) -> Iterator[None]:
     """Turn whatever damaged values of a header lead to into one line."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except ScanError:
-        raise
-    except Exception as error:  # and their texts quote the bytes, hence none of it is passed on
-        reason = f"the header of the segmentation is damaged ({type(error).__name__})"
-        raise ScanError(where, "parse", reason) from None
+    with (
+        refusing(where, "parse", "the header of the segmentation is damaged"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield

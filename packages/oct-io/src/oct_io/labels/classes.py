@@ -1,7 +1,7 @@
 """Integer class labels by participant, from any column of any participants table."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,25 +45,19 @@ PRESETS: dict[str, LabelPreset] = {
 """Questions about the column `study_group`. A column of the table with such a name goes first."""
 
 
-def load_labels(
-    participants: Mapping[str, Row] | str | Path,
-    column: str,
-    *,
-    classes: Sequence[str] | None = None,
-) -> dict[str, int]:
+def load_labels(participants: Mapping[str, Row] | str | Path, column: str) -> dict[str, int]:
     """Participant id to class; participants whose cell is empty are left out.
 
     `study_group` becomes 0 to 3 by severity; a name in `PRESETS` asks its question about that
     column; TRUE/FALSE and yes/no become 1 and 0, beside 1 and 0 too; whole numbers keep their order
-    and start at 0; other words are numbered in the order of `classes`, or sorted.
+    and start at 0; other words are sorted and numbered.
 
     Args:
         participants: rows as from `read_participants`, or a table file to read.
         column: name of the label column.
-        classes: names of the classes in order; other values are then errors.
 
     Raises:
-        TreeError: no such column, an unknown class, one class only, or more than 20 of them.
+        TreeError: no such column, one class only, or more than 20 of them.
     """
     if isinstance(participants, (str, Path)):
         participants = read_participants(participants)
@@ -72,16 +66,12 @@ def load_labels(
         severity = load_labels(participants, "study_group")
         return {name: preset.groups[group] for name, group in severity.items()}
     values = label_cells(participants, column)
-    if column == "study_group" and classes is None:
+    if column == "study_group":
         return study_groups({name: participants[name] for name in values})
-    names = class_names(values, column, classes)
-    known = {class_word(one): index for index, one in enumerate(names)}
-    if classes is None and set(names) == {"false", "true"}:
+    names = class_names(values, column)
+    if set(names) == {"false", "true"}:
         return {name: YES[class_word(value)] for name, value in values.items()}
-    for value in values.values():
-        if class_word(value) not in known:
-            listed = ", ".join(names)
-            raise TreeError(f"label column '{column}': '{value[:40]}' is none of {listed}")
+    known = {class_word(one): index for index, one in enumerate(names)}
     return {name: known[class_word(value)] for name, value in values.items()}
 
 
@@ -166,16 +156,12 @@ def _label(row: Row, column: str) -> str:
     return "" if value.lower() in MISSING - {"none", "unknown"} else value
 
 
-def class_names(
-    values: Mapping[str, str], column: str, classes: Sequence[str] | None = None
-) -> tuple[str, ...]:
+def class_names(values: Mapping[str, str], column: str) -> tuple[str, ...]:
     """Names of the classes, by index, that these cells of `column` hold.
 
     Raises:
         TreeError: as `load_labels`.
     """
-    if classes is not None:
-        return tuple(classes)
     if column == "study_group":
         return STUDY_GROUPS
     found = {class_word(value) for value in values.values()}

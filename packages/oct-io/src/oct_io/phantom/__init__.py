@@ -8,12 +8,7 @@ The source, the commands and tests import this wing; it writes DICOM and never r
 """
 
 from oct_io.phantom.devices import DEVICES, Device
-from oct_io.phantom.drawing import (
-    Phantom,
-    PhantomTruth,
-    draw_phantom,
-    draw_phantom_with_truth,
-)
+from oct_io.phantom.drawing import Phantom, PhantomTruth, draw_phantom, draw_phantom_with_truth
 from oct_io.phantom.retina import LAYERS, SURFACES, Anatomy
 from oct_io.phantom.specification import PhantomTree
 from oct_io.phantom.tree import write_phantom_tree

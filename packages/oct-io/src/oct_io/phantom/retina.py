@@ -156,8 +156,8 @@ def _bruch(grid: Grid, anatomy: Anatomy, eye: np.random.Generator) -> Array:
     return (depth + plane - plane.mean() + 6 * slow).astype(np.float32)
 
 
-def _slow_field(grid: Grid, rng: np.random.Generator, width_mm: float = 1.5) -> Array:
-    width = (width_mm / grid.spacing.bscan, width_mm / grid.spacing.column)
+def _slow_field(grid: Grid, rng: np.random.Generator) -> Array:
+    width = (1.5 / grid.spacing.bscan, 1.5 / grid.spacing.column)  # 1.5 mm
     return smooth_noise(rng, (grid.shape[0], grid.shape[2]), width)
 
 

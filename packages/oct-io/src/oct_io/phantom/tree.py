@@ -25,12 +25,7 @@ from oct_io.phantom.nuisance import shuffle_lesions, tie_sites
 from oct_io.phantom.retina import SURFACES
 from oct_io.phantom.scans import Scan, identify, list_scans
 from oct_io.phantom.specification import PhantomTree
-from oct_io.phantom.tables import (
-    Person,
-    draw_people,
-    participant_row,
-    write_table,
-)
+from oct_io.phantom.tables import Person, draw_people, participant_row, write_table
 from oct_io.saving import appearing
 from oct_io.volume import Spacing
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from oct_io.containers.matlab import read_mat as read_arrays
 from oct_io.containers.metaimage import MetaImage, read_metaimage
-from oct_io.errors import ScanError
+from oct_io.errors import ScanError, refusing
 from oct_io.readers.plain import placement, plain_header, plain_volume, sidecar_header
 from oct_io.readers.sidecar import Sidecar, read_sidecar, sidecar_name
 from oct_io.scan.file import ScanFile
@@ -34,11 +34,8 @@ def read_npy(file: ScanFile) -> OctVolume:
     sidecar = read_sidecar(file, sidecar_name(file))
     content = file.content()
     header = _describe(file, BytesIO(content), sidecar)
-    try:
+    with refusing(file.where, "decode", "the array is cut off or damaged"):
         array = npy.read_array(BytesIO(content), allow_pickle=False)
-    except Exception as error:  # numpy parses the header as Python, and promises no set of errors
-        reason = f"the array is cut off or damaged ({type(error).__name__})"
-        raise ScanError(file.where, "decode", reason) from None
     return plain_volume(file, array, sidecar, header)
 
 
@@ -62,19 +59,16 @@ def read_npz(file: ScanFile) -> OctVolume:
     """
     sidecar = read_sidecar(file, sidecar_name(file))
     content = file.content()
-    try:
-        with zipfile.ZipFile(BytesIO(content)) as archive:
-            name = _member(archive, file, sidecar)
-            size = _unpacked_size(archive.getinfo(name), file.where)
-            with archive.open(name) as stream:
-                header = _describe(file, stream, sidecar, size)
-            with archive.open(name) as stream:
-                array = npy.read_array(stream, allow_pickle=False)
-    except ScanError:
-        raise
-    except Exception as error:  # neither does zipfile
-        reason = f"the archive is cut off or damaged ({type(error).__name__})"
-        raise ScanError(file.where, "decode", reason) from None
+    with (
+        refusing(file.where, "decode", "the archive is cut off or damaged"),
+        zipfile.ZipFile(BytesIO(content)) as archive,
+    ):
+        name = _member(archive, file, sidecar)
+        size = _unpacked_size(archive.getinfo(name), file.where)
+        with archive.open(name) as stream:
+            header = _describe(file, stream, sidecar, size)
+        with archive.open(name) as stream:
+            array = npy.read_array(stream, allow_pickle=False)
     return plain_volume(file, array, sidecar, header)
 
 
@@ -145,11 +139,8 @@ def load_npy(file: ScanFile) -> NDArray[Any]:
     content = file.content()
     shape, dtype = _head(BytesIO(content), file.where)
     check_bytes(shape, dtype.itemsize, file.where)
-    try:
+    with refusing(file.where, "decode", "the array is cut off or damaged"):
         return npy.read_array(BytesIO(content), allow_pickle=False)
-    except Exception as error:  # numpy parses the header as Python, and promises no set of errors
-        reason = f"the array is cut off or damaged ({type(error).__name__})"
-        raise ScanError(file.where, "decode", reason) from None
 
 
 def load_npz(file: ScanFile, only: Collection[str] = ()) -> dict[str, NDArray[Any]]:
@@ -161,24 +152,21 @@ def load_npz(file: ScanFile, only: Collection[str] = ()) -> dict[str, NDArray[An
         ScanError: stage `fetch`, `parse`, `decode` or `content`.
     """
     content, found = file.content(), dict[str, NDArray[Any]]()
-    try:
-        with zipfile.ZipFile(BytesIO(content)) as archive:
-            _check_members(archive, file)
-            every = archive.infolist()
-            chosen = [m for m in every if not only or m.filename.removesuffix(".npy") in only]
-            check_bytes((1 + sum(_unpacked_size(m, file.where) for m in chosen),), 1, file.where)
-            for member in chosen:
-                with archive.open(member) as stream:
-                    shape, dtype = _head(stream, file.where)
-                check_bytes(shape or (1,), dtype.itemsize, file.where)
-                with archive.open(member) as stream:
-                    array = npy.read_array(stream, allow_pickle=False)
-                found[member.filename.removesuffix(".npy")] = array
-    except ScanError:
-        raise
-    except Exception as error:  # neither does zipfile
-        reason = f"the archive is cut off or damaged ({type(error).__name__})"
-        raise ScanError(file.where, "decode", reason) from None
+    with (
+        refusing(file.where, "decode", "the archive is cut off or damaged"),
+        zipfile.ZipFile(BytesIO(content)) as archive,
+    ):
+        _check_members(archive, file)
+        every = archive.infolist()
+        chosen = [m for m in every if not only or m.filename.removesuffix(".npy") in only]
+        check_bytes((1 + sum(_unpacked_size(m, file.where) for m in chosen),), 1, file.where)
+        for member in chosen:
+            with archive.open(member) as stream:
+                shape, dtype = _head(stream, file.where)
+            check_bytes(shape or (1,), dtype.itemsize, file.where)
+            with archive.open(member) as stream:
+                array = npy.read_array(stream, allow_pickle=False)
+            found[member.filename.removesuffix(".npy")] = array
     return found
 
 
@@ -191,17 +179,14 @@ def peek_npz(file: ScanFile) -> ScanHeader:
         ScanError: with its stage.
     """
     sidecar = read_sidecar(file, sidecar_name(file))
-    try:
-        with zipfile.ZipFile(file.stream()) as archive:
-            name = _member(archive, file, sidecar)
-            size = _unpacked_size(archive.getinfo(name), file.where)
-            with archive.open(name) as stream:
-                return _describe(file, stream, sidecar, size)
-    except ScanError:
-        raise
-    except Exception as error:  # neither does zipfile
-        reason = f"the archive is cut off or damaged ({type(error).__name__})"
-        raise ScanError(file.where, "decode", reason) from None
+    with (
+        refusing(file.where, "decode", "the archive is cut off or damaged"),
+        zipfile.ZipFile(file.stream()) as archive,
+    ):
+        name = _member(archive, file, sidecar)
+        size = _unpacked_size(archive.getinfo(name), file.where)
+        with archive.open(name) as stream:
+            return _describe(file, stream, sidecar, size)
 
 
 def _member(archive: zipfile.ZipFile, file: ScanFile, sidecar: Sidecar) -> str:
@@ -243,14 +228,11 @@ def _unpacked_size(member: zipfile.ZipInfo, where: str) -> int:
 
 def _head(stream: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and type that the header of an array declares."""
-    try:
+    with refusing(where, "parse", "no NumPy array starts here"):
         stream = BytesIO(stream.read(HEAD_BYTES))  # a header may claim, and unpack to, gigabytes
         version = npy.read_magic(stream)
         reader = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = reader(stream)
-    except Exception as error:  # numpy parses the header as Python, and promises no set of errors
-        reason = f"no NumPy array starts here ({type(error).__name__})"
-        raise ScanError(where, "parse", reason) from None
     if dtype.hasobject:
         raise ScanError(where, "parse", "it holds pickled objects, which are not read")
     return shape, dtype

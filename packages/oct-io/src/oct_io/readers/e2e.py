@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.errors import ScanError
+from oct_io.errors import ScanError, refusing
 from oct_io.readers.extras import needed, quiet
 from oct_io.readers.heidelberg import (
     GREY_LEVELS_ABOVE,
@@ -42,16 +42,14 @@ def read_e2e(file: ScanFile) -> OctVolume:
     reader = needed("eyepy.io.he.e2e_reader", "vendors", where)
     content = file.content()
     check_e2e(content, where)
-    with _on_disk(content, ".e2e") as path, quiet("eyepy"):
-        try:
-            with reader.HeE2eReader(path) as opened:
-                series = _choose_series(opened.series, file)
-                return _e2e_volume(series, file)
-        except ScanError:
-            raise
-        except Exception as error:  # eyepy promises no set of errors for damaged bytes
-            reason = f"eyepy cannot read this .e2e file ({type(error).__name__})"
-            raise ScanError(where, "parse", reason) from None
+    with (
+        _on_disk(content, ".e2e") as path,
+        quiet("eyepy"),
+        refusing(where, "parse", "eyepy cannot read this .e2e file"),
+        reader.HeE2eReader(path) as opened,
+    ):
+        series = _choose_series(opened.series, file)
+        return _e2e_volume(series, file)
 
 
 def check_e2e(content: bytes, where: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.errors import ScanError
+from oct_io.errors import ScanError, refusing
 from oct_io.readers.extras import needed
 from oct_io.readers.plain import plain_header
 from oct_io.readers.sidecar import SIDES, Sidecar
@@ -68,17 +68,12 @@ def read_vol(file: ScanFile) -> OctVolume:
     if len(content) < VOL_HEAD_BYTES + 4 * math.prod(sizes):
         reason = f"cut off: {len(content):,} bytes are too few for {sizes[0]} B-scans"
         raise ScanError(where, "decode", reason)
-    try:
+    with refusing(where, "decode", "the .vol file is cut off or damaged"):
         parsed = reader.vol_format.parse(content)
         header = _describe_vol(file, parsed, sizes)
         layers = _vol_layers(parsed, reader.SEG_MAPPING)
         raw = [np.array(bscan.data) for bscan in parsed.bscans]
         voxels = np.stack([display_levels(one, where) for one in raw])
-    except ScanError:
-        raise
-    except Exception as error:  # construct promises no set of errors for damaged bytes
-        reason = f"the .vol file is cut off or damaged ({type(error).__name__})"
-        raise ScanError(where, "decode", reason) from None
     localizer = np.array(parsed.localizer, dtype=np.uint8)
     pixel_mm = (parsed.scale_y_slo, parsed.scale_x_slo)
     return complete(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.errors import ScanError
+from oct_io.errors import ScanError, refusing
 from oct_io.readers.extras import needed, quiet
 from oct_io.readers.plain import (
     UNKNOWN,
@@ -69,11 +69,8 @@ def _decode(file: ScanFile, sidecar: Sidecar) -> tuple[NDArray[Any], ScanHeader,
     if len(content) < start + wanted:
         reason = f"cut off: {len(content) - start:,} of {wanted:,} bytes of voxels are there"
         raise ScanError(file.where, "decode", reason)
-    try:
+    with refusing(file.where, "decode", "the voxels cannot be read"):
         array: NDArray[Any] = np.asarray(image.dataobj)  # with the header's slope and intercept
-    except Exception as error:  # nibabel promises no set of errors for damaged bytes
-        reason = f"the voxels cannot be read ({type(error).__name__})"
-        raise ScanError(file.where, "decode", reason) from None
     return array.reshape(image.shape[:3]), header, sidecar
 
 
@@ -145,16 +142,15 @@ def _open(content: bytes, where: str) -> tuple[Any, bool]:
     nibabel = needed("nibabel", "formats", where)
     second = content[:4] in (_NII2, _NII2[::-1])
     kind = nibabel.Nifti2Image if second else nibabel.Nifti1Image
-    try:
-        with quiet("nibabel.global"):
-            raw = kind.header_class(content[: 540 if second else 348], check=False)
-            stream = nibabel.FileHolder(fileobj=BytesIO(content))
-            image = kind.from_file_map({"image": stream, "header": stream})
-            image.header.get_xyzt_units()
-            sized = bool(np.all(raw["pixdim"][1:4] != 0)) or int(raw["sform_code"]) > 0
-    except Exception as error:  # nibabel promises no set of errors for damaged bytes
-        reason = f"the NIfTI header is damaged or cut off ({type(error).__name__})"
-        raise ScanError(where, "parse", reason) from None
+    with (
+        refusing(where, "parse", "the NIfTI header is damaged or cut off"),
+        quiet("nibabel.global"),
+    ):
+        raw = kind.header_class(content[: 540 if second else 348], check=False)
+        stream = nibabel.FileHolder(fileobj=BytesIO(content))
+        image = kind.from_file_map({"image": stream, "header": stream})
+        image.header.get_xyzt_units()
+        sized = bool(np.all(raw["pixdim"][1:4] != 0)) or int(raw["sform_code"]) > 0
     return image, sized
 
 

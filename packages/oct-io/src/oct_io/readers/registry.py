@@ -8,14 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oct_io.errors import ScanError, StoreError, TreeError
-from oct_io.readers.arrays import (
-    peek_npy,
-    peek_npz,
-    read_mat,
-    read_mhd,
-    read_npy,
-    read_npz,
-)
+from oct_io.readers.arrays import peek_npy, peek_npz, read_mat, read_mhd, read_npy, read_npz
 from oct_io.readers.described import read_described
 from oct_io.readers.e2e import read_e2e
 from oct_io.readers.heidelberg import read_vol

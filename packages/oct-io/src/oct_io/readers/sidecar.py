@@ -99,20 +99,11 @@ def read_sidecar(file: ScanFile, name: str) -> Sidecar:
     return _sidecar(fields, own.where)
 
 
-def parse_sidecar(content: str, where: str) -> Sidecar:
-    """Turn the text of a sidecar into what it says.
-
-    Raises:
-        ScanError: stage `parse`: not a JSON object, an unknown field, or a value of another kind.
-    """
-    return _sidecar(parse_fields(content, where), where)
-
-
 def parse_fields(content: str, where: str) -> dict[str, Any]:
     """The fields of a sidecar's text, each of its kind.
 
     Raises:
-        ScanError: as `parse_sidecar`.
+        ScanError: stage `parse`: not a JSON object, an unknown field, or a value of another kind.
     """
     try:
         fields = json.loads(content)

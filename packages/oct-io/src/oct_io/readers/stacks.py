@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.errors import ScanError
+from oct_io.errors import ScanError, refusing
 from oct_io.readers.extras import needed, quiet
 from oct_io.readers.plain import UNKNOWN, plain_volume, sidecar_header
 from oct_io.readers.sidecar import FOLDER_SIDECAR, Sidecar, read_sidecar, sidecar_name
@@ -51,22 +51,21 @@ def load_tiff(file: ScanFile) -> NDArray[Any]:
     """
     tifffile = needed("tifffile", "formats", file.where)
     content = BytesIO(file.content())
-    try:
-        with without_warnings(), quiet("tifffile"), tifffile.TiffFile(content) as stack:
-            page = stack.pages[0]
-            if len(stack.pages) == 1 and len(stack.series[0].shape) == 3:
-                shape = tuple(stack.series[0].shape)  # ImageJ writes one page for a large stack
-            else:
-                shape = (len(stack.pages), *page.shape)
-            check_bytes(shape, page.dtype.itemsize, file.where)
-            if any(other.shape != page.shape for other in stack.pages):
-                raise ScanError(file.where, "parse", "its pages differ in size")
-            array = np.asarray(stack.asarray(key=None if len(stack.pages) == 1 else slice(None)))
-    except ScanError:
-        raise
-    except Exception as error:  # tifffile promises no set of errors for damaged bytes
-        reason = f"not a readable TIFF, or damaged ({type(error).__name__})"
-        raise ScanError(file.where, "decode", reason) from None
+    with (
+        refusing(file.where, "decode", "not a readable TIFF, or damaged"),
+        without_warnings(),
+        quiet("tifffile"),
+        tifffile.TiffFile(content) as stack,
+    ):
+        page = stack.pages[0]
+        if len(stack.pages) == 1 and len(stack.series[0].shape) == 3:
+            shape = tuple(stack.series[0].shape)  # ImageJ writes one page for a large stack
+        else:
+            shape = (len(stack.pages), *page.shape)
+        check_bytes(shape, page.dtype.itemsize, file.where)
+        if any(other.shape != page.shape for other in stack.pages):
+            raise ScanError(file.where, "parse", "its pages differ in size")
+        array = np.asarray(stack.asarray(key=None if len(stack.pages) == 1 else slice(None)))
     return array.reshape(shape)
 
 
@@ -106,15 +105,10 @@ def is_stack(file: ScanFile) -> bool:
         ScanError: it cannot be told.
     """
     tifffile = needed("tifffile", "formats", file.where)
-    try:
+    with refusing(file.where, "decode", "not a readable TIFF, or damaged"):
         stream = file.stream()
         with without_warnings(), quiet("tifffile"), tifffile.TiffFile(stream) as stack:
             return len(stack.pages) > 1 or (stack.is_imagej and len(stack.series[0].shape) == 3)
-    except ScanError:
-        raise
-    except Exception as error:  # tifffile promises no set of errors for damaged bytes
-        reason = f"not a readable TIFF, or damaged ({type(error).__name__})"
-        raise ScanError(file.where, "decode", reason) from None
 
 
 def _measure(file: ScanFile, content: bytes, names: list[str]) -> tuple[int, int, str]:
@@ -122,14 +116,14 @@ def _measure(file: ScanFile, content: bytes, names: list[str]) -> tuple[int, int
     needed("PIL.Image", "formats", file.where)
     from PIL import Image
 
-    try:
-        with without_warnings(), Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
-            if image.format != "TIFF" and image.getexif().get(TURNED) in ON_THEIR_SIDE:
-                return image.width, image.height, image.mode
-            return image.height, image.width, image.mode
-    except Exception as error:  # pillow promises no set of errors for damaged bytes
-        reason = f"image 1 of {len(names)} is not a readable image ({type(error).__name__})"
-        raise ScanError(file.where, "decode", reason) from None
+    with (
+        refusing(file.where, "decode", f"image 1 of {len(names)} is not a readable image"),
+        without_warnings(),
+        Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image,
+    ):
+        if image.format != "TIFF" and image.getexif().get(TURNED) in ON_THEIR_SIDE:
+            return image.width, image.height, image.mode
+        return image.height, image.width, image.mode
 
 
 @contextmanager
@@ -197,27 +191,25 @@ def read_image(file: ScanFile, called: str, *, page: int | None = None) -> NDArr
     from PIL import Image, ImageOps
 
     content = file.content()
-    try:
-        with without_warnings(), Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
-            pages = getattr(image, "n_frames", 1)
-            if page is None and pages > 1:
-                raise ScanError(file.where, "parse", f"{called} has several pages")
-            if page is not None and page >= pages:
-                raise ScanError(file.where, "parse", f"it has no {called}, only {pages}")
-            if page:
-                image.seek(page)
-            check_bytes((image.height, image.width), 4, file.where)
-            if image.mode == "F":
-                reason = f"{called} has grey levels that are no whole numbers; write 8 or 16 bit"
-                raise ScanError(file.where, "content", reason)
-            upright = ImageOps.exif_transpose(image)
-            plain = upright.mode.startswith("I") or upright.mode == "L"
-            array = np.asarray(upright if plain else upright.convert("RGB"))
-    except ScanError:
-        raise
-    except Exception as error:  # pillow promises no set of errors for damaged bytes
-        reason = f"{called} is not a readable image ({type(error).__name__})"
-        raise ScanError(file.where, "decode", reason) from None
+    with (
+        refusing(file.where, "decode", f"{called} is not a readable image"),
+        without_warnings(),
+        Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image,
+    ):
+        pages = getattr(image, "n_frames", 1)
+        if page is None and pages > 1:
+            raise ScanError(file.where, "parse", f"{called} has several pages")
+        if page is not None and page >= pages:
+            raise ScanError(file.where, "parse", f"it has no {called}, only {pages}")
+        if page:
+            image.seek(page)
+        check_bytes((image.height, image.width), 4, file.where)
+        if image.mode == "F":
+            reason = f"{called} has grey levels that are no whole numbers; write 8 or 16 bit"
+            raise ScanError(file.where, "content", reason)
+        upright = ImageOps.exif_transpose(image)
+        plain = upright.mode.startswith("I") or upright.mode == "L"
+        array = np.asarray(upright if plain else upright.convert("RGB"))
     if array.ndim == 3:
         return _without_colour(array, file, called)
     if array.dtype.itemsize > 2 and (array.min() < 0 or array.max() > 65535):
@@ -277,12 +269,12 @@ def count_pages(file: ScanFile) -> int:
     from PIL import Image
 
     content = file.content()
-    try:
-        with without_warnings(), Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
-            pages = int(getattr(image, "n_frames", 1))
-    except Exception as error:  # pillow promises no set of errors for damaged bytes
-        reason = f"it is not a readable image ({type(error).__name__})"
-        raise ScanError(file.where, "decode", reason) from None
+    with (
+        refusing(file.where, "decode", "it is not a readable image"),
+        without_warnings(),
+        Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image,
+    ):
+        pages = int(getattr(image, "n_frames", 1))
     if pages > MAX_IMAGES:
         raise ScanError(file.where, "parse", f"{pages:,} pages, above {MAX_IMAGES:,}")
     return pages

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.errors import ScanError
+from oct_io.errors import ScanError, refusing
 from oct_io.readers.extras import needed
 from oct_io.readers.plain import plain_header
 from oct_io.readers.sidecar import Sidecar
@@ -52,15 +52,10 @@ def read_fda(file: ScanFile) -> OctVolume:
     where = file.where
     binary = needed("oct_converter.readers.binary_structs.fda_binary", "vendors", where)
     chunks = split_chunks(file.content(), where)
-    try:
+    with refusing(where, "decode", "a chunk of the .fda file is damaged"):
         mode, voxels = _bscans(chunks, binary, where)
         header = _describe(file, chunks, binary, voxels, mode)
         layers = _layers(chunks, binary, voxels.shape)
-    except ScanError:
-        raise
-    except Exception as error:  # construct and pillow promise no set of errors for damaged bytes
-        reason = f"a chunk of the .fda file is damaged ({type(error).__name__})"
-        raise ScanError(where, "decode", reason) from None
     localizer = _localizer(chunks, binary)
     return complete(
         voxels, header, where, patterns=file.patterns, layers=layers, localizer=localizer

@@ -12,13 +12,7 @@ from oct_io.errors import ScanError
 from oct_io.readers.arrays import load_mhd, load_npy, load_npz
 from oct_io.readers.nifti import load_nifti
 from oct_io.readers.plain import arranged
-from oct_io.readers.registry import (
-    DICOM,
-    READERS,
-    is_dicom,
-    list_instances,
-    suffix_of,
-)
+from oct_io.readers.registry import DICOM, READERS, is_dicom, list_instances, suffix_of
 from oct_io.readers.sidecar import Sidecar, read_sidecar, sidecar_name
 from oct_io.readers.stacks import image_names, load_tiff, read_images
 from oct_io.scan.file import ScanFile

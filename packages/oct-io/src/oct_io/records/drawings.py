@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_io.errors import ScanError, TreeError
+from oct_io.errors import ScanError, TreeError, refusing
 from oct_io.readers.extras import needed
 from oct_io.readers.stacks import IMAGES, PILLOW_FORMATS, without_warnings
 from oct_io.records.companions import MASK
@@ -159,20 +159,18 @@ def read_drawing(
     from PIL import Image, ImageOps
 
     content = file.content()
-    try:
-        with without_warnings(), Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image:
-            pages = getattr(image, "n_frames", 1)
-            if (page is None and pages > 1) or (page or 0) >= pages:
-                reason = f"it has {pages} pages, of which the image needs {(page or 0) + 1}"
-                raise ScanError(file.where, "parse", reason)
-            image.seek(page or 0)
-            check_bytes((image.height, image.width), 4, file.where)
-            array = _levels(ImageOps.exif_transpose(image))
-    except ScanError:
-        raise
-    except Exception as error:  # pillow promises no set of errors for damaged bytes
-        reason = f"it is not a readable image ({type(error).__name__})"
-        raise ScanError(file.where, "decode", reason) from None
+    with (
+        refusing(file.where, "decode", "it is not a readable image"),
+        without_warnings(),
+        Image.open(BytesIO(content), formats=PILLOW_FORMATS) as image,
+    ):
+        pages = getattr(image, "n_frames", 1)
+        if (page is None and pages > 1) or (page or 0) >= pages:
+            reason = f"it has {pages} pages, of which the image needs {(page or 0) + 1}"
+            raise ScanError(file.where, "parse", reason)
+        image.seek(page or 0)
+        check_bytes((image.height, image.width), 4, file.where)
+        array = _levels(ImageOps.exif_transpose(image))
     if array.ndim != 2:
         raise ScanError(file.where, "parse", COLOUR)
     if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 65535:

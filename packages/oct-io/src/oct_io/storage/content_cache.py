@@ -15,30 +15,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 from oct_io.errors import TreeError
 
 MARK = "oct-io-content-cache"
 ENTRIES, WRITING, LOCKS, USED = "entries", "writing", "locks", "used_bytes"
 MAX_LABEL = 4096  # bytes of an entry's first line
-
-
-class Fetched(Protocol):
-    """What a fetch gives: bytes, and what changes when the file does."""
-
-    @property
-    def content(self) -> bytes:
-        """All bytes of the file."""
-
-    @property
-    def tag(self) -> str:
-        """As `info` of the same file would give it; "" if unknown."""
-
-
-class _Kept(NamedTuple):
-    content: bytes
-    token: str
 
 
 class ContentCache:
@@ -73,7 +55,7 @@ class ContentCache:
         mark.touch()
 
     def read(
-        self, address: str, fetch: Callable[[], Fetched], token: Callable[[], str] | None = None
+        self, address: str, fetch: Callable[[], bytes], token: Callable[[], str] | None = None
     ) -> bytes:
         """Content of `address`: the kept one if it is whole and current, else what `fetch` gives.
 
@@ -86,12 +68,12 @@ class ContentCache:
         now = token() if token is not None else None
         kept = self._load(key, now)
         if kept is not None:
-            return kept.content
+            return kept
         with self._locked(key):
             kept = self._load(key, now)  # another process may have fetched it meanwhile
             if kept is not None:
-                return kept.content
-            content = fetch().content
+                return kept
+            content = fetch()
             try:
                 self._store(key, content, now or "")
             except OSError as error:
@@ -118,7 +100,7 @@ class ContentCache:
     def _place(self, key: str) -> Path:
         return self.folder / ENTRIES / key[:2] / key
 
-    def _load(self, key: str, token: str | None) -> _Kept | None:
+    def _load(self, key: str, token: str | None) -> bytes | None:
         path = self._place(key)
         try:
             with path.open("rb") as file:
@@ -126,7 +108,7 @@ class ContentCache:
                 content = file.read(int(label["size"]) + 1)
                 found = hashlib.sha256(content).hexdigest()
                 whole = len(content) == label["size"] and found == label["sha256"]
-                kept = _Kept(content, str(label["token"]))
+                known = str(label["token"])
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, OSError):  # a damaged label, or a bad sector
@@ -134,11 +116,11 @@ class ContentCache:
         if not whole:
             path.unlink(missing_ok=True)
             return None
-        if token is not None and kept.token != token:
+        if token is not None and known != token:
             return None
         with suppress(FileNotFoundError):  # evicted meanwhile
             os.utime(path)  # the least recently used goes first
-        return kept
+        return content
 
     def _store(self, key: str, content: bytes, token: str) -> None:
         """Write one entry; the caller holds its lock."""

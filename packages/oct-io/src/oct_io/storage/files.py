@@ -19,7 +19,7 @@ from oct_io.storage.buckets import current_storage, is_bucket, open_filesystem, 
 from oct_io.storage.content_cache import ContentCache
 from oct_io.storage.disk import files_in, is_hidden, list_disk
 from oct_io.storage.outages import with_retries
-from oct_io.storage.transport import Answer, fetch_range
+from oct_io.storage.transport import fetch_range
 from oct_io.storage.verdicts import TooLarge, status_of
 
 MAX_FILE_BYTES = 2 << 30
@@ -45,7 +45,6 @@ __all__ = [
     "redact",
     "remove_folder",
     "safe_relative",
-    "walk_files",
     "write_bytes",
 ]
 
@@ -64,12 +63,12 @@ def read_bytes(url: str | Path, *, storage_options: Options | None = None) -> by
     with _fetching(url):
         filesystem, path = open_filesystem(url, storage_options)
 
-        def fetch() -> Answer:
+        def fetch() -> bytes:
             return fetch_range(filesystem, path, 0, MAX_FILE_BYTES, whole=True)
 
         cache = _content_cache(url)
         if cache is None:
-            return fetch().content
+            return fetch()
 
         def token() -> str:
             return _change_token(_ask(filesystem, "info", path))
@@ -90,7 +89,7 @@ def read_range(
     """
     with _fetching(url):
         filesystem, path = open_filesystem(url, storage_options)
-        return fetch_range(filesystem, path, start, end).content
+        return fetch_range(filesystem, path, start, end)
 
 
 def read_head(url: str | Path, size: int, *, storage_options: Options | None = None) -> bytes:
@@ -121,7 +120,7 @@ def read_if_there(url: str | Path) -> bytes | None:
     filesystem, path = open_filesystem(url)
     with _reaching(url):
         try:
-            return fetch_range(filesystem, path, 0, MAX_FILE_BYTES, whole=True).content
+            return fetch_range(filesystem, path, 0, MAX_FILE_BYTES, whole=True)
         except FileNotFoundError:
             return None
 
@@ -384,14 +383,3 @@ def list_tokens(root: str | Path) -> dict[str, str]:
         else:
             found, cut = _ask(filesystem, "find", base, detail=True), len(base)
     return {path[cut:].lstrip("/"): _change_token(found[path]) for path in sorted(found)}
-
-
-def walk_files(root: str | Path, suffix: str | tuple[str, ...]) -> Iterator[str]:
-    """Sorted paths, relative to `root`, of all files that end in `suffix` or one of them."""
-    filesystem, base = open_filesystem(root)
-    base = base.rstrip("/")
-    with _reaching(root):
-        found = _ask(filesystem, "find", base)
-    for path in sorted(found):
-        if str(path).lower().endswith(suffix):
-            yield str(path)[len(base) :].lstrip("/")

@@ -5,7 +5,7 @@ import os
 import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from oct_io.storage.buckets import GCS, S3, contact_with, current_storage, schemes_of
 from oct_io.storage.outages import with_retries
@@ -26,15 +26,7 @@ class Refused(OSError):
         self.status = status
 
 
-class Answer(NamedTuple):
-    """Bytes of a file, and what the store said about the whole of it."""
-
-    content: bytes
-    size: int | None  # of the whole file
-    tag: str  # changes when the file does; "" if the store gives none
-
-
-def fetch_range(filesystem: Any, path: str, start: int, end: int, *, whole: bool = False) -> Answer:
+def fetch_range(filesystem: Any, path: str, start: int, end: int, *, whole: bool = False) -> bytes:
     """Fetch bytes `start` to `end` of a file, fewer where it ends before, as one request.
 
     Args:
@@ -53,13 +45,13 @@ def fetch_range(filesystem: Any, path: str, start: int, end: int, *, whole: bool
     fetch: Callable[..., Any] = _from_anywhere if filesystem.async_impl else _from_memory
     for names, one in ((frozenset({"file"}), _from_disk), (S3, _from_s3), (GCS, _from_gcs)):
         fetch = one if schemes & names else fetch
-    answer: Answer = with_retries(
+    content: bytes = with_retries(
         filesystem, path, lambda: fetch(filesystem, path, start, end, whole)
     )
-    return answer
+    return content
 
 
-def _from_disk(_: Any, path: str, start: int, end: int, whole: bool) -> Answer:
+def _from_disk(_: Any, path: str, start: int, end: int, whole: bool) -> bytes:
     if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a pipe would wait forever
         raise IsADirectoryError(errno.EISDIR, "not a file")
     with Path(path).open("rb") as file:
@@ -70,24 +62,24 @@ def _from_disk(_: Any, path: str, start: int, end: int, whole: bool) -> Answer:
         if os.fstat(file.fileno()).st_mtime_ns != known.st_mtime_ns:
             raise CutOff(errno.EAGAIN, "it changed while it was read")
     _check_length(content, start, end, known.st_size)
-    return Answer(content, known.st_size, f"{known.st_mtime_ns}")
+    return content
 
 
-def _from_memory(filesystem: Any, path: str, start: int, end: int, whole: bool) -> Answer:
+def _from_memory(filesystem: Any, path: str, start: int, end: int, whole: bool) -> bytes:
     return _unannounced(filesystem.cat_file(path, start=start, end=end + whole), start, end, whole)
 
 
-async def _from_anywhere(filesystem: Any, path: str, start: int, end: int, whole: bool) -> Answer:
+async def _from_anywhere(filesystem: Any, path: str, start: int, end: int, whole: bool) -> bytes:
     content = await filesystem._cat_file(path, start=start, end=end + whole)
     return _unannounced(content, start, end, whole)
 
 
-def _unannounced(content: bytes, start: int, end: int, whole: bool) -> Answer:
+def _unannounced(content: bytes, start: int, end: int, whole: bool) -> bytes:
     _check_size(start + len(content), end, whole)
-    return Answer(bytes(content), None, "")
+    return bytes(content)
 
 
-async def _from_s3(filesystem: Any, path: str, start: int, end: int, whole: bool) -> Answer:
+async def _from_s3(filesystem: Any, path: str, start: int, end: int, whole: bool) -> bytes:
     bucket, key, version = filesystem.split_path(path)
     which = {"VersionId": version} if version else {}
     asked = f"bytes={start}-{end - 1}"
@@ -98,7 +90,7 @@ async def _from_s3(filesystem: Any, path: str, start: int, end: int, whole: bool
     except OSError as error:
         if status_of(error) != 416:
             raise
-        return Answer(b"", None, "")  # nothing lies at `start`: the file ends before
+        return b""  # nothing lies at `start`: the file ends before
     body, span = found["Body"], found.get("ContentRange")
     try:
         size = _announced(span, found["ContentLength"])
@@ -108,10 +100,10 @@ async def _from_s3(filesystem: Any, path: str, start: int, end: int, whole: bool
     finally:
         body.close()
     _check_length(content, start, end, size)
-    return Answer(content, size, str(found.get("ETag") or ""))
+    return content
 
 
-async def _from_gcs(filesystem: Any, path: str, start: int, end: int, whole: bool) -> Answer:
+async def _from_gcs(filesystem: Any, path: str, start: int, end: int, whole: bool) -> bytes:
     import aiohttp
 
     config = current_storage()
@@ -129,7 +121,7 @@ async def _from_gcs(filesystem: Any, path: str, start: int, end: int, whole: boo
     ) as found:
         contact_with(filesystem).hear(found.status)
         if found.status == 416:
-            return Answer(b"", None, "")
+            return b""
         if found.status >= 300:
             raise _refusal(found.status)
         span = found.headers.get("Content-Range")
@@ -138,7 +130,7 @@ async def _from_gcs(filesystem: Any, path: str, start: int, end: int, whole: boo
         parts = found.content.iter_chunked(CHUNK)
         content = await _read_at_most(parts, start, end, span, filesystem)
     _check_length(content, start, end, size)
-    return Answer(content, size, found.headers.get("ETag", ""))
+    return content
 
 
 async def _read_at_most(

@@ -1,6 +1,6 @@
 """Cheap probes for the log of a training run: no scikit-learn, no fitting loop, a second at most.
 
-They rank checkpoints of one run; what goes into a report is `oct_vjepa.probe`.
+They rank checkpoints of one run; what goes into a report is asked by `oct_vjepa.trials.judging`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -187,10 +187,7 @@ def learn_novelty(
 
 
 def save_novelty(novelty: Novelty, folder: Path) -> None:
-    """Write novelty.safetensors, without what is kept of single fit rows.
-
-    Mahalanobis' distance needs the middle, the axes and the variances only.
-    """
+    """Write novelty.safetensors; nothing in it is of single fit rows."""
     arrays = {
         "middle_D": novelty.middle_D,
         "scale_D": novelty.scale_D,
@@ -208,7 +205,7 @@ def load_novelty(folder: Path) -> Novelty:
     Raises:
         ValueError: it is missing or damaged.
     """
-    wanted = {one.name for one in fields(Novelty)} - {"training_NK", "neighbours"}
+    wanted = {one.name for one in fields(Novelty)}
     try:
         arrays = load_file(folder / NOVELTY)
     except (OSError, SafetensorError) as error:
@@ -216,5 +213,4 @@ def load_novelty(folder: Path) -> Novelty:
     if arrays.keys() != wanted:
         raise ValueError(f"{folder / NOVELTY}: holds {sorted(arrays)}, not {sorted(wanted)}")
     shrinkage = float(arrays.pop("shrinkage")[0])
-    nobody = np.zeros((0, len(arrays["variance_K"])))
-    return Novelty(**arrays, shrinkage=shrinkage, training_NK=nobody, neighbours=0)
+    return Novelty(**arrays, shrinkage=shrinkage)

@@ -1,7 +1,6 @@
 """How much of an encoder learns on a new task: learning rates by layer, and freezing schedules."""
 
 import re
-from collections.abc import Iterable
 from typing import Any, Self
 
 import torch
@@ -191,13 +190,6 @@ class FineTuned(nn.Module):
         if self._steps is None:
             self._steps = int(self.applied_steps)  # once a process: a checkpoint may have set it
         return self._steps
-
-
-def trainable_parameters(modules: Iterable[nn.Module]) -> int:
-    """How many numbers learn."""
-    return sum(
-        weight.numel() for one in modules for weight in one.parameters() if weight.requires_grad
-    )
 
 
 def _forget_steps(module: nn.Module, _: Any) -> None:

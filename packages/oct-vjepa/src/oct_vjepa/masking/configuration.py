@@ -2,13 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from oct_vjepa.rules import (
-    ABOVE_0_TO_1,
-    AT_LEAST_1,
-    BETWEEN_0_AND_1,
-    check_choices,
-    check_numbers,
-)
+from oct_vjepa.rules import ABOVE_0_TO_1, AT_LEAST_1, BETWEEN_0_AND_1, check_choices, check_numbers
 
 MASK_KINDS = ("blocks", "foreground", "patches", "cubes", "vjepa2")
 FOREGROUND_MEASURES = ("mean", "std")

@@ -14,14 +14,12 @@ def bin_of(chance_N: Floats, bins: int) -> NDArray[np.int64]:
     return np.clip(np.ceil(chance_N * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
-def calibration_error(
-    scores_NC: Floats, labels_N: NDArray[np.int64], weights_RN: Floats, *, bins: int = BINS
-) -> Floats:
+def calibration_error(scores_NC: Floats, labels_N: NDArray[np.int64], weights_RN: Floats) -> Floats:
     """Distance between the top probability and how often it is right, by bins, weighed by rows."""
     top = scores_NC.max(axis=1)
     right = scores_NC.argmax(axis=1) == labels_N
-    gaps = np.zeros((len(top), bins))
-    gaps[np.arange(len(top)), bin_of(top, bins)] = top - right
+    gaps = np.zeros((len(top), BINS))
+    gaps[np.arange(len(top)), bin_of(top, BINS)] = top - right
     return share(np.abs(weights_RN @ gaps).sum(axis=1), weights_RN.sum(axis=1))
 
 

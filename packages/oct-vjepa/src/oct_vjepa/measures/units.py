@@ -59,17 +59,6 @@ class Scores:
     units: Units = field(repr=False)
     """The averaged scores behind the numbers; `paired_difference` takes them up."""
 
-    @property
-    def auroc_interval(self) -> Interval:
-        """AUROC and the ends of its interval."""
-        return Interval(self.auroc, self.auroc_low, self.auroc_high)
-
-    @property
-    def balanced_accuracy_interval(self) -> Interval:
-        """Balanced accuracy and the ends of its interval."""
-        low, high = self.balanced_accuracy_low, self.balanced_accuracy_high
-        return Interval(self.balanced_accuracy, low, high)
-
 
 def score_units(
     units: Units, classes: Sequence[str], *, seed: int, bootstrap: int

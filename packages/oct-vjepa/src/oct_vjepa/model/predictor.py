@@ -30,13 +30,6 @@ class Mixed(NamedTuple):
     context_BKP: Tensor
 
 
-class DensePrediction(NamedTuple):
-    """What the predictor says of the patches it had to guess, and of those it was given."""
-
-    target_BMD: Tensor
-    context_BKD: Tensor
-
-
 class Predictor(nn.Module):
     """A narrow transformer over context tokens and mask tokens.
 
@@ -107,17 +100,6 @@ class Predictor(nn.Module):
             spacing_B3: distance between voxels along (Z, Y, X), if positions are lengths.
         """
         return self.proj(self.mix(context_BKD, masks, mask_index, spacing_B3).target_BMP)
-
-    def dense(
-        self,
-        context_BKD: Tensor,
-        masks: PatchIds,
-        mask_index: int,
-        spacing_B3: Tensor | None = None,
-    ) -> DensePrediction:
-        """What is said of target and context patches; for a predictor made `dense`."""
-        mixed = self.mix(context_BKD, masks, mask_index, spacing_B3)
-        return DensePrediction(self.proj(mixed.target_BMP), self.proj_context(mixed.context_BKP))
 
     def mix(
         self,

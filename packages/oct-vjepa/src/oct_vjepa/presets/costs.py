@@ -83,15 +83,6 @@ def _blank_ids(batch: int, patches: int) -> Tensor:
     return torch.empty(batch, patches, dtype=torch.int64, device="meta")
 
 
-def block_forward_flops(tokens: int, width: int, mlp_ratio: float = 4.0) -> int:
-    """Operations of one transformer block: 24 N D^2 + 4 N^2 D at an MLP ratio of 4.
-
-    qkv 6 N D^2, its projection 2 N D^2, the MLP 4 N D H, and two products of 2 N^2 D for attention.
-    """
-    hidden = int(width * mlp_ratio)
-    return 8 * tokens * width**2 + 4 * tokens * width * hidden + 4 * tokens**2 * width
-
-
 def block_numbers(tokens: int, width: int, mlp_ratio: float = 4.0) -> int:
     """Numbers that one block keeps for the backward pass, with fused attention: N (10 D + 2 H).
 

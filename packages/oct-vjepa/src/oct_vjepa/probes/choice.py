@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_vjepa.measures import ranking
+from oct_vjepa.measures.measure import HEADLINE
+from oct_vjepa.measures.progress import watch_scores
 from oct_vjepa.measures.target import UNKNOWN, Target
-from oct_vjepa.measures.units import Units, auroc
 from oct_vjepa.probes.answers import Floats, log_loss
 
 HOW = ("mean", "vote", "weighted")
@@ -56,12 +58,8 @@ def best_of(found: Sequence[Validation]) -> int:
 
 def headline(target: Target, scores_NK: Floats) -> float:
     """The number by which models are chosen; NaN where it does not exist."""
-    if target.kind == "regression":
-        spread = np.sum((target.values - target.values.mean()) ** 2)
-        left = np.sum((target.values - scores_NK[:, 0]) ** 2)
-        return float(1 - left / spread) if spread > 0 else float("nan")
-    if target.kind == "survival":
-        return _concordance(scores_NK[:, 0], target.values)
+    if target.kind in ("regression", "survival"):
+        return watch_scores(scores_NK, target)[HEADLINE[target.kind]]
     if target.kind == "multilabel":
         questions = [
             (target.values[:, one] == 1, scores_NK[:, one], target.values[:, one] != UNKNOWN)
@@ -72,7 +70,7 @@ def headline(target: Target, scores_NK: Floats) -> float:
         everyone = np.ones(len(target), dtype=bool)
         questions = [(target.values == one, scores_NK[:, one], everyone) for one in asked]
     areas = [
-        _area(positive[known], score[known])
+        ranking.area(ranking.count_cells(positive[known], score[known], np.ones((1, known.sum()))))
         for positive, score, known in questions
         if len(np.unique(positive[known])) == 2  # a class that no participant has tells nothing
     ]
@@ -126,17 +124,3 @@ def ensemble(
 
 def _rank(value: float) -> float:
     return -np.inf if np.isnan(value) else value
-
-
-def _area(positive: NDArray[np.bool_], score: Floats) -> float:
-    both = np.stack([-score, score], axis=1)
-    return float(auroc(Units(both, positive.astype(np.int64), np.arange(len(score))))[0])
-
-
-def _concordance(risk: Floats, values_N2: Floats) -> float:
-    """Harrell's C: share of the pairs whose sooner event has the higher risk; ties count half."""
-    time, event = values_N2.T
-    sooner = (time[:, None] < time[None, :]) & (event[:, None] == 1)
-    gap = risk[:, None] - risk[None, :]
-    pairs = sooner.sum()
-    return float((sooner * (0.5 + 0.5 * np.sign(gap))).sum() / pairs) if pairs else float("nan")

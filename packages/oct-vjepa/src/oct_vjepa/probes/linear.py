@@ -290,7 +290,3 @@ def draw_participants(
         for one, count in enumerate(take)
     ]
     return np.isin(member, np.concatenate(drawn))
-
-
-EFFICIENCY_COLUMNS = ("participants", "volumes", "subsets", "AUROC", "balanced accuracy")
-"""Headings of `efficiency_cells`."""

@@ -130,34 +130,56 @@ class NeighbourPca(_Components):
         return np.stack(list(self._said(volumes))).astype(np.float32)
 
 
-class RandomLayer:
-    """Random ReLU units of a volume's patches, pooled: what no training gives.
+class _Units:
+    """Random ReLU units of what is cut out for each patch, standardised voxel by voxel.
 
-    Random features as in Rahimi and Recht 2008, with patches that are standardised voxel by voxel.
+    Random features as in Rahimi and Recht 2008.
 
     Args:
         patch: (Z, Y, X) voxels.
-        units: of the layer.
+        units: of the layer; as many as an encoder says of a patch make it a fair rival.
         seed: of its weights and of the patches that standardise.
     """
+
+    _cut: Cut = staticmethod(cut_patches)
+    _stream: tuple[int, ...] = ()  # of the draws from the seed
+    _scale: Callable[[Floats], Floats]  # from a voxel's variance to what it is divided by
 
     def __init__(self, *, patch: tuple[int, int, int], units: int, seed: int) -> None:
         self.patch, self.units, self.seed = patch, units, seed
         self.mean = self.weight = self.bias = np.empty(0)
 
     def fit(self, volumes: Iterable[NDArray[Any]]) -> Self:
-        """Take mean and spread of the voxels of patches from these volumes.
+        """Take mean and spread of the voxels of what is cut out from these volumes.
 
         Raises:
-            ValueError: no volume, or as `cut_patches`.
+            ValueError: no volume, or one that cannot be cut.
         """
-        self.mean, covariance = _moments(volumes, cut_patches, self.patch, self.seed)
-        spread = np.sqrt(np.diag(covariance))
-        scale = np.where(spread > 1e-12, spread, 1.0)
-        draw = np.random.default_rng((self.seed, 1))
+        self.mean, covariance = _moments(volumes, self._cut, self.patch, self.seed)
+        scale = self._scale(np.diag(covariance))
+        draw = np.random.default_rng((self.seed, *self._stream))
         weight = draw.normal(size=(len(scale), self.units)) / np.sqrt(len(scale))
         self.weight, self.bias = weight / scale[:, None], draw.normal(size=self.units)
         return self
+
+    def _said(self, volumes: Iterable[NDArray[Any]]) -> Iterator[Floats]:
+        """(patches, units) of each volume."""
+        _check_fitted(self.weight)
+        return (
+            np.maximum((self._cut(one, self.patch) - self.mean) @ self.weight + self.bias, 0)
+            for one in volumes
+        )
+
+
+class RandomLayer(_Units):
+    """Random ReLU units of a volume's patches, pooled: what no training gives."""
+
+    _stream = (1,)
+
+    @staticmethod
+    def _scale(variance_V: Floats) -> Floats:
+        spread = np.sqrt(variance_V)
+        return np.where(spread > 1e-12, spread, 1.0)
 
     def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
         """Means, spreads and tails of the units over the patches of each volume, (N, 4 * units).
@@ -165,11 +187,7 @@ class RandomLayer:
         Raises:
             ValueError: `fit` was not called, or as `cut_patches`.
         """
-        _check_fitted(self.weight)
-        return _pool(
-            np.maximum((cut_patches(one, self.patch) - self.mean) @ self.weight + self.bias, 0)
-            for one in volumes
-        )
+        return _pool(self._said(volumes))
 
 
 class PatchVoxels:
@@ -195,35 +213,18 @@ class PatchVoxels:
         return np.stack([cut_patches(one, self.patch).astype(np.float32) for one in volumes])
 
 
-class RandomUnits:
-    """Random ReLU units on the standardised voxels of each patch; `RandomLayer` without a pool.
-
-    Args:
-        patch: (Z, Y, X) voxels.
-        units: of the layer; as many as an encoder says of a patch make it a fair rival.
-        seed: of its weights and of the patches that standardise.
-        around: see the neighbours of a patch too.
-    """
+class RandomUnits(_Units):
+    """`RandomLayer` without a pool, of other weights; with `around` it sees neighbours too."""
 
     def __init__(
         self, *, patch: tuple[int, int, int], units: int, seed: int, around: bool = False
     ) -> None:
-        self.patch, self.units, self.seed = patch, units, seed
+        super().__init__(patch=patch, units=units, seed=seed)
         self._cut = cut_neighbourhoods if around else cut_patches
-        self.mean = self.weight = self.bias = np.empty(0)
 
-    def fit(self, volumes: Iterable[NDArray[Any]]) -> Self:
-        """Take mean and spread of the voxels of patches from these volumes.
-
-        Raises:
-            ValueError: no volume, or as `cut_patches` and `cut_neighbourhoods`.
-        """
-        self.mean, covariance = _moments(volumes, self._cut, self.patch, self.seed)
-        scale = np.sqrt(np.maximum(np.diag(covariance), 0)) + 1e-6
-        draw = np.random.default_rng(self.seed)
-        weight = draw.normal(size=(len(scale), self.units)) / np.sqrt(len(scale))
-        self.weight, self.bias = weight / scale[:, None], draw.normal(size=self.units)
-        return self
+    @staticmethod
+    def _scale(variance_V: Floats) -> Floats:
+        return np.sqrt(np.maximum(variance_V, 0)) + 1e-6
 
     def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
         """(N, patches, units).
@@ -231,12 +232,7 @@ class RandomUnits:
         Raises:
             ValueError: `fit` was not called, or as `cut_patches` and `cut_neighbourhoods`.
         """
-        _check_fitted(self.weight)
-        said = [
-            np.maximum((self._cut(one, self.patch) - self.mean) @ self.weight + self.bias, 0)
-            for one in volumes
-        ]
-        return np.stack(said).astype(np.float32)
+        return np.stack(list(self._said(volumes))).astype(np.float32)
 
 
 def _moments(

@@ -16,8 +16,6 @@ from oct_vjepa.probes.linear import draw_participants
 Truths = NDArray[np.bool_]
 PROTOCOLS = ("given", "kfold", "repeated_kfold", "leave_one_out")
 PART_NAMES = ("train", "val", "test")  # what AI-READI's recommended_split calls them
-FRACTIONS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Shares of the fit participants for label efficiency."""
 
 
 class Round(NamedTuple):
@@ -114,7 +112,7 @@ def few_labels(
         one: the round.
         target: the question.
         groups: (N,) participant of each row.
-        fraction: of the fit participants, above 0 and at most 1; see `FRACTIONS`.
+        fraction: of the fit participants, above 0 and at most 1.
         seed: of the draw.
         turn: which of several draws.
 

@@ -17,8 +17,6 @@ TEMPERATURES = (0.2, 20.0)
 """Searched in between. Few validation rows that happen to be told apart ask for ever less, at which
 all scores round to 0 or 1 and nothing ranks first any more."""
 HALVINGS = 60
-STEPS = 1000
-CHANGE = 1e-9  # of the estimated priors, below which the estimate has settled
 
 
 def fit_temperature(scores_NC: Floats, values: NDArray[Any]) -> float:
@@ -76,22 +74,6 @@ def adjust_priors(scores_NC: Floats, old_C: Floats, new_C: Floats) -> Floats:
         raise ValueError(f"priors {old.tolist()} and {new.tolist()} must be shares of the classes")
     moved = np.maximum(scores_NC, TINY) * (new / old)
     return moved / moved.sum(axis=1, keepdims=True)
-
-
-def estimate_priors(scores_NC: Floats, old_C: Floats) -> Floats:
-    """Shares of the classes among unlabelled rows, (C,), by Saerens et al. 2002.
-
-    Expectation and maximisation in turn: adjust the probabilities to the present guess, take their
-    mean as the next. It trusts that the scores are calibrated where the shares are `old_C`, and
-    that only the shares differ.
-    """
-    guess = np.asarray(old_C, dtype=np.float64)
-    for _ in range(STEPS):
-        following = adjust_priors(scores_NC, old_C, guess).mean(axis=0)
-        if np.abs(following - guess).max() < CHANGE:
-            break
-        guess = following
-    return following
 
 
 class Reliability(NamedTuple):

@@ -1,4 +1,4 @@
-"""The results of `scorecard`: numbers with intervals, as plain values and as text for a table."""
+"""The results of `scorecard`: numbers with intervals, as plain values."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -48,24 +48,6 @@ class ScoreCard:
     def as_json(self) -> dict[str, Any]:
         """Plain values; an interval is three numbers, and what is not defined is null."""
         return as_plain(asdict(self))
-
-    def as_rows(self) -> list[list[str]]:
-        """Metric and text of its interval, for a table."""
-        return [[name.replace("_", " "), value.text()] for name, value in self.metrics.items()]
-
-    def class_rows(self) -> list[list[str]]:
-        """Headings, then class, participants and text of each interval; empty if no classes."""
-        if not self.by_class:
-            return []
-        columns = list(next(iter(self.by_class.values())))
-        head = ["class", "participants", *(name.replace("_", " ") for name in columns)]
-        return [
-            head,
-            *(
-                [one, str(self.support[one]), *(found[name].text() for name in columns)]
-                for one, found in self.by_class.items()
-            ),
-        ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

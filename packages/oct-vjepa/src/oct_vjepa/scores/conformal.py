@@ -11,44 +11,29 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.measures.shares import Floats, known_mean, share
-
-METHODS = ("lac", "aps")
+from oct_vjepa.measures.shares import Floats, known_mean
 
 
-def fit_threshold(
-    scores_NC: Floats, labels_N: NDArray[np.int64], alpha: float, *, method: str = "lac"
-) -> float:
+def fit_threshold(scores_NC: Floats, labels_N: NDArray[np.int64], alpha: float) -> float:
     """How unlikely a class may be and still be in the set; of calibration rows.
+
+    Sets of the classes that are likely enough (Sadinle et al. 2019) are the smallest that keep the
+    promise, some of them empty.
 
     Args:
         scores_NC: probabilities of the classes.
         labels_N: true classes.
         alpha: share of sets that may miss the truth.
-        method: "lac" (Sadinle et al. 2019) takes the classes that are likely enough, which gives
-            the smallest sets, some of them empty; "aps" (Romano et al. 2020, without its random
-            part) takes the likeliest classes until enough is covered, which gives sets that are
-            never empty, larger, and right more often than asked.
 
     Raises:
-        ValueError: an unknown method, an alpha outside 0 to 1, or no rows.
+        ValueError: an alpha outside 0 to 1, or no rows.
     """
-    strange = _strangeness(scores_NC, method)
-    return finite_quantile(strange[np.arange(len(labels_N)), labels_N], alpha)
+    return finite_quantile(1.0 - scores_NC[np.arange(len(labels_N)), labels_N], alpha)
 
 
-def prediction_sets(
-    scores_NC: Floats, threshold: float, *, method: str = "lac"
-) -> NDArray[np.bool_]:
-    """(N, C): the classes in the set of each row.
-
-    Raises:
-        ValueError: an unknown method.
-    """
-    sets = _strangeness(scores_NC, method) <= threshold
-    if method == "aps":
-        sets[np.arange(len(sets)), scores_NC.argmax(axis=1)] = True
-    return sets
+def prediction_sets(scores_NC: Floats, threshold: float) -> NDArray[np.bool_]:
+    """(N, C): the classes in the set of each row."""
+    return 1.0 - scores_NC <= threshold
 
 
 class Coverage(NamedTuple):
@@ -56,8 +41,6 @@ class Coverage(NamedTuple):
 
     covered: float
     """Share of sets that hold the truth."""
-    covered_C: Floats
-    """The same of each class, which nobody promised; NaN without rows."""
     size: float
     """Classes in a set, mean."""
     empty: float
@@ -69,11 +52,9 @@ class Coverage(NamedTuple):
 def measure_sets(sets_NC: NDArray[np.bool_], labels_N: NDArray[np.int64]) -> Coverage:
     """Coverage and size of the sets of labelled rows."""
     held = sets_NC[np.arange(len(labels_N)), labels_N].astype(np.float64)
-    members = np.eye(sets_NC.shape[1])[labels_N]
     sizes = sets_NC.sum(axis=1)
     return Coverage(
         covered=float(held.mean()),
-        covered_C=share(held @ members, members.sum(axis=0)),
         size=float(sizes.mean()),
         empty=float((sizes == 0).mean()),
         single=float((sizes == 1).mean()),
@@ -114,16 +95,3 @@ def finite_quantile(strange_N: Floats, alpha: float) -> float:
         raise ValueError("a conformal threshold needs validation rows")
     rank = int(np.ceil(round((len(strange_N) + 1) * (1 - alpha), 9)))
     return float(np.sort(strange_N)[rank - 1]) if rank <= len(strange_N) else float("inf")
-
-
-def _strangeness(scores_NC: Floats, method: str) -> Floats:
-    """How little each class fits each row, (N, C)."""
-    if method not in METHODS:
-        raise ValueError(f"method ({method}) must be one of {', '.join(METHODS)}")
-    if method == "lac":
-        return 1.0 - scores_NC
-    order = np.argsort(-scores_NC, axis=1, kind="stable")
-    summed = np.cumsum(np.take_along_axis(scores_NC, order, axis=1), axis=1)
-    strange = np.empty(scores_NC.shape)
-    np.put_along_axis(strange, order, summed, axis=1)
-    return strange

@@ -1,8 +1,8 @@
 """How unlike the training rows a row of features is: a warning before its answer is believed.
 
-Features are scaled, and turned to their principal components. There, `mahalanobis` asks how far a
-row is from the middle, counted in the spread along each direction, and `neighbours` how far from
-the nearest training rows. Whose features they are does not matter.
+Features are scaled, and turned to their principal components. There, Mahalanobis' distance says how
+far a row is from the middle, counted in the spread along each direction. Whose features they are
+does not matter.
 """
 
 from dataclasses import dataclass
@@ -12,11 +12,8 @@ from numpy.typing import NDArray
 
 from oct_vjepa.measures.shares import Floats
 
-COMPONENTS = 64
-NEIGHBOURS = 10
-METHODS = ("mahalanobis", "neighbours")
+COMPONENTS = 64  # at most so many are kept
 QUANTILE = 0.95
-BLOCK = 256  # rows whose distances to all training rows are held at once
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,48 +28,26 @@ class Novelty:
     """Along them, shrunk towards their mean."""
     shrinkage: float
     """From 0, none, to 1, all directions alike."""
-    training_NK: Floats
-    neighbours: int
 
-    def score(self, features_MD: NDArray[np.floating], *, method: str = "mahalanobis") -> Floats:
+    def score(self, features_MD: NDArray[np.floating]) -> Floats:
         """(M,): the higher the stranger.
 
         Raises:
-            ValueError: an unknown method, or features of another width.
+            ValueError: features of another width.
         """
-        if method not in METHODS:
-            raise ValueError(f"method ({method}) must be one of {', '.join(METHODS)}")
         if features_MD.shape[1:] != self.middle_D.shape:
             raise ValueError(
                 f"features have shape {features_MD.shape}, trained on {len(self.middle_D)} columns"
             )
         placed = ((features_MD - self.middle_D) / self.scale_D) @ self.axes_KD.T
-        if method == "mahalanobis":
-            return np.sqrt((placed**2 / self.variance_K).sum(axis=1))
-        starts = range(0, len(placed), BLOCK)
-        parts = [self._nearest(placed[start : start + BLOCK]) for start in starts]
-        return np.concatenate([np.zeros(0), *parts])
-
-    def _nearest(self, placed_MK: Floats) -> Floats:
-        """Distance to the last of the nearest training rows."""
-        squares = (placed_MK**2).sum(axis=1)[:, None] + (self.training_NK**2).sum(axis=1)
-        squares = np.maximum(squares - 2.0 * placed_MK @ self.training_NK.T, 0.0)
-        last = self.neighbours - 1
-        return np.sqrt(np.partition(squares, last, axis=1)[:, last])
+        return np.sqrt((placed**2 / self.variance_K).sum(axis=1))
 
 
-def fit_novelty(
-    features_ND: NDArray[np.floating],
-    *,
-    components: int = COMPONENTS,
-    neighbours: int = NEIGHBOURS,
-) -> Novelty:
+def fit_novelty(features_ND: NDArray[np.floating]) -> Novelty:
     """Learn what training rows look like.
 
     Args:
         features_ND: of the training rows, of validation and test participants none.
-        components: at most so many principal components are kept.
-        neighbours: the distance is that to so many-th nearest row.
 
     Raises:
         ValueError: fewer than three rows, or features that do not vary.
@@ -86,7 +61,7 @@ def fit_novelty(
         raise ValueError("novelty needs features that vary")
     scale = np.where(spread > 0, spread, 1.0)
     _, singular, axes = np.linalg.svd((features - middle) / scale, full_matrices=False)
-    kept = min(components, int((singular > singular[0] * 1e-6).sum()))
+    kept = min(COMPONENTS, int((singular > singular[0] * 1e-6).sum()))
     placed = ((features - middle) / scale) @ axes[:kept].T
     variance, shrinkage = _shrink(placed)
     return Novelty(
@@ -95,8 +70,6 @@ def fit_novelty(
         axes_KD=axes[:kept],
         variance_K=variance,
         shrinkage=shrinkage,
-        training_NK=placed,
-        neighbours=min(neighbours, len(features)),
     )
 
 

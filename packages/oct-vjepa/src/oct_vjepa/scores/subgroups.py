@@ -59,17 +59,6 @@ class SubgroupTable:
         """Plain values; an interval is three numbers, and what is not defined is null."""
         return as_plain(asdict(self))
 
-    def as_rows(self) -> list[list[str]]:
-        """Headings, a line for each value, and the gaps, as text for a table."""
-        names = list(self.rows[0].metrics) if self.rows else []
-        lines = [[self.column, "participants", *names, "note"]]
-        for row in self.rows:
-            texts = [one.text() for one in row.metrics.values()]
-            lines.append([row.value, str(row.participants), *texts, row.note])
-        if self.gaps:
-            lines.append(["gap", "", *(self.gaps[name].text() for name in names), ""])
-        return lines
-
 
 def subgroup_table(
     runs: Runs,

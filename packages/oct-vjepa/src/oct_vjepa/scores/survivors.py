@@ -18,7 +18,6 @@ class Survivors(NamedTuple):
     share_P: Floats  # without an event
     low_P: Floats  # 95 %, Greenwood's error of log(-log(share))
     high_P: Floats
-    at_risk_P: NDArray[np.int64]  # just before that time
     end: float  # last time at which anyone was observed
 
 
@@ -52,7 +51,6 @@ def survivors(time_N: Floats, event_N: NDArray[np.bool_]) -> Survivors:
         np.concatenate([first, share]),
         np.concatenate([first, low]),
         np.concatenate([first, high]),
-        np.concatenate([[len(times)], at_risk]).astype(np.int64),
         float(times.max()),
     )
 

@@ -104,20 +104,6 @@ def label_efficiency(
     return rows
 
 
-def efficiency_cells(rows: Sequence[EfficiencyRow]) -> list[list[str]]:
-    """The rows as text for a table, each value with its 95 % interval."""
-    return [
-        [
-            str(row.participants),
-            f"{row.volumes:.0f}",
-            str(row.repeats),
-            row.auroc.text(),
-            row.balanced_accuracy.text(),
-        ]
-        for row in rows
-    ]
-
-
 def _row(
     participants: int, volumes: float, results: tuple[Scores, ...], *, seed: int, bootstrap: int
 ) -> EfficiencyRow:

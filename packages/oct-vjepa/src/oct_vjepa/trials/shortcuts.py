@@ -72,21 +72,3 @@ def probe_shortcut(
         label_from_column=ask(hot, labels),
         label_without_column=ask(features - hot @ means, labels),
     )
-
-
-SHORTCUT_COLUMNS = ("question", "AUROC", "balanced accuracy")
-"""Headings of `shortcut_cells`."""
-
-
-def shortcut_cells(report: ShortcutReport) -> list[list[str]]:
-    """The four answers as text for a table."""
-    rows = (
-        ("column from features", report.column),
-        ("label from features", report.label),
-        ("label from column alone", report.label_from_column),
-        ("label, column taken out", report.label_without_column),
-    )
-    return [
-        [name, one.auroc_interval.text(), one.balanced_accuracy_interval.text()]
-        for name, one in rows
-    ]

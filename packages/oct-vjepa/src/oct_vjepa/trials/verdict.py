@@ -173,7 +173,7 @@ class Promise:
     empty: float | None = None
 
 
-def promise_of(answers: Answers, panel: Panel, *, alpha: float = ALPHA) -> Promise | None:
+def promise_of(answers: Answers, panel: Panel) -> Promise | None:
     """Split conformal prediction with thresholds of the calibration participants.
 
     Returns:
@@ -187,11 +187,11 @@ def promise_of(answers: Answers, panel: Panel, *, alpha: float = ALPHA) -> Promi
     for tests, calibrations in zip(units_of(answers, panel), setting, strict=True):
         for test, calibration in zip(tests, calibrations, strict=True):
             if kind == "regression":
-                width = fit_width(calibration.scores_NC[:, 0], calibration.labels_N, alpha)
+                width = fit_width(calibration.scores_NC[:, 0], calibration.labels_N, ALPHA)
                 ranges = prediction_ranges(test.scores_NC[:, 0], width)
                 found.append((measure_ranges(ranges, test.labels_N), 2 * width, np.nan, np.nan))
             else:
-                threshold = fit_threshold(calibration.scores_NC, calibration.labels_N, alpha)
+                threshold = fit_threshold(calibration.scores_NC, calibration.labels_N, ALPHA)
                 sets = prediction_sets(test.scores_NC, threshold)
                 kept = measure_sets(sets, test.labels_N)
                 found.append((kept.covered, kept.size, kept.single, kept.empty))
@@ -205,7 +205,7 @@ def promise_of(answers: Answers, panel: Panel, *, alpha: float = ALPHA) -> Promi
     told: dict[str, Any] = {"covered": covered, "size": size}
     if kind != "regression":
         told |= {"single": single, "empty": empty}
-    return Promise(promised=1 - alpha, apart=apart, calibrated=calibrated, **told)
+    return Promise(promised=1 - ALPHA, apart=apart, calibrated=calibrated, **told)
 
 
 def values_by_person(values_N: NDArray[np.str_], people: NDArray[np.int64]) -> NDArray[np.str_]:
@@ -217,20 +217,20 @@ def values_by_person(values_N: NDArray[np.str_], people: NDArray[np.int64]) -> N
     return found
 
 
-def cut_numbers(values: NDArray[np.str_], *, parts: int = 3, most: int = 8) -> NDArray[np.str_]:
-    """Numbers of more than `most` different values as `parts` ranges of about equal size.
+def cut_numbers(values: NDArray[np.str_]) -> NDArray[np.str_]:
+    """Numbers of more than eight different values as three ranges of about equal size.
 
     Cuts have three digits. Texts, and numbers of few values, stay as they are.
     """
     known = np.array([one for one in values if one not in ("", "several")])
-    if len(np.unique(known)) <= most:
+    if len(np.unique(known)) <= 8:
         return values
     try:
         numbers = {one: float(one) for one in np.unique(known)}
     except ValueError:
         return values
     ordered = np.array([numbers[one] for one in known])
-    exact = np.quantile(ordered, np.linspace(0, 1, parts + 1)[1:-1])
+    exact = np.quantile(ordered, np.linspace(0, 1, 4)[1:-1])
     cuts = np.unique([float(f"{one:.3g}") for one in exact])
     between = [f"{low:g} to {high:g}" for low, high in pairwise(cuts)]
     names = [f"below {cuts[0]:g}", *between, f"{cuts[-1]:g} and more"]
