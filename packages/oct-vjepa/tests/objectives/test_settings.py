@@ -187,6 +187,8 @@ JEPA = {
     "context_full": Change(0.5),
     "distance_weighted": Change(False),
     "voxel_weight": Change(0.5),
+    "unit_weight": Change(0.5),
+    "units": Change(100, {"unit_weight": 1.0}),
     "volume_weight": Change(0.5),
     "partner_weight": Change(0.5),
     "variance_weight": Change(0.5),

@@ -19,6 +19,7 @@ from oct_vjepa import (
 from oct_vjepa.objectives.configuration import DenseJepaConfig
 from oct_vjepa.objectives.losses import normalise_targets, standard_voxels
 from oct_vjepa.objectives.objective import PairBatch
+from oct_vjepa.objectives.units import SPREAD, FixedUnits
 from torch.nn import functional
 
 PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
@@ -77,18 +78,20 @@ def test_what_has_no_weight_has_no_parameters_and_no_numbers(shape, volume):
     assert names == {"encoder", "predictor", "teacher"}
     assert not [name for name, _ in plain.named_parameters() if "voxels" in name or "_con" in name]
     out = plain.loss(volume, torch.Generator())
-    unasked = {"context_loss", "voxel_loss", "volume_loss", "partner_loss", "variance_loss"}
+    unasked = {"context_loss", "voxel_loss", "unit_loss", "volume_loss", "partner_loss"}
+    unasked.add("variance_loss")
     assert not unasked & out.keys()
     assert not plain.config.takes_pairs
 
 
 def test_the_terms_add_up_with_their_weights(shape, volume, generator):
-    weights = {"context_weight": 0.5, "voxel_weight": 2.0, "volume_weight": 3.0}
+    weights = {"context_weight": 0.5, "voxel_weight": 2.0, "unit_weight": 1.5, "volume_weight": 3.0}
     config = JepaConfig(predictor=PREDICTOR, context_full=0.0, variance_weight=0.1, **weights)
     objective = built(config, shape)
     out = objective.loss(volume, generator)
     whole = (out["loss_0"] + out["loss_1"]) / 2 + 0.5 * out["context_loss"]
     whole = whole + 2.0 * out["voxel_loss"] + 3.0 * out["volume_loss"] + 0.1 * out["variance_loss"]
+    whole = whole + 1.5 * out["unit_loss"]
     torch.testing.assert_close(out["loss"].detach(), whole)
     assert [name for name, value in out.items() if value.requires_grad] == ["loss"]
 
@@ -116,6 +119,51 @@ def test_the_voxel_loss_is_smooth_l1_on_the_voxels_of_targets_and_context(shape,
         wanted.append(torch.cat(error, dim=1).mean())
     found = objective.loss(batch)["voxel_loss"]
     torch.testing.assert_close(found, torch.stack(wanted).mean().detach())
+
+
+def test_the_unit_loss_is_smooth_l1_on_what_fixed_units_see_of_targets_and_context(
+    shape, volume, generator
+):
+    objective = built(JepaConfig(predictor=PREDICTOR, unit_weight=1.0, units=20), shape)
+    masks = sample_masks(objective.masking, objective.encoder.config.grid, 4, generator=generator)
+    batch = JepaBatch(volume, masks)
+    units, rows = objective.units(volume), torch.arange(4).unsqueeze(1)
+    wanted = []
+    for index, one in enumerate(masks):
+        mixed = objective.predict(batch, index).mixed
+        ids = torch.cat([one.target_BM, one.context_BK], dim=1)
+        told = objective.predictor.proj_units(torch.cat(mixed, dim=1))
+        wanted.append(functional.smooth_l1_loss(told, units[rows, ids]))
+    found = objective.loss(batch)["unit_loss"]
+    torch.testing.assert_close(found, torch.stack(wanted).mean().detach())
+
+
+def test_fixed_units_see_a_patch_and_its_neighbours_in_its_slices(shape, volume):
+    config = EncoderConfig(**shape, depth=1)
+    units = FixedUnits(config, 7)
+    assert units(volume).shape == (4, 2 * 4 * 3, 7)
+    inner = units(volume).view(4, 2, 4, 3, 7)[:, 1, 2, 1]  # slices 2 and 3, rows 8 to 11
+    seen = (volume[:, 0, 2:4, 4:16].float() - 100) / 50  # all 24 columns
+    weighed = (seen.unsqueeze(1) * units.weight[:, 0]).sum(dim=(2, 3, 4)) + units.bias
+    torch.testing.assert_close(inner, weighed.relu() / SPREAD, rtol=1e-4, atol=1e-4)
+    corner = units(volume).view(4, 2, 4, 3, 7)[:, 0, 0, 0]
+    around = functional.pad(
+        (volume[:, :, :2, :8, :16].float() - 100) / 50, (8, 0, 4, 0, 0, 0), "replicate"
+    )
+    weighed = (around * units.weight[:, 0]).sum(dim=(2, 3, 4)) + units.bias
+    torch.testing.assert_close(corner, weighed.relu() / SPREAD, rtol=1e-4, atol=1e-4)
+
+
+def test_fixed_units_are_the_same_in_every_run_and_spread_by_about_one(shape):
+    config = EncoderConfig(**shape, depth=1)
+    torch.manual_seed(1)
+    first = FixedUnits(config, 300)
+    torch.manual_seed(2)
+    assert torch.equal(first.weight, FixedUnits(config, 300).weight)
+    assert not first.state_dict()
+    assert not list(first.parameters())
+    noise = 100 + 50 * torch.randn(8, 1, 4, 16, 24, generator=torch.Generator().manual_seed(0))
+    assert first(noise).flatten(0, 1).std(dim=0).square().mean().sqrt() == pytest.approx(1, abs=0.1)
 
 
 def test_the_volume_loss_is_about_the_teachers_mean_token(shape, volume, generator):
@@ -170,7 +218,7 @@ def test_without_a_partner_a_volume_is_its_own(shape, volume, generator):
         objective.loss(PairBatch(volume, volume[..., :16], masks))
 
 
-@pytest.mark.parametrize("term", ["voxel", "volume", "partner"])
+@pytest.mark.parametrize("term", ["voxel", "unit", "volume", "partner"])
 def test_training_on_one_batch_brings_a_term_down(term, shape, volume, generator):
     config = JepaConfig(predictor=PREDICTOR, **{f"{term}_weight": 1.0})
     objective = built(config, shape, depth=2)

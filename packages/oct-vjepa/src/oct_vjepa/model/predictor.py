@@ -46,6 +46,7 @@ class Predictor(nn.Module):
         out: numbers that are said of a patch. None: as many as come in.
         dense: whether it can say something of the context tokens too, through a map of their own.
         voxels: voxels of a patch, if it can say those too, through a third map; 0: it cannot.
+        units: fixed units of a patch, likewise, through a fourth.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Predictor(nn.Module):
         out: int | None = None,
         dense: bool = False,
         voxels: int = 0,
+        units: int = 0,
     ) -> None:
         super().__init__()
         shape = config.beside(encoder)
@@ -80,6 +82,8 @@ class Predictor(nn.Module):
             self.proj_context = Linear(shape.width, out)
         if voxels:
             self.proj_voxels = Linear(shape.width, voxels)
+        if units:
+            self.proj_units = Linear(shape.width, units)
         initialise(self)
         # Not zero as in V-JEPA 2: the first block's queries would be zero, and positions unused.
         nn.init.trunc_normal_(self.mask_tokens, std=INIT_STD)
@@ -108,7 +112,7 @@ class Predictor(nn.Module):
         mask_index: int,
         spacing_B3: Tensor | None = None,
     ) -> Mixed:
-        """Normed tokens of both, from which `proj`, `proj_context` and `proj_voxels` speak."""
+        """Normed tokens of both, from which the four maps speak."""
         # A student in bfloat16 may stand beside a predictor in float32; autocast needs no cast.
         context = self.embed(context_BKD.to(self.mask_tokens.dtype))
         batch, targets = masks.target_BM.shape

@@ -58,6 +58,11 @@ class JepaConfig(TeacherConfig):
     voxel_weight: float = 0.0
     """Weight of the voxel loss: the predictor also says the voxels of targets and context. Neither
     V-JEPA has it; meant for what is small and local, which features may leave out."""
+    unit_weight: float = 0.0
+    """Weight of the unit loss: the predictor also says what fixed random ReLU units see of targets
+    and context, each with its neighbours. Ours, after BEST-RQ (arXiv 2202.01855)."""
+    units: int = 256
+    """How many such units; as many numbers as the voxels of a patch or more."""
     volume_weight: float = 0.0
     """Weight of the volume loss: the predictor also says the teacher's mean token of the whole
     volume. Ours, for questions about volumes; no published JEPA has it."""
@@ -71,9 +76,9 @@ class JepaConfig(TeacherConfig):
 
     def __post_init__(self) -> None:
         TeacherConfig.__post_init__(self)
-        check_numbers(self, "jepa", AT_LEAST_1, "levels")
-        weights = ("context_weight", "voxel_weight", "volume_weight", "partner_weight")
-        check_numbers(self, "jepa", NOT_NEGATIVE, *weights, "variance_weight")
+        check_numbers(self, "jepa", AT_LEAST_1, "levels", "units")
+        weights = ("context_weight", "voxel_weight", "unit_weight", "volume_weight")
+        check_numbers(self, "jepa", NOT_NEGATIVE, *weights, "partner_weight", "variance_weight")
         if not 0 <= self.context_start <= self.context_full <= 1:
             raise ValueError(
                 f"jepa.context_start ({self.context_start}) and context_full "

@@ -82,9 +82,9 @@ def standard_voxels(volume_BCZYX: Tensor, encoder: EncoderConfig) -> Tensor:
     return (voxels_BNV - encoder.input_mean) / encoder.input_std
 
 
-def voxel_loss(prediction_BMV: Tensor, voxels_BMV: Tensor) -> Tensor:
+def smooth_loss(prediction_BMV: Tensor, value_BMV: Tensor) -> Tensor:
     """Mean smooth L1 difference, 0-dim, float32: one bright speckle must not rule a patch."""
-    return functional.smooth_l1_loss(prediction_BMV.to(torch.float32), voxels_BMV)
+    return functional.smooth_l1_loss(prediction_BMV.to(torch.float32), value_BMV)
 
 
 def cosine_loss(prediction_BMD: Tensor, target_BMD: Tensor) -> Tensor:

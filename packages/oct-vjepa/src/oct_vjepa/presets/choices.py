@@ -146,6 +146,11 @@ VOXELS = {
     **given_by(PHANTOMS, context_weight=1.0, context_start=0.0, context_full=0.05),
     "voxel_weight": Given(1.0, f"{PHANTOMS}; on real B-scans, docs/findings.md"),
 }
+UNITS = {
+    **VOXELS,
+    "voxel_weight": Given(0.33, "ours: a third of what is asked, by the count of numbers"),
+    "unit_weight": Given(0.67, "ours: two thirds; on real B-scans, docs/findings.md"),
+}
 MASKED_VOXELS = {"voxel_weight": Given(1.0, PATCHES)}
 ASIS = "predecessor, models/vjepa_3d.py and pretraining/train.py"
 
@@ -200,6 +205,23 @@ _OBJECTIVES = (
         masking=MASKINGS["multiblock"],
         predictor=SMALL,
         settings={**QUICK, **VOXELS},
+    ),
+    NamedObjective(
+        name="vjepa21_units",
+        about="vjepa21_voxels of single patches (masking=mae) that says too what fixed random units "
+        "see of a patch and its neighbours: for finding what is small with few masks.",
+        kind=DenseJepaConfig,
+        masking=MASKINGS["mae"],
+        predictor=PUBLISHED,
+        settings={**SLOW, **UNITS},
+    ),
+    NamedObjective(
+        name="vjepa21_units_smoke",
+        about="vjepa21_units at the size of a laptop.",
+        kind=DenseJepaConfig,
+        masking=MASKINGS["mae"],
+        predictor=SMALL,
+        settings={**QUICK, **UNITS},
     ),
     NamedObjective(
         name="vjepa2_voxels",
