@@ -1,12 +1,18 @@
 r"""Where is the fluid? Asked of tokens of frozen encoders that have seen other people's scans.
 
     uv run python benchmarks/real_patches.py DUKE \
-      pretrained=runs/dme-fold-0-seed0/encoder,runs/dme-fold-0-seed1/encoder,... --write
+      units=runs/units-seed1/encoder,runs/units-seed2/encoder \
+      "voxels alone=runs/voxels-seed1/encoder,runs/voxels-seed2/encoder" --write
 
-The encoders are those of benchmarks/real_bscans.py: six, of three thirds left out and two seeds,
-pretrained without labels on B-scans of several devices, flattened, 64 x 256, for 2,700 steps, or
-900. DUKE is the folder
-`data` of benchmarks/real_fluid.py: 110 Spectralis B-scans of 10 patients whom no
+The encoders were pretrained without labels on the data of benchmarks/real_bscans.py, in five folds
+(`oct-io split PATIENTS --column dme --folds 5`), two of them left out:
+
+    uv run apps/pretrain $DATA experiment=bscans masking=mae loop.steps=1250 seed=1 \
+      data.excluded_splits=[fold-0,fold-1] loop.evaluate_every=0 run_dir=runs/voxels-seed1
+    uv run apps/pretrain ... objective.voxel_weight=0.33 objective.unit_weight=0.67 \
+      run_dir=runs/units-seed1
+
+DUKE is the folder `data` of benchmarks/real_fluid.py: 110 Spectralis B-scans of 10 patients whom no
 encoder has seen, fluid marked in 78. NAME=ENCODER[,ENCODER] adds another candidate, read alike.
 
 Each patch of 8 x 16 voxels is asked whether a twentieth of it or more is fluid, by a logistic

@@ -208,8 +208,8 @@ _OBJECTIVES = (
     ),
     NamedObjective(
         name="vjepa21_units",
-        about="vjepa21_voxels of single patches (masking=mae) that says too what fixed random units "
-        "see of a patch and its neighbours: for finding what is small with few masks.",
+        about="vjepa21_voxels of single patches (masking=mae) that also says what fixed units see "
+        "of a patch and its neighbours: for finding what is small with few masks.",
         kind=DenseJepaConfig,
         masking=MASKINGS["mae"],
         predictor=PUBLISHED,
