@@ -281,7 +281,7 @@ def test_who_was_seen_before_a_run_is_not_tested_after_it(place, smoke, call_app
     first = call_app(*base, f"run_dir={all_of_them}", "data.excluded_splits=[]", "probe.columns=[]")
     assert first.code == 0, first.errors
     second = call_app(
-        *base, f"run_dir={rest}", f"initial={all_of_them / 'encoder'}", "probe.columns=[thin]"
+        *base, f"run_dir={rest}", f"initial={all_of_them / 'encoder'}", "probe.columns=[]"
     )
     assert second.code == 0, second.errors
     remark = "12 of 12 participants that are left out were seen by the run that this one begins"
