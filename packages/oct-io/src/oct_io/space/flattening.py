@@ -47,9 +47,9 @@ def flatten(volume: OctVolume) -> OctVolume:
     does not reach, voxels are 0 and labels `UNLABELLED`, and white padding is 0 too; what leaves
     the scan is lost.
     """
-    rows = volume.voxels.shape[1]
-    shift = find_surface(volume.voxels) - round(rows * SURFACE_SHARE)  # (bscans, columns)
-    voxels = cast(Voxels, _moved(_blackened(volume.voxels), shift, fill=0))
+    rows, blackened = volume.voxels.shape[1], _blackened(volume.voxels)
+    shift = _surface_of(blackened) - round(rows * SURFACE_SHARE)  # (bscans, columns)
+    voxels = cast(Voxels, _moved(blackened, shift, fill=0))
     mask = None if volume.mask is None else _moved(volume.mask, shift, fill=UNLABELLED)
     layers = {name: (layer - shift).astype(np.float32) for name, layer in volume.layers.items()}
     return replace(volume, voxels=voxels, mask=mask, layers=layers)
@@ -82,6 +82,11 @@ def find_surface(voxels: NDArray[np.uint8] | NDArray[np.uint16]) -> Surface:
     not there: to take them for dark would make the noise of the vitreous beside them stand out.
     What lies below nothing stands out by how bright it is.
     """
+    return _surface_of(_blackened(voxels))
+
+
+def _surface_of(voxels: Voxels) -> Surface:
+    """`find_surface` of a volume whose padding is black."""
     rows, columns = voxels.shape[1:]
     count = min(ALONG, columns)
     edges = np.linspace(0, columns, count + 1).astype(np.int64)
@@ -120,8 +125,7 @@ def _ends(marked: Truths) -> Truths:
 def _contrast(bscan: NDArray[np.uint8] | NDArray[np.uint16], edges: NDArray[np.int64]) -> Floats:
     """How far each row of some A-scans stands out as the first of the retina, (rows, A-scans)."""
     rows, widths = len(bscan), np.diff(edges)
-    white = _white_padding(bscan)
-    there = ~(white | _ends(white | (bscan == 0)))
+    there = ~_ends(bscan == 0)
     sums = np.add.reduceat(np.where(there, bscan, 0), edges[:-1], axis=1, dtype=np.float64)
     counts = np.add.reduceat(there, edges[:-1], axis=1, dtype=np.int64)
     seen = 2 * counts > widths
