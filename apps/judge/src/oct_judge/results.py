@@ -125,14 +125,12 @@ def differences_of(runs: Mapping[str, Any], kind: str, **settings: int) -> dict[
     The encoder on grey ranks is compared with itself on volumes as they are. Each of the two
     groups is a family of comparisons of its own for Holm's correction.
     """
-    ranked = {name: run for name, run in runs.items() if name.endswith(RANKED)}
     judge = PRETRAINED + RANKED
-    if judge not in ranked:
-        ranked = {}
-    plain = {name: run for name, run in runs.items() if name == judge or name not in ranked}
-    found = compare(plain, kind, reference=PRETRAINED, **settings)
+    ranked = {one: run for one, run in runs.items() if judge in runs and one.endswith(RANKED)}
+    plain = {one: run for one, run in runs.items() if one == judge or one not in ranked}
+    found = [*compare(plain, kind, reference=PRETRAINED, **settings)]
     if len(ranked) > 1:
-        found = [*found, *compare(ranked, kind, reference=judge, **settings)]
+        found += compare(ranked, kind, reference=judge, **settings)
     return {one.candidate: one for one in found}
 
 

@@ -209,14 +209,11 @@ class Jepa(Taught):
             given = gather_patches(goals.target_BNE, masks.context_BK)
             loss = context_loss(told, given, self._distance(masks))
             terms["context_loss"] = (self.context_weight, loss)
-        ids = torch.cat([masks.target_BM, masks.context_BK], dim=1)
         if goals.voxels_BNV is not None:
-            told = self.predictor.proj_voxels(torch.cat(said.mixed, dim=1))
-            loss = smooth_loss(told, gather_patches(goals.voxels_BNV, ids))
+            loss = patch_loss(self.predictor.proj_voxels, said, masks, goals.voxels_BNV)
             terms["voxel_loss"] = (config.voxel_weight, loss)
         if goals.units_BNU is not None:
-            told = self.predictor.proj_units(torch.cat(said.mixed, dim=1))
-            loss = smooth_loss(told, gather_patches(goals.units_BNU, ids))
+            loss = patch_loss(self.predictor.proj_units, said, masks, goals.units_BNU)
             terms["unit_loss"] = (config.unit_weight, loss)
         if config.volume_weight > 0:
             told = self.volume(torch.cat(said.mixed, dim=1).mean(dim=1))
@@ -238,3 +235,9 @@ class Jepa(Taught):
         if not self.config.distance_weighted:
             return None
         return target_distance(masks.target_BM, masks.context_BK, self.encoder.config.grid)
+
+
+def patch_loss(proj: nn.Module, said: Said, masks: Masks, values_BNV: Tensor) -> Tensor:
+    """How far off a map of the predictor's tokens is on values of target and context, 0-dim."""
+    ids = torch.cat([masks.target_BM, masks.context_BK], dim=1)
+    return smooth_loss(proj(torch.cat(said.mixed, dim=1)), gather_patches(values_BNV, ids))

@@ -72,14 +72,18 @@ def target_distance(target_BM: Tensor, context_BK: Tensor, grid: tuple[int, int,
     return square.flatten(1).gather(1, context_BK).sqrt()
 
 
+def standardise(voxels: Tensor, encoder: EncoderConfig) -> Tensor:
+    """Voxels less the mean and over the spread of all volumes, of the same shape, float32."""
+    return (voxels.to(torch.float32) - encoder.input_mean) / encoder.input_std
+
+
 def standard_voxels(volume_BCZYX: Tensor, encoder: EncoderConfig) -> Tensor:
     """Voxels of every patch as the encoder sees them, (B, N, C * pz * py * px), float32.
 
     Less the mean and over the spread of all volumes, so that brightness and contrast of a patch,
     which normalising each patch would take away, are part of what is asked.
     """
-    voxels_BNV = split_patches(volume_BCZYX, encoder.patch_size).to(torch.float32)
-    return (voxels_BNV - encoder.input_mean) / encoder.input_std
+    return standardise(split_patches(volume_BCZYX, encoder.patch_size), encoder)
 
 
 def smooth_loss(prediction_BMV: Tensor, value_BMV: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from oct_vjepa.model.configuration import EncoderConfig
+from oct_vjepa.objectives.losses import standardise
 
 SPREAD = 0.62
 """Standard deviation of ReLU(z + b) over z, root mean square over b, of standard normal z and b."""
@@ -48,7 +49,7 @@ class FixedUnits(nn.Module):
         Beyond the edge of a slice stands what stands at its edge.
         """
         _, y, x = self.config.patch_size
-        volume = volume_BCZYX.to(torch.float32) - self.config.input_mean
-        around = functional.pad(volume / self.config.input_std, (x, x, y, y, 0, 0), "replicate")
+        volume = standardise(volume_BCZYX, self.config)
+        around = functional.pad(volume, (x, x, y, y, 0, 0), "replicate")
         said = functional.conv3d(around, self.weight, self.bias, stride=self.config.patch_size)
         return functional.relu(said.to(torch.float32)).flatten(2).transpose(1, 2) / SPREAD
