@@ -128,7 +128,7 @@ def differences_of(runs: Mapping[str, Any], kind: str, **settings: int) -> dict[
     judge = PRETRAINED + RANKED
     ranked = {one: run for one, run in runs.items() if judge in runs and one.endswith(RANKED)}
     plain = {one: run for one, run in runs.items() if one == judge or one not in ranked}
-    found = [*compare(plain, kind, reference=PRETRAINED, **settings)]
+    found = compare(plain, kind, reference=PRETRAINED, **settings)
     if len(ranked) > 1:
         found += compare(ranked, kind, reference=judge, **settings)
     return {one.candidate: one for one in found}

@@ -4,10 +4,13 @@
 line. A file of configs/ or of a folder of yours may begin with one of them and change some values.
 """
 
+from dataclasses import replace
+
 from oct_vjepa.masking.configuration import MaskingConfig, predecessor_masking
 from oct_vjepa.objectives.configuration import (
     DenseJepaConfig,
     JepaConfig,
+    ObjectiveConfig,
     TwoViewConfig,
     ViewConfig,
 )
@@ -154,90 +157,84 @@ UNITS = {
 MASKED_VOXELS = {"voxel_weight": Given(1.0, PATCHES)}
 ASIS = "predecessor, models/vjepa_3d.py and pretraining/train.py"
 
+
+def _in_two_sizes(
+    name: str,
+    about: str,
+    kind: type[ObjectiveConfig],
+    masking: str,
+    settings: Settings,
+    smaller: str = "",
+) -> tuple[NamedObjective, NamedObjective]:
+    """A JEPA with V-JEPA 2's predictor and constant momentum, and NAME_smoke, a laptop's.
+
+    Args:
+        name: of the first.
+        about: of the first.
+        kind: of both.
+        masking: name of the masks that both were made for.
+        settings: of both, besides the momentum.
+        smaller: about the second, if more is to be said than whose size it has.
+    """
+    first = NamedObjective(
+        name=name,
+        about=about,
+        kind=kind,
+        masking=MASKINGS[masking],
+        predictor=PUBLISHED,
+        settings={**SLOW, **settings},
+    )
+    second = replace(
+        first,
+        name=f"{name}_smoke",
+        about=smaller or f"{name} at the size of a laptop.",
+        predictor=SMALL,
+        settings={**QUICK, **settings},
+    )
+    return first, second
+
+
 _OBJECTIVES = (
-    NamedObjective(
-        name="vjepa2",
-        about="V-JEPA 2 as published: predictor 384 wide, 12 deep; constant momentum 0.99925.",
-        kind=JepaConfig,
-        masking=MASKINGS["multiblock"],
-        predictor=PUBLISHED,
-        settings=SLOW,
+    *_in_two_sizes(
+        "vjepa2",
+        "V-JEPA 2 as published: predictor 384 wide, 12 deep; constant momentum 0.99925.",
+        JepaConfig,
+        "multiblock",
+        {},
+        smaller="V-JEPA 2 at the size of a laptop: half-width predictor, a teacher quick enough "
+        "for some hundred steps.",
     ),
-    NamedObjective(
-        name="vjepa2_smoke",
-        about="V-JEPA 2 at the size of a laptop: half-width predictor, a teacher quick enough for "
-        "some hundred steps.",
-        kind=JepaConfig,
-        masking=MASKINGS["multiblock"],
-        predictor=SMALL,
-        settings=QUICK,
-    ),
-    NamedObjective(
-        name="vjepa21",
-        about="V-JEPA 2.1: four levels are predicted, visible patches too. Its weights have "
+    *_in_two_sizes(
+        "vjepa21",
+        "V-JEPA 2.1: four levels are predicted, visible patches too. Its weights have "
         "encoder.rotary=interleaved; preset=dense_oct sets it.",
-        kind=DenseJepaConfig,
-        masking=MASKINGS["multiblock"],
-        predictor=PUBLISHED,
-        settings={**SLOW, **LEVELS},
+        DenseJepaConfig,
+        "multiblock",
+        LEVELS,
+        smaller="V-JEPA 2.1 at the size of a laptop.",
     ),
-    NamedObjective(
-        name="vjepa21_smoke",
-        about="V-JEPA 2.1 at the size of a laptop.",
-        kind=DenseJepaConfig,
-        masking=MASKINGS["multiblock"],
-        predictor=SMALL,
-        settings={**QUICK, **LEVELS},
-    ),
-    NamedObjective(
-        name="vjepa21_voxels",
-        about="V-JEPA 2.1 whose loss on visible patches sets in at once, and which says voxels "
+    *_in_two_sizes(
+        "vjepa21_voxels",
+        "V-JEPA 2.1 whose loss on visible patches sets in at once, and which says voxels "
         "too: the terms for small lesions.",
-        kind=DenseJepaConfig,
-        masking=MASKINGS["multiblock"],
-        predictor=PUBLISHED,
-        settings={**SLOW, **VOXELS},
+        DenseJepaConfig,
+        "multiblock",
+        VOXELS,
     ),
-    NamedObjective(
-        name="vjepa21_voxels_smoke",
-        about="vjepa21_voxels at the size of a laptop.",
-        kind=DenseJepaConfig,
-        masking=MASKINGS["multiblock"],
-        predictor=SMALL,
-        settings={**QUICK, **VOXELS},
-    ),
-    NamedObjective(
-        name="vjepa21_units",
-        about="vjepa21_voxels of single patches (masking=mae) that also says what fixed units see "
+    *_in_two_sizes(
+        "vjepa21_units",
+        "vjepa21_voxels of single patches (masking=mae) that also says what fixed units see "
         "of a patch and its neighbours: for finding what is small with few masks.",
-        kind=DenseJepaConfig,
-        masking=MASKINGS["mae"],
-        predictor=PUBLISHED,
-        settings={**SLOW, **UNITS},
+        DenseJepaConfig,
+        "mae",
+        UNITS,
     ),
-    NamedObjective(
-        name="vjepa21_units_smoke",
-        about="vjepa21_units at the size of a laptop.",
-        kind=DenseJepaConfig,
-        masking=MASKINGS["mae"],
-        predictor=SMALL,
-        settings={**QUICK, **UNITS},
-    ),
-    NamedObjective(
-        name="vjepa2_voxels",
-        about="V-JEPA 2 that says voxels too, of single patches (masking=mae).",
-        kind=JepaConfig,
-        masking=MASKINGS["mae"],
-        predictor=PUBLISHED,
-        settings={**SLOW, **MASKED_VOXELS},
-    ),
-    NamedObjective(
-        name="vjepa2_voxels_smoke",
-        about="vjepa2_voxels at the size of a laptop.",
-        kind=JepaConfig,
-        masking=MASKINGS["mae"],
-        predictor=SMALL,
-        settings={**QUICK, **MASKED_VOXELS},
+    *_in_two_sizes(
+        "vjepa2_voxels",
+        "V-JEPA 2 that says voxels too, of single patches (masking=mae).",
+        JepaConfig,
+        "mae",
+        MASKED_VOXELS,
     ),
     NamedObjective(
         name="mae",
