@@ -87,7 +87,7 @@ def pretrain(
 ) -> int:
     """Train in a claimed folder and ask what that has led to; returns the exit code."""
     with Stages() as stages:
-        source = with_earlier(config, oct_io.open_source(config.data, stages))
+        source, before = with_earlier(config, oct_io.open_source(config.data, stages))
         for remark in source.remarks:
             stages.say(remark)
     with mistakes(ValueError):
@@ -120,7 +120,7 @@ def pretrain(
     if mixture is not None and runtime.rank == 0:
         print(tell_shares(mixture))
     if runtime.rank == 0:
-        record(config, folder.path, runtime, source, seen, start, smaller)
+        record(config, folder.path, runtime, source, seen, before, start, smaller)
     watched = samples.watched(config.watched_volumes)
     watch = Watch(objective, watched, probe, runtime.device)
     data = smaller.get("data", source.volumes.fingerprint)
@@ -149,6 +149,7 @@ def record(
     runtime: oct_xla.Runtime,
     source: oct_io.Source,
     seen: Sequence[int],
+    before: Sequence[str],
     start: Start | None,
     smaller: Mapping[str, Any],
 ) -> None:
@@ -156,7 +157,7 @@ def record(
     extra = source.describe(seen, config.data.excluded_splits)
     if smaller:
         extra["smaller"] = dict(smaller)
-    extra[BEFORE] = seen_before(begun_from(config))
+    extra[BEFORE] = before
     if start is not None:
         extra["initial"] = {
             "weights": redact(config.initial),
@@ -188,22 +189,22 @@ def refuse_other_people(run_dir: Path, people: Sequence[str]) -> None:
     )
 
 
-def begun_from(config: PretrainConfig) -> list[str]:
-    """Places of the encoders whose weights or features the run takes over."""
-    return [one for one in (config.initial, getattr(config.objective, "teacher", "")) if one]
+def with_earlier(config: PretrainConfig, source: oct_io.Source) -> tuple[oct_io.Source, list[str]]:
+    """The source, with a remark if earlier runs have seen whom this one leaves out; whom they saw.
 
-
-def with_earlier(config: PretrainConfig, source: oct_io.Source) -> oct_io.Source:
-    """The source, with a remark if earlier runs have seen whom this one leaves out."""
+    Earlier are the runs of the encoders whose weights or features this one takes over.
+    """
+    begun_from = (config.initial, getattr(config.objective, "teacher", ""))
+    before = seen_before(filter(None, begun_from))
     left_out = source.excluded_participants(config.data.excluded_splits)
-    met = len(set(left_out).intersection(seen_before(begun_from(config))))
+    met = len(set(left_out).intersection(before))
     if not met:
-        return source
+        return source, before
     remark = (
         f"{met:,} of {len(left_out):,} participants that are left out were seen by the run that "
         "this one begins from: what it is asked of them is no test"
     )
-    return replace(source, remarks=(*source.remarks, remark))
+    return replace(source, remarks=(*source.remarks, remark)), before
 
 
 def conclude(
