@@ -21,9 +21,9 @@ patients are tested, the next two choose the strength, six are fitted on, or the
 those with fluid, in five rounds. A patient counts as the area under the ROC curve, and as the
 average precision, of all patches of theirs; means over patients, intervals from patients and seeds
 drawn again. Beside it stand random init of as many seeds, and what nobody learned: the row alone,
-the patch's voxels, principal components of it and its eight neighbours, and one random ReLU layer
-of its voxels, or of those of its neighbours too; and the tokens of each encoder together with the
-latter.
+the patch's voxels, principal components of it and its eight neighbours, one random ReLU layer of
+its voxels, or of those of its neighbours too, and a bank of classical filters there, or there and
+in the neighbours; and the tokens of each encoder together with the latter.
 """
 
 import argparse
@@ -46,7 +46,7 @@ from oct_vjepa.evaluation.patch_probe import (
     place_of_patches,
     read_tokens,
 )
-from oct_vjepa.probes.patchwork import NeighbourPca, PatchVoxels, RandomUnits
+from oct_vjepa.probes.patchwork import NeighbourPca, PatchFilters, PatchVoxels, RandomUnits
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.scores.measured import Measured, compare_measured, measure_card
 from real_fluid import IMAGES, PER_PATIENT, open_duke
@@ -55,7 +55,7 @@ from writing import as_cell, rounded, write_results
 PATCH, GRID = (1, 8, 16), (1, 8, 16)
 UNITS = 576  # as many as three blocks of the encoder are wide
 COMPONENTS = 96
-RANDOM, AROUND = "random init", "random layer of 3 x 3 patches"
+RANDOM, AROUND = "random init", "filter bank of 3 x 3 patches"
 BOOTSTRAP = 2000
 
 Tokens = NDArray[np.float32]
@@ -97,7 +97,9 @@ def unlearned(grey: NDArray[np.uint8]) -> Mapping[str, Tokens]:
         "voxels of the patch": PatchVoxels(patch=PATCH),
         "PCA of 3 x 3 patches": NeighbourPca(patch=PATCH, components=COMPONENTS, seed=0),
         "random layer": RandomUnits(patch=PATCH, units=UNITS, seed=0),
-        AROUND: RandomUnits(patch=PATCH, units=UNITS, seed=0, around=True),
+        "random layer of 3 x 3 patches": RandomUnits(patch=PATCH, units=UNITS, seed=0, around=True),
+        "filter bank": PatchFilters(patch=PATCH),
+        AROUND: PatchFilters(patch=PATCH, around=True),
     }
     found = {name: maker.fit(grey).transform(grey) for name, maker in makers.items()}
     return {"row of the patch": np.zeros((len(grey), int(np.prod(GRID)), 0), np.float32), **found}

@@ -28,8 +28,9 @@ PHANTOM = (
 EVERYBODY = [
     *("pretrained", "random init", "row of the patch", "voxels of the patch"),
     *("PCA of patch and neighbours", "random layer", "random layer of patch and neighbours"),
-    "pretrained + random layer of patch and neighbours",
-    "random init + random layer of patch and neighbours",
+    *("filter bank", "filter bank of patch and neighbours"),
+    "pretrained + filter bank of patch and neighbours",
+    "random init + filter bank of patch and neighbours",
 ]
 
 

@@ -80,7 +80,7 @@ class ComparisonConfig:
     baselines: list[str] = field(
         default_factory=lambda: [
             *("grey histogram", "thumbnail", "mean and std", "axial profile", "surface profile"),
-            *("patch PCA 2x8x16", "patch PCA 1x8x8", "random layer"),
+            *("patch PCA 2x8x16", "patch PCA 1x8x8", "random layer", "filter bank"),
         ]
     )
     """Features that nobody learned, or only a PCA; each alone. They shame an encoder that they
@@ -100,7 +100,7 @@ class ComparisonConfig:
 
     together: bool = True
     """Each baseline beside the encoder's features as well: what the encoder does not know yet. With
-    `mode=patches` the random layer of a patch and its neighbours, beside random init too."""
+    `mode=patches` the filter bank of a patch and its neighbours, beside random init too."""
 
     ranked: bool = True
     """The same after the grey levels of each volume were replaced by their ranks: a score that
@@ -157,7 +157,7 @@ class ProbeConfig:
 
     baselines: list[str] = field(
         default_factory=lambda: [
-            *("grey histogram", "mean and std", "surface profile", "random layer"),
+            *("grey histogram", "mean and std", "surface profile", "random layer", "filter bank"),
         ]
     )
     """Features that nobody learned; uv run apps/finetune asks more of them."""

@@ -19,6 +19,7 @@ WIDTHS = {
     "surface profile": 80,
     "patch PCA 1x8x8": 256,
     "random layer": 1024,
+    "filter bank": 252,
 }
 
 

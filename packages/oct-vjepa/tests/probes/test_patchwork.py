@@ -2,7 +2,14 @@
 
 import numpy as np
 import pytest
-from oct_vjepa.probes.patchwork import NeighbourPca, PatchVoxels, RandomUnits, cut_neighbourhoods
+from oct_vjepa.probes.patchwork import (
+    FilterBank,
+    NeighbourPca,
+    PatchFilters,
+    PatchVoxels,
+    RandomUnits,
+    cut_neighbourhoods,
+)
 from sklearn.decomposition import PCA
 
 PATCH = (2, 4, 4)
@@ -82,6 +89,50 @@ def test_random_units_see_what_lies_around_where_they_are_told_to() -> None:
         assert not gap[1:].any()
     assert moved[False] == [11]
     assert set(moved[True]) > {11}
+
+
+def test_filters_are_pooled_over_the_patches_of_a_volume() -> None:
+    volumes = _volumes()
+    each = PatchFilters(patch=PATCH).fit([]).transform(volumes)
+    assert each.shape == (6, 12, 63)
+    found = FilterBank(patch=PATCH).fit([]).transform(volumes)
+    assert found.shape == (6, 4 * 63)
+    np.testing.assert_allclose(found[:, :63], each.mean(axis=1), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found[:, 126:189], each.max(axis=1), rtol=1e-4, atol=1e-4)
+
+
+def test_filters_see_each_slab_of_a_volume_alone_and_drop_what_is_over() -> None:
+    volume = _volumes(1, (5, 9, 12))[0]  # two patches of two slices, and one slice too many
+    changed = volume.copy()
+    changed[3:] ^= 128
+    maker = PatchFilters(patch=PATCH)
+    before, after = maker.transform([volume, changed])
+    assert before.shape == (2 * 2 * 3, 63)
+    np.testing.assert_array_equal(before[:6], after[:6])
+    assert (np.abs(before[6:] - after[6:]).max(axis=1) > 1).all()
+
+
+def test_filters_of_a_patch_stand_beside_those_of_its_neighbours() -> None:
+    volumes = _volumes(2)
+    alone = PatchFilters(patch=PATCH).transform(volumes).reshape(2, 2, 2, 3, 63)
+    around = PatchFilters(patch=PATCH, around=True).transform(volumes)
+    assert around.shape == (2, 12, 9 * 63)
+    nine = around.reshape(2, 2, 2, 3, 3, 3, 63)
+    np.testing.assert_array_equal(nine[..., 1, 1, :], alone)
+    np.testing.assert_array_equal(nine[:, :, 0, 1, 2, 0], alone[:, :, 1, 0])  # below on the left
+    np.testing.assert_array_equal(nine[:, :, 0, 0, 0, 0], alone[:, :, 0, 0])  # beyond the corner
+
+
+def test_channels_of_a_volume_are_filtered_one_by_one() -> None:
+    volume = _volumes(2)
+    both = PatchFilters(patch=PATCH).transform([volume])
+    np.testing.assert_array_equal(both[0, :12], PatchFilters(patch=PATCH).transform(volume[:1])[0])
+    assert both.shape == (1, 24, 63)
+
+
+def test_filters_need_a_whole_patch() -> None:
+    with pytest.raises(ValueError, match="smaller than a patch"):
+        PatchFilters(patch=PATCH).transform(_volumes(1, (4, 3, 12)))
 
 
 def test_what_was_not_fitted_is_refused() -> None:

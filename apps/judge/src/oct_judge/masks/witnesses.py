@@ -16,7 +16,7 @@ from oct_vjepa.evaluation.patch_probe import (
     read_tokens,
 )
 from oct_vjepa.measures.shares import known_mean
-from oct_vjepa.probes.patchwork import NeighbourPca, PatchVoxels, RandomUnits
+from oct_vjepa.probes.patchwork import NeighbourPca, PatchFilters, PatchVoxels, RandomUnits
 from oct_vjepa.probes.protocol import Round, few_labels
 from oct_vjepa.scores.measured import Measured
 
@@ -29,10 +29,12 @@ from oct_judge.question import FinetuneConfig
 ROW, VOXELS = "row of the patch", "voxels of the patch"
 NEIGHBOURS, UNITS = "PCA of patch and neighbours", "random layer"
 UNITS_AROUND = "random layer of patch and neighbours"
+FILTERS, FILTERS_AROUND = "filter bank", "filter bank of patch and neighbours"
 COMPONENTS = 96
 ATTEMPTS = 100  # draws of few participants until every class is there
 
 Tokens = NDArray[np.floating]
+Maker = PatchVoxels | NeighbourPca | RandomUnits | PatchFilters
 
 
 class Said(NamedTuple):
@@ -102,11 +104,12 @@ class Witnesses:
             found |= {ROW: self._nothing, VOXELS: self._voxels}
             found |= {NEIGHBOURS: self._neighbours}
             found |= {name: self._units(name) for name in (UNITS, UNITS_AROUND)}
+            found |= {name: self._filters(name) for name in (FILTERS, FILTERS_AROUND)}
         if self.config.segment.trivial and self.config.compare.together:
             for name in (PRETRAINED, RANDOM):
                 if name in found:
-                    both = found[name], found[UNITS_AROUND]
-                    found[f"{name} + {UNITS_AROUND}"] = self._together(*both)
+                    both = found[name], found[FILTERS_AROUND]
+                    found[f"{name} + {FILTERS_AROUND}"] = self._together(*both)
         return found
 
     def ask(self, stages: Stages) -> dict[str, Sayings]:
@@ -250,6 +253,10 @@ class Witnesses:
 
         return speak
 
+    def _filters(self, name: str) -> Speak:
+        maker = PatchFilters(patch=self.family.config.patch_size, around=name == FILTERS_AROUND)
+        return lambda one, seed: Source((name,), lambda: self._fitted(maker, one))
+
     def _together(self, first: Speak, second: Speak) -> Speak:
         """The features of both, side by side."""
 
@@ -262,7 +269,7 @@ class Witnesses:
 
         return speak
 
-    def _fitted(self, maker: PatchVoxels | NeighbourPca | RandomUnits, one: Round) -> Tokens:
+    def _fitted(self, maker: Maker, one: Round) -> Tokens:
         """Fitted on the whole fit part, also where few have masks: labels are not looked at."""
         volumes = self.patches.study.volumes
         learnt = next(whole for whole in self.patches.study.rounds if whole.name == one.name)

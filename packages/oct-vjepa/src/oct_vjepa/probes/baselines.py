@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.probes.patchwork import PatchPca, RandomLayer
+from oct_vjepa.probes.patchwork import FilterBank, PatchPca, RandomLayer
 
 Volumes = Iterable[NDArray[Any]]
 
@@ -166,6 +166,7 @@ BASELINES: dict[str, Callable[[int], Baseline]] = {
     "patch PCA 2x8x16": lambda seed: PatchPca(patch=(2, 8, 16), components=96, seed=seed),
     "patch PCA 1x8x8": lambda seed: PatchPca(patch=(1, 8, 8), components=64, seed=seed),
     "random layer": lambda seed: RandomLayer(patch=(1, 8, 8), units=256, seed=seed),
+    "filter bank": lambda seed: FilterBank(patch=(1, 8, 8)),
 }
 """Makers of the baselines; each takes the seed of what it draws."""
 

@@ -1,16 +1,20 @@
-"""Baselines on patches: principal components, and one random layer, pooled over a volume or not.
+"""Baselines on patches: filters, principal components, one random layer; pooled or not.
 
 Patches are those of a grid without gaps; voxels beyond the last whole patch are left out; those of
 several channels are pooled together. What is fitted is fitted on the volumes of the fit rows, which
-stream through once. `PatchPca` and `RandomLayer` say one thing of a volume; `PatchVoxels`,
-`NeighbourPca` and `RandomUnits` one of each patch, in the order of an encoder's tokens.
+stream through once. `PatchPca`, `RandomLayer` and `FilterBank` say one thing of a volume; of each
+patch, in the order of an encoder's tokens, `PatchVoxels`, `NeighbourPca`, `RandomUnits` and
+`PatchFilters`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from oct_vjepa.filters import filter_patches, with_neighbours
 
 Floats = NDArray[np.float64]
 Cut = Callable[[NDArray[Any], tuple[int, int, int]], Floats]
@@ -23,6 +27,21 @@ TAIL = 0.05
 """Share of the patches in each tail, as in the pool `tails` of an encoder's tokens."""
 
 
+def grid_of(volume: NDArray[Any], patch: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Whole patches along Z, Y and X; those of a single B-scan have one slice.
+
+    Raises:
+        ValueError: the volume is smaller than a patch, or of other axes.
+    """
+    if volume.ndim not in (3, 4):
+        raise ValueError(f"a volume must be (Z, Y, X) or (C, Z, Y, X), not {volume.shape}")
+    depth, height, width = volume.shape[-3:]
+    grid = depth // min(patch[0], depth), height // patch[1], width // patch[2]
+    if not all(grid):
+        raise ValueError(f"a volume {volume.shape} is smaller than a patch {patch}")
+    return grid
+
+
 def cut_patches(volume: NDArray[Any], patch: tuple[int, int, int]) -> Floats:
     """The patches of a volume, flat, (patches, voxels); channels one after the other.
 
@@ -30,13 +49,8 @@ def cut_patches(volume: NDArray[Any], patch: tuple[int, int, int]) -> Floats:
         ValueError: the volume is smaller than a patch, or of other axes.
     """
     one = np.asarray(volume)
-    if one.ndim not in (3, 4):
-        raise ValueError(f"a volume must be (Z, Y, X) or (C, Z, Y, X), not {one.shape}")
-    z, y, x = patch
-    z = min(z, one.shape[-3])  # a single B-scan has patches of one slice
-    grid = [size // side for size, side in zip(one.shape[-3:], (z, y, x), strict=True)]
-    if not all(grid):
-        raise ValueError(f"a volume {one.shape} is smaller than a patch {patch}")
+    grid = grid_of(one, patch)
+    z, y, x = min(patch[0], one.shape[-3]), *patch[1:]
     one = one[..., : grid[0] * z, : grid[1] * y, : grid[2] * x]
     cut = one.reshape(-1, grid[0], z, grid[1], y, grid[2], x).transpose(0, 1, 3, 5, 2, 4, 6)
     return cut.reshape(-1, z * y * x).astype(np.float64)
@@ -213,6 +227,53 @@ class PatchVoxels:
         return np.stack([cut_patches(one, self.patch).astype(np.float32) for one in volumes])
 
 
+class FilterBank:
+    """What a bank of classical filters sees (`oct_vjepa.filters`) in a volume's patches, pooled.
+
+    Args:
+        patch: (Z, Y, X) voxels.
+    """
+
+    def __init__(self, *, patch: tuple[int, int, int]) -> None:
+        self.patch = patch
+
+    def fit(self, volumes: Iterable[NDArray[Any]]) -> Self:
+        """Nothing is learned."""
+        return self
+
+    def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+        """Means, spreads and tails over the patches of each volume, (N, 4 * features).
+
+        Raises:
+            ValueError: as `cut_patches`.
+        """
+        return _pool(_filtered(one, self.patch).astype(np.float64) for one in volumes)
+
+
+class PatchFilters:
+    """What a bank of classical filters sees (`oct_vjepa.filters`) in each patch.
+
+    Args:
+        patch: (Z, Y, X) voxels.
+        around: in its eight neighbours within the slices too.
+    """
+
+    def __init__(self, *, patch: tuple[int, int, int], around: bool = False) -> None:
+        self.patch, self.around = patch, around
+
+    def fit(self, volumes: Iterable[NDArray[Any]]) -> Self:
+        """Nothing is learned."""
+        return self
+
+    def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+        """(N, patches, features).
+
+        Raises:
+            ValueError: as `cut_patches`.
+        """
+        return np.stack([_filtered(one, self.patch, around=self.around) for one in volumes])
+
+
 class RandomUnits(_Units):
     """`RandomLayer` without a pool, of other weights; with `around` it sees neighbours too."""
 
@@ -233,6 +294,21 @@ class RandomUnits(_Units):
             ValueError: `fit` was not called, or as `cut_patches` and `cut_neighbourhoods`.
         """
         return np.stack(list(self._said(volumes))).astype(np.float32)
+
+
+def _filtered(
+    volume: NDArray[Any], patch: tuple[int, int, int], *, around: bool = False
+) -> NDArray[np.float32]:
+    """(patches, features) of one volume; patches of several channels one after the other."""
+    one = np.asarray(volume)
+    grid = grid_of(one, patch)
+    thick = min(patch[0], one.shape[-3])
+    whole = one[..., : grid[0] * thick, :, :].astype(np.float32)
+    channels = torch.from_numpy(whole.reshape(-1, *whole.shape[-3:]))
+    said = torch.cat([filter_patches(part, patch) for part in channels.split(thick, 1)], dim=1)
+    if around:
+        said = with_neighbours(said, grid)
+    return np.asarray(said.flatten(0, 1).numpy())
 
 
 def _moments(

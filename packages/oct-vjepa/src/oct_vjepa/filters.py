@@ -1,0 +1,86 @@
+"""Derivatives of Gaussians at several scales: what a classical filter bank sees, without learning.
+
+The local jets of Koenderink and van Doorn (1987, Biological Cybernetics 55), of which programs for
+labelling images pixel by pixel are built, ilastik among them (Berg and others 2019, Nature Methods
+16). Filters run within the slices of a volume, which are often further apart than they are thick.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SCALES = (1.0, 2.0, 4.0, 8.0)
+"""Standard deviations of the Gaussians in voxels; fixed before any result was seen."""
+
+REACH = 4.0
+"""Standard deviations after which a Gaussian is cut off, as in SciPy."""
+
+
+def filter_slices(slices_BYX: Tensor, scales: Sequence[float] = SCALES) -> Tensor:
+    """Maps of the grey levels and of five filters a scale, (B, 1 + 5 * scales, Y, X), float32.
+
+    They are the smoothed image, the length of its gradient, the derivative down the beam, and the
+    larger and the smaller eigenvalue of its Hessian; derivatives are multiplied by the scale as
+    often as they are taken, so that scales compare. Beyond the edge the edge is repeated.
+    """
+    image = slices_BYX.to(torch.float32)
+    maps = [image]
+    for scale in scales:
+        down, across = (
+            [_filter(length, scale, order).to(image.device) for order in range(3)]
+            for length in image.shape[1:]
+        )
+        smooth, rise, bend = (one @ image for one in down)
+        rise_y, rise_x = rise @ across[0].T, smooth @ across[1].T
+        yy, xx, yx = bend @ across[0].T, smooth @ across[2].T, rise @ across[1].T
+        middle, apart = (yy + xx) / 2, torch.hypot((yy - xx) / 2, yx)
+        maps += [smooth @ across[0].T, scale * torch.hypot(rise_y, rise_x), scale * rise_y]
+        maps += [scale**2 * (middle + apart), scale**2 * (middle - apart)]
+    return torch.stack(maps, dim=1)
+
+
+def filter_patches(
+    volume_BZYX: Tensor, patch: tuple[int, int, int], scales: Sequence[float] = SCALES
+) -> Tensor:
+    """Mean, lowest and highest of each map in each patch, (B, N, 3 * maps), float32.
+
+    Patches in the order of an encoder's tokens; voxels beyond the last whole patch are left out.
+    """
+    batch, depth, *plane = volume_BZYX.shape
+    maps = filter_slices(volume_BZYX.reshape(batch * depth, *plane), scales)
+    maps = maps.reshape(batch, depth, -1, *plane).transpose(1, 2)
+    side = (min(patch[0], depth), *patch[1:])
+    highest, lowest = (sign * functional.max_pool3d(sign * maps, side) for sign in (1, -1))
+    said = torch.cat([functional.avg_pool3d(maps, side), lowest, highest], dim=1)
+    return said.flatten(2).transpose(1, 2)
+
+
+def with_neighbours(said_BNF: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    """What is said of each patch and its eight neighbours within the slices, (B, N, 9 * F).
+
+    Beyond the edge of a slice stands what stands at its edge.
+    """
+    batch, _, features = said_BNF.shape
+    rows, columns = grid[1:]
+    map_BFYX = said_BNF.reshape(batch * grid[0], rows, columns, features).permute(0, 3, 1, 2)
+    wide = functional.pad(map_BFYX, (1, 1, 1, 1), "replicate")
+    shifted = [wide[..., y : y + rows, x : x + columns] for y in range(3) for x in range(3)]
+    around = torch.cat(shifted, dim=1).permute(0, 2, 3, 1)
+    return around.reshape(batch, -1, 9 * features)
+
+
+@lru_cache(maxsize=64)
+def _filter(length: int, scale: float, order: int) -> Tensor:
+    """The derivative of a Gaussian along an axis of so many voxels, as a matrix, its edges too."""
+    reach = int(REACH * scale + 0.5)
+    offset = torch.arange(-reach, reach + 1)
+    place = offset / scale
+    weight = torch.exp(-(place**2) / 2)
+    weight = weight / weight.sum()
+    if order:  # read as a correlation, so the first derivative rises with the offset
+        weight = weight * (place if order == 1 else place**2 - 1) / scale**order
+    seen = (torch.arange(length)[:, None] + offset).clamp(0, length - 1)
+    return torch.zeros(length, length).scatter_add_(1, seen, weight.expand(length, -1))
