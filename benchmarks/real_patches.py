@@ -16,14 +16,15 @@ DUKE is the folder `data` of benchmarks/real_fluid.py: 110 Spectralis B-scans of
 encoder has seen, fluid marked in 78. NAME=ENCODER[,ENCODER] adds another candidate, read alike.
 
 Each patch of 8 x 16 voxels is asked whether a twentieth of it or more is fluid, by a logistic
-regression on what three blocks, first, middle and last, say of it, and its row in the grid. Two
-patients are tested, the next two choose the strength, six are fitted on, or the first two or one of
-those with fluid, in five rounds. A patient counts as the area under the ROC curve, and as the
-average precision, of all patches of theirs; means over patients, intervals from patients and seeds
-drawn again. Beside it stand random init of as many seeds, and what nobody learned: the row alone,
-the patch's voxels, principal components of it and its eight neighbours, one random ReLU layer of
-its voxels, or of those of its neighbours too, and a bank of classical filters there, or there and
-in the neighbours; and the tokens of each encoder together with the latter.
+regression on what three blocks, first, middle and last, say of it, the means of that over 3 x 3 and
+5 x 5 patches around it, and its row in the grid. Two patients are tested, the next two choose the
+strength, six are fitted on, or the first two or one of those with fluid, in five rounds. A patient
+counts as the area under the ROC curve, and as the average precision, of all patches of theirs;
+means over patients, intervals from patients and seeds drawn again. Beside it stand random init of
+as many seeds, and what nobody learned: the row alone, the patch's voxels, principal components of
+it and its eight neighbours, one random ReLU layer of its voxels, or of those of its neighbours too,
+and a bank of classical filters there, or there and in the neighbours; and the tokens of each
+encoder together with the latter.
 """
 
 import argparse
@@ -43,7 +44,7 @@ from oct_vjepa.evaluation.patch_probe import (
     blocks_between,
     mark_patches,
     patch_probe,
-    place_of_patches,
+    read_around,
     read_tokens,
 )
 from oct_vjepa.probes.patchwork import NeighbourPca, PatchFilters, PatchVoxels, RandomUnits
@@ -133,11 +134,11 @@ def ask(
     present = mark_patches(fluid, GRID)
     rounds = leave_pairs_out(people)
     rounds = [few(one, people, present, patients) for one in rounds]
-    places = np.broadcast_to(place_of_patches(GRID), (IMAGES, *place_of_patches(GRID).shape))
     readings: dict[str, list[list[Measured]]] = {}
     for name, seeds in features.items():
-        placed = [np.concatenate([one, places], axis=2) for one in seeds]
-        readings[name] = [patch_probe(one, present, people, rounds) for one in placed]
+        readings[name] = [
+            patch_probe(read_around(one, GRID), present, people, rounds) for one in seeds
+        ]
         print(f"{patients} patients: {name}", flush=True)
     reference, draws = next(iter(features)), {"seed": 0, "bootstrap": BOOTSTRAP}
     gains, gains_together = (

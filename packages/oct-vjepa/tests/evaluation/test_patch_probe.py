@@ -10,7 +10,7 @@ from oct_vjepa.evaluation.patch_probe import (
     blocks_between,
     mark_patches,
     patch_probe,
-    place_of_patches,
+    read_around,
     read_tokens,
 )
 from oct_vjepa.probes.protocol import Round
@@ -64,10 +64,45 @@ def test_sides_that_do_not_divide_are_refused() -> None:
         mark_patches(np.zeros((1, 1, 9, 16), bool), GRID)
 
 
-def test_places_are_the_row_of_each_token() -> None:
-    places = place_of_patches((2, 3, 4))
-    assert places.shape == (24, 3)
-    assert places.argmax(1).tolist() == [0] * 4 + [1] * 4 + [2] * 4 + [0] * 4 + [1] * 4 + [2] * 4
+def test_a_patch_is_read_with_the_means_around_it_and_its_row() -> None:
+    grid, width = (2, 3, 4), 5
+    features = np.random.default_rng(0).normal(size=(2, 24, width)).astype(np.float32)
+    read = read_around(features, grid, [3])
+    assert read.shape == (2, 24, 2 * width + 3)
+    np.testing.assert_array_equal(read[..., :width], features)
+    assert (
+        read[0, :, -3:].argmax(1).tolist()
+        == [0] * 4 + [1] * 4 + [2] * 4 + [0] * 4 + [1] * 4 + [2] * 4
+    )
+    cells, means = features.reshape(2, *grid, width), read[..., width : 2 * width]
+    means = means.reshape(2, *grid, width)
+    middle = cells[1, 1, 0:3, 1:4].mean(axis=(0, 1))  # all nine are there, of one slice
+    np.testing.assert_allclose(means[1, 1, 1, 2], middle, rtol=1e-5, atol=1e-6)
+    corner = cells[0, 0, 0:2, 0:2].mean(axis=(0, 1))  # four are
+    np.testing.assert_allclose(means[0, 0, 0, 0], corner, rtol=1e-5, atol=1e-6)
+
+
+def test_a_patch_is_read_alone_where_nothing_around_is_asked_for() -> None:
+    features = np.ones((1, 24, 5), np.float16)
+    read = read_around(features, (2, 3, 4), [])
+    assert read.dtype == np.float16
+    assert read.shape == (1, 24, 5 + 3)
+    assert (read[..., 5:].sum(-1) == 1).all()
+
+
+def test_dark_amid_bright_is_told_by_what_is_around() -> None:
+    """Each scan has a brightness of its own, so that no patch alone says how dark it is."""
+    draw = np.random.default_rng(1)
+    present = np.zeros((len(PEOPLE), 16), bool)
+    present[np.arange(len(PEOPLE)), draw.integers(0, 16, len(PEOPLE))] = True
+    scans = draw.normal(size=(len(PEOPLE), 1))
+    light = scans - present + 0.02 * draw.normal(size=present.shape)
+    found = {}
+    for around in ((), (3,)):
+        read = read_around(light[..., None].astype(np.float32), GRID, around)
+        readings = patch_probe(read, present, PEOPLE, _rounds())
+        found[around] = np.mean([one.values_NM[:, 1].mean() for one in readings])
+    assert found[(3,)] > found[()] + 0.2
 
 
 def test_what_a_feature_says_is_found_and_noise_is_not() -> None:

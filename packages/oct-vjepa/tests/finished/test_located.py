@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from oct_vjepa import Encoder, WeightsError, load_model
-from oct_vjepa.evaluation.patch_probe import ask_patches, place_of_patches, read_tokens
+from oct_vjepa.evaluation.patch_probe import ask_patches, read_around, read_tokens
 from oct_vjepa.finished.about import PATCHES, About, MadeFor, MemberAbout
 from oct_vjepa.finished.folder import write_about
 from oct_vjepa.finished.located import mean_of_patches
@@ -15,7 +15,7 @@ from oct_vjepa.heads.linear import PatchHead
 from oct_vjepa.model.encoder import EncoderConfig
 from oct_vjepa.probes.protocol import Round
 
-ROWS, SHAPE, BLOCKS = 36, (4, 16, 24), [0, 1]
+ROWS, SHAPE, BLOCKS, AROUND = 36, (4, 16, 24), [0, 1], (3,)
 CONFIG = EncoderConfig(
     input_shape=SHAPE, patch_size=(2, 4, 8), width=48, depth=2, heads=3, input_mean=100.0,
     input_std=50.0,
@@ -41,10 +41,9 @@ def asked():
     torch.manual_seed(0)
     encoder, (volumes, present) = Encoder(CONFIG).eval(), draw()
     tokens = read_tokens(encoder, volumes, blocks=BLOCKS)
-    places = np.tile(place_of_patches(CONFIG.grid), (ROWS, 1, 1)).astype(tokens.dtype)
     turn = np.arange(ROWS) // 3 % 3
     one = Round("test", turn == 0, turn == 1, turn == 2)
-    features = np.concatenate([tokens, places], axis=2)
+    features = read_around(tokens, CONFIG.grid, AROUND)
     return encoder, ask_patches(features, present, np.arange(ROWS), one), one, tokens
 
 
@@ -52,7 +51,11 @@ def write(place, asked, **changes):
     encoder, said, one, tokens = asked
     home = place / "members" / "0"
     head = PatchHead.from_regression(
-        said.weights_D[None], np.array([said.bias]), classes=["lesion"], grid=CONFIG.grid
+        said.weights_D[None],
+        np.array([said.bias]),
+        classes=["lesion"],
+        grid=CONFIG.grid,
+        around=AROUND,
     )
     head.levels = tuple(BLOCKS)
     head.save_pretrained(home)

@@ -80,7 +80,11 @@ def keep_member(
     one, seed = cast.patches.study.rounds[number], cast.config.seed
     home = draft / "members" / str(number)
     head = PatchHead.from_regression(
-        said.weights, said.bias, classes=cast.patches.names, grid=cast.patches.grid
+        said.weights,
+        said.bias,
+        classes=cast.patches.names,
+        grid=cast.patches.grid,
+        around=cast.config.segment.around,
     )
     head.levels, head.answer = tuple(cast.blocks()), Answer(kind="multilabel")
     head.save_pretrained(home)

@@ -32,6 +32,10 @@ class SegmentConfig:
     """mode=patches: blocks of the encoder that are read side by side, from 0; empty: the first, the
     middle and the last."""
 
+    around: list[int] = field(default_factory=lambda: [3, 5])
+    """mode=patches: sides of the squares of patches whose mean is read beside each patch, odd; of
+    every candidate. Empty: each patch alone."""
+
     patches: int = 50000
     """mode=patches: patches that are fitted on at most, drawn by the seed; so many take a logistic
     regression a minute where all would take an hour."""
@@ -45,5 +49,7 @@ class SegmentConfig:
             raise ValueError(f"segment.blocks ({wrong[0]}) must be 0 or more")
         if len(set(self.blocks)) != len(self.blocks):
             raise ValueError(f"segment.blocks ({self.blocks}) must be different blocks")
+        if wrong := [one for one in self.around if one < 3 or one % 2 == 0]:
+            raise ValueError(f"segment.around ({wrong[0]}) must be odd, 3 or more")
         if self.patches < 100:
             raise ValueError(f"segment.patches ({self.patches}) must be at least 100")

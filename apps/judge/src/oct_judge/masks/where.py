@@ -133,7 +133,7 @@ def describe_patches(found: FoundPatches) -> dict[str, Any]:
     return document_of(
         config, study, kind=TASK, headline=HEADLINE, question=question, touches=found.touches,
         candidates=candidates, efficiency=efficiency,
-        further={"blocks": found.blocks},
+        further={"blocks": found.blocks, "around": list(config.segment.around)},
     )  # fmt: skip
 
 

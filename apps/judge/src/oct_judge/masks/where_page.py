@@ -1,6 +1,6 @@
 """The report of `mode=patches`: the table, and scans under what the encoder says of each patch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,23 @@ def write_where_page(
         f"{document['split']}. Each of {' x '.join(map(str, patches.grid))} patches of a window of"
         f" {rows} x {columns} is asked whether {question['least']:.0%} of it or more are of a class"
         f" ({held(question)}): by a logistic regression on frozen tokens of blocks"
-        f" {', '.join(map(str, document['blocks']))}, with the row of the grid, which stands beside"
-        " every candidate. AUROC is 1 where every patch that holds a class comes before all that do"
-        " not, 0.5 where they come as they like. A participant counts as all of their patches."
-        " Intervals are 95 %, by participant. The model that is left, RUN/model, does the same with"
-        " new scans: predict=FOLDER model=RUN/model.",
+        f" {', '.join(map(str, document['blocks']))},{means_of(document['around'])} with the row of"
+        " the grid; all candidates are read alike. AUROC is 1 where every patch that holds a class"
+        " comes before all that do not, 0.5 where they come as they like. A participant counts as"
+        " all of their patches. Intervals are 95 %, by participant. The model that is left,"
+        " RUN/model, does the same with new scans: predict=FOLDER model=RUN/model.",
     )
     page.table(*table, best=[0])
     add_scores(page, document, label="AUROC", chance=0.5)
     add_few(page, document, label="AUROC", done="fitting")
     add_scans(page, patches, seen)
     return end_page(page, run_dir, "the evaluation")
+
+
+def means_of(around: Sequence[int]) -> str:
+    """Over which squares tokens are averaged, in words."""
+    squares = " and ".join(f"{side} x {side}" for side in around)
+    return f" their means over {squares} patches," if around else ""
 
 
 def held(question: Mapping[str, Any]) -> str:

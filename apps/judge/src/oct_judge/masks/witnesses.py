@@ -12,7 +12,7 @@ from oct_launch import Mistake, Stages
 from oct_vjepa.evaluation.patch_probe import (
     ask_patches,
     blocks_between,
-    place_of_patches,
+    read_around,
     read_tokens,
 )
 from oct_vjepa.measures.shares import known_mean
@@ -45,7 +45,8 @@ class Said(NamedTuple):
         rows: scans that were tested.
         scores: log-odds that a patch holds a class; (classes, rows, patches).
         chosen: strength of the regression for each class.
-        weights: of the features and, last, of the rows of the grid; (classes, features).
+        weights: of the features, their means around and, last, the rows of the grid; (classes,
+            features).
         bias: what is added for each class.
     """
 
@@ -180,12 +181,10 @@ class Witnesses:
 
     def _probe(self, features: Tokens, one: Round) -> Said:
         patches, study = self.patches, self.patches.study
-        places = place_of_patches(patches.grid)
-        beside = np.broadcast_to(places, (len(features), *places.shape))
-        placed = np.concatenate([features, beside.astype(features.dtype)], axis=2)
+        read = read_around(features, patches.grid, self.config.segment.around)
         asked = [
             ask_patches(
-                placed,
+                read,
                 present,
                 study.people,
                 one,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from oct_vjepa.evaluation.features import TOKENS, embed_batch
 from oct_vjepa.measures.ranking import area, average_precision, count_cells
 from oct_vjepa.model.encoder import Encoder
+from oct_vjepa.model.patches import mean_around
 from oct_vjepa.model.pooling import class_tokens_of
 from oct_vjepa.probes.linear import regression
 from oct_vjepa.probes.protocol import Round
@@ -25,6 +26,9 @@ from oct_vjepa.scores.measured import Measured
 
 LEAST = 0.05
 """Share of a patch's voxels from which on it holds the structure."""
+
+AROUND = (3, 5)
+"""Sides of the squares of patches whose mean is read beside each patch."""
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C
 METRICS = ("auroc", "average_precision")
@@ -54,13 +58,34 @@ def mark_patches(
     return np.asarray(cut.mean(axis=(2, 4, 6)).reshape(count, -1) >= least)
 
 
-def place_of_patches(grid: tuple[int, int, int]) -> NDArray[np.float32]:
-    """The depth of each patch as one column a row of the grid, (patches, rows).
+def read_around(
+    features_NTD: NDArray[np.floating],
+    grid: tuple[int, int, int],
+    around: Sequence[int] = AROUND,
+) -> NDArray[np.floating]:
+    """What a probe reads of each patch, (N, T, (1 + len(around)) * D + rows), of the same type.
 
-    Beside the features of every candidate, nobody is ahead for knowing where a patch lies.
+    The patch's own features, their means over squares of patches around it, and the row of the
+    grid, its depth, as one column a row. A token says what is in its patch; that fluid is dark
+    where all around it is bright, no map of one token alone can say. And with the row beside
+    everybody's features nobody is ahead for knowing where a patch lies.
+
+    Args:
+        features_NTD: of T patches of N scans, in the order of an encoder's tokens.
+        grid: patches along (Z, Y, X).
+        around: sides of the squares, odd; see `mean_around`.
     """
-    depth = np.indices(grid)[1].ravel()
-    return np.eye(grid[1], dtype=np.float32)[depth]
+    count, patches, width = features_NTD.shape
+    row = np.indices(grid)[1].ravel()
+    read = np.zeros((count, patches, (1 + len(around)) * width + grid[1]), features_NTD.dtype)
+    read[..., :width] = features_NTD
+    read[..., -grid[1] :] = np.eye(grid[1])[row]
+    for number, own in enumerate(features_NTD):
+        here = torch.from_numpy(own.astype(np.float32)).T.reshape(1, width, *grid)
+        for place, side in enumerate(around, start=1):
+            means = mean_around(here, side).reshape(width, patches).T.numpy()
+            read[number, :, place * width : (place + 1) * width] = means
+    return read
 
 
 def blocks_between(depth: int) -> list[int]:

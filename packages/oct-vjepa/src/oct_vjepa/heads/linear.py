@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from oct_vjepa.heads.answer import Answer
 from oct_vjepa.heads.head import Head, PooledHead
+from oct_vjepa.model.patches import mean_around
 
 Grid = tuple[int, int, int]
 
@@ -124,7 +125,7 @@ def _as_logits(weight_CD: NDArray[Any], bias_C: NDArray[Any]) -> tuple[NDArray[A
 
 
 class PatchHead(Head):
-    """A linear map of each patch's token, and a constant for each class and row of the grid.
+    """A linear map of each patch's token and of the mean tokens around it, and one of its row.
 
     Tokens of several blocks lie side by side along their features, as `levels` says; none of them
     stands for the whole volume.
@@ -133,15 +134,24 @@ class PatchHead(Head):
         width: features of a token, of all blocks together.
         classes: names of what is looked for; each is there or not.
         grid: patches along (Z, Y, X).
+        around: sides of the squares of patches whose means are read too.
     """
 
     kind = "patch_head"
 
-    def __init__(self, *, width: int, classes: Sequence[str], grid: Sequence[int]) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        classes: Sequence[str],
+        grid: Sequence[int],
+        around: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         z, y, x = (int(side) for side in grid)
         self.classes, self.width, self.grid = list(classes), width, (z, y, x)
-        self.map = nn.Linear(width, len(self.classes), bias=False)
+        self.around = [int(side) for side in around]
+        self.map = nn.Linear(width * (1 + len(around)), len(self.classes), bias=False)
         self.row = nn.Parameter(torch.zeros(len(self.classes), y))
 
     @classmethod
@@ -152,20 +162,22 @@ class PatchHead(Head):
         *,
         classes: Sequence[str],
         grid: Grid,
+        around: Sequence[int] = (),
     ) -> Self:
-        """A regression on a token with the row of its patch beside it, as `place_of_patches` is.
+        """A regression on what `oct_vjepa.evaluation.patch_probe.read_around` gives.
 
         Args:
             weights_CF: of features as they are; those of the rows come last.
             bias_C: what is added for each class.
             classes: their names.
             grid: patches along (Z, Y, X).
+            around: sides of the squares whose means were read too.
         """
-        width = weights_CF.shape[1] - grid[1]
-        head = cls(width=width, classes=classes, grid=grid)
+        read = weights_CF.shape[1] - grid[1]
+        head = cls(width=read // (1 + len(around)), classes=classes, grid=grid, around=around)
         with torch.no_grad():
-            head.map.weight.copy_(torch.from_numpy(weights_CF[:, :width]))
-            head.row.copy_(torch.from_numpy(weights_CF[:, width:] + bias_C[:, None]))
+            head.map.weight.copy_(torch.from_numpy(weights_CF[:, :read]))
+            head.row.copy_(torch.from_numpy(weights_CF[:, read:] + bias_C[:, None]))
         return head.eval()
 
     def forward(self, tokens_BND: Tensor) -> Tensor:
@@ -180,7 +192,15 @@ class PatchHead(Head):
                 f"{tokens_BND.shape[1]} tokens of {tokens_BND.shape[2]} features are not those of a"
                 f" grid of {self.grid} with {self.width}"
             )
-        odds = self.map(tokens_BND).movedim(-1, 1).unflatten(-1, (z, y, x))
+        weights = self.map.weight.split(self.width, dim=1)
+        own, *means = (
+            functional.linear(tokens_BND, one).movedim(-1, 1).unflatten(-1, (z, y, x))
+            for one in weights
+        )
+        # A mean of tokens and a linear map of it: the map's values are fewer to take the mean of.
+        odds = own + sum(
+            mean_around(one, side) for one, side in zip(means, self.around, strict=True)
+        )
         return odds + self.row[:, None, :, None]
 
     def from_tokens(self, tokens_BND: Tensor, *, class_tokens: int = 0) -> Tensor:
@@ -189,4 +209,9 @@ class PatchHead(Head):
 
     def settings(self) -> dict[str, Any]:
         """Keyword arguments that rebuild this head."""
-        return {"width": self.width, "classes": self.classes, "grid": list(self.grid)}
+        return {
+            "width": self.width,
+            "classes": self.classes,
+            "grid": list(self.grid),
+            "around": self.around,
+        }

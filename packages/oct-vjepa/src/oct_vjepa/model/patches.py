@@ -1,6 +1,7 @@
 """Cut a volume into patches and embed each one with a linear map."""
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from oct_vjepa.model.configuration import grid_of
 from oct_vjepa.model.linear import linear
@@ -23,6 +24,20 @@ def gather_patches(x_BND: Tensor, ids_BK: Tensor) -> Tensor:
     if len(ids_BK) != len(x_BND):  # torch's gather would take the first volumes without a word
         raise ValueError(f"ids for {len(ids_BK)} volumes do not belong to {len(x_BND)} volumes")
     return x_BND.gather(1, ids_BK.unsqueeze(-1).expand(-1, -1, x_BND.shape[-1]))
+
+
+def mean_around(map_BDZYX: Tensor, side: int) -> Tensor:
+    """Mean over the square of `side` x `side` patches around each patch, of the same shape.
+
+    Within its slice, and of those patches that are there: less of them count at an edge.
+
+    Args:
+        map_BDZYX: D values of each patch on the grid.
+        side: odd.
+    """
+    slices = map_BDZYX.flatten(1, 2)
+    means = functional.avg_pool2d(slices, side, 1, side // 2, count_include_pad=False)
+    return means.reshape(map_BDZYX.shape)
 
 
 class PatchEmbedding(nn.Module):
