@@ -92,17 +92,22 @@ def test_a_patch_is_read_alone_where_nothing_around_is_asked_for() -> None:
 
 def test_dark_amid_bright_is_told_by_what_is_around() -> None:
     """Each scan has a brightness of its own, so that no patch alone says how dark it is."""
-    draw = np.random.default_rng(1)
-    present = np.zeros((len(PEOPLE), 16), bool)
-    present[np.arange(len(PEOPLE)), draw.integers(0, 16, len(PEOPLE))] = True
-    scans = draw.normal(size=(len(PEOPLE), 1))
-    light = scans - present + 0.02 * draw.normal(size=present.shape)
-    found = {}
+    draw, people = np.random.default_rng(1), np.repeat(np.arange(6), 20)
+    present = np.zeros((len(people), 16), bool)
+    present[np.arange(len(people)), draw.integers(0, 16, len(people))] = True
+    light = draw.normal(size=(len(people), 1)) - present
+    one = Round("a round", people < 4, people == 4, people == 5)
+    precision = {}
     for around in ((), (3,)):
         read = read_around(light[..., None].astype(np.float32), GRID, around)
-        readings = patch_probe(read, present, PEOPLE, _rounds())
-        found[around] = np.mean([one.values_NM[:, 1].mean() for one in readings])
-    assert found[(3,)] > found[()] + 0.2
+        precision[around] = patch_probe(read, present, people, [one])[0].values_NM[0, 1]
+    assert precision[(3,)] > 0.9
+    assert precision[()] < 0.5
+
+
+def test_the_row_alone_is_read_where_there_is_no_feature() -> None:
+    read = read_around(np.zeros((2, 16, 0), np.float32), GRID, (3, 5))
+    np.testing.assert_array_equal(read, np.tile(np.eye(4).repeat(4, axis=0), (2, 1, 1)))
 
 
 def test_what_a_feature_says_is_found_and_noise_is_not() -> None:

@@ -80,7 +80,7 @@ def read_around(
     read = np.zeros((count, patches, (1 + len(around)) * width + grid[1]), features_NTD.dtype)
     read[..., :width] = features_NTD
     read[..., -grid[1] :] = np.eye(grid[1])[row]
-    for number, own in enumerate(features_NTD):
+    for number, own in enumerate(features_NTD if width else ()):
         here = torch.from_numpy(own.astype(np.float32)).T.reshape(1, width, *grid)
         for place, side in enumerate(around, start=1):
             means = mean_around(here, side).reshape(width, patches).T.numpy()
