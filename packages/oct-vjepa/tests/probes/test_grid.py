@@ -256,7 +256,7 @@ def test_models_are_chosen_by_the_concordance_that_is_reported():
     assert found[1].headline == measure("survival", units)["concordance"][0]
 
 
-def test_neighbours_are_those_of_the_neighbour_probe():
+def test_neighbours_vote_as_in_the_training_log():
     x, target = draw("nominal")
     on = rounds_of(target)
     grid = GridConfig(neighbours=(7,), temperatures=(0.2,))

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_vjepa.measures.target import Target
-from oct_vjepa.probes.linear import draw_participants
 
 Truths = NDArray[np.bool_]
 PROTOCOLS = ("given", "kfold", "repeated_kfold", "leave_one_out")
@@ -130,6 +129,52 @@ def few_labels(
     fit = np.zeros_like(one.fit)
     fit[rows[drawn]] = True
     return one._replace(fit=fit)
+
+
+def draw_participants(
+    y_N: NDArray[Any],
+    groups_N: NDArray[Any],
+    size: int,
+    *,
+    seed: tuple[int, ...],
+    at_least: bool = False,
+) -> NDArray[np.bool_]:
+    """Rows of `size` participants drawn without replacement, true where drawn, (N,).
+
+    Drawn within those who have the same label or labels, in proportion, at least two each or all of
+    them if they are fewer; with `at_least` a size below what that needs is raised to it.
+
+    Raises:
+        ValueError: the size is below what that needs, or above the number of participants.
+    """
+    labels = np.unique(y_N, return_inverse=True)[1].reshape(-1)
+    people, member = np.unique(groups_N, return_inverse=True)
+    member = member.reshape(-1)
+    has = np.zeros((len(people), int(labels.max()) + 1), dtype=bool)
+    has[member, labels] = True
+    stratum = np.unique(has, axis=0, return_inverse=True)[1].reshape(-1)
+    counts = np.bincount(stratum)
+    least = np.minimum(counts, 2)
+    size = max(size, int(least.sum())) if at_least else size
+    if not least.sum() <= size <= len(people):
+        raise ValueError(
+            f"sizes ({size}) must be from {least.sum()}, two participants for each class, to "
+            f"{len(people)}, all that have a label"
+        )
+    wanted = counts / counts.sum() * size
+    take = np.maximum(np.floor(wanted).astype(np.int64), least)
+    while take.sum() != size:  # rounding: give to, or take from, whoever is furthest from the share
+        gap = wanted - take
+        if take.sum() < size:
+            take[np.argmax(np.where(take < counts, gap, -np.inf))] += 1
+        else:
+            take[np.argmin(np.where(take > least, gap, np.inf))] -= 1
+    generator = np.random.default_rng(seed)
+    drawn = [
+        generator.choice(np.flatnonzero(stratum == one), count, replace=False)
+        for one, count in enumerate(take)
+    ]
+    return np.isin(member, np.concatenate(drawn))
 
 
 def check_part(
