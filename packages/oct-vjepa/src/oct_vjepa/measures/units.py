@@ -1,4 +1,4 @@
-"""Units that are scored, two scores of a classifier, and intervals of bootstrap samples.
+"""Units that are scored, their AUROC, and intervals of bootstrap samples.
 
 `measure` has every metric of every kind of question, `scores.resampling` draws the samples.
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.measures import decisions, ranking
+from oct_vjepa.measures import ranking
 from oct_vjepa.measures.shares import Floats, all_rows, known_mean
 from oct_vjepa.measures.target import Target
 
@@ -109,16 +109,6 @@ def auroc(units: Units, weights_RN: Floats | None = None) -> Floats:
         for one in (classes[1:] if len(classes) == 2 else classes)
     ]
     return known_mean(np.stack(areas, axis=1), 1)
-
-
-def balanced_accuracy(units: Units, weights_RN: Floats | None = None) -> Floats:
-    """Mean over the classes of the share that is recognised, for each row of weights, (R,)."""
-    weights = all_rows(weights_RN, len(units.labels_N))
-    called = units.scores_NC.argmax(axis=1)
-    classes = units.scores_NC.shape[1]
-    return decisions.balanced_accuracy_of(
-        decisions.confusion(units.labels_N, called, classes, weights)
-    )
 
 
 def interval_of(value: float, samples_R: Floats) -> Interval:

@@ -123,29 +123,19 @@ def few_labels(
     rows = np.flatnonzero(one.fit)
     wanted = round(fraction * len(np.unique(groups[rows])))
     alike = _alike(target.take(rows))
-    drawn = draw_participants(
-        alike, groups[rows], wanted, seed=(seed, round(fraction * 1e6), turn), at_least=True
-    )
+    drawn = draw_participants(alike, groups[rows], wanted, seed=(seed, round(fraction * 1e6), turn))
     fit = np.zeros_like(one.fit)
     fit[rows[drawn]] = True
     return one._replace(fit=fit)
 
 
 def draw_participants(
-    y_N: NDArray[Any],
-    groups_N: NDArray[Any],
-    size: int,
-    *,
-    seed: tuple[int, ...],
-    at_least: bool = False,
+    y_N: NDArray[Any], groups_N: NDArray[Any], size: int, *, seed: tuple[int, ...]
 ) -> NDArray[np.bool_]:
     """Rows of `size` participants drawn without replacement, true where drawn, (N,).
 
     Drawn within those who have the same label or labels, in proportion, at least two each or all of
-    them if they are fewer; with `at_least` a size below what that needs is raised to it.
-
-    Raises:
-        ValueError: the size is below what that needs, or above the number of participants.
+    them if they are fewer; a size below what that needs is raised to it.
     """
     labels = np.unique(y_N, return_inverse=True)[1].reshape(-1)
     people, member = np.unique(groups_N, return_inverse=True)
@@ -155,12 +145,7 @@ def draw_participants(
     stratum = np.unique(has, axis=0, return_inverse=True)[1].reshape(-1)
     counts = np.bincount(stratum)
     least = np.minimum(counts, 2)
-    size = max(size, int(least.sum())) if at_least else size
-    if not least.sum() <= size <= len(people):
-        raise ValueError(
-            f"sizes ({size}) must be from {least.sum()}, two participants for each class, to "
-            f"{len(people)}, all that have a label"
-        )
+    size = max(size, int(least.sum()))
     wanted = counts / counts.sum() * size
     take = np.maximum(np.floor(wanted).astype(np.int64), least)
     while take.sum() != size:  # rounding: give to, or take from, whoever is furthest from the share

@@ -1,13 +1,10 @@
-"""Volumes become features as the encoder gives them; two scores are those of scikit-learn."""
+"""Volumes become features as the encoder gives them."""
 
 import numpy as np
 import pytest
 import torch
-from oct_vjepa import Encoder, EncoderConfig, axial_profile, embed_volumes
+from oct_vjepa import Encoder, EncoderConfig, embed_volumes
 from oct_vjepa.evaluation.features import load_or_embed
-from oct_vjepa.measures.units import Units, auroc, balanced_accuracy
-
-metrics = pytest.importorskip("sklearn.metrics")
 
 
 def test_features_of_several_blocks_stand_side_by_side(tmp_path):
@@ -27,31 +24,6 @@ def test_features_of_several_blocks_stand_side_by_side(tmp_path):
         embed_volumes(encoder, volumes, layers=[3])
 
 
-def units_of(rng, rows, classes, *, ties):
-    scores = rng.random((rows, classes))
-    scores = scores.round(1) if ties else scores
-    labels = rng.integers(0, classes, rows)
-    return Units(scores, labels, np.arange(rows))
-
-
-@pytest.mark.parametrize("ties", [False, True])
-def test_auroc_and_balanced_accuracy_equal_scikit_learn(ties):
-    rng = np.random.default_rng(0)
-    two, four = units_of(rng, 80, 2, ties=ties), units_of(rng, 80, 4, ties=False)
-    weights = rng.integers(1, 4, (3, 80)).astype(float)
-    wanted = [
-        metrics.roc_auc_score(two.labels_N, two.scores_NC[:, 1], sample_weight=row)
-        for row in weights
-    ]
-    assert auroc(two, weights) == pytest.approx(wanted)
-    chances = four.scores_NC / four.scores_NC.sum(axis=1, keepdims=True)
-    four = four._replace(scores_NC=chances)
-    macro = metrics.roc_auc_score(four.labels_N, chances, multi_class="ovr", average="macro")
-    assert auroc(four)[0] == pytest.approx(macro)
-    accuracy = metrics.balanced_accuracy_score(four.labels_N, chances.argmax(axis=1))
-    assert balanced_accuracy(four)[0] == pytest.approx(accuracy)
-
-
 def test_volumes_are_embedded_as_the_encoder_embeds_them(encoder, volume):
     encoder.train()
     features = embed_volumes(encoder, volume[:, 0].numpy(), batch_size=3)
@@ -64,24 +36,6 @@ def test_volumes_are_embedded_as_the_encoder_embeds_them(encoder, volume):
     np.testing.assert_allclose(again["mean"], features["mean"], atol=1e-5)
     with pytest.raises(ValueError, match="no volumes"):
         embed_volumes(encoder, [])
-
-
-def test_the_axial_profile_is_the_mean_over_slices_and_columns():
-    volumes = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5)
-    profile = axial_profile(volumes)
-    assert profile.shape == (2, 4)
-    assert profile[1, 2] == volumes[1, :, 2].mean()
-
-
-def test_the_axial_profiles_of_several_channels_stand_side_by_side():
-    volumes = np.arange(2 * 2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 2, 3, 4, 5)
-    profile = axial_profile(volumes)
-    assert profile.shape == (2, 8)
-    assert np.array_equal(profile[:, 4:], axial_profile(volumes[:, 1]))
-    with pytest.raises(ValueError, match=r"not \(4, 5\)"):
-        axial_profile(volumes[0, 0])
-    with pytest.raises(ValueError, match=r"\[4, 8\] rows have no profile in common"):
-        axial_profile([volumes[0], volumes[0, 0]])
 
 
 def test_volumes_of_several_shapes_are_refused_in_one_batch(encoder, volume):
