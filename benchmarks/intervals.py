@@ -14,7 +14,8 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 from oct_launch import print_table
-from oct_vjepa.measures.units import Interval, auroc, average_units, interval_of, resample_weights
+from oct_vjepa.measures.units import Interval, Units
+from oct_vjepa.scores.scorecard import headline_interval
 from scipy.stats import bootstrap
 from sklearn.metrics import roc_auc_score
 from writing import write_results
@@ -44,9 +45,8 @@ def main() -> None:
 
 def ours(labels: NDArray[np.int64], score: NDArray[np.float64]) -> Interval:
     """All samples at once: a sample is a weight for each participant."""
-    units = average_units(np.stack([-score, score], axis=1), labels, np.arange(len(labels)))
-    weights = resample_weights(units, bootstrap=SAMPLES, seed=0)
-    return interval_of(float(auroc(units)[0]), auroc(units, weights))
+    units = Units(np.stack([-score, score], axis=1), labels, np.arange(len(labels)))
+    return headline_interval([[units]], "nominal", seed=0, bootstrap=SAMPLES)
 
 
 def scipys(labels: NDArray[np.int64], score: NDArray[np.float64]) -> Interval:

@@ -30,11 +30,12 @@ from oct_io.space.resample import WINDOWS, place, resample
 from oct_vjepa import Encoder
 from oct_vjepa.evaluation.features import embed_volumes
 from oct_vjepa.measures.target import Target
-from oct_vjepa.measures.units import average_units, score_units
+from oct_vjepa.measures.units import aggregate_units
 from oct_vjepa.presets.choices import ENCODERS
 from oct_vjepa.probes.baselines import BASELINES
 from oct_vjepa.probes.grid import fit_grid
 from oct_vjepa.probes.protocol import Round
+from oct_vjepa.scores.scorecard import headline_interval
 from writing import write_results
 
 WINDOW = WINDOWS["tiny"]
@@ -160,9 +161,10 @@ def ask(features: Floats, cohort: Cohort, label: str, *, eyes: int, seed: int = 
         balanced=False,
         seed=seed,
     )
-    units = average_units(found.predict({"": features[test]}), values[test], people[test])
-    scores = score_units(units, target.names, seed=seed, bootstrap=1000)
-    return [round(scores[name], 3) for name in ("auroc", "auroc_low", "auroc_high")]
+    scores = found.predict({"": features[test]})
+    units = aggregate_units(scores, target.take(test), people[test])
+    headline = headline_interval([[units]], "nominal", seed=seed)
+    return [round(value, 3) for value in headline]
 
 
 def ask_eyes(features: Floats, cohort: Cohort) -> dict[str, list[float]]:

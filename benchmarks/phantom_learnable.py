@@ -15,7 +15,8 @@ import numpy as np
 import oct_io
 import torch
 from numpy.typing import NDArray
-from oct_vjepa.measures.units import average_units, score_units
+from oct_vjepa.measures.units import Units
+from oct_vjepa.scores.scorecard import score_card
 from torch import Tensor, nn
 from writing import write_results
 
@@ -116,9 +117,9 @@ def score(network: Network, eyes: Eyes) -> dict[str, list[float]]:
     for column, name in enumerate(LABELS):
         yes = torch.sigmoid(odds[:, column]).double().numpy()
         labels = eyes.labels[rows, column].numpy().astype(np.int64)
-        units = average_units(np.stack([1 - yes, yes], axis=1), labels, rows)
-        scores = score_units(units, ["no", "yes"], seed=0, bootstrap=1000)
-        found[name] = [round(scores[key], 3) for key in ("auroc", "auroc_low", "auroc_high")]
+        units = Units(np.stack([1 - yes, yes], axis=1), labels, rows)
+        card = score_card([[units]], "nominal", ["no", "yes"], seed=0)
+        found[name] = [round(value, 3) for value in card.headline]
     return found
 
 

@@ -14,16 +14,16 @@ Every encoder is frozen, and a logistic regression is fitted on its pooled token
   participants of that one; each device in turn, the mean of their AUROCs. The encoder has seen all
   spacings in pretraining, the probe has not.
 
-Differences are paired: both sides are read on the same 1,000 resamplings of the test participants,
-for each seed, and for the means over the seeds. Beside them stand the encoder as it was before
-training, and the axial profile, which needs no encoder.
+Differences are paired: both sides are read on the same 1,000 resamplings of the test participants
+and seeds, for each seed, and for the means over the seeds. Beside them stand the encoder as it was
+before training, and the axial profile, which needs no encoder.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import oct_io
@@ -31,9 +31,14 @@ from finished_runs import FinishedRun, read_run
 from numpy.typing import NDArray
 from oct_launch import print_table
 from oct_vjepa.evaluation.features import load_or_embed
-from oct_vjepa.measures.units import Interval, Units, auroc, interval_of, resample_weights
+from oct_vjepa.measures.target import Target
+from oct_vjepa.measures.units import Units, auroc
 from oct_vjepa.probes.baselines import axial_profile
-from oct_vjepa.probes.linear import BOOTSTRAP, probe_sides
+from oct_vjepa.probes.configuration import GridConfig
+from oct_vjepa.probes.protocol import Round, make_rounds
+from oct_vjepa.scores.scorecard import compare
+from oct_vjepa.trials.judging import Candidate, answer_frozen
+from oct_vjepa.trials.verdict import Panel, units_of
 from writing import as_cell, write_results
 
 FEATURES = Path("runs/data/features")
@@ -44,48 +49,41 @@ ALL, UNSEEN = "all devices", "unseen device"
 SHOWN = ("tested", "label", "pool", "features", "auroc_of_seeds", "over_index", "over_random_init")
 
 
-class Answer(NamedTuple):
-    """AUROC of one probe on the test participants of a part, and on resamplings of them."""
-
-    units: Units
-    auroc: float
-    samples_R: NDArray[np.float64]  # the same resamplings for all probes of a part
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
     """One label of the volumes of one cache, and the parts of them that are tested on."""
 
     column: str
     examples: oct_io.LabelledVolumes
-    parts: dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]] = field(default_factory=dict)
+    panel: Panel
+    parts: dict[str, Round] = field(default_factory=dict)
 
     @classmethod
     def of(cls, source: oct_io.Source, column: str) -> "Question":
         """All devices, then each of them left out of the probe's training."""
         examples = source.labelled(column)
         device = np.array([entry.device for entry in examples.volumes.entries])
-        held = examples.held_out
-        parts = {ALL: (~held, held)}
-        for name in sorted(set(device.tolist())):
-            parts[name] = (~held & (device != name), held & (device == name))
-        return cls(column=column, examples=examples, parts=parts)
+        people = np.unique(examples.participants, return_inverse=True)[1].reshape(-1)
+        target = Target(kind="nominal", values=examples.labels, names=examples.names)
+        parts = {}
+        for name in (ALL, *sorted(set(device.tolist()))):
+            here = (device == name) | (name == ALL)
+            fit, test = ~examples.held_out & (~here | (name == ALL)), examples.held_out & here
+            side = np.where(test, "test", np.where(fit, "train", ""))
+            (parts[name],) = make_rounds("given", target, people, parts=side, seed=0)
+        panel = Panel(target=target, people=people, eyes=people)
+        return cls(column=column, examples=examples, panel=panel, parts=parts)
 
-    def ask(self, part: str, values_ND: NDArray[np.float32]) -> Answer:
+    def ask(self, part: str, values_ND: NDArray[np.float32]) -> Units:
         """Fit on one side of the part, score the other."""
-        fit, test = self.parts[part]
-        y, people = self.examples.labels, self.examples.participants
-        scores = probe_sides(  # the intervals asked for are those of differences
-            values_ND, y, people, fit, test, seed=0, bootstrap=1
-        )
-        weights = resample_weights(
-            scores.units, bootstrap=BOOTSTRAP, seed=list(self.parts).index(part)
-        )
-        return Answer(scores.units, scores.auroc, auroc(scores.units, weights))
+        candidate = Candidate(name=part, readouts=lambda one, seed: {"": values_ND})
+        target, people, rounds = self.panel.target, self.panel.people, [self.parts[part]]
+        answers = answer_frozen(candidate, "linear", target, people, rounds, GridConfig(), seed=0)
+        return units_of([list(answers)], self.panel)[0][0]
 
 
-Answers = dict[tuple[str, str, str], dict[str, list[Answer]]]
-"""(label, pool, features) to part to one answer a seed."""
+Answers = dict[tuple[str, str, str], dict[str, list[Units]]]
+"""(label, pool, features) to part to what was said of its test participants, a seed each."""
 
 
 def main() -> None:
@@ -201,38 +199,24 @@ def _rows(answers: Answers) -> list[dict[str, Any]]:
     return rows
 
 
-def _of_seed(parts: Sequence[Sequence[Answer]], number: int) -> list[list[Answer]]:
+def _of_seed(parts: Sequence[Sequence[Units]], number: int) -> list[list[Units]]:
     return [[part[number]] for part in parts]
 
 
-def _mean(parts: Sequence[Sequence[Answer]]) -> float:
-    return float(np.mean([one.auroc for part in parts for one in part]))
+def _mean(parts: Sequence[Sequence[Units]]) -> float:
+    return float(np.mean([auroc(one)[0] for part in parts for one in part]))
 
 
-def _over(ones: Sequence[Sequence[Answer]], others: Sequence[Sequence[Answer]]) -> list[float]:
-    return [round(value, 4) for value in difference(ones, others)]
-
-
-def difference(ones: Sequence[Sequence[Answer]], others: Sequence[Sequence[Answer]]) -> Interval:
-    """Mean AUROC of `ones` minus that of `others`, over parts of the data and over seeds.
+def _over(ones: Sequence[Sequence[Units]], others: Sequence[Sequence[Units]]) -> list[float]:
+    """Mean AUROC of `ones` minus that of `others`, over parts and seeds, with its interval.
 
     Args:
         ones: part, then seed; parts have test participants of their own.
         others: likewise, with the same test participants in each part.
-
-    Raises:
-        ValueError: two answers of a part are not about the same participants.
     """
-    samples = []
-    for left, right in zip(ones, others, strict=True):
-        labels, groups = left[0].units.labels_N, left[0].units.groups_N
-        for one in (*left, *right):
-            same = np.array_equal(one.units.labels_N, labels)
-            if not same or not np.array_equal(one.units.groups_N, groups):
-                raise ValueError("the two sides were not tested on the same participants")
-        sides = [np.mean([one.samples_R for one in side], axis=0) for side in (left, right)]
-        samples.append(sides[0] - sides[1])
-    return interval_of(_mean(ones) - _mean(others), np.mean(samples, axis=0))
+    runs = {"one": list(zip(*ones, strict=True)), "other": list(zip(*others, strict=True))}
+    found = compare(runs, "nominal", reference="other", seed=0)[0]
+    return [round(value, 4) for value in found.difference]
 
 
 if __name__ == "__main__":

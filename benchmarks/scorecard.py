@@ -17,7 +17,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 from oct_launch import print_table
-from oct_vjepa.measures.units import Units, auroc, interval_of, resample_weights
+from oct_vjepa.measures.units import Units, auroc, interval_of
 from oct_vjepa.scores.resampling import Draws, Part, draw_samples, replicate
 from oct_vjepa.scores.scorecard import score_card
 from sklearn import metrics
@@ -61,7 +61,8 @@ def _seconds_of_ours(units: Units) -> float:
 
 
 def _seconds_of_loop(units: Units) -> float:
-    weights = resample_weights(units, bootstrap=LOOPED, seed=0)
+    drawn = draw_samples([[units]], "ordinal", bootstrap=LOOPED, seed=0).participants_RG
+    weights = drawn[:, units.groups_N].astype(np.float64)
     start = time.process_time()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of samples that lack a score, which are no matter here

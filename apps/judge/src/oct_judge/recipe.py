@@ -4,7 +4,7 @@ Nothing here needs torch. docs/finetune-keys.md says which of the predecessor's 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -282,7 +282,7 @@ class TrainingConfig:
         """Whether `metric` falls while a run gets better."""
         return self.metric in SMALLER_IS_BETTER
 
-    def check_metric(self, watched: Sequence[str]) -> None:
+    def check_metric(self, watched: Iterable[str]) -> None:
         """Refuse a metric that no evaluation would have, before anything is trained.
 
         Raises:

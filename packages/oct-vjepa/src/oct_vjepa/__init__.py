@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from oct_vjepa.objectives.schedules import ScheduleConfig
     from oct_vjepa.objectives.teacher import Teacher
     from oct_vjepa.probes.baselines import axial_profile
-    from oct_vjepa.probes.linear import ProbeResult, paired_difference, probe
+    from oct_vjepa.trials.probing import ProbeResult, paired_difference, probe
 
 _HOMES = {
     "probes.baselines": "axial_profile",
     "evaluation.features": "embed_volumes",
     "finished.model": "load_model",
-    "probes.linear": "ProbeResult paired_difference probe",
+    "trials.probing": "ProbeResult paired_difference probe",
     "masking.configuration": "MaskSetConfig MaskingConfig",
     "masking.masks": "Masks sample_masks",
     "model.configuration": "POOLS EncoderConfig PredictorConfig encoder_config",

@@ -1,5 +1,7 @@
 """Which patches hold a structure, asked of frozen tokens."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -202,3 +204,9 @@ def test_tokens_are_those_of_the_blocks_side_by_side() -> None:
     np.testing.assert_allclose(tokens, torch.cat(list(said), -1).numpy(), atol=5e-3)
     with pytest.raises(ValueError, match="no volumes"):
         read_tokens(encoder, [], blocks=[0])
+
+
+def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(RuntimeError, match=r"install oct-vjepa\[probes\]"):
+        ask_patches(*_questions(1.0), PEOPLE, _rounds()[0])

@@ -56,6 +56,23 @@ def test_candidates_side_by_side_are_what_each_is_alone():
     assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
+def test_noise_stops_early_and_the_callers_generator_is_not_touched():
+    rng = np.random.default_rng(0)
+    tokens, values = rng.normal(size=(60, 5, 8)).astype(np.float16), np.arange(60) % 2
+    target = Target(kind="nominal", values=values, names=("no", "yes"))
+    people = np.arange(60)
+    on = make_rounds("kfold", target, people, folds=3, seed=0)[0]
+    config = TokenProbeConfig(heads=2, epochs=100, patience=3, learning_rate=1e-2)
+    state = torch.random.get_rng_state()
+    one, two = (
+        fit_token_probes(tokens, target, people, on, [config], balanced=True, seed=1)
+        for _ in range(2)
+    )
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert 1 <= one.chosen["best_epoch"] < 50
+    assert one.chosen == two.chosen
+
+
 def test_a_question_that_it_cannot_answer_is_refused():
     tokens, target = draw("nominal")
     on = make_rounds("kfold", target, np.arange(160), folds=4, seed=0)[0]

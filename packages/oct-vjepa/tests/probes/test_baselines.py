@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from oct_vjepa import axial_profile
 from oct_vjepa.probes.baselines import (
     BASELINES,
     grey_histogram,
@@ -125,3 +126,21 @@ def test_models_are_averaged_weighted_or_counted():
         ensemble(scores, "weighted", weights=[1, -1, 0])
     with pytest.raises(ValueError, match="takes weights"):
         ensemble(scores, "weighted")
+
+
+def test_the_axial_profile_is_the_mean_over_slices_and_columns():
+    volumes = np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5)
+    profile = axial_profile(volumes)
+    assert profile.shape == (2, 4)
+    assert profile[1, 2] == volumes[1, :, 2].mean()
+
+
+def test_the_axial_profiles_of_several_channels_stand_side_by_side():
+    volumes = np.arange(2 * 2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 2, 3, 4, 5)
+    profile = axial_profile(volumes)
+    assert profile.shape == (2, 8)
+    assert np.array_equal(profile[:, 4:], axial_profile(volumes[:, 1]))
+    with pytest.raises(ValueError, match=r"not \(4, 5\)"):
+        axial_profile(volumes[0, 0])
+    with pytest.raises(ValueError, match=r"\[4, 8\] rows have no profile in common"):
+        axial_profile([volumes[0], volumes[0, 0]])

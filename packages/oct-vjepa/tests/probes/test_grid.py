@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from oct_vjepa.measures.measure import measure
 from oct_vjepa.measures.target import Target
+from oct_vjepa.measures.units import Units
 from oct_vjepa.probes.answers import answers_of, scores_from, shift_priors, weights_of
 from oct_vjepa.probes.candidates import Question, fit_linear
-from oct_vjepa.probes.choice import Validation, best_of, headline
+from oct_vjepa.probes.choice import Validation, best_of, headline, validate_all
 from oct_vjepa.probes.configuration import GridConfig
 from oct_vjepa.probes.descent import hazard_loss, principal_axes
 from oct_vjepa.probes.fitted import FittedProbe
@@ -243,7 +245,18 @@ def test_the_headline_decides_then_the_loss_then_the_order():
     assert best_of([Validation(float("nan"), 0.1), Validation(0.1, 0.9)]) == 1
 
 
-def test_neighbours_are_those_of_the_neighbour_probe():
+def test_models_are_chosen_by_the_concordance_that_is_reported():
+    values = np.array([[1.0, 1], [1.0, 0], [1.0, 0], [2.0, 1], [3.0, 0]])
+    target = Target(kind="survival", values=values, names=("years",))
+    ranks, times = ([[3.0], [4], [4], [2], [1]], [[3.0], [0], [0], [1], [2]])
+    found = validate_all(target, [np.array(ranks), np.array(times)], np.arange(5))
+    assert [one.headline for one in found] == [3 / 5, 4 / 5]  # with whom ends when the event comes
+    assert best_of(found) == 1
+    units = Units(np.array(times), values, np.arange(5))
+    assert found[1].headline == measure("survival", units)["concordance"][0]
+
+
+def test_neighbours_vote_as_in_the_training_log():
     x, target = draw("nominal")
     on = rounds_of(target)
     grid = GridConfig(neighbours=(7,), temperatures=(0.2,))

@@ -14,7 +14,9 @@ from torch.nn import functional
 
 from oct_vjepa.evaluation.features import embed_volumes
 from oct_vjepa.evaluation.readouts import block_numbers
-from oct_vjepa.measures.units import auroc, average_units, balanced_accuracy
+from oct_vjepa.measures.measure import measure
+from oct_vjepa.measures.target import Target
+from oct_vjepa.measures.units import aggregate_units
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.probes.neighbours import neighbour_votes
 
@@ -136,11 +138,12 @@ def online_scores(
         features, label, features, classes=len(classes), groups_N=group, query_groups_M=group
     )
     chances = {"linear": cross_ridge(features, label, member, len(classes), seed), "knn": votes}
-    numbers = {}
+    names = tuple(str(one) for one in classes.tolist())
+    target, numbers = Target(kind="nominal", values=y, names=names), {}
     for name, chance in chances.items():
-        units = average_units(chance.numpy(), y, member)
-        numbers[f"probe_{name}_auroc"] = float(auroc(units)[0])
-        numbers[f"probe_{name}_accuracy"] = float(balanced_accuracy(units)[0])
+        found = measure("nominal", aggregate_units(chance.numpy(), target, member))
+        numbers[f"probe_{name}_auroc"] = float(found["auroc"][0])
+        numbers[f"probe_{name}_accuracy"] = float(found["balanced_accuracy"][0])
     return numbers
 
 

@@ -7,6 +7,7 @@ al. 2023) and V-JEPA 2.1, but scored by ranks, so that a structure of a hundredt
 counts.
 """
 
+import importlib
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -20,7 +21,6 @@ from oct_vjepa.measures.ranking import area, average_precision, count_cells
 from oct_vjepa.model.encoder import Encoder
 from oct_vjepa.model.patches import mean_around
 from oct_vjepa.model.pooling import class_tokens_of
-from oct_vjepa.probes.linear import regression
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.scores.measured import Measured
 
@@ -185,6 +185,7 @@ def ask_patches(
 
     Raises:
         ValueError: the patches to fit are all of one kind.
+        RuntimeError: scikit-learn is not installed.
     """
     known = np.ones_like(present_NT) if known_NT is None else known_NT
     places = np.flatnonzero(known & one.fit[:, None])
@@ -198,7 +199,7 @@ def ask_patches(
     best, model, ranked = STRENGTHS[0], None, -1.0
     rows = np.flatnonzero(one.validation)
     for strength in STRENGTHS:
-        fitted = regression(strength).fit(x, y)
+        fitted = _regression(strength).fit(x, y)
         scores = _score(fitted, features_NTD, rows)
         mean = _mean_precision(_read(scores, present_NT[rows], known[rows], people_N[rows]))
         if mean > ranked:
@@ -209,8 +210,19 @@ def ask_patches(
     return Asked(reading, best, scores, *_plain(model))
 
 
+def _regression(strength: float) -> Any:
+    """A scikit-learn pipeline that standardises and fits a logistic regression of this C."""
+    names = ("pipeline", "preprocessing", "linear_model")
+    try:
+        joined, scaled, linear = (importlib.import_module(f"sklearn.{name}") for name in names)
+    except ImportError as error:
+        raise RuntimeError("patches need scikit-learn: install oct-vjepa[probes]") from error
+    model = linear.LogisticRegression(C=strength, max_iter=5000)
+    return joined.make_pipeline(scaled.StandardScaler(), model)
+
+
 def _plain(model: Any) -> tuple[NDArray[np.float64], float]:
-    """Weights and bias of a fitted `regression` for features that nobody standardises."""
+    """Weights and bias of a fitted regression for features that nobody standardises."""
     scaler, fitted = model[0], model[-1]
     weights = np.asarray(fitted.coef_[0], np.float64) / scaler.scale_
     return weights, float(fitted.intercept_[0] - weights @ scaler.mean_)

@@ -1,9 +1,8 @@
 """A learned pool trained on frozen tokens: the attentive probe, with early stopping.
 
 V-JEPA 2 trains several and reports the best on the validation set itself
-(evals/video_classification_frozen/eval.py), which is too kind to small data. Here a part of the
-training participants decides when to stop and which is the best, and the test participants are
-looked at once. `fit_token_probes` trains several on one pass over the tokens.
+(evals/video_classification_frozen/eval.py), which is too kind to small data. Here validation
+participants decide when to stop and which is the best, and the test participants are not looked at.
 """
 
 import copy
@@ -19,12 +18,10 @@ from torch import Tensor
 from oct_vjepa.evaluation.kept_tokens import KeptTokens
 from oct_vjepa.heads.attentive import AttentiveHead, CrossAttentionHead, TokenHead
 from oct_vjepa.measures.target import Target
-from oct_vjepa.measures.units import Scores, average_units, score_units
 from oct_vjepa.model.decay import decay_groups
 from oct_vjepa.probes.answers import Floats, answers_of, scores_from, weights_of
 from oct_vjepa.probes.choice import best_of, validate_all
 from oct_vjepa.probes.hidden import Rows, losses_of
-from oct_vjepa.probes.linear import BOOTSTRAP, participant_folds, prepare_sides
 from oct_vjepa.probes.protocol import Round, check_part
 from oct_vjepa.rules import COUNT, check_choices, check_numbers
 
@@ -77,68 +74,6 @@ class TokenProbeConfig:
                 f"token_probe.learning_rate ({self.learning_rate}) must be positive and "
                 f"weight_decay ({self.weight_decay}) not negative"
             )
-
-
-@dataclass(kw_only=True, slots=True)
-class TokenProbeResult(Scores):
-    """How well a learned pool does on the test participants; intervals are 95 % bootstrap."""
-
-    head: TokenHead = field(repr=False)
-    """The trained head, at its best epoch."""
-    best_epoch: int
-    """Counted from 1."""
-    validation_loss: float
-    """Log loss of the validation participants at that epoch."""
-
-
-def token_probe(
-    tokens_train: NDArray[Any],
-    y_train: NDArray[Any],
-    tokens_test: NDArray[Any],
-    y_test: NDArray[Any],
-    *,
-    groups_train: NDArray[Any] | None = None,
-    groups_test: NDArray[Any] | None = None,
-    config: TokenProbeConfig | None = None,
-    seed: int,
-    bootstrap: int = BOOTSTRAP,
-    device: torch.device | str = "cpu",
-) -> TokenProbeResult:
-    """Train on most of the training participants, stop by the rest, score the test participants.
-
-    Equal seeds give equal results on one machine. Every class weighs alike in the loss.
-
-    Args:
-        tokens_train: (N, T, D) of a frozen encoder; float16 will do.
-        y_train: N labels, numbers or strings; two or more classes.
-        tokens_test: (M, T, D).
-        y_test: M labels; the same classes.
-        groups_train: participant of each row; each row its own if left out.
-        groups_test: likewise; none may be among the training rows.
-        config: see `TokenProbeConfig`.
-        seed: of the validation part, the first weights, the order and the bootstrap.
-        bootstrap: number of bootstrap samples.
-        device: where to train; tokens go there batch by batch.
-
-    Raises:
-        ValueError: as `probe`, or the heads do not divide the width.
-    """
-    config = TokenProbeConfig() if config is None else config
-    sides = prepare_sides(tokens_train, y_train, tokens_test, y_test, groups_train, groups_test)
-    fit, rest = participant_folds(tokens_train, sides.y, sides.groups, seed)[0]
-    target = Target(kind="nominal", values=sides.y, names=tuple(sides.classes))
-    asked = _Asked.of(target, fit, rest, True)
-    (trained,) = _train(KeptTokens(tokens_train), asked, [config], seed, device)
-    every = np.arange(len(tokens_test))
-    (outputs,) = _predict([trained.asking], KeptTokens(tokens_test), config.batch_size, every)
-    chances = outputs.softmax(1).numpy()
-    units = average_units(chances, sides.y_test, sides.groups_test)
-    return TokenProbeResult(
-        **score_units(units, sides.classes, seed=seed, bootstrap=bootstrap),
-        head=trained.head.cpu().eval(),
-        best_epoch=trained.best_epoch,
-        validation_loss=trained.loss,
-    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

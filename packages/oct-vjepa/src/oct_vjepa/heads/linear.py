@@ -48,19 +48,6 @@ class LinearHead(PooledHead):
         return self.linear(functional.dropout(features_BD, self.dropout, self.training))
 
     @classmethod
-    def from_regression(cls, model: Any, classes: Sequence[str], pool: str = "") -> Self:
-        """Take over a fitted scikit-learn pipeline of StandardScaler and LogisticRegression.
-
-        With two classes the regression keeps one row of weights, the log-odds of the second class;
-        the first class then gets logit 0.
-        """
-        scaler, regression = model[0], model[-1]
-        weight, bias = _as_logits(regression.coef_, regression.intercept_)
-        head = cls(width=weight.shape[1], classes=classes, pool=pool)
-        head._take(scaler.mean_, scaler.scale_, weight, bias)
-        return head
-
-    @classmethod
     def from_probe(
         cls,
         arrays: Mapping[str, NDArray[Any]],

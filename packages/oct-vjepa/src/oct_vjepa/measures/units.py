@@ -1,20 +1,17 @@
-"""Units that are scored, and two scores of a classifier with intervals by participant.
+"""Units that are scored, their AUROC, and intervals of bootstrap samples.
 
-`measures` has every metric of every kind of question, `scorecard` their intervals over seeds and
-rounds; here is what a single probe needs.
+`measure` has every metric of every kind of question, `scores.resampling` draws the samples.
 
 Not scipy.stats.bootstrap, which resamples rows, knows no participants, and takes 24 times the CPU
 for the same interval where each has one volume (benchmarks/intervals.py).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.measures import decisions, ranking
+from oct_vjepa.measures import ranking
 from oct_vjepa.measures.shares import Floats, all_rows, known_mean
 from oct_vjepa.measures.target import Target
 
@@ -41,58 +38,6 @@ class Units(NamedTuple):
     scores_NC: Floats
     labels_N: NDArray[Any]  # index of the class, or `Target.values` of another kind
     groups_N: NDArray[np.int64]  # index of the participant
-
-
-@dataclass(kw_only=True, slots=True)
-class Scores:
-    """How well a classifier does on the test participants; intervals are 95 % bootstrap."""
-
-    auroc: float
-    auroc_low: float
-    auroc_high: float
-    balanced_accuracy: float
-    balanced_accuracy_low: float
-    balanced_accuracy_high: float
-    classes: list[str]
-    """Labels in the order of the score columns."""
-    participants_test: int
-    units: Units = field(repr=False)
-    """The averaged scores behind the numbers; `paired_difference` takes them up."""
-
-
-def score_units(
-    units: Units, classes: Sequence[str], *, seed: int, bootstrap: int
-) -> dict[str, Any]:
-    """The fields of `Scores` for scored rows; participants are resampled within their class."""
-    weights = resample_weights(units, bootstrap=bootstrap, seed=seed)
-    area = interval_of(auroc(units)[0], auroc(units, weights))
-    accuracy = interval_of(balanced_accuracy(units)[0], balanced_accuracy(units, weights))
-    return {
-        "auroc": area.value,
-        "auroc_low": area.low,
-        "auroc_high": area.high,
-        "balanced_accuracy": accuracy.value,
-        "balanced_accuracy_low": accuracy.low,
-        "balanced_accuracy_high": accuracy.high,
-        "classes": list(classes),
-        "participants_test": len(np.unique(units.groups_N)),
-        "units": units,
-    }
-
-
-def average_units(scores_NC: Floats, labels_N: NDArray[Any], groups_N: NDArray[Any]) -> Units:
-    """Average the scores of each participant, so that one with many volumes counts once.
-
-    A participant whose volumes have different labels (left and right eye, say) gives one row a
-    label, and is still resampled as one.
-    """
-    groups = np.unique(groups_N, return_inverse=True)[1].reshape(-1)
-    labels = np.asarray(labels_N, dtype=np.int64)
-    pairs, row = np.unique(np.stack([groups, labels], axis=1), axis=0, return_inverse=True)
-    row = row.reshape(-1)
-    sums = np.zeros((len(pairs), scores_NC.shape[1]))
-    np.add.at(sums, row, scores_NC)
-    return Units(sums / np.bincount(row)[:, None], pairs[:, 1], pairs[:, 0])
 
 
 HOWS = ("mean", "max")
@@ -151,25 +96,6 @@ def _merge(scores: Floats, row_N: NDArray[np.int64], rows: int, target: Target, 
     return highest / highest.sum(axis=1, keepdims=True) if target.is_classes else highest
 
 
-def resample_weights(units: Units, *, bootstrap: int, seed: int) -> Floats:
-    """How often each row is drawn in each of `bootstrap` samples, (R, N).
-
-    Participants are drawn with replacement within those who have the same label or labels, so that
-    every sample has as many of each class as the data.
-    """
-    generator = np.random.default_rng(seed)
-    classes = units.scores_NC.shape[1]
-    has = np.zeros((int(units.groups_N.max()) + 1, classes), dtype=bool)
-    has[units.groups_N, units.labels_N] = True
-    strata = np.unique(has, axis=0, return_inverse=True)[1].reshape(-1)
-    drawn = np.zeros((bootstrap, len(has)))
-    for stratum in range(int(strata.max()) + 1):
-        members = np.flatnonzero(strata == stratum)
-        chances = np.full(len(members), 1.0 / len(members))
-        drawn[:, members] = generator.multinomial(len(members), chances, size=bootstrap)
-    return drawn[:, units.groups_N]
-
-
 def auroc(units: Units, weights_RN: Floats | None = None) -> Floats:
     """Area under the ROC curve for each row of weights, (R,); one against the rest, macro average.
 
@@ -183,16 +109,6 @@ def auroc(units: Units, weights_RN: Floats | None = None) -> Floats:
         for one in (classes[1:] if len(classes) == 2 else classes)
     ]
     return known_mean(np.stack(areas, axis=1), 1)
-
-
-def balanced_accuracy(units: Units, weights_RN: Floats | None = None) -> Floats:
-    """Mean over the classes of the share that is recognised, for each row of weights, (R,)."""
-    weights = all_rows(weights_RN, len(units.labels_N))
-    called = units.scores_NC.argmax(axis=1)
-    classes = units.scores_NC.shape[1]
-    return decisions.balanced_accuracy_of(
-        decisions.confusion(units.labels_N, called, classes, weights)
-    )
 
 
 def interval_of(value: float, samples_R: Floats) -> Interval:

@@ -4,15 +4,15 @@ The headline of the kind of target decides, then the log loss.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.measures import ranking
-from oct_vjepa.measures.measure import HEADLINE
-from oct_vjepa.measures.progress import watch_scores
-from oct_vjepa.measures.target import UNKNOWN, Target
+from oct_vjepa.measures import measure
+from oct_vjepa.measures.target import Target
+from oct_vjepa.measures.units import Units, aggregate_units
 from oct_vjepa.probes.answers import Floats, log_loss
 
 HOW = ("mean", "vote", "weighted")
@@ -43,8 +43,10 @@ def validate_all(
         calibrated: scores to read the loss from, if others.
     """
     both = [*scores, *(scores if calibrated is None else calibrated)]
-    averaged, answers = average_rows(target, np.concatenate(both, axis=1), groups_N)
-    parts = np.split(averaged, len(both), axis=1)
+    people = np.unique(groups_N, return_inverse=True)[1].reshape(-1)
+    units = aggregate_units(np.concatenate(both, axis=1), target, people)
+    answers = replace(target, values=units.labels_N)
+    parts = np.split(units.scores_NC, len(both), axis=1)
     return [
         Validation(headline(answers, one), log_loss(answers, fair))
         for one, fair in zip(parts[: len(scores)], parts[len(scores) :], strict=True)
@@ -57,37 +59,9 @@ def best_of(found: Sequence[Validation]) -> int:
 
 
 def headline(target: Target, scores_NK: Floats) -> float:
-    """The number by which models are chosen; NaN where it does not exist."""
-    if target.kind in ("regression", "survival"):
-        return watch_scores(scores_NK, target)[HEADLINE[target.kind]]
-    if target.kind == "multilabel":
-        questions = [
-            (target.values[:, one] == 1, scores_NK[:, one], target.values[:, one] != UNKNOWN)
-            for one in range(len(target.names))
-        ]
-    else:
-        asked = range(1, 2) if len(target.names) == 2 else range(len(target.names))
-        everyone = np.ones(len(target), dtype=bool)
-        questions = [(target.values == one, scores_NK[:, one], everyone) for one in asked]
-    areas = [
-        ranking.area(ranking.count_cells(positive[known], score[known], np.ones((1, known.sum()))))
-        for positive, score, known in questions
-        if len(np.unique(positive[known])) == 2  # a class that no participant has tells nothing
-    ]
-    return float(np.mean(areas)) if areas else float("nan")
-
-
-def average_rows(
-    target: Target, scores_NK: Floats, groups_N: NDArray[Any]
-) -> tuple[Floats, Target]:
-    """Mean score of each participant and answer, and those answers."""
-    people = np.unique(groups_N, return_inverse=True)[1].reshape(-1, 1)
-    keys = np.concatenate([people, target.values.reshape(len(target), -1)], axis=1)
-    _, first, row = np.unique(keys, axis=0, return_index=True, return_inverse=True)
-    row = row.reshape(-1)
-    sums = np.zeros((len(first), scores_NK.shape[1]))
-    np.add.at(sums, row, scores_NK)
-    return sums / np.bincount(row)[:, None], target.take(first)
+    """The number by which models are chosen, as it is reported; NaN where it does not exist."""
+    units = Units(scores_NK, target.values, np.arange(len(target)))
+    return float(measure.headline(target.kind, units)[0])
 
 
 def ensemble(

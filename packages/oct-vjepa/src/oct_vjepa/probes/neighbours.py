@@ -4,16 +4,9 @@ Weighted k nearest neighbours by cosine, as DINO (Caron et al. 2021) evaluates f
 k most similar training volumes votes for its class with exp(cosine / temperature).
 """
 
-from typing import Any
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
-
-from oct_vjepa.measures.units import Scores, average_units, score_units
-from oct_vjepa.probes.linear import BOOTSTRAP, prepare_sides
 
 NEIGHBOURS = 20  # DINO's k
 TEMPERATURE = 0.07  # DINO's
@@ -95,55 +88,3 @@ def vote(cosine_Mk: Tensor, answers_MkO: Tensor, temperature: float) -> Tensor:
     """Mean answer of the neighbours, weighted by exp(cosine / temperature), (M, O)."""
     weight_Mk = ((cosine_Mk - cosine_Mk[:, :1]) / temperature).exp()
     return (weight_Mk.unsqueeze(-1) * answers_MkO).sum(dim=1) / weight_Mk.sum(1, keepdim=True)
-
-
-def neighbour_probe(
-    features_train: NDArray[Any],
-    y_train: NDArray[Any],
-    features_test: NDArray[Any] | None = None,
-    y_test: NDArray[Any] | None = None,
-    *,
-    groups_train: NDArray[Any] | None = None,
-    groups_test: NDArray[Any] | None = None,
-    k: int = NEIGHBOURS,
-    temperature: float = TEMPERATURE,
-    seed: int,
-    bootstrap: int = BOOTSTRAP,
-) -> Scores:
-    """Score the test participants, or, without a test side, each participant by all others.
-
-    Args:
-        features_train: (N, D).
-        y_train: N labels, numbers or strings; two or more classes.
-        features_test: (M, D); none: leave one group out.
-        y_test: M labels; the same classes.
-        groups_train: participant of each row; each row its own if left out.
-        groups_test: likewise; none may be among the training rows.
-        k: how many neighbours vote.
-        temperature: small means that the most similar decide.
-        seed: of the bootstrap.
-        bootstrap: number of bootstrap samples.
-
-    Raises:
-        ValueError: as `probe`, and as `neighbour_votes`.
-    """
-    if (features_test is None) != (y_test is None):
-        raise ValueError("neighbours: give features and labels of the test side, or neither")
-    alone = features_test is None or y_test is None
-    asked = features_train if features_test is None else features_test
-    y_asked = y_train if y_test is None else y_test
-    sides = prepare_sides(features_train, y_train, asked, y_asked, groups_train, groups_test)
-    numbers = torch.from_numpy(np.unique(sides.groups, return_inverse=True)[1].reshape(-1))
-    votes = neighbour_votes(
-        torch.as_tensor(features_train).double(),
-        torch.from_numpy(sides.y),
-        torch.as_tensor(asked).double(),
-        classes=len(sides.classes),
-        groups_N=numbers if alone else None,
-        query_groups_M=numbers if alone else None,
-        k=k,
-        temperature=temperature,
-    )
-    held = sides.groups if alone else sides.groups_test
-    units = average_units(votes.numpy(), sides.y_test, held)
-    return Scores(**score_units(units, sides.classes, seed=seed, bootstrap=bootstrap))

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_vjepa.measures.target import Target
-from oct_vjepa.probes.linear import draw_participants
 
 Truths = NDArray[np.bool_]
 PROTOCOLS = ("given", "kfold", "repeated_kfold", "leave_one_out")
@@ -124,12 +123,43 @@ def few_labels(
     rows = np.flatnonzero(one.fit)
     wanted = round(fraction * len(np.unique(groups[rows])))
     alike = _alike(target.take(rows))
-    drawn = draw_participants(
-        alike, groups[rows], wanted, seed=(seed, round(fraction * 1e6), turn), at_least=True
-    )
+    drawn = draw_participants(alike, groups[rows], wanted, seed=(seed, round(fraction * 1e6), turn))
     fit = np.zeros_like(one.fit)
     fit[rows[drawn]] = True
     return one._replace(fit=fit)
+
+
+def draw_participants(
+    y_N: NDArray[Any], groups_N: NDArray[Any], size: int, *, seed: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """Rows of `size` participants drawn without replacement, true where drawn, (N,).
+
+    Drawn within those who have the same label or labels, in proportion, at least two each or all of
+    them if they are fewer; a size below what that needs is raised to it.
+    """
+    labels = np.unique(y_N, return_inverse=True)[1].reshape(-1)
+    people, member = np.unique(groups_N, return_inverse=True)
+    member = member.reshape(-1)
+    has = np.zeros((len(people), int(labels.max()) + 1), dtype=bool)
+    has[member, labels] = True
+    stratum = np.unique(has, axis=0, return_inverse=True)[1].reshape(-1)
+    counts = np.bincount(stratum)
+    least = np.minimum(counts, 2)
+    size = max(size, int(least.sum()))
+    wanted = counts / counts.sum() * size
+    take = np.maximum(np.floor(wanted).astype(np.int64), least)
+    while take.sum() != size:  # rounding: give to, or take from, whoever is furthest from the share
+        gap = wanted - take
+        if take.sum() < size:
+            take[np.argmax(np.where(take < counts, gap, -np.inf))] += 1
+        else:
+            take[np.argmin(np.where(take > least, gap, np.inf))] -= 1
+    generator = np.random.default_rng(seed)
+    drawn = [
+        generator.choice(np.flatnonzero(stratum == one), count, replace=False)
+        for one, count in enumerate(take)
+    ]
+    return np.isin(member, np.concatenate(drawn))
 
 
 def check_part(
