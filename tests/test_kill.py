@@ -90,9 +90,7 @@ def test_a_run_killed_in_the_middle_of_saves_repeats_the_uninterrupted_one(
     assert len(facts["earlier"]) == 2
 
 
-def test_a_run_told_to_stop_saves_says_so_and_goes_on_later(
-    place, smoke, start, finish, call_app
-):
+def test_a_run_told_to_stop_saves_says_so_and_goes_on_later(place, smoke, start, finish, call_app):
     run_dir = place / "stopped"
     process = start(*options(smoke, run_dir), "loop.checkpoint_every=0")
     metrics = run_dir / "metrics.jsonl"
