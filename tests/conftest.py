@@ -5,14 +5,17 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import NamedTuple
 
 import pytest
+import torch
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from threadpoolctl import threadpool_limits
 
 ROOT = Path(__file__).parent.parent
 BESIDE = (
@@ -77,6 +80,7 @@ def _loaded(*arguments: str, name: str = "__main__") -> Iterator[None]:
     before, path, known = list(sys.argv), list(sys.path), os.environ.copy()
     store = ConfigStore.instance()
     repo = dict(store.repo)
+    held = {name: sys.modules.pop(name) for name in BESIDE if name in sys.modules}
     sys.argv[1:] = arguments
     try:
         yield
@@ -87,6 +91,7 @@ def _loaded(*arguments: str, name: str = "__main__") -> Iterator[None]:
         GlobalHydra.instance().clear()
         for module in BESIDE:
             sys.modules.pop(module, None)
+        sys.modules.update(held)
 
 
 @pytest.fixture(scope="session")
@@ -145,20 +150,49 @@ def run_app(start, finish):
     return run
 
 
-@pytest.fixture
-def call_app(place, capfd, monkeypatch):
-    """Runs an app inside this process, which spares ten seconds of imports."""
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As in a program here: sums then have one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _caught(number: int, redirect: type) -> Iterator[Callable[[], str]]:
+    """Catch what is written to a stream, by Python or below it; gives how to read it."""
+    kept = os.dup(number)
+    with TemporaryFile("w+", buffering=1) as file:
+        os.dup2(file.fileno(), number)
+        try:
+            with redirect(file):
+                yield lambda: (file.seek(0), file.read())[1]
+        finally:
+            os.dup2(kept, number)
+            os.close(kept)
+
+
+@pytest.fixture(scope="session")
+def call_app(place):
+    """Runs an app inside this process, which spares ten seconds of imports.
+
+    It computes with one thread, as a program does here, and so gives the same bits.
+    """
 
     def call(app, *overrides):
-        monkeypatch.chdir(place)
-        capfd.readouterr()
         code = 0
-        with _loaded(*map(str, overrides)):
-            try:
-                runpy.run_path(str(ROOT / "apps" / app), run_name="__main__")
-            except SystemExit as end:
-                code = end.code
-        return Outcome(code, *capfd.readouterr())
+        caught = _caught(1, redirect_stdout), _caught(2, redirect_stderr)
+        with chdir(place), _one_thread(), caught[0] as out, caught[1] as errors:
+            with _loaded(*map(str, overrides)):
+                try:
+                    runpy.run_path(str(ROOT / "apps" / app), run_name="__main__")
+                except SystemExit as end:
+                    code = end.code
+            return Outcome(code, out(), errors())
 
     return call
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def modules_after_importing(library: str) -> set[str]:
     return set(json.loads(out.stdout))
 
 
+@cache
 def imports_of(path: Path) -> set[str]:
     """Top-level modules that a file names in an import, at its top or in a function."""
     found = set()

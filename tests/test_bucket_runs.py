@@ -40,8 +40,8 @@ def test_a_run_in_a_bucket_leaves_everything_there_and_an_evaluation_reads_and_w
     machine = environment_of("s3", port) | {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     kept = f"probe.features={smoke.path.parent / 'kept' / 'features'}"
     outcome = run_app(
-        "pretrain", "experiment=smoke", f"data.root={smoke.data}", kept,
-        "run_dir=s3://runs/smoke", **machine,
+        "pretrain", "experiment=smoke", f"data.root={smoke.data}", kept, "probe.columns=[thin]",
+        "probe.baselines=[]", "run_dir=s3://runs/smoke", **machine,
     )  # fmt: skip
     assert outcome.code == 0, outcome.errors
     assert "report: s3://runs/smoke/report.html" in outcome.out
@@ -59,7 +59,8 @@ def test_a_run_in_a_bucket_leaves_everything_there_and_an_evaluation_reads_and_w
     shutil.rmtree(tmp_path / "cache")  # an evaluation on another machine
     outcome = run_app(
         "finetune", "experiment=smoke", f"data.root={smoke.data}", "bootstrap=100",
-        "compare.baselines=[]", "encoder=s3://runs/smoke/encoder", "run_dir=s3://runs/judged",
+        "compare.baselines=[]", "compare.ranked=false", "compare.shortcuts=[]", "compare.maps=0",
+        "encoder=s3://runs/smoke/encoder", "run_dir=s3://runs/judged",
         f"features={tmp_path / 'features'}", **machine,
     )  # fmt: skip
     assert outcome.code == 0, outcome.errors

@@ -41,7 +41,7 @@ class Finished(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, run_app):
+def finished(tmp_path_factory, call_app):
     place = tmp_path_factory.mktemp("finished")
     torch.manual_seed(0)
     config = EncoderConfig(
@@ -54,7 +54,7 @@ def finished(tmp_path_factory, run_app):
         *ALONE, f"encoder={place / 'encoder'}", f"data.root={place / 'data'}",
         f"features={place / 'features'}",
     )  # fmt: skip
-    outcome = run_app(
+    outcome = call_app(
         "finetune", *settings, f"run_dir={place / 'run'}", "compare.perturbed=true",
         f'compare.encoders=["other={place / "other"}"]',
     )  # fmt: skip

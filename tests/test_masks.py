@@ -45,9 +45,9 @@ def encoder(place):
 
 
 @pytest.fixture(scope="module")
-def segment(place, encoder, run_app):
+def segment(place, encoder, call_app):
     def run(name, *more):
-        outcome = run_app(
+        outcome = call_app(
             "finetune", f"encoder={encoder}", f"data.root={place / 'masks-data'}", *PHANTOM,
             f"data.cache={place / name}-cache", f"run_dir={place / name}", *SHORT, *more,
         )  # fmt: skip
@@ -234,8 +234,8 @@ def test_thickness_of_new_scans_is_told_by_sector(layers, place, call_app):
 
 
 @pytest.mark.slow
-def test_a_mistake_is_told_in_one_line(place, encoder, run_app):
-    outcome = run_app(
+def test_a_mistake_is_told_in_one_line(place, encoder, call_app):
+    outcome = call_app(
         "finetune", f"encoder={encoder}", f"data.root={place / 'masks-data'}", *PHANTOM,
         f"data.cache={place / 'masks'}-cache", f"run_dir={place / 'wrong'}", *SHORT,
         "data.annotations=[mask]", "training.mode=attentive",

@@ -103,13 +103,13 @@ def test_without_a_column_nothing_is_mixed_and_weights_need_one(mix):
         mix(weights={"R": 2})
 
 
-def test_a_run_says_its_shares_and_other_shares_are_another_run(place, smoke, run_app):
+def test_a_run_says_its_shares_and_other_shares_are_another_run(place, smoke, call_app):
     run_dir = place / "mixed"
     common = (
         "pretrain", "experiment=smoke", f"run_dir={run_dir}", f"data.root={smoke.data}",
         "loop.steps=3", "loop.evaluate_every=0", "probe.columns=[]", "mixture.by=@eye",
     )  # fmt: skip
-    outcome = run_app(*common, "mixture.weights={R: 3}")
+    outcome = call_app(*common, "mixture.weights={R: 3}")
     assert outcome.code == 0, outcome.errors
     (told,) = [line for line in outcome.out.splitlines() if line.startswith("mixture: ")]
     assert "L 25% of an epoch" in told
@@ -118,6 +118,6 @@ def test_a_run_says_its_shares_and_other_shares_are_another_run(place, smoke, ru
     losses = [json.loads(line)["loss"] for line in lines]
     assert len(losses) == 3
     assert losses != [row["loss"] for row in smoke.rows[:3]]
-    refused = run_app(*common, "mixture.weights={R: 1}")
+    refused = call_app(*common, "mixture.weights={R: 1}")
     assert refused.code == 2
     assert "mixture.weights" in refused.errors

@@ -1,4 +1,4 @@
-"""A plan is proposed for a folder, written with reasons, and trained with, as programs."""
+"""A plan is proposed for a folder, written with reasons, and trained with."""
 
 import json
 
@@ -20,10 +20,10 @@ def scans(place):
 
 
 @pytest.fixture(scope="module")
-def planned(place, scans, run_app):
+def planned(place, scans, call_app):
     """The plan for a folder of some scans, 36 seconds being allowed."""
     target = place / "plans" / "plan.yaml"
-    outcome = run_app(
+    outcome = call_app(
         "pretrain", "data=folder", f"data.root={scans}", f"data.cache={place / 'planned'}",
         f"propose.to={target}", "propose.timed_steps=1", "propose.hours=0.01",
     )  # fmt: skip

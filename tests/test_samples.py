@@ -12,9 +12,9 @@ SPACING = (0.030, 0.003872, 0.011182)  # mm, as the scan's own export states it
 SHORT = ("loop.steps=4", "loop.evaluate_every=2", "feed.batch_size=2", "watched_volumes=2")
 
 
-def pretrain(run_app, root, run_dir):
+def pretrain(call_app, root, run_dir):
     cache = run_dir.with_name(f"{run_dir.name}-cache")
-    outcome = run_app(
+    outcome = call_app(
         "pretrain", "data=folder", f"data.root={root}", f"data.cache={cache}",
         f"run_dir={run_dir}", "loop.log_every=1", *SHORT,
     )  # fmt: skip
@@ -30,14 +30,16 @@ def pretrain(run_app, root, run_dir):
     return facts
 
 
-def test_a_folder_of_real_scans_in_five_encodings_is_pretrained_on(samples, place, run_app):
+def test_a_folder_of_real_scans_in_five_encodings_is_pretrained_on(samples, place, call_app):
     root = samples / "derived_opt_dicom"
-    facts = pretrain(run_app, root, place / "folder")
+    facts = pretrain(call_app, root, place / "folder")
     assert facts["volumes"] == len(list(root.glob("*.dcm")))
     assert facts["scans_refused"] == 0
 
 
-def test_a_real_spectralis_volume_survives_our_writer_and_is_pretrained_on(samples, place, run_app):
+def test_a_real_spectralis_volume_survives_our_writer_and_is_pretrained_on(
+    samples, place, call_app
+):
     archive = samples / "spectralis_medvisbonn" / "volume_145x496x512_u8.npz"
     with np.load(archive) as file:
         voxels = next(file[name] for name in file.files if file[name].ndim == 3)
@@ -53,5 +55,5 @@ def test_a_real_spectralis_volume_survives_our_writer_and_is_pretrained_on(sampl
     assert np.array_equal(found.voxels, voxels)
     spacing = (found.spacing.bscan, found.spacing.row, found.spacing.column)
     assert spacing == pytest.approx(SPACING, abs=1e-6)
-    facts = pretrain(run_app, root, place / "spectralis-run")
+    facts = pretrain(call_app, root, place / "spectralis-run")
     assert facts["volumes"] == 1

@@ -18,13 +18,13 @@ DATA = (
 
 
 @pytest.fixture(scope="module")
-def lengths(place, run_app):
+def lengths(place, call_app):
     """A finished run with positions in millimetres on the whole fields of three devices."""
     run_dir, root = place / "lengths", place / "fields"
-    outcome = run_app(
+    outcome = call_app(
         "pretrain", "experiment=smoke", f"run_dir={run_dir}", f"data.root={root}", *DATA,
         "encoder.position_unit=length", "encoder.position_scale=[0.5625,0.0171875,0.0703125]",
-        "loop.steps=4", "probe.columns=[thin]", "probe.bootstrap=100",
+        "loop.steps=4", "probe.columns=[thin]", "probe.bootstrap=100", "probe.baselines=[]",
     )  # fmt: skip
     assert outcome.code == 0, outcome.errors
     return run_dir, root
@@ -40,11 +40,12 @@ def test_a_run_counts_in_the_millimetres_of_each_scan_and_ends_in_a_report(lengt
     assert page.count("data:image/png;base64,") == 4, "curves, probes, masks and features"
 
 
-def test_an_evaluation_gives_an_encoder_the_same_spacings_as_pretraining(place, lengths, run_app):
+def test_an_evaluation_gives_an_encoder_the_same_spacings_as_pretraining(place, lengths, call_app):
     run_dir, root = lengths
-    outcome = run_app(
+    outcome = call_app(
         "finetune", f"encoder={run_dir / 'encoder'}", f"data.root={root}", *DATA, "task=thin",
         f"run_dir={place / 'lengths-thin'}", f"features={place / 'features'}", "bootstrap=100",
+        "compare.baselines=[]", "compare.ranked=false", "compare.shortcuts=[]", "compare.maps=0",
     )  # fmt: skip
     assert outcome.code == 0, outcome.errors
     document = json.loads((place / "lengths-thin" / "results.json").read_text())

@@ -162,15 +162,7 @@ def test_a_bad_job_is_told_in_a_line_the_rest_go_on_and_what_is_done_is_not_run_
     assert table(place / "sweep.json").keys() == jobs.keys(), "other jobs stay in the table"
 
 
-def test_a_job_with_other_settings_than_before_is_run_again(start, tmp_path):
-    for more in ("wait_s=0", "wait_s=0.01"):
-        process = start("-m", "number=1,3", more)
-        process.communicate()
-        assert process.returncode == 0
-    assert (tmp_path / "runs" / "square" / "number=3" / "starts").read_text() == "xx"
-
-
-def test_a_job_that_brings_another_setting_than_was_given_before_is_run_again(start, tmp_path):
+def test_a_job_that_is_given_or_brings_another_setting_than_before_is_run_again(start, tmp_path):
     for more in (["wait_s=0"], [], ["wait_s=0.01"]):
         process = start("-m", "number=3,100", *more)
         out, errors = process.communicate()

@@ -57,9 +57,9 @@ def words(place, encoder):
 
 
 @pytest.fixture(scope="module")
-def found(run_app, words, place):
+def found(call_app, words, place):
     more = ("data.annotations=[mask]", "compare.fractions=[0.6]", "compare.turns=2", "seeds=2")
-    outcome = run_app(*words("where", *more))
+    outcome = call_app(*words("where", *more))
     assert outcome.code == 0, outcome.errors[-2000:]
     return place / "where", json.loads((place / "where" / "results.json").read_text()), outcome
 

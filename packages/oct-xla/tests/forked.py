@@ -8,6 +8,7 @@ import socket
 import sys
 
 import torch
+import torch._dynamo  # which an optimiser imports, in seconds
 import torch.distributed.fsdp
 from toy import options_of, train
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
+import torch._dynamo  # which an optimiser imports, in seconds
 from toy import options_of, train
 
 OPTIONS = ("--hungry", "--steps", "3", "--every", "1")

@@ -1,13 +1,17 @@
-"""Starts the toy as a program of its own, alone or by torchrun."""
+"""Runs the toy: as a program of its own, by torchrun, or in this process."""
 
 import atexit
+import io
 import os
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr
 from pathlib import Path
 
+import torch
 from oct_xla import read_rows
+from toy import options_of, train
 
 TOY = str(Path(__file__).parent / "toy.py")
 
@@ -49,6 +53,21 @@ def start(run_dir, *options, launcher=(), **environment):
 def finish(process):
     _, errors = process.communicate(timeout=600)
     return process.returncode, errors
+
+
+def train_here(run_dir, *options):
+    """What `finish(start(...))` gives, for a run that nobody disturbs: without seconds of imports.
+
+    It computes with one thread, as a program does here.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with redirect_stderr(io.StringIO()) as errors:
+            code = train(options_of([str(run_dir), *map(str, options)]))
+    finally:
+        torch.set_num_threads(before)
+    return code, errors.getvalue()
 
 
 def losses(run_dir):

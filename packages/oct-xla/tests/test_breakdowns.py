@@ -9,7 +9,17 @@ import time
 
 import pytest
 from oct_xla import Checkpoints, WandbSink, read_rows
-from programs import TORCHRUN, XLA, error_lines, finish, losses, start, wait_for_rows
+from programs import (
+    TORCHRUN,
+    XLA,
+    error_lines,
+    finish,
+    forked,
+    losses,
+    start,
+    train_here,
+    wait_for_rows,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +55,7 @@ def test_a_disk_that_fills_up_is_one_line_a_save_and_an_error_at_the_end(small_d
     assert len(store.steps()) == 2
     assert not list(store.root.glob(".tmp*"))
     (small_disk / "others").unlink()
-    code, errors = finish(start(run_dir, "--steps", 200, "--every", 5))
+    code, errors = train_here(run_dir, "--steps", 200, "--every", 5)
     assert code == 0, errors
     assert steps_of(run_dir) == list(range(1, 201))
 
@@ -78,7 +88,7 @@ def test_a_checkpoint_folder_that_turns_read_only_is_told_and_the_run_ends_with_
     assert "is not saved, the run goes on: " in errors
     assert re.search(r"^error: .*step-00000060: cannot be written: Read-only file", errors, re.M)
     subprocess.run(["mount", "-o", "remount,rw", str(checkpoints)], check=True)
-    code, errors = finish(start(run_dir, "--steps", 60, "--every", 5))
+    code, errors = train_here(run_dir, "--steps", 60, "--every", 5)
     assert code == 0, errors
     assert steps_of(run_dir) == list(range(1, 61))
 
@@ -86,7 +96,7 @@ def test_a_checkpoint_folder_that_turns_read_only_is_told_and_the_run_ends_with_
 def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(small_disk):
     (small_disk / "run").mkdir()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    code, errors = finish(start(small_disk / "run"))
+    code, errors = train_here(small_disk / "run")
     assert code == 2
     assert error_lines(errors) == [
         f"error: {small_disk}/run: cannot be made or written: Read-only file system; set run_dir"
@@ -96,7 +106,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(small_
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_in_a_long_step_saves_that_step_and_ends_with_143(tmp_path, name):
-    process = start(tmp_path, "--steps", 20, "--every", 0, "--pause", 2)
+    process = start(tmp_path, "--steps", 20, "--every", 0, "--pause", 1)
     wait_for_rows(process, tmp_path, 2)
     process.send_signal(getattr(signal, name))
     code, errors = finish(process)
@@ -144,7 +154,7 @@ def test_torchrun_passes_a_signal_on_and_each_process_saves_and_ends_with_143(tm
 def test_two_programs_on_one_folder_the_second_is_refused(tmp_path):
     first = start(tmp_path, "--steps", 2000, "--pause", 0.05)
     wait_for_rows(first, tmp_path, 1)
-    code, errors = finish(start(tmp_path))
+    code, errors = train_here(tmp_path)
     first.kill()
     first.communicate()
     assert code == 2
@@ -167,8 +177,8 @@ def test_xla_by_torchrun_is_refused_as_two_runs_would_write_one_folder(tmp_path)
 
 
 def test_processes_with_feeds_of_two_lengths_are_refused_by_name(tmp_path):
-    code, errors = finish(start(tmp_path, "--wrong", "length", launcher=TORCHRUN))
-    assert code == 1
+    code, errors = finish(start(tmp_path, "--wrong", "length", launcher=forked(2)))
+    assert code == 2
     lines = error_lines(errors)
     assert lines
     assert set(lines) == {
@@ -218,22 +228,19 @@ def test_an_installed_package_has_no_commit_and_a_checkout_has_its_own(tmp_path)
     subprocess.run(["cp", "-r", here, str(tmp_path / "lib/oct_xla")], check=True)
     code = "import oct_xla.runfolder as r; print(r._git()['git_commit'])"
 
-    def commit(**environment):
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=tmp_path,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout.strip()
-
-    assert commit(PYTHONPATH=str(tmp_path / "lib")) == "None"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "lib")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "None"
     head = ["git", "-C", here, "rev-parse", "HEAD"]
     wanted = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
     if wanted:
-        assert commit(PYTHONPATH=os.path.dirname(here)) == wanted
+        assert oct_xla.runfolder._git()["git_commit"] == wanted
 
 
 def test_a_signal_shows_the_stack_of_every_thread_and_the_run_goes_on(tmp_path):

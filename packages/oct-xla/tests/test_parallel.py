@@ -8,7 +8,7 @@ import pytest
 import torch
 from oct_xla import Checkpoints, objective_tensors, read_rows
 from oct_xla.sharding import units
-from programs import XLA, finish, forked, losses, start, torchrun
+from programs import XLA, finish, forked, losses, start, train_here
 from safetensors.torch import load_file
 from toy import Blocks
 
@@ -32,7 +32,8 @@ def assert_close(one, other, tolerance=TOLERANCE):
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plain")
-    run(folder, "--evaluate-every", 10)
+    code, errors = train_here(folder, *STEPS, "--evaluate-every", 10)
+    assert code == 0, errors
     return folder
 
 
@@ -50,7 +51,7 @@ def assert_same_tensors(one, other, tolerance=2e-5):
 def test_two_processes_that_hold_half_each_train_like_one_and_leave_the_whole(tmp_path, plain):
     folder = tmp_path / "cut"
     options = ("--parallel", "fsdp", "--accumulate", 2, "--given", tmp_path / "given.safetensors")
-    found = run(folder, *options, "--evaluate-every", 10, launcher=torchrun(2))
+    found = run(folder, *options, "--evaluate-every", 10, launcher=forked(2))
     assert_close(found, losses(plain))
     scores, wanted = (
         [row["score"] for row in read_rows(where / "metrics.jsonl") if "score" in row]
@@ -73,7 +74,7 @@ def test_two_processes_that_hold_half_each_train_like_one_and_leave_the_whole(tm
 def test_no_thread_of_the_group_outlives_a_run(tmp_path):
     # One that lets go of a tensor while Python ends kills the process: about 1 run in 100.
     options = ("--parallel", "fsdp", "--steps", 2, "--threads", tmp_path)
-    run(tmp_path / "run", *options, launcher=torchrun(2), OMP_NUM_THREADS="1")
+    run(tmp_path / "run", *options, launcher=forked(2))
     assert [(tmp_path / f"threads-{rank}").read_text() for rank in (0, 1)] == ["1", "1"]
 
 

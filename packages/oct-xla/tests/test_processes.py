@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from oct_xla import Checkpoints, LoopConfig, fit, pick_runtime, read_rows
-from programs import TORCHRUN, XLA, finish, losses, start, wait_for_rows
+from programs import TORCHRUN, XLA, finish, losses, start, train_here, wait_for_rows
 from toy import Toy, make_feed, warm_up
 
 
@@ -25,7 +25,6 @@ def plain(tmp_path_factory):
 @pytest.mark.slow
 def test_a_run_killed_while_saving_repeats_the_uninterrupted_one_bit_for_bit(tmp_path):
     options = ("--steps", 60, "--every", 1, "--dropout", 0.1)
-    whole = start(tmp_path / "whole", *options)
     draws, killed = np.random.default_rng(1), 0
     for _ in range(3):
         process = start(tmp_path / "torn", *options, "--pause", 0.002)
@@ -39,8 +38,8 @@ def test_a_run_killed_while_saving_repeats_the_uninterrupted_one_bit_for_bit(tmp
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert killed >= 2
-    assert finish(whole)[0] == 0
-    assert finish(start(tmp_path / "torn", *options))[0] == 0
+    assert train_here(tmp_path / "whole", *options)[0] == 0
+    assert train_here(tmp_path / "torn", *options)[0] == 0
     assert losses(tmp_path / "torn") == losses(tmp_path / "whole")
     one, other = (
         Checkpoints(tmp_path / name / "checkpoints").load(60) for name in ("whole", "torn")
@@ -55,7 +54,7 @@ def test_two_processes_train_like_one_stop_together_and_resume_as_one(tmp_path, 
     assert code != 0, errors
     assert losses(tmp_path)[-1][0] == 6, errors
     assert Checkpoints(tmp_path / "checkpoints").newest() == 6
-    code, errors = finish(start(tmp_path, "--steps", 12, "--accumulate", 2))
+    code, errors = train_here(tmp_path, "--steps", 12, "--accumulate", 2)
     assert code == 0, errors
     for (step, one), (_, other) in zip(losses(plain), losses(tmp_path), strict=True):
         assert math.isclose(one, other, abs_tol=1e-6), step
@@ -74,7 +73,7 @@ def test_four_xla_devices_train_like_the_cpu_and_their_checkpoint_resumes_on_it(
     compiled = [row["compilations"] for row in rows]
     assert compiled[2] > 0
     assert compiled[2:] == [compiled[2]] * 8, "a graph was compiled after warm-up"
-    code, errors = finish(start(tmp_path, "--steps", 12, "--accumulate", 2))
+    code, errors = train_here(tmp_path, "--steps", 12, "--accumulate", 2)
     assert code == 0, errors
     for (step, one), (_, other) in zip(losses(plain), losses(tmp_path), strict=True):
         assert math.isclose(one, other, abs_tol=1e-4), step

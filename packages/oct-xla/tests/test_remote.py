@@ -15,7 +15,7 @@ from oct_xla.bucket import Bucket
 from oct_xla.errors import CheckpointError
 from oct_xla.remote import RemoteFolder, working_folder
 from oct_xla.runfolder import keep_part
-from programs import error_lines, finish, losses, start, wait_for_rows
+from programs import error_lines, finish, losses, start, train_here, wait_for_rows
 from test_kills import assert_all_equal, killed
 from test_mirror import train
 
@@ -311,17 +311,17 @@ def test_processes_that_share_no_folder_go_on_from_the_bucket(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_at_once_where_its_working_folder_is_left(tmp_path):
-    url, machine = f"file://{tmp_path}/bucket", {"XDG_CACHE_HOME": str(tmp_path / "disk")}
-    options = (url, "--steps", 60)
-    running = start(*options, "--pause", 2, **machine)
+def test_a_killed_run_goes_on_at_once_where_its_working_folder_is_left(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "disk"))
+    options = (f"file://{tmp_path}/bucket", "--steps", 60)
+    running = start(*options, "--pause", 1)
     wait_for_rows(running, tmp_path / "bucket", 4)
-    code, errors = finish(start(*options, **machine))
+    code, errors = train_here(*options)
     assert (code, len(error_lines(errors))) == (2, 1)
     assert "another process is writing this run" in errors
     running.send_signal(signal.SIGKILL)
     assert finish(running)[0] == -signal.SIGKILL
-    code, errors = finish(start(*options, **machine))
+    code, errors = train_here(*options)
     assert code == 0, errors
     assert "has not said that it ended" not in errors
     assert [step for step, _ in losses(tmp_path / "bucket")] == list(range(1, 61))

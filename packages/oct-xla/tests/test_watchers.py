@@ -11,7 +11,7 @@ import torch
 from oct_xla import LoopConfig, fit, pick_runtime, read_rows
 from oct_xla.watchers import EXIT_HUNG, HangWatch
 from oct_xla.work import Work, measure_peak
-from programs import TORCHRUN, error_lines, finish, start, wait_for_rows
+from programs import TORCHRUN, error_lines, finish, forked, start, wait_for_rows
 from toy import Toy, make_feed, warm_up
 
 
@@ -96,7 +96,7 @@ def test_a_process_that_hangs_makes_the_others_end(tmp_path):
 @pytest.mark.slow
 def test_a_process_that_is_slower_than_the_others_is_named(tmp_path):
     options = ("--steps", 8, "--every", 1000, "--slow-rank", 1)
-    code, errors = finish(start(tmp_path, *options, launcher=TORCHRUN))
+    code, errors = finish(start(tmp_path, *options, launcher=forked(2)))
     assert code == 0, errors
     told = [line for line in errors.splitlines() if "process 1 takes" in line]
     assert len(told) == 1, errors
