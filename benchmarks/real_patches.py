@@ -23,8 +23,7 @@ counts as the area under the ROC curve, and as the average precision, of all pat
 means over patients, intervals from patients and seeds drawn again. Beside it stand random init of
 as many seeds, and what nobody learned: the row alone, the patch's voxels, principal components of
 it and its eight neighbours, one random ReLU layer of its voxels, or of those of its neighbours too,
-and a bank of classical filters there, or there and in the neighbours; and the tokens of each
-encoder together with the latter.
+and a bank of classical filters; and the tokens of each encoder together with the latter.
 """
 
 import argparse
@@ -56,7 +55,7 @@ from writing import as_cell, rounded, write_results
 PATCH, GRID = (1, 8, 16), (1, 8, 16)
 UNITS = 576  # as many as three blocks of the encoder are wide
 COMPONENTS = 96
-RANDOM, AROUND = "random init", "filter bank of 3 x 3 patches"
+RANDOM, FILTERS = "random init", "filter bank"
 BOOTSTRAP = 2000
 
 Tokens = NDArray[np.float32]
@@ -99,8 +98,7 @@ def unlearned(grey: NDArray[np.uint8]) -> Mapping[str, Tokens]:
         "PCA of 3 x 3 patches": NeighbourPca(patch=PATCH, components=COMPONENTS, seed=0),
         "random layer": RandomUnits(patch=PATCH, units=UNITS, seed=0),
         "random layer of 3 x 3 patches": RandomUnits(patch=PATCH, units=UNITS, seed=0, around=True),
-        "filter bank": PatchFilters(patch=PATCH),
-        AROUND: PatchFilters(patch=PATCH, around=True),
+        FILTERS: PatchFilters(patch=PATCH),
     }
     found = {name: maker.fit(grey).transform(grey) for name, maker in makers.items()}
     return {"row of the patch": np.zeros((len(grey), int(np.prod(GRID)), 0), np.float32), **found}
@@ -120,7 +118,7 @@ def candidates(
         random.append(say(Encoder(one.config), grey))
     plain = {name: [one] for name, one in unlearned(grey).items()}
     both = {
-        f"{name} + {AROUND}": [np.concatenate([one, plain[AROUND][0]], axis=2) for one in seeds]
+        f"{name} + {FILTERS}": [np.concatenate([one, plain[FILTERS][0]], axis=2) for one in seeds]
         for name, seeds in (found | {RANDOM: random}).items()
     }
     return found | {RANDOM: random} | plain | both
@@ -146,7 +144,7 @@ def ask(
             metric: compare_measured(readings, METRICS, metric, reference=one, **draws)
             for metric in METRICS
         }
-        for one in (reference, f"{reference} + {AROUND}")
+        for one in (reference, f"{reference} + {FILTERS}")
     )
     return [
         {

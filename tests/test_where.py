@@ -28,9 +28,7 @@ PHANTOM = (
 EVERYBODY = [
     *("pretrained", "random init", "row of the patch", "voxels of the patch"),
     *("PCA of patch and neighbours", "random layer", "random layer of patch and neighbours"),
-    *("filter bank", "filter bank of patch and neighbours"),
-    "pretrained + filter bank of patch and neighbours",
-    "random init + filter bank of patch and neighbours",
+    *("filter bank", "pretrained + filter bank", "random init + filter bank"),
 ]
 
 

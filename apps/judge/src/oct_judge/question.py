@@ -100,7 +100,7 @@ class ComparisonConfig:
 
     together: bool = True
     """Each baseline beside the encoder's features as well: what the encoder does not know yet. With
-    `mode=patches` the filter bank of a patch and its neighbours, beside random init too."""
+    `mode=patches` the filter bank, beside random init too."""
 
     ranked: bool = True
     """The same after the grey levels of each volume were replaced by their ranks: a score that

@@ -58,20 +58,6 @@ def filter_patches(
     return said.flatten(2).transpose(1, 2)
 
 
-def with_neighbours(said_BNF: Tensor, grid: tuple[int, int, int]) -> Tensor:
-    """What is said of each patch and its eight neighbours within the slices, (B, N, 9 * F).
-
-    Beyond the edge of a slice stands what stands at its edge.
-    """
-    batch, _, features = said_BNF.shape
-    rows, columns = grid[1:]
-    map_BFYX = said_BNF.reshape(batch * grid[0], rows, columns, features).permute(0, 3, 1, 2)
-    wide = functional.pad(map_BFYX, (1, 1, 1, 1), "replicate")
-    shifted = [wide[..., y : y + rows, x : x + columns] for y in range(3) for x in range(3)]
-    around = torch.cat(shifted, dim=1).permute(0, 2, 3, 1)
-    return around.reshape(batch, -1, 9 * features)
-
-
 @lru_cache(maxsize=64)
 def _filter(length: int, scale: float, order: int) -> Tensor:
     """The derivative of a Gaussian along an axis of so many voxels, as a matrix, its edges too."""

@@ -112,17 +112,6 @@ def test_filters_see_each_slab_of_a_volume_alone_and_drop_what_is_over() -> None
     assert (np.abs(before[6:] - after[6:]).max(axis=1) > 1).all()
 
 
-def test_filters_of_a_patch_stand_beside_those_of_its_neighbours() -> None:
-    volumes = _volumes(2)
-    alone = PatchFilters(patch=PATCH).transform(volumes).reshape(2, 2, 2, 3, 63)
-    around = PatchFilters(patch=PATCH, around=True).transform(volumes)
-    assert around.shape == (2, 12, 9 * 63)
-    nine = around.reshape(2, 2, 2, 3, 3, 3, 63)
-    np.testing.assert_array_equal(nine[..., 1, 1, :], alone)
-    np.testing.assert_array_equal(nine[:, :, 0, 1, 2, 0], alone[:, :, 1, 0])  # below on the left
-    np.testing.assert_array_equal(nine[:, :, 0, 0, 0, 0], alone[:, :, 0, 0])  # beyond the corner
-
-
 def test_channels_of_a_volume_are_filtered_one_by_one() -> None:
     volume = _volumes(2)
     both = PatchFilters(patch=PATCH).transform([volume])

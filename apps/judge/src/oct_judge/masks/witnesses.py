@@ -29,7 +29,7 @@ from oct_judge.question import FinetuneConfig
 ROW, VOXELS = "row of the patch", "voxels of the patch"
 NEIGHBOURS, UNITS = "PCA of patch and neighbours", "random layer"
 UNITS_AROUND = "random layer of patch and neighbours"
-FILTERS, FILTERS_AROUND = "filter bank", "filter bank of patch and neighbours"
+FILTERS = "filter bank"
 COMPONENTS = 96
 ATTEMPTS = 100  # draws of few participants until every class is there
 
@@ -105,12 +105,12 @@ class Witnesses:
             found |= {ROW: self._nothing, VOXELS: self._voxels}
             found |= {NEIGHBOURS: self._neighbours}
             found |= {name: self._units(name) for name in (UNITS, UNITS_AROUND)}
-            found |= {name: self._filters(name) for name in (FILTERS, FILTERS_AROUND)}
+            found |= {FILTERS: self._filters}
         if self.config.segment.trivial and self.config.compare.together:
             for name in (PRETRAINED, RANDOM):
                 if name in found:
-                    both = found[name], found[FILTERS_AROUND]
-                    found[f"{name} + {FILTERS_AROUND}"] = self._together(*both)
+                    both = found[name], found[FILTERS]
+                    found[f"{name} + {FILTERS}"] = self._together(*both)
         return found
 
     def ask(self, stages: Stages) -> dict[str, Sayings]:
@@ -252,9 +252,9 @@ class Witnesses:
 
         return speak
 
-    def _filters(self, name: str) -> Speak:
-        maker = PatchFilters(patch=self.family.config.patch_size, around=name == FILTERS_AROUND)
-        return lambda one, seed: Source((name,), lambda: self._fitted(maker, one))
+    def _filters(self, one: Round, seed: int) -> Source:
+        maker = PatchFilters(patch=self.family.config.patch_size)
+        return Source((FILTERS,), lambda: self._fitted(maker, one))
 
     def _together(self, first: Speak, second: Speak) -> Speak:
         """The features of both, side by side."""

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from oct_vjepa.filters import filter_patches, with_neighbours
+from oct_vjepa.filters import filter_patches
 
 Floats = NDArray[np.float64]
 Cut = Callable[[NDArray[Any], tuple[int, int, int]], Floats]
@@ -227,8 +227,8 @@ class PatchVoxels:
         return np.stack([cut_patches(one, self.patch).astype(np.float32) for one in volumes])
 
 
-class FilterBank:
-    """What a bank of classical filters sees (`oct_vjepa.filters`) in a volume's patches, pooled.
+class PatchFilters:
+    """What a bank of classical filters sees (`oct_vjepa.filters`) in each patch.
 
     Args:
         patch: (Z, Y, X) voxels.
@@ -242,36 +242,24 @@ class FilterBank:
         return self
 
     def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
+        """(N, patches, features).
+
+        Raises:
+            ValueError: as `cut_patches`.
+        """
+        return np.stack([_filtered(one, self.patch) for one in volumes])
+
+
+class FilterBank(PatchFilters):
+    """`PatchFilters`, pooled over the patches of a volume."""
+
+    def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
         """Means, spreads and tails over the patches of each volume, (N, 4 * features).
 
         Raises:
             ValueError: as `cut_patches`.
         """
         return _pool(_filtered(one, self.patch).astype(np.float64) for one in volumes)
-
-
-class PatchFilters:
-    """What a bank of classical filters sees (`oct_vjepa.filters`) in each patch.
-
-    Args:
-        patch: (Z, Y, X) voxels.
-        around: in its eight neighbours within the slices too.
-    """
-
-    def __init__(self, *, patch: tuple[int, int, int], around: bool = False) -> None:
-        self.patch, self.around = patch, around
-
-    def fit(self, volumes: Iterable[NDArray[Any]]) -> Self:
-        """Nothing is learned."""
-        return self
-
-    def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
-        """(N, patches, features).
-
-        Raises:
-            ValueError: as `cut_patches`.
-        """
-        return np.stack([_filtered(one, self.patch, around=self.around) for one in volumes])
 
 
 class RandomUnits(_Units):
@@ -296,19 +284,15 @@ class RandomUnits(_Units):
         return np.stack(list(self._said(volumes))).astype(np.float32)
 
 
-def _filtered(
-    volume: NDArray[Any], patch: tuple[int, int, int], *, around: bool = False
-) -> NDArray[np.float32]:
+def _filtered(volume: NDArray[Any], patch: tuple[int, int, int]) -> NDArray[np.float32]:
     """(patches, features) of one volume; patches of several channels one after the other."""
     one = np.asarray(volume)
-    grid = grid_of(one, patch)
+    depth, _, _ = grid_of(one, patch)
     thick = min(patch[0], one.shape[-3])
-    whole = one[..., : grid[0] * thick, :, :].astype(np.float32)
+    whole = one[..., : depth * thick, :, :].astype(np.float32)
     channels = torch.from_numpy(whole.reshape(-1, *whole.shape[-3:]))
-    said = torch.cat([filter_patches(part, patch) for part in channels.split(thick, 1)], dim=1)
-    if around:
-        said = with_neighbours(said, grid)
-    return np.asarray(said.flatten(0, 1).numpy())
+    said = [filter_patches(part, patch) for part in channels.split(thick, 1)]
+    return np.asarray(torch.cat(said, dim=1).flatten(0, 1).numpy())
 
 
 def _moments(
