@@ -25,7 +25,7 @@ ABOVE, OPEN, BELOW = (0.1, 0.05, 0.2), (0.1, -0.05, 0.2), (-0.1, -0.2, -0.05)
             [document("thin", ABOVE, ABOVE), document("fluid", ABOVE, OPEN)],
             ["learned to tell thin and fluid better", "and thin better than any simple measure"],
             [],
-            ["cannot be said", "worse", "For no label"],
+            ["cannot be said", "worse", "For no label", "better than it"],
         ),
         (
             [document("thin", ABOVE, OPEN), document("fluid", OPEN, ABOVE)],
@@ -36,7 +36,7 @@ ABOVE, OPEN, BELOW = (0.1, 0.05, 0.2), (0.1, -0.05, 0.2), (-0.1, -0.2, -0.05)
         (
             [document("thin", OPEN, ABOVE), document("drusen", BELOW, BELOW)],
             ["has not been shown to tell thin or drusen better"],
-            ["tells drusen worse", "For no label"],
+            ["tells drusen worse", "scan tells drusen better than it", "For no label"],
             ["learned"],
         ),
     ],

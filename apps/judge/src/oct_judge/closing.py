@@ -146,6 +146,8 @@ def remarks_of_all(documents: Sequence[Mapping[str, Any]]) -> list[str]:
         said.append(f"Of {_list(worth.open)} it cannot be said that training helped.")
     if worth.worse:
         said.append(f"It tells {_list(worth.worse)} worse than before it was trained.")
+    if worth.beaten:
+        said.append(f"A simple measurement of the scan tells {_list(worth.beaten)} better than it.")
     if not worth.best:
         said.append("For no label is it surely better than every simple measurement beside it.")
     said.append("“Better” is said where luck in who was tested does not explain it (95 %).")
@@ -159,10 +161,11 @@ class _Worth(NamedTuple):
     worse: list[str]
     open: list[str]
     best: list[str]  # of the better ones, those better than every simple measurement
+    beaten: list[str]  # those that a simple measurement tells better
 
 
 def _worth(documents: Sequence[Mapping[str, Any]]) -> _Worth:
-    worth = _Worth([], [], [], [])
+    worth = _Worth([], [], [], [], [])
     for document in documents:
         name = str(document["question"]["name"])
         gains = {
@@ -172,9 +175,11 @@ def _worth(documents: Sequence[Mapping[str, Any]]) -> _Worth:
         }
         _, low, high = gains[RANDOM]
         (worth.better if low > 0 else worth.worse if high < 0 else worth.open).append(name)
-        others = [low for who, (_, low, _) in gains.items() if who not in (RANDOM, INITIAL)]
-        if low > 0 and all(other > 0 for other in others):
+        simple = [gain for who, gain in gains.items() if who not in (RANDOM, INITIAL)]
+        if low > 0 and all(above > 0 for _, above, _ in simple):
             worth.best.append(name)
+        if any(below < 0 for _, _, below in simple):
+            worth.beaten.append(name)
     return worth
 
 
