@@ -42,7 +42,8 @@ those of real_bscans_flattened.json, of seed 0.
 results/real_bscans_units.json asks the encoders of benchmarks/real_patches.py of the two fifths of
 the patients whom they have not seen, a split of one round (`data.split`: fold-0 and fold-1 are
 tested, fold-2 chooses), compare.turns=5: units of seeds 1 and 2 for dme, the same for dr, and
-voxels alone of seeds 1 and 2 for dme.
+voxels alone of seeds 1 and 2 for dme. results/real_bscans_filters.json asks units of seed 1 so,
+beside the filter bank.
 
 IMAGES has participant_id, filepath and dr of each image; OCT.csv says "-" of 600 of them, which
 have no answer. Pretraining sees no participant of the fold that is tested, and no label.
