@@ -201,6 +201,7 @@ def test_layers_are_found_too(call_app, words, place):
         (["segment.blocks=[9]"], "segment.blocks ([9]) must be ascending blocks from 0 to 3"),
         (["segment.blocks=[1,1]"], "segment.blocks ([1, 1]) must be different blocks"),
         (["segment.patches=3"], "segment.patches (3) must be at least 100"),
+        (["segment.around=[4]"], "segment.around (4) must be odd, 3 or more"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(call_app, words, found, place, given, said):
