@@ -5,13 +5,14 @@ In orders.json `preempt_at` says at which ssh a pod is taken away, `deaf` how ma
 `refuse` how many requests for a pod.
 """
 
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PLACE = Path(os.environ["STANDIN"])
@@ -36,6 +37,14 @@ def load(name):
 
 def save(name, content):
     (PLACE / name).write_text(json.dumps(content))
+
+
+@contextmanager
+def alone():
+    """Calls of several processes change the files one after the other."""
+    with (PLACE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def refuse(text):
@@ -105,16 +114,17 @@ def request(verb, name, flags):
 
 
 def ssh(node, flags):
-    orders, pods = load("orders.json"), load("pods.json")
-    orders["ssh"] = orders.get("ssh", 0) + 1
-    deaf, preempted = orders.get("deaf", 0), orders["ssh"] == orders.get("preempt_at")
-    orders["deaf"] = max(deaf - 1, 0)
-    save("orders.json", orders)
-    if preempted:
-        for pod in pods.values():
-            pod["state"] = "SUSPENDED"
-        save("pods.json", pods)
-        take_away(node)
+    with alone():
+        orders, pods = load("orders.json"), load("pods.json")
+        orders["ssh"] = orders.get("ssh", 0) + 1
+        deaf, preempted = orders.get("deaf", 0), orders["ssh"] == orders.get("preempt_at")
+        orders["deaf"] = max(deaf - 1, 0)
+        save("orders.json", orders)
+        if preempted:
+            for pod in pods.values():
+                pod["state"] = "SUSPENDED"
+            save("pods.json", pods)
+            take_away(node)
     if deaf or preempted or not (PLACE / node).exists():
         sys.stderr.write("ssh: connect to host 203.0.113.7 port 22: Connection timed out\n")
         sys.exit(255)
@@ -140,7 +150,8 @@ def main():
     if unknown := flags.keys() - FLAGS[kind, verb]:
         refuse(f"unrecognized arguments: {unknown}")
     if kind == "queued-resources":
-        request(verb, places[0], flags)
+        with alone():
+            request(verb, places[0], flags)
     elif verb == "describe":
         print(json.dumps({"state": "READY", "networkEndpoints": [{}] * WORKERS}))
     elif verb == "scp":
