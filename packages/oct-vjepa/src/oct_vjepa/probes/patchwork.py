@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from oct_vjepa.filters import filter_patches
 
 Floats = NDArray[np.float64]
+Sides = tuple[int, int, int]
+"""Along Z, Y and X, in voxels or in patches."""
 Cut = Callable[[NDArray[Any], tuple[int, int, int]], Floats]
 """Rows of voxels, one a patch, out of a volume."""
 
@@ -27,8 +29,8 @@ TAIL = 0.05
 """Share of the patches in each tail, as in the pool `tails` of an encoder's tokens."""
 
 
-def grid_of(volume: NDArray[Any], patch: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Whole patches along Z, Y and X; those of a single B-scan have one slice.
+def whole_patches(volume: NDArray[Any], patch: Sides) -> tuple[Sides, Sides]:
+    """How many whole patches lie along Z, Y and X, and their sides: a single B-scan has one slice.
 
     Raises:
         ValueError: the volume is smaller than a patch, or of other axes.
@@ -36,10 +38,11 @@ def grid_of(volume: NDArray[Any], patch: tuple[int, int, int]) -> tuple[int, int
     if volume.ndim not in (3, 4):
         raise ValueError(f"a volume must be (Z, Y, X) or (C, Z, Y, X), not {volume.shape}")
     depth, height, width = volume.shape[-3:]
-    grid = depth // min(patch[0], depth), height // patch[1], width // patch[2]
+    z, y, x = min(patch[0], depth), *patch[1:]
+    grid = depth // z, height // y, width // x
     if not all(grid):
         raise ValueError(f"a volume {volume.shape} is smaller than a patch {patch}")
-    return grid
+    return grid, (z, y, x)
 
 
 def cut_patches(volume: NDArray[Any], patch: tuple[int, int, int]) -> Floats:
@@ -49,8 +52,7 @@ def cut_patches(volume: NDArray[Any], patch: tuple[int, int, int]) -> Floats:
         ValueError: the volume is smaller than a patch, or of other axes.
     """
     one = np.asarray(volume)
-    grid = grid_of(one, patch)
-    z, y, x = min(patch[0], one.shape[-3]), *patch[1:]
+    grid, (z, y, x) = whole_patches(one, patch)
     one = one[..., : grid[0] * z, : grid[1] * y, : grid[2] * x]
     cut = one.reshape(-1, grid[0], z, grid[1], y, grid[2], x).transpose(0, 1, 3, 5, 2, 4, 6)
     return cut.reshape(-1, z * y * x).astype(np.float64)
@@ -68,10 +70,7 @@ def cut_neighbourhoods(volume: NDArray[Any], patch: tuple[int, int, int]) -> Flo
     one = np.asarray(volume)
     if one.ndim != 3:
         raise ValueError(f"a volume must be (Z, Y, X), not {one.shape}")
-    sides = (min(patch[0], one.shape[0]), *patch[1:])
-    grid = [size // side for size, side in zip(one.shape, sides, strict=True)]
-    if not all(grid):
-        raise ValueError(f"a volume {one.shape} is smaller than a patch {patch}")
+    grid, sides = whole_patches(one, patch)
     around = [side if parts > 1 else 0 for side, parts in zip(sides, grid, strict=True)]
     whole = one[tuple(slice(side * parts) for side, parts in zip(sides, grid, strict=True))]
     padded = np.pad(whole, [(more, more) for more in around], mode="edge")
@@ -287,8 +286,7 @@ class RandomUnits(_Units):
 def _filtered(volume: NDArray[Any], patch: tuple[int, int, int]) -> NDArray[np.float32]:
     """(patches, features) of one volume; patches of several channels one after the other."""
     one = np.asarray(volume)
-    depth, _, _ = grid_of(one, patch)
-    thick = min(patch[0], one.shape[-3])
+    (depth, _, _), (thick, _, _) = whole_patches(one, patch)
     whole = one[..., : depth * thick, :, :].astype(np.float32)
     channels = torch.from_numpy(whole.reshape(-1, *whole.shape[-3:]))
     said = [filter_patches(part, patch) for part in channels.split(thick, 1)]
