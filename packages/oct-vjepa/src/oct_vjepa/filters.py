@@ -53,8 +53,8 @@ def filter_patches(
     maps = filter_slices(volume_BZYX.reshape(batch * depth, *plane), scales)
     maps = maps.reshape(batch, depth, -1, *plane).transpose(1, 2)
     side = (min(patch[0], depth), *patch[1:])
-    highest, lowest = (sign * functional.max_pool3d(sign * maps, side) for sign in (1, -1))
-    said = torch.cat([functional.avg_pool3d(maps, side), lowest, highest], dim=1)
+    mean, highest = functional.avg_pool3d(maps, side), functional.max_pool3d(maps, side)
+    said = torch.cat([mean, -functional.max_pool3d(-maps, side), highest], dim=1)
     return said.flatten(2).transpose(1, 2)
 
 
