@@ -94,6 +94,7 @@ class Witnesses:
     family: Family
     runtime: oct_xla.Runtime
     _kept: dict[tuple[Any, ...], Tokens] = field(default_factory=dict)
+    _read: dict[tuple[Any, ...], Tokens] = field(default_factory=dict)
     _said: dict[tuple[Any, ...], Said] = field(default_factory=dict)
 
     def everyone(self) -> dict[str, Speak]:
@@ -169,7 +170,7 @@ class Witnesses:
         source = speak(one, seed)
         key = (source.key, one.name, one.fit.tobytes())
         if key not in self._said:
-            self._said[key] = self._probe(self._features(source), one)
+            self._said[key] = self._probe(self._reading(source), one)
         return self._said[key]
 
     def _features(self, source: Source) -> Tokens:
@@ -179,9 +180,16 @@ class Witnesses:
             self._kept[source.key] = source.make()
         return self._kept[source.key]
 
-    def _probe(self, features: Tokens, one: Round) -> Said:
+    def _reading(self, source: Source) -> Tokens:
+        """What is read of each patch. The last stays: rounds and shares of one candidate follow."""
+        if source.key not in self._read:
+            features = self._features(source)
+            around = self.config.segment.around
+            self._read = {source.key: read_around(features, self.patches.grid, around)}
+        return self._read[source.key]
+
+    def _probe(self, read: Tokens, one: Round) -> Said:
         patches, study = self.patches, self.patches.study
-        read = read_around(features, patches.grid, self.config.segment.around)
         asked = [
             ask_patches(
                 read,
