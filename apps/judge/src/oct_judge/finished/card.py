@@ -231,5 +231,5 @@ def caveats(about: About) -> list[str]:
         )
     small = [row for table in results["subgroups"] for row in table["rows"] if row.get("note")]
     if small:
-        found.append(f"- {len(small)} subgroups are too small to say anything about.")
+        found.append(f"- Subgroups that are too small to say anything about: {len(small)}.")
     return found or ["- None that the numbers show; there are those that they cannot."]
