@@ -86,6 +86,18 @@ def test_features_that_hardly_agree_are_not_rotated_and_give_the_same():
         assert np.abs(scores - scikits(x[:160], y[:160], x[160:], strength)).max() < 1e-3
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_features_most_of_which_are_constant_are_rotated_too(seed):
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((300, 4)) @ rng.standard_normal((4, 256))
+    features += 1e-6 * rng.standard_normal(features.shape)
+    features[:, rng.permutation(256)[:230]] = 1.0
+    axes = principal_axes(features)
+    standardised = (features - features.mean(0)) / np.where(features.std(0) > 0, features.std(0), 1)
+    np.testing.assert_allclose(axes.turn_DR.T @ axes.turn_DR, np.eye(256), atol=1e-4)
+    np.testing.assert_allclose(axes.rows_NR @ axes.turn_DR.T, standardised, atol=1e-3)
+
+
 def test_each_label_is_a_regression_of_its_own_on_the_rows_that_know_it():
     x, target = draw("multilabel")
     found = all_candidates(x, x, target)

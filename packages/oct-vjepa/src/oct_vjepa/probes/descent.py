@@ -56,14 +56,22 @@ def principal_axes(features_ND: NDArray[Any], *, exact: bool = False) -> Axes:
         half = torch.from_numpy(x).float()  # any rotation is exact; these axes need not be
         if _directions(half) > _ROUND * x.shape[1]:
             return Axes(half.numpy(), mean, scale, np.eye(x.shape[1]))
-        turn = torch.linalg.eigh(half.T @ half)[1]
-        return Axes((half @ turn).numpy(), mean, scale, turn.double().numpy())
+        rotation = _single_axes(half.T @ half)
+        return Axes((half @ rotation).numpy(), mean, scale, rotation.double().numpy())
     variance, axes = np.linalg.eigh(x @ x.T if wide else x.T @ x)
     kept = variance > _RANK * max(variance[-1], 1e-300)
     turn = axes[:, kept]
     if wide:
         turn = x.T @ (turn / np.sqrt(variance[kept]))
     return Axes(x @ turn, mean, scale, turn)
+
+
+def _single_axes(products_DD: torch.Tensor) -> torch.Tensor:
+    """Eigenvectors in single precision, in which LAPACK may fail where features are constant."""
+    try:
+        return torch.linalg.eigh(products_DD)[1]
+    except RuntimeError:  # torch.linalg.LinAlgError
+        return torch.from_numpy(np.linalg.eigh(products_DD.double().numpy())[1]).float()
 
 
 def _directions(rows_ND: torch.Tensor) -> float:
