@@ -1,6 +1,8 @@
 """Saved weights come back bit for bit, and what does not fit is refused by name."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -144,6 +146,16 @@ def test_reading_a_head_draws_nothing(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
     features = torch.arange(12.0).view(2, 6)
     assert torch.equal(again(features), head.eval()(features))
+
+
+def test_reading_an_encoder_does_not_import_the_compiler(saved):
+    code = (
+        "import oct_vjepa, sys; encoder = oct_vjepa.Encoder.from_pretrained(sys.argv[1]);"
+        "print(encoder.norm.weight.device, 'torch._dynamo' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(saved)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "cpu False\n"
 
 
 def test_weights_in_bfloat16_are_read_in_float32_and_owned(encoder, saved):

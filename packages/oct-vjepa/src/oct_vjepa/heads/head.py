@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from oct_vjepa.heads.answer import Answer
 from oct_vjepa.model.configuration import CELLS
 from oct_vjepa.model.pooling import pool_cells, pool_tokens
-from oct_vjepa.model.weights import WeightsError, load_weights, read_config, write_weights
+from oct_vjepa.model.weights import (
+    WeightsError,
+    load_weights,
+    read_config,
+    without_numbers,
+    write_weights,
+)
 
 
 class Head(nn.Module):
@@ -54,7 +60,7 @@ class Head(nn.Module):
         try:
             answer = Answer(**settings.pop("answer", {}))
             levels = tuple(int(one) for one in settings.pop("levels", ()))
-            with torch.device("meta"):  # no numbers yet: all of them are in the file
+            with without_numbers():  # all of them are in the file
                 head = cls(**settings)
         except (TypeError, ValueError) as error:
             raise WeightsError(f"{folder}: config.json is not valid: {error}") from error

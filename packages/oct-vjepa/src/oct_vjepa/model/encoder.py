@@ -19,6 +19,7 @@ from oct_vjepa.model.weights import (
     load_weights,
     local_copy,
     read_config,
+    without_numbers,
     write_weights,
 )
 
@@ -171,7 +172,7 @@ class Encoder(nn.Module):
             found = _read_settings(folder, local)
             if config is not None:
                 _check_settings(folder, found, config)
-            with torch.device("meta"):  # no numbers yet: all of them are in the file
+            with without_numbers():  # all of them are in the file
                 encoder = cls(found if config is None else config)
             load_weights(encoder, local)
         return encoder.to(device).eval()

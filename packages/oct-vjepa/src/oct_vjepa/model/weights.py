@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from oct_vjepa.saving import flush, naming
 
@@ -31,6 +32,32 @@ class WeightsError(Exception):
 def is_url(place: str | Path) -> bool:
     """Whether `place` is a URL such as s3://bucket/encoder, and not a local path."""
     return isinstance(place, str) and "://" in place
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out what changes a tensor in place, as the draws of torch.nn.init do."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        given, name = kwargs or {}, func.__name__
+        if name.endswith("_") and not name.endswith("__") and name != "requires_grad_":
+            return (*args, *given.values())[0]
+        return func(*args, **given)
+
+
+@contextmanager
+def without_numbers() -> Iterator[None]:
+    """Modules that are made inside have shapes and no numbers: the device "meta", nothing drawn.
+
+    torch would draw on "meta" too, in Python, and imports its compiler for it, which takes seconds.
+    """
+    with torch.device("meta"), _Undrawn():
+        yield
 
 
 @contextmanager

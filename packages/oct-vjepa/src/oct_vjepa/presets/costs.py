@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from oct_vjepa.masking.masks import Masks
 from oct_vjepa.model.configuration import EncoderConfig
 from oct_vjepa.model.encoder import Encoder
+from oct_vjepa.model.weights import without_numbers
 from oct_vjepa.objectives.objective import JepaBatch, Objective, Taught
 from oct_vjepa.objectives.twoview import TwoView, TwoViewBatch
 from oct_vjepa.presets.runs import Preset
@@ -35,7 +36,7 @@ class Cost:
 
 def cost_of(name: str, chosen: Preset) -> Cost:
     """Count everything on the meta device: nothing is computed, nothing is stored."""
-    with torch.device("meta"):
+    with without_numbers():
         objective = chosen.assemble(Encoder(chosen.encoder.config()))
     config = chosen.encoder.config()
     encoder = count(objective.encoder)
