@@ -23,6 +23,7 @@ from oct_io import (
     read_volume,
     resample,
 )
+from oct_io.quarantine import read_quarantine
 
 WINDOW = Window(name="test", extent_mm=(2.0, 0.15, 2.0), shape=(4, 16, 12))
 
@@ -225,10 +226,16 @@ def test_the_index_of_a_cache_names_no_participant_and_no_path(tree, tmp_path):
 
 def test_too_many_bad_scans_stop_the_build_with_counts_and_the_first_reason(tree, tmp_path):
     spoil(tree, 4)
-    with pytest.raises(TreeError, match=r"4 of 6 scans .*\(4 decode\).*50%; the first: decode: "):
+    said = (
+        r"4 of 6 scans .*\(4 decode\).*50%; the first: decode: .*; their paths: .*cache-quarantine"
+    )
+    with pytest.raises(TreeError, match=said):
         build(tree, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+    refused = tmp_path / "cache-quarantine.jsonl"
+    assert len({one.path for one in read_quarantine(refused)}) == 4
     build(tree, tmp_path / "cache", max_bad_fraction=0.7)
+    assert not refused.exists(), "the cache has its own"
     spoil(tree, 6)
     with pytest.raises(TreeError, match="6 of 6"):
         build(tree, tmp_path / "other", max_bad_fraction=1.0)

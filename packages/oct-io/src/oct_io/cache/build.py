@@ -32,7 +32,13 @@ from oct_io.cache.parts import MAX_PART_SCANS, PartFolder, Plan
 from oct_io.cache.publishing import OTHER, claim, seal
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import TreeError
-from oct_io.quarantine import QUARANTINE, TooManyBadError, read_quarantine, was_outage
+from oct_io.quarantine import (
+    QUARANTINE,
+    TooManyBadError,
+    read_quarantine,
+    was_outage,
+    write_quarantine,
+)
 from oct_io.records.opening import check_annotations, find_companion
 from oct_io.saving import sync
 from oct_io.space.resample import Window
@@ -94,7 +100,8 @@ def build_cache(
         annotations: of "layers" and "mask", what is kept beside the voxels of scans that have it.
 
     Raises:
-        TreeError: nothing to cache, too many bad scans, no room, or `out` is something else.
+        TreeError: nothing to cache, too many bad scans, which then stand in a file beside `out`, no
+            room, or `out` is something else.
         StoreError: a store stayed out of reach; the parts that are done are kept, and the same call
             goes on after them.
     """
@@ -139,7 +146,13 @@ def build_cache(
             _put_in_place(building, folder)
             return ready
         plan = plan_of(sources, where)
-        place = _make(plan, building, Kept(folder, old, plan), tally, jobs, make_parts)
+        refused = folder.with_name(f"{folder.name}-{QUARANTINE}")
+        try:
+            place = _make(plan, building, Kept(folder, old, plan), tally, jobs, make_parts)
+        except TooManyBadError as error:
+            write_quarantine(refused, tally.refusals)
+            raise TooManyBadError(f"{error}; their paths: {refused}") from error
+        refused.unlink(missing_ok=True)
         each = per_shard // plan.part_scans
         index = assemble(plan, place, building, parts_per_shard=each, inputs=inputs)
         place.remove()
