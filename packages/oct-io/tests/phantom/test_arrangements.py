@@ -42,9 +42,9 @@ def marked(name, other, spec=SMALL, seed=0):
     return draw_phantom_with_truth(replace(spec, arranged={name: other}), seed)
 
 
-def flat_change(name, sign, effect=1.0):
+def flat_change(name, sign, effect=1.0, nasal=1):
     """Decibels that one mark adds to layers as even as a table, (bscans, rows, columns)."""
-    grid = Grid.of((9, 120, 90), (2.7, 1.2, 1.8), 1)
+    grid = Grid.of((9, 120, 90), (2.7, 1.2, 1.8), nasal)
     depths = np.arange(100, 80 * len(SURFACES) + 100, 80, dtype=np.float32)
     surfaces = np.broadcast_to(depths[:, None, None], (len(SURFACES), 9, 90))
     light = np.ones(grid.shape, np.float32)
@@ -65,6 +65,8 @@ def test_without_arrangements_a_tree_keeps_its_identity_and_its_columns(tmp_path
     assert not {"arrangements", "gain_sd_db", "roll_off_sd_db_per_mm"} & set(
         identify(plain)["tree"]
     )
+    assert "marks" not in identify(replace(TREE, arrangements=(FOLDED,)))
+    assert "marks" in identify(TREE), "so that a tree of older marks is not taken for a new one"
     write_phantom_tree(tmp_path / "plain", plain)
     write_phantom_tree(tmp_path / "more", TREE)
     before, after = (list(rows(tmp_path / name)[0]) for name in ("plain", "more"))
@@ -87,6 +89,13 @@ def test_both_ways_have_the_same_grey_levels_and_the_same_second_moments(name):
     np.testing.assert_allclose(np.sort(one, axis=None), np.sort(other, axis=None), atol=1e-3)
     spectra = [np.abs(np.fft.rfftn(change)) for change in (one, other)]
     np.testing.assert_allclose(*spectra, atol=1e-3 * spectra[0].max())
+
+
+def test_blotches_of_two_sides_are_mirrored_so_that_only_who_knows_left_from_right_can_tell():
+    one, other = flat_change("inverted", 1), flat_change("inverted", -1)
+    np.testing.assert_allclose(one, other[:, :, ::-1], atol=1e-3)
+    assert one[:, :, :45].sum() > 1, "bright on the left"
+    np.testing.assert_array_equal(one, flat_change("inverted", 1, nasal=-1))  # of a left eye too
 
 
 @pytest.mark.parametrize("name", NAMES)

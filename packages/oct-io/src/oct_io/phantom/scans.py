@@ -8,7 +8,7 @@ from itertools import product
 from oct_io.dicom.encoding import OFFSET_TABLES
 from oct_io.dicom.layout import FileStyle
 from oct_io.dicom.writer import localizer_uid, sop_instance_uid
-from oct_io.phantom.arrangements import shown_by
+from oct_io.phantom.arrangements import ARRANGEMENTS, shown_by
 from oct_io.phantom.drawing import Phantom
 from oct_io.phantom.grid import stream
 from oct_io.phantom.nuisance import pick_devices, scan_nuisance, site_gain_db
@@ -18,6 +18,9 @@ from oct_io.phantom.tables import Person, manifest_row
 
 FORMAT = 4
 """Grows when equal specs would give other voxels; an older tree is then not taken for a new one."""
+
+MARKS = 2
+"""Grows when marks of `ARRANGEMENTS` would be drawn otherwise; trees without any stay the same."""
 
 FIRST_FIELDS = (
     *("participants", "seed", "shape", "extent_mm", "split_fractions", "lesion_prevalence"),
@@ -85,7 +88,8 @@ def identify(tree: PhantomTree) -> dict[str, object]:
         for name, value in asdict(tree).items()
         if name in FIRST_FIELDS or (name != "jobs" and value != getattr(usual, name))
     }
-    return {"format": FORMAT, "tree": spec}
+    marks = {"marks": MARKS} if set(tree.arrangements) & ARRANGEMENTS.keys() else {}
+    return {"format": FORMAT, **marks, "tree": spec}
 
 
 def list_scans(tree: PhantomTree, people: Sequence[Person], drawn: Sequence[Person]) -> list[Scan]:
