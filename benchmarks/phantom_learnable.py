@@ -80,7 +80,7 @@ def read_eyes() -> Eyes:
 
 
 def train(network: Network, eyes: Eyes, rng: np.random.Generator) -> None:
-    """Train on those that are not held out: mirrored, shifted and with noise at random."""
+    """Train on those that are not held out: shifted and with noise, not mirrored (`inverted`)."""
     rows = np.flatnonzero(~eyes.held_out)
     steps = len(rows) // BATCH
     optimizer = torch.optim.AdamW(network.parameters(), RATE / 2, weight_decay=0.02)
@@ -91,8 +91,6 @@ def train(network: Network, eyes: Eyes, rng: np.random.Generator) -> None:
         for step in range(steps):
             chosen = order[step * BATCH : (step + 1) * BATCH]
             batch = eyes.volumes[chosen]
-            if rng.random() < 0.5:
-                batch = batch.flip(3)
             shift = int(rng.integers(-6, 7)), int(rng.integers(-8, 9))
             batch = batch.roll(shift, (2, 3))
             batch = batch + 0.2 * float(rng.random()) * torch.randn_like(batch)

@@ -4,6 +4,7 @@ import re
 import runpy
 import sys
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,13 @@ def build_choice(group: str) -> str:
     return tree.hydra.runtime.choices[group]
 
 
+@cache
+def composed(app: str, *overrides: str):
+    return compose(app, overrides=list(overrides))
+
+
 def build(app: str, *overrides: str):
-    return OmegaConf.to_object(compose(app, overrides=list(overrides)))
+    return OmegaConf.to_object(composed(app, *overrides))
 
 
 @pytest.mark.parametrize("experiment", names("experiment"))
