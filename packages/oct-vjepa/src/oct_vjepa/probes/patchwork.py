@@ -203,8 +203,8 @@ class RandomLayer(_Units):
         return _pool(self._said(volumes))
 
 
-class PatchVoxels:
-    """The voxels of each patch as they are.
+class _Unlearned:
+    """What is read of patches as they are.
 
     Args:
         patch: (Z, Y, X) voxels.
@@ -216,6 +216,10 @@ class PatchVoxels:
     def fit(self, volumes: Iterable[NDArray[Any]]) -> Self:
         """Nothing is learned."""
         return self
+
+
+class PatchVoxels(_Unlearned):
+    """The voxels of each patch as they are."""
 
     def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
         """(N, patches, voxels).
@@ -226,19 +230,8 @@ class PatchVoxels:
         return np.stack([cut_patches(one, self.patch).astype(np.float32) for one in volumes])
 
 
-class PatchFilters:
-    """What a bank of classical filters sees (`oct_vjepa.filters`) in each patch.
-
-    Args:
-        patch: (Z, Y, X) voxels.
-    """
-
-    def __init__(self, *, patch: tuple[int, int, int]) -> None:
-        self.patch = patch
-
-    def fit(self, volumes: Iterable[NDArray[Any]]) -> Self:
-        """Nothing is learned."""
-        return self
+class PatchFilters(_Unlearned):
+    """What a bank of classical filters sees (`oct_vjepa.filters`) in each patch."""
 
     def transform(self, volumes: Iterable[NDArray[Any]]) -> NDArray[np.float32]:
         """(N, patches, features).
