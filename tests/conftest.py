@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -81,10 +82,11 @@ def _loaded(*arguments: str, name: str = "__main__") -> Iterator[None]:
     store = ConfigStore.instance()
     repo = dict(store.repo)
     held = {name: sys.modules.pop(name) for name in BESIDE if name in sys.modules}
-    sys.argv[1:] = arguments
+    sys.argv[1:], interrupt = arguments, signal.getsignal(signal.SIGINT)
     try:
         yield
     finally:
+        signal.signal(signal.SIGINT, interrupt)
         sys.argv[:], sys.path[:], store.repo = before, path, repo
         os.environ.clear()
         os.environ.update(known)

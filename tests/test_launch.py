@@ -1,6 +1,8 @@
 """How the apps start and end: settings, the head of config.yaml, and what a mistake becomes."""
 
 import errno
+import signal
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -104,6 +106,18 @@ def test_help_that_is_read_to_its_first_lines_alone_is_no_error(start):
     assert process.wait(timeout=120) == 0
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux says what is loaded")
+@pytest.mark.parametrize("app", ["pretrain", "finetune"])
+def test_ctrl_c_while_an_app_is_being_read_ends_it_without_a_word(start, app):
+    process = start(app, "experiment=smoke")
+    while "numpy" not in Path(f"/proc/{process.pid}/maps").read_text():
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (-signal.SIGINT, "")
 
 
 def test_help_shows_the_values_that_the_command_line_chooses(call_app):

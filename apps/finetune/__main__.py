@@ -10,6 +10,11 @@ uv run apps/finetune predict=FOLDER model=RUN/model      new scans scored, marke
 uv run apps/finetune --help                              every setting, its value and its text
 """
 
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is one of Python's after ending_at_once
+
 import sys
 from collections.abc import Sequence
 

@@ -13,6 +13,11 @@ uv run apps/pretrain -m seed=0,1                         one run after the other
 uv run apps/pretrain --help                              every setting, its value and its text
 """
 
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is one of Python's after ending_at_once
+
 import json
 import sys
 from collections.abc import Sequence

@@ -77,15 +77,18 @@ def _end(text: str, code: int) -> NoReturn:
 def ending_at_once() -> Iterator[None]:
     """Let Ctrl-C end the process without a word, for the seconds in which torch is imported.
 
-    Compiled code that meets Python's own way of it ends with an abort.
+    Compiled code that meets Python's own way of it ends with an abort. After it Ctrl-C is an
+    exception, also where the app began as this does, since until then there is nothing to save.
     """
     before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:  # else Ctrl-C is ignored, or somebody waits for it
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if before not in (signal.default_int_handler, signal.SIG_DFL):
+        yield  # Ctrl-C is ignored, or somebody waits for it
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def one_line(error: BaseException) -> str:
