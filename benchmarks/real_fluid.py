@@ -8,8 +8,8 @@ on GitHub: 110 Spectralis B-scans of 10 patients with diabetic macular edema (Ch
 DUKE/img_for_inference, and their fluid in DUKE/annotation, in levels from 249 to 255. That 11
 images after the other are of one patient is not said there; the images agree: the best correlation
 of neighbours under any shift has a median of 0.75, and of 0.50 at the nine places where a patient
-would end. ENCODER is one of benchmarks/real_bscans.py, pretrained without labels on another data
-set for 2,700 steps, flattened, 64 x 256.
+would end. ENCODER is one of benchmarks/real_patches.py, pretrained without labels on another data
+set for 1,250 steps, flattened, 64 x 256.
 
 `apps/finetune mode=segment` does all: five folds, so that two patients are tested, two choose the
 epoch and six are fitted on. Encoder, random init and MONAI's U-Net take 50 epochs, 400 steps of
