@@ -64,9 +64,13 @@ def without_name(reason: str, path: str) -> str:
 
 
 def write_quarantine(path: Path, refusals: Sequence[Refusal]) -> None:
-    """Write one JSON object a line; an empty file says that nothing was refused."""
+    """Write one JSON object a line; an empty file says that nothing was refused.
+
+    Paths may name people, so that nobody else may read it.
+    """
     lines = (json.dumps(asdict(refusal), sort_keys=True) + "\n" for refusal in refusals)
     with appearing(path, durable=True) as part:
+        part.touch(mode=0o600)
         part.write_text("".join(lines), encoding="utf-8")
 
 

@@ -234,6 +234,7 @@ def test_too_many_bad_scans_stop_the_build_with_counts_and_the_first_reason(tree
     assert not (tmp_path / "cache").exists()
     refused = tmp_path / "cache-quarantine.jsonl"
     assert len({one.path for one in read_quarantine(refused)}) == 4
+    assert refused.stat().st_mode & 0o077 == 0, "paths may name people"
     build(tree, tmp_path / "cache", max_bad_fraction=0.7)
     assert not refused.exists(), "the cache has its own"
     spoil(tree, 6)
