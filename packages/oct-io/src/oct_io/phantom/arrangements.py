@@ -187,6 +187,7 @@ def paint_marks(
         effect: of what contrast they usually have.
     """
     y_mm, x_mm = grid.bscan_mm[:, 0] - fovea_mm[0], grid.nasal_mm[0] - fovea_mm[1]
+    rightwards = 1 if x_mm[-1] > x_mm[0] else -1
     for name, laid in marks.items():
         kind = ARRANGEMENTS[name]
         for mark in laid:
@@ -201,7 +202,7 @@ def paint_marks(
             inside = np.clip((depth - top[:, None]) / step_um + 0.5, 0, 1)
             inside = inside * np.clip((bottom[:, None] - depth) / step_um + 0.5, 0, 1)
             down = np.clip((depth - top[:, None]) / (bottom - top)[:, None], 0, 1)
-            aside_mm = (x_mm[columns] - mark.nasal_mm) * (1 if x_mm[-1] > x_mm[0] else -1)
+            aside_mm = rightwards * (x_mm[columns] - mark.nasal_mm)
             halves = _halves(aside_mm, down, grid.spacing.column, kind, mark.sign)
             halves = halves * inside * share[bscans, None, None]
             change_db = np.float32(effect * kind.contrast_db) * halves
