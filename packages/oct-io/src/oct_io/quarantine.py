@@ -64,13 +64,9 @@ def without_name(reason: str, path: str) -> str:
 
 
 def write_quarantine(path: Path, refusals: Sequence[Refusal]) -> None:
-    """Write one JSON object a line; an empty file says that nothing was refused.
-
-    Paths may name people, so that nobody else may read it.
-    """
+    """Write one JSON object a line; an empty file says that nothing was refused."""
     lines = (json.dumps(asdict(refusal), sort_keys=True) + "\n" for refusal in refusals)
-    with appearing(path, durable=True) as part:
-        part.touch(mode=0o600)
+    with appearing(path, durable=True, private=True) as part:
         part.write_text("".join(lines), encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 @contextmanager
-def appearing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+def appearing(path: Path, *, durable: bool = False, private: bool = False) -> Iterator[Path]:
     """A path beside `path` to write to; the file there takes its place when the block ends.
 
     If the block fails, what stood at `path` stays as it was, and nothing is left beside it.
@@ -18,9 +18,12 @@ def appearing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Args:
         path: the file to write; its folder must exist.
         durable: whether the content is on disk before it has its name, which takes milliseconds.
+        private: whether nobody else may read it, as where paths may name people.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        if private:
+            part.touch(mode=0o600)
         yield part
         if durable:
             sync(part)

@@ -98,8 +98,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     left = iter(rows)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with appearing(path, durable=True) as part:
-            part.touch(mode=0o600)
+        with appearing(path, durable=True, private=True) as part:
             file = pa.OSFile(str(part), "wb")
             with file, pa.ipc.new_file(file, schema, options=options) as out:
                 while block := list(islice(left, ROWS)):
