@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from oct_launch import Mistake
+from oct_vjepa.model.weights import without_numbers
 from torch import nn
 from torch.nn import functional
 
@@ -154,7 +155,7 @@ def make_unet(
         )
         return network
 
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+    with without_numbers():
         sizes = {base: count(made(base)) for base in BASES}
     best = min(sizes, key=lambda base: abs(math.log(sizes[base] / parameters)))
     with torch.random.fork_rng(devices=[]):
