@@ -30,7 +30,7 @@ from oct_io.cache.publishing import publish_cache
 from oct_io.space.windows import find_window
 from oct_io.storage.buckets import StorageConfig, using_storage
 from oct_xla import Feed, FeedConfig, LoopConfig, fit, pick_runtime
-from oct_xla.order import Order
+from oct_xla.feeding.order import Order
 from torch import Tensor, nn
 from writing import write_results
 

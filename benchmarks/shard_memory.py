@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from oct_vjepa import JepaBatch
 from oct_xla import LoopConfig, pick_runtime
-from oct_xla.learner import Learner
-from oct_xla.metrics import StepClock, peak_memory_gb
-from oct_xla.placing import Placed
-from oct_xla.preemption import StopRequest
-from oct_xla.sharding import local
+from oct_xla.devices.placing import Placed
+from oct_xla.devices.sharding import local
+from oct_xla.steps.learner import Learner
+from oct_xla.steps.preemption import StopRequest
+from oct_xla.telling.metrics import StepClock, peak_memory_gb
 from step_arms import Shape, make_objective
 from torch import Tensor
 from writing import write_results

@@ -31,10 +31,10 @@ from oct_vjepa.presets.choices import VOXELS
 from oct_vjepa.presets.costs import step_flops
 from oct_vjepa.presets.sources import values
 from oct_xla import LoopConfig, Runtime, pick_runtime
-from oct_xla.learner import Learner
-from oct_xla.metrics import StepClock
-from oct_xla.placing import Placed
-from oct_xla.preemption import StopRequest
+from oct_xla.devices.placing import Placed
+from oct_xla.steps.learner import Learner
+from oct_xla.steps.preemption import StopRequest
+from oct_xla.telling.metrics import StepClock
 from torch import Tensor
 from torch.nn import functional
 

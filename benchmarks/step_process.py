@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from oct_xla.failures import TooLarge
+from oct_xla.steps.failures import TooLarge
 from step_arms import Arm, Shape, build_attention, build_matmul, build_ours
 from step_rivals import build_predecessor, build_vjepa2
 

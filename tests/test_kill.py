@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from oct_xla import Checkpoints
-from oct_xla.metrics import CLOCKS  # what a kill may change
+from oct_xla.telling.metrics import CLOCKS  # what a kill may change
 
 pytestmark = pytest.mark.slow
 

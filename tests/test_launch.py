@@ -28,7 +28,7 @@ from oct_vjepa.objectives.configuration import JepaConfig
 from oct_vjepa.presets.choices import ENCODERS, MASKINGS, OBJECTIVES
 from oct_vjepa.presets.runs import PRESETS
 from oct_xla import FeedConfig, LoopConfig, RunFolderError
-from oct_xla.runfolder import flatten
+from oct_xla.folder.runfolder import flatten
 from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parent.parent

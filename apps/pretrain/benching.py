@@ -19,8 +19,8 @@ from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
 from oct_vjepa.presets.costs import count, step_flops
 from oct_xla.errors import OutOfMemoryError
-from oct_xla.journal import Row
-from oct_xla.work import Work, measure_peak
+from oct_xla.folder.journal import Row
+from oct_xla.telling.work import Work, measure_peak
 from samples import PretrainSamples
 from settings import PretrainConfig
 

@@ -7,7 +7,7 @@ import oct_io
 from numpy.typing import NDArray
 from oct_vjepa import JepaBatch
 from oct_vjepa.objectives.objective import PairBatch
-from oct_xla.mixture import Mixture, Part
+from oct_xla.feeding.mixture import Mixture, Part
 from samples import PretrainSamples
 from settings import MixtureConfig
 

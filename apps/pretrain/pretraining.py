@@ -40,9 +40,9 @@ from oct_vjepa.objectives.methods import method_of
 from oct_vjepa.objectives.objective import Objective
 from oct_vjepa.objectives.registry import build_objective
 from oct_vjepa.saving import write_text
+from oct_xla.devices.malloc import give_freed_memory_back
 from oct_xla.errors import OutOfMemoryError
-from oct_xla.malloc import give_freed_memory_back
-from oct_xla.mixture import Mixture
+from oct_xla.feeding.mixture import Mixture
 from pairing import check_pairs, find_partners
 from report import write_report
 from samples import PretrainSamples

@@ -7,7 +7,7 @@ from typing import Any
 import oct_vjepa
 from oct_io.space.windows import find_window
 from oct_xla.errors import OutOfMemoryError
-from oct_xla.memory import read_note, write_note
+from oct_xla.steps.memory import read_note, write_note
 from settings import PretrainConfig
 
 NOTED = "smaller"

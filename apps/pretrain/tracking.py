@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import oct_xla
-from oct_xla.remote import CHECKPOINTS
+from oct_xla.folder.remote import CHECKPOINTS
 from settings import TOLD, PretrainConfig
 
 

@@ -12,7 +12,7 @@ from oct_vjepa import JepaBatch
 from oct_vjepa.evaluation.online import OnlineProbe
 from oct_vjepa.objectives.collapse import CollapseGuard
 from oct_vjepa.objectives.objective import Objective
-from oct_xla.journal import Row
+from oct_xla.folder.journal import Row
 
 
 class Watch:

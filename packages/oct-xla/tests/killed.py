@@ -22,8 +22,8 @@ import fsspec
 import numpy as np
 import torch
 from oct_xla import Checkpoints, read_rows
-from oct_xla.bucket import Bucket
-from oct_xla.metrics import CLOCKS
+from oct_xla.folder.bucket import Bucket
+from oct_xla.telling.metrics import CLOCKS
 from toy import options_of, train
 
 OPTIONS = ("--steps", "40", "--every", "2", "--dropout", "0.1", "--evaluate-every", "3")

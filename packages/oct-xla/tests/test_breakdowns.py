@@ -226,7 +226,7 @@ def test_an_installed_package_has_no_commit_and_a_checkout_has_its_own(tmp_path)
         subprocess.run([*git, *words], check=True)
     (tmp_path / "lib").mkdir()
     subprocess.run(["cp", "-r", here, str(tmp_path / "lib/oct_xla")], check=True)
-    code = "import oct_xla.runfolder as r; print(r._git()['git_commit'])"
+    code = "import oct_xla.folder.runfolder as r; print(r._git()['git_commit'])"
 
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -240,7 +240,7 @@ def test_an_installed_package_has_no_commit_and_a_checkout_has_its_own(tmp_path)
     head = ["git", "-C", here, "rev-parse", "HEAD"]
     wanted = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
     if wanted:
-        assert oct_xla.runfolder._git()["git_commit"] == wanted
+        assert oct_xla.folder.runfolder._git()["git_commit"] == wanted
 
 
 def test_a_signal_shows_the_stack_of_every_thread_and_the_run_goes_on(tmp_path):

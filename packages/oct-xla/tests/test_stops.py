@@ -8,15 +8,14 @@ from contextlib import nullcontext
 
 import fsspec
 import pytest
+from afar import URL, claim
 from buckets import Proxy, environment_of, serve
 from fsspec.implementations.memory import MemoryFileSystem
 from oct_xla import CheckpointError, Checkpoints, LoopConfig, checkpointer, fit, pick_runtime
-from oct_xla.remote import working_folder
+from oct_xla.folder.remote import working_folder
 from programs import finish, losses, start, wait_for_rows
-from test_remote import claim
 from toy import Toy, make_feed, warm_up
 
-URL = "memory://runs/one"
 CHANGES = ("put_file", "pipe_file", "rm_file")
 
 

@@ -20,13 +20,13 @@ from oct_xla import (
     OctXlaError,
     Runtime,
     fit,
-    lease,
     pick_runtime,
     sample_seed,
 )
 from oct_xla.checkpointer import Checkpointer, RunState
 from oct_xla.errors import OutOfMemoryError
-from oct_xla.learner import Learner
+from oct_xla.folder import lease
+from oct_xla.steps.learner import Learner
 from safetensors.torch import save_file
 from torch import Tensor, nn
 

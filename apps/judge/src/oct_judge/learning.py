@@ -15,7 +15,7 @@ from oct_vjepa import Encoder, EncoderConfig
 from oct_vjepa.heads.adapters import add_lora, merge_lora
 from oct_vjepa.heads.finetuning import FineTuned
 from oct_vjepa.model.weights import weights_fingerprint
-from oct_xla.runfolder import keep_part
+from oct_xla.folder.runfolder import keep_part
 from torch import Tensor, nn
 
 from oct_judge.examples import Taker, Volumes, stripe

@@ -1,20 +1,16 @@
 """Train one objective on a CPU, CUDA GPUs or TPUs: `fit(objective, feed, LoopConfig(...))`.
 
-A few flat modules, no wings. `loop` has `fit`, which builds a `trainer`; it takes the steps of a
-`learner` (an `objective` with its optimiser) on batches of the `feed`, taken over `ahead` of them
-from its `workers` and sent on by `placing`, saves through `checkpointer` and tells `metrics` and
-`sinks`. `runfolder`, `journal`, `store` and `checkpoint` are what is left on disk, `remote`,
-`mirror` and `lease` what becomes of it in a `bucket`, `identity` what makes two starts one run,
-`memory` what is done where it runs out, `compiling` what is said where a graph is compiled late.
-`device` picks a `runtime`: `processes` for CPUs and CUDA, `xla` for TPUs. It knows no model and no
-scan.
+`loop` has `fit`, which builds a `trainer`; it takes the steps of a learner (`steps/`) on batches
+(`feeding/`) where the run computes (`devices/`), saves through `checkpointer` into the run's
+`folder/`, on a disk or in a bucket, and has it told (`telling/`). `settings` are what may be asked
+for, `tree` what a batch is, `errors` what can go wrong. It knows no model and no scan.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from oct_xla.checkpoint import read_checkpoint
-    from oct_xla.device import pick_runtime
+    from oct_xla.devices.device import pick_runtime
+    from oct_xla.devices.runtime import Runtime
     from oct_xla.errors import (
         CheckpointError,
         DeviceError,
@@ -23,34 +19,34 @@ if TYPE_CHECKING:
         OctXlaError,
         RunFolderError,
     )
-    from oct_xla.feed import Feed
-    from oct_xla.journal import Journal, Sink, read_rows
-    from oct_xla.learner import objective_tensors
+    from oct_xla.feeding.feed import Feed
+    from oct_xla.feeding.order import sample_seed
+    from oct_xla.folder.checkpoint import read_checkpoint
+    from oct_xla.folder.journal import Journal, Sink, read_rows
+    from oct_xla.folder.runfolder import RunFolder, claim_run_folder, write_provenance
+    from oct_xla.folder.store import Checkpoints
     from oct_xla.loop import fit
-    from oct_xla.objective import Objective
-    from oct_xla.order import sample_seed
-    from oct_xla.runfolder import RunFolder, claim_run_folder, write_provenance
-    from oct_xla.runtime import Runtime
     from oct_xla.settings import FeedConfig, LoopConfig
-    from oct_xla.sinks import WandbSink
-    from oct_xla.store import Checkpoints
+    from oct_xla.steps.learner import objective_tensors
+    from oct_xla.steps.objective import Objective
+    from oct_xla.telling.sinks import WandbSink
     from oct_xla.trainer import FitResult
 
 _HOMES = {
-    "checkpoint": "read_checkpoint",
-    "device": "pick_runtime",
+    "folder.checkpoint": "read_checkpoint",
+    "devices.device": "pick_runtime",
     "errors": "CheckpointError DeviceError FeedError NonFiniteError OctXlaError RunFolderError",
-    "feed": "Feed",
-    "journal": "Journal Sink read_rows",
-    "learner": "objective_tensors",
+    "feeding.feed": "Feed",
+    "folder.journal": "Journal Sink read_rows",
+    "steps.learner": "objective_tensors",
     "loop": "fit",
-    "objective": "Objective",
-    "order": "sample_seed",
-    "runfolder": "RunFolder claim_run_folder write_provenance",
-    "runtime": "Runtime",
+    "steps.objective": "Objective",
+    "feeding.order": "sample_seed",
+    "folder.runfolder": "RunFolder claim_run_folder write_provenance",
+    "devices.runtime": "Runtime",
     "settings": "FeedConfig LoopConfig",
-    "sinks": "WandbSink",
-    "store": "Checkpoints",
+    "telling.sinks": "WandbSink",
+    "folder.store": "Checkpoints",
     "trainer": "FitResult",
 }
 """Imported at first use: who only reads settings does not wait seconds for torch."""

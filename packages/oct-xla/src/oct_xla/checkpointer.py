@@ -6,15 +6,15 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
-from oct_xla.checkpoint import Checkpoint
+from oct_xla.devices.runtime import Runtime
+from oct_xla.devices.sharding import Piece
 from oct_xla.errors import CheckpointError, RunFolderError
-from oct_xla.identity import check_processes, check_resumed, differences, shorten
-from oct_xla.journal import say
-from oct_xla.learner import Learner
-from oct_xla.runtime import Runtime
-from oct_xla.sharding import Piece
-from oct_xla.store import Checkpoints
-from oct_xla.writing import Writing
+from oct_xla.folder.checkpoint import Checkpoint
+from oct_xla.folder.identity import check_processes, check_resumed, differences, shorten
+from oct_xla.folder.journal import say
+from oct_xla.folder.store import Checkpoints
+from oct_xla.folder.writing import Writing
+from oct_xla.steps.learner import Learner
 
 COPY_S = 300.0
 """How long a run that was asked to stop waits for the copy of its last checkpoint in a bucket."""

@@ -9,27 +9,27 @@ from typing import Any
 
 from torch import nn
 
-from oct_xla.bucket import is_url
 from oct_xla.checkpointer import Checkpointer, RunState
-from oct_xla.device import pick_runtime
+from oct_xla.devices.device import pick_runtime
+from oct_xla.devices.runtime import Runtime
 from oct_xla.errors import CheckpointError, FeedError, RunFolderError
-from oct_xla.feed import Feed
-from oct_xla.files import check_local, lock_folder
-from oct_xla.identity import describe_run
-from oct_xla.journal import Journal, Sink, say
-from oct_xla.learner import Learner
-from oct_xla.memory import read_note
-from oct_xla.metrics import Metrics
-from oct_xla.preemption import StopRequest
-from oct_xla.remote import CHECKPOINTS, RemoteFolder
-from oct_xla.runfolder import RunFolder
-from oct_xla.runtime import Runtime
+from oct_xla.feeding.feed import Feed
+from oct_xla.folder.bucket import is_url
+from oct_xla.folder.files import check_local, lock_folder
+from oct_xla.folder.identity import describe_run
+from oct_xla.folder.journal import Journal, Sink, say
+from oct_xla.folder.remote import CHECKPOINTS, RemoteFolder
+from oct_xla.folder.runfolder import RunFolder
+from oct_xla.folder.store import Checkpoints
 from oct_xla.settings import LoopConfig
-from oct_xla.sinks import ProgressSink
-from oct_xla.store import Checkpoints
+from oct_xla.steps.learner import Learner
+from oct_xla.steps.memory import read_note
+from oct_xla.steps.preemption import StopRequest
+from oct_xla.telling.metrics import Metrics
+from oct_xla.telling.sinks import ProgressSink
+from oct_xla.telling.watchers import HangWatch, Profiler, stacks_on_signal
+from oct_xla.telling.work import Work
 from oct_xla.trainer import Evaluate, FitResult, Trainer
-from oct_xla.watchers import HangWatch, Profiler, stacks_on_signal
-from oct_xla.work import Work
 
 METRICS, PROFILE, LOCK = "metrics.jsonl", "profile", ".fit-lock"
 _NO_LIMIT = 2**31

@@ -8,18 +8,18 @@ from typing import NamedTuple
 import numpy as np
 
 from oct_xla.checkpointer import Checkpointer, RunState
-from oct_xla.compiling import WARM_UP
+from oct_xla.devices.malloc import give_freed_memory_back
+from oct_xla.devices.placing import Placed
 from oct_xla.errors import NonFiniteError, OutOfMemoryError
-from oct_xla.failures import TooLarge
-from oct_xla.feed import Feed
-from oct_xla.journal import say
-from oct_xla.learner import Learner, Outcome, Step
-from oct_xla.malloc import give_freed_memory_back
-from oct_xla.memory import cut_batch, halved, write_note
-from oct_xla.metrics import Metrics
-from oct_xla.placing import Placed
-from oct_xla.preemption import StopRequest
-from oct_xla.watchers import HangWatch, Profiler
+from oct_xla.feeding.feed import Feed
+from oct_xla.folder.journal import say
+from oct_xla.steps.failures import TooLarge
+from oct_xla.steps.learner import Learner, Outcome, Step
+from oct_xla.steps.memory import cut_batch, halved, write_note
+from oct_xla.steps.preemption import StopRequest
+from oct_xla.telling.compiling import WARM_UP
+from oct_xla.telling.metrics import Metrics
+from oct_xla.telling.watchers import HangWatch, Profiler
 
 Evaluate = Callable[[int], Mapping[str, float] | Iterator[Mapping[str, float] | None]]
 """Scores after that many steps; or an iterator whose last item they are, and which may be left

@@ -1,0 +1,135 @@
+"""Copies of whole checkpoints in a bucket, for a run that moves between machines."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from oct_xla.errors import CheckpointError
+from oct_xla.folder.bucket import Bucket
+from oct_xla.folder.checkpoint import STATE, files_of, read_checkpoint
+from oct_xla.folder.journal import say
+
+COMMIT = STATE
+
+
+class Mirror:
+    """A folder in a bucket with the newest checkpoints of one run, laid out as on a disk.
+
+    Files go up first. `state.json`, which vouches for every byte of them, comes last and commits:
+    it is one object, so one atomic write. A copy without it is not there; one that is deleted, or
+    whose files are replaced, loses it first.
+
+    Args:
+        url: of a folder that is this run's alone, as fsspec takes it.
+        keep_last: how many copies stay, the best one not counted.
+        before_commit: called before each commit; what it raises leaves the copy uncommitted.
+    """
+
+    def __init__(
+        self, url: str, keep_last: int, before_commit: Callable[[], None] = lambda: None
+    ) -> None:
+        self.url, self.keep_last = url.rstrip("/"), keep_last
+        self._bucket, self._before_commit = Bucket(url), before_commit
+
+    def steps(self) -> list[int]:
+        """Return the steps of all committed copies, ascending.
+
+        Raises:
+            CheckpointError: if the bucket does not answer.
+        """
+        found = self._bucket.names(f"step-*/{COMMIT}")
+        names = [name.partition("/")[0].removeprefix("step-") for name in found]
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def upload(self, folder: Path, best: int | None) -> None:
+        """Copy a whole checkpoint folder; files that the copy's own commit vouches for stay.
+
+        Args:
+            folder: of one checkpoint on this machine.
+            best: step of the best checkpoint, whose copy stays.
+
+        Raises:
+            CheckpointError: if it cannot be copied; it is then not there, or as it was before.
+        """
+        commit = (folder / STATE).read_bytes()
+        own, there = _listed(commit), self._listed(folder.name)
+        sent = [name for name in own if not self._has(folder.name, name, own[name], there)]
+        if sent and there is not None:
+            self._bucket.remove(f"{folder.name}/{COMMIT}")
+        for name in sent:
+            self._bucket.put(folder / name, f"{folder.name}/{name}")
+        self._before_commit()
+        self._bucket.write(f"{folder.name}/{COMMIT}", commit)
+        self._tidy(best)
+
+    def is_copy(self, folder: Path) -> bool:
+        """Tell whether the bucket has no other checkpoint of that step than this one.
+
+        Raises:
+            CheckpointError: if the bucket does not answer, or the one here is damaged.
+        """
+        there = self._listed(folder.name)
+        return there is None or there == _listed((folder / STATE).read_bytes())
+
+    def _listed(self, name: str) -> dict[str, Any] | None:
+        """What the commit of a copy says of its files; None if it has none."""
+        content = self._bucket.read(f"{name}/{COMMIT}")
+        return None if content is None else _listed(content)
+
+    def _has(self, place: str, name: str, facts: Any, there: dict[str, Any] | None) -> bool:
+        if there is None or there.get(name) != facts:
+            return False
+        return self._bucket.size(f"{place}/{name}") == facts["size"]
+
+    def _tidy(self, best: int | None) -> None:
+        steps = self.steps()
+        for step in set(steps[: -self.keep_last]) - {best}:
+            self._bucket.remove(f"step-{step:08d}/{COMMIT}")
+            self._bucket.remove(f"step-{step:08d}")
+
+    def download_newest(self, newer_than: int, place: Callable[[int], Path]) -> int | None:
+        """Copy the newest sound checkpoint that is newer than what is here; returns its step.
+
+        Copies that are damaged are named on stderr and the one before is tried.
+
+        Args:
+            newer_than: step of the newest checkpoint on this machine.
+            place: empty folder for the checkpoint of a step.
+
+        Raises:
+            CheckpointError: if the bucket does not answer.
+        """
+        for step in reversed(self.steps()):
+            if step <= newer_than:
+                return None
+            try:
+                self.download(step, place(step))
+            except CheckpointError as error:
+                say(f"{self.url}: the copy of step {step} is left out: {error}")
+                continue
+            return step
+        return None
+
+    def download(self, step: int, folder: Path) -> None:
+        """Copy the checkpoint of one step into an empty folder, and check every byte of it.
+
+        Raises:
+            CheckpointError: if it is not there, damaged, or out of reach.
+        """
+        place = f"step-{step:08d}"
+        self._bucket.get(f"{place}/{COMMIT}", folder / STATE)
+        for name in files_of(folder):
+            if name != Path(name).name:  # never out of the folder
+                raise CheckpointError(f"{self.url}/{place}: names a file elsewhere: {name}")
+            self._bucket.get(f"{place}/{name}", folder / name)
+        read_checkpoint(folder)
+
+
+def _listed(commit: bytes) -> dict[str, Any]:
+    """What a commit says of its files; nothing if it is damaged."""
+    try:
+        listed: dict[str, Any] = json.loads(commit)["files"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return listed

@@ -1,0 +1,48 @@
+"""What goes wrong in a step, told apart: no memory for it, or another process that is gone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from oct_xla.errors import FeedError
+from oct_xla.steps.memory import out_of_memory
+
+_LEFT = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""What gloo says where the process at the other end is gone."""
+_GONE = (
+    "another process of this run has ended; its own last line says why, and the same command goes"
+    " on from the newest checkpoint"
+)
+"""No error of ours, which ends a program as a user's mistake: whoever watches over the processes
+may start all of them again."""
+
+
+class TooLarge(Exception):
+    """A micro-batch does not fit in memory.
+
+    Attributes:
+        everywhere: whether all processes were told and the step was not taken, so that it can be
+            tried again. Else this process is in the middle of it, others may wait for it, and only
+            a new start helps.
+    """
+
+    def __init__(self, *, everywhere: bool) -> None:
+        super().__init__()
+        self.everywhere = everywhere
+
+
+@contextmanager
+def told_apart() -> Iterator[None]:
+    """Give what fails in a step its own type, or words.
+
+    Raises:
+        TooLarge: if memory ran out.
+        RuntimeError: if another process has ended.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError, FeedError) as error:
+        if out_of_memory(error):
+            raise TooLarge(everywhere=False) from error
+        if any(sign in str(error) for sign in _LEFT):
+            raise RuntimeError(_GONE) from error
+        raise

@@ -1,0 +1,95 @@
+"""Running out of memory: how it shows, how a batch is then cut, and the note that a start reads."""
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oct_xla.errors import RunFolderError
+from oct_xla.folder.bucket import Bucket, is_url
+from oct_xla.folder.files import read_json, write_atomically
+
+NOTE = "memory.json"
+"""In the run folder: what a run that ran out of memory takes less of from its next start on."""
+
+_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "resource_exhausted",
+    "bad_alloc",
+    "_status_alloc_failed",  # of CUDA's libraries
+    "could not execute a primitive",  # of oneDNN, which takes memory as it computes
+)
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Tell whether an error, or what it was raised from, is a lack of memory."""
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError | MemoryError):
+            return True
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            return True
+        text = str(error).lower()
+        # oneDNN, which says the same with one more word where it cannot do what was asked for.
+        onednn = "could not create a primitive" in text and "descriptor" not in text
+        if onednn or any(sign in text for sign in _SIGNS):
+            return True
+        error = error.__cause__
+    return False
+
+
+def halved(size: int) -> int:
+    """Return the next smaller micro-batch of a device: half of an even one, else one sample."""
+    return size // 2 if size % 2 == 0 else 1
+
+
+def cut_batch(samples: int, accumulate: int, at_once: int) -> int:
+    """Return into how many micro-batches a device's part of the batch is cut.
+
+    Args:
+        samples: of one step on one device.
+        accumulate: at least as many micro-batches; divides `samples`.
+        at_once: most samples of one; 0 for as many as there are.
+    """
+    parts = accumulate
+    while at_once and (samples % parts or samples // parts > at_once):
+        parts += 1
+    return parts
+
+
+def read_note(run_dir: Path | str | None) -> dict[str, Any]:
+    """Return what was noted in a run folder, which may be the URL of one; nothing without one.
+
+    Raises:
+        RunFolderError: if the note is damaged.
+        CheckpointError: if a bucket does not answer.
+    """
+    if run_dir is None:
+        return {}
+    if not is_url(run_dir):
+        path = Path(run_dir) / NOTE
+        return read_json(path, RunFolderError) if path.exists() else {}
+    content = Bucket(str(run_dir)).read(NOTE)
+    try:
+        found: dict[str, Any] = json.loads(content or "{}")
+    except ValueError as error:
+        raise RunFolderError(f"{run_dir}/{NOTE}: is damaged; delete it") from error
+    return found
+
+
+def write_note(run_dir: Path, **facts: Any) -> None:
+    """Add facts to the note of a run folder; processes that write at once write the same.
+
+    Raises:
+        RunFolderError: if it cannot be written.
+    """
+    text = json.dumps({**read_note(run_dir), **facts}, indent=1) + "\n"
+    try:
+        write_atomically(run_dir / NOTE, text)
+    except OSError as error:
+        raise RunFolderError(
+            f"{run_dir / NOTE}: cannot be written: {error.strerror}; free space, or raise"
+            " loop.accumulate by hand"
+        ) from error
