@@ -125,12 +125,13 @@ def candidates(
 
 
 def ask(
-    features: Mapping[str, Sequence[Tokens]], fluid: NDArray[np.bool_], patients: int
+    features: Mapping[str, Sequence[Tokens]],
+    present: NDArray[np.bool_],
+    people: NDArray[np.int64],
+    rounds: Sequence[Round],
+    patients: int,
 ) -> list[dict[str, Any]]:
-    """A row for each candidate that learns from so many patients."""
-    people = np.arange(IMAGES) // PER_PATIENT
-    present = mark_patches(fluid, GRID)
-    rounds = leave_pairs_out(people)
+    """A row for each candidate that learns from so many patients of each round."""
     rounds = [few(one, people, present, patients) for one in rounds]
     readings: dict[str, list[list[Measured]]] = {}
     for name, seeds in features.items():
@@ -193,6 +194,18 @@ def named_paths(text: str) -> tuple[str, list[Path]]:
     return name, [Path(path) for path in paths.split(",")]
 
 
+def show(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a line for each candidate."""
+    print_table(
+        ["fitted on", "candidate", *METRICS, "reference over it"],
+        [
+            [str(row["fitted_on"]), row["candidate"], *(as_cell(row[key]) for key in METRICS),
+             as_cell(row["reference_over_it"].get("auroc"))]
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
 def main() -> None:
     """Ask, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -205,17 +218,13 @@ def main() -> None:
     torch.set_num_threads(1)
     grey, fluid = read_duke(options.duke)
     features = candidates(dict(options.encoders), grey)
-    rows = [row for count in options.patients for row in ask(features, fluid, count)]
-    print_table(
-        ["fitted on", "candidate", *METRICS, "reference over it"],
-        [
-            [str(row["fitted_on"]), row["candidate"], *(as_cell(row[key]) for key in METRICS),
-             as_cell(row["reference_over_it"].get("auroc"))]
-            for row in rows
-        ],
-    )  # fmt: skip
+    people, present = np.arange(IMAGES) // PER_PATIENT, mark_patches(fluid, GRID)
+    rounds = leave_pairs_out(people)
+    rows = [
+        row for count in options.patients for row in ask(features, present, people, rounds, count)
+    ]
+    show(rows)
     if options.write:
-        present = mark_patches(fluid, GRID)
         write_results(
             options.into,
             ("oct-io", "oct-vjepa", "numpy", "scikit-learn"),
