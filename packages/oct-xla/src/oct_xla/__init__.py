@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         FeedError,
         NonFiniteError,
         OctXlaError,
+        OutOfMemoryError,
         RunFolderError,
     )
     from oct_xla.feeding.feed import Feed
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "folder.checkpoint": "read_checkpoint",
     "devices.device": "pick_runtime",
-    "errors": "CheckpointError DeviceError FeedError NonFiniteError OctXlaError RunFolderError",
+    "errors": "CheckpointError DeviceError FeedError NonFiniteError OctXlaError OutOfMemoryError"
+    " RunFolderError",
     "feeding.feed": "Feed",
     "folder.journal": "Journal Sink read_rows",
     "steps.learner": "objective_tensors",
@@ -74,6 +76,7 @@ __all__ = [
     "NonFiniteError",
     "Objective",
     "OctXlaError",
+    "OutOfMemoryError",
     "RunFolder",
     "RunFolderError",
     "Runtime",
