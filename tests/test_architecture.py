@@ -30,7 +30,7 @@ PUBLIC = {
         WeightsError axial_profile embed_volumes encoder_config load_model paired_difference
         pool_tokens probe sample_masks""",
     "oct_xla": """CheckpointError Checkpoints DeviceError Feed FeedConfig FeedError FitResult
-        Journal LoopConfig NonFiniteError Objective OctXlaError OutOfMemoryError RunFolder
+        Journal LoopConfig NonFiniteError Objective OctXlaError RunFolder
         RunFolderError Runtime Sink WandbSink claim_run_folder fit objective_tensors
         pick_runtime read_checkpoint read_rows sample_seed write_provenance""",
 }

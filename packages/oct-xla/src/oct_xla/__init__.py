@@ -17,7 +17,6 @@ if TYPE_CHECKING:
         FeedError,
         NonFiniteError,
         OctXlaError,
-        OutOfMemoryError,
         RunFolderError,
     )
     from oct_xla.feeding.feed import Feed
@@ -36,8 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "folder.checkpoint": "read_checkpoint",
     "devices.device": "pick_runtime",
-    "errors": "CheckpointError DeviceError FeedError NonFiniteError OctXlaError OutOfMemoryError"
-    " RunFolderError",
+    "errors": "CheckpointError DeviceError FeedError NonFiniteError OctXlaError RunFolderError",
     "feeding.feed": "Feed",
     "folder.journal": "Journal Sink read_rows",
     "steps.learner": "objective_tensors",
@@ -76,7 +74,6 @@ __all__ = [
     "NonFiniteError",
     "Objective",
     "OctXlaError",
-    "OutOfMemoryError",
     "RunFolder",
     "RunFolderError",
     "Runtime",
