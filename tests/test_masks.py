@@ -260,7 +260,10 @@ def test_networks_from_scratch_attention_and_other_encoders_answer_in_one_table(
     assert outcome.code == 0, outcome.errors[-2000:]
     document = json.loads((place / "rivals" / "results.json").read_text())
     rows = {row["name"]: row["card"]["metrics"]["auroc"] for row in document["candidates"]}
-    attention = [f"{one}, attention over volumes" for one in ("pretrained", "random init")]
+    asked = ["pretrained", "random init"]
+    ranks, attention = (
+        [f"{one}, {how}" for one in asked] for how in ("grey ranks", "attention over volumes")
+    )
     networks = ["network monai_resnet10", "network monai_densenet121"]
-    assert list(rows) == ["pretrained", "random init", *attention, "encoder again", *networks]
+    assert list(rows) == [*asked, *ranks, *attention, "encoder again", *networks]
     assert rows["encoder again"] == rows["pretrained"]
