@@ -1,6 +1,6 @@
 """Where are cysts and drusen? Patches of another data set, which no choice was made by.
 
-    uv run python benchmarks/real_lesions.py ANNOTATION \
+    uv run python benchmarks/real_lesions.py ANNOTATION intraretinal_cyst \
       "5,000 steps=runs/long-seed1/encoder,runs/long-seed2/encoder" \
       "1,250 steps=runs/units-seed1/encoder,runs/units-seed2/encoder" --write
 
@@ -12,7 +12,8 @@ with `loop.steps=5000`. No encoder has seen these scans, and how patches are rea
 trained and for how long was settled before they were asked.
 
 In five folds of patients one is tested, ten patients of the next choose the strength, and 20, 6 or
-2 of the others are fitted on. Only patients who have the lesion are asked.
+2 of the others are fitted on. Only patients who have the lesion are asked. --write makes
+results/real_LESION.json.
 """
 
 import argparse
@@ -33,16 +34,16 @@ from real_patches import GRID, ask, candidates, named_paths, show
 from writing import write_results
 
 LESIONS = {"intraretinal_cyst": 0, "retinal_drusen": 3}
-"""Those of the seven that enough patients have, and their numbers in the polygons' files."""
+"""Those of the seven that enough patients have, by their numbers in the polygons' files."""
 WINDOW = "64x256"
 FOLDS, CHOOSERS = 5, 10
 
 
 class Lesions(NamedTuple):
-    """Flattened B-scans (N, 1, Y, X), voxels of each lesion, and whose each scan is, by number."""
+    """Flattened B-scans (N, 1, Y, X), voxels of the lesion, and whose each scan is, by number."""
 
     grey: NDArray[np.uint8]
-    masks: dict[str, NDArray[np.bool_]]
+    mask: NDArray[np.bool_]
     people: NDArray[np.int64]
 
 
@@ -57,11 +58,11 @@ def draw(labels: Path, number: int, size: tuple[int, int]) -> Image.Image:
     return mask
 
 
-def read_lesions(annotation: Path) -> Lesions:
+def read_lesions(annotation: Path, lesion: str) -> Lesions:
     """The B-scans as `data.flatten=true data.window=64x256` cuts them, patients in random order."""
     with TemporaryDirectory() as folder:
         out, whose = Path(folder), {}
-        for place in ("images", *LESIONS):
+        for place in ("images", "masks"):
             (out / place).mkdir()
         for path in sorted(annotation.glob("*/images/*.jpg")):
             # 0191cb10-CNV-9997680-274_jpeg.rf.HASH.jpg is B-scan 274 of patient 9997680
@@ -69,30 +70,28 @@ def read_lesions(annotation: Path) -> Lesions:
             whose[name] = name.split("-")[1]
             image = Image.open(path).convert("L")
             image.save(out / "images" / name)
-            for lesion, number in LESIONS.items():
-                labels = path.parents[1] / "labels" / f"{path.stem}.txt"
-                draw(labels, number, image.size).save(out / lesion / name)
-        table = out / "patients.csv"
+            labels = path.parents[1] / "labels" / f"{path.stem}.txt"
+            draw(labels, LESIONS[lesion], image.size).save(out / "masks" / name)
         rows = [f"{name},{who}" for name, who in whose.items()]
-        table.write_text("\n".join(["filepath,participant_id", *rows]) + "\n")
-        caches = {lesion: open_cut(out, lesion) for lesion in LESIONS}
-        names = sorted(whose)
-        ranks = np.random.default_rng(0).permutation(len(set(whose.values())))
-        number_of = dict(zip(sorted(set(whose.values())), ranks, strict=True))
-        masks, grey = {}, np.zeros(0, np.uint8)
-        for lesion, volumes in caches.items():
-            places = {key: row for row, key in enumerate(volumes.ids)}
-            order = [places[ScanRecord(path=name).key] for name in names]
-            grey = np.stack([volumes[row] for row in order])
-            masks[lesion] = np.stack([volumes.mask(row) == 1 for row in order])
-        return Lesions(grey, masks, np.array([number_of[whose[name]] for name in names]))
+        (out / "patients.csv").write_text("\n".join(["filepath,participant_id", *rows]) + "\n")
+        volumes, names = open_cut(out, lesion), sorted(whose)
+        places = {key: row for row, key in enumerate(volumes.ids)}
+        order = [places[ScanRecord(path=name).key] for name in names]
+        patients = sorted(set(whose.values()))
+        numbers = np.random.default_rng(0).permutation(len(patients))
+        number_of = dict(zip(patients, numbers, strict=True))
+        return Lesions(
+            np.stack([volumes[row] for row in order]),
+            np.stack([volumes.mask(row) == 1 for row in order]),
+            np.array([number_of[whose[name]] for name in names]),
+        )
 
 
 def open_cut(folder: Path, lesion: str) -> oct_io.CachedVolumes:
-    """The B-scans below a folder with the masks of one lesion."""
+    """The B-scans below a folder with their masks."""
     bscans = BscanConfig(
         table=str(folder / "patients.csv"),
-        masks=str(folder / lesion),
+        masks=str(folder / "masks"),
         mask_classes={lesion: "1-255"},
     )
     config = oct_io.SourceConfig(
@@ -101,7 +100,7 @@ def open_cut(folder: Path, lesion: str) -> oct_io.CachedVolumes:
         annotations=["mask"],
         flatten=True,
         window=WINDOW,
-        cache=str(folder / f"cache-{lesion}"),
+        cache=str(folder / "cache"),
         jobs=1,
     )
     return oct_io.open_source(config).volumes
@@ -124,36 +123,31 @@ def main() -> None:
     """Ask, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("annotation", type=Path)
+    parser.add_argument("lesion", choices=sorted(LESIONS))
     parser.add_argument("encoders", nargs="+", type=named_paths, help="NAME=ENCODER[,ENCODER]")
     parser.add_argument("--patients", type=int, nargs="*", default=[20, 6, 2], help="to fit on")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found = read_lesions(options.annotation)
+    found = read_lesions(options.annotation, options.lesion)
     features = candidates(dict(options.encoders), found.grey)
-    lesions = []
-    for lesion, mask in found.masks.items():
-        present = mark_patches(mask, GRID)
-        rounds = make_rounds(found.people, present)
-        print(lesion)
-        rows = [
-            row
-            for count in options.patients
-            for row in ask(features, present, found.people, rounds, count)
-        ]
-        show(rows)
-        tested = np.unique(found.people[np.any([one.test for one in rounds], axis=0)])
-        lesions.append(
-            {"lesion": lesion, "patients": len(tested), "patches": int(present.size),
-             "with_it": int(present.sum()), "rows": rows}
-        )  # fmt: skip
+    present = mark_patches(found.mask, GRID)
+    rounds = make_rounds(found.people, present)
+    rows = [
+        row
+        for count in options.patients
+        for row in ask(features, present, found.people, rounds, count)
+    ]
+    show(rows)
     if options.write:
+        tested = np.any([one.test for one in rounds], axis=0)
         write_results(
-            "real_lesions",
+            f"real_{options.lesion}",
             ("oct-io", "oct-vjepa", "numpy", "scikit-learn"),
             {"data": "kermany, annotated by akulistus", "phantom": False,
              "scans": len(found.grey), "patients": len(np.unique(found.people)),
-             "lesions": lesions},
+             "patients_with_it": len(np.unique(found.people[tested])),
+             "patches": int(present.size), "with_it": int(present.sum()), "rows": rows},
         )  # fmt: skip
 
 

@@ -23,7 +23,8 @@ counts as the area under the ROC curve, and as the average precision, of all pat
 means over patients, intervals from patients and seeds drawn again. Beside it stand random init of
 as many seeds, and what nobody learned: the row alone, the patch's voxels, principal components of
 it and its eight neighbours, one random ReLU layer of its voxels, or of those of its neighbours too,
-and a bank of classical filters; and the tokens of each encoder together with the latter.
+and a bank of classical filters; and together with the latter the tokens of the first encoder and
+of random init.
 """
 
 import argparse
@@ -117,9 +118,10 @@ def candidates(
         torch.manual_seed(seed)
         random.append(say(Encoder(one.config), grey))
     plain = {name: [one] for name, one in unlearned(grey).items()}
+    reference = next(iter(found))
     both = {
         f"{name} + {FILTERS}": [np.concatenate([one, plain[FILTERS][0]], axis=2) for one in seeds]
-        for name, seeds in (found | {RANDOM: random}).items()
+        for name, seeds in ((reference, found[reference]), (RANDOM, random))
     }
     return found | {RANDOM: random} | plain | both
 
