@@ -35,7 +35,7 @@ def test_the_next_batch_is_sent_before_the_numbers_are_read_and_a_trace_shows_xl
 ):
     if find_spec("torch_xla") is None:
         pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
-    folder = str(request.path.parent)
+    folder = str(request.path.parents[1])
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(folder=folder, run_dir=str(tmp_path))],
         env={**QUIET, **XLA, "CPU_NUM_DEVICES": "2"},

@@ -41,7 +41,7 @@ for separable, accumulate in ((True, 2), (False, 1)):
 
 
 def run(request, runtime, **environment):
-    program = PROGRAM.format(folder=str(request.path.parent))
+    program = PROGRAM.format(folder=str(request.path.parents[1]))
     done = subprocess.run(
         [sys.executable, "-c", program, runtime],
         env={**QUIET, **environment},
