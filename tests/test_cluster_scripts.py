@@ -1,4 +1,4 @@
-"""The files for Slurm and SkyPilot: the signal before a time limit, and keys that exist."""
+"""The files for Slurm, SkyPilot and Ray: the signal before a time limit, and keys that exist."""
 
 import json
 import os
@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import metadata, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -134,3 +136,24 @@ def test_skypilot_is_told_nothing_that_it_does_not_know():
     assert used == task["envs"].keys() | {f"SKYPILOT_{name}" for name in sky}
     for script in (task["setup"], task["run"]):
         assert subprocess.run(["bash", "-n", "-c", script]).returncode == 0
+
+
+def test_rays_launcher_is_told_nothing_that_its_schema_does_not_know():
+    if (ray := find_spec("ray")) is None:
+        pytest.skip("ray is not installed; it has wheels for some machines only")
+    cluster = yaml.safe_load((ROOT / "scripts/ray/cluster.yaml").read_text())
+    schema = json.loads((Path(ray.origin).parent / "autoscaler/ray-schema.json").read_text())
+    import jsonschema
+
+    jsonschema.validate(cluster, schema)
+    assert cluster["head_node_type"] in cluster["available_node_types"]
+    for source in cluster["file_mounts"].values():
+        assert source.startswith("~") or (ROOT / source).is_dir()
+    commands = [one for name, found in cluster.items() if "commands" in name for one in found]
+    assert len(commands) == 8
+    for command in commands:
+        assert subprocess.run(["bash", "-n", "-c", command]).returncode == 0
+    (install,) = (one for one in commands if "oct-io[" in one)
+    assert re.findall(r"ray\S*?==(\S+?)\"", install) == [version("ray")]
+    extras = set(re.findall(r"oct-io\[([^]]+)\]", install)[0].split(","))
+    assert extras <= set(metadata("oct-io").get_all("Provides-Extra"))

@@ -23,6 +23,7 @@ from oct_xla.folder.runfolder import RunFolder
 from oct_xla.folder.store import Checkpoints
 from oct_xla.settings import LoopConfig
 from oct_xla.steps.learner import Learner
+from oct_xla.steps.maintenance import Notice
 from oct_xla.steps.memory import read_note
 from oct_xla.steps.preemption import StopRequest
 from oct_xla.telling.metrics import Metrics
@@ -116,7 +117,7 @@ def fit(
         watch = HangWatch(config.hang_after_s, rank=runtime.rank)
         trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler, watch, path)
         try:
-            with stacks_on_signal(), StopRequest() as stop, watch:
+            with stacks_on_signal(), StopRequest() as stop, Notice(stop), watch:
                 result = trainer.train(learning_rate, evaluate, stop)
                 if remote is not None and result.reason == "stopped":
                     remote.stop(copied=checkpointer.copied)
