@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import socket
+import threading
 import time
 
 import fsspec
@@ -272,6 +273,60 @@ def test_a_copy_is_waited_for_as_long_as_its_parts_come(tmp_path, monkeypatch):
     monkeypatch.setattr(Bucket, "_files", files)
     Bucket("slow://one").get("large", tmp_path / "large")
     assert (tmp_path / "large").read_bytes() == bytes(5)
+
+
+class Damaged(AsyncFileSystem):
+    """Gives half of an answer, as often as it is told."""
+
+    def __init__(self, often, error):
+        super().__init__(asynchronous=False, skip_instance_cache=True)
+        self.often, self.error = often, error
+
+    async def _cat_file(self, path, **how):
+        self.often -= 1
+        if self.often >= 0:
+            raise self.error
+        return b"whole"
+
+
+class FlexibleChecksumError(Exception):
+    """As botocore calls it."""
+
+
+@pytest.mark.parametrize(
+    "error", [json.JSONDecodeError("half", "{", 1), FlexibleChecksumError("no match")]
+)
+def test_an_answer_that_came_damaged_is_asked_for_again(monkeypatch, error):
+    files = Damaged(2, error)
+    monkeypatch.setattr(Bucket, "_files", files)
+    assert Bucket("damaged://one").read("small") == b"whole"
+    files.often = 3
+    with pytest.raises(CheckpointError, match="cannot be read or written"):
+        Bucket("damaged://one").read("small")
+    assert files.often == 0
+    files.often, files.error = 1, PermissionError("not yours")  # no damage
+    with pytest.raises(CheckpointError, match="not yours"):
+        Bucket("damaged://one").read("small")
+
+
+def test_a_run_that_cannot_say_its_end_renews_its_lease_no_more(on, files, monkeypatch):
+    def refuse(*_):
+        raise CheckpointError("the bucket: does not answer")
+
+    def renewing():
+        return [one for one in threading.enumerate() if one.name == "oct-xla-lease"]
+
+    on("here")
+    remote = RemoteFolder(URL)
+    remote.path.mkdir(parents=True)
+    remote.take_up()
+    assert len(renewing()) == 1
+    monkeypatch.setattr(Bucket, "read", refuse)
+    with pytest.raises(CheckpointError, match="the same command copies it"):
+        remote.let_go()
+    for thread in renewing():
+        thread.join(timeout=20)
+    assert renewing() == []
 
 
 @pytest.mark.drill

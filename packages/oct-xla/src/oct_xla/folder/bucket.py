@@ -24,6 +24,12 @@ go at once; of 50 MB each, as s3fs would have them, none comes in time on a slow
 
 LOOK_S = 1.0
 
+TRIES = 3
+"""How often a store is asked whose answer came damaged."""
+
+_DAMAGED = ("FlexibleChecksumError", "ResponseParserError", "ChecksumError")
+"""What botocore and gcsfs raise of an answer that lacks its end; they do not ask again."""
+
 
 def is_url(place: object) -> bool:
     """Whether a place lies in a bucket."""
@@ -164,12 +170,24 @@ def _wait_for(
 ) -> Any:
     """What a method of a file system returns; of one that asks over a network, not for ever.
 
+    All that is asked here may be asked again: files are written as a whole.
+
     Raises:
         _SilentError: nothing was heard for `most_s` seconds.
     """
     if not files.async_impl:  # a disk, or memory
         return getattr(files, what)(*places, **how)
-    moved = moved or _Moved()
+    for left in reversed(range(TRIES)):
+        try:
+            return _ask_once(files, what, *places, most_s=most_s, moved=moved or _Moved(), **how)
+        except Exception as error:
+            damaged = isinstance(error, ValueError) or type(error).__name__ in _DAMAGED
+            if not (damaged and left):
+                raise
+    raise AssertionError("the last try returns or raises")
+
+
+def _ask_once(files: Any, what: str, *places: Any, most_s: float, moved: _Moved, **how: Any) -> Any:
     asked: Future[Any] = asyncio.run_coroutine_threadsafe(
         getattr(files, f"_{what}")(*places, **how), files.loop
     )

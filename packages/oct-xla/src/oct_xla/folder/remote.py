@@ -132,7 +132,6 @@ class RemoteFolder:
         """
         try:
             if self._given_up:
-                self._lease.leave()
                 raise CheckpointError(f"{self.url}: lacks the last checkpoint")
             self._lease.check()
             self.send(everything=not failed)
@@ -141,6 +140,7 @@ class RemoteFolder:
             if not failed:
                 raise
         except CheckpointError as error:
+            self._lease.leave()
             text = f"{error}; the run lies in {self.path}, the same command copies it"
             if not (failed or self._stopping):
                 raise CheckpointError(text) from error
