@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -31,6 +32,9 @@ class Slow(AsyncFileSystem):
                 await asyncio.sleep(0.5)
                 file.write(bytes(1))
                 callback.relative_update(1)
+
+    async def _info(self, path, **how):
+        return {"size": 5}
 
 
 @pytest.fixture
@@ -284,9 +288,15 @@ class Damaged(AsyncFileSystem):
 
     async def _cat_file(self, path, **how):
         self.often -= 1
-        if self.often >= 0:
+        if self.often >= 0 and self.error:
             raise self.error
-        return b"whole"
+        return b"whole" if self.often < 0 else b"who"
+
+    async def _get_file(self, path, here, **how):
+        Path(here).write_bytes(await self._cat_file(path))
+
+    async def _info(self, path, **how):
+        return {"size": 5}
 
 
 class FlexibleChecksumError(Exception):
@@ -297,15 +307,27 @@ class FlexibleChecksumError(Exception):
     "error", [json.JSONDecodeError("half", "{", 1), FlexibleChecksumError("no match")]
 )
 def test_an_answer_that_came_damaged_is_asked_for_again(monkeypatch, error):
-    files = Damaged(2, error)
+    files = Damaged(4, error)
     monkeypatch.setattr(Bucket, "_files", files)
     assert Bucket("damaged://one").read("small") == b"whole"
-    files.often = 3
+    files.often = 5
     with pytest.raises(CheckpointError, match="cannot be read or written"):
         Bucket("damaged://one").read("small")
     assert files.often == 0
     files.often, files.error = 1, PermissionError("not yours")  # no damage
     with pytest.raises(CheckpointError, match="not yours"):
+        Bucket("damaged://one").read("small")
+
+
+def test_an_answer_that_is_shorter_than_the_file_is_asked_for_again(monkeypatch, tmp_path):
+    files = Damaged(4, None)
+    monkeypatch.setattr(Bucket, "_files", files)
+    assert Bucket("damaged://one").read("small") == b"whole"
+    files.often = 4
+    Bucket("damaged://one").get("small", tmp_path / "small")
+    assert (tmp_path / "small").read_bytes() == b"whole"
+    files.often = 5
+    with pytest.raises(CheckpointError, match="small comes shorter than it is"):
         Bucket("damaged://one").read("small")
 
 
