@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +80,14 @@ class Bucket:
     def size(self, name: str) -> int | None:
         """Return the bytes of a file, None if it is not there."""
         with self._reaching(), suppress(FileNotFoundError):
-            return int(self._ask("info", name)["size"])
+            return self._size(name)
         return None
 
     def read(self, name: str) -> bytes | None:
         """Return the content of a small file, None if it is not there."""
         with self._reaching(), suppress(FileNotFoundError):
-            for _ in range(TRIES):  # not all clients notice that a body lacks its end
-                content = bytes(self._ask("cat_file", name))
-                if len(content) == self._ask("info", name)["size"]:
-                    return content
-            raise OSError(f"{name} comes shorter than it is")
+            check = partial(self._check, name, len)
+            return bytes(self._ask("cat_file", name, check=check))
         return None
 
     def write(self, name: str, content: bytes) -> None:
@@ -114,17 +112,22 @@ class Bucket:
     def get(self, name: str, here: Path) -> None:
         """Copy a file to this machine."""
         with self._reaching():
-            for _ in range(TRIES):
-                files = self._files
-                _copy(files, "get_file", f"{self._root}/{name}", str(here))
-                if here.stat().st_size == self._ask("info", name)["size"]:
-                    return
-            raise OSError(f"{name} comes shorter than it is")
+            files = self._files
+            check = partial(self._check, name, lambda _: here.stat().st_size)
+            _copy(files, "get_file", f"{self._root}/{name}", str(here), check=check)
 
     def remove(self, name: str) -> None:
         """Remove a file, or all below a folder; what is not there is fine."""
         with self._reaching(), suppress(FileNotFoundError):
             self._ask("rm", name, recursive=True)
+
+    def _size(self, name: str) -> int:
+        return int(self._ask("info", name)["size"])
+
+    def _check(self, name: str, length: Callable[[Any], int], answer: Any) -> None:
+        """Not all clients notice that an answer lacks its end."""
+        if length(answer) != self._size(name):
+            raise ValueError(f"{name} comes shorter than it is")
 
     def _ask(self, what: str, name: str, **how: Any) -> Any:
         files = self._files  # which sets the root
@@ -174,25 +177,38 @@ def _copy(files: Any, what: str, *places: str, **how: Any) -> None:
 
 
 def _wait_for(
-    files: Any, what: str, *places: Any, most_s: float, moved: _Moved | None = None, **how: Any
+    files: Any,
+    what: str,
+    *places: Any,
+    most_s: float,
+    moved: _Moved | None = None,
+    check: Callable[[Any], None] | None = None,
+    **how: Any,
 ) -> Any:
     """What a method of a file system returns; of one that asks over a network, not for ever.
 
-    All that is asked here may be asked again: files are written as a whole.
+    All that is asked here may be asked again: files are written as a whole. `check` raises a
+    ValueError if an answer came damaged.
 
     Raises:
         _SilentError: nothing was heard for `most_s` seconds.
     """
     if not files.async_impl:  # a disk, or memory
         return getattr(files, what)(*places, **how)
-    for left in reversed(range(TRIES)):
+
+    def ask() -> Any:
+        answer = _ask_once(files, what, *places, most_s=most_s, moved=moved or _Moved(), **how)
+        if check is not None:
+            check(answer)
+        return answer
+
+    for _ in range(TRIES - 1):
         try:
-            return _ask_once(files, what, *places, most_s=most_s, moved=moved or _Moved(), **how)
+            return ask()
         except Exception as error:
-            damaged = isinstance(error, ValueError) or type(error).__name__ in _DAMAGED
-            if not (damaged and left):
+            if not (isinstance(error, ValueError) or type(error).__name__ in _DAMAGED):
                 raise
-    raise AssertionError("the last try returns or raises")
+    return ask()
 
 
 def _ask_once(files: Any, what: str, *places: Any, most_s: float, moved: _Moved, **how: Any) -> Any:
