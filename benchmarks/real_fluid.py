@@ -93,10 +93,17 @@ def run(arguments: list[str], training: Path) -> Counter[str]:
 
 def open_duke(duke: Path, out: Path) -> oct_io.CachedVolumes:
     """The B-scans with their masks as the app sees them; the cache lies in `out`."""
-    table, folder = str(write_patients(out)), str(duke / "annotation")
-    bscans = BscanConfig(table=table, masks=folder, mask_classes=dict(CLASSES))
+    root, masks = duke / "img_for_inference", duke / "annotation"
+    return open_bscans(root, masks, CLASSES, write_patients(out), out)
+
+
+def open_bscans(
+    root: Path, masks: Path, classes: dict[str, str], table: Path, out: Path
+) -> oct_io.CachedVolumes:
+    """B-scans of a folder with masks, flattened and cut to `WINDOW`; the cache lies in `out`."""
+    bscans = BscanConfig(table=str(table), masks=str(masks), mask_classes=dict(classes))
     config = oct_io.SourceConfig(
-        root=str(duke / "img_for_inference"),
+        root=str(root),
         bscans=bscans,
         annotations=["mask"],
         flatten=True,

@@ -22,20 +22,17 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
-import oct_io
 import torch
 from numpy.typing import NDArray
-from oct_io import ScanRecord
-from oct_io.bscans import BscanConfig
 from oct_vjepa.evaluation.patch_probe import mark_patches
 from oct_vjepa.probes.protocol import Round
 from PIL import Image, ImageDraw
-from real_patches import GRID, ask, candidates, named_paths, show
+from real_fluid import open_bscans
+from real_patches import GRID, ask, candidates, named_paths, read_in_order, show
 from writing import write_results
 
 LESIONS = {"intraretinal_cyst": 0, "retinal_drusen": 3}
 """Those of the seven that enough patients have, by their numbers in the polygons' files."""
-WINDOW = "64x256"
 FOLDS, CHOOSERS = 5, 10
 
 
@@ -62,48 +59,27 @@ def read_lesions(annotation: Path, lesion: str) -> Lesions:
     """The B-scans as `data.flatten=true data.window=64x256` cuts them, patients in random order."""
     with TemporaryDirectory() as folder:
         out, whose = Path(folder), {}
-        for place in ("images", "masks"):
-            (out / place).mkdir()
+        places = (out / "images", out / "masks")
+        for place in places:
+            place.mkdir()
         for path in sorted(annotation.glob("*/images/*.jpg")):
             # 0191cb10-CNV-9997680-274_jpeg.rf.HASH.jpg is B-scan 274 of patient 9997680
             name = path.name.partition("-")[2].partition("_")[0] + ".png"
             whose[name] = name.split("-")[1]
             image = Image.open(path).convert("L")
-            image.save(out / "images" / name)
+            image.save(places[0] / name)
             labels = path.parents[1] / "labels" / f"{path.stem}.txt"
-            draw(labels, LESIONS[lesion], image.size).save(out / "masks" / name)
+            draw(labels, LESIONS[lesion], image.size).save(places[1] / name)
         rows = [f"{name},{who}" for name, who in whose.items()]
-        (out / "patients.csv").write_text("\n".join(["filepath,participant_id", *rows]) + "\n")
-        volumes, names = open_cut(out, lesion), sorted(whose)
-        places = {key: row for row, key in enumerate(volumes.ids)}
-        order = [places[ScanRecord(path=name).key] for name in names]
+        table = out / "patients.csv"
+        table.write_text("\n".join(["filepath,participant_id", *rows]) + "\n")
+        volumes = open_bscans(*places, {lesion: "1-255"}, table, out)
+        names = sorted(whose)
+        grey, mask = read_in_order(volumes, names)
         patients = sorted(set(whose.values()))
         numbers = np.random.default_rng(0).permutation(len(patients))
         number_of = dict(zip(patients, numbers, strict=True))
-        return Lesions(
-            np.stack([volumes[row] for row in order]),
-            np.stack([volumes.mask(row) == 1 for row in order]),
-            np.array([number_of[whose[name]] for name in names]),
-        )
-
-
-def open_cut(folder: Path, lesion: str) -> oct_io.CachedVolumes:
-    """The B-scans below a folder with their masks."""
-    bscans = BscanConfig(
-        table=str(folder / "patients.csv"),
-        masks=str(folder / "masks"),
-        mask_classes={lesion: "1-255"},
-    )
-    config = oct_io.SourceConfig(
-        root=str(folder / "images"),
-        bscans=bscans,
-        annotations=["mask"],
-        flatten=True,
-        window=WINDOW,
-        cache=str(folder / "cache"),
-        jobs=1,
-    )
-    return oct_io.open_source(config).volumes
+        return Lesions(grey, mask, np.array([number_of[whose[name]] for name in names]))
 
 
 def make_rounds(people: NDArray[np.int64], present: NDArray[np.bool_]) -> list[Round]:

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from oct_io import ScanRecord
+from oct_io import CachedVolumes, ScanRecord
 from oct_launch import print_table
 from oct_vjepa import Encoder
 from oct_vjepa.evaluation.patch_probe import (
@@ -79,11 +79,18 @@ def leave_pairs_out(people: NDArray[np.int64]) -> list[Round]:
 def read_duke(folder: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """B-scans and fluid as `data.flatten=true data.window=64x256` cuts them, (N, 1, 64, 256)."""
     with TemporaryDirectory() as out:
-        volumes = open_duke(folder, Path(out))
-        rows = {key: row for row, key in enumerate(volumes.ids)}
-        order = [rows[ScanRecord(path=f"img_{number}.png").key] for number in range(IMAGES)]
-        grey = np.stack([volumes[row] for row in order])
-        return grey, np.stack([volumes.mask(row) == 1 for row in order])
+        names = [f"img_{number}.png" for number in range(IMAGES)]
+        return read_in_order(open_duke(folder, Path(out)), names)
+
+
+def read_in_order(
+    volumes: CachedVolumes, names: Sequence[str]
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Voxels of the scans of these names, and those that the first class marks, (N, Z, Y, X)."""
+    rows = {key: row for row, key in enumerate(volumes.ids)}
+    order = [rows[ScanRecord(path=name).key] for name in names]
+    grey = np.stack([volumes[row] for row in order])
+    return grey, np.stack([volumes.mask(row) == 1 for row in order])
 
 
 def say(encoder: Encoder, grey: NDArray[np.uint8]) -> Tokens:
