@@ -2,6 +2,8 @@
 
 import math
 import signal
+import subprocess
+import sys
 import time
 from importlib.util import find_spec
 
@@ -20,6 +22,30 @@ def plain(tmp_path_factory):
     runtime = pick_runtime("cpu")
     fit(Toy(), make_feed(), config, runtime=runtime, run_dir=run_dir, learning_rate=warm_up, seed=3)
     return run_dir
+
+
+ONE_AFTER_ANOTHER = """
+import sys
+from pathlib import Path
+
+from oct_xla import pick_runtime
+
+for _ in range(8):
+    runtime = pick_runtime("cpu")
+    with Path(sys.argv[1], str(runtime.rank)).open("a") as file:
+        file.write("".join(runtime.share(str(runtime.rank))) + " ")
+    runtime.close()
+"""
+
+
+@pytest.mark.slow
+def test_a_program_joins_its_processes_as_often_as_it_likes(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(ONE_AFTER_ANOTHER)
+    command = [sys.executable, *TORCHRUN, program, tmp_path]
+    subprocess.run(command, capture_output=True, check=True, timeout=120)
+    for rank in "01":
+        assert (tmp_path / rank).read_text().split() == ["01"] * 8
 
 
 @pytest.mark.slow

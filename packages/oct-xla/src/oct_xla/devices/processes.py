@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from oct_xla.tree import map_tensors, tensors_of
 
 BUCKET_ELEMENTS = 8 * 1024 * 1024  # 32 MB of float32 a collective: few calls, little extra memory
 
+_JOINED = count()  # groups that this program has been in
 
 class NativeRuntime:
     """CPU or CUDA, one device a process, processes joined by torch.distributed.
@@ -96,14 +98,17 @@ class NativeRuntime:
             return False
         # gloo stands beside NCCL for the agreements, which are host integers.
         backends = "cpu:gloo,cuda:nccl" if kind == "cuda" else "cpu:gloo"
-        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        if again == "0" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        # Several hosts count their starts apart, so those of one alone may be told by it.
+        alone = os.environ.get("GROUP_WORLD_SIZE") == "1"
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "0"
+        number = next(_JOINED)
+        if again == "0" and number == 0:
             dist.init_process_group(backends)
             return True
-        # torchrun has kept the store of its last start, in which the addresses of processes that
-        # are gone still stand. Several hosts count their starts apart, so one alone may do this.
+        # The store of torchrun outlives a group, and keeps the addresses at which its processes
+        # could be reached: those of the last start, or of the last runtime of this program.
         store, rank, world = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
-        own = dist.PrefixStore(f"start-{again}", store)  # type: ignore[attr-defined]
+        own = dist.PrefixStore(f"start-{again}-{number}", store)  # type: ignore[attr-defined]
         dist.init_process_group(backends, store=own, rank=rank, world_size=world)
         return True
 
