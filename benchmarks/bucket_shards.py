@@ -200,6 +200,17 @@ def alternatives() -> dict[str, Any]:
     }
 
 
+def make_cache(place: Path) -> oct_io.CachedVolumes:
+    """Cache some phantoms on the disk."""
+    tree = oct_io.PhantomTree(participants=VOLUMES // 2, shape=(8, 48, 48), jobs=1)
+    oct_io.write_phantom_tree(place / "data", tree)
+    records = oct_io.read_manifest(place / "data")
+    window = find_window(WINDOW)
+    shard = IN_SHARD * math.prod(window.shape)
+    oct_io.build_cache(records, place / "data", window, place / "cache", shard_bytes=shard)
+    return oct_io.open_cache(place / "cache")
+
+
 def main() -> None:
     """Measure and write down."""
     parser = argparse.ArgumentParser()
@@ -210,13 +221,7 @@ def main() -> None:
     servers = load_servers()
     with tempfile.TemporaryDirectory() as name, servers.serve() as places:
         place = Path(name)
-        tree = oct_io.PhantomTree(participants=VOLUMES // 2, shape=(8, 48, 48), jobs=1)
-        oct_io.write_phantom_tree(place / "data", tree)
-        records = oct_io.read_manifest(place / "data")
-        window = find_window(WINDOW)
-        shard = IN_SHARD * math.prod(window.shape)
-        oct_io.build_cache(records, place / "data", window, place / "cache", shard_bytes=shard)
-        here = oct_io.open_cache(place / "cache")
+        here = make_cache(place)
         size = len(here) * here.index.record_bytes
         servers.places.update(places)
         servers.fill("s3", {"eyes/made/of": b"a bucket"})

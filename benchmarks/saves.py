@@ -34,6 +34,7 @@ from writing import as_cell, write_results
 
 WIDTH, DEPTH, HEADS, TOKENS = 384, 12, 6, 16
 SAVES = 2
+WAYS = ("waited for", "beside")
 SERVER = """
 import http.client, sys
 from moto.server import ThreadedMotoServer
@@ -160,7 +161,7 @@ def run(options: argparse.Namespace, folder: Path, url: str) -> dict[str, Any]:
     for turn, place, background in itertools.product(
         range(options.rounds), ("disk", "s3"), (False, True)
     ):
-        name = f"{place} {'beside' if background else 'waited for'}"
+        name = f"{place} {WAYS[background]}"
         where = f"{url}/{uuid.uuid4().hex}" if place == "s3" else folder / name / str(turn)
         found.setdefault(name, []).append(measure(where, background, options.every))
         print(name, json.dumps(found[name][-1]), file=sys.stderr, flush=True)

@@ -110,13 +110,15 @@ def environment():
 
 @pytest.fixture(scope="session")
 def start(place):
-    """Starts an app as a program."""
+    """Starts an app as a program, or as several by torchrun."""
 
     started = []
 
-    def start(app, *overrides, **environment):
+    def start(app, *overrides, processes=1, **environment):
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        launcher = torchrun if processes > 1 else []
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "apps" / app), *map(str, overrides)],
+            [sys.executable, *launcher, str(ROOT / "apps" / app), *map(str, overrides)],
             cwd=place,
             env=_environment(**environment),
             stdout=subprocess.PIPE,
@@ -146,8 +148,8 @@ def finish():
 def run_app(start, finish):
     """Runs an app as a program, to its end."""
 
-    def run(app, *overrides, **environment):
-        return finish(start(app, *overrides, **environment))
+    def run(app, *overrides, **how):
+        return finish(start(app, *overrides, **how))
 
     return run
 

@@ -1,6 +1,7 @@
 """experiment=bench: how fast a machine trains, without data."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
@@ -26,6 +27,31 @@ def test_the_bench_tells_speed_split_mfu_and_memory_and_leaves_a_file_alone(call
     assert found["tflop_a_volume"] * 2 == pytest.approx(
         found["tflops_per_s"] * found["seconds_a_step"]
     )
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("way", ["ddp", "fsdp", "xla"])
+def test_the_bench_tells_of_several_devices_what_it_tells_of_one(run_app, tmp_path, way):
+    if way == "xla" and find_spec("torch_xla") is None:
+        pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
+    run_dir = tmp_path / "bench"
+    given = ("experiment=bench", *FAST, "encoder.depth=2", f"run_dir={run_dir}")
+    given += ("loop.steps=6", "loop.log_every=3")  # XLA compiles in the first three steps
+    if way == "xla":
+        outcome = run_app("pretrain", *given, "runtime=xla", PJRT_DEVICE="CPU", CPU_NUM_DEVICES="2")
+    else:
+        outcome = run_app("pretrain", *given, f"runtime.parallel={way}", processes=2)
+    assert outcome.code == 0, outcome.errors
+    assert [path.name for path in run_dir.iterdir()] == ["bench.json"]
+    assert outcome.out.count("volumes_per_s_and_device") == 1
+    found = json.loads((run_dir / "bench.json").read_text())
+    assert found["settings"]["devices"] == 2
+    assert found["settings"]["runtime"] == ("xla" if way == "xla" else "cpu")
+    assert found["volumes_per_s_and_device"] == pytest.approx(found["volumes_per_s"] / 2)
+    assert found["compilations_after_the_first_row"] == 0
+    parts = ("compute", "wait", "save", "data_wait")
+    assert sum(found[f"{part}_fraction"] for part in parts) == pytest.approx(1.0, abs=0.01)
+    assert found["mfu"] == pytest.approx(found["tflops_per_s"] / found["peak_tflops_per_s"])
 
 
 def test_a_bench_too_short_to_measure_says_what_to_set(call_app, tmp_path):

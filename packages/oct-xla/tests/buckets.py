@@ -51,8 +51,7 @@ class Proxy:
 
     def __init__(self, port):
         self.busy, self.told, self._port = 0, 0, port
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -71,6 +70,13 @@ class Proxy:
             return found.status, dict(found.getheaders()), found.read()
         finally:
             connection.close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """Who asked is gone, as when a run is killed."""
 
 
 def _handler(proxy):

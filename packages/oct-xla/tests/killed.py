@@ -56,11 +56,11 @@ def outcome(run_dir, step):
     return {"rows": rows, "tensors": tensors, "best": best, "kept": store.best()}
 
 
-def report(run_dir, kills, whole, step):
+def report(run_dir, kills, whole, step, **more):
     found = outcome(run_dir, step)
     equal = {name: found[name] == value for name, value in whole.items()}
     left = sorted(path.name for path in (run_dir / "checkpoints").glob(".tmp*"))
-    print(json.dumps({"kills": kills, **equal, "left": left}), flush=True)
+    print(json.dumps({"kills": kills, **equal, "left": left, **more}), flush=True)
 
 
 def wait(child):

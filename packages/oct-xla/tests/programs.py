@@ -35,8 +35,9 @@ XLA = {
 }
 
 
-def start(run_dir, *options, launcher=(), **environment):
-    command = [sys.executable, *launcher, TOY, str(run_dir), *map(str, options)]
+def start(run_dir, *options, launcher=(), before=(), **environment):
+    """Start the toy: `launcher` stands behind Python, `before` in front of it."""
+    command = [*before, sys.executable, *launcher, TOY, str(run_dir), *map(str, options)]
     names = ("PJRT_DEVICE", "CPU_NUM_DEVICES", "XLA_FLAGS")
     inherited = {k: v for k, v in os.environ.items() if k not in names}
     process = subprocess.Popen(

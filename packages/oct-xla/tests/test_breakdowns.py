@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,6 +103,58 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(small_
         f"error: {small_disk}/run: cannot be made or written: Read-only file system; set run_dir"
         " to another folder"
     ]
+
+
+def bound():
+    """What has a program obey permissions, though root starts it."""
+    if os.getuid():
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root may write everywhere, and setpriv is not there to hinder it")
+    without = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--inh-caps={without}", f"--bounding-set={without}"]
+
+
+@pytest.fixture
+def forbid():
+    """Takes the right to write a folder away, and gives it back in the end."""
+    taken = []
+
+    def forbid(folder):
+        taken.append(folder)
+        folder.chmod(0o555)
+
+    yield forbid
+    for folder in taken:
+        folder.chmod(0o755)
+
+
+def test_a_folder_of_others_is_refused_before_the_first_step(tmp_path, forbid):
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    forbid(run_dir)
+    code, errors = finish(start(run_dir, before=bound()))
+    assert code == 2
+    assert error_lines(errors) == [
+        f"error: {run_dir}: cannot be made or written: Permission denied; set run_dir to another"
+        " folder"
+    ]
+
+
+def test_a_checkpoint_folder_that_may_not_be_written_any_more_is_told_and_mended(tmp_path, forbid):
+    checkpoints = tmp_path / "checkpoints"
+    process = start(tmp_path, "--steps", 60, "--every", 5, "--pause", 0.05, before=bound())
+    wait_for_rows(process, tmp_path, 12)
+    forbid(checkpoints)
+    code, errors = finish(process)
+    assert code == 2
+    assert "Traceback" not in errors
+    assert "is not saved, the run goes on: " in errors
+    assert re.search(r"^error: .*step-00000060: cannot be written: Permission denied", errors, re.M)
+    checkpoints.chmod(0o755)
+    code, errors = train_here(tmp_path, "--steps", 60, "--every", 5)
+    assert code == 0, errors
+    assert steps_of(tmp_path) == list(range(1, 61))
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])

@@ -39,6 +39,7 @@ BUCKET_ELEMENTS = 8 * 1024 * 1024  # 32 MB of float32 a collective: few calls, l
 
 _JOINED = count()  # groups that this program has been in
 
+
 class NativeRuntime:
     """CPU or CUDA, one device a process, processes joined by torch.distributed.
 

@@ -1,0 +1,74 @@
+"""Pretraining by two processes, whole or cut, with all that saves memory: as by one alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.drill
+
+SHORT = (
+    *("experiment=smoke", "runtime=cpu", "loop.steps=6", "encoder.depth=2", "probe.columns=[]"),
+    *("loop.evaluate_every=0", "loop.checkpoint_every=0"),
+    *("loop.accumulate=2", "encoder.recompute=true"),
+)
+OBJECTIVES = {
+    "vjepa2": (),
+    "vjepa21": ("objective=vjepa21_smoke", "objective.levels=2"),
+    "units": ("objective=vjepa21_units_smoke", "objective.levels=2", "masking=mae"),
+    "mae": ("objective=mae_smoke", "masking=mae"),
+    "spectral": ("objective=mae_spectral_smoke", "masking=mae"),
+    "salt": ("objective=salt_smoke",),
+}
+"""Those whose loss is a mean over patches. LeJEPA and the predecessor's look at statistics of the
+volumes on one device, and DINO draws crops for them: other numbers of devices are other runs."""
+
+WAYS = ("one", "ddp", "fsdp")
+KEYS = ("loss", "loss_0", "prediction_cosine", "grad_norm", "lr")
+
+
+@pytest.fixture(scope="module")
+def found(place, smoke, environment):
+    """Folders of runs of each objective, by the way they were trained."""
+    teacher = f"objective.teacher={smoke.path / 'encoder'}"
+    folders = {(name, way): place / f"{name}-{way}" for way in WAYS for name in OBJECTIVES}
+    for way in WAYS:
+        several = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+        cut = f"runtime.parallel={'ddp' if way == 'one' else way}"
+        runs = {
+            name: [
+                *SHORT, *more, cut, f"data.root={smoke.data}", f"run_dir={folders[name, way]}",
+                *((teacher,) if name == "salt" else ()),
+            ]
+            for name, more in OBJECTIVES.items()
+        }  # fmt: skip
+        program = Path(__file__).with_name("several_runs.py")
+        launcher = () if way == "one" else several
+        done = subprocess.run(
+            [sys.executable, *launcher, program, json.dumps(runs)],
+            cwd=place, env=environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    return folders
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_two_processes_train_like_one_and_leave_its_encoder(found, name, way):
+    rows, others = (
+        [json.loads(line) for line in (found[name, one] / "metrics.jsonl").read_text().splitlines()]
+        for one in (way, "one")
+    )
+    assert len(rows) == len(others) == 6
+    assert json.loads((found[name, way] / "provenance.json").read_text())["devices"] == 2
+    for row, wanted in zip(rows, others, strict=True):
+        for key in KEYS:
+            assert row[key] == pytest.approx(wanted[key], abs=1e-5), (row["step"], key)
+    weights, wanted = (
+        load_file(found[name, one] / "encoder" / "model.safetensors") for one in (way, "one")
+    )
+    assert weights.keys() == wanted.keys()
+    assert max(float((weights[key] - wanted[key]).abs().max()) for key in wanted) < 1e-5
