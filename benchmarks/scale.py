@@ -4,13 +4,15 @@ The order: positions of one step looked up by 64 hosts, at 10^6 to 10^9 samples,
 and in the middle of a later epoch; memory is what Python allocated meanwhile. At 10^6 samples a
 whole epoch of 64 hosts is drawn, and every sample counted. At 10^9 those of 100 steps.
 
-The checkpoint: a state of a given size written with its hashes, and read and verified, on the local
-disk. The models: parameters, operations of a step by torch.utils.flop_counter on the meta device,
-and bytes for each volume and parameter; nothing of that has run on an accelerator.
+The checkpoints: states of several sizes, cut over 1 to 64 hosts, whose parts are written with their
+hashes one after the other, put together, read and verified, on the local disk. The models:
+parameters, operations of a step by torch.utils.flop_counter on the meta device, and bytes for each
+volume and parameter; nothing of that has run on an accelerator.
 
     python benchmarks/scale.py
 """
 
+import statistics
 import tempfile
 import time
 import tracemalloc
@@ -28,13 +30,17 @@ from oct_vjepa.objectives.configuration import JepaConfig
 from oct_vjepa.objectives.jepa import Jepa
 from oct_vjepa.presets.costs import STATE_BYTES, TEACHER_BYTES, block_numbers, count, step_flops
 from oct_xla import Checkpoints, Feed, FeedConfig
+from oct_xla.devices.sharding import Piece
 from writing import write_results
 
 HOSTS, BATCH = 64, 2048
 LENGTHS = (10**6, 10**7, 10**8, 10**9)
 MODELS = ("base", "large", "giant")
 WINDOW = {"input_shape": (64, 384, 384), "patch_size": (4, 16, 16)}
-CHECKPOINT_MB = 256
+CHECKPOINTS = ((64, 1), (256, 1), (1024, 1), (256, 4), (256, 16), (256, 64), (1024, 64))
+"""Megabytes, and hosts that write a part each."""
+
+TENSORS, WIDTH = 300, 384  # as of a ViT-S with its predictor, teacher and moments
 
 
 def nothing(index: int, epoch: int) -> int:
@@ -90,23 +96,44 @@ def count_epoch(length: int, steps: int) -> dict[str, Any]:
     }
 
 
-def measure_checkpoint() -> dict[str, Any]:
-    """Write and read one, with every hash."""
-    tensors = {
-        f"tensor{number}": torch.randn(4 * 1024 * 1024) for number in range(CHECKPOINT_MB // 16)
-    }
+def measure_checkpoint(megabytes: int, hosts: int) -> dict[str, Any]:
+    """Have each host write its part, one after the other, put them together, and read all."""
+    rows = megabytes * 10**6 // (4 * WIDTH * TENSORS) // hosts * hosts
+    tensors = {f"tensor{number}": torch.randn(rows, WIDTH) for number in range(TENSORS)}
     size_gb = sum(tensor.numel() * 4 for tensor in tensors.values()) / 1e9
+    each, parts_s = rows // hosts, []
     with tempfile.TemporaryDirectory() as folder:
         store = Checkpoints(Path(folder) / "checkpoints")
+        store.open(1)
+        written = []
+        for host in range(hosts):
+            own = slice(host * each, (host + 1) * each)
+            pieces = {
+                name: Piece(tensor[own], (host * each, 0), tuple(tensor.shape))
+                for name, tensor in tensors.items()
+            }
+            start = time.perf_counter()
+            written.append(store.write(1, pieces, part=host, parts=hosts))
+            parts_s.append(time.perf_counter() - start)
         start = time.perf_counter()
-        store.save(1, tensors, {"step": 1})
-        written = time.perf_counter()
-        store.load(1)
-        read = time.perf_counter()
+        place = store.commit(1, written[0], {"step": 1}, parts=hosts)
+        commit_s = time.perf_counter() - start
+        start = time.perf_counter()
+        found = store.load(1)
+        read_s = time.perf_counter() - start
+        assert all(torch.equal(found.tensors[name], tensor) for name, tensor in tensors.items())
+        files = list(place.iterdir())
+        state_kb = (place / "state.json").stat().st_size / 1e3
     return {
         "gb": round(size_gb, 3),
-        "write_s_a_gb": round((written - start) / size_gb, 2),
-        "read_s_a_gb": round((read - written) / size_gb, 2),
+        "tensors": TENSORS,
+        "hosts": hosts,
+        "files": len(files),
+        "state_kb": round(state_kb, 1),
+        "write_ms_of_a_host": round(1e3 * statistics.median(parts_s), 1),
+        "write_s_a_gb": round(sum(parts_s) / size_gb, 2),
+        "commit_ms": round(1e3 * commit_s, 1),
+        "read_s_a_gb": round(read_s / size_gb, 2),
     }
 
 
@@ -156,7 +183,7 @@ def main() -> None:
         "order": {f"{length:.0e}": measure_order(length) for length in LENGTHS},
         "epoch_of_1e6": count_epoch(10**6, 10**6 // BATCH),
         "part_of_1e9": count_epoch(10**9, 100),
-        "checkpoint": measure_checkpoint(),
+        "checkpoints": [measure_checkpoint(*one) for one in CHECKPOINTS],
         "models": {size: describe_model(size) for size in MODELS},
     }
     for name, value in facts.items():

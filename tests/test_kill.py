@@ -3,7 +3,10 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,3 +110,28 @@ def test_a_run_told_to_stop_saves_says_so_and_goes_on_later(place, smoke, start,
     assert outcome.code == 0, outcome.errors
     assert rows_of(run_dir)[step - 1]["step"] == step
     assert_equal_to_a_run_never_stopped(run_dir, smoke)
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("background", [True, False])
+def test_fifty_kills_in_steps_saves_evaluations_and_reads_of_the_cache_change_nothing(
+    smoke, tmp_path, environment, background
+):
+    overrides = (
+        "experiment=smoke", "runtime=cpu", "encoder.depth=1", "probe.columns=[]",
+        f"data.root={smoke.data}", "loop.checkpoint_every=1",
+        f"loop.save_in_background={str(background).lower()}",
+    )  # fmt: skip
+    program = Path(__file__).with_name("killed_app.py")
+    done = subprocess.run(
+        [sys.executable, program, tmp_path, "50", json.dumps(overrides)],
+        env=environment(), capture_output=True, text=True, check=False, timeout=1800,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    runs = [json.loads(line) for line in done.stdout.splitlines()]
+    kills = [doing for run in runs for doing in run.pop("doing")]
+    assert len(kills) >= 50
+    for run in runs:
+        assert run == {"rows": True, "encoder": True, "probes": True}
+    assert {one for doing in kills for one in doing} == {"step", "reading", "saving", "evaluating"}
+    assert sum("reading" in doing for doing in kills) > 5

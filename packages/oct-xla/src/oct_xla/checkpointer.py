@@ -62,7 +62,8 @@ class Checkpointer:
 
     Args:
         store: the folder; None saves nothing.
-        runtime: the first process writes, the others wait for it.
+        runtime: the first process writes, the others wait for it, or write what they hold where
+            all see the folder.
         identity: from `describe_run`; compared with that of a checkpoint and of other processes.
         settings: what else the run is made with; on a resume, what has changed is told.
 
@@ -86,6 +87,7 @@ class Checkpointer:
         self._pending: int | None = None  # the step that is being saved, on all processes alike
         self._writing: Writing | None = None
         self._told = False
+        self._parts = runtime.writers
 
     def find(self, failure: str = "") -> Checkpoint | None:
         """Return the checkpoint to go on from, the same on every process, None to begin.
@@ -111,6 +113,8 @@ class Checkpointer:
             if texts := [one[kind] for one in every if one[kind]]:
                 raise error_type(texts[0])
         check_processes([one["facts"] for one in every])
+        if not self._meet():
+            self._parts = 1
         step = every[0]["step"]
         if self.store is None or step < 0:
             return None
@@ -123,6 +127,16 @@ class Checkpointer:
         if self._runtime.agree(int(found is None))[0] or found is None:
             raise CheckpointError(self._failure or bad)
         return found
+
+    def _meet(self) -> bool:
+        """Tell, on all processes alike, whether each one sees the folder that the first one has."""
+        if self.store is None or self._parts == 1:
+            return True
+        own = self.store.mark() if self._runtime.rank == 0 else ""
+        mark = self._runtime.share(own)[0]
+        blind = self._runtime.agree(int(not self.store.sees(mark)))[0]
+        self.store.unmark(own)
+        return not blind
 
     def _load_elsewhere(self, step: int) -> Checkpoint | None:
         assert self.store is not None
@@ -176,7 +190,8 @@ class Checkpointer:
         if self.store is None or run.step in (self._saved, self._pending):
             return
         self.finish()
-        pieces, rank, parts = learner.pieces(), self._runtime.rank, self._runtime.writers
+        rank, parts = self._runtime.rank, self._parts
+        pieces = learner.pieces(whole=parts == 1)
         self._failure, self._told, self._pending = "", False, run.step
         if rank == 0:
             try:
@@ -191,7 +206,7 @@ class Checkpointer:
 
     def _write(self, step: int, pieces: Mapping[str, Piece], state: Mapping[str, Any]) -> None:
         assert self.store is not None
-        rank, parts = self._runtime.rank, self._runtime.writers
+        rank, parts = self._runtime.rank, self._parts
         own = self.store.write(step, pieces, part=rank, parts=parts)
         if rank == 0:
             self.store.commit(step, own, state, parts=parts)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from collectives import collectives
 from oct_xla.devices.norms import PlainNorms
-from programs import QUIET, XLA
+from programs import QUIET, TORCHRUN, XLA
 
 PROGRAM = """
 import json, sys
@@ -38,6 +38,40 @@ for separable, accumulate in ((True, 2), (False, 1)):
     size = sum(p.numel() for p in toy.parameters() if p.requires_grad)
     print(json.dumps({{"rows": rows, "bytes": 4 * size, "drew": list(toy.drew)}}))
 """
+
+
+COUNT = """
+import json, sys
+sys.path.insert(0, {folder!r})
+from pathlib import Path
+from oct_xla import LoopConfig, fit, pick_runtime
+from toy import Blocks, make_feed, warm_up
+from torch.profiler import ProfilerActivity, profile
+
+runtime, found = pick_runtime("cpu", parallel=sys.argv[1]), []
+for accumulate in (1, 2, 4):
+    loop = LoopConfig(steps=2, accumulate=accumulate, log_every=1, hang_after_s=0)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        fit(Blocks(), make_feed(16), loop, runtime=runtime, learning_rate=warm_up)
+    found.append({{one.key: one.count for one in seen.key_averages() if "c10d" in one.key}})
+Path(sys.argv[2], str(runtime.rank)).write_text(json.dumps(found))
+"""
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize(
+    ("parallel", "reducing"), [("ddp", "c10d::allreduce_"), ("fsdp", "c10d::_reduce_scatter_base_")]
+)
+def test_processes_reduce_as_often_whatever_the_number_of_micro_batches(
+    request, tmp_path, parallel, reducing
+):
+    program = tmp_path / "program.py"
+    program.write_text(COUNT.format(folder=str(request.path.parents[1])))
+    command = [sys.executable, *TORCHRUN, program, parallel, tmp_path]
+    subprocess.run(command, env=QUIET, capture_output=True, check=True, timeout=300)
+    for rank in "01":
+        counts = [one[reducing] for one in json.loads((tmp_path / rank).read_text())]
+        assert counts[0] >= counts[1] == counts[2] > 0  # the first looks at its settings, once more
 
 
 def run(request, runtime, **environment):

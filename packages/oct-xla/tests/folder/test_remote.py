@@ -351,37 +351,6 @@ def test_a_run_that_cannot_say_its_end_renews_its_lease_no_more(on, files, monke
     assert renewing() == []
 
 
-@pytest.mark.drill
-def test_processes_that_share_no_folder_go_on_from_the_bucket(tmp_path):
-    url, shared = f"file://{tmp_path}/bucket", {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-
-    def train_apart(machine, *more):
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            port = str(one.getsockname()[1])
-        ranks = [
-            start(
-                url, "--steps", 12, "--every", 4, *more,
-                RANK=rank, MASTER_PORT=port, XDG_CACHE_HOME=str(tmp_path / f"{machine}-{rank}"),
-                **shared,
-            )
-            for rank in ("0", "1")
-        ]  # fmt: skip
-        return [finish(process) for process in ranks]
-
-    # The first two machines are stopped after step 8, and their folders are never seen again.
-    for code, errors in train_apart("machine", "--term-at", 7):
-        assert code == 143, errors
-    for code, errors in train_apart("another"):
-        assert code == 0, errors
-    code, errors = finish(start(tmp_path / "whole", "--steps", 12))
-    assert code == 0, errors
-    told = losses(tmp_path / "bucket")
-    assert [step for step, _ in told] == list(range(1, 13))
-    for (_, loss), (_, whole) in zip(told, losses(tmp_path / "whole"), strict=True):
-        assert loss == pytest.approx(whole, abs=1e-6)
-
-
 @pytest.mark.slow
 def test_a_killed_run_goes_on_at_once_where_its_working_folder_is_left(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "disk"))

@@ -31,6 +31,7 @@ from oct_xla.devices.sharding import (
     shard_module,
     sync_gradients,
     whole_ones,
+    whole_pieces,
 )
 from oct_xla.errors import DeviceError
 from oct_xla.tree import map_tensors, tensors_of
@@ -249,8 +250,10 @@ class NativeRuntime:
         """Return the texts of all processes by rank, on each of them."""
         return texts_of_all(text) if self.world > 1 else [text]
 
-    def pieces(self, tensors: Mapping[str, Tensor]) -> dict[str, Piece]:
-        """Return copies in host memory of what this process is to save."""
+    def pieces(self, tensors: Mapping[str, Tensor], *, whole: bool = False) -> dict[str, Piece]:
+        """Return copies in host memory of what this process is to save; see `Runtime.pieces`."""
+        if whole and self._cut:
+            return whole_pieces(tensors, keep=self.rank == 0)
         if self.rank >= self.writers:
             return {}
         return own_pieces(tensors, first=self.rank == 0)

@@ -123,8 +123,11 @@ class Runtime(Protocol):
         """Return the texts of all processes by rank, on each of them."""
         ...
 
-    def pieces(self, tensors: Mapping[str, Tensor]) -> dict[str, Piece]:
-        """Return copies in host memory of what this process is to save."""
+    def pieces(self, tensors: Mapping[str, Tensor], *, whole: bool = False) -> dict[str, Piece]:
+        """Return copies in host memory of what this process is to save.
+
+        With `whole` that is everything for the first process, and nothing for the others.
+        """
         ...
 
     def like(self, whole: Tensor, own: Tensor) -> Tensor:

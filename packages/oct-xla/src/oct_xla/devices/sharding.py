@@ -138,6 +138,21 @@ def own_pieces(tensors: Mapping[str, Tensor], *, first: bool) -> dict[str, Piece
     return found
 
 
+def whole_pieces(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Piece]:
+    """Gather tensors one by one, and return copies of them in host memory to whom keeps them.
+
+    Args:
+        tensors: by name, the same names on all processes, which must all ask.
+        keep: whether this process gets any.
+    """
+    found: dict[str, Piece] = {}
+    for name, tensor in tensors.items():
+        whole = gathered(tensor.detach())
+        if keep:
+            found[name] = Piece.whole(whole.to("cpu", copy=True))
+    return found
+
+
 def _rows(own: DTensor) -> tuple[int, int]:
     """First row and number of rows that this process has; FSDP cuts as `torch.chunk` does."""
     (placement,) = own.placements

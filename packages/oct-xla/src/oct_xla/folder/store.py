@@ -201,6 +201,25 @@ class Checkpoints:
             self._temporary(step).mkdir(parents=True)
         return self._temporary(step)
 
+    def mark(self) -> str:
+        """Leave a mark in the folder, and return its name; "" if none can be left."""
+        name = f"{_TEMPORARY}mark-{time.time_ns()}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            (self.root / name).touch()
+        except OSError:  # the first save says it
+            return ""
+        return name
+
+    def sees(self, mark: str) -> bool:
+        """Tell whether a mark that another process has left lies in this folder."""
+        return bool(mark) and (self.root / mark).exists()
+
+    def unmark(self, mark: str) -> None:
+        """Take a mark away."""
+        if mark:
+            (self.root / mark).unlink(missing_ok=True)
+
     def write(
         self, step: int, pieces: Mapping[str, Piece], *, part: int = 0, parts: int = 1
     ) -> Written:

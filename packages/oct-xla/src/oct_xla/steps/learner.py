@@ -313,16 +313,17 @@ class Learner:
         sums = self.runtime.mean(torch.stack([values.get(name, none) for name in names]))
         return names, sums / self.runtime.mean(held)
 
-    def pieces(self) -> dict[str, Piece]:
+    def pieces(self, *, whole: bool = False) -> dict[str, Piece]:
         """Return this process's part of everything that training changes, in host memory.
 
-        Keys are `objective.<state_dict key>` and `optimizer.<parameter name>.<exp_avg, ...>`.
+        With `whole` the first process gets all of it, and the others nothing; each must ask. Keys
+        are `objective.<state_dict key>` and `optimizer.<parameter name>.<exp_avg, ...>`.
         """
         found = {f"{_OBJECTIVE}{name}": t for name, t in self.objective.state_dict().items()}
         for name, parameter in self.objective.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 found[f"{_OPTIMIZER}{name}.{key}"] = value
-        return self.runtime.pieces(found)
+        return self.runtime.pieces(found, whole=whole)
 
     def restore(self, tensors: Mapping[str, Tensor], where: str) -> None:
         """Put the tensors of a checkpoint back, whatever device, and how many, they came from.
