@@ -75,6 +75,7 @@ def test_a_misspelt_key_ends_the_program_in_one_line(run_app):
         ("experiment=lost", ["experiment/lost", "smoke"]),
         ("encoder.heads=5", ["heads (5)"]),
         ("encoder.width=wide", ["encoder.width must be an integer, not 'wide'"]),
+        ("watched_volumes=0", ["watched_volumes (0) must be 1 or more"]),
         ("loop.steps=abc", ["loop.steps must be an integer, not 'abc'"]),
         ("schedule.peak=high", ["schedule.peak must be a number, not 'high'"]),
         ("measure_input=perhaps", ["measure_input must be true or false", "perhaps"]),

@@ -130,6 +130,10 @@ class PretrainConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     propose: ProposeConfig = field(default_factory=ProposeConfig)
 
+    def __post_init__(self) -> None:
+        if self.watched_volumes < 1:
+            raise ValueError(f"watched_volumes ({self.watched_volumes}) must be 1 or more")
+
 
 TOLD = ("augment", "encoder", "masking", "objective", "schedule", "feed", "loop")
 """Settings that a tracker is told: the science, not where scans lie."""

@@ -93,7 +93,7 @@ def gather(
         names=study.target.names,
         unit=study.target.unit,
         mode=found.config.mode,
-        join=found.config.join,
+        join=study.panel.how,  # an attention pool is a row of its own, and not kept
         made_up=study.source.made_up,
         shape=study.source.volumes.shape,
         window=asdict(study.source.volumes.window) | kind_of(found.config.data.kind),
