@@ -72,3 +72,27 @@ def test_two_processes_train_like_one_and_leave_its_encoder(found, name, way):
     )
     assert weights.keys() == wanted.keys()
     assert max(float((weights[key] - wanted[key]).abs().max()) for key in wanted) < 1e-5
+
+
+def test_an_encoder_trained_by_two_processes_is_judged_like_one_trained_by_one(
+    run_app, smoke, tmp_path
+):
+    def judge(processes):
+        run_dir = tmp_path / f"run-{processes}"
+        outcome = run_app(
+            "finetune", "experiment=smoke", "runtime=cpu", "mode=full", "training.epochs=2",
+            f"data.root={smoke.data}", f"encoder={smoke.path / 'encoder'}", "bootstrap=100",
+            "compare.networks=[monai_resnet10]", "compare.baselines=[grey histogram]",
+            "compare.shortcuts=[]", "compare.maps=0", f"run_dir={run_dir}",
+            f"features={tmp_path / f'features-{processes}'}", processes=processes,
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.errors
+        assert outcome.out.count("report: ") == 1
+        told = json.loads((run_dir / "results.json").read_text())
+        return {one["name"]: one["card"]["metrics"] for one in told["candidates"]}
+
+    found, wanted = judge(2), judge(1)
+    assert {"pretrained", "random init", "grey histogram"} <= found.keys() == wanted.keys()
+    for name, metrics in wanted.items():
+        if "monai" not in name:  # its batch norms see the volumes of one process
+            assert found[name]["nll"] == pytest.approx(metrics["nll"], abs=1e-4), name

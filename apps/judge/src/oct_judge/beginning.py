@@ -22,12 +22,15 @@ Evaluate = Callable[[FinetuneConfig, Launch, Family, oct_xla.Runtime, oct_xla.Ru
 def in_run_folder(config: FinetuneConfig, launch: Launch, evaluate: Evaluate) -> int:
     """Open the encoder, claim the folder of the run, and evaluate there; returns the exit code.
 
+    Of several processes each trains its share, and answers for itself; the first alone writes down
+    what has come of it.
+
     Raises:
         Mistake: as `open_asked`, or a folder that is in use.
         WeightsError: no encoder there.
     """
     family, runtime = open_asked(config)
-    with launch.claim_run_folder("it", may_change=("*",)) as folder:
+    with launch.claim_run_folder("it", may_change=("*",), rank=runtime.rank) as folder:
         return evaluate(config, launch, family, runtime, folder)
 
 

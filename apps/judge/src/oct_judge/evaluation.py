@@ -78,6 +78,8 @@ def evaluate(
         except Stopped as stopped:
             print(stopped)
             return EXIT_STOPPED
+        if runtime.rank != 0:
+            return 0
         touches = touch_tested(config, study, family)
         found = Found(
             config=config,

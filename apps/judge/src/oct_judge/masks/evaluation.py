@@ -12,7 +12,7 @@ from oct_judge.masks.dicom import write_dicom_masks
 from oct_judge.masks.keeping import keep_mask_model
 from oct_judge.masks.page import write_mask_page
 from oct_judge.masks.results import FoundMasks, describe_masks, mask_table, note_origin, write_masks
-from oct_judge.masks.study import open_masks, refuse_rivals
+from oct_judge.masks.study import open_masks, refuse_unread
 from oct_judge.question import FinetuneConfig
 from oct_judge.segmenting import check_recipe
 from oct_judge.touches import touch_tested
@@ -20,7 +20,7 @@ from oct_judge.touches import touch_tested
 
 def run_masks(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
-    refuse_rivals(launch)
+    refuse_unread(launch, "compare.together")
     with mistakes(ValueError):
         check_recipe(config.training)
     return in_run_folder(config, launch, evaluate_masks)
@@ -46,6 +46,8 @@ def evaluate_masks(
         except Stopped as stopped:
             print(stopped)
             return EXIT_STOPPED
+        if runtime.rank != 0:
+            return 0
         touches = touch_tested(config, study, family)
         found = FoundMasks(config=config, study=study, drawings=drawings, few=few, touches=touches)
         document = describe_masks(found, stages)

@@ -23,14 +23,31 @@ COMMON = 0.9  # share of the scans that a boundary is asked for without being na
 TRAIN, VAL, TEST = "train", "val", "test"
 
 
-def refuse_rivals(launch: Launch) -> None:
-    """Refuse candidates that only answer for labels.
+RIVALS = ("compare.encoders", "compare.networks", "compare.baselines")
+"""Settings that name candidates, which for masks are others."""
+
+LABELS_ONLY = (
+    *("compare.ranked", "compare.shortcuts", "compare.subgroups", "compare.ensemble"),
+    *("compare.prevalence", "compare.perturbed", "compare.maps", "join"),
+    *("tracking", "tracking.wandb"),
+)
+"""Settings that nothing reads here."""
+
+
+def refuse_unread(launch: Launch, *more: str) -> None:
+    """Refuse settings of the command line that only act where labels are asked for.
+
+    Args:
+        launch: with the command line.
+        more: further ones that the mode does not read.
 
     Raises:
         Mistake: names the setting.
     """
-    for key in ("compare.encoders", "compare.networks"):
+    for key in RIVALS:
         launch.refuse_unread(key, "masks have their own candidates (docs/segmentation.md)")
+    for key in (*LABELS_ONLY, *more):
+        launch.refuse_unread(key, "it is for labels, not for masks (docs/segmentation.md)")
 
 
 class CachedMasks:

@@ -20,7 +20,7 @@ from oct_judge.family import Family
 from oct_judge.finished.patch_model import keep_patch_model
 from oct_judge.masks.patches import Patches, mark
 from oct_judge.masks.results import document_of, gain_cells, gain_of, in_short, note_origin
-from oct_judge.masks.study import open_masks, refuse_rivals
+from oct_judge.masks.study import open_masks, refuse_unread
 from oct_judge.masks.where_page import write_where_page
 from oct_judge.masks.witnesses import Said, Sayings, Witnesses, readings_of
 from oct_judge.question import FinetuneConfig
@@ -53,7 +53,7 @@ class FoundPatches:
 
 def run_patches(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
-    refuse_rivals(launch)
+    refuse_unread(launch)
     return in_run_folder(config, launch, evaluate_patches)
 
 
@@ -72,6 +72,8 @@ def evaluate_patches(
         with mistakes(ValueError):  # such as a block that the encoder lacks
             sayings = cast.ask(stages)
             few = cast.ask_with_few_masks()
+        if runtime.rank != 0:
+            return 0
         touches = touch_tested(config, study, family)
         found = FoundPatches(
             config=config,
