@@ -11,7 +11,8 @@ import pytest
 from oct_judge.findings.cases import is_denied, log_odds
 from oct_judge.findings.origin import command_of
 from oct_judge.page import write_page
-from oct_judge.page.reading import text
+from oct_judge.page.reading import Results, text
+from oct_judge.page.rivals import majority_sentence
 from oct_report import Axis, Cloud, Line, chart, matrix, scatter, strip
 from oct_report.page import Drawing
 from oct_vjepa.measures.target import Target
@@ -243,3 +244,27 @@ def test_a_label_that_was_denied_is_a_case_of_its_absence():
     target = Target(kind="multilabel", values=values, names=("a", "b"))
     assert is_denied(target, np.array([0.2, 0.9]), Case(0, 0, right=True))
     assert not is_denied(target, np.array([0.2, 0.9]), Case(0, 1, right=True))
+
+
+def test_the_majority_class_is_counted_over_rounds():
+    counts = {"fit": (6, 9), "test": (3, 2)}
+    parts = [
+        {"round": name, "part": part, "by_class": dict(zip(names, own, strict=True))}
+        for name, names in (("first", ("ill", "well")), ("second", ("well", "ill")))
+        for part, own in counts.items()
+    ]
+
+    def said(kind, parts):
+        question = {"kind": kind, "names": ["ill", "well"]}
+        document = {"flow": {"parts": parts}, "question": question}
+        return majority_sentence(
+            Results(
+                folder="run", document=document, predictions={}, embedding={}, cases={},
+                provenance={},
+            )
+        )  # fmt: skip
+
+    told = said("nominal", parts)
+    assert "“ill or well” of everyone" in told
+    assert "right about 4 of 10 participants (40.0%); balanced accuracy 0.500" in told
+    assert said("regression", parts) == said("nominal", parts[1:]) == ""

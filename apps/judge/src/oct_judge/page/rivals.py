@@ -31,6 +31,8 @@ def add_rivals(page: Page, results: Results) -> None:
     rows = [_row(one, metric, second, low, high, NOTHING[metric]) for one in lines]
     own = [at for at, one in enumerate(lines) if one["name"] == PRETRAINED]
     page.table([*head, "encoder over it", "p"], rows, best=own, tight=True)
+    if said := majority_sentence(results):
+        page.text(said)
     if any((one["gain"] or {}).get("p_delong") is not None for one in lines):
         seeds = max((one["gain"] or {}).get("delong_seeds", 1) for one in lines)
         of = f" It is of the mean scores of {seeds} seeds, an ensemble each." if seeds > 1 else ""
@@ -40,6 +42,30 @@ def add_rivals(page: Page, results: Results) -> None:
     ):
         page.text(f"DeLong’s test is left out: {lacks}. Seeds and rounds are in the intervals.")
     _add_all_metrics(page, results)
+
+
+def majority_sentence(results: Results) -> str:
+    """What comes of saying the most frequent class of the fit of everyone; "" without classes."""
+    flow = results.document.get("flow")
+    if not flow or results.kind not in ("nominal", "ordinal"):
+        return ""
+    rounds: dict[str, dict[str, Mapping[str, int]]] = {}
+    for one in flow["parts"]:
+        rounds.setdefault(one["round"], {})[one["part"]] = one["by_class"]
+    said, right, tested = set(), 0, 0
+    for parts in rounds.values():
+        fit, test = parts.get("fit", {}), parts.get("test", {})
+        if not fit or not test:
+            return ""
+        most = max(fit, key=lambda name: fit[name])
+        said.add(most)
+        right, tested = right + test.get(most, 0), tested + sum(test.values())
+    chance = 1 / len(results.document["question"]["names"])
+    return (
+        f"Majority class: who says “{' or '.join(sorted(said))}” of everyone, as most are in the "
+        f"fit, is right about {right} of {tested} participants ({right / tested:.1%}); balanced "
+        f"accuracy {chance:.3f}, AUROC 0.500."
+    )
 
 
 def scale_of(lines: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float]:
