@@ -48,7 +48,7 @@ def test_the_bench_tells_of_several_devices_what_it_tells_of_one(run_app, tmp_pa
     assert found["settings"]["devices"] == 2
     assert found["settings"]["runtime"] == ("xla" if way == "xla" else "cpu")
     assert found["volumes_per_s_and_device"] == pytest.approx(found["volumes_per_s"] / 2)
-    assert found["compilations_after_the_first_row"] == 0
+    assert found["compilations_while_measured"] == 0
     parts = ("compute", "wait", "save", "data_wait")
     assert sum(found[f"{part}_fraction"] for part in parts) == pytest.approx(1.0, abs=0.01)
     assert found["mfu"] == pytest.approx(found["tflops_per_s"] / found["peak_tflops_per_s"])

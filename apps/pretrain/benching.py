@@ -161,7 +161,8 @@ def tell(
     rows: Sequence[Mapping[str, float]],
 ) -> None:
     """Print the table, and write the same numbers to bench.json in the run folder."""
-    late = [row for row in rows if row["step"] > config.loop.log_every]
+    first = sum(row["step"] <= config.loop.log_every for row in rows)
+    before, late = rows[first - 1], rows[first:]
     mean = {key: statistics.fmean(row[key] for row in late) for key in late[0]}
     volumes_per_s = mean["volumes_per_s"]
     numbers = {
@@ -172,7 +173,7 @@ def tell(
         "data_wait_fraction": mean["data_wait_fraction"],
         "peak_memory_gb": late[-1]["peak_memory_gb"],
         "compilations": late[-1]["compilations"],
-        "compilations_after_the_first_row": late[-1]["compilations"] - rows[0]["compilations"],
+        "compilations_while_measured": late[-1]["compilations"] - before["compilations"],
     }
     if work is not None:
         numbers["tflop_a_volume"] = work.flops_per_volume / 1e12
