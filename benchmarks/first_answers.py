@@ -1,0 +1,59 @@
+"""What the README's first command ends with: AUROC of each candidate, and the encoder's gain.
+
+Reads the folder of a run that is over, and writes results/first_answers.json with the CPU beside it
+that it ran on, as training adds in another order on another one.
+
+    uv run apps/pretrain && python benchmarks/first_answers.py runs/phantom
+"""
+
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from writing import rounded, write_results
+
+WIDE = ("AVX512F", "AVX2", "ASIMD")
+
+
+def features() -> list[str]:
+    """Vector units of this CPU that change the order of additions."""
+    from numpy._core._multiarray_umath import __cpu_features__ as known
+
+    return [name for name in WIDE if known.get(name)]
+
+
+def answers_of(asked: dict[str, Any]) -> dict[str, Any]:
+    """AUROC with its interval by candidate, and what the encoder has over each."""
+    rows = {}
+    for one in asked["candidates"]:
+        gain = one["gain"] or {}
+        rows[one["name"]] = {
+            "auroc": rounded(one["card"]["metrics"]["auroc"]),
+            "encoder_over_it": rounded(gain["difference"]) if gain else None,
+            "p_holm": gain.get("p_holm"),
+        }
+    return rows
+
+
+def main() -> None:
+    """Read, print and write."""
+    run_dir = Path(sys.argv[1])
+    asked = json.loads((run_dir / "probes.json").read_text())
+    origin = json.loads((run_dir / "provenance.json").read_text())
+    facts = {
+        "phantom": True,
+        "git_commit": origin["git_commit"],
+        "machine": platform.machine(),
+        "vector_units": features(),
+        "tested": {one["question"]["name"]: one["split"] for one in asked},
+        "answers": {one["question"]["name"]: answers_of(one) for one in asked},
+    }
+    for name, rows in facts["answers"].items():
+        print(name, {who: row["auroc"][0] for who, row in rows.items()})
+    write_results("first_answers", ("torch", "numpy", "oct-vjepa", "oct-io"), facts)
+
+
+if __name__ == "__main__":
+    main()
