@@ -120,3 +120,39 @@ def test_a_unet_of_the_wanted_size_gives_a_logit_for_every_voxel_and_class():
         assert 30_000 < parameters < 300_000
         assert network(torch.zeros(2, 1, *shape)).shape == (2, 3, *shape)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_baselines_stand_side_by_side_and_beside_random_weights(tmp_path):
+    from oct_judge.candidates import Cast, Embedder, Rows
+    from oct_vjepa.evaluation.readouts import ReadoutConfig
+    from oct_vjepa.probes.protocol import Round
+    from oct_xla import pick_runtime
+
+    class Alone:
+        """A family of one encoder."""
+
+        def __init__(self, encoder):
+            self.of = lambda name, seed: encoder
+
+    saved(tmp_path / "own", (4, 16, 16), (2, 8, 8))
+    family = Alone(Encoder.from_pretrained(tmp_path / "own"))
+    volumes = np.random.default_rng(0).integers(0, 256, (6, 4, 16, 16)).astype(np.uint8)
+    readout = ReadoutConfig(blocks=["last"], pools=["mean"])
+    embed = Embedder(tmp_path / "features", pick_runtime("cpu"), readout, 2)
+    cast = Cast(family, embed, Rows(volumes, "six", np.ones((6, 3))))
+    fit = np.arange(6) < 4
+    one = Round("test", fit, ~fit & False, ~fit)
+    (name,) = readout.names(1)
+    cast.chosen["test", 0] = name
+
+    def of(baseline):
+        (found,) = cast.baseline(baseline).readouts(one, 0).values()
+        return found
+
+    grey, layer = of("grey histogram"), of("random layer")
+    assert np.array_equal(of("random layer + grey histogram"), np.hstack([layer, grey]))
+    own = cast.random().readouts(one, 0)[name]
+    assert np.array_equal(of("random init + grey histogram"), np.hstack([own, grey]))
+    for wrong in ("random init", "random layer + histogram"):
+        with pytest.raises(ValueError, match=r"compare.baselines \(.*\) must be among"):
+            cast.baseline(wrong)

@@ -148,9 +148,7 @@ class Cast:
         Raises:
             ValueError: no such baseline.
         """
-        if name not in BASELINES:
-            known = ", ".join(BASELINES)
-            raise ValueError(f"compare.baselines ({name}) must be among {known}")
+        check_baseline(name)
         return Candidate(
             name=name, readouts=lambda one, seed: {"": self._baseline(name, one, seed, self.rows)}
         )
@@ -217,8 +215,14 @@ class Cast:
     def _baseline(self, name: str, one: Round, seed: int, rows: Rows) -> NDArray[Any]:
         """Features of all rows; what learns anything learns it from the round's fit rows.
 
-        From all of them where few have a label, as pretraining does: it needs none.
+        From all of them where few have a label, as pretraining does: it needs none. Of several that
+        are joined by " + " all features stand side by side; random init is read out as the encoder.
         """
+        if len(parts := parts_of(name)) > 1:
+            each = [self._baseline(part, one, seed, rows) for part in parts]
+            return np.concatenate(each, axis=1)
+        if name == RANDOM:
+            return self._random(one.name, seed, rows)[self.chosen[one.name, seed]]
         made = BASELINES[name](seed)
         learns = not isinstance(made, Plain)
         key = (name, rows.fingerprint, *((one.name, seed) if learns else ()))
@@ -227,6 +231,23 @@ class Cast:
                 made = made.fit(iter_volumes(rows.volumes, np.flatnonzero(one.fit).tolist()))
             self._kept[key] = made.transform(iter_volumes(rows.volumes))
         return self._kept[key]
+
+
+def parts_of(name: str) -> list[str]:
+    """What a baseline is made of: "random layer + grey histogram" of two."""
+    return name.split(" + ")
+
+
+def check_baseline(name: str) -> None:
+    """Refuse a baseline that there is not.
+
+    Raises:
+        ValueError: names what there is.
+    """
+    parts = parts_of(name)
+    known = (*BASELINES, *((RANDOM,) if len(parts) > 1 else ()))
+    if lost := [part for part in parts if part not in known]:
+        raise ValueError(f"compare.baselines ({lost[0]}) must be among {', '.join(known)}")
 
 
 def iter_volumes(volumes: Volumes, numbers: Sequence[int] | None = None) -> Iterator[NDArray[Any]]:

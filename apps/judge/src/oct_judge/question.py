@@ -83,7 +83,8 @@ class ComparisonConfig:
             *("patch PCA 2x8x16", "patch PCA 1x8x8", "random layer", "filter bank"),
         ]
     )
-    """Features that nobody learned, or only a PCA; each alone. They shame an encoder that they
+    """Features that nobody learned, or only a PCA; each alone, or several side by side, such as
+    "random layer + grey histogram" or "random init + filter bank". They shame an encoder that they
     equal."""
 
     networks: list[str] = field(default_factory=list)

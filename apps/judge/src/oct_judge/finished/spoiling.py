@@ -37,6 +37,7 @@ from oct_judge.candidates import (
     Rows,
     Volumes,
     iter_volumes,
+    parts_of,
     random_encoder,
 )
 from oct_judge.finished.trained import open_trained
@@ -199,6 +200,9 @@ def _steps(spacings_B3: NDArray[Any]) -> torch.Tensor:
 
 def _baseline(found: Found, name: str, seed: int, number: int, rows: Rows) -> NDArray[Any]:
     """A baseline's features of spoilt volumes; what it learns it learns from whole fit rows."""
+    if len(parts := parts_of(name)) > 1:
+        each = [_baseline(found, part, seed, number, rows) for part in parts]
+        return np.concatenate(each, axis=1)
     fit = np.flatnonzero(found.study.rounds[number].fit).tolist()
     made = BASELINES[name](seed).fit(iter_volumes(found.study.rows.volumes, fit))
     return made.transform(iter_volumes(rows.volumes))

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import oct_xla
 from numpy.typing import NDArray
-from oct_launch import Mistake, Stages
+from oct_launch import Mistake, Stages, mistakes
 from oct_vjepa.evaluation.participants import pair_up
-from oct_vjepa.probes.baselines import BASELINES
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Answers, Candidate, Readouts
 
 from oct_judge.asking import Everyone, Stopped, answer_of, ask, seeds_of
-from oct_judge.candidates import PRETRAINED, RANDOM, Cast
+from oct_judge.candidates import PRETRAINED, RANDOM, Cast, check_baseline
 from oct_judge.learning import Place
 from oct_judge.question import ATTENTION, FROZEN, NETWORK, PAIRS, FinetuneConfig
 from oct_judge.rivals.encoders import Named, candidate
@@ -33,12 +32,11 @@ def check_rivals(config: FinetuneConfig) -> None:
         Mistake: names the setting.
     """
     compare = config.compare
-    for key, asked, known in (
-        ("baselines", compare.baselines, BASELINES),
-        ("networks", compare.networks, NETWORKS),
-    ):
-        if lost := [one for one in asked if one not in known]:
-            raise Mistake(f"compare.{key} ({lost[0]}) must be among {', '.join(known)}")
+    with mistakes(ValueError):
+        for one in compare.baselines:
+            check_baseline(one)
+    if lost := [one for one in compare.networks if one not in NETWORKS]:
+        raise Mistake(f"compare.networks ({lost[0]}) must be among {', '.join(NETWORKS)}")
 
 
 def ask_rivals(
