@@ -382,3 +382,18 @@ def test_two_keys_with_one_last_word_are_named_in_full():
 def test_a_sweep_over_names_of_files_asks_for_the_values():
     with pytest.raises(Mistake, match="list the values"):
         split_jobs(["encoder=glob(*)"])
+
+
+def test_evaluations_of_masks_are_named_where_a_sweep_leaves_no_leaderboard(tmp_path, capsys):
+    from oct_judge.board.finish import write_leaderboards
+    from oct_launch import Job
+
+    (tmp_path / "segment").mkdir()
+    jobs = [
+        Job("mode=segment", [], run_dir=str(tmp_path / "segment"), exit_code=0),
+        Job("mode=linear", [], run_dir=str(tmp_path / "linear"), exit_code=1),
+    ]
+    write_leaderboards(tmp_path, jobs)
+    assert capsys.readouterr().out == (
+        "on no leaderboard, as masks are no answers of participants: mode=segment\n"
+    )

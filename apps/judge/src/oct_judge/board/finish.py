@@ -79,5 +79,9 @@ def write_leaderboards(place: Path, jobs: Sequence[Job]) -> None:
             name = NAME if len(questions) == 1 else f"{NAME}-{question}"
             print(sentence_of(board))
             print(f"leaderboard: {', '.join(map(str, write_board(board, place, name)))}")
+        ended = [job for job in jobs if job.exit_code == 0]
+        if lost := [one for one in ended if not (Path(one.run_dir) / PREDICTIONS).exists()]:
+            said = ", ".join(one.name for one in lost)
+            print(f"on no leaderboard, as masks are no answers of participants: {said}")
     except BoardError as error:
         raise Mistake(f"no leaderboard: {error}") from error
