@@ -42,8 +42,11 @@ those of real_bscans_flattened.json, of seed 0.
 results/real_bscans_units.json asks the encoders of benchmarks/real_patches.py of the two fifths of
 the patients whom they have not seen, a split of one round (`data.split`: fold-0 and fold-1 are
 tested, fold-2 chooses), compare.turns=5: units of seeds 1 and 2 for dme, the same for dr, and
-voxels alone of seeds 1 and 2 for dme. results/real_bscans_filters.json asks units of seed 1 so,
-beside the filter bank.
+voxels alone of seeds 1 and 2 for dme. results/real_bscans_5000.json asks those of seeds 1 and 2
+with units and loop.steps=5000 the same way, compare.fractions=[0.1,1] compare.turns=5, and besides
+compare.baselines=[...,"random layer + grey histogram","filter bank + grey histogram", "random init
++ random layer","random init + filter bank"]. results/real_bscans_filters.json asks units of seed 1
+so, beside the filter bank.
 
 IMAGES has participant_id, filepath and dr of each image; OCT.csv says "-" of 600 of them, which
 have no answer. Pretraining sees no participant of the fold that is tested, and no label.
@@ -70,6 +73,7 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
                 found["headline"]: [round(value, 3) for value in one["headline"]],
                 "encoder_over_it": one["gain"]
                 and [round(value, 3) for value in one["gain"]["difference"]],
+                "p_holm": one["gain"] and round(one["gain"]["p_holm"], 3),
             }
             for one in found["efficiency"]
         ],
