@@ -62,9 +62,9 @@ def majority_sentence(results: Results) -> str:
         right, tested = right + test.get(most, 0), tested + sum(test.values())
     chance = 1 / len(results.document["question"]["names"])
     return (
-        f"Majority class: who says “{' or '.join(sorted(said))}” of everyone, as most are in the "
-        f"fit, is right about {right} of {tested} participants ({right / tested:.1%}); balanced "
-        f"accuracy {chance:.3f}, AUROC 0.500."
+        f"Majority class: who says “{' or '.join(sorted(said))}” of everyone, which no other class "
+        f"of the fit outnumbers, is right about {right} of {tested} participants "
+        f"({right / tested:.1%}); balanced accuracy {chance:.3f}, AUROC 0.500."
     )
 
 
