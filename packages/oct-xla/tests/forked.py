@@ -4,19 +4,13 @@ python forked.py COUNT TOY OPTION...     as `torchrun --nproc-per-node COUNT` wo
 """
 
 import os
-import socket
 import sys
 
 import torch
 import torch._dynamo  # which an optimiser imports, in seconds
 import torch.distributed.fsdp
+from programs import free_port
 from toy import options_of, train
-
-
-def free_port():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
 
 
 def main(count, arguments):

@@ -3,6 +3,7 @@
 import atexit
 import io
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +34,12 @@ XLA = {
     # The same results to 1e-7, and an eighth of the compile time.
     "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
 }
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
 
 
 def start(run_dir, *options, launcher=(), before=(), **environment):

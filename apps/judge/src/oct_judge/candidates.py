@@ -218,9 +218,9 @@ class Cast:
         From all of them where few have a label, as pretraining does: it needs none. Of several that
         are joined by " + " all features stand side by side; random init is read out as the encoder.
         """
-        if len(parts := parts_of(name)) > 1:
-            each = [self._baseline(part, one, seed, rows) for part in parts]
-            return np.concatenate(each, axis=1)
+        return side_by_side(name, lambda part: self._part(part, one, seed, rows))
+
+    def _part(self, name: str, one: Round, seed: int, rows: Rows) -> NDArray[Any]:
         if name == RANDOM:
             return self._random(one.name, seed, rows)[self.chosen[one.name, seed]]
         made = BASELINES[name](seed)
@@ -236,6 +236,12 @@ class Cast:
 def parts_of(name: str) -> list[str]:
     """What a baseline is made of: "random layer + grey histogram" of two."""
     return name.split(" + ")
+
+
+def side_by_side(name: str, features: Callable[[str], NDArray[Any]]) -> NDArray[Any]:
+    """The features of all that a baseline is made of."""
+    each = [features(part) for part in parts_of(name)]
+    return each[0] if len(each) == 1 else np.concatenate(each, axis=1)
 
 
 def check_baseline(name: str) -> None:

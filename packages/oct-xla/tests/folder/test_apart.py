@@ -1,19 +1,15 @@
 """Processes that do not see each other's folders, as on hosts whose run lies in a bucket."""
 
-import socket
-
 import pytest
 from oct_xla import Checkpoints
-from programs import finish, losses, start
+from programs import finish, free_port, losses, start
 
 OPTIONS = ("--blocks", "--steps", 12, "--every", 4, "--batch", 16)
 
 
 def train_apart(folder, machine, *options):
     """How each of two processes ended that have a disk of their own."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = str(one.getsockname()[1])
+    port = str(free_port())
     ranks = [
         start(
             f"file://{folder}/bucket", *OPTIONS, *options,

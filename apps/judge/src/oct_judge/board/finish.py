@@ -70,18 +70,22 @@ def write_leaderboards(place: Path, jobs: Sequence[Job]) -> None:
     ]
     try:
         questions: dict[str, list[Run]] = {}
+        masks: list[str] = []
         for job in jobs:
-            if job.exit_code == 0 and (Path(job.run_dir) / PREDICTIONS).exists():
-                run = read_run(Path(job.run_dir))
-                questions.setdefault(str(run.question["name"]), []).append(run)
+            if job.exit_code != 0:
+                continue
+            if not (Path(job.run_dir) / PREDICTIONS).exists():
+                masks.append(job.name)
+                continue
+            run = read_run(Path(job.run_dir))
+            questions.setdefault(str(run.question["name"]), []).append(run)
         for question, runs in questions.items():
             board = make_board(runs, failed=failed)
             name = NAME if len(questions) == 1 else f"{NAME}-{question}"
             print(sentence_of(board))
             print(f"leaderboard: {', '.join(map(str, write_board(board, place, name)))}")
-        ended = [job for job in jobs if job.exit_code == 0]
-        if lost := [one for one in ended if not (Path(one.run_dir) / PREDICTIONS).exists()]:
-            said = ", ".join(one.name for one in lost)
+        if masks:
+            said = ", ".join(masks)
             print(f"on no leaderboard, as masks are no answers of participants: {said}")
     except BoardError as error:
         raise Mistake(f"no leaderboard: {error}") from error

@@ -37,8 +37,8 @@ from oct_judge.candidates import (
     Rows,
     Volumes,
     iter_volumes,
-    parts_of,
     random_encoder,
+    side_by_side,
 )
 from oct_judge.finished.trained import open_trained
 from oct_judge.question import FROZEN
@@ -200,12 +200,13 @@ def _steps(spacings_B3: NDArray[Any]) -> torch.Tensor:
 
 def _baseline(found: Found, name: str, seed: int, number: int, rows: Rows) -> NDArray[Any]:
     """A baseline's features of spoilt volumes; what it learns it learns from whole fit rows."""
-    if len(parts := parts_of(name)) > 1:
-        each = [_baseline(found, part, seed, number, rows) for part in parts]
-        return np.concatenate(each, axis=1)
     fit = np.flatnonzero(found.study.rounds[number].fit).tolist()
-    made = BASELINES[name](seed).fit(iter_volumes(found.study.rows.volumes, fit))
-    return made.transform(iter_volumes(rows.volumes))
+
+    def features(part: str) -> NDArray[Any]:
+        made = BASELINES[part](seed).fit(iter_volumes(found.study.rows.volumes, fit))
+        return made.transform(iter_volumes(rows.volumes))
+
+    return side_by_side(name, features)
 
 
 def _again(answers: Answers, tested: NDArray[np.int64], rows: Rows, asker: Answering) -> Answers:

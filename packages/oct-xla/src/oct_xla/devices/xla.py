@@ -229,7 +229,7 @@ class XlaRuntime:
         """Return the texts of all hosts by rank, on each of them."""
         return texts_of_all(text) if self.world > 1 else [text]
 
-    def pieces(self, tensors: Mapping[str, Tensor], *, whole: bool = True) -> dict[str, Piece]:
+    def pieces(self, tensors: Mapping[str, Tensor], *, whole: bool = False) -> dict[str, Piece]:
         """Return copies in host memory, whole ones; every host must ask, the first one keeps."""
         self.cut()
         copies = {name: Piece.whole(self._copy(tensor)) for name, tensor in tensors.items()}
