@@ -109,16 +109,26 @@ def environment():
 
 
 @pytest.fixture(scope="session")
-def start(place):
+def torchrun():
+    """`torchrun(2)` gives what stands behind Python for two processes; for one nothing does."""
+
+    def launcher(processes):
+        if processes == 1:
+            return []
+        return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+
+    return launcher
+
+
+@pytest.fixture(scope="session")
+def start(place, torchrun):
     """Starts an app as a program, or as several by torchrun."""
 
     started = []
 
     def start(app, *overrides, processes=1, **environment):
-        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        launcher = torchrun if processes > 1 else []
         process = subprocess.Popen(
-            [sys.executable, *launcher, str(ROOT / "apps" / app), *map(str, overrides)],
+            [sys.executable, *torchrun(processes), str(ROOT / "apps" / app), *map(str, overrides)],
             cwd=place,
             env=_environment(**environment),
             stdout=subprocess.PIPE,

@@ -11,7 +11,6 @@ import importlib
 import json
 import mmap
 import os
-import runpy
 import shutil
 import signal
 import sys
@@ -21,13 +20,10 @@ from pathlib import Path
 import numpy as np
 import oct_io
 import torch
-from hydra import compose, initialize_config_dir
-from oct_launch import Launch
 from oct_xla.checkpointer import Checkpointer
 from oct_xla.telling.metrics import CLOCKS
-from omegaconf import OmegaConf
+from several_runs import open_app, run
 
-ROOT = Path(__file__).parent.parent
 MOST = 3  # kills of a run
 DOING = ("reading", "saving", "evaluating")
 
@@ -67,13 +63,9 @@ def start(pretraining, run_dir, overrides):
     out = os.open(run_dir.with_suffix(".out"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(out, 2)
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        tree = compose("pretrain", overrides=[*overrides, f"run_dir={run_dir}"])
-    config = OmegaConf.to_object(tree)
-    OmegaConf.resolve(tree)
     code = 1
     try:
-        code = pretraining.run(config, Launch("pretrain", tree))
+        code = run(pretraining, [*overrides, f"run_dir={run_dir}"])
     finally:
         sys.stdout.flush()
         os._exit(code)
@@ -93,10 +85,7 @@ def outcome(run_dir):
 
 
 def main(folder, kills, overrides):
-    app = ROOT / "apps" / "pretrain"
-    sys.path.insert(0, str(app))
-    runpy.run_path(str(app / "__main__.py"), run_name="pretrain")  # registers its schemas
-    pretraining = importlib.import_module("pretraining")
+    pretraining = open_app()
     flags = Flags()
     flags.around(oct_io.CachedVolumes, "__getitem__", "reading", 0.02)
     flags.around(Checkpointer, "_write", "saving", 0.1)

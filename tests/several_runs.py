@@ -16,18 +16,28 @@ from omegaconf import OmegaConf
 ROOT = Path(__file__).parent.parent
 
 
-def main(runs):
-    """Make each run; the first that fails ends the program."""
+def open_app():
+    """The module of the app that makes a run, its schemas registered."""
     app = ROOT / "apps" / "pretrain"
     sys.path.insert(0, str(app))
     runpy.run_path(str(app / "__main__.py"), run_name="pretrain")  # registers its schemas
-    pretraining = importlib.import_module("pretraining")
+    return importlib.import_module("pretraining")
+
+
+def run(pretraining, overrides):
+    """Make one run; returns the exit code."""
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        tree = compose("pretrain", overrides=overrides)
+    config = OmegaConf.to_object(tree)
+    OmegaConf.resolve(tree)
+    return pretraining.run(config, Launch("pretrain", tree))
+
+
+def main(runs):
+    """Make each run; the first that fails ends the program."""
+    pretraining = open_app()
     for name, overrides in runs.items():
-        with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-            tree = compose("pretrain", overrides=overrides)
-        config = OmegaConf.to_object(tree)
-        OmegaConf.resolve(tree)
-        if code := pretraining.run(config, Launch("pretrain", tree)):
+        if code := run(pretraining, overrides):
             raise SystemExit(f"{name} ended with {code}")
 
 

@@ -31,12 +31,11 @@ KEYS = ("loss", "loss_0", "prediction_cosine", "grad_norm", "lr")
 
 
 @pytest.fixture(scope="module")
-def found(place, smoke, environment):
+def found(place, smoke, environment, torchrun):
     """Folders of runs of each objective, by the way they were trained."""
     teacher = f"objective.teacher={smoke.path / 'encoder'}"
     folders = {(name, way): place / f"{name}-{way}" for way in WAYS for name in OBJECTIVES}
     for way in WAYS:
-        several = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
         cut = f"runtime.parallel={'ddp' if way == 'one' else way}"
         runs = {
             name: [
@@ -46,7 +45,7 @@ def found(place, smoke, environment):
             for name, more in OBJECTIVES.items()
         }  # fmt: skip
         program = Path(__file__).with_name("several_runs.py")
-        launcher = () if way == "one" else several
+        launcher = torchrun(1 if way == "one" else 2)
         done = subprocess.run(
             [sys.executable, *launcher, program, json.dumps(runs)],
             cwd=place, env=environment(), capture_output=True, text=True, check=False,

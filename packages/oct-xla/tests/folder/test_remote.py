@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from afar import URL, claim, train
-from buckets import Proxy, environment_of, options_of, serve
+from buckets import Proxy, environment_of, options_of
 from fsspec.asyn import AsyncFileSystem
 from oct_xla import Checkpoints, RunFolderError, read_rows
 from oct_xla.errors import CheckpointError
@@ -180,13 +180,6 @@ def test_a_kill_before_any_change_of_the_bucket_loses_nothing_though_the_disk_is
     runs = killed("steps", tmp_path, f"file://{tmp_path}/bucket")
     assert sum(run["kills"] for run in runs) > 15
     assert_all_equal(runs)
-
-
-@pytest.fixture(scope="module")
-def servers():
-    pytest.importorskip("moto")
-    with serve() as ports:
-        yield ports
 
 
 @pytest.fixture(params=["s3", "gs"])

@@ -6,16 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from buckets import serve
 
 pytestmark = pytest.mark.drill
-
-
-@pytest.fixture(scope="module")
-def ports():
-    pytest.importorskip("moto")
-    with serve() as ports:
-        yield ports
 
 
 @pytest.mark.parametrize(
@@ -27,10 +19,10 @@ def ports():
     ],
 )
 def test_a_kill_at_any_request_that_changes_the_bucket_loses_nothing(
-    scheme, stages, ports, tmp_path
+    scheme, stages, servers, tmp_path
 ):
     program = Path(__file__).parent.parent / "cut.py"
-    command = [sys.executable, program, tmp_path, scheme, str(ports[scheme])]
+    command = [sys.executable, program, tmp_path, scheme, str(servers[scheme])]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=2400)
     assert done.returncode == 0, done.stderr
     runs = [json.loads(line) for line in done.stdout.splitlines()]
