@@ -134,6 +134,9 @@ def test_masks_are_drawn_scored_kept_and_shown(masks, place):
         there = [one["card"]["metrics"]["dice"][0] for one in (own, row)]
         assert value == pytest.approx(there[0] - there[1], abs=1e-9)
     assert [row["candidate"] for row in document["efficiency"]] == names
+    own, other = document["efficiency"][:2]
+    few = own["headline"][0] - other["headline"][0]
+    assert other["gain"]["difference"][0] == pytest.approx(few, abs=1e-9)
     masks = sorted((folder / "masks").glob("*.npz"))
     assert len(masks) == 6, "of the test participants, an eye each"
     with np.load(masks[0]) as kept:
@@ -144,6 +147,29 @@ def test_masks_are_drawn_scored_kept_and_shown(masks, place):
     check_dicom(place, folder)
     assert document["sentence"] in outcome.out
     assert (folder / "report.html").read_text().count("<img") >= 4
+
+
+@pytest.mark.slow
+def test_the_page_of_masks_says_for_whom_it_works_and_where_the_scans_went(masks):
+    folder, document, _ = masks
+    flow = document["flow"]
+    assert flow["scans_found"] == flow["scans_usable"] == flow["scans_with_answer"] == 12
+    parts = {one["part"]: one for one in flow["parts"]}
+    assert sum(one["participants"] for one in parts.values()) == 12
+    assert 0 < parts["test"]["by_class"]["IRF"] <= parts["test"]["participants"] == 6
+    assert document["command"].startswith("uv run apps/finetune ")
+    assert "segment.dicom=true" in document["command"]
+    assert str(folder.parent) not in document["command"], "where it lay is nobody's business"
+    (sex,) = (one for one in document["subgroups"] if one["column"] == "sex")
+    assert sum(row["participants"] for row in sex["rows"]) == 6
+    assert all("fewer than 10" in row["note"] for row in sex["rows"])
+    page = (folder / "report.html").read_text()
+    for words in (
+        "For whom it works", "Where the scans went", "without a mask", "How to do it again",
+        "6 test participants are few", "With fewer masks", document["question"]["fingerprint"],
+    ):  # fmt: skip
+        assert words in page
+    assert "| sex | participants | dice | |" in (folder / "model" / "README.md").read_text()
 
 
 @pytest.mark.slow

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 from oct_vjepa.measures.units import Units
+from oct_vjepa.scores.measured import Measured, measure_card
 from oct_vjepa.scores.scorecard import score_card
-from oct_vjepa.scores.subgroups import subgroup_table
+from oct_vjepa.scores.subgroups import subgroup_means, subgroup_table
 from oct_vjepa.trials.verdict import cut_numbers
 
 
@@ -105,3 +106,30 @@ def test_quantities_and_times_have_their_own_metrics(kind):
     assert list(found.gaps) == {"regression": ["r2", "mae"], "survival": ["concordance"]}[kind]
     with pytest.raises(ValueError, match="sex has 10 values"):
         subgroup_table(runs, kind, ["x"], values[:10], column="sex", seed=0)
+
+
+def test_what_is_measured_on_volumes_has_subgroups_too():
+    rng = np.random.default_rng(0)
+    site = np.repeat(["north", "south", "west", ""], [40, 40, 4, 6])
+    people = np.arange(len(site))
+    dice = np.where(site == "south", 0.5, 0.9) + rng.normal(0, 0.02, len(site))
+    dice[:3] = np.nan
+    distance = np.where(site == "south", np.nan, 7.0)
+    readings = [[Measured(np.stack([dice, distance], axis=1), people)] for _ in range(2)]
+    names = ["dice", "distance"]
+    settings = {"seed": 0, "bootstrap": 200}
+    found = subgroup_means(readings, names, site, shown=["dice"], column="site", **settings)
+    told = {one.value: (one.participants, one.note) for one in found.rows}
+    few = "fewer than 10 participants"
+    assert told == {"north": (40, ""), "south": (40, ""), "west": (4, few)}
+    north, south, _ = (one.metrics["dice"] for one in found.rows)
+    assert found.gaps["dice"].value == pytest.approx(north.value - south.value)
+    assert found.gaps["dice"].low > 0.35, "those of the west take no part"
+    alone = [[Measured(readings[0][0].values_NM[:40], people[:40])] for _ in range(2)]
+    assert north.value == pytest.approx(measure_card(alone, names, **settings)["dice"].value)
+
+    found = subgroup_means(readings, names, site, shown=["distance"], column="site", **settings)
+    assert found.rows[1].note == "distance cannot be measured"
+    assert not found.gaps
+    with pytest.raises(ValueError, match="site has 5 values, participants go to 89"):
+        subgroup_means(readings, names, site[:5], shown=names, column="site", **settings)

@@ -8,6 +8,7 @@ from oct_judge.finished.card import (
     lay_out,
     metrics_table,
     not_intended,
+    subgroups,
     takes,
 )
 
@@ -21,6 +22,7 @@ def write_mask_card(about: About) -> str:
         "Not intended": not_intended(about),
         "Data": data(about),
         "Metrics": metrics_table(about),
+        "Subgroups": subgroups(about.results["subgroups"]),
         "Caveats": caveats(about),
     }
     return lay_out(about, title, sections)

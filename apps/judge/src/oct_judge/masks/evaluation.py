@@ -7,6 +7,7 @@ from oct_judge.asking import Stopped
 from oct_judge.beginning import in_run_folder, open_tested
 from oct_judge.board.entry import entry_of
 from oct_judge.family import Family
+from oct_judge.findings.origin import command_of
 from oct_judge.masks.candidates import Draughtsmen
 from oct_judge.masks.dicom import write_dicom_masks
 from oct_judge.masks.keeping import keep_mask_model
@@ -49,7 +50,14 @@ def evaluate_masks(
         if runtime.rank != 0:
             return 0
         touches = touch_tested(config, study, family)
-        found = FoundMasks(config=config, study=study, drawings=drawings, few=few, touches=touches)
+        found = FoundMasks(
+            config=config,
+            study=study,
+            drawings=drawings,
+            few=few,
+            touches=touches,
+            command=command_of(launch.app, launch.given),
+        )
         document = describe_masks(found, stages)
         document["entry"] = entry_of(launch.settings, family.fingerprint())
         files = write_masks(folder.path, found, document)
@@ -57,7 +65,7 @@ def evaluate_masks(
             write_dicom_masks(study.volumes, study.names, config.data, files, stages)
     told = note_origin(folder.path, config, study, family, runtime, touches)
     model = keep_mask_model(folder.path, found, runtime, document, told)
-    report = write_mask_page(folder.path, found, document)
+    report = write_mask_page(folder.path, found, document, told)
     print_table(*mask_table(document))
     print(document["sentence"])
     print(f"model: {folder.name_of(model)}")

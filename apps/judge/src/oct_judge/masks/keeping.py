@@ -98,7 +98,7 @@ def keep_drawn(
 
 def results_of(document: Mapping[str, Any]) -> dict[str, Any]:
     """What the model repeats of results.json."""
-    names = ("sentence", "headline", "test_touches", "split", "protocol", "seeds")
+    names = ("sentence", "headline", "test_touches", "split", "protocol", "seeds", "subgroups")
     rows = {one["name"]: one for one in document["candidates"]}
     return {name: document[name] for name in names} | {
         "card": rows[PRETRAINED]["card"],

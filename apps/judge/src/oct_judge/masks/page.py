@@ -20,16 +20,40 @@ from oct_judge.candidates import PRETRAINED
 from oct_judge.masks.candidates import Drawn
 from oct_judge.masks.measuring import Ruler, cases_of
 from oct_judge.masks.results import FoundMasks, boundary_table, mask_table, numbers_of, sector_table
+from oct_judge.masks.study import MaskStudy
+from oct_judge.page.flow import add_flow
+from oct_judge.page.opening import cautions_of, few_tested
+from oct_judge.page.origin import add_origin
+from oct_judge.page.subgroups import add_efficiency, add_subgroups
 
 
-def write_mask_page(run_dir: Path, found: FoundMasks, document: Mapping[str, Any]) -> Path:
+def write_mask_page(
+    run_dir: Path, found: FoundMasks, document: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> Path:
     """Write report.html of an evaluation of masks."""
     name = document["question"]["name"]
     page = begin_page(
         f"Segmentation: {name}", document["sentence"], made_up=bool(document["made_up_data"])
     )
+    add_cautions(page, found.study, document)
     add_masks(page, found, document)
+    add_account(page, found.study, document, provenance)
     return end_page(page, run_dir, "the evaluation")
+
+
+def add_cautions(page: Page, study: MaskStudy, document: Mapping[str, Any]) -> None:
+    """Add what must not be missed."""
+    for caution in (*cautions_of(document), *few_tested(len(study.tested))):
+        page.note(caution)
+
+
+def add_account(
+    page: Page, study: MaskStudy, document: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> None:
+    """Add for whom it works, where the scans went, and how to do it again."""
+    add_subgroups(page, document)
+    add_flow(page, document, "all boundaries" if study.boundaries else "a mask")
+    add_origin(page, document, provenance)
 
 
 def add_masks(page: Page, found: FoundMasks, document: Mapping[str, Any]) -> None:
@@ -47,7 +71,7 @@ def add_masks(page: Page, found: FoundMasks, document: Mapping[str, Any]) -> Non
             "Boundaries", "Mean distance in depth to the true boundary, in micrometres, by A-scan."
         )
         page.table(*boundary_table(document), best=[0])
-    add_few(page, document, label="Dice", done="training")
+    add_efficiency(page, document, "masks")
     first = found.drawings[PRETRAINED][0][0]
     add_cases(page, found, first)
     if document["question"]["thickness"]:
@@ -65,19 +89,6 @@ def add_scores(page: Page, document: Mapping[str, Any], *, label: str, chance: f
         if values[0] is not None
     ]
     page.figure(plot_scores(scores, label=label, chance=chance), f"{label} with its interval.")
-
-
-def add_few(page: Page, document: Mapping[str, Any], *, label: str, done: str) -> None:
-    """Add what is left where few participants have masks, if that was asked."""
-    if not document["efficiency"]:
-        return
-    page.section("With few masks", f"{label} after {done} on a share of the participants.")
-    cells = [
-        [one["candidate"], f"{one['fraction']:.0%}", f"{value:.3f} ({low:.3f} to {high:.3f})"]
-        for one in document["efficiency"]
-        for value, low, high in [numbers_of(one["headline"])]
-    ]
-    page.table(["candidate", "participants", label], cells)
 
 
 def add_cases(page: Page, found: FoundMasks, drawn: Drawn) -> None:

@@ -12,10 +12,13 @@ from oct_launch import Stages
 from oct_vjepa.measures.units import Interval
 from oct_vjepa.saving import write_text
 from oct_vjepa.scores.cards import as_plain
-from oct_vjepa.scores.measured import Gap, compare_measured, measure_card
+from oct_vjepa.scores.measured import Gap, Readings, compare_measured, measure_card
+from oct_vjepa.scores.subgroups import subgroup_means
+from oct_vjepa.trials.verdict import cut_numbers, values_by_person
 
 from oct_judge.candidates import PRETRAINED, RANDOM
 from oct_judge.family import Family
+from oct_judge.findings.flow import count_flow
 from oct_judge.masks.candidates import Drawings
 from oct_judge.masks.measuring import HEADLINE, Ruler
 from oct_judge.masks.study import MaskStudy
@@ -39,6 +42,7 @@ class FoundMasks:
         drawings: of each candidate; the encoder first.
         few: candidate, share of the participants with masks, drawings.
         touches: by how many settings these test participants have been scored.
+        command: that repeats the run.
     """
 
     config: FinetuneConfig
@@ -46,6 +50,7 @@ class FoundMasks:
     drawings: dict[str, Drawings]
     few: Sequence[tuple[str, float, Drawings]]
     touches: int
+    command: str
 
 
 def describe_masks(found: FoundMasks, stages: Stages) -> dict[str, Any]:
@@ -64,10 +69,12 @@ def describe_masks(found: FoundMasks, stages: Stages) -> dict[str, Any]:
         chosen = [dict(one.chosen) for rounds in drawings for one in rounds]
         gain = gain_of(gains.get(name))
         rows.append({"name": name, "card": {"metrics": metrics}, "gain": gain, "chosen": chosen})
-    efficiency = []
-    for name, fraction, drawings in found.few:
-        card = measure_card(ruler.read(drawings), ruler.metrics, **draws)
-        efficiency.append({"candidate": name, "fraction": fraction, "headline": card[HEADLINE]})
+    few = [(name, fraction, ruler.read(drawings)) for name, fraction, drawings in found.few]
+    shown = [HEADLINE, *(f"dice_{study.names[one]}" for one in study.counted)]
+    if len(study.counted) == 1:
+        shown = [HEADLINE]
+    if study.boundaries:
+        shown = [HEADLINE, "boundary_um"]
     question = {
         "counted": [study.names[one] for one in study.counted],
         "thickness": [study.boundaries[one] for one in ruler.band],
@@ -75,8 +82,76 @@ def describe_masks(found: FoundMasks, stages: Stages) -> dict[str, Any]:
     }
     return document_of(
         config, study, kind=TASK, headline=HEADLINE, question=question, touches=found.touches,
-        candidates=rows, efficiency=efficiency, further={"trained": config.training.mode},
+        candidates=rows, efficiency=efficiency_of(few, ruler.metrics, HEADLINE, **draws),
+        further={"trained": config.training.mode}, command=found.command,
+        subgroups=subgroups_of(config, study, readings[PRETRAINED], ruler.metrics, shown),
     )  # fmt: skip
+
+
+def efficiency_of(
+    few: Sequence[tuple[str, float, Readings]],
+    metrics: Sequence[str],
+    headline: str,
+    *,
+    seed: int,
+    bootstrap: int,
+) -> list[dict[str, Any]]:
+    """The headline after a share of the participants, and what the encoder has over each.
+
+    Args:
+        few: candidate, share, what was measured.
+        metrics: names of its columns.
+        headline: one of them.
+        seed: of the bootstrap.
+        bootstrap: number of samples.
+    """
+    draws = {"seed": seed, "bootstrap": bootstrap}
+    rows = []
+    for share in dict.fromkeys(fraction for _, fraction, _ in few):
+        asked = {name: readings for name, fraction, readings in few if fraction == share}
+        gains = compare_measured(asked, metrics, headline, reference=PRETRAINED, **draws)
+        rows += [
+            {
+                "candidate": name,
+                "fraction": share,
+                "headline": measure_card(readings, metrics, **draws)[headline],
+                "gain": gain_of(gains.get(name)),
+            }
+            for name, readings in asked.items()
+        ]
+    return rows
+
+
+def subgroups_of(
+    config: FinetuneConfig,
+    study: MaskStudy,
+    readings: Readings,
+    metrics: Sequence[str],
+    shown: Sequence[str],
+) -> list[dict[str, Any]]:
+    """A table for each column of which those who are tested have several values.
+
+    Args:
+        config: of the evaluation.
+        study: who was asked.
+        readings: of the encoder.
+        metrics: names of their columns.
+        shown: those to tell.
+    """
+    tables = []
+    for column, cells in study.columns.items():
+        values = cut_numbers(values_by_person(cells, study.people))
+        if len(set(values.tolist()) - {""}) < 2:
+            continue
+        table = subgroup_means(
+            *(readings, metrics, values),
+            shown=shown,
+            column=column,
+            seed=config.seed,
+            bootstrap=config.bootstrap,
+        )
+        tables.append(table.as_json())
+    return tables
 
 
 def document_of(
@@ -90,6 +165,8 @@ def document_of(
     candidates: Sequence[Mapping[str, Any]],
     efficiency: Sequence[Mapping[str, Any]],
     further: Mapping[str, Any],
+    command: str,
+    subgroups: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """What results.json says of any question that masks answer, plain, with its sentence.
 
@@ -103,6 +180,8 @@ def document_of(
         candidates: a row each, the encoder first.
         efficiency: a row a candidate and share of the participants.
         further: facts beside the question.
+        command: that repeats the run.
+        subgroups: a table a column.
     """
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -124,6 +203,10 @@ def document_of(
         "test_touches": touches,
         "candidates": candidates,
         "efficiency": efficiency,
+        "subgroups": subgroups,
+        "command": command,
+        "allow_seen": config.allow_seen,
+        "flow": count_flow(study, rule=study.rule, notes=(), by_class=study.by_class),
     }
     document = as_plain(document)
     document["sentence"] = sentence_of(document)

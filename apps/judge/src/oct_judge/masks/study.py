@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ RIVALS = ("compare.encoders", "compare.networks", "compare.baselines")
 """Settings that name candidates, which for masks are others."""
 
 LABELS_ONLY = (
-    *("compare.ranked", "compare.shortcuts", "compare.subgroups", "compare.ensemble"),
+    *("compare.ranked", "compare.shortcuts", "compare.ensemble"),
     *("compare.prevalence", "compare.perturbed", "compare.maps", "join"),
     *("tracking", "tracking.wandb"),
 )
@@ -87,6 +87,8 @@ class MaskStudy:
         people: number of the participant of each row.
         participants: hash of each row's participant.
         eyes: "R", "L" or "unknown" of each row.
+        holds: whether a row has a voxel of a class, (rows, classes).
+        columns: what `compare.subgroups` asks for and is known, a text a row.
         amounts: share of each row's voxels that are of a counted class; rounds and few labels are
             balanced by it.
         rounds: of the protocol.
@@ -101,6 +103,8 @@ class MaskStudy:
     people: NDArray[np.int64]
     participants: NDArray[np.str_]
     eyes: NDArray[np.str_]
+    holds: NDArray[np.bool_]
+    columns: Mapping[str, NDArray[np.str_]]
     amounts: Target
     rounds: list[Round]
     rule: str
@@ -116,6 +120,13 @@ class MaskStudy:
         """Hashed participants whom any round tests, sorted."""
         held = np.any([one.test for one in self.rounds], axis=0)
         return sorted(set(self.participants[held].tolist()))
+
+    def by_class(self, rows: NDArray[np.int64]) -> dict[str, int]:
+        """Participants among some rows who have each counted class."""
+        return {
+            self.names[one]: len(np.unique(self.people[rows[self.holds[rows, one]]]))
+            for one in self.counted
+        }
 
     def fingerprint(self) -> str:
         """Stands for the classes and those who are tested."""
@@ -156,9 +167,11 @@ def open_masks(config: FinetuneConfig, source: oct_io.Source) -> MaskStudy:
     masks = CachedMasks(volumes, boundaries)
     names = layer_classes(boundaries) if boundaries else volumes.mask_classes
     participants = volumes.entries.coded("participant").texts()
-    inner = range(1, len(names))
-    shares = [float(np.isin(masks[row], inner).mean()) for row in range(len(masks))]
-    amounts = Target(kind="regression", values=np.array(shares), names=("share",))
+    counts = np.stack([count_classes(masks[row], len(names)) for row in range(len(masks))])
+    shares = counts[:, 1:].sum(axis=1) / np.prod(volumes.shape)
+    amounts = Target(kind="regression", values=shares, names=("share",))
+    known = source.columns()
+    asked = [one for one in config.compare.subgroups if one in known]
     with mistakes(ValueError):
         rounds, rule = rounds_of(config, source, volumes, amounts, participants)
     return MaskStudy(
@@ -170,10 +183,27 @@ def open_masks(config: FinetuneConfig, source: oct_io.Source) -> MaskStudy:
         people=np.unique(participants, return_inverse=True)[1].reshape(-1),
         participants=participants,
         eyes=volumes.entries.coded("laterality").texts(),
+        holds=counts > 0,
+        columns=cells_of(source, volumes, asked),
         amounts=amounts,
         rounds=rounds,
         rule=rule,
     )
+
+
+def count_classes(mask: NDArray[np.int16], number: int) -> NDArray[np.int64]:
+    """Voxels of each of so many classes; unlabelled ones count nowhere."""
+    labelled = mask[mask != UNLABELLED_VOXEL]
+    return np.bincount(labelled, minlength=number)[:number]
+
+
+def cells_of(
+    source: oct_io.Source, volumes: oct_io.CachedVolumes, columns: Sequence[str]
+) -> dict[str, NDArray[np.str_]]:
+    """What columns say of some of the source's volumes."""
+    place = {name: number for number, name in enumerate(source.volumes.ids)}
+    rows = np.array([place[one] for one in volumes.ids], np.int64)
+    return {name: cells[rows] for name, cells in source.attributes(columns).items()}
 
 
 def boundaries_of(config: FinetuneConfig, volumes: oct_io.CachedVolumes) -> tuple[str, ...]:
@@ -231,9 +261,7 @@ def rounds_of(
         parts[(said == VAL) & (config.test_split != VAL)] = VAL
         rule = f"{source.split.rule} {config.test_split}".strip()
     if name == "leave_one_out":
-        cells = source.attributes([protocol.by])[protocol.by]
-        said_of = dict(zip(source.volumes.ids, cells.tolist(), strict=True))
-        by = np.array([said_of[one] for one in volumes.ids])
+        by = cells_of(source, volumes, [protocol.by])[protocol.by]
     rounds = make_rounds(
         name,
         amounts,

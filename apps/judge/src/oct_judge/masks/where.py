@@ -17,9 +17,18 @@ from oct_judge.beginning import in_run_folder, open_tested
 from oct_judge.board.entry import entry_of
 from oct_judge.candidates import PRETRAINED
 from oct_judge.family import Family
+from oct_judge.findings.origin import command_of
 from oct_judge.finished.patch_model import keep_patch_model
 from oct_judge.masks.patches import Patches, mark
-from oct_judge.masks.results import document_of, gain_cells, gain_of, in_short, note_origin
+from oct_judge.masks.results import (
+    document_of,
+    efficiency_of,
+    gain_cells,
+    gain_of,
+    in_short,
+    note_origin,
+    subgroups_of,
+)
 from oct_judge.masks.study import open_masks, refuse_unread
 from oct_judge.masks.where_page import write_where_page
 from oct_judge.masks.witnesses import Said, Sayings, Witnesses, readings_of
@@ -41,6 +50,7 @@ class FoundPatches:
         sayings: of each candidate; the encoder first.
         few: candidate, share of the participants with masks, sayings.
         touches: by how many settings these test participants have been scored.
+        command: that repeats the run.
     """
 
     config: FinetuneConfig
@@ -49,6 +59,7 @@ class FoundPatches:
     sayings: dict[str, Sayings]
     few: Sequence[tuple[str, float, Sayings]]
     touches: int
+    command: str
 
 
 def run_patches(config: FinetuneConfig, launch: Launch) -> int:
@@ -82,6 +93,7 @@ def evaluate_patches(
             sayings=sayings,
             few=few,
             touches=touches,
+            command=command_of(launch.app, launch.given),
         )
         document = describe_patches(found)
         document["entry"] = entry_of(launch.settings, family.fingerprint())
@@ -89,7 +101,7 @@ def evaluate_patches(
         told = note_origin(folder.path, config, study, family, runtime, touches)
         model = keep_patch_model(folder.path, cast, sayings[PRETRAINED][0], document, told)
     table = patch_table(document)
-    report = write_where_page(folder.path, patches, first_said(found), document, table)
+    report = write_where_page(folder.path, patches, first_said(found), document, table, told)
     print_table(*table)
     print(document["sentence"])
     print(f"model: {folder.name_of(model)}")
@@ -113,14 +125,7 @@ def describe_patches(found: FoundPatches) -> dict[str, Any]:
         }
         for name, sayings in found.sayings.items()
     ]
-    efficiency = [
-        {
-            "candidate": name,
-            "fraction": fraction,
-            "headline": measure_card(readings_of(one), patches.metrics, **draws)[HEADLINE],
-        }
-        for name, fraction, one in found.few
-    ]
+    few = [(name, fraction, readings_of(one)) for name, fraction, one in found.few]
     question = {
         "counted": list(patches.names),
         "unit": "",
@@ -134,8 +139,10 @@ def describe_patches(found: FoundPatches) -> dict[str, Any]:
     }
     return document_of(
         config, study, kind=TASK, headline=HEADLINE, question=question, touches=found.touches,
-        candidates=candidates, efficiency=efficiency,
+        candidates=candidates, efficiency=efficiency_of(few, patches.metrics, HEADLINE, **draws),
         further={"blocks": found.blocks, "around": list(config.segment.around)},
+        subgroups=subgroups_of(config, study, readings[PRETRAINED], patches.metrics, METRICS),
+        command=found.command,
     )  # fmt: skip
 
 

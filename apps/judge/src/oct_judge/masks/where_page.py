@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from oct_report import Page, begin_page, draw_patches, end_page, sized
 from oct_vjepa.measures.ranking import area, count_cells
 
-from oct_judge.masks.page import add_few, add_scores
+from oct_judge.masks.page import add_account, add_cautions, add_scores
 from oct_judge.masks.patches import Patches
 from oct_judge.masks.witnesses import Said
+from oct_judge.page.subgroups import add_efficiency
 
 Table = tuple[list[str], list[list[str]]]
 Seen = Mapping[int, tuple[Said, int]]
@@ -19,7 +20,12 @@ Seen = Mapping[int, tuple[Said, int]]
 
 
 def write_where_page(
-    run_dir: Path, patches: Patches, seen: Seen, document: Mapping[str, Any], table: Table
+    run_dir: Path,
+    patches: Patches,
+    seen: Seen,
+    document: Mapping[str, Any],
+    table: Table,
+    provenance: Mapping[str, Any],
 ) -> Path:
     """Write report.html."""
     question = document["question"]
@@ -28,6 +34,7 @@ def write_where_page(
         document["sentence"],
         made_up=bool(document["made_up_data"]),
     )
+    add_cautions(page, patches.study, document)
     _, rows, columns = patches.study.volumes.shape
     page.section(
         "Who knows where",
@@ -42,8 +49,9 @@ def write_where_page(
     )
     page.table(*table, best=[0])
     add_scores(page, document, label="AUROC", chance=0.5)
-    add_few(page, document, label="AUROC", done="fitting")
+    add_efficiency(page, document, "masks")
     add_scans(page, patches, seen)
+    add_account(page, patches.study, document, provenance)
     return end_page(page, run_dir, "the evaluation")
 
 

@@ -5,16 +5,20 @@ from typing import Any
 
 from oct_report import Page
 
-from oct_judge.page.reading import Results
 
+def add_flow(page: Page, document: Mapping[str, Any], wanted: str) -> None:
+    """Scans from found to tested, then the participants of each part.
 
-def add_flow(page: Page, results: Results) -> None:
-    """Scans from found to tested, then the participants of each part."""
-    flow = results.document.get("flow")
+    Args:
+        page: to add to.
+        document: results.json.
+        wanted: what a scan must have to take part, in words.
+    """
+    flow = document.get("flow")
     if not flow:
         return
     page.section("Where the scans went")
-    page.table(["step", "scans", "why"], _steps(flow))
+    page.table(["step", "scans", "why"], _steps(flow, wanted))
     for note in flow["notes"]:
         page.text(f"{note[:1].upper()}{note[1:]}.")
     page.heading("Who is for what")
@@ -33,7 +37,7 @@ def add_flow(page: Page, results: Results) -> None:
     page.table(["round", "part", "volumes", "participants", *classes], rows)
 
 
-def _steps(flow: Mapping[str, Any]) -> list[list[str]]:
+def _steps(flow: Mapping[str, Any], wanted: str) -> list[list[str]]:
     refused = flow["scans_refused"]
     stages = ", ".join(f"{count} at {stage}" for stage, count in refused.items())
     flags = ", ".join(f"{count} {flag}" for flag, count in flow["scans_by_flag"].items())
@@ -51,9 +55,9 @@ def _steps(flow: Mapping[str, Any]) -> list[list[str]]:
             f"flags seen: {flags}" if flags else "no flags seen",
         ],
         ["usable", str(flow["scans_usable"]), ""],
-        ["without an answer to the question", str(flow["scans_without_answer"]), ""],
+        [f"without {wanted}", str(flow["scans_without_answer"]), ""],
         [
-            "with an answer",
+            f"with {wanted}",
             str(flow["scans_with_answer"]),
             f"of {flow['participants_with_answer']} participants",
         ],

@@ -13,6 +13,7 @@ from oct_judge.page.reading import YES_OR_NO, Results, text
 from oct_judge.results import best_baseline, interval_of
 
 TIMES = 100
+FEW = 50
 
 
 def lead_of(results: Results) -> str:
@@ -91,6 +92,17 @@ def _times(value: float) -> str:
 def warnings_of(results: Results) -> list[str]:
     """What must not be missed, a sentence each."""
     document = results.document
+    found = cautions_of(document)
+    found += [
+        along_sentence(results, one)
+        for one in document.get("shortcuts", [])
+        if one.get("goes_along")
+    ]
+    return [*found, *few_tested(results.card["participants"])]
+
+
+def cautions_of(document: Mapping[str, Any]) -> list[str]:
+    """What spoils any test: who was seen before, and how often it was looked at."""
     found = []
     if document.get("allow_seen"):
         found.append(
@@ -102,17 +114,17 @@ def warnings_of(results: Results) -> list[str]:
             f"These test participants have been scored with {touches} different settings. Whoever "
             "picks the best of them reports luck; choose on validation, and test once."
         )
-    found += [
-        along_sentence(results, one)
-        for one in document.get("shortcuts", [])
-        if one.get("goes_along")
-    ]
-    if results.card["participants"] < 50:
-        found.append(
-            f"{results.card['participants']} test participants are few: differences of less than "
-            "the width of the intervals mean nothing."
-        )
     return found
+
+
+def few_tested(participants: int) -> list[str]:
+    """That they are few, if they are."""
+    if participants >= FEW:
+        return []
+    return [
+        f"{participants} test participants are few: differences of less than the width of the "
+        "intervals mean nothing."
+    ]
 
 
 def along_sentence(results: Results, line: Mapping[str, Any]) -> str:

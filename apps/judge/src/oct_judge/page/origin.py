@@ -1,27 +1,25 @@
 """How to do it again: the command, and what stands for encoder, data and question."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from oct_io.catalog.seen import BEFORE, TRAINED
 from oct_report import Page
 
-from oct_judge.page.reading import Results
-
 LEFT_OUT = ("earlier",)
 
 
-def add_origin(page: Page, results: Results) -> None:
-    """The command, the hashes and the versions."""
-    document = results.document
+def add_origin(page: Page, document: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+    """The command, the hashes and the versions: results.json and provenance.json."""
     page.section("How to do it again")
     if command := document.get("command"):
         page.code(command, wrap=True)
     facts = {
-        "encoder": results.provenance.get("encoder"),
-        "data": results.provenance.get("dataset_fingerprint"),
+        "encoder": provenance.get("encoder"),
+        "data": provenance.get("dataset_fingerprint"),
         "question and test participants": document["question"]["fingerprint"],
-        "code": results.provenance.get("git_commit"),
+        "code": provenance.get("git_commit"),
         "different settings that these test participants were scored with": document[
             "test_touches"
         ],
@@ -30,10 +28,11 @@ def add_origin(page: Page, results: Results) -> None:
     page.section("Provenance", folded=True)
     rows = [
         [key, f"{len(one)}, in provenance.json" if key in (TRAINED, BEFORE) else _told(one)]
-        for key, one in results.provenance.items() if key not in LEFT_OUT
+        for key, one in provenance.items() if key not in LEFT_OUT
     ]  # fmt: skip
     rows += [["protocol", _told(document["protocol"])], ["split", document["split"]]]
-    rows += [["joined over volumes and eyes by", document["join"]]]
+    if "join" in document:
+        rows += [["joined over volumes and eyes by", document["join"]]]
     page.table(["what", "value"], rows)
 
 

@@ -19,7 +19,7 @@ YES_OR_NO = (("false", "true"), ("0", "1"), ("no", "yes"))
 """Classes of a question whose name says what the second is."""
 LARGE = 100
 """Where three decimals are too many: an R2 of a model that is lost, such as -423.1."""
-NOTHING = {"auroc": 0.5, "concordance": 0.5, "r2": 0.0}
+NOTHING = {"auroc": 0.5, "concordance": 0.5, "r2": 0.0, "dice": 0.0}
 """A headline that knows nothing."""
 
 

@@ -8,13 +8,13 @@ from oct_report.page import Cell
 from oct_vjepa.scores.words import word
 
 from oct_judge.candidates import PRETRAINED, RANDOM
-from oct_judge.page.reading import NOTHING, Results, text
+from oct_judge.page.reading import NOTHING, text
 from oct_judge.results import interval_of
 
 
-def add_subgroups(page: Page, results: Results) -> None:
+def add_subgroups(page: Page, document: Mapping[str, Any]) -> None:
     """A table for each column, with its gaps."""
-    tables = results.document["subgroups"]
+    tables = document["subgroups"]
     if not tables:
         return
     page.section(
@@ -25,14 +25,13 @@ def add_subgroups(page: Page, results: Results) -> None:
     )
     for table in tables:
         page.heading(table["column"])
-        _add_table(page, results, table)
+        _add_table(page, table, NOTHING[document["headline"]])
 
 
-def _add_table(page: Page, results: Results, table: Mapping[str, Any]) -> None:
+def _add_table(page: Page, table: Mapping[str, Any], nothing: float) -> None:
     metrics = list(table["rows"][0]["metrics"])
     first = metrics[0]
     ends = [end for row in table["rows"] for end in row["metrics"][first] if end is not None]
-    nothing = NOTHING[results.headline]
     low, high = min([*ends, nothing]), max([*ends, nothing + 0.1])
     if first == "r2":
         low = max(low, -1.0)
@@ -54,30 +53,19 @@ def _add_table(page: Page, results: Results, table: Mapping[str, Any]) -> None:
     )
 
 
-def add_efficiency(page: Page, results: Results) -> None:
-    """The headline after fitting on shares of the labels."""
-    lines = results.document["efficiency"]
+def add_efficiency(page: Page, document: Mapping[str, Any], of: str) -> None:
+    """The headline after fitting on shares of the participants with labels, or masks: `of`."""
+    lines = document["efficiency"]
     if not lines:
         return
-    metric = results.headline
+    metric = document["headline"]
     page.section(
-        "With fewer labels",
-        "Fitted on shares of the labelled participants, all else alike; several draws of each, "
+        f"With fewer {of}",
+        f"Fitted on shares of the participants with {of}, all else alike; several draws of each, "
         "whose luck is inside the intervals.",
     )
-    curves = [_efficiency_line(name, lines) for name in _drawn(lines)]
-    shares = [one["fraction"] for one in lines]
-    nothing = NOTHING[metric]
-    reference = Line("", [min(shares), max(shares)], [nothing, nothing], reference=True)
-    svg = chart(
-        "Label efficiency",
-        [*curves, reference],
-        Axis("share of the labels", log=min(shares) < 0.1),
-        Axis(word(metric)),
-    )
-    page.drawings(
-        [Drawing(svg, "The steeper at the left, the fewer labels are needed.")], large=True
-    )
+    if len({one["fraction"] for one in lines}) > 1:
+        page.drawings([_efficiency_curves(lines, metric, of)], large=True)
     rows = [
         [
             one["candidate"],
@@ -88,8 +76,22 @@ def add_efficiency(page: Page, results: Results) -> None:
         for one in lines
     ]
     page.table(
-        ["features", "share of the labels", word(metric), "encoder over it"], rows, tight=True
+        ["candidate", f"share of the {of}", word(metric), "encoder over it"], rows, tight=True
     )
+
+
+def _efficiency_curves(lines: list[Mapping[str, Any]], metric: str, of: str) -> Drawing:
+    curves = [_efficiency_line(name, lines) for name in _drawn(lines)]
+    shares = [one["fraction"] for one in lines]
+    nothing = NOTHING[metric]
+    reference = Line("", [min(shares), max(shares)], [nothing, nothing], reference=True)
+    svg = chart(
+        "Label efficiency",
+        [*curves, reference],
+        Axis(f"share of the {of}", log=min(shares) < 0.1),
+        Axis(word(metric)),
+    )
+    return Drawing(svg, "The steeper at the left, the fewer are needed.")
 
 
 def _drawn(lines: list[Mapping[str, Any]]) -> list[str]:

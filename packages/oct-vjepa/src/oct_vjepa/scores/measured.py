@@ -56,8 +56,8 @@ def measure_card(
     Raises:
         ValueError: no seed, no round, or no sample to draw.
     """
-    draws = _draws(readings, seed, bootstrap)
-    found = _replicate(readings, metrics, draws)
+    draws = draw_measured(readings, seed=seed, bootstrap=bootstrap)
+    found = replicate_measured(readings, metrics, draws)
     return {name: found[name].interval(name) for name in metrics}
 
 
@@ -80,11 +80,11 @@ def compare_measured(
         seed: of the draws.
         bootstrap: number of samples.
     """
-    draws = _draws(candidates[reference], seed, bootstrap)
+    draws = draw_measured(candidates[reference], seed=seed, bootstrap=bootstrap)
     found = {}
     for name, one in candidates.items():
         own = draws._replace(seeds_RS=np.ones((bootstrap, 1))) if len(one) == 1 else draws
-        found[name] = _replicate(one, metrics, own)[metric]
+        found[name] = replicate_measured(one, metrics, own)[metric]
     base = found.pop(reference)
     samples = {name: base.samples - one.samples for name, one in found.items()}
     values = {name: float(base.value - one.value) for name, one in found.items()}
@@ -100,7 +100,14 @@ def compare_measured(
     }
 
 
-def _draws(readings: Readings, seed: int, bootstrap: int) -> Draws:
+def draw_measured(
+    readings: Readings, *, seed: int, bootstrap: int, apart_G: NDArray[Any] | None = None
+) -> Draws:
+    """Draw participants and seeds; of `apart_G` see `draw_samples`.
+
+    Raises:
+        ValueError: as `measure_card`.
+    """
     units = [
         [
             Units(np.zeros((len(one.groups_N), 2)), np.zeros_like(one.groups_N), one.groups_N)
@@ -108,10 +115,13 @@ def _draws(readings: Readings, seed: int, bootstrap: int) -> Draws:
         ]
         for rounds in readings
     ]
-    return draw_samples(units, "nominal", bootstrap=bootstrap, seed=seed)
+    return draw_samples(units, "nominal", bootstrap=bootstrap, seed=seed, apart_G=apart_G)
 
 
-def _replicate(readings: Readings, metrics: Sequence[str], draws: Draws) -> dict[str, Replicated]:
+def replicate_measured(
+    readings: Readings, metrics: Sequence[str], draws: Draws
+) -> dict[str, Replicated]:
+    """Each metric of the data, of every sample and of every seed."""
     parts = [[_part(one, metrics) for one in rounds] for rounds in readings]
     return replicate(parts, draws)
 

@@ -5,9 +5,9 @@ the caller. Participants are drawn within their value, so that each sample has a
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,15 @@ from oct_vjepa.measures.measure import HEADLINE, measure
 from oct_vjepa.measures.shares import Floats
 from oct_vjepa.measures.units import Interval, Units, centred_interval
 from oct_vjepa.scores.cards import as_plain
+from oct_vjepa.scores.measured import (
+    Measured,
+    Readings,
+    draw_measured,
+    replicate_measured,
+)
 from oct_vjepa.scores.resampling import Part, Replicated, Runs, draw_samples, replicate
 
+_Rounds = Sequence[Sequence[Units]] | Sequence[Sequence[Measured]]
 BOOTSTRAP = 1000
 FEWEST = 10
 """Participants below which a value is shown and not believed: it is left out of gaps."""
@@ -84,28 +91,88 @@ def subgroup_table(
     Raises:
         ValueError: fewer values than participants.
     """
+    tested = _tested(runs, values_G, column)
+    draws = draw_samples(runs, kind, bootstrap=bootstrap, seed=seed, apart_G=values_G)
+
+    def look(inside_G: NDArray[np.bool_]) -> _Group:
+        inside = [[_only(one, inside_G) for one in rounds] for rounds in runs]
+        found = replicate([[_part(kind, one) for one in rounds] for rounds in inside], draws)
+        return _Group(found, _participants(inside), _note(kind, names, inside, found))
+
+    return _table(column, values_G, tested, SHOWN[kind], look)
+
+
+def subgroup_means(
+    readings: Readings,
+    metrics: Sequence[str],
+    values_G: NDArray[np.str_],
+    *,
+    shown: Sequence[str],
+    column: str,
+    seed: int,
+    bootstrap: int = BOOTSTRAP,
+) -> SubgroupTable:
+    """As `subgroup_table`, of what was measured on each volume, such as Dice.
+
+    Args:
+        readings: see `measured`.
+        metrics: names of their columns.
+        values_G: as `subgroup_table`.
+        shown: metrics to tell; a value of whom the first cannot be measured is left out of gaps.
+        column: its name.
+        seed: of the bootstrap.
+        bootstrap: number of samples.
+
+    Raises:
+        ValueError: as `subgroup_table`.
+    """
+    tested = _tested(readings, values_G, column)
+    draws = draw_measured(readings, seed=seed, bootstrap=bootstrap, apart_G=values_G)
+
+    def look(inside_G: NDArray[np.bool_]) -> _Group:
+        inside = [[_measured_of(one, inside_G) for one in rounds] for rounds in readings]
+        found = replicate_measured(inside, metrics, draws)
+        count = _participants(inside)
+        note = f"fewer than {FEWEST} participants" if count < FEWEST else ""
+        if not note and np.isnan(found[shown[0]].value):
+            note = f"{shown[0]} cannot be measured"
+        return _Group(found, count, note)
+
+    return _table(column, values_G, tested, shown, look)
+
+
+class _Group(NamedTuple):
+    """Those of one value: every metric, how many they are, and why not to believe it, or empty."""
+
+    found: dict[str, Replicated]
+    participants: int
+    note: str
+
+
+def _tested(runs: _Rounds, values_G: NDArray[np.str_], column: str) -> NDArray[np.int64]:
     tested = np.unique(np.concatenate([one.groups_N for rounds in runs for one in rounds]))
     if len(values_G) <= tested.max(initial=-1):
         raise ValueError(f"{column} has {len(values_G)} values, participants go to {tested.max()}")
-    draws = draw_samples(runs, kind, bootstrap=bootstrap, seed=seed, apart_G=values_G)
+    return tested
+
+
+def _table(
+    column: str,
+    values_G: NDArray[np.str_],
+    tested: NDArray[np.int64],
+    shown: Sequence[str],
+    look: Callable[[NDArray[np.bool_]], _Group],
+) -> SubgroupTable:
     rows, sound = [], []
     for value in sorted(np.unique(values_G[tested]).tolist(), key=_in_order):
         if value == UNSAID:
             continue
-        inside = [[_only(one, values_G == value) for one in rounds] for rounds in runs]
-        found = replicate([[_part(kind, one) for one in rounds] for rounds in inside], draws)
-        note = _note(kind, names, inside, found)
+        found, participants, note = look(values_G == value)
         if not note:
             sound.append(found)
-        rows.append(
-            SubgroupRow(
-                value=value,
-                participants=_participants(inside),
-                metrics={name: found[name].interval(name) for name in SHOWN[kind]},
-                note=note,
-            )
-        )
-    gaps = {name: _gap([one[name] for one in sound]) for name in SHOWN[kind]}
+        metrics = {name: found[name].interval(name) for name in shown}
+        rows.append(SubgroupRow(value=value, participants=participants, metrics=metrics, note=note))
+    gaps = {name: _gap([one[name] for one in sound]) for name in shown}
     return SubgroupTable(column=column, rows=rows, gaps=gaps if len(sound) > 1 else {})
 
 
@@ -131,7 +198,12 @@ def _part(kind: str, units: Units) -> Part:
     return Part(units.groups_N, measured)
 
 
-def _participants(runs: Runs) -> int:
+def _measured_of(one: Measured, inside_G: NDArray[np.bool_]) -> Measured:
+    rows = inside_G[one.groups_N]
+    return Measured(one.values_NM[rows], one.groups_N[rows])
+
+
+def _participants(runs: _Rounds) -> int:
     return len(np.unique(np.concatenate([one.groups_N for rounds in runs for one in rounds])))
 
 
