@@ -95,7 +95,7 @@ class Embedder:
         with self.runtime.autocast():
             return load_or_embed(
                 encoder,
-                iter_volumes(rows.volumes),
+                lambda done: iter_volumes(rows.volumes, range(done, len(rows.volumes))),
                 volumes_fingerprint=rows.fingerprint,
                 folder=self.folder if precision == "fp32" else self.folder / precision,
                 batch_size=self.batch_size,

@@ -77,3 +77,68 @@ def test_rows_of_spacing_that_do_not_match_the_volumes_are_refused():
         embed_volumes(encoder, volumes, spacing=np.ones((2, 3)))
     with pytest.raises(ValueError, match="4 rows, but there are 3 volumes"):
         embed_volumes(encoder, volumes, spacing=np.ones((4, 3)))
+
+
+class Counting:
+    """An encoder that pools by itself, counts volumes, and may break."""
+
+    fingerprint = "counting"
+
+    def __init__(self, breaks_after=None):
+        self.seen, self.breaks_after = 0, breaks_after
+
+    def embed(self, volumes):
+        if self.seen == self.breaks_after:
+            raise KeyboardInterrupt
+        self.seen += len(volumes)
+        return volumes.float().flatten(1)[:, :6]
+
+
+def interrupted(folder, volumes, after, **more):
+    """Features of ten volumes, in batches of two, stopped after some and gone on."""
+    ask = {"volumes_fingerprint": "ten", "folder": folder, "batch_size": 2, "pools": ["mean"]}
+    ask |= {"save_every_s": 0.0} | more
+    with pytest.raises(KeyboardInterrupt):
+        load_or_embed(Counting(breaks_after=after), volumes, **ask)
+    return ask, sorted(folder.glob("*.parts/part-*.safetensors"))
+
+
+@pytest.mark.parametrize("by_number", [False, True])
+def test_features_go_on_where_they_were_interrupted(tmp_path, by_number):
+    volumes = np.random.default_rng(0).normal(size=(10, 2, 4, 4)).astype(np.float32)
+    given = (lambda done: iter(volumes[done:])) if by_number else volumes
+    ask, parts = interrupted(tmp_path, given, 6)
+    assert len(parts) == 3
+    encoder = Counting()
+    found = load_or_embed(encoder, given, **ask)
+    assert encoder.seen == 4, "six lay on disk"
+    assert np.array_equal(found["mean"], volumes.reshape(10, -1)[:, :6])
+    assert [one.suffix for one in tmp_path.iterdir()] == [".safetensors"], "no parts are left"
+    again = load_or_embed(Counting(breaks_after=0), given, **ask)
+    assert np.array_equal(again["mean"], found["mean"])
+
+
+@pytest.mark.parametrize("more", [{"pools": ["mean", "max"]}, {"batch_size": 5}])
+def test_parts_of_other_batches_or_without_a_pool_are_not_gone_on_with(tmp_path, more):
+    volumes = np.zeros((10, 2, 4, 4), np.float32)
+    ask, parts = interrupted(tmp_path, volumes, 6)
+    assert len(parts) == 3
+    encoder = Counting()
+    load_or_embed(encoder, volumes, **ask | more)
+    assert encoder.seen == 10
+
+
+def test_a_damaged_part_and_what_follows_it_is_made_again(tmp_path):
+    volumes = np.random.default_rng(0).normal(size=(10, 2, 4, 4)).astype(np.float32)
+    ask, parts = interrupted(tmp_path, volumes, 6)
+    parts[1].write_bytes(parts[1].read_bytes()[:-20])
+    encoder = Counting()
+    found = load_or_embed(encoder, volumes, **ask)
+    assert encoder.seen == 8, "the first part is whole, what follows it is not"
+    assert np.array_equal(found["mean"], volumes.reshape(10, -1)[:, :6])
+
+
+def test_what_takes_less_than_the_time_between_saves_writes_no_parts(tmp_path):
+    volumes = np.zeros((10, 2, 4, 4), np.float32)
+    _, parts = interrupted(tmp_path, volumes, 6, save_every_s=60.0)
+    assert parts == []

@@ -7,8 +7,6 @@ result does not depend on how often the work was interrupted.
 
 import hashlib
 import json
-import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from oct_vjepa.evaluation.features import TOKENS, Features, embed_batch
+from oct_vjepa.evaluation.parts import Parts, read_parts, row_shape, rows_in
 from oct_vjepa.evaluation.sources import SourceError, VolumeSource
 from oct_vjepa.evaluation.tables import Column, check_format, format_of, read_about, write_table
 from oct_vjepa.model.encoder import Encoder
@@ -31,7 +28,6 @@ from oct_vjepa.rules import COUNT, NOT_NEGATIVE, check_numbers
 from oct_vjepa.saving import write_whole
 
 _PLAN = "plan.json"
-_PART_BYTES = 256 * 2**20  # a part is written at this size, even if it is not time yet
 
 
 class EmbeddingError(Exception):
@@ -123,7 +119,7 @@ def embed_source(
 
 
 class _Job:
-    """One file to be made; its parts are named by the rows that they hold."""
+    """One file to be made, of parts."""
 
     def __init__(
         self, encoder: Encoder, source: VolumeSource, out: Path, config: EmbeddingConfig
@@ -131,7 +127,8 @@ class _Job:
         self.encoder, self.source, self.out, self.config = encoder, source, out, config
         self.format = format_of(out, config.format)
         check_format(self.format)
-        self.parts = out.with_name(f"{out.name}.parts")
+        self.folder = out.with_name(f"{out.name}.parts")
+        self.parts = Parts(self.folder, self._names(), config.save_every_s)
         self.token_shape: tuple[int, ...] | None = None  # all rows of a table have one
         self.ids = [str(one) for one in source.ids]
         if len(self.ids) != len(source) or not self.ids:
@@ -152,82 +149,58 @@ class _Job:
     def clear(self) -> None:
         """Remove the result and the parts."""
         self.out.unlink(missing_ok=True)
-        shutil.rmtree(self.parts, ignore_errors=True)
+        self.parts.clear()
 
     def begin(self) -> bool:
         """Make the folder of parts, or check that it is this job's; false if all is done."""
         if self.out.exists():
             if read_about(self.out, self.format).get("plan") == self.plan:
-                shutil.rmtree(self.parts, ignore_errors=True)  # killed while tidying up
+                self.parts.clear()  # killed while tidying up
                 return False
             raise EmbeddingError(
                 f"{self.out}: is there, from another encoder, other volumes or other settings; "
                 "use --restart to replace it, or another name"
             )
-        path = self.parts / _PLAN
+        path = self.folder / _PLAN
         if path.exists():
             if json.loads(path.read_text()) != self.plan:
                 raise EmbeddingError(
-                    f"{self.parts}: holds parts of another encoder, other volumes or other "
+                    f"{self.folder}: holds parts of another encoder, other volumes or other "
                     "settings; use --restart to throw them away"
                 )
         else:
-            self.parts.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(path, lambda draft: draft.write_text(json.dumps(self.plan)))
         return True
 
-    def whole_parts(self) -> list[tuple[int, int, Path]]:
-        """Parts that follow one another from row 0: first row, row behind the last, file."""
-        found: dict[int, tuple[int, Path]] = {}
-        for path in self.parts.glob("part-*.safetensors"):
-            start, stop = (int(number) for number in path.stem.split("-")[1:])
-            if stop > found.get(start, (0, path))[0] and _is_whole(path):
-                found[start] = (stop, path)
-        chain, at = [], 0
-        while at in found:
-            chain.append((at, *found[at]))
-            at = found[at][0]
-        return chain
-
     def done(self) -> int:
         """Volumes whose features are on disk."""
-        chain = self.whole_parts()
+        chain = self.parts.chain()
         if chain and self.config.tokens:
-            self.token_shape = _row_shape(chain[0][2], TOKENS)
-        return chain[-1][1] if chain else 0
+            self.token_shape = row_shape(chain[0][2], TOKENS)
+        self.parts.begin(rows_in(chain))
+        return rows_in(chain)
 
     def run(self, start: int) -> Iterator[int]:
         """Embed from row `start` on; gives the number of volumes done after each batch."""
-        held: list[Features] = []
-        first, saved, size = start, time.monotonic(), 0
         for at in range(start, len(self.ids), self.config.batch_size):
             stop = min(at + self.config.batch_size, len(self.ids))
-            held.append(self._embed(at, stop))
-            size += sum(part.nbytes for part in held[-1].values())
-            late = time.monotonic() - saved >= self.config.save_every_s
-            if late or size >= _PART_BYTES or stop == len(self.ids):
-                self._save(held, first, stop)
-                held, first, saved, size = [], stop, time.monotonic(), 0
+            self.parts.add(self._embed(at, stop), stop, last=stop == len(self.ids))
             yield stop
 
     def finish(self) -> None:
         """Join the parts, then remove them."""
-        chain = self.whole_parts()
-        columns = [Column(name, _row_shape(chain[0][2], name)) for name in self._names()]
+        chain = self.parts.chain()
+        columns = [Column(name, row_shape(chain[0][2], name)) for name in self._names()]
         about = {"plan": self.plan, "columns": {one.name: list(one.shape) for one in columns}}
-        blocks = (load_file(path) for _, _, path in chain)
+        blocks = read_parts(chain)
         write_table(
             self.out, self.format, ids=self.ids, columns=columns, blocks=blocks, about=about
         )
-        shutil.rmtree(self.parts)
+        self.parts.clear()
 
     def _names(self) -> list[str]:
         return [*self.config.pools, *([TOKENS] if self.config.tokens else [])]
-
-    def _save(self, held: list[Features], start: int, stop: int) -> None:
-        arrays = {name: np.concatenate([part[name] for part in held]) for name in self._names()}
-        path = self.parts / f"part-{start:09d}-{stop:09d}.safetensors"
-        write_whole(path, lambda draft: save_file(arrays, draft))
 
     def _embed(self, start: int, stop: int) -> Features:
         """Features of the rows from `start` to before `stop`; volumes of one shape go together."""
@@ -304,17 +277,3 @@ def _placed(encoder: Encoder, device: str) -> Encoder:
     except (AssertionError, RuntimeError) as error:  # a torch without the device asserts
         reason = str(error).partition("\n")[0]
         raise EmbeddingError(f"embedding.device ({device!r}) is not there: {reason}") from error
-
-
-def _row_shape(path: Path, name: str) -> tuple[int, ...]:
-    with safe_open(path, framework="numpy") as file:
-        return tuple(file.get_slice(name).get_shape()[1:])
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a part can be read; a disk may lose what was not flushed in a power cut."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return len(file.keys()) > 0
-    except (OSError, SafetensorError):
-        return False

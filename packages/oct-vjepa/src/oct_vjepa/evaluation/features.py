@@ -1,7 +1,8 @@
 """Features of volumes: where an encoder meets a data set, once, and what it found is kept."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
+from oct_vjepa.evaluation.parts import Parts, read_parts
 from oct_vjepa.evaluation.sliced import AT_ONCE, SlicedEncoder
 from oct_vjepa.model.configuration import CELLS, POOLS
 from oct_vjepa.model.encoder import Encoder
@@ -210,21 +212,38 @@ def embed_volumes(
         ValueError: no volumes, several shapes in one batch, an unknown pool or layer, or not as
             many rows of spacing as volumes.
     """
+    return _joined(
+        list(_embed_rest(encoder, volumes, 0, batch_size, device, pools, spacing, layers)), pools
+    )
+
+
+def _embed_rest(
+    encoder: AnyEncoder,
+    volumes: Iterable[NDArray[Any]],
+    done: int,
+    batch_size: int,
+    device: torch.device | str | None,
+    pools: Sequence[str],
+    spacing: Sequence[float] | NDArray[Any] | None,
+    layers: Sequence[int] | None,
+) -> Iterator[Features]:
+    """Features of each batch behind the first `done` volumes, as `embed_volumes`."""
     check_pools([one for one in pools if one != CELLS])
     module = encoder if isinstance(encoder, torch.nn.Module) else torch.nn.Module()
     if device is not None:
         module.to(device)
     was_training = module.training
     module.eval()
-    parts: list[Features] = []
-    done = 0
     for batch in _batches(volumes, batch_size):
         steps = None if spacing is None else _spacing_rows(spacing, done, len(batch))
-        parts.append(embed_batch(encoder, batch, pools=pools, spacing_B3=steps, layers=layers))
+        yield embed_batch(encoder, batch, pools=pools, spacing_B3=steps, layers=layers)
         done += len(batch)
     module.train(was_training)
     if spacing is not None and np.ndim(spacing) == 2 and len(spacing) != done:
         raise ValueError(f"spacing has {len(spacing)} rows, but there are {done} volumes")
+
+
+def _joined(parts: Sequence[Features], pools: Sequence[str]) -> Features:
     if not parts:
         raise ValueError("embed_volumes got no volumes")
     return {pool: np.concatenate([part[pool] for part in parts]) for pool in pools}
@@ -232,7 +251,7 @@ def embed_volumes(
 
 def load_or_embed(
     encoder: AnyEncoder,
-    volumes: Iterable[NDArray[Any]],
+    volumes: Iterable[NDArray[Any]] | Callable[[int], Iterable[NDArray[Any]]],
     *,
     volumes_fingerprint: str,
     folder: Path,
@@ -241,14 +260,18 @@ def load_or_embed(
     pools: Sequence[str] = POOLS,
     spacing: Sequence[float] | NDArray[Any] | None = None,
     layers: Sequence[int] | None = None,
+    save_every_s: float = 30.0,
 ) -> Features:
     """Features of `volumes` for each pool; read from `folder` if this pair was embedded before.
 
-    A file that is damaged, or lacks a pool, is made again.
+    A file that is damaged, or lacks a pool, is made again. What a kill interrupted goes on behind
+    the last volume that is on disk, in batches of the same volumes, so that the features are those
+    of a call that was not interrupted.
 
     Args:
         encoder: whose features.
-        volumes: as for `embed_volumes`.
+        volumes: as for `embed_volumes`; or makes those from a number on, so that what is there
+            need not be read.
         volumes_fingerprint: stands for the volumes and their order.
         folder: local folder for the feature files; made if missing.
         batch_size: volumes in one pass.
@@ -256,6 +279,11 @@ def load_or_embed(
         pools: which; those of `POOLS` if left out.
         spacing: as for `embed_volumes`; read by encoders whose positions are lengths.
         layers: as for `embed_volumes`.
+        save_every_s: seconds of work that a kill may cost.
+
+    Raises:
+        ValueError: as `embed_volumes`.
+        OSError: the disk does not take the features.
     """
     wanted = list(pools)
     key = key_of(encoder, volumes_fingerprint, spacing)
@@ -270,17 +298,22 @@ def load_or_embed(
         if found.keys() >= set(wanted):
             return {pool: found[pool] for pool in wanted}
         pools = [*wanted, *(pool for pool in found if pool not in wanted)]
-    features = embed_volumes(
-        encoder,
-        volumes,
-        batch_size=batch_size,
-        device=device,
-        pools=pools,
-        spacing=spacing,
-        layers=layers,
-    )
+    parts = Parts(folder / f"{key}-batches-of-{batch_size}.parts", pools, save_every_s)
+    kept: list[Features] = []
+    with suppress(FileNotFoundError):  # another process made the file just now, and tidied up
+        kept = list(read_parts(parts.chain()))
+    done = sum(len(part[pools[0]]) for part in kept)
+    parts.begin(done)
+    rest = volumes(done) if callable(volumes) else islice(volumes, done, None)
+    for part in _embed_rest(encoder, rest, done, batch_size, device, pools, spacing, layers):
+        kept.append(part)
+        done += len(part[pools[0]])
+        with suppress(FileNotFoundError):  # as above
+            parts.add(part, done)
+    features = _joined(kept, pools)
     folder.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda draft: save_file(features, draft), shared=True)
+    parts.clear()
     return {pool: features[pool] for pool in wanted}
 
 
