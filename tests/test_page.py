@@ -123,6 +123,10 @@ def test_every_number_of_the_results_stands_on_the_page(built):
         assert words in told, words
     if promise := document["promise"]:
         assert f"{promise['covered']:.4g}" in told
+        for name, covered in (promise["by_label"] or {}).items():
+            assert f"kept of {name}" in told
+            assert f"{covered:.4g}" in told
+    assert bool(promise) == (document["question"]["kind"] != "survival")
 
 
 @pytest.mark.parametrize(

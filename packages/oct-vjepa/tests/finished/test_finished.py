@@ -11,8 +11,8 @@ from oct_vjepa.evaluation.features import embed_volumes
 from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
 from oct_vjepa.finished.about import About, MadeFor, MemberAbout
 from oct_vjepa.finished.folder import write_about
-from oct_vjepa.finished.member import learn_novelty, save_novelty
-from oct_vjepa.finished.predictions import STRANGE, join
+from oct_vjepa.finished.member import Scored, learn_novelty, save_novelty
+from oct_vjepa.finished.predictions import STRANGE, join, settle
 from oct_vjepa.heads.answer import Answer
 from oct_vjepa.heads.build import build_head
 from oct_vjepa.heads.configuration import HeadConfig, LossConfig
@@ -132,6 +132,22 @@ def test_another_device_or_spacing_is_marked(folder):
     own = [set(one) - {STRANGE} for one in said.flags]
     assert own == [set(), {"device"}, {"spacing"}]
     assert said.decided[1:] == ("", "")
+
+
+def test_of_several_labels_it_says_which_may_be_there_and_which_are():
+    told = about(
+        kind="multilabel", names=("thin", "fluid", "scar"), threshold={},
+        label_thresholds={"volume": (0.3, 0.3, None), "participant": (None, None, None)},
+    )  # fmt: skip
+    told = About.from_json(told.as_json())
+    scores = np.array([[0.8, 0.5, 0.9], [0.1, 0.71, 0.2], [0.9, 0.9, 0.9]])
+    novelty = np.array([0.1, 0.1, 2.0])
+    said = settle(told, Scored(scores, scores, novelty), [(), (), ()])
+    assert said.sets.tolist() == [[True, False, True], [False, True, True], [True] * 3]
+    assert said.certain.tolist() == [[True, False, False], [False, True, False], [False] * 3]
+    people = settle(told, Scored(scores, scores, novelty), [(), (), ()], unit="participant")
+    assert people.sets.all(), "too few participants to promise anything"
+    assert not people.certain.any()
 
 
 def test_a_spacing_near_those_that_were_seen_is_not_marked(folder):

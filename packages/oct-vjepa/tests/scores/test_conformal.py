@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from oct_vjepa.scores.conformal import (
     finite_quantile,
+    fit_label_thresholds,
     fit_threshold,
     fit_width,
+    label_sets,
+    measure_label_sets,
     measure_ranges,
     measure_sets,
     prediction_ranges,
@@ -68,3 +71,40 @@ def test_what_cannot_be_promised_is_refused():
         fit_threshold(scores, labels, 1.0)
     with pytest.raises(ValueError, match="validation rows"):
         fit_threshold(scores[:0], labels[:0], 0.1)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.3])
+def test_sets_of_each_label_cover_as_promised_where_some_are_not_known(alpha):
+    covered = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, 2, (3000, 3))
+        logits = rng.normal(size=labels.shape) + [3.0, 1.0, 0.0] * (2 * labels - 1)
+        scores = 1 / (1 + np.exp(-2 * logits))
+        labels[rng.random(labels.shape) < 0.4] = -1
+        limits = fit_label_thresholds(scores[:600], labels[:600], alpha)
+        each = measure_label_sets(label_sets(scores[600:], limits), labels[600:])
+        covered.append([one.covered for one in each])
+    assert np.mean(covered, axis=0) == pytest.approx([1 - alpha] * 3, abs=0.02)
+    assert each[0].size < each[2].size, "who knows nothing keeps both answers"
+
+
+def test_sets_of_labels_are_those_of_two_classes():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random((200, 1)), rng.integers(0, 2, (200, 1))
+    both = np.concatenate([1 - scores, scores], axis=1)
+    threshold = fit_threshold(both, labels[:, 0], 0.2)
+    assert fit_label_thresholds(scores, labels, 0.2).tolist() == [threshold]
+    sets = label_sets(scores, np.array([threshold]))
+    assert np.array_equal(sets[:, 0], prediction_sets(both, threshold))
+    assert measure_label_sets(sets, labels) == [measure_sets(sets[:, 0], labels[:, 0])]
+
+
+def test_a_label_that_few_know_is_ruled_out_nowhere():
+    scores, labels = np.full((8, 2), 0.99), np.full((8, 2), 1)
+    labels[:, 1] = -1
+    limits = fit_label_thresholds(scores, labels, 0.1)
+    assert limits.tolist() == [np.inf, np.inf]
+    sets = label_sets(scores, limits)
+    assert sets.all()
+    assert measure_label_sets(sets, labels)[1] is None

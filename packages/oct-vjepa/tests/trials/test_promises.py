@@ -80,3 +80,22 @@ def test_a_probe_is_chosen_without_those_who_calibrate():
     assert said[0].chosen == said[1].chosen
     assert np.array_equal(said[0].test, said[1].test)
     assert not np.array_equal(said[0].calibration, said[1].calibration)
+
+
+def test_each_of_several_labels_has_a_promise_of_its_own():
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 2, (3000, 2))
+    logits = rng.normal(size=values.shape) + [2.0, 0.5] * (2 * values - 1)
+    values[rng.random(values.shape) < 0.3] = -1
+    target = Target(kind="multilabel", values=values, names=("drusen", "fluid"))
+    people = np.arange(len(values))
+    parts = np.array(["train", "val", "test"])[people % 3]
+    (one,) = make_rounds("given", target, people, parts=parts, seed=0)
+    answer = answer_of_scores(1 / (1 + np.exp(-logits)), target, one, 0, balanced=False)
+    found = promise_of([[answer]], Panel(target=target, people=people, eyes=people))
+    assert list(found.by_label) == ["drusen", "fluid"]
+    assert list(found.by_label.values()) == pytest.approx([0.9, 0.9], abs=0.05)
+    assert found.covered == pytest.approx(np.mean(list(found.by_label.values())))
+    assert 1 < found.size < 2
+    known = values[parts == "val"] != -1
+    assert found.calibrated == known.sum(axis=0).min()

@@ -152,6 +152,8 @@ def promise_text(about: About) -> str:
     """What sets or ranges promised and kept in the test."""
     promise = about.results["promise"]
     what = "ranges" if about.kind == "regression" else "sets of classes"
+    if about.kind == "multilabel":
+        what = "sets of each label (it is there, it is not)"
     size = "without end" if promise["size"] is None else f"of {promise['size']:.3g} on average"
     unit = f" {about.unit}" if about.kind == "regression" and promise["size"] is not None else ""
     whose = "Its" if len(about.members) == 1 else "Its members'"
@@ -215,7 +217,8 @@ def caveats(about: About) -> list[str]:
         )
     if (promise := results["promise"]) and promise["covered"] < promise["promised"]:
         found.append("- In the test its promise was not kept; see Metrics.")
-    if about.kind in ("nominal", "ordinal", "regression") and None in about.threshold.values():
+    limits = [*about.threshold.values(), *sum(about.label_thresholds.values(), ())]
+    if None in limits:
         found.append("- Too few participants were left for calibration to promise anything.")
     if len(about.members) > 1:
         found.append(

@@ -24,7 +24,7 @@ from oct_vjepa.finished.member import HEAD_POOL, learn_novelty, save_novelty
 from oct_vjepa.measures.measure import SPECIFICITY, find_thresholds
 from oct_vjepa.measures.units import Units
 from oct_vjepa.probes.protocol import Round
-from oct_vjepa.scores.conformal import fit_threshold, fit_width
+from oct_vjepa.scores.conformal import fit_label_thresholds, fit_threshold, fit_width
 from oct_vjepa.trials.judging import Answer
 from oct_vjepa.trials.verdict import ALPHA, calibrate, temperature_of
 
@@ -101,6 +101,7 @@ def gather(
         members=tuple(members),
         alpha=ALPHA,
         threshold=thresholds_of(answers, study),
+        label_thresholds=label_thresholds_of(answers, study),
         cutoffs=cutoffs_of(answers, study),
         specificity=SPECIFICITY,
         results=results_of(document),
@@ -227,18 +228,35 @@ def thresholds_of(answers: Sequence[Answer], study: Study) -> dict[str, float | 
     kind = study.target.kind
     if kind not in ("nominal", "ordinal", "regression"):
         return {}
-    scores, rows = unseen_scores(answers, study)
-    known = study.target.known[rows]
-    alone = Units(scores[known], study.target.values[rows][known], np.arange(int(known.sum())))
-    units = {"volume": alone, "participant": study.panel.join(scores, rows)}
     found: dict[str, float | None] = {}
-    for name, one in units.items():
+    for name, one in unseen_units(answers, study).items():
         if kind == "regression":
             value = fit_width(one.scores_NC[:, 0], one.labels_N, ALPHA)
         else:
             value = fit_threshold(one.scores_NC, one.labels_N, ALPHA)
         found[name] = value if np.isfinite(value) else None
     return found
+
+
+def label_thresholds_of(
+    answers: Sequence[Answer], study: Study
+) -> dict[str, tuple[float | None, ...]]:
+    """The same of each of several labels; nothing for other questions."""
+    if study.target.kind != "multilabel":
+        return {}
+    found = {}
+    for name, one in unseen_units(answers, study).items():
+        limits = fit_label_thresholds(one.scores_NC, one.labels_N, ALPHA).tolist()
+        found[name] = tuple(value if np.isfinite(value) else None for value in limits)
+    return found
+
+
+def unseen_units(answers: Sequence[Answer], study: Study) -> dict[str, Units]:
+    """Scores of those whom no model had seen, by volume and by participant."""
+    scores, rows = unseen_scores(answers, study)
+    known = study.target.known[rows]
+    alone = Units(scores[known], study.target.values[rows][known], np.arange(int(known.sum())))
+    return {"volume": alone, "participant": study.panel.join(scores, rows)}
 
 
 def cutoffs_of(answers: Sequence[Answer], study: Study) -> dict[str, float]:

@@ -163,9 +163,11 @@ def answers_of(about: About, said: Predictions) -> dict[str, Any]:
     }
     if about.kind in ("nominal", "ordinal", "multilabel"):
         columns["decided"] = list(said.decided)
+    names = np.array(about.names)
     if said.sets is not None:
-        names = np.array(about.names)
         columns["set"] = ["|".join(names[row]) for row in said.sets]
+    if said.certain is not None:
+        columns["certain"] = ["|".join(names[row]) for row in said.certain]
     if said.ranges is not None:
         columns |= {name: _known(said.ranges[:, one]) for one, name in enumerate(("low", "high"))}
     columns["novelty"] = _known(said.novelty)

@@ -40,6 +40,8 @@ def _add_promise(page: Page, results: Results) -> None:
     if promise:
         unit = results.document["question"]["unit"]
         a_set = "a range" if results.kind == "regression" else "a set of classes"
+        if results.kind == "multilabel":
+            a_set = "and each label a set of two answers, it is there or it is not,"
         page.text(
             f"Conformal prediction gives each participant {a_set} that holds the truth with a "
             f"promised share of {promise['promised']:.0%}. On the test it held it in "
@@ -52,9 +54,14 @@ def _add_promise(page: Page, results: Results) -> None:
                 width = "without bounds: too few participants set it for the promise"
             rows.append(["width of a range", width])
         else:
-            rows.append(["mean classes in a set", number(promise["size"])])
-            rows.append(["share with one class: need no second look", number(promise["single"])])
-            rows.append(["share with no class: like nothing known", number(promise["empty"])])
+            a_class = "answer" if results.kind == "multilabel" else "class"
+            many = "answers" if results.kind == "multilabel" else "classes"
+            alone = f"share with one {a_class}: need no second look"
+            rows.append([f"mean {many} in a set", number(promise["size"])])
+            rows.append([alone, number(promise["single"])])
+            rows.append([f"share with no {a_class}: like nothing known", number(promise["empty"])])
+        for name, covered in (promise.get("by_label") or {}).items():
+            rows.append([f"kept of {name}", number(covered)])
         page.table(["prediction sets", ""], rows)
     if novelty:
         page.text(

@@ -130,6 +130,7 @@ class About:
         alpha: share of sets, or ranges, that may miss the truth.
         threshold: "volume" and "participant" to the conformal threshold of the classes, or to half
             the width of a range; None where there were too few to promise anything.
+        label_thresholds: the same of each of several labels, in their order.
         cutoffs: class or label to the score from which `specificity` is expected; of patches to
             the chance below which so many stay that do not hold it.
         specificity: see `cutoffs`.
@@ -153,6 +154,7 @@ class About:
     members: tuple[MemberAbout, ...]
     alpha: float = 0.1
     threshold: Mapping[str, float | None] = field(default_factory=dict)
+    label_thresholds: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
     cutoffs: Mapping[str, float] = field(default_factory=dict)
     specificity: float = 0.9
     levels: tuple[int, ...] = ()
@@ -216,6 +218,8 @@ class About:
             seen = {name: tuple(one) for name, one in made_for["seen"].items()}
             lists = ("shape", "names", "levels", "boundaries", "band")
             values |= {name: tuple(values[name]) for name in lists if name in values}
+            each = values.get("label_thresholds", {})
+            values["label_thresholds"] = {name: tuple(one) for name, one in each.items()}
             return cls(
                 **values,
                 members=members,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from oct_vjepa.finished.about import About
 from oct_vjepa.finished.member import Scored
 from oct_vjepa.measures.shares import Floats
-from oct_vjepa.scores.conformal import prediction_ranges, prediction_sets
+from oct_vjepa.scores.conformal import label_sets, prediction_ranges, prediction_sets
 from oct_vjepa.trials.verdict import Panel
 
 STRANGE = "strange"
@@ -26,8 +26,10 @@ class Predictions:
         even: (N, K) scores in which all classes weigh alike; the greatest was chosen.
         decided: the class; the labels that are there, with `+` between them; "" where nothing was
             decided: the row has a flag, or the question has no classes.
-        sets: (N, K), true for the classes that the promise does not rule out; all of them for rows
-            with a flag. None for questions without classes to rule out.
+        sets: (N, K), true for the classes or labels that the promise does not rule out; all of them
+            for rows with a flag. None for questions without classes to rule out.
+        certain: (N, K), true for the labels whose absence the promise rules out; none of them for
+            rows with a flag. None for questions other than of several labels.
         ranges: (N, 2) about a quantity, NaN for rows with a flag; None for other questions.
         novelty: (N,); above 1 lies what is stranger than 99 of 100 validation rows. NaN: unknown.
         flags: what of each row is unlike what the model was made for; most have none.
@@ -41,6 +43,7 @@ class Predictions:
     ranges: Floats | None
     novelty: Floats
     flags: tuple[tuple[str, ...], ...]
+    certain: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -69,9 +72,14 @@ def settle(
     told = mark(flags, found.novelty_N)
     trusted = np.array([not own for own in told], bool)
     threshold = about.threshold.get(unit)
-    sets, ranges = None, None
+    sets, ranges, certain = None, None, None
     if about.kind in ("nominal", "ordinal") and threshold is not None:
         sets = prediction_sets(found.scores_NK, threshold) | ~trusted[:, None]
+    if limits := about.label_thresholds.get(unit):
+        known = np.array([np.inf if one is None else one for one in limits])
+        both = label_sets(found.scores_NK, known)
+        sets = both[:, :, 1] | ~trusted[:, None]
+        certain = ~both[:, :, 0] & both[:, :, 1] & trusted[:, None]
     if about.kind == "regression" and threshold is not None:
         ranges = prediction_ranges(found.scores_NK[:, 0], threshold)
         ranges[~trusted] = np.nan
@@ -85,6 +93,7 @@ def settle(
         ranges=ranges,
         novelty=found.novelty_N,
         flags=told,
+        certain=certain,
     )
 
 

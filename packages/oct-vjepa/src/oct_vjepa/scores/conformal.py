@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_vjepa.measures.shares import Floats, known_mean
+from oct_vjepa.measures.target import UNKNOWN
 
 
 def fit_threshold(scores_NC: Floats, labels_N: NDArray[np.int64], alpha: float) -> float:
@@ -59,6 +60,47 @@ def measure_sets(sets_NC: NDArray[np.bool_], labels_N: NDArray[np.int64]) -> Cov
         empty=float((sizes == 0).mean()),
         single=float((sizes == 1).mean()),
     )
+
+
+def fit_label_thresholds(scores_NK: Floats, labels_NK: NDArray[np.int64], alpha: float) -> Floats:
+    """The same of each of several labels by itself, whose two answers are that it is there or not.
+
+    Args:
+        scores_NK: probabilities that a label is there.
+        labels_NK: 0, 1 or `UNKNOWN`.
+        alpha: share of a label's sets that may miss the truth.
+
+    Returns:
+        (K,); infinity where too few rows know a label for the promise.
+
+    Raises:
+        ValueError: an alpha outside 0 to 1.
+    """
+    found = np.full(labels_NK.shape[1], np.inf)
+    for label, (scores_N, labels_N) in enumerate(zip(scores_NK.T, labels_NK.T, strict=True)):
+        known = labels_N != UNKNOWN
+        if known.any():
+            both = np.stack([1.0 - scores_N, scores_N], axis=1)
+            found[label] = fit_threshold(both[known], labels_N[known], alpha)
+    return found
+
+
+def label_sets(scores_NK: Floats, thresholds_K: Floats) -> NDArray[np.bool_]:
+    """(N, K, 2): whether a label may not be there, and whether it may."""
+    both = np.stack([1.0 - scores_NK, scores_NK], axis=2)
+    return 1.0 - both <= thresholds_K[:, None]
+
+
+def measure_label_sets(
+    sets_NK2: NDArray[np.bool_], labels_NK: NDArray[np.int64]
+) -> list[Coverage | None]:
+    """Coverage and size of the sets of each label; None where no row knows it."""
+    found: list[Coverage | None] = []
+    for label, labels_N in enumerate(labels_NK.T):
+        known = labels_N != UNKNOWN
+        sets_N2 = sets_NK2[known, label]
+        found.append(measure_sets(sets_N2, labels_N[known]) if known.any() else None)
+    return found
 
 
 def fit_width(predicted_N: Floats, true_N: Floats, alpha: float) -> float:

@@ -13,12 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.measures.target import Target
+from oct_vjepa.measures.shares import known_mean
+from oct_vjepa.measures.target import UNKNOWN, Target
 from oct_vjepa.measures.units import Units, aggregate_units
 from oct_vjepa.scores.calibration import apply_temperature, fit_temperature
 from oct_vjepa.scores.conformal import (
+    fit_label_thresholds,
     fit_threshold,
     fit_width,
+    label_sets,
+    measure_label_sets,
     measure_ranges,
     measure_sets,
     prediction_ranges,
@@ -153,6 +157,9 @@ def card_of(
 class Promise:
     """What prediction sets, or ranges, promised and kept; means over seeds and rounds.
 
+    Of several labels each has a set of its own, of two answers: it is there, or it is not. Their
+    numbers are means over the labels.
+
     Attributes:
         promised: share that holds the truth.
         covered: share of test participants of whom it does.
@@ -162,6 +169,7 @@ class Promise:
         apart: the participants who set the thresholds had no part in choosing the model; otherwise
             the promise is a few points too good.
         calibrated: participants who set a threshold, the fewest of all rounds.
+        by_label: of several labels, the share of each that its sets held; NaN where nobody knows.
     """
 
     promised: float
@@ -171,18 +179,19 @@ class Promise:
     calibrated: int
     single: float | None = None
     empty: float | None = None
+    by_label: dict[str, float] | None = None
 
 
 def promise_of(answers: Answers, panel: Panel) -> Promise | None:
     """Split conformal prediction with thresholds of the calibration participants.
 
     Returns:
-        None for questions that have no such promise here: several labels, and times.
+        None for times, which have no such promise here.
     """
     kind = panel.target.kind
-    if kind not in ("nominal", "ordinal", "regression"):
+    if kind == "survival":
         return None
-    found = []
+    found, by_label = [], []
     setting = units_of(answers, panel, part="calibration")
     for tests, calibrations in zip(units_of(answers, panel), setting, strict=True):
         for test, calibration in zip(tests, calibrations, strict=True):
@@ -190,6 +199,13 @@ def promise_of(answers: Answers, panel: Panel) -> Promise | None:
                 width = fit_width(calibration.scores_NC[:, 0], calibration.labels_N, ALPHA)
                 ranges = prediction_ranges(test.scores_NC[:, 0], width)
                 found.append((measure_ranges(ranges, test.labels_N), 2 * width, np.nan, np.nan))
+            elif kind == "multilabel":
+                limits = fit_label_thresholds(calibration.scores_NC, calibration.labels_N, ALPHA)
+                all_sets = label_sets(test.scores_NC, limits)
+                each = measure_label_sets(all_sets, test.labels_N)
+                known = [(one.covered, one.size, one.single, one.empty) for one in each if one]
+                found.append(tuple(np.mean(known, axis=0)))
+                by_label.append([np.nan if one is None else one.covered for one in each])
             else:
                 threshold = fit_threshold(calibration.scores_NC, calibration.labels_N, ALPHA)
                 sets = prediction_sets(test.scores_NC, threshold)
@@ -201,11 +217,19 @@ def promise_of(answers: Answers, panel: Panel) -> Promise | None:
         for rounds in answers
         for one in rounds
     )
-    calibrated = min(len(one.labels_N) for rounds in setting for one in rounds)
+    calibrated = min(_fewest(one.labels_N) for rounds in setting for one in rounds)
     told: dict[str, Any] = {"covered": covered, "size": size}
     if kind != "regression":
         told |= {"single": single, "empty": empty}
+    if by_label:
+        means = known_mean(np.array(by_label), 0).tolist()
+        told["by_label"] = dict(zip(panel.target.names, means, strict=True))
     return Promise(promised=1 - ALPHA, apart=apart, calibrated=calibrated, **told)
+
+
+def _fewest(labels: NDArray[Any]) -> int:
+    """Rows; of several labels those who know the one that the fewest know."""
+    return len(labels) if labels.ndim == 1 else int((labels != UNKNOWN).sum(axis=0).min())
 
 
 def values_by_person(values_N: NDArray[np.str_], people: NDArray[np.int64]) -> NDArray[np.str_]:
