@@ -262,26 +262,38 @@ def together(answers: Answers, how: str) -> Answers:
 
 
 def ask_with_few_labels(
-    config: FinetuneConfig, study: Study, cast: Cast, runtime: oct_xla.Runtime, folder: Path
+    config: FinetuneConfig,
+    study: Study,
+    cast: Cast,
+    runtime: oct_xla.Runtime,
+    folder: Path,
+    further: Sequence[Candidate] = (),
 ) -> Iterator[tuple[str, float, Answers]]:
-    """Candidate, share of the labels, answers: a turn for each subset that is drawn.
+    """Candidate, share of the labels, answers: of each seed a turn for each subset that is drawn.
 
-    All candidates see the same subsets. In modes that train, each is a training of its own.
+    All candidates and seeds see the same subsets. In modes that train, each is a training of its
+    own, but for those of `further`, which are asked by their features.
 
     Raises:
         Stopped: training was told to stop.
     """
-    askers = askers_of(config, study, cast, runtime, folder) if config.compare.fractions else {}
+    if not config.compare.fractions:
+        return
+    askers = askers_of(config, study, cast, runtime, folder)
+    askers |= {one.name: probing(config, study, one) for one in further}
     for fraction in sorted(config.compare.fractions):
-        turns = config.compare.turns if fraction < 1 else 1
+        drawn = [
+            [
+                few_labels(
+                    one, study.target, study.panel.people, fraction, seed=config.seed, turn=turn
+                )
+                for one in study.rounds
+            ]
+            for turn in range(config.compare.turns_of(fraction))
+        ]
         for name, asker in askers.items():
             answers: Answers = []
-            for turn in range(turns):
-                rounds = [
-                    few_labels(
-                        one, study.target, study.panel.people, fraction, seed=config.seed, turn=turn
-                    )
-                    for one in study.rounds
-                ]
-                answers += asker(f"{name} {fraction:g} turn {turn}", rounds, [config.seed])
+            for seed in seeds_of(config):
+                for turn, rounds in enumerate(drawn):
+                    answers += asker(f"{name} {fraction:g} turn {turn}", rounds, [seed])
             yield name, fraction, answers

@@ -32,6 +32,7 @@ from oct_judge.question import PATCHES, SEGMENT, FinetuneConfig
 from oct_judge.recipe import ENCODER_LEARNS
 from oct_judge.results import Found, describe, table_of, write_results
 from oct_judge.rivals.answers import ask_rivals, check_rivals
+from oct_judge.rivals.encoders import candidate
 from oct_judge.study import met_by, open_study
 from oct_judge.touches import touch_tested
 
@@ -74,7 +75,8 @@ def evaluate(
                 answers |= ask_rivals(
                     config, study, cast, runtime, folder.path, stages, answers, rivals
                 )
-                few = list(ask_with_few_labels(config, study, cast, runtime, folder.path))
+                further = [candidate(one, embed, study.rows) for one in rivals]
+                few = list(ask_with_few_labels(config, study, cast, runtime, folder.path, further))
         except Stopped as stopped:
             print(stopped)
             return EXIT_STOPPED
@@ -91,8 +93,8 @@ def evaluate(
             encoders=rivals,
         )
         command = command_of(launch.app, launch.given)
-        further = look_further(found, command, folder.path, stages)
-        document = describe(found, stages) | further.document
+        seen = look_further(found, command, folder.path, stages)
+        document = describe(found, stages) | seen.document
         document["perturbations"] = spoil(found, document, folder.path, stages)
     fingerprint, source = family.fingerprint(), study.source
     document["entry"] = entry_of(launch.settings, fingerprint)
@@ -110,7 +112,7 @@ def evaluate(
     }
     told = oct_xla.write_provenance(folder.path, runtime, seed=config.seed, extra=extra)
     write_results(folder.path, found, document)
-    further.write(folder.path)
+    seen.write(folder.path)
     model = keep_model(folder.path, found, document, told)
     send_results(config, folder, document, model)
     print_table(*table_of(document))

@@ -113,7 +113,7 @@ class ComparisonConfig:
     the encoder and of its random init."""
 
     turns: int = 3
-    """Subsets drawn for each share."""
+    """Subsets drawn for each share; every one of `seeds` is asked in each."""
 
     shortcuts: list[str] = field(default_factory=lambda: ["@device", "@site"])
     """What features should not tell: the same probe is asked for it."""
@@ -147,6 +147,10 @@ class ComparisonConfig:
             raise ValueError(
                 f"compare.turns ({self.turns}) must be 1 or more, compare.maps ({self.maps}) 0"
             )
+
+    def turns_of(self, fraction: float) -> int:
+        """Subsets of a share; of all labels there is one."""
+        return self.turns if fraction < 1 else 1
 
 
 @dataclass(kw_only=True, slots=True)

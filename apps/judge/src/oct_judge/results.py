@@ -230,6 +230,7 @@ def efficiency_of(found: Found) -> list[dict[str, Any]]:
     for fraction in dict.fromkeys(fraction for _, fraction, _ in found.few):
         asked = {name: answers for name, share, answers in found.few if share == fraction}
         runs = {name: units_of(answers, study.panel) for name, answers in asked.items()}
+        settings["turns"] = config.compare.turns_of(fraction)
         found_against = compare(runs, study.target.kind, reference=PRETRAINED, **settings)
         differences = {one.candidate: one for one in found_against}
         for name, answers in asked.items():

@@ -98,26 +98,27 @@ class Draughtsmen:
         return found
 
     def ask_with_few_masks(self) -> Iterator[tuple[str, float, Drawings]]:
-        """Candidate, share of the participants with masks, drawings; a seed for each subset.
+        """Candidate, share of the participants with masks, drawings; of each seed every subset.
 
-        All candidates see the same subsets.
+        All candidates and seeds see the same subsets.
         """
         config, study = self.config, self.study
         for fraction in sorted(config.compare.fractions):
-            turns = config.compare.turns if fraction < 1 else 1
+            drawn = [
+                [
+                    few_labels(
+                        *(one, study.amounts, study.people, fraction), seed=config.seed, turn=turn
+                    )
+                    for one in study.rounds
+                ]
+                for turn in range(config.compare.turns_of(fraction))
+            ]
             for name, ask in (self.trained() | self.trivial()).items():
                 drawings: Drawings = []
-                for turn in range(turns):
-                    rounds = [
-                        few_labels(
-                            *(one, study.amounts, study.people, fraction),
-                            seed=config.seed,
-                            turn=turn,
-                        )
-                        for one in study.rounds
-                    ]
-                    label = f"{name} {fraction:g} turn {turn}"
-                    drawings += self._everywhere(label, ask, rounds, [config.seed])
+                for seed in seeds_of(config):
+                    for turn, rounds in enumerate(drawn):
+                        label = f"{name} {fraction:g} turn {turn}"
+                        drawings += self._everywhere(label, ask, rounds, [seed])
                 yield name, fraction, drawings
 
     def _everywhere(

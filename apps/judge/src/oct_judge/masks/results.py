@@ -82,32 +82,30 @@ def describe_masks(found: FoundMasks, stages: Stages) -> dict[str, Any]:
     }
     return document_of(
         config, study, kind=TASK, headline=HEADLINE, question=question, touches=found.touches,
-        candidates=rows, efficiency=efficiency_of(few, ruler.metrics, HEADLINE, **draws),
+        candidates=rows, efficiency=efficiency_of(config, few, ruler.metrics, HEADLINE),
         further={"trained": config.training.mode}, command=found.command,
         subgroups=subgroups_of(config, study, readings[PRETRAINED], ruler.metrics, shown),
     )  # fmt: skip
 
 
 def efficiency_of(
+    config: FinetuneConfig,
     few: Sequence[tuple[str, float, Readings]],
     metrics: Sequence[str],
     headline: str,
-    *,
-    seed: int,
-    bootstrap: int,
 ) -> list[dict[str, Any]]:
     """The headline after a share of the participants, and what the encoder has over each.
 
     Args:
+        config: of the evaluation.
         few: candidate, share, what was measured.
         metrics: names of its columns.
         headline: one of them.
-        seed: of the bootstrap.
-        bootstrap: number of samples.
     """
-    draws = {"seed": seed, "bootstrap": bootstrap}
     rows = []
     for share in dict.fromkeys(fraction for _, fraction, _ in few):
+        turns = config.compare.turns_of(share)
+        draws = {"seed": config.seed, "bootstrap": config.bootstrap, "turns": turns}
         asked = {name: readings for name, fraction, readings in few if fraction == share}
         gains = compare_measured(asked, metrics, headline, reference=PRETRAINED, **draws)
         rows += [

@@ -131,19 +131,20 @@ class Witnesses:
         return found
 
     def ask_with_few_masks(self) -> list[tuple[str, float, Sayings]]:
-        """Candidate, share of the participants with masks, sayings; a seed for each subset.
+        """Candidate, share of the participants with masks, sayings; of each seed every subset.
 
-        All candidates see the same subsets.
+        All candidates and seeds see the same subsets.
         """
         found, config = list[tuple[str, float, Sayings]](), self.config
         for name, speak in self.everyone().items():
             for fraction in config.compare.fractions:
                 sayings = [
                     [
-                        self._ask(speak, self._few(one, fraction, turn), config.seed)
+                        self._ask(speak, self._few(one, fraction, turn), seed)
                         for one in self.patches.study.rounds
                     ]
-                    for turn in range(config.compare.turns if fraction < 1 else 1)
+                    for seed in seeds_of(config)
+                    for turn in range(config.compare.turns_of(fraction))
                 ]
                 found.append((name, fraction, sayings))
         return sorted(found, key=lambda one: one[1])

@@ -49,14 +49,14 @@ def by_participant(values_VM: Floats, people_V: NDArray[np.int64]) -> Measured:
 
 
 def measure_card(
-    readings: Readings, metrics: Sequence[str], *, seed: int, bootstrap: int
+    readings: Readings, metrics: Sequence[str], *, seed: int, bootstrap: int, turns: int = 1
 ) -> dict[str, Interval]:
-    """Each metric with its interval.
+    """Each metric with its interval; of each seed there are `turns` runs, see `resampling`.
 
     Raises:
         ValueError: no seed, no round, or no sample to draw.
     """
-    draws = draw_measured(readings, seed=seed, bootstrap=bootstrap)
+    draws = draw_measured(readings, seed=seed, bootstrap=bootstrap, turns=turns)
     found = replicate_measured(readings, metrics, draws)
     return {name: found[name].interval(name) for name in metrics}
 
@@ -69,6 +69,7 @@ def compare_measured(
     reference: str,
     seed: int,
     bootstrap: int,
+    turns: int = 1,
 ) -> dict[str, Gap]:
     """The reference less each other candidate, on the same draws; p is corrected for all of them.
 
@@ -79,8 +80,9 @@ def compare_measured(
         reference: a candidate.
         seed: of the draws.
         bootstrap: number of samples.
+        turns: runs of each seed, see `resampling`.
     """
-    draws = draw_measured(candidates[reference], seed=seed, bootstrap=bootstrap)
+    draws = draw_measured(candidates[reference], seed=seed, bootstrap=bootstrap, turns=turns)
     found = {}
     for name, one in candidates.items():
         own = draws._replace(seeds_RS=np.ones((bootstrap, 1))) if len(one) == 1 else draws
@@ -101,9 +103,14 @@ def compare_measured(
 
 
 def draw_measured(
-    readings: Readings, *, seed: int, bootstrap: int, apart_G: NDArray[Any] | None = None
+    readings: Readings,
+    *,
+    seed: int,
+    bootstrap: int,
+    apart_G: NDArray[Any] | None = None,
+    turns: int = 1,
 ) -> Draws:
-    """Draw participants and seeds; of `apart_G` see `draw_samples`.
+    """Draw participants and seeds; of `apart_G` and `turns` see `draw_samples`.
 
     Raises:
         ValueError: as `measure_card`.
@@ -115,7 +122,9 @@ def draw_measured(
         ]
         for rounds in readings
     ]
-    return draw_samples(units, "nominal", bootstrap=bootstrap, seed=seed, apart_G=apart_G)
+    return draw_samples(
+        units, "nominal", bootstrap=bootstrap, seed=seed, apart_G=apart_G, turns=turns
+    )
 
 
 def replicate_measured(

@@ -7,6 +7,10 @@ are drawn, with replacement: with S draws of so few the variance of their mean w
 by (S - 1) / S (McCarthy & Snowden 1985). Few seeds still say little of how seeds vary: where their
 luck outweighs that of participants, 95 % intervals held the truth in 73 % of trials with 2 seeds,
 82 % with 3, 88 % with 5 and 91 % with 8; 28 % with one (benchmarks/scorecard.py).
+
+Where each seed was asked in the same several turns, such as draws of few labels, runs are a list
+over seeds and, within each, over turns. Both are drawn, each by itself: a turn that is drawn twice
+counts twice in every seed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -65,6 +69,7 @@ def draw_samples(
     bootstrap: int,
     seed: int,
     apart_G: NDArray[Any] | None = None,
+    turns: int = 1,
 ) -> Draws:
     """Draw participants and seeds `bootstrap` times; equal arguments, equal draws.
 
@@ -74,9 +79,11 @@ def draw_samples(
         bootstrap: number of samples.
         seed: of the draws.
         apart_G: a value per participant; those with different ones are drawn apart.
+        turns: in which each seed was asked.
 
     Raises:
-        ValueError: there is no seed, a seed without a round, no sample, or what `check_runs` finds.
+        ValueError: there is no seed, a seed without a round or a turn, no sample, or what
+            `check_runs` finds.
     """
     check_runs(runs, kind)
     if bootstrap < 1:
@@ -88,11 +95,26 @@ def draw_samples(
         members = np.flatnonzero(cells == cell)
         chances = np.full(len(members), 1.0 / len(members))
         drawn[:, members] = participants.multinomial(len(members), chances, size=bootstrap)
-    return Draws(drawn, draw_seeds(len(runs), bootstrap, seeds))
+    return Draws(drawn, draw_seeds(len(runs), bootstrap, seeds, turns=turns))
 
 
-def draw_seeds(count: int, bootstrap: int, generator: np.random.Generator) -> Floats:
-    """Weights of `count` seeds in each sample, (R, S)."""
+def draw_seeds(
+    count: int, bootstrap: int, generator: np.random.Generator, *, turns: int = 1
+) -> Floats:
+    """Weights in each sample, (R, S), of `count` runs: of each seed all turns, one after the other.
+
+    Raises:
+        ValueError: a seed lacks a turn.
+    """
+    seeds, lacking = divmod(count, turns)
+    if lacking:
+        raise ValueError(f"{count} runs are not seeds with {turns} turns each")
+    by_seed, by_turn = (_draw_one_less(one, bootstrap, generator) for one in (seeds, turns))
+    return (by_seed[:, :, None] * by_turn[:, None, :]).reshape(bootstrap, count)
+
+
+def _draw_one_less(count: int, bootstrap: int, generator: np.random.Generator) -> Floats:
+    """How often each of `count` is drawn, (R, count), if one less than all are."""
     if count == 1:
         return np.ones((bootstrap, 1))
     return generator.multinomial(count - 1, np.full(count, 1.0 / count), bootstrap).astype(float)

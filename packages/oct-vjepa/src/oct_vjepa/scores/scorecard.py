@@ -58,6 +58,7 @@ def score_card(
     priors: Sequence[float] | None = None,
     validation: Runs | None = None,
     specificity: float = SPECIFICITY,
+    turns: int = 1,
 ) -> ScoreCard:
     """Every metric of the kind, with intervals.
 
@@ -72,6 +73,7 @@ def score_card(
         validation: units of the validation rows of each seed and round; they choose the threshold
             at which `specificity` is expected. Left out, the test rows' own ROC curve does.
         specificity: at which sensitivity is read.
+        turns: in which each seed was asked, see `resampling`.
 
     Raises:
         ValueError: no rounds, names that do not fit the scores, priors of what has no classes or
@@ -86,7 +88,7 @@ def score_card(
         ]
         for rounds, chosen in zip(runs, thresholds, strict=True)
     ]
-    draws = draw_samples(runs, target_kind, bootstrap=bootstrap, seed=seed)
+    draws = draw_samples(runs, target_kind, bootstrap=bootstrap, seed=seed, turns=turns)
     return _card(
         runs,
         target_kind,
@@ -119,15 +121,15 @@ def compare(
     reference: str,
     seed: int,
     bootstrap: int = BOOTSTRAP,
+    turns: int = 1,
 ) -> list[Difference]:
-    """Each candidate against the reference, in the order given.
+    """Each candidate against the reference, in the order given; `turns` as `score_card`.
 
     Raises:
         ValueError: as `replicate_headlines`.
     """
-    found = replicate_headlines(
-        candidates, target_kind, reference=reference, seed=seed, bootstrap=bootstrap
-    )
+    settings: dict[str, Any] = {"seed": seed, "bootstrap": bootstrap, "turns": turns}
+    found = replicate_headlines(candidates, target_kind, reference=reference, **settings)
     base = candidates[reference]
     others = [name for name in candidates if name != reference]
     differences = [_difference(found[name], found[reference]) for name in others]
@@ -158,11 +160,13 @@ def replicate_headlines(
     reference: str,
     seed: int,
     bootstrap: int = BOOTSTRAP,
+    turns: int = 1,
 ) -> dict[str, Replicated]:
     """The headline of each candidate, of the data and of samples that all of them share.
 
     Participants are drawn alike for all. Seeds are drawn in pairs where a candidate has as many as
-    the reference, for equal numbers may share their folds, and else apart.
+    the reference, for equal numbers may share their folds, and else apart. Of each seed there are
+    `turns` runs.
 
     Raises:
         ValueError: `reference` is no candidate, or a candidate has other participants or answers.
@@ -170,7 +174,7 @@ def replicate_headlines(
     if reference not in candidates:
         raise ValueError(f"reference ({reference}) must be one of {', '.join(candidates)}")
     base = candidates[reference]
-    draws = draw_samples(base, target_kind, bootstrap=bootstrap, seed=seed)
+    draws = draw_samples(base, target_kind, bootstrap=bootstrap, seed=seed, turns=turns)
     found = {}
     for name, runs in candidates.items():
         check_runs(runs, target_kind)
@@ -179,7 +183,7 @@ def replicate_headlines(
         own = draws
         if len(runs) != len(base):
             apart = np.random.default_rng([seed, len(runs)])
-            own = draws._replace(seeds_RS=draw_seeds(len(runs), bootstrap, apart))
+            own = draws._replace(seeds_RS=draw_seeds(len(runs), bootstrap, apart, turns=turns))
         parts = [[_headline_part(target_kind, one) for one in rounds] for rounds in runs]
         found[name] = replicate(parts, own)["headline"]
     return found

@@ -113,6 +113,7 @@ def card_of(
     seed: int,
     bootstrap: int,
     priors: Sequence[float] | None = None,
+    turns: int = 1,
 ) -> ScoreCard:
     """Every metric of one candidate: of probabilities, and of choices where classes weigh alike.
 
@@ -122,9 +123,12 @@ def card_of(
         seed: of the bootstrap.
         bootstrap: number of samples.
         priors: as `score_card`.
+        turns: as `score_card`.
     """
     target = panel.target
-    settings: dict[str, Any] = {"seed": seed, "bootstrap": bootstrap, "priors": priors}
+    settings: dict[str, Any] = {
+        "seed": seed, "bootstrap": bootstrap, "priors": priors, "turns": turns,
+    }  # fmt: skip
 
     def card(suffix: str) -> ScoreCard:
         return score_card(
