@@ -8,7 +8,7 @@ import pytest
 import torch
 from oct_io import PhantomTree, SourceConfig, TreeError, open_source
 from oct_io.labels.questions import LabelQuestion
-from oct_judge.asking import ask
+from oct_judge.asking import ask, ask_with_few_labels
 from oct_judge.beginning import open_rivals
 from oct_judge.candidates import Cast, Embedder
 from oct_judge.checkpoint import CheckpointConfig
@@ -19,6 +19,7 @@ from oct_judge.study import check_test_set, open_study
 from oct_launch import Mistake
 from oct_vjepa import Encoder, EncoderConfig
 from oct_vjepa.evaluation.readouts import ReadoutConfig
+from oct_vjepa.probes.protocol import few_labels
 
 SMALL = EncoderConfig(input_shape=(8, 64, 64), patch_size=(2, 16, 16), width=24, depth=2, heads=2)
 NAMES = [(fold, seed) for fold in ("fold-0", "fold-1") for seed in (0, 1)]
@@ -104,6 +105,34 @@ def test_a_rival_too_is_one_for_each_round_and_seed(place, asked):
         for seed in (0, 1):
             found = rival.readouts(one, seed)["last/mean"]
             assert np.array_equal(found, own.own(one.name, seed)["last/mean"])
+
+
+def test_with_few_labels_every_seed_is_asked_on_every_subset(place, asked, tmp_path):
+    config, study, family = asked
+    compare = ComparisonConfig(fractions=[0.5], turns=3, baselines=["thumbnail"])
+    config = replace(config, compare=compare)
+    runtime = config.runtime.pick()
+    cast = Cast(family, Embedder(place / "features", runtime, config.readout, 16), study.rows)
+    spec = f"other={place}/dme-{{round}}-seed{{seed}}/encoder"
+    rival = candidate(
+        open_encoder(spec, study.examples.volumes.shape), cast.embed, study.rows
+    )  # the same encoders by another name
+    few = ask_with_few_labels(config, study, cast, runtime, tmp_path, [rival])
+    answers = {name: found for name, _, found in few}
+    assert list(answers) == ["pretrained", "random init", "thumbnail", rival.name]
+    for found in answers.values():
+        assert [rounds[0].seed for rounds in found] == [0, 0, 0, 1, 1, 1]
+    for number, (seed, turn) in enumerate((seed, turn) for seed in (0, 1) for turn in range(3)):
+        rounds = [
+            few_labels(one, study.target, study.panel.people, 0.5, seed=config.seed, turn=turn)
+            for one in study.rounds
+        ]
+        (alone,) = ask(config, study, cast.pretrained(), "linear", rounds, [seed])
+        for name in ("pretrained", rival.name):
+            for one, other in zip(answers[name][number], alone, strict=True):
+                assert np.array_equal(one.test, other.test)
+    own = answers["pretrained"]
+    assert not np.array_equal(own[0][0].test, own[3][0].test), "the encoder of another seed"
 
 
 def test_a_rival_that_has_seen_who_is_tested_is_refused(place, asked, tmp_path):

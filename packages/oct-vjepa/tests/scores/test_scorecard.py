@@ -9,7 +9,7 @@ import pytest
 from oct_vjepa.measures.target import Target
 from oct_vjepa.measures.units import Units, aggregate_units, auroc, interval_of
 from oct_vjepa.scores.paired import delong_p
-from oct_vjepa.scores.resampling import Part, draw_samples, replicate
+from oct_vjepa.scores.resampling import Part, draw_samples, draw_seeds, replicate
 from oct_vjepa.scores.scorecard import compare, score_card
 
 NAMES = {"nominal": ["a", "b", "c"], "ordinal": ["a", "b", "c"], "multilabel": ["a", "b", "c"]}
@@ -93,6 +93,31 @@ def test_seed_noise_widens_the_interval():
         card = score_card(runs, "nominal", "ab", seed=0)
         widths.append(card.headline.high - card.headline.low)
     assert widths[1] > 1.5 * widths[0]
+
+
+def test_turns_of_a_seed_are_drawn_with_it_and_alike_in_all_seeds():
+    draws = draw_seeds(6, 4000, np.random.default_rng(0), turns=3).reshape(4000, 2, 3)
+    by_seed, by_turn = draws.sum(axis=2), draws.sum(axis=1)
+    assert set(by_seed.sum(axis=1)) == {2.0}, "one seed of two, with two turns of three"
+    assert ((by_seed == 0).sum(axis=1) == 1).all()
+    assert np.allclose(by_turn.mean(axis=0), 2 / 3, atol=0.05)
+    with pytest.raises(ValueError, match="5 runs are not seeds with 3 turns each"):
+        draw_seeds(5, 10, np.random.default_rng(0), turns=3)
+
+
+def test_seeds_that_differ_are_not_made_sure_of_by_many_turns():
+    rng = np.random.default_rng(5)
+    common, runs = rng.normal(size=400), []
+    for _ in range(2):
+        (seed,) = binary_runs(rng, rows=400, signal=1.0, seed_noise=1.5, common=common)
+        runs += [seed] * 8
+    widths = {}
+    for turns in (1, 8):
+        found = score_card(runs, "nominal", "ab", seed=0, turns=turns).headline
+        widths[turns] = found.high - found.low
+    alone = score_card(runs[::8], "nominal", "ab", seed=0).headline
+    assert widths[8] == pytest.approx(alone.high - alone.low, rel=0.1)
+    assert widths[1] < 0.9 * widths[8], "sixteen seeds would have said more"
 
 
 def test_equal_seeds_have_the_interval_of_one():
