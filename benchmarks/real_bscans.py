@@ -45,8 +45,11 @@ tested, fold-2 chooses), compare.turns=5: units of seeds 1 and 2 for dme, the sa
 voxels alone of seeds 1 and 2 for dme. results/real_bscans_5000.json asks those of seeds 1 and 2
 with units and loop.steps=5000 the same way, compare.fractions=[0.1,1] compare.turns=5, and besides
 compare.baselines=[...,"random layer + grey histogram","filter bank + grey histogram", "random init
-+ random layer","random init + filter bank"]. results/real_bscans_filters.json asks units of seed 1
-so, beside the filter bank.
++ random layer","random init + filter bank"]; shares of the labels are of seed 1 alone there, as in
+all files but results/real_bscans_few.json: 20 draws of each with both seeds, then the same (seed 1)
+of fold-2 and fold-3, with fold-4 to choose, by an encoder pretrained without them, and then by one
+of objective=mae_smoke masking=mae loop.steps=10500. results/real_bscans_filters.json asks units of
+seed 1 so, beside the filter bank.
 
 IMAGES has participant_id, filepath and dr of each image; OCT.csv says "-" of 600 of them, which
 have no answer. Pretraining sees no participant of the fold that is tested, and no label.
