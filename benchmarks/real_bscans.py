@@ -48,8 +48,11 @@ compare.baselines=[...,"random layer + grey histogram","filter bank + grey histo
 + random layer","random init + filter bank"]; shares of the labels are of seed 1 alone there, as in
 all files but results/real_bscans_few.json: 20 draws of each with both seeds, then the same (seed 1)
 of fold-2 and fold-3, with fold-4 to choose, by an encoder pretrained without them, and then by one
-of objective=mae_smoke masking=mae loop.steps=10500. results/real_bscans_filters.json asks units of
-seed 1 so, beside the filter bank.
+of objective=mae_smoke masking=mae loop.steps=10500. results/real_bscans_kermany.json asks the first
+two encoders about the column `class` of images of Kermany et al. 2018, a folder and a table with
+participant_id, filepath and class, five folds by `oct-io split` of which two are tested and one
+chooses, compare.turns=5; one id is one of the other set too, so that allow_seen=true.
+results/real_bscans_filters.json asks units of seed 1 so, beside the filter bank.
 
 IMAGES has participant_id, filepath and dr of each image; OCT.csv says "-" of 600 of them, which
 have no answer. Pretraining sees no participant of the fold that is tested, and no label.
