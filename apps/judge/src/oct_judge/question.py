@@ -145,7 +145,8 @@ class ComparisonConfig:
             raise ValueError(f"compare.fractions ({wrong[0]}) must be above 0 and at most 1")
         if self.turns < 1 or self.maps < 0:
             raise ValueError(
-                f"compare.turns ({self.turns}) must be 1 or more, compare.maps ({self.maps}) 0"
+                f"compare.turns ({self.turns}) must be 1 or more, compare.maps ({self.maps}) "
+                "0 or more"
             )
 
     def turns_of(self, fraction: float) -> int:
