@@ -132,7 +132,9 @@ def write_made_up(folder, kind, *, seeds=1, rounds=1):
                 "candidate": name,
                 "fraction": share,
                 "headline": [0.5125 + share / 4, 0.45, 0.8],
-                "gain": {"difference": [0.0375, -0.1, 0.2]} if name != "pretrained" else None,
+                "gain": None
+                if name == "pretrained"
+                else {"difference": [0.0375, -0.1, 0.2], "p_holm": 0.25},
             }
             for name in ("pretrained", "random init", "grey histogram")
             for share in (0.25, 1.0)

@@ -5,7 +5,7 @@ Text stays text, and colours are names of `style.STYLE`, so that dark screens an
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib
@@ -56,6 +56,7 @@ class Axis(NamedTuple):
     low: float | None = None
     high: float | None = None
     log: bool = False
+    ticks: Mapping[float, str] | None = None  # places with their words; None: numbers that fit
 
 
 def as_svg(figure: Figure, salt: str) -> str:
@@ -243,6 +244,9 @@ def _axes(title: str, x: Axis, y: Axis, size: tuple[float, float]) -> tuple[Figu
     axes.set_ylabel(plain(y.label), fontsize=9.5, color=SOFT)
     if x.log:
         axes.set_xscale("log")
+    if x.ticks:
+        axes.set_xticks(list(x.ticks), [plain(one) for one in x.ticks.values()])
+        axes.minorticks_off()
     return figure, axes
 
 

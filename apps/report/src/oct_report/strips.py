@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from oct_report.page import Drawing
 
-WIDE, HIGH = 220, 26
+WIDE, HIGH = 150, 26
 EDGE = 6
 
 

@@ -52,8 +52,8 @@ td { border-bottom: 1px solid var(--line); padding: 7px 12px 7px 0; vertical-ali
 table.tight { width: 100%; }
 table.tight td { white-space: nowrap; font-size: 14px; }
 td.best { font-weight: 650; color: var(--accent); }
-td.strip { padding-top: 3px; padding-bottom: 0; min-width: 150px; }
-td.strip svg { display: block; width: 100%; min-width: 140px; height: 26px; }
+td.strip { padding-top: 3px; padding-bottom: 0; min-width: 90px; }
+td.strip svg { display: block; width: 100%; min-width: 90px; height: 26px; }
 tr:last-child td { border-bottom: 0; }
 code, pre { font: 13.5px/1.5 ui-monospace, "Cascadia Mono", "DejaVu Sans Mono", monospace; }
 pre { background: var(--wash); border-radius: 8px; padding: 12px 16px; overflow-x: auto; }

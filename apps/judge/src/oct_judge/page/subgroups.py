@@ -69,29 +69,38 @@ def add_efficiency(page: Page, document: Mapping[str, Any], of: str) -> None:
     rows = [
         [
             one["candidate"],
-            f"{one['fraction']:.0%}",
+            share_text(one["fraction"]),
             text(one["headline"]),
             interval_of(one["gain"]["difference"]).text("+") if one["gain"] else "",
+            f"{one['gain']['p_holm']:.3f}" if one["gain"] else "",
         ]
         for one in lines
     ]
-    page.table(
-        ["candidate", f"share of the {of}", word(metric), "encoder over it"], rows, tight=True
-    )
+    headings = ["candidate", f"share of the {of}", word(metric), "encoder over it", "p (Holm)"]
+    page.table(headings, rows, tight=True)
+
+
+def share_text(share: float) -> str:
+    """A share as people say it: 2.5 %."""
+    return f"{100 * share:.3g} %"
 
 
 def _efficiency_curves(lines: list[Mapping[str, Any]], metric: str, of: str) -> Drawing:
     curves = [_efficiency_line(name, lines) for name in _drawn(lines)]
-    shares = [one["fraction"] for one in lines]
+    shares = sorted({one["fraction"] for one in lines})
     nothing = NOTHING[metric]
     reference = Line("", [min(shares), max(shares)], [nothing, nothing], reference=True)
     svg = chart(
         "Label efficiency",
         [*curves, reference],
-        Axis(f"share of the {of}", log=min(shares) < 0.1),
+        Axis(
+            f"share of the {of}",
+            log=min(shares) < 0.1,
+            ticks={one: share_text(one) for one in shares},
+        ),
         Axis(word(metric)),
     )
-    return Drawing(svg, "The steeper at the left, the fewer are needed.")
+    return Drawing(svg, "The higher a curve at the left, the fewer are enough.")
 
 
 def _drawn(lines: list[Mapping[str, Any]]) -> list[str]:
