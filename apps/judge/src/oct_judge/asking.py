@@ -5,10 +5,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import oct_vjepa
 import oct_xla
+from numpy.typing import NDArray
 from oct_launch import Stages
 from oct_vjepa.measures.measure import HEADLINE
+from oct_vjepa.measures.target import Target
 from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.probes.choice import ensemble
 from oct_vjepa.probes.protocol import Round, few_labels
@@ -282,18 +285,24 @@ def ask_with_few_labels(
     askers = askers_of(config, study, cast, runtime, folder)
     askers |= {one.name: probing(config, study, one) for one in further}
     for fraction in sorted(config.compare.fractions):
-        drawn = [
-            [
-                few_labels(
-                    one, study.target, study.panel.people, fraction, seed=config.seed, turn=turn
-                )
-                for one in study.rounds
-            ]
-            for turn in range(config.compare.turns_of(fraction))
-        ]
+        drawn = draw_subsets(config, study.rounds, study.target, study.panel.people, fraction)
         for name, asker in askers.items():
             answers: Answers = []
             for seed in seeds_of(config):
                 for turn, rounds in enumerate(drawn):
                     answers += asker(f"{name} {fraction:g} turn {turn}", rounds, [seed])
             yield name, fraction, answers
+
+
+def draw_subsets(
+    config: FinetuneConfig,
+    rounds: Sequence[Round],
+    target: Target,
+    people: NDArray[np.int64],
+    fraction: float,
+) -> list[list[Round]]:
+    """The rounds with a share of the participants to fit, in each turn another."""
+    return [
+        [few_labels(one, target, people, fraction, seed=config.seed, turn=turn) for one in rounds]
+        for turn in range(config.compare.turns_of(fraction))
+    ]

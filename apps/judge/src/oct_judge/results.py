@@ -25,11 +25,10 @@ from oct_vjepa.trials.judging import Answers
 from oct_vjepa.trials.prevalence import measure_elsewhere
 from oct_vjepa.trials.verdict import (
     card_of,
-    cut_numbers,
+    groups_of,
     mean_temperature,
     promise_of,
     units_of,
-    values_by_person,
 )
 
 from oct_judge.asking import PARTS, Everyone
@@ -180,14 +179,10 @@ def best_baseline(document: Mapping[str, Any]) -> str:
 def subgroups_of(found: Found, runs: Any) -> list[dict[str, Any]]:
     """A table for each column that has values to compare."""
     study, config = found.study, found.config
+    told = study.examples.columns
+    columns = {one: told[one] for one in config.compare.subgroups if one in told}
     tables = []
-    for column in config.compare.subgroups:
-        if column not in study.examples.columns:
-            continue
-        values = values_by_person(study.examples.columns[column], study.panel.people)
-        values = cut_numbers(values)
-        if len(set(values.tolist()) - {""}) < 2:
-            continue
+    for column, values in groups_of(columns, study.panel.people).items():
         table = subgroup_table(
             runs,
             study.target.kind,

@@ -11,10 +11,10 @@ import oct_xla
 from numpy.typing import NDArray
 from oct_launch import Stages
 from oct_vjepa.heads.segmentation import VoxelNetwork
-from oct_vjepa.probes.protocol import Round, few_labels
+from oct_vjepa.probes.protocol import Round
 from oct_vjepa.probes.voxels import KINDS, VoxelRule
 
-from oct_judge.asking import Stopped, seeds_of
+from oct_judge.asking import Stopped, draw_subsets, seeds_of
 from oct_judge.candidates import PRETRAINED, RANDOM, random_encoder
 from oct_judge.family import Family
 from oct_judge.learning import Place
@@ -104,15 +104,7 @@ class Draughtsmen:
         """
         config, study = self.config, self.study
         for fraction in sorted(config.compare.fractions):
-            drawn = [
-                [
-                    few_labels(
-                        *(one, study.amounts, study.people, fraction), seed=config.seed, turn=turn
-                    )
-                    for one in study.rounds
-                ]
-                for turn in range(config.compare.turns_of(fraction))
-            ]
+            drawn = draw_subsets(config, study.rounds, study.amounts, study.people, fraction)
             for name, ask in (self.trained() | self.trivial()).items():
                 drawings: Drawings = []
                 for seed in seeds_of(config):

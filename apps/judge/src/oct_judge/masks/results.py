@@ -14,7 +14,7 @@ from oct_vjepa.saving import write_text
 from oct_vjepa.scores.cards import as_plain
 from oct_vjepa.scores.measured import Gap, Readings, compare_measured, measure_card
 from oct_vjepa.scores.subgroups import subgroup_means
-from oct_vjepa.trials.verdict import cut_numbers, values_by_person
+from oct_vjepa.trials.verdict import groups_of
 
 from oct_judge.candidates import PRETRAINED, RANDOM
 from oct_judge.family import Family
@@ -136,20 +136,11 @@ def subgroups_of(
         metrics: names of their columns.
         shown: those to tell.
     """
-    tables = []
-    for column, cells in study.columns.items():
-        values = cut_numbers(values_by_person(cells, study.people))
-        if len(set(values.tolist()) - {""}) < 2:
-            continue
-        table = subgroup_means(
-            *(readings, metrics, values),
-            shown=shown,
-            column=column,
-            seed=config.seed,
-            bootstrap=config.bootstrap,
-        )
-        tables.append(table.as_json())
-    return tables
+    draws = {"seed": config.seed, "bootstrap": config.bootstrap}
+    return [
+        subgroup_means(readings, metrics, values, shown=shown, column=column, **draws).as_json()
+        for column, values in groups_of(study.columns, study.people).items()
+    ]
 
 
 def document_of(

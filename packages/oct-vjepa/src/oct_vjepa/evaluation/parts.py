@@ -36,6 +36,7 @@ class Parts:
     names: Sequence[str]
     every_s: float
     _held: list[Mapping[str, NDArray[Any]]] = field(default_factory=list)
+    _size: int = 0
     _first: int = 0
     _since: float = field(default_factory=time.monotonic)
 
@@ -54,7 +55,7 @@ class Parts:
 
     def begin(self, done: int) -> None:
         """Begin to add rows behind the first `done`, of which the chain has all."""
-        self._held, self._first, self._since = [], done, time.monotonic()
+        self._held, self._size, self._first, self._since = [], 0, done, time.monotonic()
 
     def add(self, rows: Mapping[str, NDArray[Any]], stop: int, *, last: bool = False) -> None:
         """Take the rows before `stop`, and write what is held when it is time.
@@ -63,12 +64,12 @@ class Parts:
             OSError: the disk does not take it.
         """
         self._held.append(rows)
-        size = sum(array.nbytes for one in self._held for array in one.values())
-        if not (last or size >= BYTES or time.monotonic() - self._since >= self.every_s):
+        self._size += sum(array.nbytes for array in rows.values())
+        if not (last or self._size >= BYTES or time.monotonic() - self._since >= self.every_s):
             return
         arrays = {name: np.concatenate([one[name] for one in self._held]) for name in self.names}
         path = self.folder / f"part-{self._first:09d}-{stop:09d}.safetensors"
-        self._held, self._first, self._since = [], stop, time.monotonic()
+        self.begin(stop)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, lambda draft: save_file(arrays, draft), shared=True)
 

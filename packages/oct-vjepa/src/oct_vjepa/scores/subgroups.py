@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.measures.measure import HEADLINE, measure
+from oct_vjepa.measures.measure import measure
 from oct_vjepa.measures.shares import Floats
 from oct_vjepa.measures.units import Interval, Units, centred_interval
 from oct_vjepa.scores.cards import as_plain
@@ -97,7 +97,7 @@ def subgroup_table(
     def look(inside_G: NDArray[np.bool_]) -> _Group:
         inside = [[_only(one, inside_G) for one in rounds] for rounds in runs]
         found = replicate([[_part(kind, one) for one in rounds] for rounds in inside], draws)
-        return _Group(found, _participants(inside), _note(kind, names, inside, found))
+        return _Group(found, _participants(inside), _alike(kind, names, inside))
 
     return _table(column, values_G, tested, SHOWN[kind], look)
 
@@ -132,21 +132,25 @@ def subgroup_means(
     def look(inside_G: NDArray[np.bool_]) -> _Group:
         inside = [[_measured_of(one, inside_G) for one in rounds] for rounds in readings]
         found = replicate_measured(inside, metrics, draws)
-        count = _participants(inside)
-        note = f"fewer than {FEWEST} participants" if count < FEWEST else ""
-        if not note and np.isnan(found[shown[0]].value):
-            note = f"{shown[0]} cannot be measured"
-        return _Group(found, count, note)
+        return _Group(found, _participants(inside))
 
     return _table(column, values_G, tested, shown, look)
 
 
 class _Group(NamedTuple):
-    """Those of one value: every metric, how many they are, and why not to believe it, or empty."""
+    """Those of one value: every metric, how many they are, and that all have one answer, if so."""
 
     found: dict[str, Replicated]
     participants: int
-    note: str
+    alike: str = ""
+
+    def note(self, headline: str) -> str:
+        """Why its numbers should not be believed, or empty."""
+        if self.participants < FEWEST:
+            return f"fewer than {FEWEST} participants"
+        if not self.alike and np.isnan(self.found[headline].value):
+            return f"{headline} cannot be measured"
+        return self.alike
 
 
 def _tested(runs: _Rounds, values_G: NDArray[np.str_], column: str) -> NDArray[np.int64]:
@@ -167,11 +171,13 @@ def _table(
     for value in sorted(np.unique(values_G[tested]).tolist(), key=_in_order):
         if value == UNSAID:
             continue
-        found, participants, note = look(values_G == value)
-        if not note:
-            sound.append(found)
-        metrics = {name: found[name].interval(name) for name in shown}
-        rows.append(SubgroupRow(value=value, participants=participants, metrics=metrics, note=note))
+        group = look(values_G == value)
+        if not (note := group.note(shown[0])):
+            sound.append(group.found)
+        metrics = {name: group.found[name].interval(name) for name in shown}
+        rows.append(
+            SubgroupRow(value=value, participants=group.participants, metrics=metrics, note=note)
+        )
     gaps = {name: _gap([one[name] for one in sound]) for name in shown}
     return SubgroupTable(column=column, rows=rows, gaps=gaps if len(sound) > 1 else {})
 
@@ -207,16 +213,11 @@ def _participants(runs: _Rounds) -> int:
     return len(np.unique(np.concatenate([one.groups_N for rounds in runs for one in rounds])))
 
 
-def _note(kind: str, names: Sequence[str], runs: Runs, found: dict[str, Replicated]) -> str:
-    if _participants(runs) < FEWEST:
-        return f"fewer than {FEWEST} participants"
-    if kind in ("nominal", "ordinal"):
-        labels = np.unique(np.concatenate([one.labels_N for rounds in runs for one in rounds]))
-        if len(labels) == 1:
-            return f"all are {names[int(labels[0])]}"
-    if np.isnan(found[HEADLINE[kind]].value):
-        return f"{HEADLINE[kind]} cannot be measured"
-    return ""
+def _alike(kind: str, names: Sequence[str], runs: Runs) -> str:
+    if kind not in ("nominal", "ordinal"):
+        return ""
+    labels = np.unique(np.concatenate([one.labels_N for rounds in runs for one in rounds]))
+    return f"all are {names[int(labels[0])]}" if len(labels) == 1 else ""
 
 
 def _gap(sound: Sequence[Replicated]) -> Interval:

@@ -5,7 +5,7 @@ thresholds and promises: those set apart for it, or else those of validation. De
 from scores in which classes weigh alike. Nothing here looks at a test row before all is chosen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -243,6 +243,16 @@ def values_by_person(values_N: NDArray[np.str_], people: NDArray[np.int64]) -> N
         own = np.unique(values_N[people == person])
         found[person] = own[0] if len(own) == 1 else "several"
     return found
+
+
+def groups_of(
+    columns: Mapping[str, NDArray[np.str_]], people: NDArray[np.int64]
+) -> dict[str, NDArray[np.str_]]:
+    """The value of each participant, numbers cut, of the columns that tell participants apart."""
+    found = {
+        name: cut_numbers(values_by_person(values_N, people)) for name, values_N in columns.items()
+    }
+    return {name: values for name, values in found.items() if len(set(values.tolist()) - {""}) > 1}
 
 
 def cut_numbers(values: NDArray[np.str_]) -> NDArray[np.str_]:
