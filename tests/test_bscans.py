@@ -1,11 +1,13 @@
 """Single B-scans from a folder of images to a report and an evaluation, as programs."""
 
+import csv
 import json
 
 import numpy as np
 import pytest
 import torch
-from oct_vjepa import Encoder, EncoderConfig
+from oct_io import open_cache
+from oct_vjepa import Encoder, EncoderConfig, load_model
 from PIL import Image
 
 PATTERN = "'(?P<participant>[0-9]+)_(?P<eye>O[DS])'"
@@ -62,6 +64,32 @@ def test_images_are_pretrained_on_and_asked(place, images, call_app):
     assert asked.code == 0, asked.errors
     results = json.loads((place / "bscans-asked" / "results.json").read_text())
     assert results["question"]["name"] == "ill"
+
+    new, out = place / "new-images", place / "predicted"
+    new.mkdir()
+    root = place / "images"
+    for name, original in {"90_OD": "1_OD", "90_OS": "1_OS", "91_OD": "2_OD"}.items():
+        (new / f"{name}.png").write_bytes((root / f"{original}.png").read_bytes())
+    whole = (root / "3_OD.png").read_bytes()
+    (new / "92_OD.png").write_bytes(whole[: len(whole) // 2])
+    scored = call_app(
+        "finetune", f"predict={new}", f"model={place / 'bscans-asked' / 'model'}", f"out={out}",
+        "data=bscans", named, "data.jobs=1", "predict_paths=true",
+    )  # fmt: skip
+    assert scored.code == 0, scored.errors
+    with (out / "predictions.csv").open() as file:
+        rows = {one["path"]: one for one in csv.DictReader(file)}
+    assert rows.keys() == {"90_OD.png", "90_OS.png", "91_OD.png", "92_OD.png"}
+    assert "not_scored" in rows["92_OD.png"]["flags"]
+    assert [rows[f"90_{eye}.png"]["eye"] for eye in ("OD", "OS")] == ["R", "L"]
+    assert rows["90_OD.png"]["participant"] == rows["90_OS.png"]["participant"]
+    model = load_model(place / "bscans-asked" / "model")
+    volumes = open_cache(out / "cache")
+    said = model.predict(volumes, volumes.spacings).scores[:, 1].tolist()
+    wanted = [one["p_true"] for one in rows.values() if one["p_true"]]
+    assert sorted(map(float, wanted)) == sorted(said)
+    with (out / "participants.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2
 
 
 def test_positions_in_millimetres_need_them(images, call_app):

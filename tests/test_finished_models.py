@@ -331,6 +331,47 @@ def test_folds_leave_a_model_of_all_their_members(finished, tmp_path, call_app):
     assert said.scores.sum() == pytest.approx(1)
 
 
+@pytest.mark.slow
+def test_an_encoder_of_bscans_is_asked_about_volumes_and_answers_for_new_ones(
+    finished, tmp_path, call_app
+):
+    thin = EncoderConfig(
+        input_shape=(1, 64, 64), patch_size=(1, 8, 16), width=24, depth=2, heads=3, input_mean=60,
+        input_std=40,
+    )  # fmt: skip
+    Encoder(thin).save_pretrained(tmp_path / "thin")
+    asked = [
+        *finished.settings, f"encoder={tmp_path / 'thin'}", f"run_dir={tmp_path / 'run'}",
+        "compare.perturbed=true", "compare.maps=1", "compare.ranked=true",
+    ]  # fmt: skip
+    refused = call_app("finetune", *asked, "mode=full")
+    assert refused.code == 2
+    assert "gives volumes of (8, 64, 64), but the encoder" in refused.errors
+    outcome = call_app("finetune", *asked)
+    assert outcome.code == 0, outcome.errors
+    assert "takes 1 of 8 B-scans at a time" in outcome.out + outcome.errors
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    rows = {one["name"]: one["card"]["metrics"]["auroc"] for one in found["candidates"]}
+    spoilt = found["perturbations"]["candidates"]
+    for name in ("pretrained", "random init"):
+        assert all(triples[0] == rows[name] for triples in spoilt[name].values())
+    assert "random init, grey ranks" in rows
+    assert len(np.load(tmp_path / "run" / "cases.npz")["above map 0"]) > 1
+
+    out = tmp_path / "out"
+    outcome = call_app(
+        "finetune", f"predict={finished.data}", f"model={tmp_path / 'run' / 'model'}", f"out={out}",
+        "data.jobs=1", "batch_size=10",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.errors
+    volumes = open_cache(out / "cache")
+    said = load_model(tmp_path / "run" / "model").predict(volumes, volumes.spacings, batch_size=10)
+    rows = pq.read_table(out / "predictions.parquet").to_pylist()
+    assert [one["p_true"] for one in rows] == said.scores[:, 1].tolist()
+    with pytest.raises(ValueError, match="this model takes"):
+        load_model(tmp_path / "run" / "model").predict([volumes[0][:4]])
+
+
 def test_a_trained_mode_leaves_encoder_and_head(finished, tmp_path, call_app):
     run = tmp_path / "run"
     outcome = call_app(

@@ -9,7 +9,6 @@ from oct_judge.rivals.encoders import features_of, open_encoder
 from oct_judge.rivals.networks import strides_of
 from oct_launch import Mistake
 from oct_vjepa import Encoder, EncoderConfig
-from oct_vjepa.evaluation.sliced import SlicedEncoder
 
 
 class Means:
@@ -34,13 +33,26 @@ def saved(folder, shape, patch):
 
 
 def test_an_encoder_of_bscans_goes_through_volumes_stack_by_stack(tmp_path):
+    from oct_judge.candidates import Embedder, Rows
+    from oct_vjepa.evaluation.readouts import ReadoutConfig
+    from oct_xla import pick_runtime
+
     flat = saved(tmp_path / "flat", (1, 16, 16), (1, 8, 8))
     deep = saved(tmp_path / "deep", (4, 16, 16), (2, 8, 8))
-    assert isinstance(open_encoder(f"flat={flat}", (4, 16, 16)).of("", 0), SlicedEncoder)
-    assert open_encoder(f"flat={flat}", (4, 16, 16)).name == "flat"
-    assert isinstance(open_encoder(f"deep={deep}", (4, 16, 16)).of("", 0), Encoder)
-    with pytest.raises(Mistake, match=r"takes \(4, 16, 16\) voxels"):
-        open_encoder(f"deep={deep}", (4, 32, 32))
+    named = open_encoder(f"flat={flat}", (4, 16, 16))
+    assert named.name == "flat"
+    for mistaken in ((4, 32, 32), (2, 16, 16)):
+        with pytest.raises(Mistake, match=r"takes \(4, 16, 16\) voxels"):
+            open_encoder(f"deep={deep}", mistaken)
+    readout = ReadoutConfig(blocks=["last"], pools=["mean"])
+    embed = Embedder(tmp_path / "features", pick_runtime("cpu"), readout, 2)
+    volumes = np.random.default_rng(0).integers(0, 256, (5, 4, 16, 16)).astype(np.uint8)
+    bscans = volumes.reshape(20, 1, 16, 16)
+    whole = features_of(named.of("", 0), embed, Rows(volumes, "five", np.ones((5, 3)), 4))
+    each = features_of(named.of("", 0), embed, Rows(bscans, "twenty", np.ones((20, 3)), 1))
+    assert whole.keys() == each.keys()
+    for name, found in each.items():
+        assert np.allclose(whole[name], found.reshape(5, 4, -1).mean(axis=1), atol=1e-5)
 
 
 def test_a_factory_gives_an_encoder_of_two_lines(monkeypatch, tmp_path):
@@ -52,7 +64,7 @@ def test_a_factory_gives_an_encoder_of_two_lines(monkeypatch, tmp_path):
     named = open_encoder("theirs=of_others:make_means", (4, 16, 16))
     volumes = np.random.default_rng(0).integers(0, 256, (5, 4, 16, 16)).astype(np.uint8)
     embed = Embedder(tmp_path, pick_runtime("cpu"), ReadoutConfig(), 2)
-    found = features_of(named.encoder, embed, Rows(volumes, "five", np.ones((5, 3))))
+    found = features_of(named.encoder, embed, Rows(volumes, "five", np.ones((5, 3)), 4))
     assert list(found) == ["own"]
     assert np.allclose(found["own"], volumes.mean(axis=(2, 3)), atol=1e-3)
 
@@ -139,7 +151,7 @@ def test_baselines_stand_side_by_side_and_beside_random_weights(tmp_path):
     volumes = np.random.default_rng(0).integers(0, 256, (6, 4, 16, 16)).astype(np.uint8)
     readout = ReadoutConfig(blocks=["last"], pools=["mean"])
     embed = Embedder(tmp_path / "features", pick_runtime("cpu"), readout, 2)
-    cast = Cast(family, embed, Rows(volumes, "six", np.ones((6, 3))))
+    cast = Cast(family, embed, Rows(volumes, "six", np.ones((6, 3)), 4))
     fit = np.arange(6) < 4
     one = Round("test", fit, ~fit & False, ~fit)
     (name,) = readout.names(1)

@@ -7,11 +7,13 @@ import oct_io
 import oct_vjepa
 import oct_xla
 from oct_io import TreeError
+from oct_io.space.windows import find_window
 from oct_launch import Launch, Stages, check_positions, check_window, mistakes, refuse_url
+from oct_vjepa.evaluation.sliced import takes
 
 from oct_judge.checking import check_settings
 from oct_judge.family import Family, open_family
-from oct_judge.question import FinetuneConfig
+from oct_judge.question import FROZEN, FinetuneConfig
 from oct_judge.rivals.encoders import Named, open_encoder
 from oct_judge.study import Tested, check_test_set
 
@@ -87,13 +89,27 @@ def open_asked(config: FinetuneConfig) -> tuple[Family, oct_xla.Runtime]:
     family, conversion = open_family(config.weights, config.checkpoint)
     if conversion:
         print(conversion)
-    taken = family.config.input_shape
     with mistakes(ValueError):
-        trained = f"the encoder in {config.weights} was trained on {taken}; choose its window"
-        check_window(config.data.window, taken, otherwise=trained)
+        check_volumes(config, family.config)
         config.readout.names(family.config.depth)
         check_settings(config, family.config)
         return family, config.runtime.pick()
+
+
+def check_volumes(config: FinetuneConfig, encoder: oct_vjepa.EncoderConfig) -> None:
+    """Refuse a window whose volumes the encoder does not take, before any scan is read.
+
+    On frozen features it may take fewer B-scans than they have: it then takes them stack by stack.
+
+    Raises:
+        ValueError: how to put it right.
+    """
+    taken, frozen = encoder.input_shape, config.mode in FROZEN
+    if frozen and takes(encoder, find_window(config.data.window).shape):
+        return
+    more = ", or one of more B-scans: their features are averaged" if frozen else ""
+    trained = f"the encoder in {config.weights} was trained on {taken}; choose its window{more}"
+    check_window(config.data.window, taken, otherwise=trained)
 
 
 def open_volumes(
@@ -111,4 +127,7 @@ def open_volumes(
     with mistakes(ValueError):
         unit, spacings = taken.position_unit, source.volumes.spacings
         check_positions(unit, source.volumes.shape, spacings)
+    (bscans, *_), stack = source.volumes.shape, taken.input_shape[0]
+    if bscans > stack:
+        stages.say(f"encoder: takes {stack} of {bscans} B-scans at a time, features are averaged")
     return source

@@ -1,7 +1,7 @@
 """Who answers: encoders, baselines, and both side by side, each as features of the rows."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from oct_vjepa.evaluation.features import Features, load_or_embed
 from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
-from oct_vjepa.evaluation.sliced import SlicedEncoder
+from oct_vjepa.evaluation.sliced import over_volumes
 from oct_vjepa.probes.baselines import BASELINES, Plain, rank_normalise
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Candidate, Readouts
@@ -41,11 +41,13 @@ class Rows:
         volumes: (Z, Y, X) each.
         fingerprint: stands for them and their order.
         spacings: (N, 3) along (Z, Y, X).
+        bscans: Z of each; an encoder that takes fewer goes through them stack by stack.
     """
 
     volumes: Volumes
     fingerprint: str
     spacings: NDArray[Any]
+    bscans: int
 
 
 class RankedVolumes:
@@ -81,7 +83,7 @@ class Embedder:
     readout: ReadoutConfig
     batch_size: int
 
-    def __call__(self, encoder: oct_vjepa.Encoder | SlicedEncoder, rows: Rows) -> Readouts:
+    def __call__(self, encoder: oct_vjepa.Encoder, rows: Rows) -> Readouts:
         """Readouts of all rows."""
         depth = encoder.config.depth
         features = self.features(encoder, rows, self.readout.pools, range(depth))
@@ -91,6 +93,8 @@ class Embedder:
         self, encoder: Any, rows: Rows, pools: Sequence[str], layers: Sequence[int] | None
     ) -> Features:
         """Pooled features of all rows, kept apart by precision; `encoder` as `load_or_embed`."""
+        if isinstance(encoder, oct_vjepa.Encoder):
+            encoder = over_volumes(encoder, rows.bscans)
         precision = self.runtime.precision
         with self.runtime.autocast():
             return load_or_embed(
@@ -166,8 +170,10 @@ class Cast:
 
     def ranked(self, name: str) -> Candidate:
         """The encoder, or a baseline, on volumes whose grey levels are ranks."""
-        rows = Rows(
-            RankedVolumes(self.rows.volumes), f"ranked{self.rows.fingerprint}", self.rows.spacings
+        rows = replace(
+            self.rows,
+            volumes=RankedVolumes(self.rows.volumes),
+            fingerprint=f"ranked{self.rows.fingerprint}",
         )
         if name == PRETRAINED:
             return Candidate(

@@ -3,6 +3,7 @@
 import importlib.util
 
 import oct_xla
+from oct_io.space.windows import find_window
 from oct_launch import Mistake, mistakes
 from oct_vjepa import EncoderConfig
 from oct_vjepa.measures.progress import WATCHED
@@ -25,6 +26,7 @@ def check_settings(config: FinetuneConfig, encoder: EncoderConfig) -> None:
     Raises:
         Mistake: names the setting.
     """
+    shape = find_window(config.data.window).shape
     needed = [("monai", "give compare.networks=[]", bool(config.compare.networks))]
     if config.mode in TRAINED:
         check_head(config, encoder)
@@ -32,14 +34,14 @@ def check_settings(config: FinetuneConfig, encoder: EncoderConfig) -> None:
             config.training.grid.read(encoder.depth)
     if config.mode in (SEGMENT, *TRAINED) or config.compare.networks:
         with mistakes(ValueError, where="training."):
-            config.training.augmentation.check_window(encoder.input_shape)
+            config.training.augmentation.check_window(shape)
     if config.mode == PATCHES:
         check_blocks("segment.blocks", sorted(config.segment.blocks), encoder.depth)
     if config.mode == SEGMENT:
         check_blocks("training.decoder.levels", config.training.decoder.levels, encoder.depth)
         needed.append(("monai", "give segment.unet=false", config.segment.unet))
         if config.segment.unet:
-            strides_of(encoder.input_shape)
+            strides_of(shape)
     if config.training.mode == LORA and config.mode in (SEGMENT, *TRAINED):
         needed.append(("peft", "take another mode", True))
         if config.training.lora.rank > encoder.width:

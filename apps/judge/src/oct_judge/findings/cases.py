@@ -11,6 +11,7 @@ from oct_launch import Stages
 from oct_vjepa import Encoder
 from oct_vjepa.evaluation.features import embed_batch
 from oct_vjepa.evaluation.occlusion import Occlusion, occlude
+from oct_vjepa.evaluation.sliced import SlicedEncoder, over_volumes
 from oct_vjepa.finished.member import score_batch
 from oct_vjepa.measures.target import Target
 from oct_vjepa.trials.cases import Case, choose_cases
@@ -93,7 +94,8 @@ def asker(found: Found, answer: Answer, number: int, run_dir: Path) -> Asking:
                 return score_batch([member], volumes, spacing_B3).even_NK
 
         return _knowing(member.encoder, by_head)
-    encoder = found.cast.family.of(answer.round, answer.seed)
+    own = found.cast.family.of(answer.round, answer.seed)
+    encoder = over_volumes(own, found.study.rows.bscans)
     blocks, pool = embed.readout.names(encoder.config.depth)[probe.readout]
 
     def by_probe(volumes: NDArray[Any], spacing_B3: torch.Tensor | None) -> NDArray[np.float64]:
@@ -106,7 +108,7 @@ def asker(found: Found, answer: Answer, number: int, run_dir: Path) -> Asking:
     return _knowing(encoder, by_probe)
 
 
-def _knowing(encoder: Encoder, ask: Asking) -> Asking:
+def _knowing(encoder: Encoder | SlicedEncoder, ask: Asking) -> Asking:
     """The same, told of spacing only if its encoder wants to know it."""
     by_length = encoder.config.position_unit == "length"
     return lambda volumes, spacing_B3: ask(volumes, spacing_B3 if by_length else None)

@@ -109,6 +109,7 @@ class Spoiler:
             SpoiltVolumes(study.rows.volumes, tested, seeds, kind, strength),
             hashlib.sha256(said).hexdigest(),
             study.rows.spacings[tested],
+            study.rows.bscans,
         )
 
 

@@ -17,7 +17,7 @@ from oct_launch import Mistake, mistakes
 from oct_vjepa import Encoder, WeightsError
 from oct_vjepa.evaluation.features import AnyEncoder
 from oct_vjepa.evaluation.foreign import load_timm
-from oct_vjepa.evaluation.sliced import SlicedEncoder
+from oct_vjepa.evaluation.sliced import takes
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Candidate, Readouts
 
@@ -37,13 +37,11 @@ class Named:
         name: in `compare.encoders`.
         encoder: of others, for everybody; None where it is ours.
         family: ours.
-        sliced: ours goes through volumes stack by stack.
     """
 
     name: str
     encoder: AnyEncoder | None = None
     family: Family | None = None
-    sliced: bool = False
 
     def of(self, round_name: str, seed: int) -> AnyEncoder:
         """The one that is asked in a round with a seed.
@@ -54,8 +52,7 @@ class Named:
         if self.family is None:
             assert self.encoder is not None  # one of the two
             return self.encoder
-        found = self.family.of(round_name, seed)
-        return SlicedEncoder(found).eval() if self.sliced else found
+        return self.family.of(round_name, seed)
 
 
 def open_encoder(spec: str, shape: Sequence[int]) -> Named:
@@ -88,13 +85,13 @@ def own(name: str, place: str, shape: Sequence[int]) -> Named:
     """
     with mistakes(WeightsError, Mistake, where=f"compare.encoders ({name}): "):
         family, _ = open_family(place, CheckpointConfig())
-    taken = family.config.input_shape
-    if tuple(taken[1:]) != tuple(shape[1:]) or taken[0] > shape[0]:
+    if not takes(family.config, shape):
         raise Mistake(
-            f"compare.encoders: the encoder in {place} takes {tuple(taken)} voxels, the volumes "
-            f"have {tuple(shape)}; it may take fewer B-scans, and else must take as many"
+            f"compare.encoders: the encoder in {place} takes {family.config.input_shape} voxels, "
+            f"the volumes have {tuple(shape)}; it may take fewer B-scans, and else must take as "
+            "many"
         )
-    return Named(name, family=family, sliced=taken[0] < shape[0])
+    return Named(name, family=family)
 
 
 def from_timm(model: str, file: str) -> AnyEncoder:
@@ -151,6 +148,6 @@ def candidate_name(named: Named) -> str:
 
 def features_of(encoder: AnyEncoder, embed: Embedder, rows: Rows) -> Readouts:
     """Readouts of all rows: of blocks and pools, or the one vector of who pools by itself."""
-    if isinstance(encoder, Encoder | SlicedEncoder):
+    if isinstance(encoder, Encoder):
         return embed(encoder, rows)
     return {"own": embed.features(encoder, rows, ["mean"], None)["mean"]}

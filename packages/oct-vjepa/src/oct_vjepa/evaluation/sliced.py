@@ -1,6 +1,7 @@
 """An encoder of single B-scans, or of small stacks of them, as one of whole volumes."""
 
 import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,24 @@ from oct_vjepa.model.weights import weights_fingerprint
 
 AT_ONCE = 64
 """Stacks that go through the encoder together; a volume may have hundreds of B-scans."""
+
+
+def takes(config: EncoderConfig, shape: Sequence[int]) -> bool:
+    """Whether an encoder takes volumes of (Z, Y, X) voxels, whole or a stack at a time."""
+    own = config.input_shape
+    return tuple(shape[1:]) == tuple(own[1:]) and shape[0] >= own[0]
+
+
+def over_volumes(encoder: Encoder, bscans: int) -> "Encoder | SlicedEncoder":
+    """The encoder for volumes of so many B-scans: itself, or stack by stack where it takes fewer.
+
+    Raises:
+        ValueError: it takes more.
+    """
+    own = encoder.config.input_shape[0]
+    if own > bscans:
+        raise ValueError(f"volumes of {bscans} B-scans, and the encoder takes {own}")
+    return encoder if own == bscans else SlicedEncoder(encoder).eval()
 
 
 class Stacks(NamedTuple):

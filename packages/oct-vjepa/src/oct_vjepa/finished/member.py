@@ -14,6 +14,7 @@ from torch import Tensor
 
 from oct_vjepa.evaluation.features import Features, embed_batch
 from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
+from oct_vjepa.evaluation.sliced import over_volumes
 from oct_vjepa.finished.about import MemberAbout
 from oct_vjepa.heads.head import Head
 from oct_vjepa.measures.shares import Floats
@@ -48,7 +49,7 @@ class Member:
     Attributes:
         about: what model.json says of it.
         kind: of the question, see `Target`.
-        encoder: in evaluation mode.
+        encoder: in evaluation mode; below a probe it may take fewer B-scans than the volumes have.
         probe: fitted on frozen features; or None.
         head: trained with the encoder; or None.
         novelty: what fit rows look like; or None.
@@ -115,7 +116,7 @@ def score_batch(
         key, depth = (id(one.encoder), one.pool), one.encoder.config.depth
         if key not in kept:
             kept[key] = embed_batch(
-                one.encoder,
+                over_volumes(one.encoder, volumes_BZYX.shape[1]),
                 volumes_BZYX,
                 pools=[one.pool],
                 spacing_B3=spacing_B3,

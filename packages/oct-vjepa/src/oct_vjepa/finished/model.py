@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from oct_vjepa.evaluation.sliced import takes
 from oct_vjepa.finished.about import PLACES, About, MemberAbout
 from oct_vjepa.finished.drawings import Drawings, draw_batch
 from oct_vjepa.finished.folder import inside, read_about
@@ -274,11 +275,12 @@ def load_model(folder: str | Path, *, device: torch.device | str = "cpu") -> Mod
     if about.locates:
         for member in members:
             _check_patches(place, member)
-    for encoder in encoders.values():
-        if encoder.config.input_shape != about.shape:
+    for member in members:
+        taken = member.encoder.config.input_shape
+        stacks = member.probe is not None and takes(member.encoder.config, about.shape)
+        if taken != about.shape and not stacks:
             raise WeightsError(
-                f"{place}: its encoder takes {encoder.config.input_shape}, and model.json says "
-                f"{about.shape}"
+                f"{place}: its encoder takes {taken}, and model.json says {about.shape}"
             )
     return Model(about=about, members=tuple(members), fingerprint=fingerprint)
 
