@@ -66,7 +66,7 @@ def main() -> None:
     rivals = [f'"{one}={runs}/{one}-seed{{seed}}/encoder"' for one in ARMS]
     others = [one for one in rivals if not one.startswith((f'"{OWN}=', f'"{TEACHER}='))]
     beside = f"compare.encoders=[{','.join(others)}]"
-    given = ["compare.fractions=[0.05,0.1,0.25,1]", beside]
+    given = ["compare.fractions=[0.05,0.1,0.25,1]", "compare.few_validation=false", beside]
     devices = ["protocol.name=leave_one_out", "protocol.by=@device", "allow_seen=true", beside]
     mae = next(one for one in others if one.startswith('"mae='))
     spoilt = ["compare.perturbed=true", 'compare.baselines=["random layer"]']

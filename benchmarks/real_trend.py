@@ -12,8 +12,8 @@ dealt to q0 to q3 by turns, ASK the same with the others called train:
         experiment=bscans loop.evaluate_every=0 run_dir=runs/$name "$@"
       for question in dme dr; do
         uv run apps/finetune $DATA evaluation=bscans data.split=ASK encoder=runs/$name/encoder \
-          seeds=1 compare.fractions=[0.1,1] compare.baselines=[] compare.maps=0 \
-          run_dir=runs/$name-$question ...        # labels as in benchmarks/real_bscans.py
+          seeds=1 compare.fractions=[0.1,1] compare.few_validation=false compare.baselines=[] \
+          compare.maps=0 run_dir=runs/$name-$question ...  # labels as in benchmarks/real_bscans.py
       done; }
     arm steps-300 loop.steps=300
     arm steps-2700 loop.steps=2700

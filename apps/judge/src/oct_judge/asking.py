@@ -302,7 +302,8 @@ def draw_subsets(
     fraction: float,
 ) -> list[list[Round]]:
     """The rounds with a share of the participants to fit, in each turn another."""
+    draw = partial(few_labels, seed=config.seed, validation=config.compare.few_validation)
     return [
-        [few_labels(one, target, people, fraction, seed=config.seed, turn=turn) for one in rounds]
+        [draw(one, target, people, fraction, turn=turn) for one in rounds]
         for turn in range(config.compare.turns_of(fraction))
     ]

@@ -106,6 +106,7 @@ def describe(found: Found, stages: Stages) -> dict[str, Any]:
         "subgroups": subgroups_of(found, runs[PRETRAINED]),
         "curves": curves_of(found, runs),
         "efficiency": efficiency_of(found),
+        "few_validation": config.compare.few_validation,
         "novelty": novelty_of(answers),
         "elsewhere": elsewhere_of(found),
     }

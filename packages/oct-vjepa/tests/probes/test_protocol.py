@@ -198,12 +198,30 @@ def test_few_labels_keep_two_of_each_class_and_grow_with_the_fraction():
         few_labels(whole, target, people, 0, seed=3)
 
 
+def test_few_labels_are_few_for_who_chooses_too_if_that_is_wanted():
+    people = np.arange(400) // 2
+    target = nominal((people % 10 == 0) * 1)
+    whole = make_rounds("kfold", target, people, seed=0)[0]
+    usual = few_labels(whole, target, people, 0.25, seed=3)
+    assert np.array_equal(usual.validation, whole.validation)
+    one = few_labels(whole, target, people, 0.25, seed=3, validation=True)
+    assert np.array_equal(one.fit, usual.fit)
+    assert not (one.validation & ~whole.validation).any()
+    chosen, everyone = (len(set(people[part])) for part in (one.validation, whole.validation))
+    assert chosen == round(0.25 * everyone)
+    assert all(len(set(people[one.validation & (target.values == of)])) >= 2 for of in (0, 1))
+    other = few_labels(whole, target, people, 0.25, seed=3, turn=1, validation=True)
+    assert not np.array_equal(other.validation, one.validation)
+    none = whole._replace(validation=np.zeros_like(whole.fit))
+    assert not few_labels(none, target, people, 0.25, seed=3, validation=True).validation.any()
+
+
 def test_few_labels_of_many_combinations_are_still_few():
     rng = np.random.default_rng(0)
     values = (rng.random((400, 8)) < 0.3).astype(np.int64)
     target = Target(kind="multilabel", values=values, names=tuple("abcdefgh"))
     whole = make_rounds("kfold", target, np.arange(400), seed=0)[0]
-    one = few_labels(whole, target, np.arange(400), 0.1, seed=0)
+    one = few_labels(whole, target, np.arange(400), 0.25, seed=0)
     assert one.fit.sum() <= 30
     assert values[one.fit].any(axis=0).all()
 

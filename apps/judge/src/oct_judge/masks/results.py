@@ -192,6 +192,7 @@ def document_of(
         "test_touches": touches,
         "candidates": candidates,
         "efficiency": efficiency,
+        "few_validation": config.compare.few_validation,
         "subgroups": subgroups,
         "command": command,
         "allow_seen": config.allow_seen,

@@ -161,6 +161,7 @@ class Witnesses:
                 *(one, study.amounts, study.people, fraction),
                 seed=self.config.seed,
                 turn=turn + attempt * self.config.compare.turns,
+                validation=self.config.compare.few_validation,
             )
             if not (lost := self.patches.lacks(few.fit)):
                 return few
@@ -169,7 +170,7 @@ class Witnesses:
     def _ask(self, speak: Speak, one: Round, seed: int) -> Said:
         """What a candidate says; the same features in the same round say the same."""
         source = speak(one, seed)
-        key = (source.key, one.name, one.fit.tobytes())
+        key = (source.key, one.name, one.fit.tobytes(), one.validation.tobytes())
         if key not in self._said:
             self._said[key] = self._probe(self._reading(source), one)
         return self._said[key]

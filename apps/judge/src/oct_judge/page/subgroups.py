@@ -59,10 +59,12 @@ def add_efficiency(page: Page, document: Mapping[str, Any], of: str) -> None:
     if not lines:
         return
     metric = document["headline"]
+    few = document.get("few_validation", False)  # older results do not say: there all of it chose
+    choosers = "The same share of validation" if few else "All of validation, with its labels,"
     page.section(
         f"With fewer {of}",
         f"Fitted on shares of the participants with {of}, all else alike; several draws of each, "
-        "whose luck is inside the intervals.",
+        f"whose luck is inside the intervals. {choosers} chose how.",
     )
     if len({one["fraction"] for one in lines}) > 1:
         page.drawings([_efficiency_curves(lines, metric, of)], large=True)

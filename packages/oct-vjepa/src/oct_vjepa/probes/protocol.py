@@ -100,12 +100,19 @@ def make_rounds(
 
 
 def few_labels(
-    one: Round, target: Target, groups: NDArray[Any], fraction: float, *, seed: int, turn: int = 0
+    one: Round,
+    target: Target,
+    groups: NDArray[Any],
+    fraction: float,
+    *,
+    seed: int,
+    turn: int = 0,
+    validation: bool = False,
 ) -> Round:
     """The round with a share of its fit participants, at least two of each class.
 
-    Validation and test stay. What is drawn depends on labels, participants and seed, never on
-    features: two encoders see the same subsets.
+    The test stays, and so does calibration. What is drawn depends on labels, participants and seed,
+    never on features: two encoders see the same subsets.
 
     Args:
         one: the round.
@@ -114,19 +121,27 @@ def few_labels(
         fraction: of the fit participants, above 0 and at most 1.
         seed: of the draw.
         turn: which of several draws.
+        validation: keep the share of validation participants too, as where nobody has labelled
+            more; else all of them choose.
 
     Raises:
         ValueError: a fraction out of its bounds.
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction ({fraction}) must be above 0 and at most 1")
-    rows = np.flatnonzero(one.fit)
-    wanted = round(fraction * len(np.unique(groups[rows])))
-    alike = _alike(target.take(rows))
-    drawn = draw_participants(alike, groups[rows], wanted, seed=(seed, round(fraction * 1e6), turn))
-    fit = np.zeros_like(one.fit)
-    fit[rows[drawn]] = True
-    return one._replace(fit=fit)
+
+    def share_of(part: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        rows = np.flatnonzero(part)
+        wanted = round(fraction * len(np.unique(groups[rows])))
+        alike, draw = _alike(target.take(rows)), (seed, round(fraction * 1e6), turn)
+        kept = np.zeros_like(part)
+        kept[rows[draw_participants(alike, groups[rows], wanted, seed=draw)]] = True
+        return kept
+
+    few = one._replace(fit=share_of(one.fit))
+    if validation and one.validation.any():
+        few = few._replace(validation=share_of(one.validation))
+    return few
 
 
 def draw_participants(
