@@ -221,7 +221,7 @@ def test_few_labels_of_many_combinations_are_still_few():
     values = (rng.random((400, 8)) < 0.3).astype(np.int64)
     target = Target(kind="multilabel", values=values, names=tuple("abcdefgh"))
     whole = make_rounds("kfold", target, np.arange(400), seed=0)[0]
-    one = few_labels(whole, target, np.arange(400), 0.25, seed=0)
+    one = few_labels(whole, target, np.arange(400), 0.1, seed=0)
     assert one.fit.sum() <= 30
     assert values[one.fit].any(axis=0).all()
 
