@@ -13,6 +13,7 @@ from oct_io.cache.volumes import open_cache
 from oct_io.catalog.manifest import list_scans
 from oct_io.records.annotations import read_mask
 from oct_io.scan.file import ScanFile
+from oct_io.space.perturbations import perturb
 from oct_judge.board.finish import encoder_of_run
 from oct_vjepa import Encoder, EncoderConfig, load_model
 
@@ -110,6 +111,7 @@ def at_nearest(window, entry):
 @pytest.fixture(scope="module")
 def masks(segment):
     more = ("segment.dicom=true", "compare.fractions=[0.6]", "compare.turns=1")
+    more += ("compare.perturbed=true",)
     return segment("masks", "data.annotations=[mask]", *more)
 
 
@@ -117,6 +119,36 @@ def masks(segment):
 def layers(segment):
     more = ("segment.boundaries=[ILM,RPE,BM]", "training.decoder.levels=[0,1]")
     return segment("layers", "data.annotations=[layers]", *more)
+
+
+@pytest.mark.slow
+def test_what_was_trained_draws_again_on_spoilt_scans(masks, place):
+    folder, document, _ = masks
+    found = document["perturbations"]
+    assert (found["metric"], found["strengths"]) == ("dice", [0, 1, 2, 3, 4, 5])
+    assert list(found["candidates"]) == ["pretrained", "random init"]
+    still = ["speckle", "roll_off", "shadow", "defocus", "gain", "missing_bscans"]
+    rows = {one["name"]: one["card"]["metrics"]["dice"] for one in document["candidates"]}
+    for name, kinds in found["candidates"].items():
+        assert list(kinds) == still
+        for triples in kinds.values():
+            assert triples[0] == rows[name]
+            assert len({tuple(one) for one in triples}) > 1
+    model, volumes = load_model(folder / "model"), open_cache(place / "masks-cache")
+    rows = [list(volumes.ids).index(one.stem) for one in (folder / "masks").glob("*.npz")]
+    scores = []
+    for row in rows:
+        seed = int.from_bytes(volumes.entries.take(np.array([row])).hashes()[0][:4], "big")
+        spoilt = perturb(volumes[row], "gain", 5, seed=seed)
+        (mask,) = model.draw([spoilt], volumes.spacings[[row]]).masks
+        said, true = mask == 1, volumes.mask(row) == 1
+        both = said.sum() + true.sum()
+        scores.append(2 * (said & true).sum() / both if both else np.nan)
+    value, *_ = found["candidates"]["pretrained"]["gain"][5]
+    assert value == pytest.approx(np.nanmean(scores))
+    page = (folder / "report.html").read_text()
+    assert "What spoils it" in page
+    assert "speckle, roll-off, a shadow, defocus, gain and missing B-scans, each a" in page
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from oct_io.cache.entries import Entries
 from oct_io.space.perturbations import PERTURBATIONS, STRENGTHS, perturb
 from oct_launch import Stages
 from oct_vjepa.finished.member import score_batch
@@ -88,6 +89,12 @@ class SpoiltVolumes:
         return perturb(voxels, self._kind, self._strength, seed=int(self._seeds[number]))
 
 
+def seeds_of_rows(entries: Entries, rows: Sequence[int] | NDArray[np.int64]) -> list[int]:
+    """What is drawn for each scan, the same whoever asks and in whatever order."""
+    hashes = entries.take(np.asarray(rows, np.int64)).hashes()
+    return [int.from_bytes(one[:4], "big") for one in hashes.tolist()]
+
+
 @dataclass(frozen=True, slots=True)
 class Spoiler:
     """Makes spoilt rows of the test rows of a study."""
@@ -102,11 +109,10 @@ class Spoiler:
     def rows(self, kind: str, strength: int) -> Rows:
         """The tested rows, spoilt."""
         study, tested = self.found.study, self.tested
-        hashes = study.examples.volumes.entries.take(tested).hashes()
-        seeds = np.array([int.from_bytes(one[:4], "big") for one in hashes.tolist()], np.int64)
+        seeds = seeds_of_rows(study.examples.volumes.entries, tested)
         said = f"{kind} {strength} {study.rows.fingerprint} ".encode() + tested.tobytes()
         return Rows(
-            SpoiltVolumes(study.rows.volumes, tested, seeds, kind, strength),
+            SpoiltVolumes(study.rows.volumes, tested, np.array(seeds, np.int64), kind, strength),
             hashlib.sha256(said).hexdigest(),
             study.rows.spacings[tested],
             study.rows.bscans,

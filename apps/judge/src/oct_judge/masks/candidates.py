@@ -138,12 +138,7 @@ class Draughtsmen:
 
     def _unet(self, one: Round, seed: int, folder: Path) -> Drawn:
         study, config = self.study, self.config.training
-        size = count(make_segmenter(config, self.family.first, study.names, 1, seed))
-        network, parameters = make_unet(
-            study.volumes.shape, len(study.names), parameters=size, seed=seed
-        )
-        mean, std = grey_levels(study.volumes, np.flatnonzero(one.fit))
-        objective = VoxelNetwork(network, mean=mean, std=std)
+        objective, parameters = self.unet(one, seed)
         place = self._place(seed, folder)
         who = f"{UNET} {parameters} seed {seed}"
         found = learn_masks(
@@ -152,6 +147,16 @@ class Draughtsmen:
         if found.ending.reason != "stopped":
             save_network(objective.network, place)
         return drawn(found, one, seed, parameters=parameters)
+
+    def unet(self, one: Round, seed: int) -> tuple[VoxelNetwork, int]:
+        """A U-Net of about the encoder's size before any training, and how many weights it has."""
+        study, config = self.study, self.config.training
+        size = count(make_segmenter(config, self.family.first, study.names, 1, seed))
+        network, parameters = make_unet(
+            study.volumes.shape, len(study.names), parameters=size, seed=seed
+        )
+        mean, std = grey_levels(study.volumes, np.flatnonzero(one.fit))
+        return VoxelNetwork(network, mean=mean, std=std), parameters
 
     def _rule(self, kind: str) -> Ask:
         def ask(one: Round, seed: int, folder: Path) -> Drawn:

@@ -8,6 +8,7 @@ from oct_judge.beginning import in_run_folder, open_tested
 from oct_judge.board.entry import entry_of
 from oct_judge.family import Family
 from oct_judge.findings.origin import command_of
+from oct_judge.finished.spoilt_masks import spoil_masks
 from oct_judge.masks.candidates import Draughtsmen
 from oct_judge.masks.dicom import write_dicom_masks
 from oct_judge.masks.keeping import keep_mask_model
@@ -59,6 +60,7 @@ def evaluate_masks(
             command=command_of(launch.app, launch.given),
         )
         document = describe_masks(found, stages)
+        document["perturbations"] = spoil_masks(found, cast, stages)
         document["entry"] = entry_of(launch.settings, family.fingerprint())
         files = write_masks(folder.path, found, document)
         if config.segment.dicom:

@@ -24,6 +24,7 @@ from oct_judge.masks.study import MaskStudy
 from oct_judge.page.flow import add_flow
 from oct_judge.page.opening import cautions_of, few_tested
 from oct_judge.page.origin import add_origin
+from oct_judge.page.perturbed import add_perturbed
 from oct_judge.page.subgroups import add_efficiency, add_subgroups
 
 
@@ -72,6 +73,7 @@ def add_masks(page: Page, found: FoundMasks, document: Mapping[str, Any]) -> Non
         )
         page.table(*boundary_table(document), best=[0])
     add_efficiency(page, document, "masks")
+    add_perturbed(page, document)
     first = found.drawings[PRETRAINED][0][0]
     add_cases(page, found, first)
     if document["question"]["thickness"]:

@@ -28,7 +28,7 @@ RIVALS = ("compare.encoders", "compare.networks", "compare.baselines")
 
 LABELS_ONLY = (
     *("compare.ranked", "compare.shortcuts", "compare.ensemble"),
-    *("compare.prevalence", "compare.perturbed", "compare.maps", "join"),
+    *("compare.prevalence", "compare.maps", "join"),
     *("tracking", "tracking.wandb"),
 )
 """Settings that nothing reads here."""

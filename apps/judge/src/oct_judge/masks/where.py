@@ -64,7 +64,7 @@ class FoundPatches:
 
 def run_patches(config: FinetuneConfig, launch: Launch) -> int:
     """Run what `config` asks for; returns the exit code."""
-    refuse_unread(launch)
+    refuse_unread(launch, "compare.perturbed")
     return in_run_folder(config, launch, evaluate_patches)
 
 

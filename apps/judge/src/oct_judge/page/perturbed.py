@@ -1,28 +1,39 @@
-"""How the score falls when test volumes are spoilt, in eight ways at five strengths."""
+"""How the score falls when test volumes are spoilt, in up to eight ways at five strengths."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from oct_report import Page, plot_degradation
 
-from oct_judge.page.reading import Results
-
 CHANCE = {"auroc": 0.5, "concordance": 0.5}
+WORDS = {
+    "speckle": "speckle",
+    "roll_off": "roll-off",
+    "shadow": "a shadow",
+    "motion": "motion",
+    "defocus": "defocus",
+    "crop": "a smaller field",
+    "gain": "gain",
+    "missing_bscans": "missing B-scans",
+}
 WORST = 3  # ways that are named in words
 
 
-def add_perturbed(page: Page, results: Results) -> None:
+def add_perturbed(page: Page, document: Mapping[str, Any]) -> None:
     """A panel for each way of spoiling, a line for each candidate."""
-    found = results.document.get("perturbations")
+    found = document.get("perturbations")
     if not found:
         return
     metric, candidates = found["metric"], drawn(found["candidates"])
+    ways = [WORDS[kind] for kind in next(iter(candidates.values()))]
     page.section(
         "What spoils it",
-        "The finished model scores the same test volumes after they were spoilt: speckle, "
-        "roll-off, a shadow, motion, defocus, a smaller field, gain and missing B-scans, each a "
-        "little more from 1 to 5. Nothing was fitted anew.",
+        "The same test volumes are asked about again after they were spoilt: "
+        f"{', '.join(ways[:-1])} and {ways[-1]}, each a little more from 1 to 5. Nothing was "
+        "fitted anew.",
     )
-    page.text(f"The encoder loses most to {', '.join(worst_of(next(iter(candidates.values()))))}.")
+    if worst := worst_of(next(iter(candidates.values()))):
+        page.text(f"The encoder loses most to {', '.join(worst)}.")
     page.figure(
         plot_degradation(
             candidates, strengths=found["strengths"], label=metric, chance=CHANCE.get(metric)
@@ -40,7 +51,7 @@ def side_by_side(candidates: dict[str, Any]) -> list[list[str]]:
     kinds = next(iter(candidates.values()))
     rows = [["as scanned", *(next(iter(one.values()))[0][0] for one in candidates.values())]]
     for kind in kinds:
-        rows.append([kind.replace("_", " "), *(mean_of(one[kind]) for one in candidates.values())])
+        rows.append([WORDS[kind], *(mean_of(one[kind]) for one in candidates.values())])
     return [[name, *("-" if one != one else f"{one:.3f}" for one in row)] for name, *row in rows]
 
 
@@ -61,7 +72,7 @@ def drawn(candidates: dict[str, Any]) -> dict[str, Any]:
 
 
 def worst_of(kinds: dict[str, Any]) -> list[str]:
-    """The ways that cost most at the greatest strength, with what they cost."""
+    """The ways that cost most at the greatest strength, if a hundredth, with what they cost."""
     losses = {kind: steps[0][0] - steps[-1][0] for kind, steps in kinds.items()}
     ranked = sorted(losses, key=lambda kind: -losses[kind])[:WORST]
-    return [f"{kind.replace('_', ' ')} (-{losses[kind]:.2f})" for kind in ranked]
+    return [f"{WORDS[kind]} (-{losses[kind]:.2f})" for kind in ranked if losses[kind] >= 0.005]

@@ -34,7 +34,7 @@ def write_page(run_dir: Path) -> Path:
     add_efficiency(page, results.document, "labels")
     add_subgroups(page, results.document)
     add_believing(page, results)
-    add_perturbed(page, results)
+    add_perturbed(page, results.document)
     add_features(page, results)
     add_cases(page, results)
     add_flow(page, results.document, "an answer to the question")
