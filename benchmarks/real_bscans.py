@@ -72,6 +72,8 @@ def summary(found: Mapping[str, Any]) -> dict[str, Any]:
         "split": found["split"],
         "seeds": found["seeds"],
         "rows": [row_of(one, found["headline"]) for one in found["candidates"]],
+        # Whether who chooses had few labels, too; older results do not say: all of validation did.
+        "few_validation": found.get("few_validation", False),
         "by_share_of_labels": [
             {
                 "candidate": one["candidate"],

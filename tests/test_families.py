@@ -8,7 +8,7 @@ import pytest
 import torch
 from oct_io import PhantomTree, SourceConfig, TreeError, open_source
 from oct_io.labels.questions import LabelQuestion
-from oct_judge.asking import ask, ask_with_few_labels
+from oct_judge.asking import ask, ask_with_few_labels, draw_subsets
 from oct_judge.beginning import open_rivals
 from oct_judge.candidates import Cast, Embedder
 from oct_judge.checkpoint import CheckpointConfig
@@ -19,7 +19,8 @@ from oct_judge.study import check_test_set, open_study
 from oct_launch import Mistake
 from oct_vjepa import Encoder, EncoderConfig
 from oct_vjepa.evaluation.readouts import ReadoutConfig
-from oct_vjepa.probes.protocol import few_labels
+from oct_vjepa.measures.target import Target
+from oct_vjepa.probes.protocol import few_labels, make_rounds
 
 SMALL = EncoderConfig(input_shape=(8, 64, 64), patch_size=(2, 16, 16), width=24, depth=2, heads=2)
 NAMES = [(fold, seed) for fold in ("fold-0", "fold-1") for seed in (0, 1)]
@@ -107,9 +108,12 @@ def test_a_rival_too_is_one_for_each_round_and_seed(place, asked):
             assert np.array_equal(found, own.own(one.name, seed)["last/mean"])
 
 
-def test_with_few_labels_every_seed_is_asked_on_every_subset(place, asked, tmp_path):
+@pytest.mark.parametrize("few", [True, False])
+def test_with_few_labels_every_seed_is_asked_on_every_subset(place, asked, tmp_path, few):
     config, study, family = asked
-    compare = ComparisonConfig(fractions=[0.5], turns=3, baselines=["thumbnail"])
+    compare = ComparisonConfig(
+        fractions=[0.5], turns=3, baselines=["thumbnail"], few_validation=few
+    )
     config = replace(config, compare=compare)
     runtime = config.runtime.pick()
     cast = Cast(family, Embedder(place / "features", runtime, config.readout, 16), study.rows)
@@ -117,20 +121,22 @@ def test_with_few_labels_every_seed_is_asked_on_every_subset(place, asked, tmp_p
     rival = candidate(
         open_encoder(spec, study.examples.volumes.shape), cast.embed, study.rows
     )  # the same encoders by another name
-    few = ask_with_few_labels(config, study, cast, runtime, tmp_path, [rival])
-    answers = {name: found for name, _, found in few}
+    found = ask_with_few_labels(config, study, cast, runtime, tmp_path, [rival])
+    answers = {name: one for name, _, one in found}
     assert list(answers) == ["pretrained", "random init", "thumbnail", rival.name]
+    kept = {"seed": config.seed, "validation": few}
     for found in answers.values():
         assert [rounds[0].seed for rounds in found] == [0, 0, 0, 1, 1, 1]
     for number, (seed, turn) in enumerate((seed, turn) for seed in (0, 1) for turn in range(3)):
         rounds = [
-            few_labels(one, study.target, study.panel.people, 0.5, seed=config.seed, turn=turn)
+            few_labels(one, study.target, study.panel.people, 0.5, **kept, turn=turn)
             for one in study.rounds
         ]
         (alone,) = ask(config, study, cast.pretrained(), "linear", rounds, [seed])
         for name in ("pretrained", rival.name):
-            for one, other in zip(answers[name][number], alone, strict=True):
+            for one, other, part in zip(answers[name][number], alone, rounds, strict=True):
                 assert np.array_equal(one.test, other.test)
+                assert len(one.validation_rows) == part.validation.sum()
     own = answers["pretrained"]
     assert not np.array_equal(own[0][0].test, own[3][0].test), "the encoder of another seed"
 
@@ -187,3 +193,15 @@ def test_encoders_of_two_shapes_are_no_family(place, tmp_path):
     Encoder(other).save_pretrained(tmp_path / "a-1")
     with pytest.raises(Mistake, match="a-1 has another shape"):
         open_family(str(tmp_path / "a-{seed}"), CheckpointConfig())
+
+
+@pytest.mark.parametrize(("few", "left"), [(True, 8), (False, 32)])
+def test_who_chooses_has_few_labels_too_unless_told_otherwise(few, left):
+    people = np.arange(200)
+    target = Target(kind="nominal", values=(people % 10 == 0) * 1, names=("no", "yes"))
+    rounds = make_rounds("kfold", target, people, seed=0)[:1]
+    assert rounds[0].validation.sum() == 32
+    compare = ComparisonConfig(fractions=[0.25], turns=2, few_validation=few)
+    drawn = draw_subsets(FinetuneConfig(compare=compare), rounds, target, people, 0.25)
+    assert [one.validation.sum() for (one,) in drawn] == [left, left]
+    assert [one.fit.sum() for (one,) in drawn] == [32, 32]

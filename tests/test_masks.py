@@ -1,6 +1,7 @@
 """`mode=segment` from the command line to the last file, and the rivals that answer beside it."""
 
 import json
+from dataclasses import replace
 
 import highdicom
 import numpy as np
@@ -8,14 +9,20 @@ import pyarrow.parquet as pq
 import pydicom
 import pytest
 import torch
-from oct_io import read_header
+from oct_io import SourceConfig, open_source, read_header
 from oct_io.cache.volumes import open_cache
 from oct_io.catalog.manifest import list_scans
 from oct_io.records.annotations import read_mask
 from oct_io.scan.file import ScanFile
 from oct_io.space.perturbations import perturb
 from oct_judge.board.finish import encoder_of_run
+from oct_judge.family import Family
+from oct_judge.finished.spoilt_masks import pen_of, redraw
+from oct_judge.masks.candidates import Draughtsmen, drawing_folder
+from oct_judge.masks.study import open_masks
+from oct_judge.question import FinetuneConfig
 from oct_vjepa import Encoder, EncoderConfig, load_model
+from oct_xla import pick_runtime
 
 NETWORK = {
     "input_shape": (8, 64, 64),
@@ -118,6 +125,7 @@ def masks(segment):
 @pytest.fixture(scope="module")
 def layers(segment):
     more = ("segment.boundaries=[ILM,RPE,BM]", "training.decoder.levels=[0,1]")
+    more += ("compare.perturbed=true",)
     return segment("layers", "data.annotations=[layers]", *more)
 
 
@@ -149,6 +157,29 @@ def test_what_was_trained_draws_again_on_spoilt_scans(masks, place):
     page = (folder / "report.html").read_text()
     assert "What spoils it" in page
     assert "speckle, roll-off, a shadow, defocus, gain and missing B-scans, each a" in page
+
+
+@pytest.mark.slow
+def test_what_was_trained_draws_whole_scans_again_as_it_did(encoder, place, tmp_path, layers):
+    config = FinetuneConfig(
+        mode="segment", data=SourceConfig(
+            root=str(place / "masks-data"), cache=str(place / "layers-cache"), window="tiny",
+            jobs=1, annotations=["layers"],
+        ),
+    )  # fmt: skip
+    config.segment.boundaries = ["ILM", "RPE", "BM"]
+    config.training = replace(config.training, mode="frozen", epochs=1, batch_size=4)
+    study, runtime = open_masks(config, open_source(config.data)), pick_runtime("cpu")
+    family = Family.of_one(Encoder.from_pretrained(encoder))
+    cast = Draughtsmen(config=config, study=study, family=family, runtime=runtime, folder=tmp_path)
+    for name, ask in cast.trained().items():
+        one = ask(study.rounds[0], 0, drawing_folder(tmp_path, name, 0, 0))
+        pen = pen_of(cast, name, one, 0)
+        again = dict(redraw(cast, one.rows, pen, "gain", 0))
+        assert list(again) == one.rows
+        assert all(np.array_equal(again[row], one.draw(row)) for row in one.rows), name
+    found = layers[1]["perturbations"]["candidates"]["pretrained"]
+    assert found["speckle"][0] == layers[1]["candidates"][0]["card"]["metrics"]["dice"]
 
 
 @pytest.mark.slow

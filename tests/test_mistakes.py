@@ -313,7 +313,10 @@ MASKED = "mode=segment data.annotations=[mask] segment.unet=false"
         (f"{MASKED} training.decoder.levels=[99]", ["training.decoder.levels ([99])", "0 to"]),
         (f"{MASKED} training.decoder.levels=[1,0]", ["training.decoder.levels ([1, 0])"]),
         (f"{MASKED} compare.encoders=[a]", ["compare.encoders does nothing"]),
-        (f"{MASKED} compare.perturbed=true", ["compare.perturbed does nothing", "for labels"]),
+        (
+            "mode=patches data.annotations=[mask] compare.perturbed=true",
+            ["compare.perturbed does nothing", "for labels"],
+        ),
         (f"{MASKED} compare.together=false", ["compare.together does nothing"]),
         (f"{MASKED} join=max", ["join does nothing"]),
         (f"{MASKED} tracking=wandb", ["tracking does nothing"]),

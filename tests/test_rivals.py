@@ -69,6 +69,26 @@ def test_a_factory_gives_an_encoder_of_two_lines(monkeypatch, tmp_path):
     assert np.allclose(found["own"], volumes.mean(axis=(2, 3)), atol=1e-3)
 
 
+def test_a_factory_may_give_stacks_further_apart(monkeypatch, tmp_path):
+    from oct_judge.candidates import Embedder, Rows
+    from oct_vjepa.evaluation.readouts import ReadoutConfig
+    from oct_vjepa.evaluation.sliced import SlicedEncoder
+    from oct_xla import pick_runtime
+
+    thin = Encoder.from_pretrained(saved(tmp_path / "thin", (1, 16, 16), (1, 8, 8)))
+    theirs = SlicedEncoder(thin, every=2).eval()
+    monkeypatch.setattr(sys.modules[__name__], "make_means", lambda: theirs)
+    monkeypatch.setitem(sys.modules, "of_others", sys.modules[__name__])
+    named = open_encoder("theirs=of_others:make_means", (4, 16, 16))
+    volumes = np.random.default_rng(0).integers(0, 256, (5, 4, 16, 16)).astype(np.uint8)
+    readout = ReadoutConfig(blocks=["last"], pools=["mean"])
+    embed = Embedder(tmp_path / "features", pick_runtime("cpu"), readout, 2)
+    found = features_of(named.encoder, embed, Rows(volumes, "five", np.ones((5, 3)), 4))
+    with torch.no_grad():
+        wanted = theirs.embed(torch.from_numpy(volumes)).numpy()
+    assert np.allclose(found["last/mean"], wanted, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_a_rival_is_opened_once_for_check_and_question(call_app, tmp_path, monkeypatch):
     (tmp_path / "counted_rival.py").write_text(

@@ -301,7 +301,7 @@ def draw_subsets(
     people: NDArray[np.int64],
     fraction: float,
 ) -> list[list[Round]]:
-    """The rounds with a share of the participants to fit, in each turn another."""
+    """The rounds with a share of those who have labels, in each turn another."""
     draw = partial(few_labels, seed=config.seed, validation=config.compare.few_validation)
     return [
         [draw(one, target, people, fraction, turn=turn) for one in rounds]

@@ -99,7 +99,7 @@ def open_asked(config: FinetuneConfig) -> tuple[Family, oct_xla.Runtime]:
 def check_volumes(config: FinetuneConfig, encoder: oct_vjepa.EncoderConfig) -> None:
     """Refuse a window whose volumes the encoder does not take, before any scan is read.
 
-    On frozen features it may take fewer B-scans than they have: it then takes them stack by stack.
+    A probe on frozen features lets it take them stack by stack, if stacks of its size fill them.
 
     Raises:
         ValueError: how to put it right.
@@ -107,8 +107,11 @@ def check_volumes(config: FinetuneConfig, encoder: oct_vjepa.EncoderConfig) -> N
     taken, frozen = encoder.input_shape, config.mode in FROZEN
     if frozen and takes(encoder, find_window(config.data.window).shape):
         return
-    more = ", or one of more B-scans: their features are averaged" if frozen else ""
-    trained = f"the encoder in {config.weights} was trained on {taken}; choose its window{more}"
+    modes = "" if frozen else f" with mode={', '.join(FROZEN)}"
+    trained = (
+        f"the encoder in {config.weights} was trained on {taken}; choose its window, or{modes} one "
+        "of several times its B-scans, whose features are averaged"
+    )
     check_window(config.data.window, taken, otherwise=trained)
 
 

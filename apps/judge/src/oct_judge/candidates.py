@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from oct_vjepa.evaluation.features import Features, load_or_embed
 from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
-from oct_vjepa.evaluation.sliced import over_volumes
+from oct_vjepa.evaluation.sliced import SlicedEncoder, over_volumes
 from oct_vjepa.probes.baselines import BASELINES, Plain, rank_normalise
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Candidate, Readouts
@@ -83,7 +83,7 @@ class Embedder:
     readout: ReadoutConfig
     batch_size: int
 
-    def __call__(self, encoder: oct_vjepa.Encoder, rows: Rows) -> Readouts:
+    def __call__(self, encoder: oct_vjepa.Encoder | SlicedEncoder, rows: Rows) -> Readouts:
         """Readouts of all rows."""
         depth = encoder.config.depth
         features = self.features(encoder, rows, self.readout.pools, range(depth))

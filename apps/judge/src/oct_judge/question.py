@@ -116,8 +116,9 @@ class ComparisonConfig:
     """Subsets drawn for each share; every one of `seeds` is asked in each."""
 
     few_validation: bool = True
-    """Of validation, too, only the share has labels: who labels 17 people has no 166 more by whom
-    to choose readout and strength. False: all of it chooses."""
+    """Of validation, too, only the share has labels, but two of each class at least: who labels 17
+    people has no 166 more by whom to choose readout and strength. False: all of it chooses. Who
+    calibrates keeps all labels."""
 
     shortcuts: list[str] = field(default_factory=lambda: ["@device", "@site"])
     """What features should not tell: the same probe is asked for it."""

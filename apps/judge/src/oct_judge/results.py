@@ -86,6 +86,9 @@ def describe(found: Found, stages: Stages) -> dict[str, Any]:
             "fingerprint": study.fingerprint(),
         },
         "mode": config.mode,
+        # Fewer than the volumes have, where the encoder goes through them stack by stack.
+        "bscans_at_once": found.cast.family.config.input_shape[0],
+        "bscans": study.rows.bscans,
         "headline": HEADLINE[target.kind],
         "join": config.join,
         "protocol": asdict(config.protocol) | {"rounds": [one.name for one in study.rounds]},

@@ -14,7 +14,7 @@ from oct_vjepa.evaluation.foreign import (
     read_weights,
     rename_weights,
 )
-from oct_vjepa.evaluation.sliced import SlicedEncoder
+from oct_vjepa.evaluation.sliced import SlicedEncoder, over_volumes, takes
 from oct_vjepa.model.configuration import POOLS
 from safetensors.torch import save_file
 from torch import nn
@@ -258,3 +258,17 @@ def test_mirage_fits_a_model_of_timm_and_attention_does_not_notice(volumes, tmp_
     )
     with torch.no_grad():
         assert encoder.model(image)[0] == pytest.approx(blocks(tokens)[0, -1], rel=1e-3, abs=1e-3)
+
+
+def test_an_encoder_goes_over_volumes_that_its_stacks_fill(bscan_encoder):
+    shape = bscan_encoder.config.input_shape
+    assert over_volumes(bscan_encoder, 1) is bscan_encoder
+    assert over_volumes(bscan_encoder, 5).thickness == 1
+    deep = EncoderConfig(
+        input_shape=(4, *shape[1:]), patch_size=(2, 8, 8), width=12, depth=1, heads=1
+    )
+    assert takes(deep, (8, *shape[1:]))
+    assert takes(deep, (4, *shape[1:]))
+    assert not any(takes(deep, one) for one in ((6, *shape[1:]), (2, *shape[1:]), (8, 8, 8)))
+    with pytest.raises(ValueError, match="6 B-scans are no stacks of 4"):
+        over_volumes(Encoder(deep), 6)

@@ -4,7 +4,7 @@ results.json has it as of labels (`oct_judge.finished.spoiling`). Motion and a s
 left out: they move what is to be drawn. Nothing is trained again.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +18,23 @@ from oct_vjepa.finished.about import SEGMENTATION, MemberAbout
 from oct_vjepa.finished.drawings import draw_batch
 from oct_vjepa.finished.member import Member
 from oct_vjepa.heads.segmentation import SegmentationHead
+from oct_vjepa.measures.segmentation import count_overlap, dice_of
+from oct_vjepa.measures.shares import known_mean
+from oct_vjepa.probes.protocol import Round
 from oct_vjepa.scores.cards import as_plain
-from oct_vjepa.scores.measured import Measured, measure_card
+from oct_vjepa.scores.measured import Measured, by_participant, measure_card
 from safetensors.torch import load_file
 
 from oct_judge.candidates import PRETRAINED, RANDOM
 from oct_judge.finished.spoiling import seeds_of_rows
-from oct_judge.masks.candidates import UNET, Draughtsmen, Drawn, drawing_folder
+from oct_judge.masks.candidates import UNET, Draughtsmen, Drawn, Mask, drawing_folder
 from oct_judge.masks.measuring import HEADLINE, Ruler
 from oct_judge.masks.results import FoundMasks
-from oct_judge.masks.study import MaskStudy
-from oct_judge.segmenting import score_volume
 
 MOVING = ("motion", "crop")
 STILL = tuple(kind for kind in PERTURBATIONS if kind not in MOVING)
-Mask = NDArray[np.uint8]
+Way = tuple[str, int]
+WAYS: tuple[Way, ...] = tuple((kind, strength) for kind in STILL for strength in STRENGTHS)
 Pen = Callable[[NDArray[np.uint8], torch.Tensor], Mask]
 """Volumes (B, Z, Y, X) and their spacing (B, 3) to the class of each voxel."""
 
@@ -41,52 +43,43 @@ def spoil_masks(found: FoundMasks, cast: Draughtsmen, stages: Stages) -> dict[st
     """What results.json has of it, of all that were trained; None if it was not asked for."""
     if not found.config.compare.perturbed:
         return None
-    config, ruler = found.config, Ruler(found.study, found.config)
+    ruler, config = Ruler(found.study, found.config), found.config
     draws = {"seed": config.seed, "bootstrap": config.bootstrap}
-
-    def headline(readings: Sequence[Sequence[Measured]]) -> list[float]:
-        return list(measure_card(readings, ruler.metrics, **draws)[HEADLINE])
-
     names = [name for name in (PRETRAINED, RANDOM, UNET) if name in found.drawings]
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for place, name in enumerate(names):
-        drawings = found.drawings[name]
-        whole = headline(ruler.read(drawings))
-        curves[name] = {kind: [whole] for kind in STILL}
-        pens = pens_of(cast, name, drawings)
-        for number, kind in enumerate(STILL):
-            for strength in STRENGTHS:
-                readings = [
-                    [
-                        ruler.measure(redraw(cast, one, pen, kind, strength))
-                        for one, pen in zip(rounds, own, strict=True)
-                    ]
-                    for rounds, own in zip(drawings, pens, strict=True)
-                ]
-                curves[name][kind].append(headline(readings))
-            stages("spoiling volumes", place * len(STILL) + number + 1, len(names) * len(STILL))
+        whole = measure_card(ruler.read(found.drawings[name]), ruler.metrics, **draws)[HEADLINE]
+        readings: dict[Way, list[list[Measured]]] = {way: [] for way in WAYS}
+        for seed, rounds in enumerate(found.drawings[name]):
+            for each in readings.values():
+                each.append([])
+            for number, one in enumerate(rounds):
+                pen = pen_of(cast, name, one, number)  # one network at a time
+                for way in WAYS:
+                    readings[way][-1].append(measure(cast, one, pen, *way))
+            stages("spoiling masks", place * config.seeds + seed + 1, len(names) * config.seeds)
+        spoilt = {way: measure_card(each, [HEADLINE], **draws) for way, each in readings.items()}
+        curves[name] = {
+            kind: [list(whole), *(list(spoilt[kind, one][HEADLINE]) for one in STRENGTHS)]
+            for kind in STILL
+        }
     return {"metric": HEADLINE, "strengths": [0, *STRENGTHS], "candidates": as_plain(curves)}
 
 
-def pens_of(cast: Draughtsmen, name: str, drawings: Sequence[Sequence[Drawn]]) -> list[list[Pen]]:
-    """What each training of a candidate has left, by seed and round."""
-    return [
-        [
-            (unet_pen if name == UNET else encoder_pen)(
-                cast, drawing_folder(cast.folder, name, one.seed, number), number, one.seed
-            )
-            for number, one in enumerate(rounds)
-        ]
-        for rounds in drawings
-    ]
+def pen_of(cast: Draughtsmen, name: str, one: Drawn, number: int) -> Pen:
+    """What a training of a candidate has left, in the round of a number."""
+    folder = drawing_folder(cast.folder, name, one.seed, number)
+    if name == UNET:
+        return unet_pen(cast, folder, cast.study.rounds[number], one.seed)
+    return encoder_pen(cast, folder)
 
 
-def encoder_pen(cast: Draughtsmen, folder: Path, number: int, seed: int) -> Pen:
+def encoder_pen(cast: Draughtsmen, folder: Path) -> Pen:
     """The encoder and the decoder of a folder."""
     device = cast.runtime.device
     encoder = Encoder.from_pretrained(folder / "encoder", device=device)
     member = Member(
-        about=MemberAbout(encoder="encoder", head="head", seed=seed),
+        about=MemberAbout(encoder="encoder", head="head"),
         kind=SEGMENTATION,
         encoder=encoder,
         head=SegmentationHead.from_pretrained(folder / "head").to(device),
@@ -100,9 +93,9 @@ def encoder_pen(cast: Draughtsmen, folder: Path, number: int, seed: int) -> Pen:
     return pen
 
 
-def unet_pen(cast: Draughtsmen, folder: Path, number: int, seed: int) -> Pen:
+def unet_pen(cast: Draughtsmen, folder: Path, one: Round, seed: int) -> Pen:
     """The U-Net of a folder."""
-    objective, _ = cast.unet(cast.study.rounds[number], seed)
+    objective, _ = cast.unet(one, seed)
     objective.network.load_state_dict(load_file(folder / "network.safetensors"))
     objective.to(cast.runtime.device).eval()
 
@@ -115,20 +108,23 @@ def unet_pen(cast: Draughtsmen, folder: Path, number: int, seed: int) -> Pen:
     return pen
 
 
-def redraw(cast: Draughtsmen, one: Drawn, pen: Pen, kind: str, strength: int) -> Drawn:
-    """What is drawn of the same rows once they are spoilt, with Dice, without distances."""
-    masks = dict(_redrawn(cast, one.rows, pen, kind, strength))
-    table = [
-        {"row": row, **score}
-        for row, mask in masks.items()
-        for score in _dice(cast.study, row, mask)
-    ]
-    return one._replace(draw=masks.__getitem__, table=table)
+def measure(cast: Draughtsmen, one: Drawn, pen: Pen, kind: str, strength: int) -> Measured:
+    """Dice, mean of the counted classes, of each tested participant, once scans are spoilt."""
+    study = cast.study
+    dice = np.array(
+        [
+            dice_of(count_overlap(mask, np.asarray(study.masks[row]), len(study.names)))
+            for row, mask in redraw(cast, one.rows, pen, kind, strength)
+        ]
+    )
+    means = known_mean(dice[:, study.counted], 1)
+    return by_participant(means[:, None], study.people[one.rows])
 
 
-def _redrawn(
+def redraw(
     cast: Draughtsmen, rows: Sequence[int], pen: Pen, kind: str, strength: int
 ) -> Iterator[tuple[int, Mask]]:
+    """Rows and what is drawn of them once they are spoilt; strength 0 leaves them as they are."""
     volumes, size = cast.study.volumes, cast.config.training.batch_size
     seeds = seeds_of_rows(volumes.entries, rows)
     for first in range(0, len(rows), size):
@@ -142,9 +138,3 @@ def _redrawn(
         steps = np.ascontiguousarray(volumes.spacings[rows[some]], np.float32)
         with cast.runtime.autocast():
             yield from zip(rows[some], pen(batch, torch.from_numpy(steps)), strict=True)
-
-
-def _dice(study: MaskStudy, row: int, mask: Mask) -> list[Mapping[str, Any]]:
-    """Distances are not measured: without millimetres nobody asks for them."""
-    nowhere = np.full(3, np.nan)
-    return list(score_volume(mask, study.masks[row], study.names, nowhere))

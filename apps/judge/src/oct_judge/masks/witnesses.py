@@ -150,22 +150,30 @@ class Witnesses:
         return sorted(found, key=lambda one: one[1])
 
     def _few(self, one: Round, fraction: float, turn: int) -> Round:
-        """The round with a share of the participants to fit, among whom every class is.
+        """The round with a share of those who have masks.
+
+        Every class is among those to fit and, where all of validation has it, those who choose.
 
         Raises:
             Mistake: such a share was not found.
         """
-        study, lost = self.patches.study, ""
+        study, config, lost = self.patches.study, self.config.compare, ""
         for attempt in range(ATTEMPTS):
             few = few_labels(
                 *(one, study.amounts, study.people, fraction),
                 seed=self.config.seed,
-                turn=turn + attempt * self.config.compare.turns,
-                validation=self.config.compare.few_validation,
+                turn=turn + attempt * config.turns,
+                validation=config.few_validation,
             )
-            if not (lost := self.patches.lacks(few.fit)):
+            if not (lost := self.patches.lacks(few.fit)) and (
+                self.patches.lacks(few.validation) == self.patches.lacks(one.validation)
+            ):
                 return few
-        raise Mistake(f"compare.fractions ({fraction:g}): too few participants have {lost}")
+            lost = lost or self.patches.lacks(few.validation)
+        hint = (
+            "; compare.few_validation=false keeps all who choose" if config.few_validation else ""
+        )
+        raise Mistake(f"compare.fractions ({fraction:g}): too few participants have {lost}{hint}")
 
     def _ask(self, speak: Speak, one: Round, seed: int) -> Said:
         """What a candidate says; the same features in the same round say the same."""

@@ -102,12 +102,17 @@ def warnings_of(results: Results) -> list[str]:
 
 
 def cautions_of(document: Mapping[str, Any]) -> list[str]:
-    """What spoils any test: who was seen before, and how often it was looked at."""
+    """What to know of any test: who was seen before, what was not, how often it was looked at."""
     found = []
     if document.get("allow_seen"):
         found.append(
             "allow_seen=true: test participants may have taken part in pretraining, so that this "
             "is no test of what the encoder does on new people."
+        )
+    if (at_once := document.get("bscans_at_once", 1)) < (bscans := document.get("bscans", 1)):
+        found.append(
+            f"The encoder takes {at_once} of {bscans} B-scans at a time, and its features are "
+            "averaged over a volume: what lies across them it cannot see."
         )
     if (touches := document["test_touches"]) > 1:
         found.append(

@@ -36,7 +36,13 @@ def add_perturbed(page: Page, document: Mapping[str, Any]) -> None:
         page.text(f"The encoder loses most to {', '.join(worst)}.")
     page.figure(
         plot_degradation(
-            candidates, strengths=found["strengths"], label=metric, chance=CHANCE.get(metric)
+            {
+                name: {WORDS[kind]: steps for kind, steps in kinds.items()}
+                for name, kinds in candidates.items()
+            },
+            strengths=found["strengths"],
+            label=metric,
+            chance=CHANCE.get(metric),
         ),
         f"{metric} of the test participants by the strength of each fault, with 95 % intervals; "
         "strength 0 is as scanned.",

@@ -59,8 +59,9 @@ def add_efficiency(page: Page, document: Mapping[str, Any], of: str) -> None:
     if not lines:
         return
     metric = document["headline"]
-    few = document.get("few_validation", False)  # older results do not say: there all of it chose
-    choosers = "The same share of validation" if few else "All of validation, with its labels,"
+    choosers = "All of validation, with its labels,"
+    if document.get("few_validation"):  # older results do not say: there all of it chose
+        choosers = "The same share of validation, two of each class at least,"
     page.section(
         f"With fewer {of}",
         f"Fitted on shares of the participants with {of}, all else alike; several draws of each, "

@@ -17,7 +17,7 @@ from oct_launch import Mistake, mistakes
 from oct_vjepa import Encoder, WeightsError
 from oct_vjepa.evaluation.features import AnyEncoder
 from oct_vjepa.evaluation.foreign import load_timm
-from oct_vjepa.evaluation.sliced import takes
+from oct_vjepa.evaluation.sliced import SlicedEncoder, takes
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Candidate, Readouts
 
@@ -78,7 +78,7 @@ def open_encoder(spec: str, shape: Sequence[int]) -> Named:
 
 
 def own(name: str, place: str, shape: Sequence[int]) -> Named:
-    """Encoders of ours, sliced if they take fewer B-scans.
+    """Encoders of ours; those that take fewer B-scans go through volumes stack by stack.
 
     Raises:
         Mistake: none there, one that cannot be read, or that takes other rows and columns.
@@ -88,8 +88,8 @@ def own(name: str, place: str, shape: Sequence[int]) -> Named:
     if not takes(family.config, shape):
         raise Mistake(
             f"compare.encoders: the encoder in {place} takes {family.config.input_shape} voxels, "
-            f"the volumes have {tuple(shape)}; it may take fewer B-scans, and else must take as "
-            "many"
+            f"the volumes have {tuple(shape)}; it may take fewer B-scans, a number that divides "
+            "theirs, and else must take as many"
         )
     return Named(name, family=family)
 
@@ -148,6 +148,6 @@ def candidate_name(named: Named) -> str:
 
 def features_of(encoder: AnyEncoder, embed: Embedder, rows: Rows) -> Readouts:
     """Readouts of all rows: of blocks and pools, or the one vector of who pools by itself."""
-    if isinstance(encoder, Encoder):
+    if isinstance(encoder, Encoder | SlicedEncoder):
         return embed(encoder, rows)
     return {"own": embed.features(encoder, rows, ["mean"], None)["mean"]}

@@ -17,20 +17,22 @@ AT_ONCE = 64
 
 
 def takes(config: EncoderConfig, shape: Sequence[int]) -> bool:
-    """Whether an encoder takes volumes of (Z, Y, X) voxels, whole or a stack at a time."""
+    """Whether an encoder takes volumes of (Z, Y, X) voxels, whole or in stacks that fill them."""
     own = config.input_shape
-    return tuple(shape[1:]) == tuple(own[1:]) and shape[0] >= own[0]
+    return tuple(shape[1:]) == tuple(own[1:]) and shape[0] % own[0] == 0
 
 
 def over_volumes(encoder: Encoder, bscans: int) -> "Encoder | SlicedEncoder":
     """The encoder for volumes of so many B-scans: itself, or stack by stack where it takes fewer.
 
     Raises:
-        ValueError: it takes more.
+        ValueError: stacks of what it takes would leave B-scans over.
     """
     own = encoder.config.input_shape[0]
-    if own > bscans:
-        raise ValueError(f"volumes of {bscans} B-scans, and the encoder takes {own}")
+    if bscans % own:
+        raise ValueError(
+            f"volumes of {bscans} B-scans are no stacks of {own}, as the encoder takes"
+        )
     return encoder if own == bscans else SlicedEncoder(encoder).eval()
 
 

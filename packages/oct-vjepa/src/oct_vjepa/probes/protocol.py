@@ -1,7 +1,8 @@
 """Who is fitted, who chooses and who is tested: rounds of an evaluation, apart by participant.
 
 `make_rounds` gives them for a given split, for folds and for one site left out after another;
-`few_labels` keeps a share of the fit participants, `holdout` some of validation for calibration.
+`few_labels` keeps a share of the fit participants, and of validation if wanted, `hold_out` some of
+validation for calibration.
 """
 
 from collections.abc import Sequence
@@ -111,8 +112,8 @@ def few_labels(
 ) -> Round:
     """The round with a share of its fit participants, at least two of each class.
 
-    The test stays, and so does calibration. What is drawn depends on labels, participants and seed,
-    never on features: two encoders see the same subsets.
+    The test stays, and calibration where it was set apart. What is drawn depends on labels,
+    participants and seed, never on features: two encoders see the same subsets.
 
     Args:
         one: the round.
@@ -121,8 +122,8 @@ def few_labels(
         fraction: of the fit participants, above 0 and at most 1.
         seed: of the draw.
         turn: which of several draws.
-        validation: keep the share of validation participants too, as where nobody has labelled
-            more; else all of them choose.
+        validation: keep the share of validation participants too, at least two of each class, as
+            where nobody has labelled more; else all of them choose.
 
     Raises:
         ValueError: a fraction out of its bounds.
