@@ -52,7 +52,14 @@ of objective=mae_smoke masking=mae loop.steps=10500. results/real_bscans_kermany
 two encoders about the column `class` of images of Kermany et al. 2018, a folder and a table with
 participant_id, filepath and class, five folds by `oct-io split` of which two are tested and one
 chooses, compare.turns=5; one id is one of the other set too, so that allow_seen=true.
-results/real_bscans_filters.json asks units of seed 1 so, beside the filter bank.
+results/real_bscans_filters.json asks units of seed 1 so, beside the filter bank. All of these were
+made when all of validation chose (compare.few_validation=false).
+
+results/real_bscans_choosers.json: units and MAE of seed 1, trained anew as for
+real_bscans_few.json, each asked beside the other (compare.encoders) of fold-0 and fold-1, and of
+fold-2 and fold-3, with compare.few_validation=true, and the first again without.
+results/real_bscans_unflattened.json: MAE of 10,500 steps of scans as they are, without fold-0 and
+fold-1 (data.flatten=false data.window=96x256 for both apps, encoder.input_shape=[1,96,256]).
 
 IMAGES has participant_id, filepath and dr of each image; OCT.csv says "-" of 600 of them, which
 have no answer. Pretraining sees no participant of the fold that is tested, and no label.
