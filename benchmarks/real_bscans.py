@@ -59,7 +59,8 @@ results/real_bscans_choosers.json: units and MAE of seed 1, trained anew as for
 real_bscans_few.json, each asked beside the other (compare.encoders) of fold-0 and fold-1, and of
 fold-2 and fold-3, with compare.few_validation=true, and the first again without.
 results/real_bscans_unflattened.json: MAE of 10,500 steps, seeds 1 and 2, of scans as they are,
-without fold-0 and fold-1 (data.flatten=false data.window=96x256 for both apps, encoder.input_shape=[1,96,256]).
+without fold-0 and fold-1 (data.flatten=false data.window=96x256 for both apps,
+encoder.input_shape=[1,96,256]).
 
 IMAGES has participant_id, filepath and dr of each image; OCT.csv says "-" of 600 of them, which
 have no answer. Pretraining sees no participant of the fold that is tested, and no label.
