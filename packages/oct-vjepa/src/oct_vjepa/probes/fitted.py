@@ -44,6 +44,11 @@ class FittedProbe:
     GELU between. knn: `known` (N, D), features of the fit rows; `answers` and `weights`
     (N, outputs)."""
 
+    def __post_init__(self) -> None:
+        # As they are read from a file: a product of a transposed array may add in another order.
+        whole = {name: np.ascontiguousarray(one) for name, one in self.arrays.items()}
+        object.__setattr__(self, "arrays", whole)
+
     @property
     def readout(self) -> str:
         """Which of the readouts it was fitted on, such as "last/mean"."""
@@ -101,8 +106,7 @@ class FittedProbe:
         settings = asdict(self) | {"format": FORMAT}
         del settings["arrays"]
         text = json.dumps(settings, indent=1)
-        whole = {name: np.ascontiguousarray(one) for name, one in self.arrays.items()}
-        write_whole(folder / NUMBERS, lambda path: save_file(whole, path))
+        write_whole(folder / NUMBERS, lambda path: save_file(self.arrays, path))
         write_whole(folder / SETTINGS, lambda path: path.write_text(text, encoding="utf-8"))
 
     @classmethod
