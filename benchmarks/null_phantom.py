@@ -132,12 +132,7 @@ def judge(
         target=target,
         panel=Panel(target=target, people=people, eyes=people),
         rounds=rounds,
-        rows=Rows(
-            examples.volumes,
-            examples.fingerprint,
-            examples.volumes.spacings,
-            examples.volumes.shape[0],
-        ),
+        rows=Rows.of(examples.volumes, examples.fingerprint),
     )
     config = replace(FinetuneConfig(mode=mode, seed=seed), training=recipe(mode))
     runtime = oct_xla.pick_runtime("cpu")

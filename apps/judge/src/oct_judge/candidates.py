@@ -10,6 +10,7 @@ import oct_vjepa
 import oct_xla
 import torch
 from numpy.typing import NDArray
+from oct_io import CachedVolumes
 from oct_vjepa.evaluation.features import Features, load_or_embed
 from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
 from oct_vjepa.evaluation.sliced import SlicedEncoder, over_volumes
@@ -48,6 +49,11 @@ class Rows:
     fingerprint: str
     spacings: NDArray[Any]
     bscans: int
+
+    @classmethod
+    def of(cls, volumes: CachedVolumes, fingerprint: str) -> "Rows":
+        """All volumes of a cache, or of a part of it."""
+        return cls(volumes, fingerprint, volumes.spacings, volumes.shape[0])
 
 
 class RankedVolumes:

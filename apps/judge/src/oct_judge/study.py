@@ -121,12 +121,7 @@ def open_study(config: FinetuneConfig, source: oct_io.Source) -> Study:
             how="max" if config.join == "max" else "mean",
         ),
         rounds=rounds,
-        rows=Rows(
-            examples.volumes,
-            examples.fingerprint,
-            examples.volumes.spacings,
-            examples.volumes.shape[0],
-        ),
+        rows=Rows.of(examples.volumes, examples.fingerprint),
     )
 
 

@@ -66,7 +66,7 @@ class SpoiltVolumes:
         self,
         volumes: Volumes,
         rows: NDArray[np.int64],
-        seeds: NDArray[np.int64],
+        seeds: Sequence[int],
         kind: str,
         strength: int,
     ) -> None:
@@ -86,7 +86,7 @@ class SpoiltVolumes:
         return (self._spoil(one, number) for number, one in zip(numbers, read, strict=True))
 
     def _spoil(self, voxels: NDArray[Any], number: int) -> NDArray[Any]:
-        return perturb(voxels, self._kind, self._strength, seed=int(self._seeds[number]))
+        return perturb(voxels, self._kind, self._strength, seed=self._seeds[number])
 
 
 def seeds_of_rows(entries: Entries, rows: Sequence[int] | NDArray[np.int64]) -> list[int]:
@@ -112,7 +112,7 @@ class Spoiler:
         seeds = seeds_of_rows(study.examples.volumes.entries, tested)
         said = f"{kind} {strength} {study.rows.fingerprint} ".encode() + tested.tobytes()
         return Rows(
-            SpoiltVolumes(study.rows.volumes, tested, np.array(seeds, np.int64), kind, strength),
+            SpoiltVolumes(study.rows.volumes, tested, seeds, kind, strength),
             hashlib.sha256(said).hexdigest(),
             study.rows.spacings[tested],
             study.rows.bscans,

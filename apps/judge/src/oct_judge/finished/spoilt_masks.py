@@ -4,7 +4,7 @@ results.json has it as of labels (`oct_judge.finished.spoiling`). Motion and a s
 left out: they move what is to be drawn. Nothing is trained again.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from oct_judge.candidates import PRETRAINED, RANDOM
 from oct_judge.finished.spoiling import seeds_of_rows
 from oct_judge.masks.candidates import UNET, Draughtsmen, Drawn, Mask, drawing_folder
-from oct_judge.masks.measuring import HEADLINE, Ruler
+from oct_judge.masks.measuring import HEADLINE
 from oct_judge.masks.results import FoundMasks
 
 MOVING = ("motion", "crop")
@@ -39,16 +39,18 @@ Pen = Callable[[NDArray[np.uint8], torch.Tensor], Mask]
 """Volumes (B, Z, Y, X) and their spacing (B, 3) to the class of each voxel."""
 
 
-def spoil_masks(found: FoundMasks, cast: Draughtsmen, stages: Stages) -> dict[str, Any] | None:
+def spoil_masks(
+    found: FoundMasks, document: Mapping[str, Any], cast: Draughtsmen, stages: Stages
+) -> dict[str, Any] | None:
     """What results.json has of it, of all that were trained; None if it was not asked for."""
     if not found.config.compare.perturbed:
         return None
-    ruler, config = Ruler(found.study, found.config), found.config
+    config = found.config
     draws = {"seed": config.seed, "bootstrap": config.bootstrap}
+    cards = {one["name"]: one["card"]["metrics"] for one in document["candidates"]}
     names = [name for name in (PRETRAINED, RANDOM, UNET) if name in found.drawings]
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for place, name in enumerate(names):
-        whole = measure_card(ruler.read(found.drawings[name]), ruler.metrics, **draws)[HEADLINE]
         readings: dict[Way, list[list[Measured]]] = {way: [] for way in WAYS}
         for seed, rounds in enumerate(found.drawings[name]):
             for each in readings.values():
@@ -60,7 +62,7 @@ def spoil_masks(found: FoundMasks, cast: Draughtsmen, stages: Stages) -> dict[st
             stages("spoiling masks", place * config.seeds + seed + 1, len(names) * config.seeds)
         spoilt = {way: measure_card(each, [HEADLINE], **draws) for way, each in readings.items()}
         curves[name] = {
-            kind: [list(whole), *(list(spoilt[kind, one][HEADLINE]) for one in STRENGTHS)]
+            kind: [cards[name][HEADLINE], *(list(spoilt[kind, one][HEADLINE]) for one in STRENGTHS)]
             for kind in STILL
         }
     return {"metric": HEADLINE, "strengths": [0, *STRENGTHS], "candidates": as_plain(curves)}

@@ -60,7 +60,7 @@ def evaluate_masks(
             command=command_of(launch.app, launch.given),
         )
         document = describe_masks(found, stages)
-        document["perturbations"] = spoil_masks(found, cast, stages)
+        document["perturbations"] = spoil_masks(found, document, cast, stages)
         document["entry"] = entry_of(launch.settings, family.fingerprint())
         files = write_masks(folder.path, found, document)
         if config.segment.dicom:

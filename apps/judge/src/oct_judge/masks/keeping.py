@@ -51,7 +51,7 @@ def keep_mask_model(
     embed = Embedder(Path(config.features), runtime, config.readout, config.batch_size)
     order = "\n".join([study.volumes.fingerprint, *study.volumes.ids])
     fingerprint = hashlib.sha256(order.encode()).hexdigest()
-    rows = Rows(study.volumes, fingerprint, study.volumes.spacings, study.volumes.shape[0])
+    rows = Rows.of(study.volumes, fingerprint)
     with drafting(run_dir) as draft:
         about = About(
             question=document["question"]["name"],
