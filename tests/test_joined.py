@@ -19,6 +19,7 @@ OBJECTIVES = {
     "vjepa2": (),
     "vjepa21": ("objective=vjepa21_smoke", "objective.levels=2"),
     "units": ("objective=vjepa21_units_smoke", "objective.levels=2", "masking=mae"),
+    "filters": ("objective=vjepa21_filters_smoke", "objective.levels=2", "masking=mae"),
     "mae": ("objective=mae_smoke", "masking=mae"),
     "spectral": ("objective=mae_spectral_smoke", "masking=mae"),
     "salt": ("objective=salt_smoke",),

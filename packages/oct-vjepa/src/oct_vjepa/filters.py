@@ -15,6 +15,9 @@ from torch.nn import functional
 SCALES = (1.0, 2.0, 4.0, 8.0)
 """Standard deviations of the Gaussians in voxels; fixed before any result was seen."""
 
+MAPS = 5
+"""Maps of a scale."""
+
 REACH = 4.0
 """Standard deviations after which a Gaussian is cut off, as in SciPy."""
 
@@ -33,11 +36,13 @@ def filter_slices(slices_BYX: Tensor, scales: Sequence[float] = SCALES) -> Tenso
             [_filter(length, scale, order).to(image.device) for order in range(3)]
             for length in image.shape[1:]
         )
-        smooth, rise, bend = (one @ image for one in down)
-        rise_y, rise_x = rise @ across[0].T, smooth @ across[1].T
-        yy, xx, yx = bend @ across[0].T, smooth @ across[2].T, rise @ across[1].T
+        with torch.autocast(image.device.type, enabled=False):  # differences need their digits
+            smooth, rise, bend = (one @ image for one in down)
+            rise_y, rise_x = rise @ across[0].T, smooth @ across[1].T
+            yy, xx, yx = bend @ across[0].T, smooth @ across[2].T, rise @ across[1].T
+            smooth = smooth @ across[0].T
         middle, apart = (yy + xx) / 2, torch.hypot((yy - xx) / 2, yx)
-        maps += [smooth @ across[0].T, scale * torch.hypot(rise_y, rise_x), scale * rise_y]
+        maps += [smooth, scale * torch.hypot(rise_y, rise_x), scale * rise_y]
         maps += [scale**2 * (middle + apart), scale**2 * (middle - apart)]
     return torch.stack(maps, dim=1)
 

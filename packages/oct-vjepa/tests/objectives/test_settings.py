@@ -189,6 +189,7 @@ JEPA = {
     "voxel_weight": Change(0.5),
     "unit_weight": Change(0.5),
     "units": Change(100, {"unit_weight": 1.0}),
+    "filter_weight": Change(0.5),
     "volume_weight": Change(0.5),
     "partner_weight": Change(0.5),
     "variance_weight": Change(0.5),

@@ -16,10 +16,11 @@ from oct_vjepa import (
     encoder_config,
     sample_masks,
 )
+from oct_vjepa.filters import filter_patches
 from oct_vjepa.objectives.configuration import DenseJepaConfig
 from oct_vjepa.objectives.losses import normalise_targets, standard_voxels
 from oct_vjepa.objectives.objective import PairBatch
-from oct_vjepa.objectives.units import SPREAD, FixedUnits
+from oct_vjepa.objectives.units import SPREAD, FixedFilters, FixedUnits, natural_scenes
 from torch.nn import functional
 
 PREDICTOR = PredictorConfig(width=24, depth=2, heads=2)
@@ -79,19 +80,20 @@ def test_what_has_no_weight_has_no_parameters_and_no_numbers(shape, volume):
     assert not [name for name, _ in plain.named_parameters() if "voxels" in name or "_con" in name]
     out = plain.loss(volume, torch.Generator())
     unasked = {"context_loss", "voxel_loss", "unit_loss", "volume_loss", "partner_loss"}
-    unasked.add("variance_loss")
+    unasked |= {"variance_loss", "filter_loss"}
     assert not unasked & out.keys()
     assert not plain.config.takes_pairs
 
 
 def test_the_terms_add_up_with_their_weights(shape, volume, generator):
     weights = {"context_weight": 0.5, "voxel_weight": 2.0, "unit_weight": 1.5, "volume_weight": 3.0}
-    config = JepaConfig(predictor=PREDICTOR, context_full=0.0, variance_weight=0.1, **weights)
+    weights |= {"variance_weight": 0.1, "filter_weight": 0.7}
+    config = JepaConfig(predictor=PREDICTOR, context_full=0.0, **weights)
     objective = built(config, shape)
     out = objective.loss(volume, generator)
     whole = (out["loss_0"] + out["loss_1"]) / 2 + 0.5 * out["context_loss"]
     whole = whole + 2.0 * out["voxel_loss"] + 3.0 * out["volume_loss"] + 0.1 * out["variance_loss"]
-    whole = whole + 1.5 * out["unit_loss"]
+    whole = whole + 1.5 * out["unit_loss"] + 0.7 * out["filter_loss"]
     torch.testing.assert_close(out["loss"].detach(), whole)
     assert [name for name, value in out.items() if value.requires_grad] == ["loss"]
 
@@ -121,20 +123,22 @@ def test_the_voxel_loss_is_smooth_l1_on_the_voxels_of_targets_and_context(shape,
     torch.testing.assert_close(found, torch.stack(wanted).mean().detach())
 
 
-def test_the_unit_loss_is_smooth_l1_on_what_fixed_units_see_of_targets_and_context(
-    shape, volume, generator
+@pytest.mark.parametrize("what", ["unit", "filter"])
+def test_the_loss_is_smooth_l1_on_what_fixed_units_see_of_targets_and_context(
+    shape, volume, generator, what
 ):
-    objective = built(JepaConfig(predictor=PREDICTOR, unit_weight=1.0, units=20), shape)
+    config = JepaConfig(predictor=PREDICTOR, units=20, **{f"{what}_weight": 1.0})
+    objective = built(config, shape)
     masks = sample_masks(objective.masking, objective.encoder.config.grid, 4, generator=generator)
     batch = JepaBatch(volume, masks)
-    units, rows = objective.units(volume), torch.arange(4).unsqueeze(1)
+    seen, rows = getattr(objective, f"{what}s")(volume), torch.arange(4).unsqueeze(1)
     wanted = []
     for index, one in enumerate(masks):
         mixed = objective.predict(batch, index).mixed
         ids = torch.cat([one.target_BM, one.context_BK], dim=1)
-        told = objective.predictor.proj_units(torch.cat(mixed, dim=1))
-        wanted.append(functional.smooth_l1_loss(told, units[rows, ids]))
-    found = objective.loss(batch)["unit_loss"]
+        told = getattr(objective.predictor, f"proj_{what}s")(torch.cat(mixed, dim=1))
+        wanted.append(functional.smooth_l1_loss(told, seen[rows, ids]))
+    found = objective.loss(batch)[f"{what}_loss"]
     torch.testing.assert_close(found, torch.stack(wanted).mean().detach())
 
 
@@ -164,6 +168,37 @@ def test_fixed_units_are_the_same_in_every_run_and_spread_by_about_one(shape):
     assert not list(first.parameters())
     noise = 100 + 50 * torch.randn(8, 1, 4, 16, 24, generator=torch.Generator().manual_seed(0))
     assert first(noise).flatten(0, 1).std(dim=0).square().mean().sqrt() == pytest.approx(1, abs=0.1)
+
+
+def test_fixed_filters_see_each_channel_by_what_is_usual_on_natural_scenes(shape, volume):
+    config = EncoderConfig(**shape, depth=1, channels=2)
+    filters = FixedFilters(config)
+    two = torch.cat([volume, volume.flip(-1)], dim=1)
+    found = filters(two)
+    assert found.shape == (4, 2 * 4 * 3, FixedFilters.values(config))
+    usual = filter_patches(natural_scenes(), (1, *config.patch_size[1:])).flatten(0, 1)
+    second = filter_patches((two[:, 1].float() - 100) / 50, config.patch_size)
+    wanted = (second - usual.mean(dim=0)) / usual.std(dim=0)
+    torch.testing.assert_close(found[..., wanted.shape[-1] :], wanted)
+    assert not filters.state_dict()
+    assert not list(filters.parameters())
+
+
+def test_a_volumes_filters_do_not_hang_on_who_else_is_there_nor_on_the_precision(shape, volume):
+    filters = FixedFilters(EncoderConfig(**shape, depth=1))
+    torch.testing.assert_close(filters(volume)[2:3], filters(volume[2:3]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        coarse = filters(volume)
+    torch.testing.assert_close(coarse, filters(volume))
+
+
+def test_natural_scenes_have_a_tenth_of_the_amplitude_at_ten_times_the_frequency():
+    scenes = natural_scenes(64)
+    assert float(scenes.mean()) == pytest.approx(0, abs=1e-6)
+    assert float(scenes.std()) == pytest.approx(1)
+    spectrum = torch.fft.rfft2(scenes).abs().square().mean(dim=(0, 1)).sqrt()
+    along = torch.stack([spectrum[0, 1:60], spectrum[1:60, 0]]).mean(dim=0)
+    assert float(along[3:6].mean() / along[38:43].mean()) == pytest.approx(8, rel=0.15)
 
 
 def test_the_volume_loss_is_about_the_teachers_mean_token(shape, volume, generator):

@@ -47,6 +47,7 @@ class Predictor(nn.Module):
         dense: whether it can say something of the context tokens too, through a map of their own.
         voxels: voxels of a patch, if it can say those too, through a third map; 0: it cannot.
         units: fixed units of a patch, likewise, through a fourth.
+        filters: values of classical filters in a patch, likewise, through a fifth.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Predictor(nn.Module):
         dense: bool = False,
         voxels: int = 0,
         units: int = 0,
+        filters: int = 0,
     ) -> None:
         super().__init__()
         shape = config.beside(encoder)
@@ -84,6 +86,8 @@ class Predictor(nn.Module):
             self.proj_voxels = Linear(shape.width, voxels)
         if units:
             self.proj_units = Linear(shape.width, units)
+        if filters:
+            self.proj_filters = Linear(shape.width, filters)
         initialise(self)
         # Not zero as in V-JEPA 2: the first block's queries would be zero, and positions unused.
         nn.init.trunc_normal_(self.mask_tokens, std=INIT_STD)
@@ -112,7 +116,7 @@ class Predictor(nn.Module):
         mask_index: int,
         spacing_B3: Tensor | None = None,
     ) -> Mixed:
-        """Normed tokens of both, from which the four maps speak."""
+        """Normed tokens of both, from which the maps speak."""
         # A student in bfloat16 may stand beside a predictor in float32; autocast needs no cast.
         context = self.embed(context_BKD.to(self.mask_tokens.dtype))
         batch, targets = masks.target_BM.shape

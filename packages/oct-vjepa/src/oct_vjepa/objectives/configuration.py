@@ -63,6 +63,9 @@ class JepaConfig(TeacherConfig):
     and context, each with its neighbours. Ours, after BEST-RQ (arXiv 2202.01855)."""
     units: int = 256
     """How many such units; as many numbers as the voxels of a patch or more."""
+    filter_weight: float = 0.0
+    """Weight of the filter loss: the predictor also says what a bank of classical filters sees of
+    targets and context. Ours, after MaskFeat (arXiv 2112.09133)."""
     volume_weight: float = 0.0
     """Weight of the volume loss: the predictor also says the teacher's mean token of the whole
     volume. Ours, for questions about volumes; no published JEPA has it."""
@@ -77,8 +80,10 @@ class JepaConfig(TeacherConfig):
     def __post_init__(self) -> None:
         TeacherConfig.__post_init__(self)
         check_numbers(self, "jepa", AT_LEAST_1, "levels", "units")
-        weights = ("context_weight", "voxel_weight", "unit_weight", "volume_weight")
-        check_numbers(self, "jepa", NOT_NEGATIVE, *weights, "partner_weight", "variance_weight")
+        check_numbers(
+            self, "jepa", NOT_NEGATIVE, "context_weight", "voxel_weight", "unit_weight",
+            "filter_weight", "volume_weight", "partner_weight", "variance_weight",
+        )  # fmt: skip
         if not 0 <= self.context_start <= self.context_full <= 1:
             raise ValueError(
                 f"jepa.context_start ({self.context_start}) and context_full "

@@ -4,11 +4,11 @@ As V-JEPA 2 does it (arXiv 2506.09985, app/vjepa/train.py), the features are tho
 and the loss is on hidden patches alone. Then nothing asks a visible token to say what is in its own
 place, and it may serve as a notepad for the whole. V-JEPA 2.1 (arXiv 2603.14482, app/vjepa_2_1)
 asks that of the visible patches too, more so near the hidden ones (`context_weight`), and predicts
-four blocks of the teacher at once (`levels`). Four further terms are ours: `voxel_weight` asks for
+four blocks of the teacher at once (`levels`). Five further terms are ours: `voxel_weight` asks for
 the voxels of every patch, which no network's features can hide, `unit_weight` for what fixed random
-units see of it and its neighbours, `volume_weight` for the mean token of the whole volume, and
-`partner_weight` for that of another scan of the same eye or participant. Each is off at weight 0,
-and then costs nothing.
+units see of it and its neighbours, `filter_weight` for what classical filters see of it,
+`volume_weight` for the mean token of the whole volume, and `partner_weight` for that of another
+scan of the same eye or participant. Each is off at weight 0, and then costs nothing.
 """
 
 from typing import NamedTuple
@@ -38,7 +38,7 @@ from oct_vjepa.objectives.objective import JepaBatch, PairBatch, Taught
 from oct_vjepa.objectives.schedules import ramp_at
 from oct_vjepa.objectives.tally import Tally
 from oct_vjepa.objectives.teacher import as_data
-from oct_vjepa.objectives.units import FixedUnits
+from oct_vjepa.objectives.units import FixedFilters, FixedUnits
 
 __all__ = ["Jepa", "JepaBatch", "JepaConfig"]
 
@@ -57,6 +57,7 @@ class Goals(NamedTuple):
     target_BNE: Tensor  # features of all patches
     voxels_BNV: Tensor | None  # voxels of all patches, if they are asked for
     units_BNU: Tensor | None  # what fixed units see of all patches, likewise
+    filters_BNF: Tensor | None  # what classical filters see of all patches, likewise
     partner_BD: Tensor | None  # the mean token of each volume's partner, likewise
 
 
@@ -95,6 +96,7 @@ class Jepa(Taught):
             dense=config.context_weight > 0,
             voxels=shape.channels * z * y * x if config.voxel_weight > 0 else 0,
             units=config.units if config.unit_weight > 0 else 0,
+            filters=FixedFilters.values(shape) if config.filter_weight > 0 else 0,
         )
         super().__init__(encoder, predictor, masking, follows=config)
         self.config, self.layers = config, layers
@@ -104,6 +106,8 @@ class Jepa(Taught):
             self.register_buffer("context_weight", torch.tensor(self._context_weight(0, 1)))
         if config.unit_weight > 0:
             self.units = FixedUnits(shape, config.units)
+        if config.filter_weight > 0:
+            self.filters = FixedFilters(shape)
         if config.volume_weight > 0:
             self.volume = nn.Linear(predictor.config.width, shape.width)
             initialise(self.volume)
@@ -133,7 +137,7 @@ class Jepa(Taught):
             set, "baseline_loss" (the loss of predicting the mean), "loss_over_baseline" (1: nothing
             learned), "target_std", "prediction_cosine", "variance_ratio", and of what else has a
             weight "context_loss" with "context_weight", "voxel_loss", "unit_loss",
-            "volume_loss", "partner_loss" and "variance_loss".
+            "filter_loss", "volume_loss", "partner_loss" and "variance_loss".
 
         Raises:
             ValueError: volumes of another shape than the encoder was made for, masks for another
@@ -183,11 +187,13 @@ class Jepa(Taught):
 
     def _goals(self, batch: JepaBatch, given: Tensor | JepaBatch | PairBatch) -> Goals:
         volume, encoder = batch.volume_BCZYX, self.encoder.config
-        voxels = units = partner = None
+        voxels = units = filters = partner = None
         if self.config.voxel_weight > 0:
             voxels = standard_voxels(volume, encoder)
         if self.config.unit_weight > 0:
             units = self.units(volume)
+        if self.config.filter_weight > 0:
+            filters = self.filters(volume)
         target_BNE = self.targets(volume, batch.spacing_B3)
         if self.config.partner_weight > 0:
             theirs_BNE = target_BNE
@@ -195,7 +201,7 @@ class Jepa(Taught):
                 self._check_shape(given.partner_BCZYX)
                 theirs_BNE = self.targets(given.partner_BCZYX, given.partner_spacing_B3)
             partner = self._mean_token(theirs_BNE)
-        return Goals(target_BNE, voxels, units, partner)
+        return Goals(target_BNE, voxels, units, filters, partner)
 
     def _mean_token(self, target_BNE: Tensor) -> Tensor:
         """What is to be predicted of whole volumes: the last block's mean, normalised, (B, D)."""
@@ -215,6 +221,9 @@ class Jepa(Taught):
         if goals.units_BNU is not None:
             loss = patch_loss(self.predictor.proj_units, said, masks, goals.units_BNU)
             terms["unit_loss"] = (config.unit_weight, loss)
+        if goals.filters_BNF is not None:
+            loss = patch_loss(self.predictor.proj_filters, said, masks, goals.filters_BNF)
+            terms["filter_loss"] = (config.filter_weight, loss)
         if config.volume_weight > 0:
             told = self.volume(torch.cat(said.mixed, dim=1).mean(dim=1))
             loss = prediction_loss(told, self._mean_token(goals.target_BNE))

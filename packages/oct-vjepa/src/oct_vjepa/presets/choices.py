@@ -154,6 +154,11 @@ UNITS = {
     "voxel_weight": Given(0.33, "ours: a third of what is asked, by the count of numbers"),
     "unit_weight": Given(0.67, "ours: two thirds; on real B-scans, docs/findings.md"),
 }
+FILTERS = {
+    **VOXELS,
+    "voxel_weight": UNITS["voxel_weight"],
+    "filter_weight": Given(0.67, "ours: as unit_weight of vjepa21_units"),
+}
 MASKED_VOXELS = {"voxel_weight": Given(1.0, PATCHES)}
 ASIS = "predecessor, models/vjepa_3d.py and pretraining/train.py"
 
@@ -228,6 +233,14 @@ _OBJECTIVES = (
         DenseJepaConfig,
         "mae",
         UNITS,
+    ),
+    *_in_two_sizes(
+        "vjepa21_filters",
+        "vjepa21_units with a bank of classical filters, Gaussian derivatives at four scales, in "
+        "the place of the random units.",
+        DenseJepaConfig,
+        "mae",
+        FILTERS,
     ),
     *_in_two_sizes(
         "vjepa2_voxels",
