@@ -131,6 +131,7 @@ def write_made_up(folder, kind, *, seeds=1, rounds=1):
             {
                 "candidate": name,
                 "fraction": share,
+                "participants": {"fit": round(124 * share), "validation": round(44 * share)},
                 "headline": [0.5125 + share / 4, 0.45, 0.8],
                 "gain": None
                 if name == "pretrained"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from oct_io import PhantomTree, SourceConfig, TreeError, open_source
 from oct_io.labels.questions import LabelQuestion
-from oct_judge.asking import ask, ask_with_few_labels, draw_subsets
+from oct_judge.asking import ask, ask_with_few_labels, draw_subsets, subset_sizes
 from oct_judge.beginning import open_rivals
 from oct_judge.candidates import Cast, Embedder
 from oct_judge.checkpoint import CheckpointConfig
@@ -199,9 +199,15 @@ def test_encoders_of_two_shapes_are_no_family(place, tmp_path):
 def test_who_chooses_has_few_labels_too_unless_told_otherwise(few, left):
     people = np.arange(200)
     target = Target(kind="nominal", values=(people % 10 == 0) * 1, names=("no", "yes"))
+    eyes = target.take(people.repeat(2))
     rounds = make_rounds("kfold", target, people, seed=0)[:1]
     assert rounds[0].validation.sum() == 32
     compare = ComparisonConfig(fractions=[0.25], turns=2, few_validation=few)
-    drawn = draw_subsets(FinetuneConfig(compare=compare), rounds, target, people, 0.25)
+    config = FinetuneConfig(compare=compare)
+    drawn = draw_subsets(config, rounds, target, people, 0.25)
     assert [one.validation.sum() for (one,) in drawn] == [left, left]
     assert [one.fit.sum() for (one,) in drawn] == [32, 32]
+    assert subset_sizes(drawn, people) == {"fit": 32, "validation": left}
+    pairs = make_rounds("kfold", eyes, people.repeat(2), seed=0)[:1]
+    both = draw_subsets(config, pairs, eyes, people.repeat(2), 0.25)
+    assert subset_sizes(both, people.repeat(2)) == {"fit": 32, "validation": left}, "not eyes"

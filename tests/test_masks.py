@@ -198,6 +198,7 @@ def test_masks_are_drawn_scored_kept_and_shown(masks, place):
         assert value == pytest.approx(there[0] - there[1], abs=1e-9)
     assert [row["candidate"] for row in document["efficiency"]] == names
     own, other = document["efficiency"][:2]
+    assert own["participants"] == other["participants"] == {"fit": 4, "validation": 2}
     few = own["headline"][0] - other["headline"][0]
     assert other["gain"]["difference"][0] == pytest.approx(few, abs=1e-9)
     masks = sorted((folder / "masks").glob("*.npz"))

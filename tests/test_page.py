@@ -108,6 +108,7 @@ def test_every_number_of_the_results_stands_on_the_page(built):
         assert all(text(value) in told for value in table["gaps"].values())
     for line in document["efficiency"]:
         assert text(line["headline"]) in told
+        assert "{fit} + {validation}".format(**line["participants"]) in told
     for value in document["elsewhere"]["metrics"].values() if document["elsewhere"] else ():
         assert text(value) in told
     for found in document["reliability"].values():

@@ -149,6 +149,7 @@ def test_few_masks_are_asked_of_everybody_and_a_look_is_counted(found):
     folder, document, _ = found
     assert [row["candidate"] for row in document["efficiency"]] == EVERYBODY
     assert {row["fraction"] for row in document["efficiency"]} == {0.6}
+    assert {tuple(row["participants"].values()) for row in document["efficiency"]} == {(6, 2)}
     told = json.loads((folder / "provenance.json").read_text())
     assert document["test_touches"] == told["test_touches"] == 1
 

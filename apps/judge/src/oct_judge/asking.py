@@ -307,3 +307,13 @@ def draw_subsets(
         [draw(one, target, people, fraction, turn=turn) for one in rounds]
         for turn in range(config.compare.turns_of(fraction))
     ]
+
+
+def subset_sizes(drawn: Sequence[Sequence[Round]], people: NDArray[np.int64]) -> dict[str, int]:
+    """Participants of a subset who fit, and who choose: the medians of those that were drawn."""
+
+    def middle(part: str) -> int:
+        counts = [len(np.unique(people[getattr(one, part)])) for rounds in drawn for one in rounds]
+        return int(np.median(counts))
+
+    return {part: middle(part) for part in ("fit", "validation")}

@@ -31,7 +31,7 @@ from oct_vjepa.trials.verdict import (
     units_of,
 )
 
-from oct_judge.asking import PARTS, Everyone
+from oct_judge.asking import PARTS, Everyone, draw_subsets, subset_sizes
 from oct_judge.candidates import PRETRAINED, RANDOM, RANKED, Cast
 from oct_judge.question import NAMED_ENCODER, NETWORK, FinetuneConfig
 from oct_judge.rivals.encoders import Named
@@ -228,6 +228,8 @@ def efficiency_of(found: Found) -> list[dict[str, Any]]:
     rows = []
     for fraction in dict.fromkeys(fraction for _, fraction, _ in found.few):
         asked = {name: answers for name, share, answers in found.few if share == fraction}
+        drawn = draw_subsets(config, study.rounds, study.target, study.panel.people, fraction)
+        sizes = subset_sizes(drawn, study.panel.people)
         runs = {name: units_of(answers, study.panel) for name, answers in asked.items()}
         settings["turns"] = config.compare.turns_of(fraction)
         found_against = compare(runs, study.target.kind, reference=PRETRAINED, **settings)
@@ -238,6 +240,7 @@ def efficiency_of(found: Found) -> list[dict[str, Any]]:
                 {
                     "candidate": name,
                     "fraction": fraction,
+                    "participants": sizes,
                     "headline": list(card.headline),
                     "gain": gain_of(differences.get(name)),
                 }

@@ -16,6 +16,7 @@ from oct_vjepa.scores.measured import Gap, Readings, compare_measured, measure_c
 from oct_vjepa.scores.subgroups import subgroup_means
 from oct_vjepa.trials.verdict import groups_of
 
+from oct_judge.asking import draw_subsets, subset_sizes
 from oct_judge.candidates import PRETRAINED, RANDOM
 from oct_judge.family import Family
 from oct_judge.findings.flow import count_flow
@@ -82,7 +83,7 @@ def describe_masks(found: FoundMasks, stages: Stages) -> dict[str, Any]:
     }
     return document_of(
         config, study, kind=TASK, headline=HEADLINE, question=question, touches=found.touches,
-        candidates=rows, efficiency=efficiency_of(config, few, ruler.metrics, HEADLINE),
+        candidates=rows, efficiency=efficiency_of(config, study, few, ruler.metrics, HEADLINE),
         further={"trained": config.training.mode}, command=found.command,
         subgroups=subgroups_of(config, study, readings[PRETRAINED], ruler.metrics, shown),
     )  # fmt: skip
@@ -90,6 +91,7 @@ def describe_masks(found: FoundMasks, stages: Stages) -> dict[str, Any]:
 
 def efficiency_of(
     config: FinetuneConfig,
+    study: MaskStudy,
     few: Sequence[tuple[str, float, Readings]],
     metrics: Sequence[str],
     headline: str,
@@ -98,6 +100,7 @@ def efficiency_of(
 
     Args:
         config: of the evaluation.
+        study: scans, masks and rounds.
         few: candidate, share, what was measured.
         metrics: names of its columns.
         headline: one of them.
@@ -107,11 +110,14 @@ def efficiency_of(
         turns = config.compare.turns_of(share)
         draws = {"seed": config.seed, "bootstrap": config.bootstrap, "turns": turns}
         asked = {name: readings for name, fraction, readings in few if fraction == share}
+        drawn = draw_subsets(config, study.rounds, study.amounts, study.people, share)
+        sizes = subset_sizes(drawn, study.people)
         gains = compare_measured(asked, metrics, headline, reference=PRETRAINED, **draws)
         rows += [
             {
                 "candidate": name,
                 "fraction": share,
+                "participants": sizes,
                 "headline": measure_card(readings, metrics, **draws)[headline],
                 "gain": gain_of(gains.get(name)),
             }

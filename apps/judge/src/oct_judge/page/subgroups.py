@@ -69,18 +69,27 @@ def add_efficiency(page: Page, document: Mapping[str, Any], of: str) -> None:
     )
     if len({one["fraction"] for one in lines}) > 1:
         page.drawings([_efficiency_curves(lines, metric, of)], large=True)
+    counted = all("participants" in one for one in lines)  # not in older results
     rows = [
         [
             one["candidate"],
             share_text(one["fraction"]),
+            *([_sizes_text(one["participants"])] if counted else []),
             text(one["headline"]),
             interval_of(one["gain"]["difference"]).text("+") if one["gain"] else "",
             f"{one['gain']['p_holm']:.3f}" if one["gain"] else "",
         ]
         for one in lines
     ]
-    headings = ["candidate", f"share of the {of}", word(metric), "encoder over it", "p (Holm)"]
-    page.table(headings, rows, tight=True)
+    who = ["participants who fit + choose"] if counted else []
+    page.table(
+        ["candidate", f"share of the {of}", *who, word(metric), "encoder over it", "p (Holm)"],
+        rows, tight=True,
+    )  # fmt: skip
+
+
+def _sizes_text(sizes: Mapping[str, int]) -> str:
+    return f"{sizes['fit']:,} + {sizes['validation']:,}"
 
 
 def share_text(share: float) -> str:
