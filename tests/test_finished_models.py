@@ -14,8 +14,9 @@ import torch
 from oct_io import PhantomTree, SourceConfig, open_cache, open_source, write_phantom_tree
 from oct_io.space.perturbations import PERTURBATIONS
 from oct_vjepa import Encoder, EncoderConfig, load_model
-from oct_vjepa.evaluation.features import load_or_embed
+from oct_vjepa.evaluation.features import embed_batch, load_or_embed
 from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
+from oct_vjepa.trials.projection import project_rows
 
 ALONE = ("compare.baselines=[grey histogram]", "compare.together=false", "compare.ranked=false",
          "bootstrap=100", "data.jobs=1", "readout.blocks=[all]", "readout.pools=[mean_std]",
@@ -389,6 +390,7 @@ def test_a_trained_mode_leaves_encoder_and_head(finished, tmp_path, call_app):
         if (one["candidate"], one["part"]) == ("pretrained", "test"):
             own = said.scores[people == one["participant"]].mean(axis=0)
             assert own[1] == pytest.approx(one["p_true"], abs=1e-5)
+    check_what_is_shown_is_what_answers(run, volumes, people)
     facts = json.loads((run / "provenance.json").read_text())
     trained = set(facts["participants_in_training"])
     tested = {one["participant"] for one in rows if one["part"] == "test"}
@@ -402,6 +404,26 @@ def test_a_trained_mode_leaves_encoder_and_head(finished, tmp_path, call_app):
         )
     )  # fmt: skip
     assert "error: 15 of 15 test participants took part in pretraining this encoder" in swapped
+
+
+def check_what_is_shown_is_what_answers(run, volumes, people):
+    """Picture and shortcuts are of the fine-tuned encoder; the one before stands beside it."""
+    document = json.loads((run / "results.json").read_text())
+    assert document["embedding"]["encoder"] == "fine-tuned"
+    encoder = Encoder.from_pretrained(run / "model" / "encoder").eval()
+    shown = np.load(run / "embedding.npz")
+    assert sorted(shown["participant"].tolist()) == sorted(people.tolist())
+    batch = np.stack([volumes[number] for number in range(len(volumes))])
+    tokens = embed_batch(encoder, batch, pools=["mean"])["mean"]
+    places = project_rows(tokens).places_N2
+    mine, theirs = (one[np.argsort(one[:, 0])] for one in (places, shown["places"]))
+    np.testing.assert_allclose(theirs, mine, rtol=1e-3, atol=1e-4)
+    page = (run / "report.html").read_text()
+    for line in document["shortcuts"]:
+        assert len(line["column_before_training"]) == 3
+    assert document["shortcuts"]
+    assert "before fine-tuning" in page
+    assert "as it was fine-tuned" in page
 
 
 def test_a_model_beside_whose_answer_a_pool_was_asked_joins_as_that_answer_did(

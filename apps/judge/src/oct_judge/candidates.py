@@ -14,6 +14,7 @@ from oct_io import CachedVolumes
 from oct_vjepa.evaluation.features import Features, load_or_embed
 from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
 from oct_vjepa.evaluation.sliced import SlicedEncoder, over_volumes
+from oct_vjepa.finished.member import HEAD_POOL
 from oct_vjepa.probes.baselines import BASELINES, Plain, rank_normalise
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Candidate, Readouts
@@ -114,6 +115,10 @@ class Embedder:
                 spacing=rows.spacings,
                 layers=layers,
             )
+
+    def last(self, encoder: oct_vjepa.Encoder, rows: Rows) -> NDArray[np.float32]:
+        """Mean of the last tokens of every row, by which an encoder that learned is looked at."""
+        return self.features(encoder, rows, [HEAD_POOL], None)[HEAD_POOL]
 
 
 def random_encoder(config: oct_vjepa.EncoderConfig, seed: int) -> oct_vjepa.Encoder:

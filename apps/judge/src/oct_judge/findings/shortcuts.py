@@ -21,19 +21,33 @@ ALONG = {"auroc": 0.6, "concordance": 0.6, "r2": 0.1}
 
 
 def shortcuts_of(
-    config: FinetuneConfig, study: Study, features: NDArray[Any]
+    config: FinetuneConfig,
+    study: Study,
+    features: NDArray[Any],
+    before: NDArray[Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """A line for each column of compare.shortcuts that has two values or more."""
+    """A line for each column of compare.shortcuts that has two values or more.
+
+    Args:
+        config: of the evaluation.
+        study: the question.
+        features: of the encoder that answers.
+        before: of what it was before it was fine-tuned, if it was.
+    """
     found = []
     for column in config.compare.shortcuts:
         if column in study.examples.columns:
-            line = ask_column(config, study, features, column)
+            line = ask_column(config, study, features, column, before)
             found += [line] if line else []
     return found
 
 
 def ask_column(
-    config: FinetuneConfig, study: Study, features: NDArray[Any], column: str
+    config: FinetuneConfig,
+    study: Study,
+    features: NDArray[Any],
+    column: str,
+    before: NDArray[Any] | None = None,
 ) -> dict[str, Any]:
     """How well features tell the column, and how well the column alone tells the answer.
 
@@ -53,6 +67,8 @@ def ask_column(
     hot = np.eye(len(names) + 1)[codes][:, : len(names)]
     try:
         line["column_from_features"] = _ask(config, study, features, target)
+        if before is not None:
+            line["column_before_training"] = _ask(config, study, before, target)
         line["answer_from_column"] = _ask(config, study, hot, study.target)
     except ValueError as error:  # such as a value that no participant of a part has
         return line | {"why_not": str(error)}

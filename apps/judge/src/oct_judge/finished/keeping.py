@@ -17,10 +17,9 @@ import numpy as np
 import oct_io
 from numpy.typing import NDArray
 from oct_vjepa import Encoder
-from oct_vjepa.evaluation.features import load_or_embed
 from oct_vjepa.finished.about import About, MadeFor, MemberAbout, range_of
 from oct_vjepa.finished.folder import write_about
-from oct_vjepa.finished.member import HEAD_POOL, learn_novelty, save_novelty
+from oct_vjepa.finished.member import learn_novelty, save_novelty
 from oct_vjepa.measures.measure import SPECIFICITY, find_thresholds
 from oct_vjepa.measures.units import Units
 from oct_vjepa.probes.protocol import Round
@@ -29,7 +28,7 @@ from oct_vjepa.trials.judging import Answer
 from oct_vjepa.trials.verdict import ALPHA, calibrate, temperature_of
 
 from oct_judge.asking import trained_folder
-from oct_judge.candidates import PRETRAINED, RANDOM, Embedder, Rows, iter_volumes
+from oct_judge.candidates import PRETRAINED, RANDOM
 from oct_judge.finished.card import write_card
 from oct_judge.finished.trained import fit_priors
 from oct_judge.results import Found, best_baseline
@@ -153,9 +152,7 @@ def keep_trained(
     model = home.parent.parent
     shutil.copytree(trained / "encoder", model / encoder)
     shutil.copytree(trained / "head", home, dirs_exist_ok=True)
-    features = embed_last(
-        Encoder.from_pretrained(trained / "encoder"), found.cast.embed, found.cast.rows
-    )
+    features = found.cast.embed.last(Encoder.from_pretrained(trained / "encoder"), found.cast.rows)
     return MemberAbout(
         encoder=encoder,
         head=f"members/{number}",
@@ -165,22 +162,6 @@ def keep_trained(
         seed=answer.seed,
         usual=keep_novelty(home, study.rounds[number], features),
     )
-
-
-def embed_last(encoder: Encoder, embed: Embedder, rows: Rows) -> NDArray[np.float32]:
-    """Mean of the last tokens of every row, which a trained head's novelty is measured in."""
-    with embed.runtime.autocast():
-        found = load_or_embed(
-            encoder,
-            iter_volumes(rows.volumes),
-            volumes_fingerprint=rows.fingerprint,
-            folder=embed.folder / embed.runtime.precision,
-            batch_size=embed.batch_size,
-            device=embed.runtime.device,
-            pools=[HEAD_POOL],
-            spacing=rows.spacings,
-        )
-    return found[HEAD_POOL]
 
 
 def keep_novelty(home: Path, one: Round, features: NDArray[np.floating[Any]]) -> float | None:

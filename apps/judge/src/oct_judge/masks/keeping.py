@@ -20,7 +20,6 @@ from oct_judge.candidates import PRETRAINED, Embedder, Rows
 from oct_judge.finished.keeping import (
     MODEL,
     drafting,
-    embed_last,
     keep_novelty,
     kind_of,
     made_for,
@@ -86,7 +85,7 @@ def keep_drawn(
     encoder = "encoder" if len(found.study.rounds) == 1 else f"{home}/encoder"
     shutil.copytree(trained / "head", draft / home)
     shutil.copytree(trained / "encoder", draft / encoder)
-    features = embed_last(Encoder.from_pretrained(trained / "encoder"), embed, rows)
+    features = embed.last(Encoder.from_pretrained(trained / "encoder"), rows)
     return MemberAbout(
         encoder=encoder,
         head=home,

@@ -139,7 +139,8 @@ def describe_patches(found: FoundPatches) -> dict[str, Any]:
     }
     return document_of(
         config, study, kind=TASK, headline=HEADLINE, question=question, touches=found.touches,
-        candidates=candidates, efficiency=efficiency_of(config, study, few, patches.metrics, HEADLINE),
+        candidates=candidates,
+        efficiency=efficiency_of(config, study, few, patches.metrics, HEADLINE),
         further={"blocks": found.blocks, "around": list(config.segment.around)},
         subgroups=subgroups_of(config, study, readings[PRETRAINED], patches.metrics, METRICS),
         command=found.command,

@@ -1,6 +1,6 @@
 """What else the features know: all volumes on two axes, and what should not be told from them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,20 @@ def add_features(page: Page, results: Results) -> None:
             f"{facts['rows']} volumes by the first two principal components of their features "
             f"({facts['readout']}), which hold {first:.0%} and {second:.0%} of the variance. "
             "Volumes of one colour that lie together are alike to the encoder. Two axes of many: "
-            "what is mixed here may be apart in others."
+            f"what is mixed here may be apart in others.{_tuned_sentence(facts)}"
         )
         page.drawings(_pictures(results))
     _add_shortcuts(page, results)
+
+
+def _tuned_sentence(facts: Mapping[str, Any]) -> str:
+    """That the features are no longer those of pretraining; "" if they are."""
+    if facts.get("encoder", "pretrained") == "pretrained":
+        return ""
+    return (
+        " They are of the encoder as it was fine-tuned: of volumes that it was fitted on it knows "
+        "the answer, so that only those of the test say what it sees in new ones."
+    )
 
 
 def _pictures(results: Results) -> list[Drawing]:
@@ -98,40 +108,22 @@ def _add_shortcuts(page: Page, results: Results) -> None:
         "features tell a scanner is common and does no harm by itself; it does where the answer "
         "goes along with the scanner."
     )
+    tuned = any("column_before_training" in line for line in lines)
+    head = ["AUROC of the features for it", *(["before fine-tuning"] if tuned else [])]
     rows = []
     for line in lines:
+        named = [line["column"], ", ".join(line["values"])]
+        chance = f"{line['chance']}"
         if "why_not" in line:
-            rows.append(
-                [
-                    line["column"],
-                    ", ".join(line["values"]),
-                    "-",
-                    f"{line['chance']}",
-                    "-",
-                    f"not asked: {line['why_not']}",
-                ]
-            )
+            why = f"not asked: {line['why_not']}"
+            rows.append([*named, *("-" for _ in head), chance, "-", why])
             continue
+        asked = ["column_from_features", *(["column_before_training"] if tuned else [])]
         verdict = "goes along with it" if line["goes_along"] else "does not go along with it"
-        rows.append(
-            [
-                line["column"],
-                ", ".join(line["values"]),
-                text(line["column_from_features"]),
-                f"{line['chance']}",
-                f"{word(line['headline'])} {text(line['answer_from_column'])}",
-                f"the answer {verdict}",
-            ]
-        )
-    head = [
-        "column",
-        "values",
-        "AUROC of the features for it",
-        "chance",
-        "answer from it alone",
-        "",
-    ]
-    page.table(head, rows)
+        from_it = f"{word(line['headline'])} {text(line['answer_from_column'])}"
+        told = [text(line[name]) for name in asked]
+        rows.append([*named, *told, chance, from_it, f"the answer {verdict}"])
+    page.table(["column", "values", *head, "chance", "answer from it alone", ""], rows)
     for line in lines:
         if line.get("goes_along"):
             page.note(along_sentence(results, line))

@@ -9,6 +9,7 @@ from oct_vjepa.scores.words import word
 
 from oct_judge.candidates import PRETRAINED
 from oct_judge.page.reading import NOTHING, Results, number, text
+from oct_judge.recipe import ENCODER_LEARNS
 
 BESIDE = {"nominal": "balanced_accuracy", "ordinal": "balanced_accuracy", "regression": "mae"}
 
@@ -25,6 +26,12 @@ def add_rivals(page: Page, results: Results) -> None:
         "each. “Encoder over it” is paired by participant; p is corrected for all comparisons of "
         "that encoder (Holm).",
     )
+    if results.document["mode"] in ENCODER_LEARNS:
+        page.text(
+            "The encoder’s row is of what was fine-tuned, as are those of random init and of "
+            "networks. “pretrained + …” are linear probes beside features of the encoder as it "
+            "was before."
+        )
     low, high = scale_of(lines, metric)
     second = BESIDE.get(results.kind, "auprc" if results.is_counted else "")
     head = ["features", "", word(metric), *([word(second)] if second else [])]
