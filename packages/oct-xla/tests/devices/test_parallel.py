@@ -1,15 +1,19 @@
 """One run on one device or many, whole or cut: the same losses, and checkpoints that fit all."""
 
+import json
 import math
+import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 from oct_xla import Checkpoints, objective_tensors, read_rows
 from oct_xla.devices.sharding import units
-from programs import XLA, finish, forked, losses, start, train_here
+from programs import QUIET, XLA, finish, forked, losses, start, train_here
 from safetensors.torch import load_file
+from spread import assert_cut
 from toy import Blocks
 
 pytestmark = pytest.mark.slow
@@ -104,6 +108,27 @@ def test_xla_devices_whole_or_cut_train_like_one(tmp_path, plain, devices, paral
     assert_close(found, losses(plain), 2e-5)
     compiled = [row["compilations"] for row in read_rows(tmp_path / "metrics.jsonl")]
     assert compiled[1:] == [compiled[1]] * 19, "a graph was compiled after warm-up"
+
+
+def test_xla_devices_still_hold_a_part_of_all_tensors_after_steps_in_place_and_a_resume(tmp_path):
+    if find_spec("torch_xla") is None:
+        pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
+    program = Path(__file__).parents[1] / "spread.py"
+    for parallel in ("fsdp", "ddp"):
+        done = subprocess.run(
+            [sys.executable, program, parallel, tmp_path / parallel],
+            env={**QUIET, **XLA},
+            capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        starts = json.loads(done.stdout)
+        assert len(starts) == 3
+        for found in starts:
+            assert found.keys() == tensors_of(tmp_path / parallel, 9).keys()
+            if parallel == "fsdp":
+                assert_cut(found)
+            else:
+                assert {number for _, number in found.values()} == {1}
 
 
 def kind(name):
