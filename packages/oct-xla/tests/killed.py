@@ -1,12 +1,14 @@
 """Runs the toy over and over in forked children and kills them, to spare the import of torch.
 
 python killed.py random FOLDER COUNT     kill -9 at a random moment, until the run is through
+python killed.py ranks FOLDER COUNT      the same of one of two processes, or of both at once
+python killed.py parts FOLDER            kill -9 one of two before it writes its part of a save
 python killed.py between FOLDER          kill -9 before each of its file operations in turn
 python killed.py bucket FOLDER URL ...   kill -9 at random moments, the disk gone each time
 python killed.py steps FOLDER URL        kill -9 before each change of the bucket, the disk gone
 
-Prints a line of JSON for each run: how often it was killed, and whether rows, tensors and the best
-checkpoint are those of a run that was never killed.
+Options of the toy may follow COUNT. Prints a line of JSON for each run: how often it was killed,
+and whether rows, tensors and the best checkpoint are those of a run that was never killed.
 """
 
 import json
@@ -16,6 +18,8 @@ import signal
 import sys
 import threading
 import time
+import traceback
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -24,12 +28,16 @@ import torch
 from oct_xla import Checkpoints, read_rows
 from oct_xla.folder.bucket import Bucket
 from oct_xla.telling.metrics import CLOCKS
+from programs import free_port
 from toy import options_of, train
 
 OPTIONS = ("--steps", "40", "--every", "2", "--dropout", "0.1", "--evaluate-every", "3")
 FAR = ("--steps", "40", "--every", "5", "--dropout", "0.1", "--evaluate-every", "10")
+GONE = "\nRuntimeError: another process of this run has ended; "
 BEAT = ("--beat", "0.05")
 SHORT = ("--steps", "8", "--every", "2", "--evaluate-every", "4")
+RANKS = 2
+ALONE_S = 5.0
 EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
 
 
@@ -39,9 +47,17 @@ def start(run_dir, options, before_end=None, url=""):
     if child:
         return child
     sys.stderr = open(run_dir.with_suffix(".err"), "a", buffering=1)  # noqa: SIM115 - until it ends
-    if before_end is not None:
-        before_end()
-    os._exit(train(options_of([str(url or run_dir), *options])))
+    for number in (1, 2):  # where gloo speaks
+        os.dup2(sys.stderr.fileno(), number)
+    code = 1
+    try:
+        if before_end is not None:
+            before_end()
+        code = train(options_of([str(url or run_dir), *options]))
+    except BaseException:  # as Python would, but no child may go on with what the parent does
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def outcome(run_dir, step):
@@ -88,6 +104,105 @@ def kill_at_random(folder, count):
                 shutil.rmtree(run_dir)
                 code = None
         report(run_dir, kills, whole, 40)
+
+
+def start_ranks(run_dir, options, first=lambda rank: None):
+    """Fork children that train in `run_dir` together; returns their ids by rank."""
+    port = free_port()
+
+    def join(rank):
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": RANKS, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in names.items()})
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+        first(rank)
+
+    return [start(run_dir, options, partial(join, rank)) for rank in range(RANKS)]
+
+
+def end_ranks(children):
+    """How each ended, and whether one of them had to be told: as torchrun does, which waits 30 s.
+
+    Who is left alone notices at its next word with the others, if it has ever met them.
+    """
+    began, codes, told = time.monotonic(), {}, False
+    while len(codes) < len(children):
+        for child in set(children) - set(codes):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                codes[child] = os.waitstatus_to_exitcode(status)
+            elif codes and not told and time.monotonic() - began > ALONE_S:
+                os.kill(child, signal.SIGTERM)
+                told = True
+        if told and time.monotonic() - began > ALONE_S + 30:
+            for child in set(children) - set(codes):
+                os.kill(child, signal.SIGKILL)
+            raise AssertionError(f"a process went on alone: {codes}")
+        time.sleep(0.01)
+    return [codes[child] for child in children], told
+
+
+def train_whole(folder, options, steps):
+    """Seconds that a run of all processes takes, and what it leaves."""
+    import torch._dynamo  # which an optimiser imports, in seconds
+    import torch.distributed.fsdp  # noqa: F401
+
+    began = time.monotonic()
+    assert end_ranks(start_ranks(folder / "whole", options)) == ([0, 0], False)
+    return time.monotonic() - began, outcome(folder / "whole", steps)
+
+
+def said(run_dir):
+    """How often a process has said that another one has ended."""
+    return run_dir.with_suffix(".err").read_text().count(GONE)
+
+
+def kill_ranks_at_random(folder, count):
+    """In turn the first of two processes, the second, and both; says how others ended, and why."""
+    options = (*OPTIONS, *sys.argv[4:])
+    lasts_s, whole = train_whole(folder, options, 40)
+    victims = ((0,), (1,), (0, 1))
+    for number in range(count):
+        draws, kills, codes, alone = np.random.default_rng(number), 0, None, []
+        run_dir = folder / f"run-{number}"
+        while codes != [0, 0]:
+            children = start_ranks(run_dir, options)
+            if kills < 3:
+                time.sleep(draws.uniform(0, lasts_s))
+                for rank in victims[(number + kills) % len(victims)]:
+                    os.kill(children[rank], signal.SIGKILL)
+            codes, told = end_ranks(children)
+            if -signal.SIGKILL not in codes:
+                assert codes == [0, 0], codes
+                if kills == 0:  # through before the signal came: once more
+                    shutil.rmtree(run_dir)
+                    codes = None
+                continue
+            kills += 1
+            alone += [code for code in codes if code != -signal.SIGKILL]
+            assert not told or alone[-1] == -signal.SIGTERM, codes
+        report(run_dir, kills, whole, 40, alone=alone, said=said(run_dir))
+
+
+def kill_before_parts(folder):
+    """One of two processes, of which each writes its part, as it would write that of step 4."""
+    options = (*SHORT, "--parallel", "fsdp")
+    _, whole = train_whole(folder, options, 8)
+    for number, saves in enumerate(((), (), ("--blocking",), ("--blocking",))):
+        run_dir, write, victim = folder / f"part-{number}", Checkpoints.write, number % RANKS
+
+        def fall(rank, write=write, victim=victim):
+            def die(store, step, *given, **more):
+                if step == 4 and rank == victim:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return write(store, step, *given, **more)
+
+            Checkpoints.write = die
+
+        codes, told = end_ranks(start_ranks(run_dir, (*options, *saves), fall))
+        assert (codes[victim], told) == (-signal.SIGKILL, False), (codes, told)
+        assert end_ranks(start_ranks(run_dir, (*options, *saves))) == ([0, 0], False)
+        alone = [codes[1 - victim]]
+        report(run_dir, 1, whole, 8, alone=alone, said=said(run_dir))
 
 
 def kill_between(folder):
@@ -206,6 +321,10 @@ if __name__ == "__main__":
     what, folder = sys.argv[1], Path(sys.argv[2])
     if what == "random":
         kill_at_random(folder, int(sys.argv[3]))
+    elif what == "ranks":
+        kill_ranks_at_random(folder, int(sys.argv[3]))
+    elif what == "parts":
+        kill_before_parts(folder)
     elif what == "steps":
         kill_between_changes(folder, sys.argv[3])
     elif what == "bucket":

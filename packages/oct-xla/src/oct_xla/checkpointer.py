@@ -232,7 +232,9 @@ class Checkpointer:
         if self._writing is not None:
             self._failure, self._writing = self._end_of(self._writing, copy_s), None
         # Nobody goes on, or ends, before the checkpoint is whole.
-        failed = self._runtime.agree(int(bool(self._failure)))[0]
+        busy, failed = 1, 0
+        while busy:
+            busy, failed = self._runtime.agree(0, int(bool(self._failure)))
         if not failed:
             self._saved = self._pending
         elif not last:
@@ -247,7 +249,10 @@ class Checkpointer:
             leaving = copy_s is not None or self.stopping()
             return leaving and self._lies_here(self._pending)
 
-        failure = writing.wait_for(enough, then_s=copy_s or 0.0)
+        def look() -> None:  # who is gone is noticed, and what it was to write not waited for
+            self._runtime.agree(1, 0)
+
+        failure = writing.wait_for(enough, then_s=copy_s or 0.0, look=look)
         return f"no copy in {copy_s or 0.0:.0f} s" if failure is None else failure
 
     def _lies_here(self, step: int | None) -> bool:
@@ -274,6 +279,11 @@ class Checkpointer:
                 return False
         self.begin(run, learner)
         return self.finish(last=last, copy_s=copy_s)
+
+    def left_alone(self) -> None:
+        """Wait no longer for what other processes write, as one of them has ended."""
+        if self.store is not None:
+            self.store.leave_alone()
 
     def close(self) -> None:
         """Wait for what is being written, whatever has ended the run."""

@@ -22,6 +22,7 @@ from oct_xla.folder.remote import CHECKPOINTS, RemoteFolder
 from oct_xla.folder.runfolder import RunFolder
 from oct_xla.folder.store import Checkpoints
 from oct_xla.settings import LoopConfig
+from oct_xla.steps.failures import others_told
 from oct_xla.steps.learner import Learner
 from oct_xla.steps.maintenance import Notice
 from oct_xla.steps.memory import read_note
@@ -99,7 +100,7 @@ def fit(
     store = Checkpoints(path / CHECKPOINTS, config.keep_last, mirror) if path else None
     checkpointer = Checkpointer(store, runtime, facts, settings)
     own = None if isinstance(run_dir, RunFolder) else remote
-    with _writing_alone(path, own, runtime) as busy:
+    with others_told(), _writing_alone(path, own, runtime) as busy:
         found = checkpointer.find(busy)
         learner = Learner(objective, runtime, config, seed)
         run = checkpointer.restore(found, learner)
@@ -117,7 +118,8 @@ def fit(
         watch = HangWatch(config.hang_after_s, rank=runtime.rank)
         trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler, watch, path)
         try:
-            with stacks_on_signal(), StopRequest() as stop, Notice(stop), watch:
+            alone = others_told(checkpointer.left_alone)
+            with alone, stacks_on_signal(), StopRequest() as stop, Notice(stop), watch:
                 result = trainer.train(learning_rate, evaluate, stop)
                 if remote is not None and result.reason == "stopped":
                     remote.stop(copied=checkpointer.copied)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -56,6 +57,7 @@ class Checkpoints:
 
     def __init__(self, root: Path, keep_last: int = 2, mirror: Mirror | None = None) -> None:
         self.root, self.keep_last, self._mirror = check_local(root), keep_last, mirror
+        self._alone = threading.Event()
 
     def path(self, step: int) -> Path:
         """Return the folder of the checkpoint after `step` steps."""
@@ -274,9 +276,15 @@ class Checkpoints:
         self._copy(step, state)
         return final
 
+    def leave_alone(self) -> None:
+        """Have the first process wait for no further part: another process has ended."""
+        self._alone.set()
+
     def _wait_for(self, step: int, part: int) -> Written:
         note, began = _note(self._temporary(step), part), time.monotonic()
         while not note.exists():
+            if self._alone.is_set():
+                raise CheckpointError(f"{self.path(step)}: a process has ended before its part")
             if time.monotonic() - began > PATIENCE_S:
                 raise CheckpointError(
                     f"{self.path(step)}: process {part} has not written its part in"

@@ -50,10 +50,13 @@ class Writing:
             raise self._error
         return self._failure
 
-    def wait_for(self, enough: Callable[[], bool], *, then_s: float) -> str | None:
+    def wait_for(
+        self, enough: Callable[[], bool], *, then_s: float, look: Callable[[], object]
+    ) -> str | None:
         """Wait until it is over, or `enough` of it for `then_s` seconds; None if it goes on.
 
-        Whoever calls this may leave it: it then ends by itself, or with the process.
+        Whoever calls this may leave it: it then ends by itself, or with the process. `look` is
+        called now and then.
         """
         since: float | None = None
         while self._thread.is_alive():
@@ -62,4 +65,6 @@ class Writing:
             if since is not None and time.monotonic() - since >= then_s:
                 return None
             self._thread.join(_LOOK_S)
+            if self._thread.is_alive():
+                look()
         return self.wait()

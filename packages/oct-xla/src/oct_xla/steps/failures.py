@@ -1,6 +1,6 @@
 """What goes wrong in a step, told apart: no memory for it, or another process that is gone."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from oct_xla.errors import FeedError
@@ -31,6 +31,27 @@ class TooLarge(Exception):
 
 
 @contextmanager
+def others_told(left_alone: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Give what fails because another process has ended its own words.
+
+    Args:
+        left_alone: called before that is raised.
+
+    Raises:
+        RuntimeError: if one has.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        told, left = str(error) == _GONE, any(sign in str(error) for sign in _LEFT)
+        if told or left:
+            left_alone()
+        if left:
+            raise RuntimeError(_GONE) from error
+        raise
+
+
+@contextmanager
 def told_apart() -> Iterator[None]:
     """Give what fails in a step its own type, or words.
 
@@ -39,10 +60,9 @@ def told_apart() -> Iterator[None]:
         RuntimeError: if another process has ended.
     """
     try:
-        yield
+        with others_told():
+            yield
     except (RuntimeError, MemoryError, FeedError) as error:
         if out_of_memory(error):
             raise TooLarge(everywhere=False) from error
-        if any(sign in str(error) for sign in _LEFT):
-            raise RuntimeError(_GONE) from error
         raise
