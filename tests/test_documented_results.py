@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "findings.md"
+SCALE = ROOT / "docs" / "scale.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
 
@@ -27,6 +28,38 @@ def null_rows():
 def test_the_table_of_the_null_phantom_is_that_of_its_results():
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     rows = list(null_rows())
+    assert len(rows) == 8
+    assert [one for one in rows if one not in lines] == []
+
+
+def ratio_rows():
+    """The rows of `ratios.json`, as the page of scale writes them."""
+    found = json.loads((RESULTS / "ratios.json").read_text(encoding="utf-8"))
+    for one in found["overhead"]:
+        low, high = one["ratio_quartiles"]
+        what = f"`fit` over a bare loop, step of {one['bare_ms']:.1f} ms: median, quartiles"
+        yield what, f"{one['ratio']:.3f} ({low:.3f} to {high:.3f})", f"{one['bound']:.2f}"
+    feed, start = found["feed"], found["start"]
+    what = "share of a 100 ms step that waits for the feed, median"
+    yield what, f"{feed['median']:.4f}", f"{feed['bound']:g}"
+    saves = {
+        place: f"{one['beside']:.3f} / {one['waited for']:.3f} s = {one['ratio']:.3f}"
+        for place, one in found["saves"].items()
+    }
+    what = "all that a save beside the training costs, over one waited for: disk"
+    yield what, saves["disk"], ""
+    yield "the same: S3", saves["s3"], ""
+    both = f"disk {saves['disk']}, S3 {saves['s3']}"
+    yield "the same with nothing else to do", both, "`ratios.json`, 4 saves each"
+    what = "the app before the end of its first step"
+    yield what, f"{start['clock_s']:.2f} s, {start['cpu_s']:.2f} of CPU", ""
+    what = "weights, teacher and moments of a process, `fsdp` on two over `ddp`"
+    yield what, f"{found['memory']['ratio']:.2f}", ""
+
+
+def test_what_the_loop_promises_is_what_was_measured_in_one_run():
+    lines = SCALE.read_text(encoding="utf-8").splitlines()
+    rows = [f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in ratio_rows()]
     assert len(rows) == 8
     assert [one for one in rows if one not in lines] == []
 
