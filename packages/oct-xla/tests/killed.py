@@ -124,19 +124,19 @@ def end_ranks(children):
 
     Who is left alone notices at its next word with the others, if it has ever met them.
     """
-    began, codes, told = time.monotonic(), {}, False
+    first, codes, told = 0.0, {}, False
     while len(codes) < len(children):
+        lasts_s = time.monotonic() - first if codes else 0.0
         for child in set(children) - set(codes):
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
-                codes[child] = os.waitstatus_to_exitcode(status)
-            elif codes and not told and time.monotonic() - began > ALONE_S:
+                codes[child], first = os.waitstatus_to_exitcode(status), time.monotonic()
+            elif lasts_s > ALONE_S + 30:
+                os.kill(child, signal.SIGKILL)
+                raise AssertionError(f"a process goes on alone: {codes}")
+            elif lasts_s > ALONE_S and not told:
                 os.kill(child, signal.SIGTERM)
                 told = True
-        if told and time.monotonic() - began > ALONE_S + 30:
-            for child in set(children) - set(codes):
-                os.kill(child, signal.SIGKILL)
-            raise AssertionError(f"a process went on alone: {codes}")
         time.sleep(0.01)
     return [codes[child] for child in children], told
 
