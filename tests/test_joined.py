@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from oct_xla import Checkpoints
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.drill
@@ -32,7 +33,22 @@ KEYS = ("loss", "loss_0", "prediction_cosine", "grad_norm", "lr")
 
 
 @pytest.fixture(scope="module")
-def found(place, smoke, environment, torchrun):
+def train(place, environment, torchrun):
+    """Makes runs, one after the other, by so many processes."""
+
+    def train(processes, runs):
+        program = Path(__file__).with_name("several_runs.py")
+        done = subprocess.run(
+            [sys.executable, *torchrun(processes), program, json.dumps(runs)],
+            cwd=place, env=environment(), capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def found(place, smoke, train):
     """Folders of runs of each objective, by the way they were trained."""
     teacher = f"objective.teacher={smoke.path / 'encoder'}"
     folders = {(name, way): place / f"{name}-{way}" for way in WAYS for name in OBJECTIVES}
@@ -45,23 +61,18 @@ def found(place, smoke, environment, torchrun):
             ]
             for name, more in OBJECTIVES.items()
         }  # fmt: skip
-        program = Path(__file__).with_name("several_runs.py")
-        launcher = torchrun(1 if way == "one" else 2)
-        done = subprocess.run(
-            [sys.executable, *launcher, program, json.dumps(runs)],
-            cwd=place, env=environment(), capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
+        train(1 if way == "one" else 2, runs)
     return folders
+
+
+def rows_of(run_dir):
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("way", WAYS[1:])
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_two_processes_train_like_one_and_leave_its_encoder(found, name, way):
-    rows, others = (
-        [json.loads(line) for line in (found[name, one] / "metrics.jsonl").read_text().splitlines()]
-        for one in (way, "one")
-    )
+    rows, others = (rows_of(found[name, one]) for one in (way, "one"))
     assert len(rows) == len(others) == 6
     assert json.loads((found[name, way] / "provenance.json").read_text())["devices"] == 2
     for row, wanted in zip(rows, others, strict=True):
@@ -72,6 +83,35 @@ def test_two_processes_train_like_one_and_leave_its_encoder(found, name, way):
     )
     assert weights.keys() == wanted.keys()
     assert max(float((weights[key] - wanted[key]).abs().max()) for key in wanted) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["vjepa2", "vjepa21"])
+def test_four_processes_train_like_one_for_twenty_steps_and_leave_its_teacher_and_moments(
+    name, place, smoke, train
+):
+    folders = {way: place / f"{name}-twenty-{way}" for way in WAYS}
+    given = (*SHORT, *OBJECTIVES[name], f"data.root={smoke.data}", "loop.steps=20")
+    runs = {
+        way: [*given, f"run_dir={folder}", *(() if way == "one" else (f"runtime.parallel={way}",))]
+        for way, folder in folders.items()
+    }
+    train(1, {"one": runs.pop("one")})
+    train(4, runs)
+    others = rows_of(folders["one"])
+    wanted = Checkpoints(folders["one"] / "checkpoints").load(20).tensors
+    assert {part.split(".")[0] for part in wanted} == {"objective", "optimizer"}
+    assert any("teacher" in part for part in wanted)
+    for way in WAYS[1:]:
+        assert json.loads((folders[way] / "provenance.json").read_text())["devices"] == 4
+        rows = rows_of(folders[way])
+        assert len(rows) == len(others) == 20
+        for row, other in zip(rows, others, strict=True):
+            for key in KEYS:
+                assert row[key] == pytest.approx(other[key], abs=1e-5), (way, row["step"], key)
+        tensors = Checkpoints(folders[way] / "checkpoints").load(20).tensors
+        assert tensors.keys() == wanted.keys()
+        for part, value in wanted.items():
+            assert float((tensors[part] - value).abs().max()) < 1e-5, (way, part)
 
 
 def test_an_encoder_trained_by_two_processes_is_judged_like_one_trained_by_one(
