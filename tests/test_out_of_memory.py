@@ -2,18 +2,22 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
+from oct_xla import Checkpoints
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits what Linux calls data")
 
 ROOT = Path(__file__).parent.parent
 TIME_LIMIT = 1500
 BIG = "16x256x256"  # keeps some 140 MB a volume for the backward pass; 8x64x64 keeps 7
+ROOMY = 10_000
 SHORT = [
     "experiment=smoke", "runtime.precision=fp32", "loop.steps=3", "loop.evaluate_every=0",
     "loop.checkpoint_every=1", "probe.columns=[]", "data.phantom.participants=10",
@@ -52,6 +56,20 @@ def rows_of(run_dir):
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
+def assert_equal(run_dir, other, step):
+    """Two runs have the same losses, weights, teacher and moments, bit for bit."""
+    rows, others = rows_of(run_dir), rows_of(other)
+    assert len(rows) == len(others) == step
+    for row, wanted in zip(rows, others, strict=True):
+        for key in ("loss", "grad_norm", "target_std", "lr"):
+            assert row[key] == wanted[key], (row["step"], key)
+    found, wanted = (
+        dict(Checkpoints(one / "checkpoints").load(step).tensors) for one in (run_dir, other)
+    )
+    assert found.keys() == wanted.keys()
+    assert [name for name, value in wanted.items() if not torch.equal(value, found[name])] == []
+
+
 @pytest.mark.drill
 def test_a_run_goes_on_with_the_smaller_window_that_it_was_allowed(tmp_path, limited):
     options = (f"run_dir={tmp_path / 'run'}", "smaller_window=8x64x64")
@@ -70,6 +88,37 @@ def test_a_run_goes_on_with_the_smaller_window_that_it_was_allowed(tmp_path, lim
     assert config["encoder"]["input_shape"] == [8, 64, 64]
     facts = json.loads((tmp_path / "run/provenance.json").read_text())
     assert facts["smaller"]["window"] == "8x64x64"
+
+    # One that was given this window, and what was measured of the larger one, is the same run.
+    small = ("data.window=8x64x64", "encoder.input_shape=[8,64,64]")
+    measured = config["encoder"]["input_mean"], config["encoder"]["input_std"]
+    known = [
+        f"encoder.input_{name}={one!r}" for name, one in zip(("mean", "std"), measured, strict=True)
+    ]
+    options = (f"run_dir={tmp_path / 'small'}", *small, "measure_input=false", *known)
+    done = limited(ROOMY, "cpu", *options)
+    assert done.returncode == 0, done.stderr
+    assert_equal(tmp_path / "run", tmp_path / "small", step=3)
+
+
+@pytest.mark.drill
+def test_a_run_that_gets_a_smaller_window_in_its_middle_goes_on_as_if_it_had_room(
+    tmp_path, limited
+):
+    run, other = tmp_path / "run", tmp_path / "other"
+    done = limited(ROOMY, "cpu", f"run_dir={run}", "loop.steps=2")
+    assert done.returncode == 0, done.stderr
+    shutil.copytree(run, other)
+    further = ("loop.steps=5", "smaller_window=8x64x64")
+    done = limited(180, "cpu", f"run_dir={run}", *further)
+    assert done.returncode == 0, done.stderr
+    assert "the smaller window 8x64x64" in done.stderr
+    shutil.copy(run / "memory.json", other / "memory.json")
+    done = limited(ROOMY, "cpu", f"run_dir={other}", *further)
+    assert done.returncode == 0, done.stderr
+    assert "out of memory" not in done.stderr
+    assert [row["step"] for row in rows_of(run)] == [1, 2, 3, 4, 5]
+    assert_equal(run, other, step=5)
 
 
 @pytest.mark.drill
@@ -114,7 +163,7 @@ def test_a_run_on_xla_starts_itself_again_with_half_and_ends_like_one_with_room(
     assert json.loads((tmp_path / "run/memory.json").read_text())["at_once"] == at_once
     saved = tmp_path / "run/checkpoints/step-00000002/state.json"
     assert json.loads(saved.read_text())["state"]["at_once"] == at_once
-    roomy = limited(10_000, "cpu", f"run_dir={tmp_path / 'roomy'}", *given)
+    roomy = limited(ROOMY, "cpu", f"run_dir={tmp_path / 'roomy'}", *given)
     assert roomy.returncode == 0, roomy.stderr
     rows, others = rows_of(tmp_path / "run"), rows_of(tmp_path / "roomy")
     assert [row["step"] for row in rows] == [1, 2]
