@@ -122,6 +122,34 @@ def test_a_run_that_gets_a_smaller_window_in_its_middle_goes_on_as_if_it_had_roo
 
 
 @pytest.mark.drill
+def test_where_a_batch_has_no_room_its_half_has_and_an_evaluation_looks_at_less(tmp_path, limited):
+    more = ("loop.steps=2", "loop.evaluate_every=2", "feed.batch_size=8")
+    rows, told = {}, {}
+    for name, room_mb, first in (
+        ("roomy", 20_000, True), ("half", 900, False), ("tight", 150, True),
+    ):  # fmt: skip
+        given = (*more, f"loop.evaluate_first={str(first).lower()}", f"run_dir={tmp_path / name}")
+        done = limited(room_mb, "cpu", *given)
+        assert done.returncode == (2 if name == "tight" else 0), done.stderr
+        told[name] = [line for line in done.stderr.splitlines() if "out of memory" in line]
+        rows[name] = {row["step"]: row for row in rows_of(tmp_path / name)}
+    assert told["roomy"] == []
+    assert told["half"] == [
+        "step 1: out of memory with 8 samples at a time; going on with loop.accumulate 1 -> 2, the"
+        " batch stays"
+    ]
+    less = "volumes of an evaluation: out of memory with 8 at a time; going on with 4"
+    assert told["tight"][0] == less
+    assert told["tight"][-1].startswith("error: step 1: out of memory with one sample at a time")
+    for name, step in (("half", 1), ("half", 2), ("tight", 0)):
+        for key in ("loss", "effective_rank", "token_rank"):
+            if key in rows[name][step]:
+                found, wanted = rows[name][step][key], rows["roomy"][step][key]
+                assert found == pytest.approx(wanted, rel=1e-4), (name, step, key)
+    assert {"effective_rank", "token_rank"} <= rows["tight"][0].keys()
+
+
+@pytest.mark.drill
 def test_an_encoder_whose_positions_are_a_table_is_not_allowed_a_smaller_window(call_app):
     outcome = call_app("pretrain", "smaller_window=8x48x48", "encoder.positions=learned")
     assert outcome.code == 2

@@ -37,7 +37,7 @@ def watching():
 def make_probe(watching, source):
     def make(columns=COLUMNS, count=8):
         questions = {column: source.labelled(column) for column in columns}
-        return watching["make_probe"](source.volumes, questions, count, batch_size=4, seed=0)
+        return watching["make_probe"](source.volumes, questions, count, seed=0)
 
     return make
 
@@ -55,7 +55,7 @@ def test_watching_draws_nothing_and_leaves_the_model_as_it_was(make_probe, watch
     torch.manual_seed(0)
     jepa = Jepa(Encoder(EncoderConfig(depth=1)), JepaConfig()).train()
     voxels = torch.from_numpy(np.stack([source.volumes[n] for n in range(4)])).unsqueeze(1)
-    watch = watching["Watch"](jepa, JepaBatch(voxels, ()), make_probe(), torch.device("cpu"))
+    watch = watching["Watch"](jepa, JepaBatch(voxels, ()), make_probe(), 4)
     before = {name: value.clone() for name, value in jepa.state_dict().items()}
     state, numbers = torch.get_rng_state(), watch(4)
     assert torch.equal(torch.get_rng_state(), state)
@@ -73,6 +73,50 @@ def test_a_probe_is_of_the_teacher_and_not_of_the_student(make_probe, watching, 
     voxels = torch.from_numpy(np.stack([source.volumes[n] for n in range(4)])).unsqueeze(1)
     probe = make_probe()
     assert isinstance(probe, OnlineProbe)
-    numbers = watching["Watch"](jepa, JepaBatch(voxels, ()), probe, torch.device("cpu"))(1)
+    numbers = watching["Watch"](jepa, JepaBatch(voxels, ()), probe, 4)(1)
     assert probe(jepa.teacher.encoder).items() <= numbers.items()
     assert not probe(jepa.encoder).items() <= numbers.items()
+
+
+def test_volumes_are_looked_at_in_parts_that_fit_in_memory(
+    make_probe, watching, source, monkeypatch, capsys
+):
+    torch.manual_seed(0)
+    jepa = Jepa(Encoder(EncoderConfig(depth=1)), JepaConfig())
+    voxels = torch.from_numpy(np.stack([source.volumes[n] for n in range(8)])).unsqueeze(1)
+    whole = watching["Watch"](jepa, JepaBatch(voxels, ()), make_probe(), 8)(1)
+    sizes, forward = [], Encoder.forward
+
+    def tight(self, volume, *args, **given):
+        sizes.append(len(volume))
+        if len(volume) > 2:
+            raise torch.OutOfMemoryError("out of memory: tried to allocate 2 GiB")
+        return forward(self, volume, *args, **given)
+
+    monkeypatch.setattr(Encoder, "forward", tight)
+    watch = watching["Watch"](jepa, JepaBatch(voxels, ()), make_probe(), 8)
+    parted = watch(1)
+    assert sizes[:6] == [8, 4, 2, 2, 2, 2]
+    assert parted == pytest.approx(whole, abs=1e-5)
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        f"volumes of an evaluation: out of memory with {size} at a time; going on with {size // 2}"
+        for size in (8, 4)
+    ]
+    sizes.clear()
+    assert watch(2) == parted
+    assert max(sizes) == 2, "what was found out holds"
+
+
+def test_parts_are_of_one_size(make_probe, watching, source, monkeypatch):
+    jepa = Jepa(Encoder(EncoderConfig(depth=1)), JepaConfig())
+    voxels = torch.from_numpy(np.stack([source.volumes[n] for n in range(6)])).unsqueeze(1)
+    sizes, forward = [], Encoder.forward
+
+    def noting(self, volume, *args, **given):
+        sizes.append(len(volume))
+        return forward(self, volume, *args, **given)
+
+    monkeypatch.setattr(Encoder, "forward", noting)
+    jepa.diagnostics(voxels, at_once=4)
+    assert sizes == [3, 3]

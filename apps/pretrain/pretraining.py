@@ -102,7 +102,6 @@ def pretrain(
             source.volumes,
             {one.config.task.column: one.study.examples for one in questions},
             config.probed_volumes if config.loop.evaluate_every else 0,
-            batch_size=config.feed.batch_size,
             seed=config.seed,
         )
         partners = find_partners(config.pairs, source.volumes.entries, seen)
@@ -122,7 +121,8 @@ def pretrain(
     if runtime.rank == 0:
         record(config, folder.path, runtime, source, seen, before, start, smaller)
     watched = samples.watched(config.watched_volumes)
-    watch = Watch(objective, watched, probe, runtime.device)
+    parts = runtime.devices * config.loop.accumulate
+    watch = Watch(objective, watched, probe, max(1, config.feed.batch_size // parts))
     data = smaller.get("data", source.volumes.fingerprint)
     try:
         identity = {"data": data, **(mixture.facts if mixture else {})}

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import oct_xla
-import torch
 from oct_io import CachedVolumes, LabelledVolumes
 from oct_io.labelled import choose_labelled
 from oct_vjepa import JepaBatch
@@ -13,6 +12,7 @@ from oct_vjepa.evaluation.online import OnlineProbe
 from oct_vjepa.objectives.collapse import CollapseGuard
 from oct_vjepa.objectives.objective import Objective
 from oct_xla.folder.journal import Row
+from oct_xla.steps.memory import Shrinking
 
 
 class Watch:
@@ -22,29 +22,28 @@ class Watch:
         objective: what the run trains.
         watched: volumes whose features are looked at for signs of collapse.
         probe: labelled volumes that the encoder of the teacher is probed with; None for no probe.
-        device: of the run.
+        at_once: volumes in one pass, at the most; fewer where memory runs out.
     """
 
     def __init__(
-        self,
-        objective: Objective,
-        watched: JepaBatch,
-        probe: OnlineProbe | None,
-        device: torch.device,
+        self, objective: Objective, watched: JepaBatch, probe: OnlineProbe | None, at_once: int
     ) -> None:
         self.objective, self.watched, self.probe = objective, watched, probe
-        self.device = device
+        self.fitting = Shrinking(at_once, "volumes of an evaluation")
 
     def __call__(self, step: int) -> dict[str, float]:
         """Numbers for metrics.jsonl, after `step` steps."""
-        spacing = self.watched.spacing_B3
-        numbers = self.objective.diagnostics(
-            self.watched.volume_BCZYX.to(self.device),
-            spacing_B3=None if spacing is None else spacing.to(self.device),
-        )
-        if self.probe is not None:
-            numbers |= self.probe(self.objective.result)
-        return numbers
+        numbers = self.fitting.again(self._look)
+        return numbers if self.probe is None else numbers | self.fitting.again(self._probe)
+
+    def _look(self, at_once: int) -> dict[str, float]:
+        volumes, spacing = self.watched.volume_BCZYX, self.watched.spacing_B3
+        return self.objective.diagnostics(volumes, spacing_B3=spacing, at_once=at_once)
+
+    def _probe(self, at_once: int) -> dict[str, float]:
+        assert self.probe is not None
+        self.probe.batch_size = at_once
+        return self.probe(self.objective.result)
 
 
 def make_probe(
@@ -52,7 +51,6 @@ def make_probe(
     questions: Mapping[str, LabelledVolumes],
     count: int,
     *,
-    batch_size: int,
     seed: int,
 ) -> OnlineProbe | None:
     """A probe of `count` labelled volumes, none of a participant that any column tests with.
@@ -61,7 +59,6 @@ def make_probe(
         volumes: to choose from.
         questions: column to those of `volumes` that have a label in it; none: no probe.
         count: volumes at the most; 0: no probe.
-        batch_size: volumes in one pass.
         seed: of the choice and of the folds.
 
     Raises:
@@ -74,7 +71,6 @@ def make_probe(
         chosen.volumes,
         chosen.labels,
         chosen.participants,
-        batch_size=batch_size,
         seed=seed,
         spacing=chosen.volumes.spacings,
     )

@@ -14,7 +14,7 @@ class OutOfMemoryError(DeviceError):
 
     Attributes:
         again: whether the same start, made again, takes less and goes on from the newest
-            checkpoint; else one sample at a time was too much.
+            checkpoint; else one sample at a time was too much, or an evaluation.
     """
 
     def __init__(self, text: str, *, again: bool) -> None:

@@ -13,7 +13,7 @@ from oct_xla.devices.placing import Placed
 from oct_xla.errors import NonFiniteError, OutOfMemoryError
 from oct_xla.feeding.feed import Feed
 from oct_xla.folder.journal import say
-from oct_xla.steps.failures import TooLarge
+from oct_xla.steps.failures import TooLarge, told_apart
 from oct_xla.steps.learner import Learner, Outcome, Step
 from oct_xla.steps.memory import cut_batch, halved, write_note
 from oct_xla.steps.preemption import StopRequest
@@ -160,9 +160,16 @@ class Trainer:
         """Evaluate the saved step and tell its row; False if the run is to stop."""
         run = self.run
         if evaluate is not None:
-            with self.learner.evaluating():
-                scores = self._scores(evaluate, stop)
             doing = f"the evaluation after step {run.step}"
+            try:
+                with told_apart(), self.learner.evaluating():
+                    scores = self._scores(evaluate, stop)
+            except TooLarge as large:
+                raise OutOfMemoryError(
+                    f"{doing}: out of memory; ask it for less at a time, or take a smaller model"
+                    " or volume; the step is saved, and the same command goes on from it",
+                    again=False,
+                ) from large
             self.learner.compiling.look(doing, expected=not self._evaluated)
             self._evaluated = True
             if scores is None:

@@ -37,10 +37,10 @@ print(json.dumps([min(before), min(after), answer is True]))
 PAGES = 32 * 4 * 2**20 // 4096
 
 
-def _faults(how: str, **env: str) -> tuple[int, int, bool]:
+def _faults(how: str, *before: str, **env: str) -> tuple[int, int, bool]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run(
-        [sys.executable, "-c", ROUNDS, how], capture_output=True, text=True, check=True,
+        [*before, sys.executable, "-c", ROUNDS, how], capture_output=True, text=True, check=True,
         env=own | env,
     )  # fmt: skip
     before, after, kept = json.loads(done.stdout)
@@ -72,6 +72,15 @@ def test_where_memory_is_short_it_is_given_back_again() -> None:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone gives memory back so")
 def test_a_choice_of_the_user_stands() -> None:
     before, after, kept = _faults("own", MALLOC_MMAP_THRESHOLD_="131072")
+    assert after > PAGES / 2
+    assert before > PAGES / 2
+    assert not kept
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc alone gives memory back so")
+def test_where_addresses_are_limited_each_tensor_is_mapped_by_itself() -> None:
+    shell = ("bash", "-c", 'ulimit -d 100000000; exec "$@"', "limited")
+    before, after, kept = _faults("own", *shell)
     assert after > PAGES / 2
     assert before > PAGES / 2
     assert not kept

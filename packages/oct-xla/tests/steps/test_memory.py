@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from oct_xla import Checkpoints, LoopConfig, RunFolderError, fit, pick_runtime, read_rows
-from oct_xla.errors import FeedError
+from oct_xla.errors import FeedError, OutOfMemoryError
 from oct_xla.folder.writing import Writing
-from oct_xla.steps.memory import cut_batch, halved, out_of_memory, read_note, write_note
+from oct_xla.steps.memory import Shrinking, cut_batch, halved, out_of_memory, read_note, write_note
 from programs import QUIET, XLA, finish, losses, start, torchrun
 from toy import Toy, make_feed
 
@@ -206,3 +206,62 @@ def test_a_limit_that_was_found_holds_beside_any_loop_accumulate(tmp_path, accum
     toy, config = Sizes(), LoopConfig(steps=2, accumulate=accumulate)
     fit(toy, make_feed(batch_size=12), config, runtime=pick_runtime("cpu"), run_dir=tmp_path)
     assert set(toy.sizes) == sizes
+
+
+def test_what_is_computed_in_parts_is_asked_again_with_half_until_it_fits(capsys):
+    asked = []
+
+    def ask(size):
+        asked.append(size)
+        if size > 3:
+            raise MemoryError("std::bad_alloc")
+        return -size
+
+    fitting = Shrinking(12, "volumes")
+    assert fitting.again(ask) == -3
+    assert asked == [12, 6, 3]
+    assert fitting.again(ask) == -3
+    assert asked[3:] == [3]
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1] == "volumes: out of memory with 6 at a time; going on with 3"
+
+
+def test_what_does_not_fit_one_at_a_time_or_fails_otherwise_is_raised(capsys):
+    def no_room(size):
+        raise MemoryError(f"no room for {size}")
+
+    def wrong(size):
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(MemoryError, match=r"no room for 1$"):
+        Shrinking(3, "volumes").again(no_room)
+    with pytest.raises(RuntimeError, match="shapes"):
+        Shrinking(3, "volumes").again(wrong)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_evaluation_that_runs_out_of_memory_ends_in_a_line_and_is_made_up_for(tmp_path):
+    room = [False]
+
+    def evaluate(step):
+        if not room[0] and step == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 38 GiB")
+        return {"score": 1.0 / step}
+
+    def run(folder):
+        runtime, config = pick_runtime("cpu"), LoopConfig(steps=6, evaluate_every=2, log_every=1)
+        fit(
+            Toy(), make_feed(batch_size=4), config, runtime=runtime, run_dir=folder,
+            evaluate=evaluate,
+        )  # fmt: skip
+        return [(row["step"], row["loss"], row.get("score")) for row in told(folder)]
+
+    def told(folder):
+        return read_rows(folder / "metrics.jsonl")
+
+    with pytest.raises(OutOfMemoryError, match="the evaluation after step 4: out of mem") as found:
+        run(tmp_path / "tight")
+    assert not found.value.again, "a new start alone would run out again"
+    assert "the step is saved" in str(found.value)
+    room[0] = True
+    assert run(tmp_path / "tight") == run(tmp_path / "roomy")

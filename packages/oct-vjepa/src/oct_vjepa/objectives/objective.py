@@ -99,6 +99,7 @@ class Objective(nn.Module):
         *,
         spacing_B3: Tensor | None = None,
         foreground_BN: Tensor | None = None,
+        at_once: int = 0,
     ) -> dict[str, float]:
         """Slower signs of collapse for the log, from the features that a run leaves behind.
 
@@ -111,6 +112,8 @@ class Objective(nn.Module):
             spacing_B3: distance between their voxels, if positions are lengths.
             foreground_BN: above 0 for patches of the foreground; None finds them by
                 `masking.foreground`.
+            at_once: most volumes that go through the encoder together, of which each such part is
+                copied to its device; 0: all, from where they are.
 
         Returns:
             "effective_rank" of the mean-pooled volumes, "token_rank" of at most 4 * D of their
@@ -118,7 +121,7 @@ class Objective(nn.Module):
             "spread_background" of the normalised tokens, "dead_dimensions" among them, and, where a
             teacher follows, "teacher_drift", how far the student's weights are from its own.
         """
-        tokens_BND = self._features(volume_BCZYX, spacing_B3).float().cpu()
+        tokens_BND = self._features(volume_BCZYX, spacing_B3, at_once or len(volume_BCZYX))
         if foreground_BN is None:
             patch_size = self.encoder.config.patch_size
             foreground_BN = foreground_patches(volume_BCZYX, patch_size, self.masking.foreground)
@@ -139,12 +142,23 @@ class Objective(nn.Module):
             "dead_dimensions": float(dead_dimensions(target_BND)),
         }
 
-    def _features(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None) -> Tensor:
-        encoder = self.result
-        was_training = encoder.training
-        tokens = encoder.eval()(volume_BCZYX, spacing_B3=spacing_B3)
-        encoder.train(was_training)
-        return tokens
+    def _features(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None, at_once: int) -> Tensor:
+        """Tokens of all volumes, (B, N, D), float32, on the CPU."""
+        encoder, place = self.result, next(self.result.parameters()).device
+        count = len(volume_BCZYX)
+        while count % at_once:  # parts of one size: another one would be compiled again on XLA
+            at_once -= 1
+        was_training, parts = encoder.training, []
+        encoder.eval()
+        try:
+            for first in range(0, count, at_once):
+                part = slice(first, first + at_once)
+                spacing = None if spacing_B3 is None else spacing_B3[part].to(place)
+                tokens = encoder(volume_BCZYX[part].to(place), spacing_B3=spacing)
+                parts.append(tokens.float().cpu())
+        finally:
+            encoder.train(was_training)
+        return torch.cat(parts)
 
     def _unpack(
         self, batch: Tensor | JepaBatch | PairBatch, generator: torch.Generator | None
@@ -235,10 +249,11 @@ class Taught(Objective):
         *,
         spacing_B3: Tensor | None = None,
         foreground_BN: Tensor | None = None,
+        at_once: int = 0,
     ) -> dict[str, float]:
         """As `Objective.diagnostics`, with "teacher_drift" where the teacher follows."""
         found = super().diagnostics(
-            volume_BCZYX, spacing_B3=spacing_B3, foreground_BN=foreground_BN
+            volume_BCZYX, spacing_B3=spacing_B3, foreground_BN=foreground_BN, at_once=at_once
         )
         if self.teacher_config is not None:
             found["teacher_drift"] = float(self.teacher.drift(self.encoder))

@@ -20,8 +20,15 @@ def keep_freed_memory() -> bool:
     has its memory zeroed anew by the kernel, up to a third of its time. It is for the whole
     process, whose resident memory then stays at its peak. What the environment says of these
     thresholds stands; other allocators are not touched.
+
+    Where addresses are limited (`ulimit -v`, `-d`) tensors are mapped one by one from the start: of
+    the heap counts what a batch that was too large has left there, free but in pieces, and it fits
+    no tensor of a smaller one.
     """
     if any(name in os.environ for name in _CHOICES):
+        return False
+    if _limited():
+        give_freed_memory_back()
         return False
     if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
@@ -29,6 +36,15 @@ def keep_freed_memory() -> bool:
     if mallopt is None:  # macOS, musl
         return False
     return bool(mallopt(MMAP_THRESHOLD, _LARGEST) and mallopt(TRIM_THRESHOLD, _NEVER))
+
+
+def _limited() -> bool:
+    if os.name != "posix":
+        return False
+    import resource  # not on Windows
+
+    kinds = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+    return any(resource.getrlimit(one)[0] != resource.RLIM_INFINITY for one in kinds)
 
 
 def give_freed_memory_back() -> None:

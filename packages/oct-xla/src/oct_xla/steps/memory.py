@@ -2,14 +2,19 @@
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from oct_xla.devices.malloc import give_freed_memory_back
 from oct_xla.errors import RunFolderError
 from oct_xla.folder.bucket import Bucket, is_url
 from oct_xla.folder.files import read_json, write_atomically
+from oct_xla.folder.journal import say
+
+Found = TypeVar("Found")
 
 NOTE = "memory.json"
 """In the run folder: what a run that ran out of memory takes less of from its next start on."""
@@ -43,6 +48,36 @@ def out_of_memory(error: BaseException | None) -> bool:
 def halved(size: int) -> int:
     """Return the next smaller micro-batch of a device: half of an even one, else one sample."""
     return size // 2 if size % 2 == 0 else 1
+
+
+class Shrinking:
+    """How many of something are computed at once: half as often as memory runs out, and so on.
+
+    For what gives the same whatever is computed at once, and waits for no other process, such as
+    features for an evaluation. `again(ask)` calls `ask(size)` until it fits, and remembers.
+
+    Args:
+        size: to begin with.
+        what: is computed, for the line that says so.
+    """
+
+    def __init__(self, size: int, what: str) -> None:
+        self.size, self.what = size, what
+
+    def again(self, ask: Callable[[int], Found]) -> Found:
+        """Ask with as many as fit; one that does not fit raises what it raised."""
+        while True:
+            try:
+                return ask(self.size)
+            except (RuntimeError, MemoryError) as error:
+                if self.size == 1 or not out_of_memory(error):
+                    raise
+            # Out here nothing holds what was computed until memory ran out.
+            before, self.size = self.size, halved(self.size)
+            give_freed_memory_back()
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+            say(f"{self.what}: out of memory with {before} at a time; going on with {self.size}")
 
 
 def cut_batch(samples: int, accumulate: int, at_once: int) -> int:
