@@ -1,0 +1,66 @@
+"""An evaluation on XLA, over two devices: the answers of the CPU, frozen and fine-tuned."""
+
+import json
+from importlib.util import find_spec
+
+import pyarrow.parquet as pq
+import pytest
+from oct_vjepa import Encoder, EncoderConfig
+
+pytestmark = pytest.mark.slow
+
+XLA = {
+    "PJRT_DEVICE": "CPU",
+    "CPU_NUM_DEVICES": "2",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+}
+ALONE = (
+    "compare.baselines=[]", "compare.together=false", "compare.ranked=false", "bootstrap=100",
+    "compare.maps=0", "data.jobs=1", "readout.blocks=[all]", "readout.pools=[mean_std]",
+    "data.phantom.participants=48", "data.phantom.split_fractions=[0.3,0.3,0.4]",
+    "data.phantom.scale=0.5", "data.phantom.eyes=[R]", "data.phantom.arrangements=[]",
+    "compare.random_init=false", "training.epochs=2", "training.batch_size=8",
+    "training.warmup_epochs=0",
+)  # fmt: skip
+SAME = 1e-3  # of a probability
+
+
+@pytest.fixture(scope="module")
+def found(place, run_app):
+    """Folders of evaluations, by mode and runtime."""
+    if find_spec("torch_xla") is None:
+        pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
+    config = EncoderConfig(
+        input_shape=(8, 64, 64), patch_size=(2, 8, 16), width=24, depth=1, heads=3, input_mean=60,
+        input_std=40,
+    )  # fmt: skip
+    Encoder(config).save_pretrained(place / "judged")
+    folders = {}
+    for mode in ("linear", "full"):
+        for runtime in ("xla", "cpu"):
+            folders[mode, runtime] = place / f"judged-{mode}-{runtime}"
+            outcome = run_app(
+                "finetune", *ALONE, f"encoder={place / 'judged'}", f"data.root={place / 'judge'}",
+                f"runtime={runtime}", f"mode={mode}", f"features={place / 'features' / runtime}",
+                f"run_dir={folders[mode, runtime]}", **(XLA if runtime == "xla" else {}),
+            )  # fmt: skip
+            assert outcome.code == 0, outcome.errors
+    return folders
+
+
+@pytest.mark.parametrize("mode", ["linear", "full"])
+def test_two_xla_devices_say_of_each_participant_what_the_cpu_says(found, mode):
+    said = {}
+    for runtime in ("xla", "cpu"):
+        folder = found[mode, runtime]
+        facts = json.loads((folder / "provenance.json").read_text())
+        assert (facts["runtime"], facts["devices"]) == (runtime, 2 if runtime == "xla" else 1)
+        rows = pq.read_table(folder / "predictions.parquet").to_pylist()
+        said[runtime] = {
+            (row["participant"], row["part"]): row["p_true"]
+            for row in rows
+            if row["candidate"] == "pretrained"
+        }
+    assert len(said["cpu"]) >= 20
+    assert len(set(said["cpu"].values())) > 10
+    assert said["xla"] == pytest.approx(said["cpu"], abs=SAME)
