@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from oct_vjepa.scores.paired import delong, delong_p, holm, sign_p
+from oct_vjepa.scores.paired import Pair, delong, delong_p, delong_p_of, holm, sign_p
 
 
 def brute_delong(scores, positive):
@@ -47,6 +47,22 @@ def test_null_differences_are_called_as_often_as_promised():
     found = np.array([delong_p(one, other, positive) for one, other in scores])
     assert 0.025 <= (found < 0.05).mean() <= 0.08
     assert 0.4 < found.mean() < 0.6
+
+
+def test_the_p_of_folds_is_that_of_the_mean_of_their_differences():
+    rng = np.random.default_rng(3)
+    folds, differences, variances = [], [], []
+    for rows in (60, 90):
+        positive = np.arange(rows) % 3 == 0
+        scores = rng.normal(size=(2, rows)) + 0.8 * positive
+        areas, covariance = brute_delong(scores, positive)
+        differences.append(areas[0] - areas[1])
+        variances.append(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
+        folds.append(Pair(*scores, positive))
+    spread = math.sqrt(2 * sum(variances) / 4)
+    assert delong_p_of(folds) == pytest.approx(math.erfc(abs(np.mean(differences)) / spread))
+    assert delong_p_of(folds[:1]) == delong_p(*folds[0])
+    assert delong_p_of([*folds, Pair(*scores[:, :9], np.arange(9) < 1)]) is None
 
 
 def test_holm_corrects_from_the_smallest_up():

@@ -311,7 +311,8 @@ def test_ensembles_that_are_equally_good_are_told_apart_as_often_as_promised():
     [
         ({"rows": 60}, ""),
         ({"rows": 60, "seeds": 2}, ""),
-        ({"rows": 60, "rounds": 3}, "there is one for each of 3 rounds"),
+        ({"rows": 60, "rounds": 3}, ""),
+        ({"rows": 9, "rounds": 3}, "two of either class in each round"),
     ],
 )
 def test_who_has_no_delong_is_told_why(shape, why):
@@ -320,6 +321,28 @@ def test_who_has_no_delong_is_told_why(shape, why):
     assert (found.p_delong is None) == bool(why)
     assert why in found.no_delong
     assert bool(found.no_delong) == bool(why)
+
+
+def test_who_is_tested_in_several_rounds_has_no_delong():
+    rng = np.random.default_rng(16)
+    runs = {name: [binary_runs(rng, rows=60)[0] * 2] for name in "ab"}
+    (found,) = compare(runs, "nominal", reference="a", seed=0, bootstrap=100)
+    assert found.p_delong is None
+    assert "tested in several" in found.no_delong
+
+
+def test_folds_that_are_equally_good_are_told_apart_as_often_as_promised():
+    rng = np.random.default_rng(17)
+    found = []
+    for trial in range(150):
+        common = rng.normal(size=150)
+        runs = {
+            name: binary_runs(rng, rows=150, rounds=5, common=common + rng.normal(size=150))
+            for name in "ab"
+        }
+        (one,) = compare(runs, "nominal", reference="a", seed=trial, bootstrap=2)
+        found.append(one.p_delong <= 0.05)
+    assert 0.01 <= np.mean(found) <= 0.1
 
 
 def test_what_cannot_be_scored_or_compared_is_refused():

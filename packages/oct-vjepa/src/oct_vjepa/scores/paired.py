@@ -38,17 +38,36 @@ def delong(scores_KN: Floats, positive_N: NDArray[np.bool_]) -> Areas:
     return Areas(beats.mean(axis=1), np.atleast_2d(covariance))
 
 
+class Pair(NamedTuple):
+    """Two scores of the same rows, and which of these are positive."""
+
+    one_N: Floats
+    other_N: Floats
+    positive_N: NDArray[np.bool_]
+
+
 def delong_p(one_N: Floats, other_N: Floats, positive_N: NDArray[np.bool_]) -> float | None:
     """Two-sided p of no difference between the AUROCs of two scores of the same rows.
 
     1 where the two rank alike; None with fewer than two of either class.
     """
-    if min(positive_N.sum(), (~positive_N).sum()) < 2:
-        return None
-    found = delong(np.stack([one_N, other_N]), positive_N)
-    contrast = np.array([1.0, -1.0])
-    difference = float(contrast @ found.areas_K)
-    variance = float(contrast @ found.covariance_KK @ contrast)
+    return delong_p_of([Pair(one_N, other_N, positive_N)])
+
+
+def delong_p_of(strata: Sequence[Pair]) -> float | None:
+    """The same of the mean AUROC over folds of which each has its own rows, and models.
+
+    Rows of two folds are other people, so that the folds' differences err independently, given the
+    models: their mean has the sum of their variances over the square of their number.
+    """
+    difference = variance = 0.0
+    for one in strata:
+        if min(one.positive_N.sum(), (~one.positive_N).sum()) < 2:
+            return None
+        found = delong(np.stack([one.one_N, one.other_N]), one.positive_N)
+        contrast = np.array([1.0, -1.0]) / len(strata)
+        difference += float(contrast @ found.areas_K)
+        variance += float(contrast @ found.covariance_KK @ contrast)
     if variance <= 0.0:
         return 1.0 if difference == 0.0 else 0.0
     return math.erfc(abs(difference) / math.sqrt(2.0 * variance))

@@ -22,7 +22,7 @@ from oct_vjepa.measures.measure import (
 from oct_vjepa.measures.shares import Floats, share
 from oct_vjepa.measures.units import Interval, Units
 from oct_vjepa.scores.cards import Difference, ScoreCard
-from oct_vjepa.scores.paired import delong_p, holm, sign_p
+from oct_vjepa.scores.paired import Pair, delong_p_of, holm, sign_p
 from oct_vjepa.scores.resampling import (
     Part,
     Replicated,
@@ -316,24 +316,24 @@ def _delong(kind: str, runs: Runs, base: Runs) -> _Delong:
     classes = runs[0][0].scores_NC.shape[1]
     if kind not in CLASSES or classes != 2:
         return _Delong(None, "it compares the AUROCs of two classes")
-    if (rounds := max(len(runs[0]), len(base[0]))) > 1:
-        return _Delong(
-            None, f"it compares two models, and there is one for each of {rounds} rounds"
-        )
-    one = runs[0][0]
-    if len(np.unique(one.groups_N)) < len(one.groups_N):
-        return _Delong(None, "it counts rows, and participants have several")
-    positive_N = one.labels_N[np.argsort(one.groups_N)] == 1
-    p = delong_p(_ensemble(runs), _ensemble(base), positive_N)
-    seeds = max(len(runs), len(base))
-    return _Delong(p, "it needs two of either class" if p is None else "", seeds)
+    people = np.concatenate([one.groups_N for one in runs[0]])
+    if len(np.unique(people)) < len(people):
+        return _Delong(None, "it counts rows, and participants are tested in several")
+    strata = []
+    for number, one in enumerate(runs[0]):
+        positive_N = one.labels_N[np.argsort(one.groups_N)] == 1
+        strata.append(Pair(_ensemble(runs, number), _ensemble(base, number), positive_N))
+    p, seeds = delong_p_of(strata), max(len(runs), len(base))
+    lacks = "it needs two of either class"
+    return _Delong(p, f"{lacks} in each round" if p is None else "", seeds)
 
 
-def _ensemble(runs: Runs) -> Floats:
-    """Score of the second class of each participant in the only round, (N,), the mean of seeds.
+def _ensemble(runs: Runs, number: int) -> Floats:
+    """Score of the second class of each participant in a round, (N,), the mean of seeds.
 
     Ordered by participant. Whatever the seeds are, it is one score of each, so that DeLong's test
     holds as it does for a single model: participants differ by chance, the models do not.
     """
-    scores = [one.scores_NC[np.argsort(one.groups_N), 1] for (one,) in runs]
+    tested = [rounds[number] for rounds in runs]
+    scores = [one.scores_NC[np.argsort(one.groups_N), 1] for one in tested]
     return np.mean(scores, axis=0)
