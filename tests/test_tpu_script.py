@@ -138,6 +138,27 @@ def test_a_dry_run_prints_every_command_and_runs_none(place):
     assert git(place.source, "for-each-ref", "refs/tpu") == ""
 
 
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        ("sync", ["bundle create", "tpu-vm scp", "git checkout -q --force --detach"]),
+        ("start", ["tpu-vm ssh pod --worker=all", "setsid", "apps/pretrain"]),
+        ("status", ["queued-resources describe pod --format=json", "oct-worker $(hostname)"]),
+        ("follow", ["tpu-vm ssh pod --worker=0", "tail -n 50 -F ~/oct-run/log"]),
+        ("stop", ["tpu-vm ssh pod --worker=all", "kill -TERM -- -$session"]),
+        ("delete", ["queued-resources delete pod --force --zone=us-central2-b"]),
+    ],
+)
+def test_a_dry_run_of_each_command_prints_commands_alone(place, command, parts):
+    outcome = place.tpu(command, "--dry-run")
+    assert outcome.returncode == 0, outcome.stderr
+    assert [part for part in parts if part not in outcome.stdout] == []
+    told = outcome.stdout + outcome.stderr
+    assert not any(one in told for one in ("ACTIVE", "on all workers", "started")), "nothing is so"
+    assert place.calls == []
+    assert git(place.source, "for-each-ref", "refs/tpu") == ""
+
+
 def test_only_create_asks_for_a_pod(place):
     for command in ("sync", "start", "status", "follow", "stop"):
         assert place.tpu(command).returncode == 1

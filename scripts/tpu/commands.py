@@ -71,7 +71,8 @@ def send_commit(pod: Pod, options: argparse.Namespace, commit: str) -> None:
             git(options.source, *command, dry=pod.dry)
         pod.send(bundle, "oct.bundle")
     pod.on_all(INSTALL.format(sent=SENT, commit=commit))
-    print(f"{commit[:12]} is on all workers", file=sys.stderr)
+    if not pod.dry:
+        print(f"{commit[:12]} is on all workers", file=sys.stderr)
 
 
 def commit_of(options: argparse.Namespace) -> str:
@@ -132,7 +133,8 @@ def start(pod: Pod, options: argparse.Namespace) -> None:
     environment = shlex.join([*ENVIRONMENT, *options.env])
     arguments = shlex.join(["runtime=xla", *options.arguments])
     pod.on_all(START.format(environment=environment, arguments=arguments))
-    print(f"started; to see it: python3 scripts/tpu follow {pod.name}", file=sys.stderr)
+    if not pod.dry:
+        print(f"started; to see it: python3 scripts/tpu follow {pod.name}", file=sys.stderr)
 
 
 def follow(pod: Pod, options: argparse.Namespace) -> None:
@@ -150,7 +152,8 @@ def status(pod: Pod, options: argparse.Namespace) -> None:
     """Print where the request stands, and what each worker says."""
     del options
     state = pod.state()
-    print(f"{pod.name}: {state}")
+    if not pod.dry:  # which has asked nobody
+        print(f"{pod.name}: {state}")
     for one in pod.workers() if state == "ACTIVE" else []:
         print(f"{one.host}: commit {one.commit}, training {one.run}")
 
