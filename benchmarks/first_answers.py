@@ -1,7 +1,7 @@
 """What the README's first command ends with: AUROC of each candidate, and the encoder's gain.
 
-Reads the folder of a run that is over, and writes results/first_answers.json with the CPU beside it
-that it ran on, as training adds in another order on another one.
+Reads the folder of a run that is over, and adds it to results/first_answers.json with the CPU that
+it ran on, in the place of an earlier one of that kind: training adds in another order on another.
 
     uv run apps/pretrain && python benchmarks/first_answers.py runs/phantom
 """
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from writing import rounded, write_results
+from writing import RESULTS, rounded, write_results
 
 WIDE = ("AVX512F", "AVX2", "ASIMD")
 
@@ -22,6 +22,13 @@ def features() -> list[str]:
     from numpy._core._multiarray_umath import __cpu_features__ as known
 
     return [name for name in WIDE if known.get(name)]
+
+
+def model() -> str:
+    """What Linux calls this CPU; "" elsewhere."""
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text().splitlines() if facts.exists() else []
+    return next((one.partition(": ")[2] for one in lines if one.startswith("model name")), "")
 
 
 def answers_of(asked: dict[str, Any]) -> dict[str, Any]:
@@ -42,17 +49,21 @@ def main() -> None:
     run_dir = Path(sys.argv[1])
     asked = json.loads((run_dir / "probes.json").read_text())
     origin = json.loads((run_dir / "provenance.json").read_text())
-    facts = {
-        "phantom": True,
+    facts: dict[str, Any] = {
         "git_commit": origin["git_commit"],
         "machine": platform.machine(),
+        "cpu": model(),
         "vector_units": features(),
         "tested": {one["question"]["name"]: one["split"] for one in asked},
         "answers": {one["question"]["name"]: answers_of(one) for one in asked},
     }
     for name, rows in facts["answers"].items():
         print(name, {who: row["auroc"][0] for who, row in rows.items()})
-    write_results("first_answers", ("torch", "numpy", "oct-vjepa", "oct-io"), facts)
+    before = json.loads((RESULTS / "first_answers.json").read_text())["runs"]
+    kind = ("machine", "cpu", "vector_units")
+    others = [one for one in before if any(one[name] != facts[name] for name in kind)]
+    found = {"phantom": True, "runs": [*others, facts]}
+    write_results("first_answers", ("torch", "numpy", "oct-vjepa", "oct-io"), found)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,10 @@ fold-2 and fold-3, with compare.few_validation=true, and the first again without
 results/real_bscans_unflattened.json: MAE of 10,500 steps, seeds 1 and 2, of scans as they are,
 without fold-0 and fold-1 (data.flatten=false data.window=96x256 for both apps,
 encoder.input_shape=[1,96,256]).
+results/real_bscans_filter_targets.json: objective=vjepa21_filters_smoke masking=mae
+loop.steps=5000, seed 1, flattened, without fold-0 and fold-1 and asked of them beside the units and
+MAE of real_bscans_choosers.json, then of scans as they are, likewise, beside MAE of
+real_bscans_unflattened.json, then flattened of fold-2 and fold-3.
 
 IMAGES has participant_id, filepath and dr of each image; OCT.csv says "-" of 600 of them, which
 have no answer. Pretraining sees no participant of the fold that is tested, and no label.

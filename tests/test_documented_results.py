@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "findings.md"
 SCALE = ROOT / "docs" / "scale.md"
@@ -71,3 +73,52 @@ def test_every_result_names_a_program_that_is_here():
     assert len(programs) >= 40
     gone = [name for name, one in programs.items() if not (one and (ROOT / one[0]).is_file())]
     assert gone == []
+
+
+NUMBER = r"([+-]?\d+\.\d+)"
+BEHIND = re.compile(rf"{NUMBER}\*{{0,2}} \({NUMBER} to {NUMBER}")  # 0.938 (0.906 to 0.964)
+BESIDE = re.compile(rf"\({NUMBER}, {NUMBER} to {NUMBER}")  # (+0.129, 0.074 to 0.191)
+WITHDRAWN = {"+0.082 (0.027 to 0.151"}
+"""What a page tells of having been wrong; the file is gone."""
+
+
+def triples_in(found):
+    """Every value with the ends of its interval below a place of a file."""
+    if isinstance(found, dict):
+        found = list(found.values())
+    if not isinstance(found, list):
+        return
+    first = found[:3]
+    if len(first) == 3 and all(isinstance(one, int | float) for one in first):
+        yield tuple(first)
+    for one in found:
+        yield from triples_in(one)
+
+
+def measured(digits):
+    """All of them that any file holds, and their negatives: who is compared with whom may turn."""
+    known = set()
+    for path in RESULTS.glob("*.json"):
+        for value, low, high in triples_in(json.loads(path.read_text(encoding="utf-8"))):
+            known |= {
+                tuple(round(one, digits) + 0.0 for one in three)  # no -0.0
+                for three in ((value, low, high), (-value, -high, -low))
+            }
+    return known
+
+
+@pytest.mark.parametrize(
+    ("page", "least"), [("README.md", 50), ("docs/findings.md", 300), ("docs/segmentation.md", 15)]
+)
+def test_every_value_with_an_interval_stands_in_a_file_of_results(page, least):
+    text = re.sub(r"\s+", " ", (ROOT / page).read_text(encoding="utf-8"))
+    told = [*BEHIND.finditer(text), *BESIDE.finditer(text)]
+    assert len(told) >= least
+    known = {digits: measured(digits) for digits in {len(one[1].split(".")[1]) for one in told}}
+    lost = [
+        one[0]
+        for one in told
+        if tuple(float(number) + 0.0 for number in one.groups())
+        not in known[len(one[1].split(".")[1])]
+    ]
+    assert set(lost) <= WITHDRAWN
