@@ -13,6 +13,9 @@ on from there, as long as commits, CPUs and arguments are the same; what is half
     python benchmarks/first_command.py
     python benchmarks/first_command.py --rounds 3 --before ../earlier
     python benchmarks/first_command.py --rounds 1 --given experiment=smoke --out smoke.json
+
+With --judged `uv run apps/finetune` follows in each round, as the README has it, and both are timed
+as one, into results/first_two_commands.json.
 """
 
 import argparse
@@ -62,19 +65,21 @@ def commit_of(tree: Path) -> str:
     return subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def run(tree: Path, given: Sequence[str]) -> Took:
-    """Run the app of a work tree to its end, in an empty folder.
+def run(tree: Path, given: Sequence[str], *, judged: bool = False) -> Took:
+    """Run the app of a work tree to its end, in an empty folder, and then the one that judges.
 
     Raises:
         CalledProcessError: it has failed.
     """
     load = os.getloadavg()[0]
-    command = [python_of(tree), str(tree / "apps" / "pretrain"), *given]
+    apps = [["pretrain", *given], *([["finetune"]] if judged else [])]
     with tempfile.TemporaryDirectory() as folder:
         began_s, before = time.perf_counter(), os.times()
-        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        for app, *words in apps:
+            command = [python_of(tree), str(tree / "apps" / app), *words]
+            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         clock_s, after = time.perf_counter() - began_s, os.times()
-        if not any(Path(folder).glob("runs/*/report.html")):
+        if len(list(Path(folder).glob("runs/*/report.html"))) < len(apps):
             sys.exit(f"{tree}: the command left no report")
     used = after.children_user + after.children_system
     used -= before.children_user + before.children_system
@@ -119,26 +124,30 @@ def main() -> None:
     parser.add_argument("--now", type=Path, default=ROOT, help="work tree; this one")
     parser.add_argument("--before", type=Path, help="work tree of an earlier commit, with .venv")
     parser.add_argument("--given", nargs="*", default=[], help="arguments of the command")
-    parser.add_argument("--out", type=Path, default=RESULTS / "first_command.json")
+    parser.add_argument("--judged", action="store_true", help="time apps/finetune after it too")
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    kept = "first_two_commands" if options.judged else "first_command"
+    out = options.out or RESULTS / f"{kept}.json"
+    then = " && uv run apps/finetune" if options.judged else ""
     trees = {"now": options.now} | ({"before": options.before} if options.before else {})
     trees = {name: tree.resolve() for name, tree in trees.items()}  # the command runs elsewhere
     for tree in trees.values():
         python_of(tree)
     facts = {
         "command": f"python benchmarks/{Path(__file__).name}",
-        "timed": " ".join(["uv run apps/pretrain", *options.given]),
+        "timed": " ".join(["uv run apps/pretrain", *options.given]) + then,
         "commits": {name: commit_of(tree) for name, tree in trees.items()},
         "cpus": os.cpu_count(),
     }
-    took = take_up(options.out, facts)
+    took = take_up(out, facts)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the app ends with us
     try:
         for number in range(options.rounds):
             for name, tree in trees.items():
                 if len(took[name]) <= number:
-                    took[name].append(run(tree, options.given))
-                    write(options.out, facts, took)
+                    took[name].append(run(tree, options.given, judged=options.judged))
+                    write(out, facts, took)
                     print(f"round {number + 1}: {name:8} {took[name][-1]}", flush=True)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from there")

@@ -27,6 +27,14 @@ Path("runs/one").mkdir(parents=True)
 Path("runs/one/report.html").write_text("said")
 """
 
+JUDGE = """
+from pathlib import Path
+
+assert Path("runs/one/report.html").exists(), "in the folder of the first"
+Path("runs/two").mkdir()
+Path("runs/two/report.html").write_text("said")
+"""
+
 
 @pytest.fixture
 def trees(tmp_path):
@@ -34,6 +42,8 @@ def trees(tmp_path):
     for name in ("now", "earlier"):
         (tmp_path / name / "apps" / "pretrain").mkdir(parents=True)
         (tmp_path / name / "apps" / "pretrain" / "__main__.py").write_text(APP)
+        (tmp_path / name / "apps" / "finetune").mkdir()
+        (tmp_path / name / "apps" / "finetune" / "__main__.py").write_text(JUDGE)
         (tmp_path / name / ".venv" / "bin").mkdir(parents=True)
         (tmp_path / name / ".venv" / "bin" / "python").symlink_to(sys.executable)
     return tmp_path
@@ -97,3 +107,16 @@ def test_a_stopped_measurement_goes_on_and_other_code_begins_anew(start, trees, 
     _, errors = (process := start("--rounds", "1", "--given", "y")).communicate()
     assert process.returncode == 0, errors
     assert starts(trees, "now") == "xxy"
+
+
+def test_who_judges_follows_in_the_same_folder_and_both_are_timed_as_one(start, trees):
+    _, errors = (process := start("--rounds", "1", "--judged")).communicate()
+    assert process.returncode == 0, errors
+    found = json.loads((trees / "found.json").read_text())
+    assert found["timed"] == "uv run apps/pretrain x && uv run apps/finetune"
+    assert found["now"]["cpu_s"] > 0.3
+    (trees / "now" / "apps" / "finetune" / "__main__.py").write_text("")
+    (trees / "found.json").unlink()
+    _, errors = (process := start("--rounds", "1", "--judged")).communicate()
+    assert process.returncode == 1
+    assert "left no report" in errors
