@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import pickle
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -166,3 +167,14 @@ def test_a_run_trains_on_pairs(name, given, place, call_app):
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     wanted = {"jepa": "partner_loss", "lejepa": "agreement_loss"}[name]
     assert all(np.isfinite(row[wanted]) for row in rows)
+
+
+def test_a_data_worker_is_sent_four_bytes_for_each_volume(app, source):
+    samples = app("samples").PretrainSamples(
+        None, range(10**6), MaskingConfig(), augment=STILL, encoder=ENCODER, seed=0
+    )
+    assert len(pickle.dumps(samples)) < 4.01e6
+    assert len(samples) == 10**6
+    numbers = source.outside([])
+    assert memoryview(numbers).itemsize == 4
+    assert {type(one) for one in numbers} == {int}, "none that overflows"

@@ -1,5 +1,6 @@
 """What the feed asks for: one cached volume, augmented, with its masks, by index and epoch."""
 
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -66,7 +67,7 @@ class PretrainSamples:
         partners: Partners | None = None,
     ) -> None:
         self._partners = partners
-        self._volumes, self._indices = volumes, list(indices)
+        self._volumes, self._indices = volumes, array("I", indices)
         self._masking, self._encoder, self._seed = masking, encoder, seed
         self._augment = None if changes_nothing(augment) else make_augmentation(augment)
 
