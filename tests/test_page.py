@@ -135,12 +135,8 @@ def test_every_number_of_the_results_stands_on_the_page(built):
     [
         (1, 1, "nominal", "DeLong’s p of each, not corrected"),
         (2, 1, "nominal", "It is of the mean scores of 2 seeds, an ensemble each."),
-        (
-            1,
-            2,
-            "nominal",
-            "DeLong’s test is left out: it compares two models, and there is one for",
-        ),
+        (1, 2, "nominal", "DeLong’s p of each, not corrected"),
+        (1, 1, "ordinal", "DeLong’s test is left out: it compares the AUROCs of two classes"),
         (2, 1, "regression", ""),
     ],
 )

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 from oct_vjepa.measures.target import Target
-from oct_vjepa.measures.units import Units, aggregate_units, auroc, interval_of
+from oct_vjepa.measures.units import Interval, Units, aggregate_units, auroc, interval_of
 from oct_vjepa.scores.paired import delong_p
 from oct_vjepa.scores.resampling import Part, draw_samples, draw_seeds, replicate
 from oct_vjepa.scores.scorecard import compare, score_card
@@ -343,6 +343,11 @@ def test_folds_that_are_equally_good_are_told_apart_as_often_as_promised():
         (one,) = compare(runs, "nominal", reference="a", seed=trial, bootstrap=2)
         found.append(one.p_delong <= 0.05)
     assert 0.01 <= np.mean(found) <= 0.1
+
+
+def test_what_rounds_to_nothing_has_no_minus():
+    assert Interval(-1e-17, -2e-4, 0.5).text() == "0.000 (0.000 to 0.500)"
+    assert Interval(-1e-17, -0.25, 0.5).text("+") == "+0.000 (-0.250 to +0.500)"
 
 
 def test_what_cannot_be_scored_or_compared_is_refused():

@@ -166,4 +166,4 @@ def tiles_of(results: Results) -> dict[str, str]:
 
 
 def _short(one: Interval, sign: str = "") -> str:
-    return f"{one.value:{sign}.2f}" if math.isfinite(one.value) else "-"
+    return f"{one.value:{sign}z.2f}" if math.isfinite(one.value) else "-"

@@ -26,10 +26,13 @@ class Interval(NamedTuple):
     high: float
 
     def text(self, sign: str = "") -> str:
-        """`0.812 (0.751 to 0.866)`; `sign="+"` for differences; "-" where there is none."""
+        """`0.812 (0.751 to 0.866)`; `sign="+"` for differences; "-" where there is none.
+
+        What rounds to nothing has no minus: 0.000.
+        """
         if not np.isfinite(self.value):
             return "-"
-        return f"{self.value:{sign}.3f} ({self.low:{sign}.3f} to {self.high:{sign}.3f})"
+        return f"{self.value:{sign}z.3f} ({self.low:{sign}z.3f} to {self.high:{sign}z.3f})"
 
 
 class Units(NamedTuple):
