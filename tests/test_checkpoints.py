@@ -1,5 +1,6 @@
 """Encoders of others are asked as they are: a checkpoint is converted on the way, and never run."""
 
+import csv
 from collections import OrderedDict
 from pathlib import Path
 
@@ -97,3 +98,30 @@ def test_results_say_the_encoder_and_every_setting_that_makes_a_difference():
 def test_a_layout_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r"checkpoint\.layout \(mae\) must be one of auto"):
         CheckpointConfig(layout="mae")
+
+
+@pytest.mark.slow
+def test_three_checkpoints_of_the_predecessor_are_compared_by_one_command(tmp_path, run_app):
+    paths = [write_predecessor(tmp_path / f"{name}.pt", seed) for seed, name in enumerate("abc")]
+    outcome = run_app(
+        "finetune", "-m", f"encoder={','.join(map(str, paths))}", f"run_dir={tmp_path / 'sweep'}",
+        f"data.root={tmp_path / 'data'}", f"features={tmp_path / 'features'}", "data.jobs=1",
+        "data.phantom.participants=48", "data.phantom.split_fractions=[0.3,0.3,0.4]",
+        "data.phantom.scale=0.5", "data.phantom.eyes=[R]", "data.phantom.arrangements=[]",
+        "compare.baselines=[thumbnail]", "compare.random_init=false", "compare.ranked=false",
+        "compare.together=false", "compare.maps=0", "bootstrap=100",
+        "checkpoint.input_mean=60.0", "checkpoint.input_std=40.0",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.errors
+    table = (tmp_path / "sweep" / "leaderboard.csv").read_text().splitlines()
+    rows = {row["entry"]: row for row in csv.DictReader(table)}
+    assert len(rows) == 4, "three encoders, and the thumbnail that all stand beside"
+    encoders = [row for name, row in rows.items() if name != "thumbnail"]
+    assert len({row["fingerprint"] for row in encoders}) == 3
+    assert len({row["auroc"] for row in encoders}) > 1
+    assert (tmp_path / "sweep" / "leaderboard.html").exists()
+    assert (
+        outcome.errors.count("predecessor (context encoder)")
+        + outcome.out.count("predecessor (context encoder)")
+        == 3
+    ), "the report of each conversion"
