@@ -59,7 +59,8 @@ def main() -> None:
     }
     for name, rows in facts["answers"].items():
         print(name, {who: row["auroc"][0] for who, row in rows.items()})
-    before = json.loads((RESULTS / "first_answers.json").read_text())["runs"]
+    kept = RESULTS / "first_answers.json"
+    before = json.loads(kept.read_text())["runs"] if kept.exists() else []
     kind = ("machine", "cpu", "vector_units")
     others = [one for one in before if any(one[name] != facts[name] for name in kind)]
     found = {"phantom": True, "runs": [*others, facts]}

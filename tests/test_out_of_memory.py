@@ -1,5 +1,6 @@
 """Apps whose memory runs out: started again by themselves, and with a smaller window if allowed."""
 
+import importlib
 import json
 import re
 import shutil
@@ -7,10 +8,12 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from oct_xla import Checkpoints
+from oct_xla.errors import OutOfMemoryError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits what Linux calls data")
 
@@ -197,3 +200,16 @@ def test_a_run_on_xla_starts_itself_again_with_half_and_ends_like_one_with_room(
     assert [row["step"] for row in rows] == [1, 2]
     for row, wanted in zip(rows, others, strict=True):
         assert row["loss"] == pytest.approx(wanted["loss"], abs=1e-4), row["step"]
+
+
+def test_an_evaluation_without_memory_is_no_reason_for_a_smaller_window(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "apps" / "pretrain"))
+    smaller = importlib.import_module("smaller")
+    config = SimpleNamespace(smaller_window="tiny", data=SimpleNamespace(window="small"))
+    encoder = SimpleNamespace(input_mean=60.0, input_std=40.0)
+    for evaluating in (True, False):
+        error = OutOfMemoryError("out of memory", again=False, evaluating=evaluating)
+        found = smaller.next_start(config, tmp_path, encoder, "abc", error)
+        assert (found is error) == evaluating
+        assert found.again != evaluating
+        assert (tmp_path / "memory.json").exists() != evaluating

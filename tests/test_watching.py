@@ -108,7 +108,17 @@ def test_volumes_are_looked_at_in_parts_that_fit_in_memory(
     assert max(sizes) == 2, "what was found out holds"
 
 
-def test_parts_are_of_one_size(make_probe, watching, source, monkeypatch):
+def test_a_process_that_computes_with_others_does_not_take_less_by_itself(watching):
+    def ask(at_once):
+        raise torch.OutOfMemoryError(f"out of memory with {at_once}")
+
+    together = watching["Watch"](None, None, None, 8, alone=False)
+    together._look = ask
+    with pytest.raises(torch.OutOfMemoryError, match=r"with 8$"):
+        together(1)
+
+
+def test_the_last_part_may_be_smaller(make_probe, watching, source, monkeypatch):
     jepa = Jepa(Encoder(EncoderConfig(depth=1)), JepaConfig())
     voxels = torch.from_numpy(np.stack([source.volumes[n] for n in range(6)])).unsqueeze(1)
     sizes, forward = [], Encoder.forward
@@ -119,4 +129,4 @@ def test_parts_are_of_one_size(make_probe, watching, source, monkeypatch):
 
     monkeypatch.setattr(Encoder, "forward", noting)
     jepa.diagnostics(voxels, at_once=4)
-    assert sizes == [3, 3]
+    assert sizes == [4, 2]

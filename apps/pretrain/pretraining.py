@@ -122,7 +122,9 @@ def pretrain(
         record(config, folder.path, runtime, source, seen, before, start, smaller)
     watched = samples.watched(config.watched_volumes)
     parts = runtime.devices * config.loop.accumulate
-    watch = Watch(objective, watched, probe, max(1, config.feed.batch_size // parts))
+    at_once = max(1, config.feed.batch_size // parts)
+    alone = runtime.name != "xla" or runtime.world == 1
+    watch = Watch(objective, watched, probe, at_once, alone=alone)
     data = smaller.get("data", source.volumes.fingerprint)
     try:
         identity = {"data": data, **(mixture.facts if mixture else {})}

@@ -67,7 +67,7 @@ def next_start(
         error: what the loop said.
     """
     name = config.smaller_window
-    if error.again or not name or config.data.window == name:
+    if error.again or error.evaluating or not name or config.data.window == name:
         return error
     measured = {"input_mean": encoder.input_mean, "input_std": encoder.input_std}
     write_note(run_dir, **{NOTED: {"window": name, "data": data, **measured}})

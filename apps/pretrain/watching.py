@@ -1,7 +1,7 @@
 """What a run is asked between its steps: signs of collapse, and a probe of the encoder."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import oct_xla
@@ -23,18 +23,29 @@ class Watch:
         watched: volumes whose features are looked at for signs of collapse.
         probe: labelled volumes that the encoder of the teacher is probed with; None for no probe.
         at_once: volumes in one pass, at the most; fewer where memory runs out.
+        alone: whether this process may take fewer by itself. One of several hosts of an XLA run may
+            not: what it computes is a program of all of them.
     """
 
     def __init__(
-        self, objective: Objective, watched: JepaBatch, probe: OnlineProbe | None, at_once: int
+        self,
+        objective: Objective,
+        watched: JepaBatch,
+        probe: OnlineProbe | None,
+        at_once: int,
+        *,
+        alone: bool = True,
     ) -> None:
         self.objective, self.watched, self.probe = objective, watched, probe
-        self.fitting = Shrinking(at_once, "volumes of an evaluation")
+        self.fitting, self.alone = Shrinking(at_once, "volumes of an evaluation"), alone
 
     def __call__(self, step: int) -> dict[str, float]:
         """Numbers for metrics.jsonl, after `step` steps."""
-        numbers = self.fitting.again(self._look)
-        return numbers if self.probe is None else numbers | self.fitting.again(self._probe)
+        numbers = self._fitted(self._look)
+        return numbers if self.probe is None else numbers | self._fitted(self._probe)
+
+    def _fitted(self, ask: Callable[[int], dict[str, float]]) -> dict[str, float]:
+        return self.fitting.again(ask) if self.alone else ask(self.fitting.size)
 
     def _look(self, at_once: int) -> dict[str, float]:
         volumes, spacing = self.watched.volume_BCZYX, self.watched.spacing_B3

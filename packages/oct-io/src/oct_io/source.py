@@ -82,7 +82,8 @@ class Source:
     def outside(self, splits: Sequence[str]) -> Sequence[int]:
         """Numbers of the volumes whose participant is in none of the recommended `splits`.
 
-        Four bytes each: a list of 10^8 has 36, and would be sent to each data worker.
+        An array of four bytes each, equal to no list: one of 10^8 would have 36, and be sent to
+        each data worker.
 
         Raises:
             TreeError: none is left.

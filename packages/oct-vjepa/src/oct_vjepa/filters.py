@@ -6,6 +6,7 @@ labelling images pixel by pixel are built, ilastik among them (Berg and others 2
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
 import torch
@@ -33,10 +34,10 @@ def filter_slices(slices_BYX: Tensor, scales: Sequence[float] = SCALES) -> Tenso
     maps = [image]
     for scale in scales:
         down, across = (
-            [_filter(length, scale, order).to(image.device) for order in range(3)]
+            [_filter(length, scale, order, image.device) for order in range(3)]
             for length in image.shape[1:]
         )
-        with torch.autocast(image.device.type, enabled=False):  # differences need their digits
+        with _in_full(image.device.type):
             smooth, rise, bend = (one @ image for one in down)
             rise_y, rise_x = rise @ across[0].T, smooth @ across[1].T
             yy, xx, yx = bend @ across[0].T, smooth @ across[2].T, rise @ across[1].T
@@ -63,9 +64,22 @@ def filter_patches(
     return said.flatten(2).transpose(1, 2)
 
 
-@lru_cache(maxsize=64)
-def _filter(length: int, scale: float, order: int) -> Tensor:
-    """The derivative of a Gaussian along an axis of so many voxels, as a matrix, its edges too."""
+def _in_full(kind: str) -> AbstractContextManager[object]:
+    """Products in float32 whatever the precision: differences need their digits."""
+    return nullcontext() if kind == "meta" else torch.autocast(kind, enabled=False)
+
+
+@lru_cache(maxsize=128)
+def _filter(length: int, scale: float, order: int, device: torch.device) -> Tensor:
+    """The derivative of a Gaussian along an axis of so many voxels, as a matrix, its edges too.
+
+    Moved to its device once: a training step asks for two dozen of them.
+    """
+    with torch.device("cpu"):  # also where a network is built without storage
+        return _matrix(length, scale, order).to(device)
+
+
+def _matrix(length: int, scale: float, order: int) -> Tensor:
     reach = int(REACH * scale + 0.5)
     offset = torch.arange(-reach, reach + 1)
     place = offset / scale

@@ -192,6 +192,14 @@ def test_a_volumes_filters_do_not_hang_on_who_else_is_there_nor_on_the_precision
     torch.testing.assert_close(coarse, filters(volume))
 
 
+def test_filters_of_a_network_without_storage_leave_those_with_storage_as_they_are(shape, volume):
+    with torch.device("meta"):
+        hollow = built(JepaConfig(predictor=PREDICTOR, filter_weight=1.0), shape)
+        assert hollow.filters(torch.empty(volume.shape)).device.type == "meta"
+    filters = FixedFilters(EncoderConfig(**shape, depth=1))
+    assert filters(volume).isfinite().all()
+
+
 def test_natural_scenes_have_a_tenth_of_the_amplitude_at_ten_times_the_frequency():
     scenes = natural_scenes(64)
     assert float(scenes.mean()) == pytest.approx(0, abs=1e-6)

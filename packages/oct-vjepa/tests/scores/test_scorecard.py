@@ -331,6 +331,15 @@ def test_who_is_tested_in_several_rounds_has_no_delong():
     assert "tested in several" in found.no_delong
 
 
+def test_seeds_with_folds_of_their_own_have_no_delong():
+    rng = np.random.default_rng(18)
+    runs = {name: binary_runs(rng, rows=60, rounds=2, seeds=2) for name in "ab"}
+    runs["b"][1].reverse()
+    (found,) = compare(runs, "nominal", reference="a", seed=0, bootstrap=100)
+    assert found.p_delong is None
+    assert "folds of their own" in found.no_delong
+
+
 def test_folds_that_are_equally_good_are_told_apart_as_often_as_promised():
     rng = np.random.default_rng(17)
     found = []

@@ -15,11 +15,12 @@ class OutOfMemoryError(DeviceError):
     Attributes:
         again: whether the same start, made again, takes less and goes on from the newest
             checkpoint; else one sample at a time was too much, or an evaluation.
+        evaluating: whether it was an evaluation, so that steps as they are may well fit.
     """
 
-    def __init__(self, text: str, *, again: bool) -> None:
+    def __init__(self, text: str, *, again: bool, evaluating: bool = False) -> None:
         super().__init__(text)
-        self.again = again
+        self.again, self.evaluating = again, evaluating
 
 
 class FeedError(OctXlaError):

@@ -83,8 +83,8 @@ def fit(
         FeedError: if the batch does not divide by the devices, or a sample fails.
         NonFiniteError: after `config.max_skipped` skipped steps in a row; on an accelerator at the
             next row, save or evaluation, until when no other step is applied.
-        OutOfMemoryError: if memory runs out with one sample at a time, or where only a new start
-            helps: in the middle of a pass that is cut over processes, and on XLA.
+        OutOfMemoryError: if memory runs out with one sample at a time or in `evaluate`, or where
+            only a new start helps: in the middle of a pass that is cut over processes, and on XLA.
         RuntimeError: if another process has ended.
         OctXlaError: if processes were given different runs.
     """
@@ -100,7 +100,7 @@ def fit(
     store = Checkpoints(path / CHECKPOINTS, config.keep_last, mirror) if path else None
     checkpointer = Checkpointer(store, runtime, facts, settings)
     own = None if isinstance(run_dir, RunFolder) else remote
-    with others_told(), _writing_alone(path, own, runtime) as busy:
+    with others_told(runtime), _writing_alone(path, own, runtime) as busy:
         found = checkpointer.find(busy)
         learner = Learner(objective, runtime, config, seed)
         run = checkpointer.restore(found, learner)
@@ -118,7 +118,7 @@ def fit(
         watch = HangWatch(config.hang_after_s, rank=runtime.rank)
         trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler, watch, path)
         try:
-            alone = others_told(checkpointer.left_alone)
+            alone = others_told(runtime, checkpointer.left_alone)
             with alone, stacks_on_signal(), StopRequest() as stop, Notice(stop), watch:
                 result = trainer.train(learning_rate, evaluate, stop)
                 if remote is not None and result.reason == "stopped":

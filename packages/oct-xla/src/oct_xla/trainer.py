@@ -157,18 +157,25 @@ class Trainer:
         return not self._evaluate(evaluate, stop)
 
     def _evaluate(self, evaluate: Evaluate | None, stop: StopRequest) -> bool:
-        """Evaluate the saved step and tell its row; False if the run is to stop."""
+        """Evaluate the saved step and tell its row; False if the run is to stop.
+
+        Raises:
+            OutOfMemoryError: if memory runs out for it.
+        """
         run = self.run
         if evaluate is not None:
             doing = f"the evaluation after step {run.step}"
             try:
-                with told_apart(), self.learner.evaluating():
+                with told_apart(self.runtime), self.learner.evaluating():
                     scores = self._scores(evaluate, stop)
             except TooLarge as large:
+                saved = self.checkpointer.has(run.step)
+                then = "; the step is saved, and the same command goes on from it" if saved else ""
                 raise OutOfMemoryError(
                     f"{doing}: out of memory; ask it for less at a time, or take a smaller model"
-                    " or volume; the step is saved, and the same command goes on from it",
+                    f" or volume{then}",
                     again=False,
+                    evaluating=True,
                 ) from large
             self.learner.compiling.look(doing, expected=not self._evaluated)
             self._evaluated = True

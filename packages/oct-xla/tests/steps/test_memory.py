@@ -235,6 +235,8 @@ def test_what_does_not_fit_one_at_a_time_or_fails_otherwise_is_raised(capsys):
 
     with pytest.raises(MemoryError, match=r"no room for 1$"):
         Shrinking(3, "volumes").again(no_room)
+    with pytest.raises(ValueError, match="must be at least 1"):
+        Shrinking(0, "volumes")
     with pytest.raises(RuntimeError, match="shapes"):
         Shrinking(3, "volumes").again(wrong)
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -262,6 +264,7 @@ def test_an_evaluation_that_runs_out_of_memory_ends_in_a_line_and_is_made_up_for
     with pytest.raises(OutOfMemoryError, match="the evaluation after step 4: out of mem") as found:
         run(tmp_path / "tight")
     assert not found.value.again, "a new start alone would run out again"
+    assert found.value.evaluating
     assert "the step is saved" in str(found.value)
     room[0] = True
     assert run(tmp_path / "tight") == run(tmp_path / "roomy")

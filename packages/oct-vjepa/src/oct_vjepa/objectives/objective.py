@@ -112,8 +112,8 @@ class Objective(nn.Module):
             spacing_B3: distance between their voxels, if positions are lengths.
             foreground_BN: above 0 for patches of the foreground; None finds them by
                 `masking.foreground`.
-            at_once: most volumes that go through the encoder together, of which each such part is
-                copied to its device; 0: all, from where they are.
+            at_once: most volumes that are copied to the encoder's device and go through it
+                together; 0: all.
 
         Returns:
             "effective_rank" of the mean-pooled volumes, "token_rank" of at most 4 * D of their
@@ -146,7 +146,7 @@ class Objective(nn.Module):
         """Tokens of all volumes, (B, N, D), float32, on the CPU."""
         encoder, place = self.result, next(self.result.parameters()).device
         count = len(volume_BCZYX)
-        while count % at_once:  # parts of one size: another one would be compiled again on XLA
+        while place.type == "xla" and count % at_once:  # another size would be compiled again
             at_once -= 1
         was_training, parts = encoder.training, []
         encoder.eval()

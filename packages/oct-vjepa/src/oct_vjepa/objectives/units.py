@@ -79,9 +79,12 @@ class FixedFilters(nn.Module):
     def __init__(self, encoder: EncoderConfig) -> None:
         super().__init__()
         self.config = encoder
-        usual = filter_patches(natural_scenes(), (1, *encoder.patch_size[1:])).flatten(0, 1)
-        self.register_buffer("mean", usual.mean(dim=0), persistent=False)
-        self.register_buffer("spread", usual.std(dim=0), persistent=False)
+        with torch.device("cpu"):  # known from the start, also where a network has no storage yet
+            usual = filter_patches(natural_scenes(), (1, *encoder.patch_size[1:])).flatten(0, 1)
+            mean, spread = usual.mean(dim=0), usual.std(dim=0)
+        place = torch.get_default_device()
+        self.register_buffer("mean", mean.to(place), persistent=False)
+        self.register_buffer("spread", spread.to(place), persistent=False)
 
     @staticmethod
     def values(encoder: EncoderConfig) -> int:

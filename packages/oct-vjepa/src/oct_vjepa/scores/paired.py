@@ -39,7 +39,7 @@ def delong(scores_KN: Floats, positive_N: NDArray[np.bool_]) -> Areas:
 
 
 class Pair(NamedTuple):
-    """Two scores of the same rows, and which of these are positive."""
+    """Two scores of the same rows, and which of these are positive, (N,) each."""
 
     one_N: Floats
     other_N: Floats
@@ -59,6 +59,12 @@ def delong_p_of(strata: Sequence[Pair]) -> float | None:
 
     Rows of two folds are other people, so that the folds' differences err independently, given the
     models: their mean has the sum of their variances over the square of their number.
+
+    Args:
+        strata: a pair a fold; no row is in two.
+
+    Returns:
+        None if a fold has fewer than two of either class.
     """
     difference = variance = 0.0
     for one in strata:

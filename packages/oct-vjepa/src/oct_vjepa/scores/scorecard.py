@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from oct_vjepa.measures import decisions
 from oct_vjepa.measures.measure import (
@@ -319,6 +320,9 @@ def _delong(kind: str, runs: Runs, base: Runs) -> _Delong:
     people = np.concatenate([one.groups_N for one in runs[0]])
     if len(np.unique(people)) < len(people):
         return _Delong(None, "it counts rows, and participants are tested in several")
+    folds = [[np.sort(one.groups_N) for one in rounds] for rounds in (*runs, *base)]
+    if not all(_equal(one, folds[0]) for one in folds):
+        return _Delong(None, "it pairs people, and seeds or candidates have folds of their own")
     strata = []
     for number, one in enumerate(runs[0]):
         positive_N = one.labels_N[np.argsort(one.groups_N)] == 1
@@ -326,6 +330,10 @@ def _delong(kind: str, runs: Runs, base: Runs) -> _Delong:
     p, seeds = delong_p_of(strata), max(len(runs), len(base))
     lacks = "it needs two of either class"
     return _Delong(p, f"{lacks} in each round" if p is None else "", seeds)
+
+
+def _equal(ones: Sequence[NDArray[np.int64]], others: Sequence[NDArray[np.int64]]) -> bool:
+    return len(ones) == len(others) and all(map(np.array_equal, ones, others))
 
 
 def _ensemble(runs: Runs, number: int) -> Floats:

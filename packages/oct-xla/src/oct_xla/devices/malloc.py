@@ -25,17 +25,21 @@ def keep_freed_memory() -> bool:
     the heap counts what a batch that was too large has left there, free but in pieces, and it fits
     no tensor of a smaller one.
     """
-    if any(name in os.environ for name in _CHOICES):
+    if _chosen():
         return False
     if _limited():
         give_freed_memory_back()
-        return False
-    if "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None:  # macOS, musl
         return False
     return bool(mallopt(MMAP_THRESHOLD, _LARGEST) and mallopt(TRIM_THRESHOLD, _NEVER))
+
+
+def _chosen() -> bool:
+    """Whether the environment says of these thresholds what they are."""
+    tuned = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    return tuned or any(name in os.environ for name in _CHOICES)
 
 
 def _limited() -> bool:
@@ -53,7 +57,7 @@ def give_freed_memory_back() -> None:
     What larger micro-batches have left in pieces fits no tensor; mapped one by one, each that is
     freed is whole again.
     """
-    if any(name in os.environ for name in _CHOICES) or os.name != "posix":
+    if _chosen() or os.name != "posix":
         return
     process = ctypes.CDLL(None)
     if hasattr(process, "mallopt") and hasattr(process, "malloc_trim"):

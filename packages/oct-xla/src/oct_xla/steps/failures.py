@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from oct_xla.devices.runtime import Runtime
 from oct_xla.errors import FeedError
 from oct_xla.steps.memory import out_of_memory
 
@@ -31,10 +32,13 @@ class TooLarge(Exception):
 
 
 @contextmanager
-def others_told(left_alone: Callable[[], object] = lambda: None) -> Iterator[None]:
+def others_told(
+    runtime: Runtime, left_alone: Callable[[], object] = lambda: None
+) -> Iterator[None]:
     """Give what fails because another process has ended its own words.
 
     Args:
+        runtime: of the run; of a single process nothing is taken for that.
         left_alone: called before that is raised.
 
     Raises:
@@ -43,7 +47,8 @@ def others_told(left_alone: Callable[[], object] = lambda: None) -> Iterator[Non
     try:
         yield
     except RuntimeError as error:
-        told, left = str(error) == _GONE, any(sign in str(error) for sign in _LEFT)
+        left = runtime.world > 1 and any(sign in str(error) for sign in _LEFT)
+        told = str(error) == _GONE
         if told or left:
             left_alone()
         if left:
@@ -52,7 +57,7 @@ def others_told(left_alone: Callable[[], object] = lambda: None) -> Iterator[Non
 
 
 @contextmanager
-def told_apart() -> Iterator[None]:
+def told_apart(runtime: Runtime) -> Iterator[None]:
     """Give what fails in a step its own type, or words.
 
     Raises:
@@ -60,7 +65,7 @@ def told_apart() -> Iterator[None]:
         RuntimeError: if another process has ended.
     """
     try:
-        with others_told():
+        with others_told(runtime):
             yield
     except (RuntimeError, MemoryError, FeedError) as error:
         if out_of_memory(error):

@@ -124,7 +124,7 @@ class Learner:
             group["lr"] = lr * group.get("lr_scale", 1.0)
         # Dropout and the like draw from here; a function of the step, so a resume repeats it.
         self.runtime.seed(sample_seed(self.seed, step, self.runtime.rank))
-        with told_apart():
+        with told_apart(self.runtime):
             values, large = self._try_backward(step, feed, clock)
             asked = clock.now()
             stopping, everyone, large = self._agree(list(values), stop, large)
@@ -150,7 +150,7 @@ class Learner:
             RuntimeError: if another process has ended.
         """
         asked = clock.now()
-        with told_apart():
+        with told_apart(self.runtime):
             told = step.told if isinstance(step.told, list) else step.told.tolist()
             *values, applied, skipped, in_a_row = told
         clock.spent("wait", asked)

@@ -59,13 +59,22 @@ class Shrinking:
     Args:
         size: to begin with.
         what: is computed, for the line that says so.
+
+    Raises:
+        ValueError: a size below 1.
     """
 
     def __init__(self, size: int, what: str) -> None:
+        if size < 1:
+            raise ValueError(f"{what}: {size} at a time; it must be at least 1")
         self.size, self.what = size, what
 
     def again(self, ask: Callable[[int], Found]) -> Found:
-        """Ask with as many as fit; one that does not fit raises what it raised."""
+        """Ask with as many as fit.
+
+        Raises:
+            RuntimeError, MemoryError: what `ask` raises with one, or for another reason.
+        """
         while True:
             try:
                 return ask(self.size)
