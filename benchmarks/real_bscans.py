@@ -68,6 +68,10 @@ real_bscans_unflattened.json, then flattened of fold-2 and fold-3.
 
 IMAGES has participant_id, filepath and dr of each image; OCT.csv says "-" of 600 of them, which
 have no answer. Pretraining sees no participant of the fold that is tested, and no label.
+
+Here `experiment=bscans` stands for what it was until results/real_bscans_filter_targets.json:
+objective=vjepa21_voxels_smoke masking=multiblock loop.steps=2700 loop.evaluate_every=300, and what
+is given beside it goes before that.
 """
 
 from collections.abc import Mapping

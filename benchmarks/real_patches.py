@@ -25,6 +25,10 @@ as many seeds, and what nobody learned: the row alone, the patch's voxels, princ
 it and its eight neighbours, one random ReLU layer of its voxels, or of those of its neighbours too,
 and a bank of classical filters; and together with the latter the tokens of the first encoder and
 of random init.
+
+Here `experiment=bscans` stands for what it was until results/real_bscans_filter_targets.json:
+objective=vjepa21_voxels_smoke masking=multiblock loop.steps=2700 loop.evaluate_every=300, and what
+is given beside it goes before that.
 """
 
 import argparse

@@ -33,6 +33,10 @@ dealt to q0 to q3 by turns, ASK the same with the others called train:
 
 reads runs/NAME-dme and runs/NAME-dr, and takes down how long each was trained, in seconds of the
 processor. One fold, one seed: an arm is a reading, not a verdict.
+
+Here `experiment=bscans` stands for what it was until results/real_bscans_filter_targets.json:
+objective=vjepa21_voxels_smoke masking=multiblock loop.steps=2700 loop.evaluate_every=300, and what
+is given beside it goes before that.
 """
 
 import argparse
