@@ -52,13 +52,18 @@ def assert_the_others_ended(run):
     assert run.pop("said") == alone.count(1)
 
 
-def test_two_processes_of_which_one_or_both_are_killed_end_like_two_that_were_not(tmp_path):
-    runs = killed("ranks", tmp_path, 1, "--parallel", "fsdp")
-    assert len(runs) == 1
+def assert_pairs_end_alike(folder, count, *options):
+    """So many runs of two processes, killed at random, end like one that was not."""
+    runs = killed("ranks", folder, count, *options)
+    assert len(runs) == count
     for run in runs:
         assert_the_others_ended(run)
         assert run["kills"] >= 1
     assert_all_equal(runs)
+
+
+def test_two_processes_of_which_one_or_both_are_killed_end_like_two_that_were_not(tmp_path):
+    assert_pairs_end_alike(tmp_path, 1, "--parallel", "fsdp")
 
 
 def test_who_is_left_alone_waits_for_no_part_of_a_process_that_was_killed(tmp_path):
@@ -75,12 +80,7 @@ def test_who_is_left_alone_waits_for_no_part_of_a_process_that_was_killed(tmp_pa
 def test_sixteen_runs_of_two_processes_killed_at_random_end_bit_for_bit_like_one_that_was_not(
     tmp_path, parallel, saves
 ):
-    runs = killed("ranks", tmp_path, 16, "--parallel", parallel, *saves)
-    assert len(runs) == 16
-    for run in runs:
-        assert_the_others_ended(run)
-        assert run["kills"] >= 1
-    assert_all_equal(runs)
+    assert_pairs_end_alike(tmp_path, 16, "--parallel", parallel, *saves)
 
 
 def workers_of(process):

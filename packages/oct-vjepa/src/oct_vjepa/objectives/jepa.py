@@ -51,14 +51,21 @@ class Said(NamedTuple):
     mixed: Mixed  # the predictor's own tokens, from which the rest is said
 
 
+class Asked(NamedTuple):
+    """What is to be said of each patch beside features of it: voxels, or what fixed units see."""
+
+    name: str  # of its loss in the report
+    weight: float
+    proj: nn.Module  # says it, of the predictor's tokens
+    values_BNV: Tensor  # of all patches
+
+
 class Goals(NamedTuple):
     """What is to be said of a batch; without gradients."""
 
     target_BNE: Tensor  # features of all patches
-    voxels_BNV: Tensor | None  # voxels of all patches, if they are asked for
-    units_BNU: Tensor | None  # what fixed units see of all patches, likewise
-    filters_BNF: Tensor | None  # what classical filters see of all patches, likewise
-    partner_BD: Tensor | None  # the mean token of each volume's partner, likewise
+    asked: list[Asked]  # that have a weight
+    partner_BD: Tensor | None  # the mean token of each volume's partner, if it is asked for
 
 
 Terms = dict[str, tuple[float | Tensor, Tensor]]
@@ -186,22 +193,23 @@ class Jepa(Taught):
         return super().after_step(step, steps, applied)
 
     def _goals(self, batch: JepaBatch, given: Tensor | JepaBatch | PairBatch) -> Goals:
-        volume, encoder = batch.volume_BCZYX, self.encoder.config
-        voxels = units = filters = partner = None
-        if self.config.voxel_weight > 0:
-            voxels = standard_voxels(volume, encoder)
-        if self.config.unit_weight > 0:
-            units = self.units(volume)
-        if self.config.filter_weight > 0:
-            filters = self.filters(volume)
+        volume, config, predictor = batch.volume_BCZYX, self.config, self.predictor
+        asked, partner = list[Asked](), None
+        if (weight := config.voxel_weight) > 0:
+            voxels = standard_voxels(volume, self.encoder.config)
+            asked.append(Asked("voxel_loss", weight, predictor.proj_voxels, voxels))
+        if (weight := config.unit_weight) > 0:
+            asked.append(Asked("unit_loss", weight, predictor.proj_units, self.units(volume)))
+        if (weight := config.filter_weight) > 0:
+            asked.append(Asked("filter_loss", weight, predictor.proj_filters, self.filters(volume)))
         target_BNE = self.targets(volume, batch.spacing_B3)
-        if self.config.partner_weight > 0:
+        if config.partner_weight > 0:
             theirs_BNE = target_BNE
             if isinstance(given, PairBatch):
                 self._check_shape(given.partner_BCZYX)
                 theirs_BNE = self.targets(given.partner_BCZYX, given.partner_spacing_B3)
             partner = self._mean_token(theirs_BNE)
-        return Goals(target_BNE, voxels, units, filters, partner)
+        return Goals(target_BNE, asked, partner)
 
     def _mean_token(self, target_BNE: Tensor) -> Tensor:
         """What is to be predicted of whole volumes: the last block's mean, normalised, (B, D)."""
@@ -215,15 +223,8 @@ class Jepa(Taught):
             given = gather_patches(goals.target_BNE, masks.context_BK)
             loss = context_loss(told, given, self._distance(masks))
             terms["context_loss"] = (self.context_weight, loss)
-        if goals.voxels_BNV is not None:
-            loss = patch_loss(self.predictor.proj_voxels, said, masks, goals.voxels_BNV)
-            terms["voxel_loss"] = (config.voxel_weight, loss)
-        if goals.units_BNU is not None:
-            loss = patch_loss(self.predictor.proj_units, said, masks, goals.units_BNU)
-            terms["unit_loss"] = (config.unit_weight, loss)
-        if goals.filters_BNF is not None:
-            loss = patch_loss(self.predictor.proj_filters, said, masks, goals.filters_BNF)
-            terms["filter_loss"] = (config.filter_weight, loss)
+        for one in goals.asked:
+            terms[one.name] = (one.weight, patch_loss(one.proj, said, masks, one.values_BNV))
         if config.volume_weight > 0:
             told = self.volume(torch.cat(said.mixed, dim=1).mean(dim=1))
             loss = prediction_loss(told, self._mean_token(goals.target_BNE))
