@@ -16,7 +16,18 @@ GIVEN = {
     "pretrain": {"encoder", "experiment", "plan", "grid", "teacher"},
 }
 """What the command line takes beside settings and groups."""
-SWEPT = "sweep.jobs"
+SWEPT = {
+    f"sweep.{one}"
+    for one in (
+        "jobs",
+        "on",
+        "timeout_min",
+        "gpus_per_node",
+        "cpus_per_task",
+        "mem_gb",
+        "slurm_partition",
+    )
+}
 WORD = re.compile(r"""(?<![\w.=$/{])["']?\+?([a-z_]+(?:\.[a-z0-9_]+)*)=""")
 
 
@@ -29,7 +40,7 @@ def known(call_app):
         assert outcome.code in (0, None), outcome.errors
         tree = yaml.safe_load(outcome.out)
         groups = {path.name for path in (ROOT / "configs").iterdir() if path.is_dir()}
-        groups |= {"preset", "masking", "objective", SWEPT, *GIVEN[app]}
+        groups |= {"preset", "masking", "objective", *SWEPT, *GIVEN[app]}
 
         def there(key):
             place = tree

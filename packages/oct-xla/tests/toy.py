@@ -224,7 +224,8 @@ def score(toy: Any, step: int) -> dict[str, float]:
     with torch.no_grad():
         if isinstance(toy, Blocks):
             return {"score": float(toy.through(toy.blocks, torch.ones(1, 10)).sum())}
-        return {"score": float(toy.student(torch.ones(12)).sum()) * (-1) ** (step // 3)}
+        given = torch.ones(12, device=next(toy.parameters()).device)
+    return {"score": float(toy.student(given).sum()) * (-1) ** (step // 3)}
 
 
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_origin
 
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from oct_launch.console import Mistake
+from oct_launch.queues import Queue
 from oct_launch.settings import walk
 
-JOBS = "sweep.jobs="
-"""Of a sweep itself, and no setting of its runs."""
+SWEEP = "sweep."
+"""How what is said of a sweep itself begins, which is no setting of its runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,8 @@ class Arguments:
         flags: the rest, for Hydra.
         helps: whether it asks for help.
         sweeps: whether it asks for several runs.
-        jobs: how many of them may run side by side.
+        jobs: how many of them may run side by side; 0 where it is not said.
+        queue: of a cluster, to which they are sent; None runs them here.
     """
 
     name: str
@@ -36,7 +39,8 @@ class Arguments:
     flags: tuple[str, ...]
     helps: bool
     sweeps: bool
-    jobs: int = 1
+    jobs: int = 0
+    queue: Queue | None = None
 
     def compose(self, configs: Path) -> DictConfig:
         """The settings, unresolved.
@@ -56,7 +60,7 @@ def read_arguments(arguments: Sequence[str], app: str) -> Arguments:
     """Read what follows the name of the program.
 
     Raises:
-        Mistake: `sweep.jobs` is no number of runs.
+        Mistake: `sweep.jobs` is no number of runs, or there is no such cluster.
     """
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-h", "--help", action="store_true")
@@ -66,11 +70,11 @@ def read_arguments(arguments: Sequence[str], app: str) -> Arguments:
     known, rest = parser.parse_known_args(arguments)
     overrides = [one for one in rest if not one.startswith("-") and ("=" in one or one[0] == "~")]
     flags = [one for one in rest if one not in overrides]
-    jobs = [one.removeprefix(JOBS) for one in overrides if one.startswith(JOBS)]
-    if jobs and known.multirun:
-        overrides = [one for one in overrides if not one.startswith(JOBS)]
-        if not jobs[-1].isdecimal() or not int(jobs[-1]):
-            raise Mistake(f"{JOBS}{jobs[-1]}: must be a number of runs, 1 or more")
+    jobs, queue = 0, None
+    if known.multirun:
+        said = dict(one[len(SWEEP) :].split("=", 1) for one in overrides if one.startswith(SWEEP))
+        overrides = [one for one in overrides if not one.startswith(SWEEP)]
+        jobs, queue = _read_sweep(said)
     flags += ["--config-dir", known.config_dir] if known.config_dir else []
     flags += ["--config-name", known.config_name] if known.config_name != app else []
     return Arguments(
@@ -80,8 +84,23 @@ def read_arguments(arguments: Sequence[str], app: str) -> Arguments:
         tuple(flags),
         helps=known.help,
         sweeps=known.multirun,
-        jobs=int(jobs[-1]) if jobs and known.multirun else 1,
+        jobs=jobs,
+        queue=queue,
     )
+
+
+def _read_sweep(said: dict[str, str]) -> tuple[int, Queue | None]:
+    """How many jobs at once, 0 where it is not said, and the queue that they are sent to."""
+    jobs, cluster = said.pop("jobs", None), said.pop("on", None)
+    if jobs is not None and (not jobs.isdecimal() or not int(jobs)):
+        raise Mistake(f"{SWEEP}jobs={jobs}: must be a number of runs, 1 or more")
+    if said and cluster is None:
+        raise Mistake(
+            f"{SWEEP}{next(iter(said))} is asked of the queue of a cluster: {SWEEP}on=slurm; runs "
+            f"on this machine take {SWEEP}jobs alone"
+        )
+    options = {name: yaml.safe_load(value) for name, value in said.items()}
+    return int(jobs or 0), None if cluster is None else Queue(cluster, options)
 
 
 def open_settings(arguments: Sequence[str], schema: type) -> list[str]:

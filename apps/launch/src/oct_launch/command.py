@@ -27,7 +27,7 @@ from oct_io.space.windows import find_window
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from oct_launch.arguments import JOBS, Arguments, open_settings, read_arguments
+from oct_launch.arguments import SWEEP, Arguments, open_settings, read_arguments
 from oct_launch.console import Mistake, exit_codes, one_line, print_whole
 from oct_launch.hints import explain
 from oct_launch.manual import write_manual
@@ -197,7 +197,9 @@ def app(
                 if arguments.helps:
                     about = function.__globals__["__doc__"]
                     print_whole(write_manual(about, arguments.compose(configs), configs, name))
-                elif arguments.sweeps and len(split_jobs(arguments.overrides)[1]) > 1:
+                elif arguments.queue or (
+                    arguments.sweeps and len(split_jobs(arguments.overrides)[1]) > 1
+                ):
                     sys.exit(sweep(arguments, folder, configs, headline, sweeping))
                 else:
                     sys.argv[1:] = without_sweep(sys.argv[1:])
@@ -212,7 +214,7 @@ def without_sweep(arguments: Sequence[str]) -> list[str]:
     """The arguments of a single run, of a command line that asks for a sweep of one."""
     asked = {"-m", "--multirun"} & {*arguments}
     return [
-        one for one in arguments if not asked or (one not in asked and not one.startswith(JOBS))
+        one for one in arguments if not asked or (one not in asked and not one.startswith(SWEEP))
     ]
 
 

@@ -1,4 +1,6 @@
-"""Several runs of one command line, each in a process and a folder of its own, N side by side.
+"""Several runs of one command line, each in a process and a folder of its own.
+
+They run N side by side on this machine, or as jobs in the queue of a cluster.
 
 A job that fails is told in a line and the rest go on; the same command again runs what is not done.
 """
@@ -10,9 +12,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
+from threading import Lock
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -24,8 +28,11 @@ from oct_launch.arguments import Arguments, read_arguments
 from oct_launch.console import EXIT_STOPPED, Mistake, one_line, print_table
 from oct_launch.places import refuse_url
 from oct_launch.processes import Stop, run_process, share_threads, signals
+from oct_launch.queues import Queued
 
 TABLE = "sweep.json"
+QUEUED = "sweep-jobs"
+"""Folder of what the jobs of a queue say, beside the table."""
 LONGEST = 80  # characters of a job's folder
 
 Headline = Callable[[Path], Mapping[str, str]]
@@ -42,6 +49,7 @@ class Job:
         run_dir: its folder; "" where the settings are refused.
         settings: hash of all its settings; "" where they are refused.
         read: what stands for what it has read, see `Sweeping`; "" until it is done.
+        queued: number of its last job in the queue of a cluster; "" where there is none.
         exit_code: None until it has ended.
         reason: why it failed, in its own words.
         headline: numbers of the table.
@@ -52,6 +60,7 @@ class Job:
     run_dir: str = ""
     settings: str = ""
     read: str = ""
+    queued: str = ""
     exit_code: int | None = None
     reason: str = ""
     headline: dict[str, str] = field(default_factory=dict)
@@ -111,9 +120,17 @@ def sweep(
         raise Mistake("-m starts each run itself; start it without torchrun")
     fixed, jobs = split_jobs(arguments.overrides)
     place, trees = _place(arguments, fixed, jobs, configs, sweeping)
-    before = _read(place)
+    before, table = _read(place), Lock()
     command = [sys.executable, str(app), *arguments.flags, *fixed]
     done = {job.name for job in jobs if _is_done(job, before, trees, sweeping)}
+    queued = None if arguments.queue is None else Queued(arguments.queue, place / QUEUED)
+    at_once = arguments.jobs or (1 if queued is None else len(jobs))
+
+    def keep() -> None:
+        # What is not reached yet keeps what stood there: it may be done already.
+        reached = {one.name: one for one in jobs if one.exit_code is not None or one.queued}
+        with table:
+            _write(place, before | reached)
 
     def take(number: int, job: Job, stop: Stop) -> None:
         if job.name in done:
@@ -121,19 +138,27 @@ def sweep(
             job.read = before[job.name].read
             print(f"{job.name}: done before in {job.run_dir}, not run again", flush=True)
         elif not stop.asked:
-            print(f"job {number} of {len(jobs)}: {job.name}", flush=True)
-            mark = f"[{number}] " if arguments.jobs > 1 else ""
-            _run(command, job, stop, headline, sweeping, mark)
+            whole = [*command, *job.overrides, *_run_dir_of(job)]
+            if queued is None:
+                print(f"job {number} of {len(jobs)}: {job.name}", flush=True)
+                ended = run_process(whole, stop, f"[{number}] " if at_once > 1 else "")
+            else:
+                ended = queued.run(whole, stop, _begun(job, before), partial(note, number, job))
+            _conclude(job, *ended, stop, headline, sweeping)
 
-    share_threads(arguments.jobs)
-    with signals() as stop, ThreadPoolExecutor(arguments.jobs) as pool:
+    def note(number: int, job: Job, name: str, said: Path) -> None:
+        job.queued = name
+        keep()
+        print(f"job {number} of {len(jobs)}: {job.name}: in the queue as {name}, says {said}")
+
+    if queued is None:
+        share_threads(at_once)
+    with signals() as stop, ThreadPoolExecutor(at_once) as pool:
         turns = [pool.submit(take, number, job, stop) for number, job in enumerate(jobs, start=1)]
         try:
             for turn in as_completed(turns):
                 turn.result()
-                # What is not reached yet keeps what stood there: it may be done already.
-                ended = {one.name: one for one in jobs if one.exit_code is not None}
-                _write(place, before | ended)
+                keep()
         except BaseException:
             stop.ask()  # else the error is told when all other jobs have run
             raise
@@ -155,24 +180,28 @@ def _is_done(
     return found.exit_code == 0 and sweeping.will_read(trees[job.name]) == found.read
 
 
-def _run(
-    command: Sequence[str],
-    job: Job,
-    stop: Stop,
-    headline: Headline,
-    sweeping: Sweeping,
-    mark: str,
+def _begun(job: Job, before: Mapping[str, Job]) -> str:
+    """The job in a queue that an earlier sweep has not seen end, of the same settings."""
+    found = before.get(job.name)
+    waits = found and found.exit_code is None and job.settings and found.settings == job.settings
+    return found.queued if found and waits else ""
+
+
+def _conclude(
+    job: Job, code: int, reason: str, stop: Stop, headline: Headline, sweeping: Sweeping
 ) -> None:
-    """Run one job to its end, and keep how it ended."""
-    given = [f"run_dir={_quoted(job.run_dir)}"] if job.run_dir else []
-    code, job.reason = run_process([*command, *job.overrides, *given], stop, mark)
-    job.exit_code = code
+    """Keep how a job ended."""
+    job.reason = reason
     if code == 0:
         job.headline = dict(headline(Path(job.run_dir)))
         job.read = sweeping.has_read(Path(job.run_dir))
     elif not stop.asked:
-        reason = f": {job.reason}" if job.reason else ""
-        print(f"{job.name}: exit code {code}{reason}", file=sys.stderr)
+        print(f"{job.name}: exit code {code}{reason and ': '}{reason}", file=sys.stderr)
+    job.exit_code = code
+
+
+def _run_dir_of(job: Job) -> list[str]:
+    return [f"run_dir={_quoted(job.run_dir)}"] if job.run_dir else []
 
 
 def _quoted(text: str) -> str:

@@ -1,0 +1,182 @@
+"""The jobs of a sweep on a cluster: handed to its queue by submitit, waited for, and cancelled.
+
+A job that is near its time limit, or that the cluster takes away, saves, is queued again and goes
+on. Jobs outlive a sweep that is killed: the same command waits for them instead of queueing them
+again.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from types import FrameType
+from typing import Any
+
+from oct_launch.console import EXIT_MISTAKE, EXIT_STOPPED, Mistake, one_line
+from oct_launch.processes import Stop, run_process
+
+CLUSTERS = ("slurm", "local")
+"""local: processes of this machine by the same way, to try it out."""
+
+LOOK_S = (
+    0.5  # between two looks at files that jobs leave; submitit asks Slurm itself far more rarely
+)
+TURNS = 1000  # of a job that reaches its time limit again and again
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Where the jobs of a sweep are sent.
+
+    Attributes:
+        cluster: one of `CLUSTERS`.
+        options: what each job asks for, in submitit's words: timeout_min, gpus_per_node,
+            cpus_per_task, mem_gb, slurm_partition and others.
+    """
+
+    cluster: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.cluster not in CLUSTERS:
+            raise Mistake(f"sweep.on={self.cluster}: must be {' or '.join(CLUSTERS)}")
+
+
+class Turn:
+    """What a queued job runs: a command, which a signal of the cluster has save and end.
+
+    submitit pickles it, calls it on the node, and calls `checkpoint` before the node is lost.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.command = tuple(command)
+        self._stop = Stop()
+
+    def __call__(self) -> tuple[int, str]:
+        """Run the command; returns its exit code and its reason to fail."""
+        from submitit import JobEnvironment
+
+        signal.signal(signal.SIGTERM, self._cancelled)
+        # Slurm sends its warning to every process of a job, and what does not know it would die.
+        deaf = ("sh", "-c", f"trap '' {JobEnvironment.USR_SIG}; exec \"$@\"", "turn")
+        code, reason = run_process((*deaf, *self.command), self._stop)
+        if reason:
+            print(f"error: {reason}", file=sys.stderr, flush=True)
+        return code, reason
+
+    def checkpoint(self) -> Any:
+        """Have the command save and end; returns what is queued in its place."""
+        from submitit.helpers import DelayedSubmission
+
+        self._stop.ask()
+        for process in list(self._stop.running):
+            with suppress(ChildProcessError):  # it is not taken from who waits for it already
+                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        return DelayedSubmission(Turn(self.command))
+
+    def _cancelled(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._stop.ask()
+
+
+class Queued:
+    """The queue of one sweep.
+
+    Args:
+        queue: where its jobs go.
+        folder: for submitit's files and what jobs say; all nodes must see it.
+
+    Raises:
+        Mistake: no such cluster here, or an option that it does not know.
+    """
+
+    def __init__(self, queue: Queue, folder: Path) -> None:
+        import submitit
+
+        self._cluster, self._lock = queue.cluster, Lock()
+        try:
+            self._executor = submitit.AutoExecutor(
+                folder / "%j", cluster=queue.cluster, slurm_max_num_timeout=TURNS
+            )
+            self._executor.update_parameters(**{"name": "oct-sweep", **queue.options})
+        except (RuntimeError, ValueError, NameError, TypeError, AssertionError) as error:
+            raise Mistake(f"sweep.on={queue.cluster}: {one_line(error)}") from error
+        self._folder = folder
+        self._kind = submitit.LocalJob if queue.cluster == "local" else submitit.SlurmJob
+
+    def run(
+        self, command: Sequence[str], stop: Stop, begun: str, note: Callable[[str, Path], None]
+    ) -> tuple[int, str]:
+        """Queue a command and wait for its end; returns its exit code and its reason to fail.
+
+        Args:
+            command: the program and its arguments, as on this machine.
+            stop: cancels it; a program that has begun saves first.
+            begun: the job that an earlier sweep has queued for it; "" for none.
+            note: told the job, and the file with what it says.
+        """
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        try:
+            job = self._again(begun) or self._submit(command)
+        except (FailedJobError, FailedSubmissionError, OSError) as error:
+            return EXIT_MISTAKE, f"the queue does not take it: {one_line(error)[-300:]}"
+        note(job.job_id, job.paths.stdout)
+        cancelled = False
+        while not self._is_over(job):
+            if stop.asked and not cancelled:
+                cancelled = True
+                self._cancel(job)
+            time.sleep(LOOK_S)
+        return self._outcome(job, stop)
+
+    def _submit(self, command: Sequence[str]) -> Any:
+        with self._lock:
+            return self._executor.submit(Turn(command))
+
+    def _again(self, begun: str) -> Any:
+        """The job of an earlier sweep, if it is still to be waited for, or has left its outcome."""
+        if not begun:
+            return None
+        job: Any = self._kind(self._folder / "%j", begun)
+        if job.paths.result_pickle.exists() or not self._is_over(job):
+            return job
+        return None
+
+    def _is_over(self, job: Any) -> bool:
+        over = job.paths.result_pickle.exists() or job.done()
+        # Of processes that another one has started submitit knows nothing.
+        return over and not (self._cluster == "local" and _lives(job.job_id))
+
+    def _cancel(self, job: Any) -> None:
+        """Have it save and end. Slurm sends SIGTERM first; submitit would kill a local one."""
+        if self._cluster == "local":
+            with suppress(ProcessLookupError):
+                os.kill(int(job.job_id), signal.SIGTERM)
+        else:
+            job.cancel(check=False)
+
+    def _outcome(self, job: Any, stop: Stop) -> tuple[int, str]:
+        from submitit.core.utils import FailedJobError, UncompletedJobError
+
+        try:
+            code, reason = job.result()
+        except (UncompletedJobError, FailedJobError, EOFError, OSError) as error:
+            if stop.asked:
+                return EXIT_STOPPED, ""
+            why = f"job {job.job_id} left no outcome ({job.state}: {one_line(error)[:200]})"
+            return 1, f"{why}; {job.paths.stdout} has what it said"
+        return int(code), str(reason)
+
+
+def _lives(job: str) -> bool:
+    """Whether the process that runs a local job is there; Linux alone tells."""
+    try:
+        return b"submitit" in Path(f"/proc/{job}/cmdline").read_bytes()
+    except OSError:
+        return False
