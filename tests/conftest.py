@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 ROOT = Path(__file__).parent.parent
 BESIDE = (
     "pretraining",
+    "gathering",
     "planning",
     "planfile",
     "benching",

@@ -3,8 +3,10 @@
 import importlib
 import json
 import pickle
+import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ OFF = {
     "flip_probability": 0, "affine_probability": 0, "gamma": 1, "contrast": 0, "offset": 0,
     "roll_off": 0, "speckle": 0, "noise": 0, "dropped_bscans": 0, "shadow_probability": 0,
 }  # fmt: skip
-NAMES = ("settings", "samples", "mixing")
+NAMES = ("settings", "samples", "gathering", "mixing")
 TREE = PhantomTree(
     participants=12, shape=(4, 40, 32), split_fractions=(1.0, 0.0, 0.0),
     devices=("phantom_a", "phantom_b"), eyes=("R",), jobs=1,
@@ -53,7 +55,8 @@ def mix(app, source):
             augment=AugmentConfig(**OFF),
         )  # fmt: skip
         config = app["settings"].MixtureConfig(**settings)
-        return app["mixing"].mix(config, source, seen, samples, seed=0), seen
+        one = app["gathering"].DataSet("phantom", source, seen, [])
+        return app["mixing"].mix(config, [one], [samples], seed=0), seen
 
     return mix
 
@@ -97,10 +100,11 @@ def test_a_weight_of_nobody_is_refused_with_the_values_that_there_are(mix):
         mix(by="@device", weights={"spectralis": 2})
 
 
-def test_without_a_column_nothing_is_mixed_and_weights_need_one(mix):
+def test_without_a_column_nothing_is_mixed_and_weights_need_one(mix, app):
     assert mix()[0] is None
+    settings = app["settings"]
     with pytest.raises(ValueError, match=r"needs mixture\.by"):
-        mix(weights={"R": 2})
+        settings.PretrainConfig(mixture=settings.MixtureConfig(weights={"R": 2}))
 
 
 def test_a_run_says_its_shares_and_other_shares_are_another_run(place, smoke, call_app):
@@ -121,3 +125,157 @@ def test_a_run_says_its_shares_and_other_shares_are_another_run(place, smoke, ca
     refused = call_app(*common, "mixture.weights={R: 1}")
     assert refused.code == 2
     assert "mixture.weights" in refused.errors
+
+
+@pytest.fixture(scope="module")
+def two_sets(app, source, tmp_path_factory):
+    """Sets of 11 and of 5 volumes, and what the feed asks each for."""
+    place = tmp_path_factory.mktemp("second")
+    tree = replace(TREE, participants=5, devices=("phantom_b",), seed=7)
+    second = open_source(
+        SourceConfig(root=str(place / "data"), cache=str(place / "cache"), window="tiny", jobs=1,
+                     phantom=tree)
+    )  # fmt: skip
+    sets = [
+        app["gathering"].DataSet("first", source, list(range(len(source.volumes)))[1:], ["test"]),
+        app["gathering"].DataSet("second", second, list(range(len(second.volumes))), []),
+    ]
+    samples = [
+        app["samples"].PretrainSamples(
+            one.source.volumes, one.seen, MaskingConfig(), encoder=EncoderConfig(), seed=0,
+            augment=AugmentConfig(**OFF),
+        )
+        for one in sets
+    ]  # fmt: skip
+    return sets, samples
+
+
+def test_sets_have_equal_shares_unless_weights_say_otherwise(app, two_sets):
+    for weights, share in (({}, 0.5), ({"first": 3}, 0.75)):
+        config = app["settings"].MixtureConfig(weights=weights)
+        mixture = app["mixing"].mix(config, *two_sets, seed=0)
+        assert len(mixture) == 11 + 5
+        drawn = [mixture.draw(index, epoch).part for epoch in range(4) for index in range(16)]
+        assert mixture.parts[0].name == "first"
+        assert drawn.count(0) / len(drawn) == pytest.approx(share, abs=0.04)
+
+
+def test_a_sample_of_a_mixture_is_that_of_its_set(app, two_sets):
+    sets, samples = two_sets
+    mixture = app["mixing"].mix(app["settings"].MixtureConfig(), sets, samples, seed=0)
+    for index in range(len(mixture)):
+        part, own, turn = mixture.draw(index, 0)
+        volume = sets[part].source.volumes[sets[part].seen[own]]
+        assert np.array_equal(mixture(index, 0).volume_BCZYX[0], volume)
+        assert np.array_equal(
+            mixture(index, 0).masks[0].context_BK, samples[part](own, turn).masks[0].context_BK
+        )
+
+
+def test_a_column_divides_the_volumes_of_all_sets(app, two_sets):
+    config = app["settings"].MixtureConfig(by="@device")
+    mixture = app["mixing"].mix(config, *two_sets, seed=0)
+    lengths = {part.name: part.length for part in mixture.parts}
+    assert sorted(lengths) == ["phantom_a", "phantom_b"]
+    assert sum(lengths.values()) == 16
+    assert lengths["phantom_b"] > 5
+    asked = [[], []]
+    for one, keys in zip(two_sets[1], asked, strict=True):
+        one.ahead = keys.extend
+    try:
+        mixture.ahead([(index, 0) for index in range(len(mixture))])
+    finally:
+        for one in two_sets[1]:
+            del one.ahead
+    assert all(asked)
+    assert {index for index, _ in asked[1]} <= set(range(5))
+
+
+def test_mean_and_spread_count_each_set_alike(app, two_sets):
+    sets, gathering = two_sets[0], app["gathering"]
+    alone = [gathering.measure_intensity([one], EncoderConfig()) for one in sets]
+    both = gathering.measure_intensity(sets, EncoderConfig())
+    assert both.input_mean == pytest.approx((alone[0].input_mean + alone[1].input_mean) / 2)
+    squares = [one.input_std**2 + one.input_mean**2 for one in alone]
+    assert both.input_std**2 + both.input_mean**2 == pytest.approx(sum(squares) / 2)
+    assert (alone[0].input_mean, alone[0].input_std) == sets[0].source.measure_intensity(
+        sets[0].seen
+    )
+
+
+def second_set(place):
+    return (
+        "more.second=phantom_lesions", f"more.second.root={place / 'second'}",
+        f"more.second.cache={place / 'second-cache'}", "more.second.phantom.participants=20",
+    )  # fmt: skip
+
+
+def test_a_run_of_two_sets_goes_on_as_if_it_had_not_stopped_and_names_who_took_part(
+    place, smoke, call_app
+):
+    run = place / "two-sets"
+    command = (
+        "pretrain", "experiment=smoke", f"data.root={smoke.data}", *second_set(place),
+        "loop.evaluate_every=0", "loop.checkpoint_every=2", "loop.steps=4", "probe.columns=[]",
+        f"run_dir={run}",
+    )  # fmt: skip
+    outcome = call_app(*command)
+    assert outcome.code == 0, outcome.errors
+    assert "mixture: second 50% of an epoch" in outcome.out
+    first = [row["loss"] for row in rows_of(run)], (run / "encoder/model.safetensors").read_bytes()
+    assert len(first[0]) == 4
+    shutil.rmtree(run / "checkpoints/step-00000004")
+    (run / "encoder/model.safetensors").unlink()
+    outcome = call_app(*command)
+    assert outcome.code == 0, outcome.errors
+    again = [row["loss"] for row in rows_of(run)], (run / "encoder/model.safetensors").read_bytes()
+    assert again == first
+
+    facts = json.loads((run / "provenance.json").read_text())
+    second = facts["more"]["second"]
+    people = set(facts["participants_in_training"])
+    assert set(second["participants_in_training"]) < people
+    assert second["volumes_in_training"] == len(second["participants_in_training"]) == 12
+    assert "12 of second (12 participants)" in (run / "report.html").read_text()
+    refused = call_app(*command, "more.second.excluded_splits=[]")
+    assert (refused.code, refused.errors.count("\n")) == (2, 1)
+    assert "more.second.excluded_splits" in refused.errors
+    moved = place / "moved"
+    shutil.move(place / "second", moved)
+    outcome = call_app(*command, f"more.second.root={moved}")
+    assert outcome.code == 0, outcome.errors
+
+
+def rows_of(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("more.second.window=macula6", "more.second.window=macula6 gives volumes of"),
+        ("more.second.rot=3", "more.second.rot: there is no such setting; did you mean"),
+        ("more.secnd.root=3", "more.secnd: there is no such entry"),
+        ("more.second.excluded_splits=[nobody]", "more.second: data.excluded_splits: 'nobody'"),
+        ("mixture.weights={third: 2}", "mixture.weights names third; mixture.by=@set has"),
+        ("smaller_window=8x32x32", "smaller_window (8x32x32) is of one set"),
+    ],
+)
+def test_sets_that_cannot_go_together_are_refused_in_a_line(place, smoke, call_app, given, said):
+    outcome = call_app(
+        "pretrain", "experiment=smoke", f"data.root={smoke.data}", *second_set(place),
+        f"run_dir={place / 'refused'}", given,
+    )  # fmt: skip
+    assert outcome.code == 2
+    assert outcome.errors.splitlines()[-1].startswith(f"error: {said}")
+
+
+def test_two_sets_do_not_share_a_name_or_a_cache(place, smoke, call_app):
+    begun = ("pretrain", "experiment=smoke", f"data.root={smoke.data}", f"run_dir={place / 'no'}")
+    outcome = call_app(*begun, "more.smoke=phantom", "more.smoke.root=x")
+    assert (outcome.code, outcome.errors.startswith("error: more.smoke has the name of")) == (
+        2,
+        True,
+    )
+    outcome = call_app(*begun, "data.cache=x", "more.b=phantom", "more.b.cache=x")
+    assert "more.b.cache (x) is data.cache as well" in outcome.errors

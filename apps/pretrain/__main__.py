@@ -9,6 +9,7 @@ uv run apps/pretrain plan=plan.yaml                      and a run with them
 uv run apps/pretrain experiment=continued init=FILE data=folder data.root=DIR     from V-JEPA 2
 uv run apps/pretrain experiment=continued init=FILE grid=momentum data=...        a run a momentum
 uv run apps/pretrain objective=salt_smoke teacher=DIR    features of any frozen encoder
+uv run apps/pretrain data=aireadi data.root=DIR more.fv=fairvision more.fv.root=DIR     of two sets
 uv run apps/pretrain -m seed=0,1                         one run after the other, and a table
 uv run apps/pretrain --help                              every setting, its value and its text
 """
@@ -19,6 +20,7 @@ if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is one of Python's after ending_at_once
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +47,8 @@ GRIDS = {
 }
 """Sweeps by name. momentum: of the teacher, to which small sets are sensitive; around the 0.99925
 of V-JEPA 2 (facebookresearch/vjepa2 issue 93)."""
+MORE = re.compile(r"more\.([\w-]+)=([\w./-]+)")
+"""What takes a further set of volumes by a config of `data`."""
 WHOLE = ("experiment=", "preset=", "plan=", "-cn", "--config-name")
 """How arguments begin that choose encoder and masks, or may."""
 
@@ -89,7 +93,7 @@ def pretrain(config: PretrainConfig, launch: Launch) -> int:
 
 
 def spell_out(arguments: Sequence[str]) -> list[str]:
-    """Turn our own words into Hydra's: short names, `grid=NAME`, and `plan=FILE`.
+    """Turn our own words into Hydra's: short names, `more.NAME=`, `grid=NAME`, and `plan=FILE`.
 
     Raises:
         Mistake: no such plan or grid.
@@ -99,6 +103,10 @@ def spell_out(arguments: Sequence[str]) -> list[str]:
         name, _, value = one.partition("=")
         if name in SHORT:
             spelt.append(f"{SHORT[name]}={value}")
+        elif further := MORE.fullmatch(one):
+            # Named after itself, so that two sets of one config do not share a cache.
+            name, config = further.groups()
+            spelt += [f"+data@more.{name}={config}", f"more.{name}.name={name}"]
         elif name == "grid":
             if value not in GRIDS:
                 raise Mistake(f"{one}: must be one of {', '.join(GRIDS)}")

@@ -11,8 +11,18 @@ import oct_vjepa
 import oct_xla
 import torch
 from benching import bench, work_of
+from gathering import (
+    DataSet,
+    all_people,
+    check_sets,
+    describe,
+    fingerprints,
+    gather,
+    measure_intensity,
+)
 from mixing import mix, tell_shares
 from oct_io.catalog.seen import BEFORE, PROVENANCE, TRAINED, read_origin, seen_before
+from oct_io.quarantine import write_quarantine
 from oct_io.storage.files import redact
 from oct_judge.candidates import random_encoder
 from oct_judge.closing import (
@@ -28,8 +38,6 @@ from oct_launch import (
     Launch,
     Mistake,
     Stages,
-    check_positions,
-    check_window,
     mistakes,
     print_table,
 )
@@ -46,7 +54,7 @@ from oct_xla.feeding.mixture import Mixture
 from pairing import check_pairs, find_partners
 from report import write_report
 from samples import PretrainSamples
-from settings import MAY_CHANGE, PretrainConfig, schema_of, tell_masks
+from settings import PretrainConfig, may_change, schema_of, tell_masks
 from smaller import next_start, shrink
 from tracking import make_sink, send_artifacts
 from watching import GuardSink, Watch, make_probe
@@ -59,8 +67,7 @@ def run(config: PretrainConfig, launch: Launch) -> int:
     with mistakes(ValueError, oct_xla.RunFolderError):
         config, smaller = shrink(config)
         check_pairs(config.pairs, config.objective)
-        given = f"encoder.input_shape is {config.encoder.input_shape}; make them equal"
-        check_window(config.data.window, config.encoder.input_shape, otherwise=given)
+        check_sets(config)
         start = find_start(config, config.encoder) if config.initial else None
         runtime = config.runtime.pick()
         if smaller:  # memory was short: what building the smaller cache frees is needed
@@ -69,7 +76,7 @@ def run(config: PretrainConfig, launch: Launch) -> int:
             "the run",
             groups=(f"objective: {schema_of(config.objective)}",),
             resume=config.resume,
-            may_change=MAY_CHANGE,
+            may_change=may_change(config),
             rank=runtime.rank,
         )
     with claimed as folder:
@@ -87,47 +94,37 @@ def pretrain(
 ) -> int:
     """Train in a claimed folder and ask what that has led to; returns the exit code."""
     with Stages() as stages:
-        source, before = with_earlier(config, oct_io.open_source(config.data, stages))
-        for remark in source.remarks:
-            stages.say(remark)
-    with mistakes(ValueError):
-        spacings = source.volumes.spacings
-        check_positions(config.encoder.position_unit, source.volumes.shape, spacings)
-    seen = source.outside(config.data.excluded_splits)
-    refuse_other_people(folder.path, source.participants(seen))
+        sets, before = with_earlier(config, gather(config, stages))
+        for one in sets:
+            for remark in one.source.remarks:
+                stages.say(remark)
+    source = sets[0].source
+    refuse_other_people(folder.path, all_people(sets))
     questions = open_questions(config.probe, source, seed=config.seed)
     with mistakes(ValueError):
-        objective = make_objective(config, source, seen, start)
+        objective = make_objective(config, sets, start)
         probe = make_probe(
             source.volumes,
             {one.config.task.column: one.study.examples for one in questions},
             config.probed_volumes if config.loop.evaluate_every else 0,
             seed=config.seed,
         )
-        partners = find_partners(config.pairs, source.volumes.entries, seen)
-    samples = PretrainSamples(
-        source.volumes,
-        seen,
-        config.masking,
-        augment=config.augment,
-        encoder=objective.encoder.config,
-        seed=config.seed,
-        partners=partners,
-    )
-    with mistakes(ValueError):
-        mixture = mix(config.mixture, source, seen, samples, seed=config.feed.seed)
+        every = [make_samples(config, one, objective.encoder.config) for one in sets]
+        mixture = mix(config.mixture, sets, every, seed=config.feed.seed)
+    samples = every[0]
     if mixture is not None and runtime.rank == 0:
         print(tell_shares(mixture))
     if runtime.rank == 0:
-        record(config, folder.path, runtime, source, seen, before, start, smaller)
+        record(config, folder.path, runtime, sets, before, start, smaller)
     watched = samples.watched(config.watched_volumes)
     parts = runtime.devices * config.loop.accumulate
     at_once = max(1, config.feed.batch_size // parts)
     alone = runtime.name != "xla" or runtime.world == 1
     watch = Watch(objective, watched, probe, at_once, alone=alone)
-    data = smaller.get("data", source.volumes.fingerprint)
+    volumes = fingerprints(sets)
+    data = smaller.get("data", volumes["data"])
     try:
-        identity = {"data": data, **(mixture.facts if mixture else {})}
+        identity = {**volumes, "data": data, **(mixture.facts if mixture else {})}
         feeding = mixture or samples
         result = train(config, objective, feeding, runtime, folder, watch, identity)
     except OutOfMemoryError as error:
@@ -149,14 +146,13 @@ def record(
     config: PretrainConfig,
     run_dir: Path,
     runtime: oct_xla.Runtime,
-    source: oct_io.Source,
-    seen: Sequence[int],
+    sets: Sequence[DataSet],
     before: Sequence[str],
     start: Start | None,
     smaller: Mapping[str, Any],
 ) -> None:
     """Write down where the run comes from, and which scans were refused."""
-    extra = source.describe(seen, config.data.excluded_splits)
+    extra = describe(sets)
     if smaller:
         extra["smaller"] = dict(smaller)
     extra[BEFORE] = before
@@ -167,7 +163,8 @@ def record(
             "notes": list(start.notes),
         }
     oct_xla.write_provenance(run_dir, runtime, seed=config.seed, extra=extra)
-    source.write_quarantine(run_dir / "quarantine.jsonl")
+    refused = [refusal for one in sets for refusal in one.source.volumes.quarantined]
+    write_quarantine(run_dir / "quarantine.jsonl", refused)
 
 
 def refuse_other_people(run_dir: Path, people: Sequence[str]) -> None:
@@ -191,22 +188,46 @@ def refuse_other_people(run_dir: Path, people: Sequence[str]) -> None:
     )
 
 
-def with_earlier(config: PretrainConfig, source: oct_io.Source) -> tuple[oct_io.Source, list[str]]:
-    """The source, with a remark if earlier runs have seen whom this one leaves out; whom they saw.
+def with_earlier(
+    config: PretrainConfig, sets: Sequence[DataSet]
+) -> tuple[list[DataSet], list[str]]:
+    """The sets, with a remark if earlier runs have seen whom this one leaves out; whom they saw.
 
     Earlier are the runs of the encoders whose weights or features this one takes over.
     """
     begun_from = (config.initial, getattr(config.objective, "teacher", ""))
     before = seen_before(filter(None, begun_from))
-    left_out = source.excluded_participants(config.data.excluded_splits)
-    met = len(set(left_out).intersection(before))
-    if not met:
-        return source, before
-    remark = (
-        f"{met:,} of {len(left_out):,} participants that are left out were seen by the run that "
-        "this one begins from: what it is asked of them is no test"
+    remarked = []
+    for one in sets:
+        source, left_out = one.source, one.source.excluded_participants(one.excluded_splits)
+        if met := len(set(left_out).intersection(before)):
+            remark = (
+                f"{met:,} of {len(left_out):,} participants that are left out were seen by the run "
+                "that this one begins from: what it is asked of them is no test"
+            )
+            source = replace(source, remarks=(*source.remarks, remark))
+        remarked.append(replace(one, source=source))
+    return remarked, before
+
+
+def make_samples(
+    config: PretrainConfig, one: DataSet, encoder: oct_vjepa.EncoderConfig
+) -> PretrainSamples:
+    """What the feed asks a set for.
+
+    Raises:
+        ValueError: `pairs` asks for partners, and no volume has one.
+    """
+    volumes = one.source.volumes
+    return PretrainSamples(
+        volumes,
+        one.seen,
+        config.masking,
+        augment=config.augment,
+        encoder=encoder,
+        seed=config.seed,
+        partners=find_partners(config.pairs, volumes.entries, one.seen),
     )
-    return replace(source, remarks=(*source.remarks, remark)), before
 
 
 def conclude(
@@ -257,12 +278,9 @@ def find_start(config: PretrainConfig, encoder: oct_vjepa.EncoderConfig) -> Star
 
 
 def make_objective(
-    config: PretrainConfig,
-    source: oct_io.Source,
-    seen: Sequence[int],
-    start: Start | None,
+    config: PretrainConfig, sets: Sequence[DataSet], start: Start | None
 ) -> Objective:
-    """Build the objective for volumes of this source, around the initial weights if there are any.
+    """Build the objective for volumes of these sets, around the initial weights if there are any.
 
     Raises:
         ValueError: the masks and the grid do not fit.
@@ -270,8 +288,7 @@ def make_objective(
     """
     settings = config.encoder
     if config.measure_input:
-        mean, std = source.measure_intensity(seen)
-        settings = replace(settings, input_mean=mean, input_std=std)
+        settings = measure_intensity(sets, settings)
     torch.manual_seed(config.seed)
     encoder = oct_vjepa.Encoder(settings)
     if start is not None:

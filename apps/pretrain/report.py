@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import oct_vjepa
 import torch
+from gathering import tell_sets
 from numpy.typing import NDArray
 from oct_io import Source
 from oct_judge.closing import remarks_of_all, rows_of_all, sentence_of_all
@@ -73,6 +74,8 @@ def write_report(
         page.text(" ".join(remarks_of_all(probes)))
         page.tiles(answers_of_all(probes))
     page.tiles(_ends(rows))
+    if said := tell_sets(facts):
+        page.text(said)
     for remark in source.remarks:
         page.text(f"{remark[:1].upper()}{remark[1:]}.")
     _add_probes(page, probes)

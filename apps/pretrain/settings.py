@@ -44,17 +44,16 @@ class MixtureConfig:
     """How much a run sees of each device, site or other group, whatever their numbers."""
 
     by: str = ""
-    """Column that divides the volumes: @device, @site, @eye, @region, @protocol or one of
-    data.labels; empty: each volume once an epoch. An epoch stays as long as there are volumes; of a
-    small group each comes several times, with other masks, of a large one not all come."""
+    """Column that divides the volumes: @device, @site, @eye, @region, @protocol, one of
+    data.labels, or @set where there are `more` sets; empty: each volume once an epoch, or @set
+    where there are more. An epoch stays as long as there are volumes; of a small group each comes
+    several times, with other masks, of a large one not all come."""
 
     weights: dict[str, float] = field(default_factory=dict)
     """Share of each value of `by`, after division by the sum; 1 where none is given, so that
     without any all have equal shares. Cells without a value are called unknown."""
 
     def __post_init__(self) -> None:
-        if self.weights and not self.by:
-            raise ValueError(f"mixture.weights ({self.weights}) needs mixture.by")
         for value, weight in self.weights.items():
             if not 0 < weight < float("inf"):
                 raise ValueError(f"mixture.weights.{value} ({weight}) must be positive")
@@ -117,6 +116,10 @@ class PretrainConfig:
     """Train some steps on random voxels and tell how fast, instead of a run; experiment=bench."""
 
     data: oct_io.SourceConfig = field(default_factory=oct_io.SourceConfig)
+    more: dict[str, oct_io.SourceConfig] = field(default_factory=dict)
+    """Further sets to learn from, in shares as `mixture` says: more.NAME=CONFIG takes one of the
+    configs of `data`, and more.NAME.root=PLACE says where it lies, as do all settings of `data`.
+    Windows must be of one shape. What is asked of the encoder is asked of `data` alone."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     encoder: oct_vjepa.EncoderConfig = field(default_factory=oct_vjepa.EncoderConfig)
     masking: oct_vjepa.MaskingConfig = field(default_factory=oct_vjepa.MaskingConfig)
@@ -133,23 +136,31 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.watched_volumes < 1:
             raise ValueError(f"watched_volumes ({self.watched_volumes}) must be 1 or more")
+        if self.mixture.weights and not self.mixture.by and not self.more:
+            raise ValueError(f"mixture.weights ({self.mixture.weights}) needs mixture.by")
 
 
 TOLD = ("augment", "encoder", "masking", "objective", "schedule", "feed", "loop")
 """Settings that a tracker is told: the science, not where scans lie."""
 
+PLACES = ("jobs", "root", "cache", "storage.*", "kept", "kept_gb")
+"""Where scans of a set lie, and how fast they are read; the volumes are compared."""
 MAY_CHANGE = (
     *("runtime.device", "runtime.parallel", "loop.save_in_background"),
     *("loop.profile", "loop.hang_after_s", "tracking.*", "propose.*", "resume"),
     *("feed.workers", "feed.prefetch"),
-    *("data.jobs", "data.root", "data.cache", "data.storage.*"),  # the volumes are compared
-    *("data.kept", "data.kept_gb"),
+    *(f"data.{one}" for one in PLACES),
     *("loop.steps", "loop.accumulate", "loop.log_every", "loop.evaluate_every"),
     *("loop.checkpoint_every", "loop.keep_last", "loop.patience", "watched_volumes", "tell_mfu"),
     "smaller_window",
 )
 """Settings that a resumed run may change; what changed is told, and the volumes must be the same
 ones. All but `loop.steps`, which moves the schedules, leave what it computes alone."""
+
+
+def may_change(config: PretrainConfig) -> list[str]:
+    """`MAY_CHANGE`, and where further sets lie."""
+    return [*MAY_CHANGE, *(f"more.{name}.{one}" for name in config.more for one in PLACES)]
 
 
 def schema_of(config: ObjectiveConfig) -> str:

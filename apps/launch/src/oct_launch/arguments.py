@@ -106,8 +106,11 @@ def _read_sweep(said: dict[str, str]) -> tuple[int, Queue | None]:
 def open_settings(arguments: Sequence[str], schema: type) -> list[str]:
     """The arguments with ++ before each setting whose keys are the user's: weights by name, say.
 
-    Hydra else lets nobody name a key that is not there yet.
+    Hydra else lets nobody name a key that is not there yet. Where an entry is a section of settings
+    of its own, a config of a group has brought it, and its keys are ours.
     """
-    names = tuple(one.key for one in walk(schema) if get_origin(one.type) is dict)
+    names = tuple(
+        one.key for one in walk(schema) if get_origin(one.type) is dict and one.entry is None
+    )
     begin = (*(f"{name}=" for name in names), *(f"{name}." for name in names))
     return [f"++{one}" if one.startswith(begin) else one for one in arguments]

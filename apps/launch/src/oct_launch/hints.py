@@ -44,9 +44,22 @@ def explain(
         if one.key_or_group in groups:
             if said := _explain_choice(one.key_or_group, one.value(), configs):
                 return said
+        elif said := _explain_entry(key, settings):
+            return said
         elif not _is_known(key, settings):
             return _explain_key(key, [one.key for one in settings] + list(groups))
     return _explain_type(error)
+
+
+def _explain_entry(key: str, settings: Iterable[Setting]) -> str:
+    """What is wrong with a key below an entry of a dictionary of sections, as in more.NAME.root."""
+    for one in settings:
+        if one.entry is not None and key.startswith(f"{one.key}."):
+            name, _, rest = key[len(one.key) + 1 :].partition(".")
+            known = list(walk(one.entry, f"{one.key}.{name}."))
+            if rest and not _is_known(key, known):
+                return _explain_key(key, [other.key for other in known])
+    return ""
 
 
 def nearest(word: str, known: Iterable[str]) -> list[str]:
@@ -86,6 +99,8 @@ def _explain_type(error: BaseException) -> str:
         key = getattr(cause, "full_key", "")
         if isinstance(cause, OmegaConfBaseException) and key:
             text = one_line(cause)
+            if text.endswith("is not in struct"):
+                return f"{key}: there is no such entry; {key}=NAME OF A CONFIG makes it"
             for complaint, words in WANTED.items():
                 if found := re.match(rf"Value ('.*?')(?: of type \S+)? {complaint}", text):
                     return f"{key} must be {words}, not {found[1]}"

@@ -27,6 +27,12 @@ class Setting(NamedTuple):
     section: bool  # whether it holds settings of its own
     open: bool  # whether any key may stand below it
 
+    @property
+    def entry(self) -> type | None:
+        """What each entry of a dictionary of sections is; None of any other setting."""
+        kinds = get_args(self.type) if get_origin(self.type) is dict else ()
+        return kinds[1] if len(kinds) > 1 and is_dataclass(kinds[1]) else None
+
 
 class Choice(NamedTuple):
     """One choice of a group: a file in configs/, or what `offer` has named."""

@@ -20,6 +20,7 @@ CLOCKS = frozenset(
     (
         *("volumes_per_s", "seconds", "peak_memory_gb", "mfu"),
         *("slowest_process", "slowest_over_median"),
+        "compilations",  # since the process began
         *("data_wait_fraction", "wait_fraction", "save_fraction", "compute_fraction"),
     )
 )
