@@ -43,6 +43,8 @@ def known(call_app):
         groups |= {"preset", "masking", "objective", *SWEPT, *GIVEN[app]}
 
         def there(key):
+            # A further set has the settings of data.
+            key = re.sub(r"^more\.\w+", "data", key)
             place = tree
             for part in key.split("."):
                 if place is None:
