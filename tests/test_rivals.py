@@ -44,7 +44,7 @@ def test_an_encoder_of_bscans_goes_through_volumes_stack_by_stack(tmp_path):
     for mistaken in ((4, 32, 32), (2, 16, 16)):
         with pytest.raises(Mistake, match=r"takes \(4, 16, 16\) voxels"):
             open_encoder(f"deep={deep}", mistaken)
-    readout = ReadoutConfig(blocks=["last"], pools=["mean"])
+    readout = ReadoutConfig(blocks=["last"], pools=["mean", "max"])
     embed = Embedder(tmp_path / "features", pick_runtime("cpu"), readout, 2)
     volumes = np.random.default_rng(0).integers(0, 256, (5, 4, 16, 16)).astype(np.uint8)
     bscans = volumes.reshape(20, 1, 16, 16)
@@ -81,7 +81,7 @@ def test_a_factory_may_give_stacks_further_apart(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "of_others", sys.modules[__name__])
     named = open_encoder("theirs=of_others:make_means", (4, 16, 16))
     volumes = np.random.default_rng(0).integers(0, 256, (5, 4, 16, 16)).astype(np.uint8)
-    readout = ReadoutConfig(blocks=["last"], pools=["mean"])
+    readout = ReadoutConfig(blocks=["last"], pools=["mean", "max"])
     embed = Embedder(tmp_path / "features", pick_runtime("cpu"), readout, 2)
     found = features_of(named.encoder, embed, Rows(volumes, "five", np.ones((5, 3)), 4))
     with torch.no_grad():
@@ -169,12 +169,12 @@ def test_baselines_stand_side_by_side_and_beside_random_weights(tmp_path):
     saved(tmp_path / "own", (4, 16, 16), (2, 8, 8))
     family = Alone(Encoder.from_pretrained(tmp_path / "own"))
     volumes = np.random.default_rng(0).integers(0, 256, (6, 4, 16, 16)).astype(np.uint8)
-    readout = ReadoutConfig(blocks=["last"], pools=["mean"])
+    readout = ReadoutConfig(blocks=["last"], pools=["mean", "max"])
     embed = Embedder(tmp_path / "features", pick_runtime("cpu"), readout, 2)
     cast = Cast(family, embed, Rows(volumes, "six", np.ones((6, 3)), 4))
     fit = np.arange(6) < 4
     one = Round("test", fit, ~fit & False, ~fit)
-    (name,) = readout.names(1)
+    name, _ = readout.names(1)
     cast.chosen["test", 0] = name
 
     def of(baseline):
@@ -183,8 +183,15 @@ def test_baselines_stand_side_by_side_and_beside_random_weights(tmp_path):
 
     grey, layer = of("grey histogram"), of("random layer")
     assert np.array_equal(of("random layer + grey histogram"), np.hstack([layer, grey]))
-    own = cast.random().readouts(one, 0)[name]
-    assert np.array_equal(of("random init + grey histogram"), np.hstack([own, grey]))
+    own = cast.random().readouts(one, 0)
+    assert len(own) == 2
+    # Read out as validation chooses for it, whatever the encoder's choice.
+    rival = cast.baseline("random init + grey histogram").readouts(one, 0)
+    assert rival.keys() == own.keys()
+    assert all(np.array_equal(rival[k], np.hstack([own[k], grey])) for k in own)
+    beside = cast.beside("random init + grey histogram").readouts(one, 0)
+    (both,) = beside.values()
+    assert np.array_equal(both[:, len(own[name][0]) :], np.hstack([own[name], grey]))
     for wrong in ("random init", "random layer + histogram"):
         with pytest.raises(ValueError, match=r"compare.baselines \(.*\) must be among"):
             cast.baseline(wrong)

@@ -165,7 +165,7 @@ class Cast:
         """
         check_baseline(name)
         return Candidate(
-            name=name, readouts=lambda one, seed: {"": self._baseline(name, one, seed, self.rows)}
+            name=name, readouts=lambda one, seed: self._unlearned(name, one, seed, self.rows)
         )
 
     def beside(self, name: str) -> Candidate:
@@ -196,7 +196,7 @@ class Cast:
             )
         return Candidate(
             name=name + RANKED,
-            readouts=lambda one, seed: {"": self._baseline(name, one, seed, rows)},
+            readouts=lambda one, seed: self._unlearned(name, one, seed, rows),
         )
 
     def own(self, round_name: str, seed: int, rows: Rows | None = None) -> Readouts:
@@ -229,11 +229,24 @@ class Cast:
             self._read[key] = self.embed(make(), rows)
         return self._read[key]
 
+    def _unlearned(self, name: str, one: Round, seed: int, rows: Rows) -> Readouts:
+        """Readouts of a baseline: one, or those of random init with the rest beside each."""
+        if RANDOM not in parts_of(name):
+            return {"": self._baseline(name, one, seed, rows)}
+        rest = {
+            part: self._part(part, one, seed, rows) for part in parts_of(name) if part != RANDOM
+        }
+        return {
+            readout: side_by_side(name, {**rest, RANDOM: own}.__getitem__)
+            for readout, own in self._random(one.name, seed, rows).items()
+        }
+
     def _baseline(self, name: str, one: Round, seed: int, rows: Rows) -> NDArray[Any]:
         """Features of all rows; what learns anything learns it from the round's fit rows.
 
         From all of them where few have a label, as pretraining does: it needs none. Of several that
-        are joined by " + " all features stand side by side; random init is read out as the encoder.
+        are joined by " + " all features stand side by side; random init, where it stands beside the
+        encoder itself, is read out as that is.
         """
         return side_by_side(name, lambda part: self._part(part, one, seed, rows))
 
