@@ -100,7 +100,7 @@ def test_a_layout_that_is_none_is_refused():
         CheckpointConfig(layout="mae")
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_three_checkpoints_of_the_predecessor_are_compared_by_one_command(tmp_path, run_app):
     paths = [write_predecessor(tmp_path / f"{name}.pt", seed) for seed, name in enumerate("abc")]
     outcome = run_app(

@@ -34,7 +34,14 @@ RUNS = {
     "fsdp_recompute": [*SHORT, ONE_BLOCK, SHALLOW, FSDP, "encoder.recompute=true"],
     "bf16": [*SHORT, ONE_BLOCK, SHALLOW, "runtime.precision=bf16"],
 }
-OTHERS = tuple(name for name in RUNS if name not in ("smoke", "bf16"))
+RARE = ("predecessor", "fsdp")
+"""Runs of drills alone: each takes XLA a quarter of a minute."""
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.drill) if name in RARE else name
+    for name in RUNS
+    if name not in ("smoke", "bf16")
+]
+EVERY = [pytest.param(name, marks=pytest.mark.drill) if name in RARE else name for name in RUNS]
 BF16 = {"loss": 1e-4, "target_std": 1e-4, "prediction_cosine": 5e-4, "grad_norm": 1e-3}
 """Largest difference of bf16 on XLA to bf16 on a CPU; a third of it was measured."""
 PARTS = ("target_std",)
@@ -46,15 +53,18 @@ def rows_of(run_dir):
 
 
 @pytest.fixture(scope="module")
-def found(place, smoke, environment):
-    """Folders of runs of each kind, by runtime; of one process, as XLA takes long to import.
+def found(request, place, smoke, environment):
+    """Folders of runs of each kind that is asked for, by runtime; one process, as imports are long.
 
     Those on XLA come first: a backward pass before there is a client breaks those on it.
     """
     if find_spec("torch_xla") is None:
         pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
+    asked = {getattr(one, "callspec", None) and one.callspec.params.get("name")
+             for one in request.session.items if one.path == Path(__file__)}  # fmt: skip
+    names = [name for name in RUNS if name not in RARE or name in asked]
     folders = {
-        (name, runtime): place / f"{name}-{runtime}" for runtime in ("xla", "cpu") for name in RUNS
+        (name, runtime): place / f"{name}-{runtime}" for runtime in ("xla", "cpu") for name in names
     }
     runs = {
         f"{name}-{runtime}": [
@@ -123,7 +133,7 @@ def test_other_objectives_and_recomputing_give_the_losses_of_the_cpu(found, name
             assert abs(row[key] - wanted[key]) < 1e-4, (row["step"], key)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", EVERY)
 def test_devices_hold_a_part_of_parameters_moments_and_teacher_only_with_fsdp(found, place, name):
     held = json.loads((place / "held.json").read_text())[f"{name}-xla"]
     if FSDP in RUNS[name]:
@@ -138,8 +148,8 @@ def test_bf16_gives_about_what_bf16_gives_on_the_cpu_and_not_what_fp32_gives(fou
     for row, wanted in zip(rows, others, strict=True):
         for key, tolerance in BF16.items():
             assert abs(row[key] - wanted[key]) < tolerance, (row["step"], key)
-    # The same run in fp32, which is cut; on the two runtimes it is one to 1e-6.
-    precise = rows_of(found["fsdp", "xla"])
+    # The same run in fp32, which is cut and recomputes; on the two runtimes it is one to 1e-6.
+    precise = rows_of(found["fsdp_recompute", "xla"])
     assert all(abs(a["loss"] - b["loss"]) > 2e-6 for a, b in zip(rows, precise, strict=True))
 
 

@@ -190,7 +190,7 @@ def test_a_signal_in_an_evaluation_leaves_it_and_the_resume_makes_it(tmp_path):
     assert len(rows) == 12
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.drill)])
 def test_torchrun_passes_a_signal_on_and_each_process_saves_and_ends_with_143(tmp_path, name):
     logs = ("--log-dir", str(tmp_path / "logs"), "--redirects", "3")
     run_dir, code_dir = tmp_path / "run", tmp_path / "codes"

@@ -225,7 +225,7 @@ def score(toy: Any, step: int) -> dict[str, float]:
         if isinstance(toy, Blocks):
             return {"score": float(toy.through(toy.blocks, torch.ones(1, 10)).sum())}
         given = torch.ones(12, device=next(toy.parameters()).device)
-    return {"score": float(toy.student(given).sum()) * (-1) ** (step // 3)}
+        return {"score": float(toy.student(given).sum()) * (-1) ** (step // 3)}
 
 
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -75,7 +75,7 @@ def wait_for(condition, process, seconds=240):
     raise AssertionError(f"ended too early, {process.poll()}, or took too long")
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds Ray's workers in /proc")
 def test_killed_workers_and_a_killed_driver_neither_lose_nor_double_a_volume(
     tree, clusters, tmp_path

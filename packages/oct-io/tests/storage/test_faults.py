@@ -75,7 +75,7 @@ def test_a_port_that_closes_in_the_middle_of_a_build_costs_no_scan(
     assert (index.refused, shards(tmp_path / "cache")) == (0, undisturbed)
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.drill)])
 def test_a_port_that_stays_closed_stops_the_build_which_goes_on_later(
     jobs, stores, storage, undisturbed, tmp_path
 ):

@@ -110,6 +110,7 @@ def test_xla_devices_whole_or_cut_train_like_one(tmp_path, plain, devices, paral
     assert compiled[1:] == [compiled[1]] * 19, "a graph was compiled after warm-up"
 
 
+@pytest.mark.drill  # tests/test_xla.py sees it in runs of the app
 def test_xla_devices_still_hold_a_part_of_all_tensors_after_steps_in_place_and_a_resume(tmp_path):
     if find_spec("torch_xla") is None:
         pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")

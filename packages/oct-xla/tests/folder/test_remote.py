@@ -175,7 +175,7 @@ def test_files_that_name_a_place_outside_are_left_alone(on, files, tmp_path):
     assert not list(tmp_path.rglob("escaped"))
 
 
-@pytest.mark.slow
+@pytest.mark.drill
 def test_a_kill_before_any_change_of_the_bucket_loses_nothing_though_the_disk_is_gone(tmp_path):
     runs = killed("steps", tmp_path, f"file://{tmp_path}/bucket")
     assert sum(run["kills"] for run in runs) > 15
@@ -228,6 +228,9 @@ def test_both_kinds_of_bucket_hold_a_run_though_they_are_busy(tmp_path, store, p
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "store", ["s3", pytest.param("gs", marks=pytest.mark.drill)], indirect=True
+)  # gcsfs tries for half a minute by itself
 def test_a_bucket_that_is_gone_is_one_line(store, proxy, on):
     on("here")
     proxy.busy = 10**6
