@@ -117,7 +117,7 @@ class ComparisonConfig:
 
     few_validation: bool = True
     """Of validation, too, only the share has labels, but two of each class at least: who labels 17
-    people has no 166 more by whom to choose readout and strength. False: all of it chooses. Who
+    people has no hundred more by whom to choose readout and strength. False: all of it chooses. Who
     calibrates keeps all labels."""
 
     shortcuts: list[str] = field(default_factory=lambda: ["@device", "@site"])
