@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from oct_vjepa import Encoder, EncoderConfig
 
 pytestmark = pytest.mark.slow
@@ -23,7 +24,9 @@ ALONE = (
     "compare.random_init=false", "training.epochs=2", "training.batch_size=8",
     "training.warmup_epochs=0",
 )  # fmt: skip
-SAME = 0.01  # of a probability: what is fitted magnifies the last digits, up to 0.004 was seen
+SAME = 0.01
+"""Of a probability. What is fitted to random features magnifies the last digits: of seven encoders
+up to 0.006 was seen, of the one below 0.0014."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,9 @@ def judge(place, run_app):
         input_shape=(8, 64, 64), patch_size=(2, 8, 16), width=24, depth=1, heads=3, input_mean=60,
         input_std=40,
     )  # fmt: skip
-    Encoder(config).save_pretrained(place / "judged")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        Encoder(config).save_pretrained(place / "judged")
 
     def judge(mode):
         folders = {}
