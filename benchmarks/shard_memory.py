@@ -4,7 +4,7 @@
 `fsdp`. Told of the process that holds most: bytes of parameters, buffers and the EMA teacher, of
 the moments of AdamW, and the peak of its resident memory, over what it had once all was imported.
 With `fsdp` a process holds a whole copy of the objective in host memory besides, for evaluations;
-on a CPU it is in the peak, on GPUs it is not on the device.
+on a CPU it is in the peak, on a GPU it lies on the device during an evaluation alone.
 
     python benchmarks/shard_memory.py
 """

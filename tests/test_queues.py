@@ -132,7 +132,7 @@ def test_a_job_that_leaves_no_outcome_is_told_with_its_state(start, tmp_path, sl
     standin_slurm.send("1", "KILL")
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert errors.startswith("job: exit code 1: job 1 left no outcome (FAILED: ")
+    assert errors.startswith("job: exit code 1: job 1 left no outcome (FAILED); ")
     assert errors.count("\n") == 1
 
 

@@ -2,9 +2,11 @@
 
 A job that is near its time limit, or that the cluster takes away, saves, is queued again and goes
 on. Jobs outlive a sweep that is killed: the same command waits for them instead of queueing them
-again.
+again. How a job ended it writes as JSON: submitit pickles what it sends to a node, and nothing that
+comes back is unpickled.
 """
 
+import json
 import os
 import signal
 import sys
@@ -27,6 +29,8 @@ LOOK_S = (
     0.5  # between two looks at files that jobs leave; submitit asks Slurm itself far more rarely
 )
 TURNS = 1000  # of a job that reaches its time limit again and again
+SEEN_S = 15.0  # for what a job has written on another machine to be seen here
+OUTCOME = "outcome.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +61,21 @@ class Turn:
         self.command = tuple(command)
         self._stop = Stop()
 
-    def __call__(self) -> tuple[int, str]:
-        """Run the command; returns its exit code and its reason to fail."""
+    def __call__(self) -> None:
+        """Run the command, and write down its exit code and its reason to fail."""
         from submitit import JobEnvironment
 
+        where = JobEnvironment().paths.folder / OUTCOME
+        where.unlink(missing_ok=True)  # of a turn before
         signal.signal(signal.SIGTERM, self._cancelled)
         # Slurm sends its warning to every process of a job, and what does not know it would die.
         deaf = ("sh", "-c", f"trap '' {JobEnvironment.USR_SIG}; exec \"$@\"", "turn")
         code, reason = run_process((*deaf, *self.command), self._stop)
         if reason:
             print(f"error: {reason}", file=sys.stderr, flush=True)
-        return code, reason
+        draft = where.with_suffix(".draft")
+        draft.write_text(json.dumps({"exit_code": code, "reason": reason}) + "\n")
+        draft.replace(where)
 
     def checkpoint(self) -> Any:
         """Have the command save and end; returns what is queued in its place."""
@@ -144,12 +152,10 @@ class Queued:
         if not begun:
             return None
         job: Any = self._kind(self._folder / "%j", begun)
-        if job.paths.result_pickle.exists() or not self._is_over(job):
-            return job
-        return None
+        return job if _written(job) or not self._is_over(job) else None
 
     def _is_over(self, job: Any) -> bool:
-        over = job.paths.result_pickle.exists() or job.done()
+        over = _written(job) or job.done()
         # Of processes that another one has started submitit knows nothing.
         return over and not (self._cluster == "local" and _lives(job.job_id))
 
@@ -162,16 +168,21 @@ class Queued:
             job.cancel(check=False)
 
     def _outcome(self, job: Any, stop: Stop) -> tuple[int, str]:
-        from submitit.core.utils import FailedJobError, UncompletedJobError
+        until = time.monotonic() + SEEN_S
+        while not stop.asked and not _written(job) and time.monotonic() < until:
+            time.sleep(LOOK_S)
+        if _written(job):
+            found = json.loads((job.paths.folder / OUTCOME).read_text())
+            return int(found["exit_code"]), str(found["reason"])
+        if stop.asked:
+            return EXIT_STOPPED, ""
+        said = f"{job.paths.stdout} has what it said"
+        return 1, f"job {job.job_id} left no outcome ({job.state}); {said}"
 
-        try:
-            code, reason = job.result()
-        except (UncompletedJobError, FailedJobError, EOFError, OSError) as error:
-            if stop.asked:
-                return EXIT_STOPPED, ""
-            why = f"job {job.job_id} left no outcome ({job.state}: {one_line(error)[:200]})"
-            return 1, f"{why}; {job.paths.stdout} has what it said"
-        return int(code), str(reason)
+
+def _written(job: Any) -> bool:
+    """Whether a job has said how it ended."""
+    return bool((job.paths.folder / OUTCOME).exists())
 
 
 def _lives(job: str) -> bool:

@@ -130,21 +130,27 @@ class NativeRuntime:
     def prepare(self, module: Module) -> Module:
         """Move a module to the device and give every process the values of the first.
 
-        What is cut is a copy, so that whoever holds the module can go on using it, see `whole`.
+        What is cut is a copy, so that whoever holds the module can go on using it, see `whole`. It
+        is cut from host memory, block by block: the device need not hold all of it even once.
         """
         if self._cut:
-            module = copy.deepcopy(module)
-        module.to(self.device)
+            module = copy.deepcopy(module).to("cpu")
+        else:
+            module.to(self.device)
         if self.world > 1:
             for tensor in (*module.parameters(), *module.buffers()):
                 dist.broadcast(tensor.detach(), src=0)
-        return shard_module(module, self.device.type) if self._cut else module
+        return shard_module(module, self.device) if self._cut else module
 
     @contextmanager
-    def whole(self, module: Module, given: Module) -> Iterator[Module]:
-        """Give the module that `prepare` was given the trained values, on the device."""
+    def whole(self, module: Module, given: Module, *, computes: bool = True) -> Iterator[Module]:
+        """Give the module that `prepare` was given the trained values.
+
+        What was cut lies on the device meanwhile if it `computes`, else in host memory.
+        """
         if module is not given:
-            given.to(self.device)
+            if computes:
+                given.to(self.device)
             trained = module.state_dict()
             with torch.no_grad():
                 for name, own in given.state_dict().items():

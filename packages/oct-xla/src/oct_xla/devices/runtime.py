@@ -73,8 +73,14 @@ class Runtime(Protocol):
         """Return a module on the device, equal on all processes; another one if it is cut."""
         ...
 
-    def whole(self, module: Module, given: Module) -> AbstractContextManager[Module]:
-        """Bring what `prepare` was given up to date with what it returned; for evaluations."""
+    def whole(
+        self, module: Module, given: Module, *, computes: bool = True
+    ) -> AbstractContextManager[Module]:
+        """Bring what `prepare` was given up to date with what it returned.
+
+        For evaluations, which compute with it where the training does; or, if nothing computes, to
+        hand it back.
+        """
         ...
 
     def put(self, batch: Any) -> Any:

@@ -46,8 +46,10 @@ def check_parallel(parallel: str) -> str:
     return parallel
 
 
-def shard_module(module: Module, device_type: str) -> Module:
+def shard_module(module: Module, device: torch.device) -> Module:
     """Cut the parameters of a module over all processes, in place; `loss` gathers them.
+
+    The module may lie in host memory: FSDP2 moves a block to the device as it cuts it.
 
     What is gathered at once is a block: an element of a `ModuleList`, or what the module's own
     `sharding_units()` lists. All that stands in no block is gathered together. A parameter that is
@@ -55,11 +57,13 @@ def shard_module(module: Module, device_type: str) -> Module:
     """
     from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    mesh = init_device_mesh(device_type, (dist.get_world_size(),))
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     numbers = {parameter for parameter in module.parameters() if not parameter.ndim}
     for unit in units(module):
         fully_shard(unit, mesh=mesh, ignored_params=numbers)
     fully_shard(module, mesh=mesh, ignored_params=numbers)
+    for number in numbers:
+        number.data = number.data.to(device)
     register_fsdp_forward_method(module, "loss")
     return module
 

@@ -217,7 +217,7 @@ class Learner:
 
     def hand_back(self) -> None:
         """Bring the objective that `fit` was given up to date, as the run ends here."""
-        with self.runtime.whole(self.objective, self.given):
+        with self.runtime.whole(self.objective, self.given, computes=False):
             pass
 
     def _try_backward(
