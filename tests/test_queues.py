@@ -62,7 +62,7 @@ def test_jobs_in_a_queue_leave_what_jobs_on_this_machine_leave(start, tmp_path):
     )
     told = [line for line in out.splitlines() if line.startswith("job 2 of 3: number=3: in the")]
     assert "squared 3\n" in Path(tmp_path, told[0].rpartition(" says ")[2]).read_text()
-    failed = (tmp_path / JOBS / jobs["number=2"]["queued"]).glob("*.err")
+    failed = (tmp_path / JOBS / jobs["number=2"]["queued"].partition(":")[2]).glob("*.err")
     assert "error: two is not liked\n" in next(failed).read_text()
 
 
@@ -93,7 +93,7 @@ def test_a_job_near_its_time_limit_saves_and_goes_on_in_its_next_turn(start, tmp
     process = start("-m", "number=3,5", "wait_s=4", "sweep.on=slurm", "sweep.timeout_min=60")
     run = tmp_path / "runs/square/number=3"
     wait_for(run / "starts", process)
-    number = table(tmp_path / "runs/square/sweep.json")["number=3"]["queued"]
+    number = table(tmp_path / "runs/square/sweep.json")["number=3"]["queued"].partition(":")[2]
     script = next((tmp_path / JOBS).rglob(f"{number}_submission.sh")).read_text()
     assert "#SBATCH --time=60" in script
     standin_slurm.send(number, "USR2")
@@ -137,7 +137,9 @@ def test_a_job_that_leaves_no_outcome_is_told_with_its_state(start, tmp_path, sl
 
 
 def test_a_job_that_the_queue_does_not_take_is_told_and_the_rest_go_on(start, tmp_path, slurm):
-    process = start("-m", "number=1,3", "sweep.on=slurm", "sweep.slurm_partition=nowhere")
+    process = start(
+        "-m", "number=1,3", "sweep.on=slurm", "sweep.timeout_min=5", "sweep.slurm_partition=nowhere"
+    )
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2, errors
     # Between them stands what sbatch itself has said.
@@ -151,8 +153,10 @@ def test_a_job_that_the_queue_does_not_take_is_told_and_the_rest_go_on(start, tm
     ("given", "said"),
     [
         (["sweep.on=pbs"], "sweep.on=pbs: must be slurm or local"),
-        (["sweep.on=slurm"], 'sweep.on=slurm: Could not detect "srun"'),
-        (["sweep.on=local", "sweep.gpu=1"], "sweep.on=local: "),
+        (["sweep.on=slurm"], "sweep.on=slurm needs sweep.timeout_min, the minutes"),
+        (["sweep.on=slurm", "sweep.timeout_min=5"], 'sweep.on=slurm: Could not detect "srun"'),
+        (["sweep.on=local", "sweep.timeout_min=5", "sweep.gpu=1"], "sweep.on=local: "),
+        (["sweep.on=local", "sweep.timeout_min=5", "sweep.nodes=2"], "sweep.nodes: a job of a"),
         (["sweep.timeout_min=5"], "sweep.timeout_min is asked of the queue of a cluster"),
     ],
 )

@@ -197,9 +197,16 @@ def with_earlier(
     """
     begun_from = (config.initial, getattr(config.objective, "teacher", ""))
     before = seen_before(filter(None, begun_from))
-    remarked = []
+    people, remarked = all_people(sets), []
     for one in sets:
         source, left_out = one.source, one.source.excluded_participants(one.excluded_splits)
+        if same := len(set(left_out).intersection(people)):
+            remark = (
+                f"{same:,} of {len(left_out):,} participants that are left out have the id of one "
+                "whom the run sees in another set: if they are one person, what it is asked of "
+                "them is no test"
+            )
+            source = replace(source, remarks=(*source.remarks, remark))
         if met := len(set(left_out).intersection(before)):
             remark = (
                 f"{met:,} of {len(left_out):,} participants that are left out were seen by the run "

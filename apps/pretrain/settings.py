@@ -136,6 +136,11 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.watched_volumes < 1:
             raise ValueError(f"watched_volumes ({self.watched_volumes}) must be 1 or more")
+        if self.more and self.propose.to:
+            raise ValueError(
+                f"propose.to ({self.propose.to}) plans for data alone; leave out more."
+                f"{next(iter(self.more))}, and give it beside plan="
+            )
         if self.mixture.weights and not self.mixture.by and not self.more:
             raise ValueError(f"mixture.weights ({self.mixture.weights}) needs mixture.by")
 

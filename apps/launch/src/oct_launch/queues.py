@@ -1,9 +1,8 @@
 """The jobs of a sweep on a cluster: handed to its queue by submitit, waited for, and cancelled.
 
-A job that is near its time limit, or that the cluster takes away, saves, is queued again and goes
-on. Jobs outlive a sweep that is killed: the same command waits for them instead of queueing them
-again. How a job ended it writes as JSON: submitit pickles what it sends to a node, and nothing that
-comes back is unpickled.
+A job that is near its time limit saves, is queued again and goes on. Jobs outlive a sweep that is
+killed: the same command waits for them instead of queueing them again. How a job ended it writes as
+JSON: submitit pickles what it sends to a node, and nothing that comes back is unpickled.
 """
 
 import json
@@ -31,6 +30,7 @@ LOOK_S = (
 TURNS = 1000  # of a job that reaches its time limit again and again
 SEEN_S = 15.0  # for what a job has written on another machine to be seen here
 OUTCOME = "outcome.json"
+SEVERAL = ("nodes", "tasks_per_node", "map_count", "array_parallelism")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,13 @@ class Queue:
     def __post_init__(self) -> None:
         if self.cluster not in CLUSTERS:
             raise Mistake(f"sweep.on={self.cluster}: must be {' or '.join(CLUSTERS)}")
+        if "timeout_min" not in self.options:
+            raise Mistake(
+                f"sweep.on={self.cluster} needs sweep.timeout_min, the minutes that a job may take "
+                "in one turn; else it is 5"
+            )
+        if several := [one for one in self.options if one.endswith(SEVERAL)]:
+            raise Mistake(f"sweep.{several[0]}: a job of a sweep is one process")
 
 
 class Turn:
@@ -125,7 +132,7 @@ class Queued:
         Args:
             command: the program and its arguments, as on this machine.
             stop: cancels it; a program that has begun saves first.
-            begun: the job that an earlier sweep has queued for it; "" for none.
+            begun: the job that an earlier sweep has queued for it, as `note` was told; "" for none.
             note: told the job, and the file with what it says.
         """
         from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -134,7 +141,7 @@ class Queued:
             job = self._again(begun) or self._submit(command)
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             return EXIT_MISTAKE, f"the queue does not take it: {one_line(error)[-300:]}"
-        note(job.job_id, job.paths.stdout)
+        note(f"{self._cluster}:{job.job_id}", job.paths.stdout)
         cancelled = False
         while not self._is_over(job):
             if stop.asked and not cancelled:
@@ -148,11 +155,13 @@ class Queued:
             return self._executor.submit(Turn(command))
 
     def _again(self, begun: str) -> Any:
-        """The job of an earlier sweep, if it is still to be waited for, or has left its outcome."""
-        if not begun:
+        """The job of an earlier sweep here, if it is still to be waited for, or has ended well."""
+        cluster, _, number = begun.partition(":")
+        if cluster != self._cluster:
             return None
-        job: Any = self._kind(self._folder / "%j", begun)
-        return job if _written(job) or not self._is_over(job) else None
+        job: Any = self._kind(self._folder / "%j", number)
+        well = _written(job) and _read(job)["exit_code"] == 0
+        return job if well or not self._is_over(job) else None
 
     def _is_over(self, job: Any) -> bool:
         over = _written(job) or job.done()
@@ -172,12 +181,18 @@ class Queued:
         while not stop.asked and not _written(job) and time.monotonic() < until:
             time.sleep(LOOK_S)
         if _written(job):
-            found = json.loads((job.paths.folder / OUTCOME).read_text())
+            found = _read(job)
             return int(found["exit_code"]), str(found["reason"])
         if stop.asked:
             return EXIT_STOPPED, ""
         said = f"{job.paths.stdout} has what it said"
         return 1, f"job {job.job_id} left no outcome ({job.state}); {said}"
+
+
+def _read(job: Any) -> dict[str, Any]:
+    """How a job ended, in its own words."""
+    found: dict[str, Any] = json.loads((job.paths.folder / OUTCOME).read_text())
+    return found
 
 
 def _written(job: Any) -> bool:

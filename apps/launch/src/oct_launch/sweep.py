@@ -49,7 +49,7 @@ class Job:
         run_dir: its folder; "" where the settings are refused.
         settings: hash of all its settings; "" where they are refused.
         read: what stands for what it has read, see `Sweeping`; "" until it is done.
-        queued: number of its last job in the queue of a cluster; "" where there is none.
+        queued: its last job in a queue, as in slurm:4711; "" where there is none.
         exit_code: None until it has ended.
         reason: why it failed, in its own words.
         headline: numbers of the table.
@@ -149,7 +149,10 @@ def sweep(
     def note(number: int, job: Job, name: str, said: Path) -> None:
         job.queued = name
         keep()
-        print(f"job {number} of {len(jobs)}: {job.name}: in the queue as {name}, says {said}")
+        print(
+            f"job {number} of {len(jobs)}: {job.name}: in the queue as {name}, says {said}",
+            flush=True,
+        )
 
     if queued is None:
         share_threads(at_once)
@@ -183,6 +186,11 @@ def _is_done(
 def _begun(job: Job, before: Mapping[str, Job]) -> str:
     """The job in a queue that an earlier sweep has not seen end, of the same settings."""
     found = before.get(job.name)
+    if found and found.queued and found.exit_code is None and found.settings != job.settings:
+        raise Mistake(
+            f"{job.name}: {found.queued} may still be at work in {job.run_dir} with other settings;"
+            " cancel it, and delete the table of the sweep, or choose another run_dir"
+        )
     waits = found and found.exit_code is None and job.settings and found.settings == job.settings
     return found.queued if found and waits else ""
 

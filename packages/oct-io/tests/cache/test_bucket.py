@@ -70,7 +70,7 @@ def published(filled, storage):
 
 def impatient():
     """Give up soon, for a store that is not there."""
-    return using_storage(replace(current_storage(), give_up_s=0.5))
+    return using_storage(replace(current_storage(), give_up_s=2.0))
 
 
 def contents(proxy):
@@ -261,7 +261,8 @@ def test_a_copy_that_was_interrupted_counts_for_nothing_and_goes_on(
     url = "s3://eyes/interrupted"
     with impatient(), pytest.raises(StoreError):
         publish_cache(local, url)
-    proxy.failing.join()
+    proxy.failing.join(60)
+    assert not proxy.failing.is_alive(), "given up before the port was closed"
     proxy.open()
     with pytest.raises(TreeError, match=r"no cache here, it lacks index\.json; oct-io publish"):
         open_cache(url, kept=tmp_path / "kept")
@@ -333,7 +334,8 @@ def test_a_cache_built_into_a_bucket_has_the_bytes_of_the_one_on_the_disk_though
     proxy.fail_later(25)
     with impatient(), pytest.raises(StoreError):
         build_cache(records, root, WINDOW, url, shard_bytes=4 * ONE)
-    proxy.failing.join()
+    proxy.failing.join(60)
+    assert not proxy.failing.is_alive(), "given up before the port was closed"
     proxy.open()
     with pytest.raises(TreeError, match="no cache here"):
         open_cache(url, kept=tmp_path / "kept")
