@@ -14,7 +14,7 @@ import pytest
 from oct_io import PhantomTree, SourceConfig, open_source
 from oct_io.space.transforms import AugmentConfig
 from oct_vjepa import EncoderConfig, MaskingConfig
-from oct_xla import Feed, FeedConfig
+from oct_xla import Feed, FeedConfig, read_rows
 
 pytestmark = pytest.mark.slow
 
@@ -222,13 +222,19 @@ def test_a_run_of_two_sets_goes_on_as_if_it_had_not_stopped_and_names_who_took_p
     outcome = call_app(*command)
     assert outcome.code == 0, outcome.errors
     assert "mixture: second 50% of an epoch" in outcome.out
-    first = [row["loss"] for row in rows_of(run)], (run / "encoder/model.safetensors").read_bytes()
+    first = (
+        [row["loss"] for row in read_rows(run / "metrics.jsonl")],
+        (run / "encoder/model.safetensors").read_bytes(),
+    )
     assert len(first[0]) == 4
     shutil.rmtree(run / "checkpoints/step-00000004")
     (run / "encoder/model.safetensors").unlink()
     outcome = call_app(*command)
     assert outcome.code == 0, outcome.errors
-    again = [row["loss"] for row in rows_of(run)], (run / "encoder/model.safetensors").read_bytes()
+    again = (
+        [row["loss"] for row in read_rows(run / "metrics.jsonl")],
+        (run / "encoder/model.safetensors").read_bytes(),
+    )
     assert again == first
 
     facts = json.loads((run / "provenance.json").read_text())
@@ -244,10 +250,6 @@ def test_a_run_of_two_sets_goes_on_as_if_it_had_not_stopped_and_names_who_took_p
     shutil.move(place / "second", moved)
     outcome = call_app(*command, f"more.second.root={moved}")
     assert outcome.code == 0, outcome.errors
-
-
-def rows_of(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize(

@@ -191,29 +191,28 @@ def refuse_other_people(run_dir: Path, people: Sequence[str]) -> None:
 def with_earlier(
     config: PretrainConfig, sets: Sequence[DataSet]
 ) -> tuple[list[DataSet], list[str]]:
-    """The sets, with a remark if earlier runs have seen whom this one leaves out; whom they saw.
+    """The sets, with a remark where another set or run has whom one leaves out; whom runs saw.
 
-    Earlier are the runs of the encoders whose weights or features this one takes over.
+    Such runs are those of the encoders whose weights or features this one takes over.
     """
     begun_from = (config.initial, getattr(config.objective, "teacher", ""))
     before = seen_before(filter(None, begun_from))
     people, remarked = all_people(sets), []
     for one in sets:
-        source, left_out = one.source, one.source.excluded_participants(one.excluded_splits)
+        left_out = one.source.excluded_participants(one.excluded_splits)
+        remarks = list(one.source.remarks)
         if same := len(set(left_out).intersection(people)):
-            remark = (
+            remarks.append(
                 f"{same:,} of {len(left_out):,} participants that are left out have the id of one "
                 "whom the run sees in another set: if they are one person, what it is asked of "
                 "them is no test"
             )
-            source = replace(source, remarks=(*source.remarks, remark))
         if met := len(set(left_out).intersection(before)):
-            remark = (
+            remarks.append(
                 f"{met:,} of {len(left_out):,} participants that are left out were seen by the run "
                 "that this one begins from: what it is asked of them is no test"
             )
-            source = replace(source, remarks=(*source.remarks, remark))
-        remarked.append(replace(one, source=source))
+        remarked.append(replace(one, source=replace(one.source, remarks=tuple(remarks))))
     return remarked, before
 
 

@@ -82,10 +82,15 @@ def losses(run_dir):
     return [(row["step"], row["loss"]) for row in read_rows(run_dir / "metrics.jsonl")]
 
 
+def rows_of(run_dir):
+    """How many rows a run has told."""
+    path = run_dir / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
 def wait_for_rows(process, run_dir, count):
     """Wait until a run has told `count` rows; fails if it ends before."""
-    path = run_dir / "metrics.jsonl"
-    while not path.exists() or path.read_text().count("\n") < count:
+    while rows_of(run_dir) < count:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
 

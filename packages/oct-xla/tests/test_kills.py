@@ -62,7 +62,6 @@ def assert_pairs_end_alike(folder, count, *options):
     assert_all_equal(runs)
 
 
-@pytest.mark.drill
 def test_two_processes_of_which_one_or_both_are_killed_end_like_two_that_were_not(tmp_path):
     assert_pairs_end_alike(tmp_path, 1, "--parallel", "fsdp")
 

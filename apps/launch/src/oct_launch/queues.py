@@ -24,9 +24,7 @@ from oct_launch.processes import Stop, run_process
 CLUSTERS = ("slurm", "local")
 """local: processes of this machine by the same way, to try it out."""
 
-LOOK_S = (
-    0.5  # between two looks at files that jobs leave; submitit asks Slurm itself far more rarely
-)
+LOOK_S = 0.5  # between two looks at what jobs leave; submitit asks Slurm itself far more rarely
 TURNS = 1000  # of a job that reaches its time limit again and again
 SEEN_S = 15.0  # for what a job has written on another machine to be seen here
 OUTCOME = "outcome.json"

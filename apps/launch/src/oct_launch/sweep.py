@@ -123,6 +123,7 @@ def sweep(
     before, table = _read(place), Lock()
     command = [sys.executable, str(app), *arguments.flags, *fixed]
     done = {job.name for job in jobs if _is_done(job, before, trees, sweeping)}
+    begun = {job.name: _begun(job, before) for job in jobs}
     queued = None if arguments.queue is None else Queued(arguments.queue, place / QUEUED)
     at_once = arguments.jobs or (1 if queued is None else len(jobs))
 
@@ -143,7 +144,7 @@ def sweep(
                 print(f"job {number} of {len(jobs)}: {job.name}", flush=True)
                 ended = run_process(whole, stop, f"[{number}] " if at_once > 1 else "")
             else:
-                ended = queued.run(whole, stop, _begun(job, before), partial(note, number, job))
+                ended = queued.run(whole, stop, begun[job.name], partial(note, number, job))
             _conclude(job, *ended, stop, headline, sweeping)
 
     def note(number: int, job: Job, name: str, said: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from killed import outcome
 from oct_xla import Checkpoints, LoopConfig, fit, pick_runtime, read_rows
-from programs import TORCHRUN, XLA, finish, losses, start, train_here, wait_for_rows
+from programs import TORCHRUN, XLA, finish, losses, rows_of, start, train_here, wait_for_rows
 from toy import Toy, make_feed, warm_up
 
 
@@ -103,12 +103,6 @@ def test_four_xla_devices_train_like_the_cpu_and_their_checkpoint_resumes_on_it(
     assert code == 0, errors
     for (step, one), (_, other) in zip(losses(plain), losses(tmp_path), strict=True):
         assert math.isclose(one, other, abs_tol=1e-4), step
-
-
-def rows_of(run_dir):
-    """Lines of its metrics."""
-    path = run_dir / "metrics.jsonl"
-    return path.read_text().count("\n") if path.exists() else 0
 
 
 @pytest.mark.drill
