@@ -1,7 +1,9 @@
+import hashlib
 import pickle
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +25,7 @@ from oct_io.labels.splits import write_split
 from oct_io.records.record import ScanRecord
 from oct_io.storage.buckets import StorageConfig, current_storage, open_filesystem, using_storage
 from oct_io.storage.files import list_tokens
+from oct_io.storage.kept_records import KeptRecords
 
 WINDOW = Window(name="test", extent_mm=(4.0, 0.15, 4.0), shape=(4, 16, 12))
 ONE = 4 * 16 * 12
@@ -82,6 +85,24 @@ def bound(folder, volumes):
     """A bound in GB for the index in `folder` and so many volumes."""
     index = sum((folder / one).stat().st_size for one in ("index.json", "entries.arrow"))
     return (index + 500 + volumes * (ONE + 8)) / 1e9  # 500: the line of the quarantine
+
+
+def test_of_threads_that_want_one_place_one_gets_it_and_its_record_is_whole(tmp_path):
+    contents = [bytes([number]) * 2_000_000 for number in range(1, 9)]
+    digests = [hashlib.sha256(content).digest() for content in contents]
+    for attempt in range(20):
+        (tmp_path / str(attempt)).mkdir()
+        kept = KeptRecords(tmp_path / str(attempt), record_bytes=len(contents[0]), slots=1)
+        at_once = threading.Barrier(len(contents))
+
+        def keep(number, kept=kept, at_once=at_once):
+            at_once.wait()
+            kept.keep(number, memoryview(contents[number]))
+
+        with ThreadPoolExecutor(len(contents)) as threads:
+            list(threads.map(keep, range(len(contents))))
+        wanted = memoryview(bytearray(len(contents[0])))
+        assert sum(kept.read_into(wanted, n, one) for n, one in enumerate(digests)) == 1
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -46,14 +46,15 @@ class KeptRecords:
     """Some of many records of equal size, in one file of `slots` places.
 
     Record n may lie in place n modulo `slots` alone, and the first of those that may is kept. So
-    the file cannot grow beyond its bound whoever writes, and nobody waits for a lock. A record
-    counts if its SHA-256 is right: what a killed process left half written, or two wrote at once,
-    is fetched again.
+    the file cannot grow beyond its bound whoever writes, and nobody waits for a lock: of the threads
+    of a process one claims a place. A record counts if its SHA-256 is right: what a killed process
+    left half written, or two processes wrote at once, is fetched again.
     """
 
     def __init__(self, folder: Path, *, record_bytes: int, slots: int) -> None:
         self.folder, self.record_bytes, self.slots = folder, record_bytes, slots
         self._full = False
+        self._claimed: dict[int, int] = {}
         self._volumes = _open(folder / VOLUMES, slots * record_bytes)
         self._owners = _open(folder / OWNERS, slots * OWNER_BYTES)
 
@@ -66,9 +67,13 @@ class KeptRecords:
 
     def keep(self, number: int, content: memoryview) -> None:
         """Write a record to its place, unless another lies there."""
-        if not self.slots or self._full or self._owner(number) not in (None, number):
+        if not self.slots or self._full:
             return
-        slot = number % self.slots
+        slot, owner = number % self.slots, self._owner(number)
+        if owner is None:
+            owner = self._claimed.setdefault(slot, number)  # one step, whatever threads there are
+        if owner != number:
+            return
         try:
             done = 0
             while done < len(content):
