@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from oct_xla.folder.store import Checkpoints
     from oct_xla.loop import fit
     from oct_xla.settings import FeedConfig, LoopConfig
-    from oct_xla.steps.learner import objective_tensors
+    from oct_xla.steps.naming import objective_tensors
     from oct_xla.steps.objective import Objective
     from oct_xla.telling.sinks import WandbSink
     from oct_xla.trainer import FitResult
@@ -38,7 +38,7 @@ _HOMES = {
     "errors": "CheckpointError DeviceError FeedError NonFiniteError OctXlaError RunFolderError",
     "feeding.feed": "Feed",
     "folder.journal": "Journal Sink read_rows",
-    "steps.learner": "objective_tensors",
+    "steps.naming": "objective_tensors",
     "loop": "fit",
     "steps.objective": "Objective",
     "feeding.order": "sample_seed",

@@ -22,6 +22,7 @@ from oct_xla.devices.malloc import keep_freed_memory
 from oct_xla.devices.runtime import Module, Pass, autocast, check_precision, detached
 from oct_xla.devices.sharding import (
     Piece,
+    Whole,
     check_parallel,
     cut_like,
     gathered,
@@ -264,7 +265,7 @@ class NativeRuntime:
             return {}
         return own_pieces(tensors, first=self.rank == 0)
 
-    def like(self, whole: Tensor, own: Tensor) -> Tensor:
+    def like(self, whole: Whole, own: Tensor) -> Tensor:
         """Return a copy of `whole` on the device, cut as `own` is."""
         return cut_like(whole, own)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from oct_xla.devices.sharding import Piece
+from oct_xla.devices.sharding import Piece, Whole
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -136,7 +136,7 @@ class Runtime(Protocol):
         """
         ...
 
-    def like(self, whole: Tensor, own: Tensor) -> Tensor:
+    def like(self, whole: Whole, own: Tensor) -> Tensor:
         """Return a copy of a whole tensor on the device, cut as `own` is."""
         ...
 

@@ -1,7 +1,7 @@
 """Parameters cut over processes (FSDP2), and the pieces that a tensor is cut into."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -33,6 +33,19 @@ class Piece(NamedTuple):
     def whole(cls, tensor: Tensor) -> "Piece":
         """Return a tensor as its only piece."""
         return cls(tensor, (0,) * tensor.ndim, tuple(tensor.shape))
+
+
+class Whole(Protocol):
+    """A whole tensor of which a process may need some rows only; one in a file reads just those."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of the whole."""
+        ...
+
+    def __getitem__(self, rows: Any, /) -> Tensor:
+        """All of it for `...`, or a slice of its first dimension."""
+        ...
 
 
 def check_parallel(parallel: str) -> str:
@@ -101,26 +114,19 @@ def gathered(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def cut_like(whole: Tensor, own: Tensor) -> Tensor:
+def cut_like(whole: Whole, own: Tensor) -> Tensor:
     """Return a copy of a whole tensor cut over the processes, and on the device, as `own` is."""
     if not isinstance(own, DTensor):
-        return whole.to(own.device, copy=True)
-    piece = cut(whole, own)
+        return whole[...].to(own.device, copy=True)
+    first, count = _rows(own)
     return DTensor.from_local(
-        piece.tensor.to(own.device, copy=True),
+        whole[first : first + count].to(own.device, copy=True),
         own.device_mesh,
         own.placements,
         run_check=False,
         shape=own.shape,
         stride=own.stride(),
     )
-
-
-def cut(whole: Tensor, own: DTensor) -> Piece:
-    """Return the piece of `whole` that this process has of `own`; the same memory."""
-    first, count = _rows(own)
-    offset = (first, *(0 for _ in own.shape[1:]))
-    return Piece(whole[first : first + count], offset, tuple(own.shape))
 
 
 def own_pieces(tensors: Mapping[str, Tensor], *, first: bool) -> dict[str, Piece]:

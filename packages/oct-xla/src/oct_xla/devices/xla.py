@@ -20,7 +20,7 @@ from torch_xla import _XLAC as native  # type: ignore[attr-defined]
 from oct_xla.devices.norms import PlainNorms
 from oct_xla.devices.processes import largest_of_all, texts_of_all
 from oct_xla.devices.runtime import Module, Pass, autocast, check_precision, detached
-from oct_xla.devices.sharding import Piece, check_parallel, global_norm
+from oct_xla.devices.sharding import Piece, Whole, check_parallel, global_norm
 from oct_xla.errors import DeviceError
 from oct_xla.tree import map_tensors, tensors_of
 
@@ -249,9 +249,9 @@ class XlaRuntime:
             own.copy_(shard.data[tuple(slice(0, size) for size in own.shape)])  # without padding
         return whole
 
-    def like(self, whole: Tensor, own: Tensor) -> Tensor:
+    def like(self, whole: Whole, own: Tensor) -> Tensor:
         """Return a copy of `whole` on the devices, cut as parameters are."""
-        moved = whole.to(own.device, copy=True)
+        moved = whole[...].to(own.device, copy=True)
         return self._spread(moved) if own.device.type == "xla" else moved
 
     @contextmanager

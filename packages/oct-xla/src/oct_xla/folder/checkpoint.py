@@ -3,25 +3,26 @@
 Its tensors are the objective's weights and buffers, a teacher's among them, and the moments of the
 optimiser; its state the step, what identifies the run, settings, the best so far and the last row.
 No generator and no place in the feed: order, masks and seeds are functions of the step. Several
-processes write a file each, with their pieces; who reads gets whole tensors, one at a time.
+processes write a file each, with their pieces; who reads gets whole tensors, or what it needs of
+them, one at a time.
 """
 
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from oct_xla.devices.sharding import Piece
 from oct_xla.errors import CheckpointError
 from oct_xla.folder.files import file_hash, fsync_folder, read_json, write_atomically
+from oct_xla.folder.saved import SavedTensors
 
 STATE, TENSORS = "state.json", "tensors.safetensors"
 _FILES, _HASH, _CUTS = "files", "sha256", "cuts"
@@ -31,11 +32,11 @@ class Checkpoint(NamedTuple):
     """What one checkpoint folder holds.
 
     Attributes:
-        tensors: whole ones by name; one that was saved in pieces is put together when asked for.
+        tensors: by name, each read when it is asked for, and put together from its pieces.
         state: what JSON can hold.
     """
 
-    tensors: Mapping[str, Tensor]
+    tensors: SavedTensors
     state: dict[str, Any]
 
 
@@ -134,63 +135,28 @@ def read_state(folder: Path) -> dict[str, Any]:
     return _with_nan(content["state"])
 
 
-def read_checkpoint(folder: Path) -> Checkpoint:
-    """Read one checkpoint folder into host memory; nothing in it is executed.
+def read_checkpoint(folder: Path, *, verify: bool = True) -> Checkpoint:
+    """Open one checkpoint folder; nothing in it is executed.
 
     Files that the checkpoint does not list are not looked at.
+
+    Args:
+        folder: the checkpoint.
+        verify: read every byte once, and compare it with what was written; only sizes, and the
+            state, where another process has done so.
 
     Raises:
         CheckpointError: if a byte is not as it was written, or a file is not readable.
     """
     state, content = read_state(folder), _read_state(folder)
-    tensors = _Tensors()
-    for name, facts in content[_FILES].items():
-        try:
-            if file_hash(folder / name) != facts[_HASH]:
+    try:
+        for name, facts in content[_FILES].items():
+            if verify and file_hash(folder / name) != facts[_HASH]:
                 raise CheckpointError(f"{folder}: damaged: {name} is not as it was written")
-            tensors.add(load_file(folder / name), content.get(_CUTS, {}).get(name, {}))
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{folder}: cannot be read: {_reason(error)}") from error
-    tensors.check(folder)
+        tensors = SavedTensors(folder, content[_FILES], content.get(_CUTS, {}))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder}: cannot be read: {_reason(error)}") from error
     return Checkpoint(tensors, state)
-
-
-class _Tensors(Mapping[str, Tensor]):
-    """Tensors by name; those in pieces are put together at each asking, to hold one at a time."""
-
-    def __init__(self) -> None:
-        self._pieces: dict[str, list[Piece]] = {}
-
-    def add(self, tensors: Mapping[str, Tensor], cuts: Mapping[str, Mapping[str, Any]]) -> None:
-        for name, tensor in tensors.items():
-            cut = cuts.get(name)
-            piece = (
-                Piece.whole(tensor)
-                if cut is None
-                else Piece(tensor, tuple(cut["offset"]), tuple(cut["shape"]))
-            )
-            self._pieces.setdefault(name, []).append(piece)
-
-    def check(self, folder: Path) -> None:
-        for name, pieces in self._pieces.items():
-            if sum(piece.tensor.numel() for piece in pieces) != math.prod(pieces[0].shape):
-                raise CheckpointError(f"{folder}: damaged: {name} lacks a piece")
-
-    def __getitem__(self, name: str) -> Tensor:
-        pieces = self._pieces[name]
-        if len(pieces) == 1:
-            return pieces[0].tensor
-        whole = torch.empty(pieces[0].shape, dtype=pieces[0].tensor.dtype)
-        for piece in pieces:
-            corner = zip(piece.offset, piece.tensor.shape, strict=True)
-            whole[tuple(slice(first, first + size) for first, size in corner)] = piece.tensor
-        return whole
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._pieces)
-
-    def __len__(self) -> int:
-        return len(self._pieces)
 
 
 def files_of(folder: Path) -> list[str]:

@@ -12,19 +12,19 @@ from torch import Tensor, nn
 from oct_xla.devices.placing import Placed
 from oct_xla.devices.runtime import Runtime
 from oct_xla.devices.sharding import Piece
-from oct_xla.errors import CheckpointError, FeedError
+from oct_xla.errors import FeedError
 from oct_xla.feeding.order import sample_seed
+from oct_xla.folder.saved import SavedTensors
 from oct_xla.settings import LoopConfig
 from oct_xla.steps.adamw import GatedAdamW
 from oct_xla.steps.failures import TooLarge, told_apart
 from oct_xla.steps.guard import Guard
 from oct_xla.steps.memory import out_of_memory
+from oct_xla.steps.naming import OBJECTIVE, OPTIMIZER, check_fits
 from oct_xla.steps.objective import AfterStep, parameter_groups
 from oct_xla.steps.preemption import StopRequest
 from oct_xla.telling.compiling import CompileWatch
 from oct_xla.telling.metrics import StepClock
-
-_OBJECTIVE, _OPTIMIZER = "objective.", "optimizer."
 
 
 class Step(NamedTuple):
@@ -319,14 +319,16 @@ class Learner:
         With `whole` the first process gets all of it, and the others nothing; each must ask. Keys
         are `objective.<state_dict key>` and `optimizer.<parameter name>.<exp_avg, ...>`.
         """
-        found = {f"{_OBJECTIVE}{name}": t for name, t in self.objective.state_dict().items()}
+        found = {f"{OBJECTIVE}{name}": t for name, t in self.objective.state_dict().items()}
         for name, parameter in self.objective.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
-                found[f"{_OPTIMIZER}{name}.{key}"] = value
+                found[f"{OPTIMIZER}{name}.{key}"] = value
         return self.runtime.pieces(found, whole=whole)
 
-    def restore(self, tensors: Mapping[str, Tensor], where: str) -> None:
+    def restore(self, tensors: SavedTensors, where: str) -> None:
         """Put the tensors of a checkpoint back, whatever device, and how many, they came from.
+
+        Of what is cut over processes each one reads its own part.
 
         Args:
             tensors: whole ones, by the names that `pieces` gives.
@@ -336,10 +338,10 @@ class Learner:
             CheckpointError: if names or shapes are not those of this objective.
         """
         own = self.objective.state_dict()
-        _check(own, tensors, where)
+        check_fits(own, tensors, where)
         with torch.no_grad():
             for name, value in own.items():
-                value.copy_(self.runtime.like(tensors[f"{_OBJECTIVE}{name}"], value))
+                value.copy_(self.runtime.like(tensors.unread(f"{OBJECTIVE}{name}"), value))
         trained = {id(parameter) for parameter in self._parameters}
         counts: dict[float, Tensor] = {}
         for name, parameter in self.objective.named_parameters():
@@ -349,19 +351,21 @@ class Learner:
 
     def _restore_moments(
         self,
-        tensors: Mapping[str, Tensor],
+        tensors: SavedTensors,
         name: str,
         parameter: Tensor,
         counts: dict[float, Tensor],
     ) -> None:
         state: dict[str, Any] = {}
         for key in ("step", "exp_avg", "exp_avg_sq"):
-            value = tensors.get(f"{_OPTIMIZER}{name}.{key}")
-            if value is None:
+            saved = f"{OPTIMIZER}{name}.{key}"
+            if saved not in tensors:
                 continue
             if key != "step":
-                state[key] = self.runtime.like(value, parameter)
-            elif self.optimizer.defaults["fused"]:
+                state[key] = self.runtime.like(tensors.unread(saved), parameter)
+                continue
+            value = tensors[saved]
+            if self.optimizer.defaults["fused"]:
                 state[key] = value.to(parameter.device, copy=True)
             else:  # one for all that are equal, as `GatedAdamW` has it
                 number = float(value)
@@ -369,32 +373,3 @@ class Learner:
                 state[key] = counts[number]
         if state:
             self.optimizer.state[parameter] = state
-
-
-def objective_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the objective's own state dict out of a checkpoint's tensors."""
-    size = len(_OBJECTIVE)
-    return {name[size:]: t for name, t in tensors.items() if name.startswith(_OBJECTIVE)}
-
-
-def _check(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str) -> None:
-    saved = {name[len(_OBJECTIVE) :] for name in tensors if name.startswith(_OBJECTIVE)}
-    missing, unknown = sorted(own.keys() - saved), sorted(saved - own.keys())
-    if missing or unknown:
-        raise CheckpointError(
-            f"{where}: made by another objective: it lacks {_some(missing)} and has"
-            f" {_some(unknown)} more; use its own configuration or another run_dir"
-        )
-    for name, value in own.items():
-        shape = tensors[f"{_OBJECTIVE}{name}"].shape
-        if value.shape != shape:
-            raise CheckpointError(
-                f"{where}: {name} has shape {tuple(shape)}, this objective needs"
-                f" {tuple(value.shape)}; use its own configuration or another run_dir"
-            )
-
-
-def _some(names: Sequence[str]) -> str:
-    if not names:
-        return "nothing"
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
