@@ -9,6 +9,7 @@ from typing import Any
 from oct_xla.devices.runtime import Runtime
 from oct_xla.devices.sharding import Piece
 from oct_xla.errors import CheckpointError, RunFolderError
+from oct_xla.folder.apart import CheckpointsApart
 from oct_xla.folder.checkpoint import Checkpoint
 from oct_xla.folder.identity import check_processes, check_resumed, differences, shorten
 from oct_xla.folder.journal import say
@@ -62,8 +63,8 @@ class Checkpointer:
 
     Args:
         store: the folder; None saves nothing.
-        runtime: the first process writes, the others wait for it, or write what they hold where
-            all see the folder.
+        runtime: the first process writes, and the others wait for it; or all write what they hold
+            where parameters are cut and all see the folder, or have a bucket.
         identity: from `describe_run`; compared with that of a checkpoint and of other processes.
         settings: what else the run is made with; on a resume, what has changed is told.
 
@@ -87,7 +88,7 @@ class Checkpointer:
         self._pending: int | None = None  # the step that is being saved, on all processes alike
         self._writing: Writing | None = None
         self._told = False
-        self._parts = runtime.writers
+        self._parts, self._sees = runtime.writers, True
 
     def find(self, failure: str = "") -> Checkpoint | None:
         """Return the checkpoint to go on from, the same on every process, None to begin.
@@ -113,8 +114,13 @@ class Checkpointer:
             if texts := [one[kind] for one in every if one[kind]]:
                 raise error_type(texts[0])
         check_processes([one["facts"] for one in every])
-        if not self._meet():
-            self._parts = 1
+        if not self._meet() and self._parts > 1 and self.store is not None:
+            if self.store.mirror is None:
+                self._parts = 1  # one process writes all of it
+            else:
+                self.store = CheckpointsApart(
+                    self.store.root, self.store.keep_last, self.store.mirror
+                )
         step = every[0]["step"]
         if self.store is None or step < 0:
             return None
@@ -130,17 +136,20 @@ class Checkpointer:
 
     def _meet(self) -> bool:
         """Tell, on all processes alike, whether each one sees the folder that the first one has."""
-        if self.store is None or self._parts == 1:
+        if self.store is None or self._runtime.world == 1:
             return True
         own = self.store.mark() if self._runtime.rank == 0 else ""
         mark = self._runtime.share(own)[0]
-        blind = self._runtime.agree(int(not self.store.sees(mark)))[0]
+        self._sees = self.store.sees(mark)
+        blind = self._runtime.agree(int(not self._sees))[0]
         self.store.unmark(own)
         return not blind
 
     def _load_elsewhere(self, step: int) -> Checkpoint | None:
         assert self.store is not None
         try:
+            if self._sees:
+                return self.store.load(step, verify=False)  # the first process has
             self.store.bring(step)
             return self.store.load(step)
         except CheckpointError as error:

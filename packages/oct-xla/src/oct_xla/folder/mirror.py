@@ -1,7 +1,7 @@
 """Copies of whole checkpoints in a bucket, for a run that moves between machines."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,51 @@ class Mirror:
             return False
         return self._bucket.size(f"{place}/{name}") == facts["size"]
 
+    def begin(self, step: int) -> None:
+        """Have no copy of a step, nor a part of one, as its parts come anew.
+
+        Raises:
+            CheckpointError: if the bucket does not answer; so do all others.
+        """
+        self._bucket.remove(f"{_place(step)}/{COMMIT}")
+        self._bucket.remove(_place(step))
+
+    def put_part(self, step: int, file: Path) -> None:
+        """Copy one file of a checkpoint whose other files come from elsewhere."""
+        self._bucket.put(file, f"{_place(step)}/{file.name}")
+
+    def leave_note(self, step: int, name: str, content: str) -> None:
+        """Leave word beside the files of a checkpoint that is not committed."""
+        self._bucket.write(f"{_place(step)}/{name}", content.encode())
+
+    def read_note(self, step: int, name: str) -> str | None:
+        """Read what another process has left; None if nothing lies there."""
+        content = self._bucket.read(f"{_place(step)}/{name}")
+        return None if content is None else content.decode()
+
+    def read_commit(self, step: int, folder: Path) -> None:
+        """Copy the state of a committed checkpoint into a folder, without its files."""
+        self._bucket.get(f"{_place(step)}/{COMMIT}", folder / STATE)
+
+    def commit(self, step: int, folder: Path, best: int | None, notes: Sequence[str] = ()) -> None:
+        """Commit a checkpoint whose files are all there.
+
+        Args:
+            step: of the checkpoint.
+            folder: holds its state.
+            best: step of the best checkpoint, which stays.
+            notes: names of those that have served.
+        """
+        self._before_commit()
+        self._bucket.write(f"{_place(step)}/{COMMIT}", (folder / STATE).read_bytes())
+        for name in notes:
+            self._bucket.remove(f"{_place(step)}/{name}")
+        self._tidy(best)
+
     def _tidy(self, best: int | None) -> None:
         steps = self.steps()
         for step in set(steps[: -self.keep_last]) - {best}:
-            self._bucket.remove(f"step-{step:08d}/{COMMIT}")
-            self._bucket.remove(f"step-{step:08d}")
+            self.begin(step)
 
     def download_newest(self, newer_than: int, place: Callable[[int], Path]) -> int | None:
         """Copy the newest sound checkpoint that is newer than what is here; returns its step.
@@ -117,13 +157,16 @@ class Mirror:
         Raises:
             CheckpointError: if it is not there, damaged, or out of reach.
         """
-        place = f"step-{step:08d}"
-        self._bucket.get(f"{place}/{COMMIT}", folder / STATE)
+        self.read_commit(step, folder)
         for name in files_of(folder):
             if name != Path(name).name:  # never out of the folder
-                raise CheckpointError(f"{self.url}/{place}: names a file elsewhere: {name}")
-            self._bucket.get(f"{place}/{name}", folder / name)
+                raise CheckpointError(f"{self.url}/{_place(step)}: names a file elsewhere: {name}")
+            self._bucket.get(f"{_place(step)}/{name}", folder / name)
         read_checkpoint(folder)
+
+
+def _place(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def _listed(commit: bytes) -> dict[str, Any]:

@@ -5,11 +5,8 @@ import json
 import os
 import re
 import shutil
-import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +21,15 @@ from oct_xla.folder.checkpoint import (
     read_checkpoint,
     read_state,
     replace_state,
-    write_part,
     write_state,
 )
-from oct_xla.folder.files import check_local, fsync_folder, read_json, write_atomically
+from oct_xla.folder.files import check_local, fsync_folder, write_atomically
 from oct_xla.folder.journal import say
 from oct_xla.folder.mirror import Mirror
+from oct_xla.folder.parts import TEMPORARY, Parts, note_name, path_of, temporary, writing
 
 BEST = "best.json"
-PATIENCE_S = 600.0
-"""How long the first process waits for the parts of the others."""
-_PREFIX, _TEMPORARY, _DAMAGED = "step-", ".tmp-", "damaged-"
+_DAMAGED = "damaged-"
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -56,12 +51,12 @@ class Checkpoints:
     """
 
     def __init__(self, root: Path, keep_last: int = 2, mirror: Mirror | None = None) -> None:
-        self.root, self.keep_last, self._mirror = check_local(root), keep_last, mirror
-        self._alone = threading.Event()
+        self.root, self.keep_last, self.mirror = check_local(root), keep_last, mirror
+        self.parts = Parts(self.root)
 
     def path(self, step: int) -> Path:
         """Return the folder of the checkpoint after `step` steps."""
-        return self.root / f"{_PREFIX}{step:08d}"
+        return path_of(self.root, step)
 
     def steps(self) -> list[int]:
         """Return the steps of all whole checkpoints, ascending; contents are not read."""
@@ -76,13 +71,17 @@ class Checkpoints:
         newest = self.newest()
         return None if newest is None else read_state(self.path(newest)).get("best")
 
-    def load(self, step: int) -> Checkpoint:
+    def load(self, step: int, *, verify: bool = True) -> Checkpoint:
         """Read the checkpoint after `step` steps.
+
+        Args:
+            step: of the checkpoint.
+            verify: compare every byte with what was written, unless another process has.
 
         Raises:
             CheckpointError: if a byte of it is not as it was written.
         """
-        found = read_checkpoint(self.path(step))
+        found = read_checkpoint(self.path(step), verify=verify)
         if found.state.get("step") != step:
             raise CheckpointError(
                 f"{self.path(step)}: holds the checkpoint of step {found.state.get('step')}"
@@ -98,7 +97,7 @@ class Checkpoints:
             CheckpointError: if there are checkpoints and none is whole.
         """
         if self.root.is_dir():
-            with _writing(self.root):
+            with writing(self.root):
                 self._remove_unfinished()
         self._fetch_newer()
         damaged: list[tuple[int, CheckpointError]] = []
@@ -111,9 +110,9 @@ class Checkpoints:
             for bad, reason in damaged:
                 kept = self._set_aside(bad)
                 say(f"{reason}; kept aside as {kept.name}, going on from step {step}")
-            with _writing(self.root):
+            with writing(self.root):
                 self._repeat_best(found.state)
-            if self._mirror is not None and step not in self._mirror.steps():
+            if self.mirror is not None and step not in self.mirror.steps():
                 self._copy(step, found.state)  # what an outage has cost the bucket
             return found
         why = f" ({damaged[0][1]})" if damaged else ""
@@ -129,21 +128,21 @@ class Checkpoints:
         try:
             return self.load(step)
         except CheckpointError as error:
-            if self._mirror is None or step not in self._mirror.steps():
+            if self.mirror is None or step not in self.mirror.steps():
                 raise
-            self._mirror.download(step, self._make_temporary(step))
+            self.mirror.download(step, self._make_temporary(step))
             self._take(step)
             say(f"{error}; kept aside, its copy is taken")
             return self.load(step)
 
     def _fetch_newer(self) -> None:
-        if self._mirror is None:
+        if self.mirror is None:
             return
         newest = self.newest()
-        step = self._mirror.download_newest(-1 if newest is None else newest, self._make_temporary)
+        step = self.mirror.download_newest(-1 if newest is None else newest, self._make_temporary)
         if step is not None:
             self._take(step)
-            say(f"{self.path(step)}: taken from {self._mirror.url}")
+            say(f"{self.path(step)}: taken from {self.mirror.url}")
 
     def bring(self, step: int) -> None:
         """Copy one checkpoint from the mirror, if there is one and it is not here.
@@ -154,21 +153,21 @@ class Checkpoints:
         Raises:
             CheckpointError: if it cannot be copied.
         """
-        if self._mirror is None:
+        if self.mirror is None:
             return
-        with _writing(self.root):
+        with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             turn = os.open(self.root, os.O_RDONLY)
         try:
             fcntl.flock(turn, fcntl.LOCK_EX)  # processes of one host share the folder
-            if not is_whole(self.path(step)) or not self._mirror.is_copy(self.path(step)):
-                self._mirror.download(step, self._make_temporary(step))
+            if not is_whole(self.path(step)) or not self.mirror.is_copy(self.path(step)):
+                self.mirror.download(step, self._make_temporary(step))
                 self._take(step)
         finally:
             os.close(turn)
 
     def _take(self, step: int) -> None:
-        with _writing(self.path(step)):
+        with writing(self.path(step)):
             if self.path(step).exists():
                 self._set_aside(step)
             self._temporary(step).rename(self.path(step))
@@ -198,14 +197,14 @@ class Checkpoints:
         self._make_temporary(step)
 
     def _make_temporary(self, step: int) -> Path:
-        with _writing(self.path(step)):
+        with writing(self.path(step)):
             self._remove_unfinished()
             self._temporary(step).mkdir(parents=True)
         return self._temporary(step)
 
     def mark(self) -> str:
         """Leave a mark in the folder, and return its name; "" if none can be left."""
-        name = f"{_TEMPORARY}mark-{time.time_ns()}"
+        name = f"{TEMPORARY}mark-{time.time_ns()}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             (self.root / name).touch()
@@ -232,20 +231,7 @@ class Checkpoints:
         Raises:
             CheckpointError: if it cannot be written.
         """
-        folder = self._temporary(step)
-        note: dict[str, Any]
-        try:
-            with _writing(self.path(step), folder if part == 0 else None):
-                written = write_part(folder, pieces, part=part, parts=parts)
-            note = written._asdict()
-        except CheckpointError as error:
-            note = {"error": f"process {part}: {error}"}
-            raise
-        finally:
-            if part:
-                with suppress(OSError):  # the first process then waits in vain, and says so
-                    write_atomically(_note(folder, part), json.dumps(note))
-        return written
+        return self.parts.write(step, pieces, part=part, parts=parts)
 
     def commit(self, step: int, own: Written, state: Mapping[str, Any], *, parts: int = 1) -> Path:
         """Give the checkpoint its name once all parts are there; deletes those no longer kept.
@@ -260,17 +246,17 @@ class Checkpoints:
             CheckpointError: if a part is missing or cannot be written; nothing of it is left.
         """
         folder, final = self._temporary(step), self.path(step)
-        with _writing(final, folder):
-            others = [self._wait_for(step, part) for part in range(1, parts)]
+        with writing(final, folder):
+            others = self.parts.of_others(step, parts)
             for part in range(1, parts):
-                _note(folder, part).unlink()
+                (folder / note_name(part)).unlink()
             write_state(folder, [own, *others], {**state, "step": step})
             if is_whole(final):  # saved, but its copy failed
                 self._discard(step)
             elif final.exists():
                 self._set_aside(step)
             folder.rename(final)
-        with _writing(final):
+        with writing(final):
             fsync_folder(self.root)
             self._tidy(state)
         self._copy(step, state)
@@ -278,26 +264,10 @@ class Checkpoints:
 
     def leave_alone(self) -> None:
         """Have the first process wait for no further part: another process has ended."""
-        self._alone.set()
-
-    def _wait_for(self, step: int, part: int) -> Written:
-        note, began = _note(self._temporary(step), part), time.monotonic()
-        while not note.exists():
-            if self._alone.is_set():
-                raise CheckpointError(f"{self.path(step)}: a process has ended before its part")
-            if time.monotonic() - began > PATIENCE_S:
-                raise CheckpointError(
-                    f"{self.path(step)}: process {part} has not written its part in"
-                    f" {PATIENCE_S:.0f} s; all must see run_dir"
-                )
-            time.sleep(0.01)
-        content = read_json(note, CheckpointError)
-        if "error" in content:
-            raise CheckpointError(content["error"])
-        return Written(**content)
+        self.parts.leave_alone()
 
     def _temporary(self, step: int) -> Path:
-        return self.root / f"{_TEMPORARY}{step:08d}"
+        return temporary(self.root, step)
 
     def settle(self, step: int, state: Mapping[str, Any]) -> None:
         """Replace the state of a saved checkpoint, as its evaluation is over.
@@ -305,15 +275,15 @@ class Checkpoints:
         Raises:
             CheckpointError: if it cannot be written; the state before stays.
         """
-        with _writing(self.path(step)):
+        with writing(self.path(step)):
             replace_state(self.path(step), {**state, "step": step})
             self._tidy(state)
         self._copy(step, state)
 
     def _copy(self, step: int, state: Mapping[str, Any]) -> None:
-        if self._mirror is not None:
+        if self.mirror is not None:
             best = state.get("best")
-            self._mirror.upload(self.path(step), best["step"] if best else None)
+            self.mirror.upload(self.path(step), best["step"] if best else None)
 
     def _all_steps(self) -> list[int]:
         if not self.root.is_dir():
@@ -327,13 +297,13 @@ class Checkpoints:
             kept = self.root / f"{_DAMAGED}{step:08d}{more}"
             if not kept.exists():
                 break
-        with _writing(kept):
+        with writing(kept):
             self.path(step).rename(kept)
         return kept
 
     def _remove_unfinished(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
-        for entry in self.root.glob(f"{_TEMPORARY}*"):
+        for entry in self.root.glob(f"{TEMPORARY}*"):
             _remove(entry)
 
     def _tidy(self, state: Mapping[str, Any]) -> None:
@@ -345,7 +315,7 @@ class Checkpoints:
 
     def _discard(self, step: int) -> None:
         # Renamed first, so that a kill in the middle leaves no half checkpoint behind.
-        doomed = self.root / f"{_TEMPORARY}old-{step:08d}"
+        doomed = self.root / f"{TEMPORARY}old-{step:08d}"
         self.path(step).rename(doomed)
         _remove(doomed)
 
@@ -364,23 +334,3 @@ def _remove(entry: Path) -> None:
         shutil.rmtree(entry)
     else:
         entry.unlink()
-
-
-def _note(folder: Path, part: int) -> Path:
-    return folder / f"part-{part:05d}.json"
-
-
-@contextmanager
-def _writing(path: Path, doomed: Path | None = None) -> Iterator[None]:
-    """Turn a refusal of the disk into one line; `doomed` does not outlive any error."""
-    try:
-        yield
-    except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written: {error.strerror or error}; free space or choose another"
-            " run_dir, the checkpoints before it are untouched"
-        ) from error
-    finally:
-        # After a commit there is nothing under that name.
-        if doomed is not None and sys.exc_info()[0] is not None:
-            shutil.rmtree(doomed, ignore_errors=True)
