@@ -6,6 +6,7 @@ python killed.py parts FOLDER            kill -9 one of two before it writes its
 python killed.py between FOLDER          kill -9 before each of its file operations in turn
 python killed.py bucket FOLDER URL ...   kill -9 at random moments, the disk gone each time
 python killed.py steps FOLDER URL        kill -9 before each change of the bucket, the disk gone
+python killed.py apart FOLDER URL        the same of each of two processes with a disk of its own
 
 Options of the toy may follow COUNT. Prints a line of JSON for each run: how often it was killed,
 and whether rows, tensors and the best checkpoint are those of a run that was never killed.
@@ -106,8 +107,8 @@ def kill_at_random(folder, count):
         report(run_dir, kills, whole, 40)
 
 
-def start_ranks(run_dir, options, first=lambda rank: None):
-    """Fork children that train in `run_dir` together; returns their ids by rank."""
+def start_ranks(run_dir, options, first=lambda rank: None, url=""):
+    """Fork children that train in `run_dir`, or a bucket, together; returns their ids by rank."""
     port = free_port()
 
     def join(rank):
@@ -116,7 +117,7 @@ def start_ranks(run_dir, options, first=lambda rank: None):
         os.environ["MASTER_ADDR"] = "127.0.0.1"
         first(rank)
 
-    return [start(run_dir, options, partial(join, rank)) for rank in range(RANKS)]
+    return [start(run_dir, options, partial(join, rank), url) for rank in range(RANKS)]
 
 
 def end_ranks(children):
@@ -229,11 +230,11 @@ def kill_between(folder):
         number += 1
 
 
-def machine(folder):
+def machine(folder, disk="disk"):
     """Let this process be on a machine with that disk."""
 
     def set_up():
-        os.environ["XDG_CACHE_HOME"] = str(folder / "disk")
+        os.environ["XDG_CACHE_HOME"] = str(folder / disk)
 
     return set_up
 
@@ -285,6 +286,22 @@ def kill_in_buckets(folder, urls):
         report(brought(place / "found", own), kills, whole, 40)
 
 
+def die_before(left):
+    """Let this process die before its next change of a bucket but so many; its lease aside."""
+    state = {"left": left}
+    for name in ("write", "put", "remove"):
+        before = getattr(Bucket, name)
+
+        def change(self, *arguments, real=before):
+            if threading.current_thread().name != "oct-xla-lease":
+                if state["left"] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                state["left"] -= 1
+            return real(self, *arguments)
+
+        setattr(Bucket, name, change)
+
+
 def kill_between_changes(folder, url):
     assert train(options_of([str(folder / "whole"), *SHORT])) == 0
     whole, number, killed = outcome(folder / "whole", 8), 0, True
@@ -294,18 +311,7 @@ def kill_between_changes(folder, url):
 
         def count_down(left=number, place=place):
             machine(place)()
-            state = {"left": left}
-            for name in ("write", "put", "remove"):
-                before = getattr(Bucket, name)
-
-                def change(self, *arguments, real=before):
-                    if threading.current_thread().name != "oct-xla-lease":
-                        if state["left"] == 0:
-                            os.kill(os.getpid(), signal.SIGKILL)
-                        state["left"] -= 1
-                    return real(self, *arguments)
-
-                setattr(Bucket, name, change)
+            die_before(left)
 
         options = (*SHORT, *BEAT)
         killed = wait(start(place / "run", options, count_down, own)) == -signal.SIGKILL
@@ -314,6 +320,39 @@ def kill_between_changes(folder, url):
         assert not killed or wait(start(place / "run", options, again, own)) == 0, number
         report(brought(place / "found", own), int(killed), whole, 8)
         number += 1
+
+
+def kill_apart(folder, url):
+    fsspec.get_filesystem_class(url.partition(":")[0])
+    options = ("--steps", "8", "--every", "4", "--evaluate-every", "8", "--parallel", "fsdp")
+    _, whole = train_whole(folder, options, 8)
+    for victim in range(RANKS):
+        number, killed = 0, True
+        while killed:
+            place, own = folder / f"run-{victim}-{number}", f"{url}/{victim}-{number}"
+            place.mkdir()
+
+            def set_up(rank, place=place, left=number, doomed=victim):
+                machine(place, f"disk/{rank}")()
+                if rank == doomed:
+                    die_before(left)
+
+            def again(rank, place=place):
+                machine(place, f"disk/{rank}")()
+
+            begin = partial(start_ranks, place / "run", (*options, *BEAT), url=own)
+            codes, told = end_ranks(begin(set_up))
+            killed = codes[victim] == -signal.SIGKILL
+            assert killed or codes == [0, 0], (codes, (place / "run.err").read_text())
+            assert not told, codes
+            lose(place)
+            if killed:
+                codes, _ = end_ranks(begin(again))
+                assert codes == [0, 0], (number, (place / "run.err").read_text())
+            found = brought(place / "found", own)
+            last = sorted(one.name for one in (found / "checkpoints/step-00000008").iterdir())
+            report(found, int(killed), whole, 8, victim=victim, files=last)
+            number += 1
 
 
 if __name__ == "__main__":
@@ -325,6 +364,8 @@ if __name__ == "__main__":
         kill_ranks_at_random(folder, int(sys.argv[3]))
     elif what == "parts":
         kill_before_parts(folder)
+    elif what == "apart":
+        kill_apart(folder, sys.argv[3])
     elif what == "steps":
         kill_between_changes(folder, sys.argv[3])
     elif what == "bucket":

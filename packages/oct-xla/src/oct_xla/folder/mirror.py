@@ -118,9 +118,9 @@ class Mirror:
             notes: names of those that have served.
         """
         self._before_commit()
-        self._bucket.write(f"{_place(step)}/{COMMIT}", (folder / STATE).read_bytes())
         for name in notes:
             self._bucket.remove(f"{_place(step)}/{name}")
+        self._bucket.write(f"{_place(step)}/{COMMIT}", (folder / STATE).read_bytes())
         self._tidy(best)
 
     def _tidy(self, best: int | None) -> None:
