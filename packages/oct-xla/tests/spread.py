@@ -2,14 +2,16 @@
 
 python spread.py PARALLEL RUN_DIR
 
-A list for each of three starts: five steps, the same taken up without a step, four steps more.
+Under "starts" a list for each of three: five steps, the same taken up without a step, four steps
+more; under "hosts" the bytes that each of two hosts saves that have half of the devices each.
 """
 
 import json
 import sys
 from pathlib import Path
 
-from oct_xla import LoopConfig, fit, pick_runtime
+import torch
+from oct_xla import Checkpoints, LoopConfig, fit, pick_runtime
 from oct_xla.steps.learner import Learner
 from toy import Blocks, make_feed, warm_up
 
@@ -58,13 +60,39 @@ def watched():
     return found
 
 
+def save_as_hosts(learner, folder, hosts=2):
+    """Save as hosts would that have a share of the devices each; gives what was saved, and by whom.
+
+    The tensors are real ones of four devices, of which each host is shown its own.
+    """
+    from oct_xla.devices import xla
+
+    runtime, real, written = learner.runtime, xla.local_parts, []
+    store, each = Checkpoints(folder), runtime.devices // hosts
+    whole = learner.pieces()
+    store.open(1)
+    for host in range(hosts):
+        xla.local_parts = lambda t, h=host: (real(t) or [])[h * each : (h + 1) * each] or None
+        runtime.rank, runtime._writers = host, hosts
+        written.append(store.write(1, learner.pieces(), part=host, parts=hosts))
+    xla.local_parts, runtime.rank, runtime._writers = real, 0, 1
+    store.commit(1, written[0], {}, parts=hosts)
+    saved = store.load(1).tensors
+    assert saved.keys() == whole.keys()
+    assert all(torch.equal(saved[name], piece.tensor) for name, piece in whole.items())
+    return [one.facts["size"] for one in written]
+
+
 def main(parallel, run_dir):
     found, runtime = watched(), pick_runtime("xla", parallel=parallel)
+    hosts = run_dir.with_name(f"{run_dir.name}-hosts")
     for steps in (5, 5, 9):
         loop = LoopConfig(steps=steps, accumulate=2, log_every=1, hang_after_s=0)
         toy = Blocks(width=12, depth=1)
         fit(toy, make_feed(16), loop, runtime=runtime, run_dir=run_dir, learning_rate=warm_up)
-    print(json.dumps(found))
+    learner = Learner(toy, runtime, loop, 0)
+    learner.restore(Checkpoints(run_dir / "checkpoints").load(9).tensors, "")
+    print(json.dumps({"starts": found, "hosts": save_as_hosts(learner, hosts)}))
 
 
 if __name__ == "__main__":

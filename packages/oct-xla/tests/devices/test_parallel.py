@@ -122,8 +122,10 @@ def test_xla_devices_still_hold_a_part_of_all_tensors_after_steps_in_place_and_a
             capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        starts = json.loads(done.stdout)
+        told = json.loads(done.stdout)
+        starts, (one, other) = told["starts"], told["hosts"]
         assert len(starts) == 3
+        assert (0.8 < other / one < 1.25) == (parallel == "fsdp")
         for found in starts:
             assert found.keys() == tensors_of(tmp_path / parallel, 9).keys()
             if parallel == "fsdp":

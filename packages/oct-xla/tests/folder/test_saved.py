@@ -3,7 +3,7 @@
 import pytest
 import torch
 from oct_xla import CheckpointError, Checkpoints, read_checkpoint
-from oct_xla.devices.sharding import Piece
+from oct_xla.devices.sharding import Piece, joined
 from oct_xla.folder.saved import SavedTensors
 from safetensors.torch import save_file
 
@@ -66,3 +66,15 @@ def test_what_was_opened_can_be_read_after_its_folder_is_gone(tmp_path):
     tensors = read_checkpoint(store.path(1)).tensors
     (store.path(1) / "tensors.safetensors").unlink()
     assert torch.equal(tensors["cut"], WHOLE)
+
+
+def test_parts_of_neighbours_are_one_piece_and_others_are_none():
+    rows = [((slice(n, n + 2), slice(None)), WHOLE[n : n + 2]) for n in (2, 4)]
+    piece = joined(rows, WHOLE.shape)
+    assert (piece.offset, piece.shape) == ((2, 0), (7, 10))
+    assert torch.equal(piece.tensor, WHOLE[2:6])
+    padded = [rows[1], ((slice(6, 8), slice(None)), torch.cat([WHOLE[6:], WHOLE[:1]]))]
+    assert torch.equal(joined(padded, WHOLE.shape).tensor, WHOLE[4:])
+    assert joined([rows[0], ((slice(5, 7), slice(None)), WHOLE[5:])], WHOLE.shape) is None
+    everywhere = [((slice(None), slice(None)), WHOLE)] * 2
+    assert torch.equal(joined(everywhere, WHOLE.shape).tensor, WHOLE)

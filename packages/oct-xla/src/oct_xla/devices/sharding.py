@@ -163,6 +163,32 @@ def whole_pieces(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Piec
     return found
 
 
+def joined(parts: Sequence[tuple[tuple[slice, ...], Tensor]], shape: Sequence[int]) -> Piece | None:
+    """Put parts of a tensor that touch each other together; None if something is amiss between.
+
+    Args:
+        parts: where each lies in the whole, and its values, of which those beyond are padding; one
+            that several devices hold may come several times.
+        shape: of the whole.
+
+    Returns:
+        A piece in host memory that has all of them, and nothing else.
+    """
+    ways = [[one.indices(size)[:2] for one, size in zip(p, shape, strict=True)] for p, _ in parts]
+    first = [min(way[d][0] for way in ways) for d in range(len(shape))]
+    last = [max(way[d][1] for way in ways) for d in range(len(shape))]
+    sizes = [stop - start for start, stop in zip(first, last, strict=True)]
+    whole, filled = (
+        torch.empty(sizes, dtype=parts[0][1].dtype),
+        torch.zeros(sizes, dtype=torch.bool),
+    )
+    for way, (_, values) in zip(ways, parts, strict=True):
+        place = tuple(slice(a - f, b - f) for (a, b), f in zip(way, first, strict=True))
+        whole[place] = values[tuple(slice(0, b - a) for a, b in way)]
+        filled[place] = True
+    return Piece(whole, tuple(first), tuple(shape)) if bool(filled.all()) else None
+
+
 def _rows(own: DTensor) -> tuple[int, int]:
     """First row and number of rows that this process has; FSDP cuts as `torch.chunk` does."""
     (placement,) = own.placements

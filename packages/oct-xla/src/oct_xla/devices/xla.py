@@ -20,7 +20,7 @@ from torch_xla import _XLAC as native  # type: ignore[attr-defined]
 from oct_xla.devices.norms import PlainNorms
 from oct_xla.devices.processes import largest_of_all, texts_of_all
 from oct_xla.devices.runtime import Module, Pass, autocast, check_precision, detached
-from oct_xla.devices.sharding import Piece, Whole, check_parallel, global_norm
+from oct_xla.devices.sharding import Piece, Whole, check_parallel, global_norm, joined
 from oct_xla.errors import DeviceError
 from oct_xla.tree import map_tensors, tensors_of
 
@@ -48,8 +48,6 @@ class XlaRuntime:
 
     name = "xla"
 
-    writers = 1  # what the devices hold is one program's, so a host sees it whole
-
     def __init__(self, precision: str = "fp32", parallel: str = "ddp") -> None:
         self.precision, self.parallel = check_precision(precision), check_parallel(parallel)
         try:
@@ -68,12 +66,28 @@ class XlaRuntime:
         self.rank, self.world = int(xr.process_index()), int(xr.process_count())
         self.local_devices = self._devices // self.world
         self._joined = self._join()
+        self._writers = self.world if self._cut_in_rows() else 1
         self._sums: dict[int, Tensor] = {}  # gradients of a step, (devices, numbers), one each
 
     @property
     def devices(self) -> int:
         """Number of devices of all hosts."""
         return self._devices
+
+    @property
+    def writers(self) -> int:
+        """Hosts that each save a part of every tensor: all, where each holds parts of its own."""
+        return self._writers
+
+    def _cut_in_rows(self) -> bool:
+        """Whether what is cut lies in one piece on each of several hosts; all must ask."""
+        if self.world == 1 or self.parallel != "fsdp":
+            return False
+        probe = torch.zeros(self._devices, device=self.device)
+        xs.mark_sharding(probe, self._mesh, ("data",))  # type: ignore[attr-defined]
+        self.cut()
+        parts = local_parts(probe)
+        return not self.agree(int(parts is None or joined(parts, probe.shape) is None))[0]
 
     def _join(self) -> bool:
         if self.world == 1 or dist.is_initialized():
@@ -232,22 +246,35 @@ class XlaRuntime:
         return texts_of_all(text) if self.world > 1 else [text]
 
     def pieces(self, tensors: Mapping[str, Tensor], *, whole: bool = False) -> dict[str, Piece]:
-        """Return copies in host memory, whole ones; every host must ask, the first one keeps."""
+        """Return copies in host memory of what this host is to save; see `Runtime.pieces`.
+
+        To put whole tensors together, every host must ask; the first one keeps them.
+        """
         self.cut()
+        if not whole and self.writers > 1:
+            return self._own_pieces(tensors)
         copies = {name: Piece.whole(self._copy(tensor)) for name, tensor in tensors.items()}
         return copies if self.rank == 0 else {}
 
+    def _own_pieces(self, tensors: Mapping[str, Tensor]) -> dict[str, Piece]:
+        """What the devices of this host hold; what all hold is the first one's to save."""
+        found: dict[str, Piece] = {}
+        for name, tensor in tensors.items():
+            parts = local_parts(tensor)
+            if parts is None or any(values.shape == tensor.shape for _, values in parts):
+                if self.rank == 0:
+                    found[name] = Piece.whole(tensor.detach().to("cpu", copy=True))
+                continue
+            piece = joined(parts, tensor.shape)
+            assert piece is not None, "the devices of a host were neighbours at the start"
+            found[name] = piece
+        return found
+
     def _copy(self, tensor: Tensor) -> Tensor:
         """Copy a tensor to the host; put together there, as gathering costs a graph a tensor."""
-        parts: Any = xs.wrap_if_sharded(tensor.detach())
-        if self.world > 1 or not isinstance(parts, xs.XLAShardedTensor):
-            return tensor.detach().to("cpu", copy=True)
-        whole = torch.empty(tensor.shape, dtype=tensor.dtype)
-        for shard in parts.local_shards:
-            place = shard.indices if shard.indices is Ellipsis else tuple(shard.indices)
-            own = whole[place]
-            own.copy_(shard.data[tuple(slice(0, size) for size in own.shape)])  # without padding
-        return whole
+        parts = local_parts(tensor) if self.world == 1 else None
+        piece = joined(parts, tensor.shape) if parts else None
+        return tensor.detach().to("cpu", copy=True) if piece is None else piece.tensor
 
     def like(self, whole: Whole, own: Tensor) -> Tensor:
         """Return a copy of `whole` on the devices, cut as parameters are."""
@@ -275,3 +302,15 @@ class XlaRuntime:
         if self._joined:
             dist.destroy_process_group()
             self._joined = False
+
+
+def local_parts(tensor: Tensor) -> list[tuple[tuple[slice, ...], Tensor]] | None:
+    """What each device of this host holds of a tensor, after where; None if nobody has said it."""
+    parts: Any = xs.wrap_if_sharded(tensor.detach())
+    if not isinstance(parts, xs.XLAShardedTensor):
+        return None
+    everything = (slice(None),) * tensor.ndim
+    return [
+        (everything if shard.indices is Ellipsis else tuple(shard.indices), shard.data)
+        for shard in parts.local_shards
+    ]
