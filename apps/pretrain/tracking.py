@@ -23,9 +23,14 @@ def send_artifacts(config: PretrainConfig, run: oct_xla.RunFolder, encoder: Path
     """Send the encoder and a checkpoint, if asked to: the best one, else the last."""
     if not config.tracking.artifacts:
         return
-    store = oct_xla.Checkpoints(run.path / CHECKPOINTS)
+    keep = config.loop.keep_last
+    mirror = run.remote.mirror(keep) if run.remote else None
+    store = oct_xla.Checkpoints(run.path / CHECKPOINTS, keep, mirror)
+    store.bring_newer()  # hosts that share a bucket alone leave them there
     best = store.best()
     step = best["step"] if best else store.newest()
+    if step is not None:
+        store.bring(step)
     sink = make_sink(config, run)
     sink.keep_folder(encoder, "encoder")
     if step is not None:

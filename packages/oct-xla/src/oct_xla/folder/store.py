@@ -99,7 +99,7 @@ class Checkpoints:
         if self.root.is_dir():
             with writing(self.root):
                 self._remove_unfinished()
-        self._fetch_newer()
+        self.bring_newer()
         damaged: list[tuple[int, CheckpointError]] = []
         for step in reversed(self._all_steps()):
             try:
@@ -135,7 +135,12 @@ class Checkpoints:
             say(f"{error}; kept aside, its copy is taken")
             return self.load(step)
 
-    def _fetch_newer(self) -> None:
+    def bring_newer(self) -> None:
+        """Copy the newest sound checkpoint from the mirror, if it is newer than what is here.
+
+        Raises:
+            CheckpointError: if the bucket does not answer, or the copy cannot be written.
+        """
         if self.mirror is None:
             return
         newest = self.newest()
