@@ -77,7 +77,8 @@ def square(config, launch):
         time.sleep(0.02)
     (folder / "read").write_text(reading(Path(config.reads)))
     print(f"squared {config.number}", flush=True)
-    (folder / "square").write_text(str(config.number**2))
+    if config.number != 7:
+        (folder / "square").write_text(str(config.number**2))
     (folder / "imported").write_text(" ".join(sys.modules))
     return EXIT_STOPPED if stopped else 0
 

@@ -1,7 +1,8 @@
 """Stands in for Slurm: sbatch starts what it is given, in a session of its own on this machine.
 
 The folder STANDIN holds, for each job, a file with its state, one with its session while it runs,
-and one that asks for it to be queued again. Called by the name of the command that it stands for.
+and one that asks for it to be queued again; while `hold` lies there, jobs wait. Called by the name
+of the command that it stands for.
 """
 
 import os
@@ -9,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -36,6 +38,10 @@ def sbatch(script):
 def attend(number, script):
     """Run a job, again as often as it is queued again."""
     state, again = PLACE / f"{number}.state", PLACE / f"{number}.again"
+    while (PLACE / "hold").exists() and state.read_text() == "PENDING":
+        time.sleep(0.05)
+    if state.read_text() == "CANCELLED":
+        return
     code = None
     while code is None or again.exists():
         again.unlink(missing_ok=True)
@@ -89,7 +95,8 @@ def send(number, name):
 def scancel(number):
     """End a job: all of its processes are asked to."""
     (PLACE / f"{number}.state").write_text("CANCELLED")
-    send(number, "TERM")
+    if (PLACE / f"{number}.session").exists():
+        send(number, "TERM")
 
 
 def scontrol(word, number):

@@ -88,6 +88,20 @@ def test_who_stops_a_sweep_cancels_its_jobs_which_save(start, tmp_path, slurm):
 
 
 @pytest.mark.slow
+def test_who_stops_a_sweep_whose_jobs_have_not_begun_is_not_kept_waiting(start, tmp_path, slurm):
+    (slurm / "hold").touch()
+    process = start("-m", "number=1,3", "sweep.on=slurm", "sweep.timeout_min=5")
+    wait_for(slurm / "2.state", process)
+    wait_for(tmp_path / "runs/square/sweep.json", process)
+    process.send_signal(signal.SIGTERM)
+    out, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (143, ""), out
+    assert {path.read_text() for path in slurm.glob("*.state")} == {"CANCELLED"}
+    jobs = table(tmp_path / "runs/square/sweep.json")
+    assert {job["exit_code"] for job in jobs.values()} == {143}
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_a_job_near_its_time_limit_saves_and_goes_on_in_its_next_turn(start, tmp_path, slurm):
     process = start("-m", "number=3,5", "wait_s=4", "sweep.on=slurm", "sweep.timeout_min=60")

@@ -205,6 +205,16 @@ def test_a_second_ctrl_c_ends_a_run_that_does_not_hear_the_first():
             process.kill()
 
 
+def test_a_job_whose_numbers_cannot_be_read_is_told_in_a_line_and_the_rest_go_on(start, tmp_path):
+    process = start("-m", "number=7,3")
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert errors.startswith("number=7: exit code 1: runs/square/number=7: what it left cannot be ")
+    assert errors.count("\n") == 1
+    jobs = table(tmp_path / "runs/square/sweep.json")
+    assert {name: job["exit_code"] for name, job in jobs.items()} == {"number=7": 1, "number=3": 0}
+
+
 def test_a_table_that_cannot_be_written_ends_a_sweep_before_its_other_jobs(start, tmp_path):
     place = tmp_path / "runs" / "square"
     (place / ".sweep.json").mkdir(parents=True)

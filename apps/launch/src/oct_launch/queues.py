@@ -25,6 +25,8 @@ CLUSTERS = ("slurm", "local")
 """local: processes of this machine by the same way, to try it out."""
 
 LOOK_S = 0.5  # between two looks at what jobs leave; submitit asks Slurm itself far more rarely
+ASK_S = 2.0  # between two questions to Slurm whether what was cancelled is gone
+GONE_S = 300.0  # for it to be gone; Slurm lets a job go on for 30 s, or what its site has set
 TURNS = 1000  # of a job that reaches its time limit again and again
 SEEN_S = 15.0  # for what a job has written on another machine to be seen here
 OUTCOME = "outcome.json"
@@ -140,13 +142,23 @@ class Queued:
         except (FailedJobError, FailedSubmissionError, OSError) as error:
             return EXIT_MISTAKE, f"the queue does not take it: {one_line(error)[-300:]}"
         note(f"{self._cluster}:{job.job_id}", job.paths.stdout)
-        cancelled = False
-        while not self._is_over(job):
-            if stop.asked and not cancelled:
-                cancelled = True
-                self._cancel(job)
+        while not self._is_over(job) and not stop.asked:
             time.sleep(LOOK_S)
+        if stop.asked and not self._is_over(job):
+            self._cancel(job)
+            self._see_it_gone(job)
         return self._outcome(job, stop)
+
+    def _see_it_gone(self, job: Any) -> None:
+        """Wait for the end of a job that was cancelled: one that had begun saves."""
+        until = time.monotonic() + GONE_S
+        while not self._is_over(job):
+            if self._cluster != "local" and job.done(force_check=True):
+                return
+            if self._cluster != "local" and time.monotonic() > until:
+                print(f"{job.job_id}: was cancelled, the queue has not said that it is gone")
+                return
+            time.sleep(ASK_S)
 
     def _submit(self, command: Sequence[str]) -> Any:
         with self._lock:

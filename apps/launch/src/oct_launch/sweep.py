@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from oct_launch.arguments import Arguments, read_arguments
 from oct_launch.console import EXIT_STOPPED, Mistake, one_line, print_table
 from oct_launch.places import refuse_url
-from oct_launch.processes import Stop, run_process, share_threads, signals
+from oct_launch.processes import LOOK_S, Stop, run_process, share_threads, signals
 from oct_launch.queues import Queued
 
 TABLE = "sweep.json"
@@ -160,9 +160,13 @@ def sweep(
     with signals() as stop, ThreadPoolExecutor(at_once) as pool:
         turns = [pool.submit(take, number, job, stop) for number, job in enumerate(jobs, start=1)]
         try:
-            for turn in as_completed(turns):
-                turn.result()
-                keep()
+            left = set(turns)
+            while left:
+                # A signal on the way into a wait is seen after it: none may be without an end.
+                ended, left = wait(left, timeout=LOOK_S, return_when=FIRST_COMPLETED)
+                for turn in ended:
+                    turn.result()
+                    keep()
         except BaseException:
             stop.ask()  # else the error is told when all other jobs have run
             raise
@@ -200,11 +204,14 @@ def _conclude(
     job: Job, code: int, reason: str, stop: Stop, headline: Headline, sweeping: Sweeping
 ) -> None:
     """Keep how a job ended."""
-    job.reason = reason
     if code == 0:
-        job.headline = dict(headline(Path(job.run_dir)))
-        job.read = sweeping.has_read(Path(job.run_dir))
-    elif not stop.asked:
+        try:
+            job.headline = dict(headline(Path(job.run_dir)))
+            job.read = sweeping.has_read(Path(job.run_dir))
+        except (OSError, ValueError, LookupError, TypeError) as error:  # the other jobs go on
+            code, reason = 1, f"{job.run_dir}: what it left cannot be read: {one_line(error)}"
+    job.reason = reason
+    if code and not stop.asked:
         print(f"{job.name}: exit code {code}{reason and ': '}{reason}", file=sys.stderr)
     job.exit_code = code
 
