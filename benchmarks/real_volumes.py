@@ -6,7 +6,7 @@ which keeps a patient's two glands together, tests 298. The archive is on Zenodo
 and on GitHub in yohann1146/cg-marching-cubes.
 
     uv run python benchmarks/unpack_medmnist.py adrenalmnist3d_64.npz ADRENAL
-    DATA="data=folder data.root=ADRENAL data.window=28x28x28 data.name=adrenal"
+    DATA="data=folder data.kind=volume data.root=ADRENAL data.window=28x28x28 data.name=adrenal"
     uv run apps/pretrain $DATA data.excluded_splits=[test,val] augment=light \
       encoder.input_shape=[28,28,28] encoder.patch_size=[4,7,7] objective=vjepa21_voxels_smoke \
       masking=multiblock \
