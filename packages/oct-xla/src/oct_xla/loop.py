@@ -137,6 +137,7 @@ def _check_batch(feed: Feed, config: LoopConfig, runtime: Runtime) -> None:
             f"feed.batch_size ({feed.config.batch_size}) must be a multiple of devices x"
             f" loop.accumulate ({runtime.devices} x {config.accumulate})"
         )
+    feed.keys(0, world=runtime.world)  # draws none, but refuses subsets that do not divide
 
 
 def _place(run_dir: Path | str | RunFolder | None) -> tuple[RemoteFolder | None, Path | None]:

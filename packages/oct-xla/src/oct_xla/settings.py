@@ -142,8 +142,20 @@ class FeedConfig:
     seed: int = 0
     """Names the order of samples."""
 
+    subsets: int = 1
+    """Fixed parts of the samples, neighbours together, of which a process takes whole ones: each
+    step has equally many samples of each, so that a host asks for the same samples in every epoch
+    and its disk can hold them. The order depends on this number, not on that of the processes,
+    which must divide it. 1: a process may get any sample."""
+
     def __post_init__(self) -> None:
-        for name, low in (("batch_size", 1), ("workers", 0), ("prefetch", 1), ("seed", 0)):
+        lowest = {"batch_size": 1, "workers": 0, "prefetch": 1, "seed": 0, "subsets": 1}
+        for name, low in lowest.items():
             value = getattr(self, name)
             if value < low:
                 raise ValueError(f"feed.{name} ({value}) must be at least {low}")
+        if self.batch_size % self.subsets:
+            raise ValueError(
+                f"feed.batch_size ({self.batch_size}) must be a multiple of feed.subsets"
+                f" ({self.subsets}): each step takes equally many samples of each"
+            )

@@ -25,7 +25,7 @@ from oct_io.quarantine import QUARANTINE
 from oct_io.saving import appearing
 from oct_io.storage.buckets import StorageConfig, current_storage, start_worker
 from oct_io.storage.files import join, read_if_there, read_range, redact
-from oct_io.storage.kept_records import OWNER_BYTES, KeptFolder, KeptRecords
+from oct_io.storage.kept_records import PLACE_BYTES, KeptFolder, KeptRecords
 from oct_io.storage.readers import Readers
 
 AT_ONCE = 64 << 20  # bytes of the table of entries that are fetched by one request
@@ -54,8 +54,8 @@ def open_in_bucket(
         raise TreeError(f"{where}: no cache here, it lacks {INDEX}; oct-io publish puts one there")
     refused = read_if_there(join(url, QUARANTINE)) or b""
     about, records, record_bytes = _measures(content, where)
-    left = limit - len(content) - len(refused) - about["bytes"]
-    slots = min(records, left // (record_bytes + OWNER_BYTES))
+    left = limit - len(content) - len(refused) - about["bytes"] - PLACE_BYTES * (1 + records)
+    slots = min(records, left // record_bytes)
     if left < 0:
         need = (limit - left) / 1e9
         raise TreeError(f"{where}: its index alone takes {need:.2g} GB, data.kept_gb is {kept_gb}")

@@ -18,8 +18,8 @@ from pathlib import Path
 from oct_io.errors import TreeError
 
 MARK = "oct-io-kept"
-VOLUMES, OWNERS, USERS = "volumes", "owners", "users"
-OWNER_BYTES = 8
+VOLUMES, PLACES, USERS = "volumes", "places", "users"
+PLACE_BYTES = 8
 FIRST_STEP = 16 << 10
 
 logger = logging.getLogger("oct_io.storage")
@@ -45,57 +45,64 @@ def fill(handle: int, wanted: memoryview, start: int) -> bool:
 class KeptRecords:
     """Some of many records of equal size, in one file of `slots` places.
 
-    Record n may lie in place n modulo `slots` alone, and the first of those that may is kept. So
-    the file cannot grow beyond its bound whoever writes, and nobody waits for a lock: of the threads
-    of a process one claims a place. A record counts if its SHA-256 is right: what a killed process
-    left half written, or two processes wrote at once, is fetched again.
+    A record takes the next place that is free when it first comes, for ever, so that as many are
+    kept as there are places, whichever they are. A table says the place of each record; numbers and
+    their places are given out under a lock, once a record, and nobody waits for one to read. The
+    files cannot grow beyond their bounds whoever writes. A record counts if its SHA-256 is right:
+    what a killed process left half written is fetched again.
     """
 
     def __init__(self, folder: Path, *, record_bytes: int, slots: int) -> None:
         self.folder, self.record_bytes, self.slots = folder, record_bytes, slots
         self._full = False
-        self._claimed: dict[int, int] = {}
         self._volumes = _open(folder / VOLUMES, slots * record_bytes)
-        self._owners = _open(folder / OWNERS, slots * OWNER_BYTES)
+        self._places = _open(folder / PLACES, PLACE_BYTES)
 
     def read_into(self, wanted: memoryview, number: int, sha256: bytes) -> bool:
         """Fill `wanted` with a record; false if it is not kept, or no longer what it was."""
-        if not self.slots or self._owner(number) != number:
+        place = self._number_at(1 + number)
+        if not place:
             return False
-        whole = fill(self._volumes, wanted, number % self.slots * self.record_bytes)
+        whole = fill(self._volumes, wanted, (place - 1) * self.record_bytes)
         return whole and hashlib.sha256(wanted).digest() == sha256
 
     def keep(self, number: int, content: memoryview) -> None:
-        """Write a record to its place, unless another lies there."""
-        if not self.slots or self._full:
-            return
-        slot, owner = number % self.slots, self._owner(number)
-        if owner is None:
-            owner = self._claimed.setdefault(slot, number)  # one step, whatever threads there are
-        if owner != number:
+        """Write a record to its place, which is a new one if there is any left."""
+        if self._full:
             return
         try:
-            done = 0
-            while done < len(content):
-                done += os.pwrite(self._volumes, content[done:], slot * self.record_bytes + done)
-            os.pwrite(self._owners, (number + 1).to_bytes(OWNER_BYTES), slot * OWNER_BYTES)
+            place = self._number_at(1 + number) or self._take_place(number)
+            done, start = 0, (place - 1) * self.record_bytes
+            while 0 < place <= self.slots and done < len(content):
+                done += os.pwrite(self._volumes, content[done:], start + done)
         except OSError as error:
             # Whoever reads has its bytes; a full disk makes the next time slower, not wrong.
             self._full = True
             reason = os.strerror(error.errno) if error.errno else type(error).__name__
             logger.warning("%s: no more volumes are kept (%s)", self.folder, reason)
 
-    def _owner(self, number: int) -> int | None:
-        """Which record lies in the place of record `number`; None if it is free."""
-        start = number % self.slots * OWNER_BYTES
-        written = int.from_bytes(os.pread(self._owners, OWNER_BYTES, start))
-        return written - 1 if written else None
+    def _take_place(self, number: int) -> int:
+        """Give a record the next place, counted from 1; 0 if all are taken."""
+        if self._number_at(0) >= self.slots:
+            return 0
+        with (self.folder / PLACES).open("rb") as file:  # threads need a handle each to exclude
+            fcntl.flock(file, fcntl.LOCK_EX)
+            place, taken = self._number_at(1 + number), self._number_at(0)
+            if place or taken >= self.slots:
+                return place
+            for index, value in ((0, taken + 1), (1 + number, taken + 1)):  # a kill wastes a place
+                os.pwrite(self._places, value.to_bytes(PLACE_BYTES), index * PLACE_BYTES)
+            return taken + 1
+
+    def _number_at(self, index: int) -> int:
+        """A number of the table: how many places are taken, then those of all records; 0: none."""
+        return int.from_bytes(os.pread(self._places, PLACE_BYTES, index * PLACE_BYTES))
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopen, (self.folder, self.record_bytes, self.slots)
 
     def __del__(self) -> None:
-        for name in ("_volumes", "_owners"):
+        for name in ("_volumes", "_places"):
             with suppress(AttributeError, OSError):
                 os.close(getattr(self, name))
 

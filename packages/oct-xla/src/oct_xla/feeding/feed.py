@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from oct_xla.errors import FeedError
 from oct_xla.feeding.ahead import Ahead
-from oct_xla.feeding.order import Order
+from oct_xla.feeding.order import Order, Places, subset_of, subset_seed
 from oct_xla.feeding.workers import Failure, start_worker, worker_context
 from oct_xla.settings import FeedConfig
 from oct_xla.tree import stack_samples
@@ -27,6 +27,9 @@ class Feed:
     process takes every `world`-th sample of it. The last incomplete batch of an epoch is left out,
     so that every batch has one shape; the next epoch is permuted anew.
 
+    With `config.subsets` above 1 the samples are divided once for all, and each subset is permuted
+    in itself: step `t` takes an equal slice of each, and a process takes whole subsets.
+
     Args:
         sample: makes sample `index` for `epoch`: a tensor, array, or nested tuple, NamedTuple or
             dict of them. With workers it must be picklable: a module-level function, a
@@ -35,10 +38,11 @@ class Feed:
             `ahead(keys)`, that is told the (index, epoch) of each micro-batch before its samples
             are asked for, so that what lies far away is on its way together.
         length: number of samples.
-        config: batch size, workers, seed.
+        config: batch size, workers, seed, subsets.
 
     Raises:
-        FeedError: if there are fewer samples than one batch takes.
+        FeedError: if there are fewer samples than one batch takes, or `sample` is a mixture of
+            another number of subsets.
     """
 
     def __init__(
@@ -51,6 +55,11 @@ class Feed:
                 f"feed: {length} samples are fewer than feed.batch_size"
                 f" ({self.config.batch_size}); lower it or add samples"
             )
+        mixed = getattr(sample, "subsets", self.config.subsets)
+        if mixed != self.config.subsets:
+            raise FeedError(
+                f"feed.subsets ({self.config.subsets}) must be those of the mixture ({mixed})"
+            )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -61,9 +70,11 @@ class Feed:
         """Return the epoch that `step`, counted from 0, belongs to."""
         return step // self.steps_per_epoch
 
-    def order(self, epoch: int) -> Order:
-        """Return the permutation of one epoch; it holds no list."""
-        return Order(self.length, seed=self.config.seed, epoch=epoch)
+    def order(self, epoch: int, subset: int = 0) -> Order:
+        """Return the permutation of a subset in one epoch; it holds no list."""
+        subsets = self.config.subsets
+        seed = subset_seed(self.config.seed, subsets, subset)
+        return Order(len(subset_of(self.length, subsets, subset)), seed=seed, epoch=epoch)
 
     def keys(
         self, start_step: int, *, rank: int = 0, world: int = 1, micro_batches: int = 1
@@ -71,7 +82,8 @@ class Feed:
         """Yield (index, epoch) of each micro-batch of one process, for ever.
 
         Raises:
-            FeedError: if the batch does not divide into `world * micro_batches` equal parts.
+            FeedError: if the batch does not divide into `world * micro_batches` equal parts, or the
+                subsets by `world`.
         """
         size, parts = self.config.batch_size, world * micro_batches
         if size % parts:
@@ -79,18 +91,37 @@ class Feed:
                 f"feed.batch_size ({size}) must be a multiple of processes x loop.accumulate"
                 f" ({world} x {micro_batches})"
             )
+        if self.config.subsets > 1 and self.config.subsets % world:
+            raise FeedError(
+                f"feed.subsets ({self.config.subsets}) must be a multiple of the processes"
+                f" ({world}), each of which takes whole ones; or 1, for none"
+            )
         return self._walk(start_step, rank, world, micro_batches)
 
     def _walk(self, step: int, rank: int, world: int, micro_batches: int) -> Iterator[list[Key]]:
-        size, ahead = self.config.batch_size, max(1, _AHEAD // self.config.batch_size)
+        ahead = max(1, _AHEAD // self.config.batch_size)
         while True:
             epoch, first = divmod(step, self.steps_per_epoch)
             steps = min(ahead, self.steps_per_epoch - first)
-            positions = np.arange(first * size + rank, (first + steps) * size, world)
-            taken = self.order(epoch).take(positions).reshape(steps * micro_batches, -1)
-            for part in taken.tolist():
+            taken = self._take(epoch, range(first, first + steps), rank, world)
+            for part in taken.reshape(steps * micro_batches, -1).tolist():
                 yield [(index, epoch) for index in part]
             step += steps
+
+    def _take(self, epoch: int, steps: range, rank: int, world: int) -> Places:
+        """Samples of one process in some steps of an epoch, step after step."""
+        subsets = self.config.subsets
+        share = self.config.batch_size // subsets
+        first, end = steps.start * share, steps.stop * share
+        if subsets == 1:
+            return self.order(epoch).take(np.arange(first + rank, end, world))
+        own = range(rank * subsets // world, (rank + 1) * subsets // world)
+        taken = [
+            self.order(epoch, subset).take(np.arange(first, end))
+            + np.uint64(subset_of(self.length, subsets, subset).start)
+            for subset in own
+        ]
+        return np.stack(taken, axis=1).ravel()  # one of each in turn: micro-batches are mixed alike
 
     def batches(
         self,

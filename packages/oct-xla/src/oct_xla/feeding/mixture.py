@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from oct_xla.errors import FeedError
-from oct_xla.feeding.order import Order, sample_seed
+from oct_xla.feeding.order import Order, sample_seed, subset_of, subset_seed
 
 
 @dataclass(kw_only=True, frozen=True, slots=True)
@@ -50,52 +50,80 @@ class Mixture:
     weight once in several epochs. The epoch that `sample` is given counts these passes, so that a
     sample that comes twice in one epoch is augmented in two ways.
 
+    With `subsets` every part is divided into as many, and each subset of the feed is a mixture, with
+    the same weights, of one of each part: its samples come from no other.
+
     Args:
         parts: the data sets.
         length: samples of one epoch; None takes the sum of the parts'.
         seed: names the orders within the parts.
+        subsets: that of the feed, `feed.subsets`.
 
     Raises:
-        FeedError: if a length or a weight is not positive, or a part gets no sample in an epoch.
+        FeedError: if a length or a weight is not positive, a part has fewer samples than there are
+            subsets, or gets no sample in an epoch.
     """
 
-    def __init__(self, parts: Sequence[Part], *, length: int | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        *,
+        length: int | None = None,
+        seed: int = 0,
+        subsets: int = 1,
+    ) -> None:
         for part in parts:
             if part.length < 1 or not 0 < part.weight < float("inf"):
                 raise FeedError(
                     f"mixture: {part.name} has {part.length} samples and weight {part.weight};"
                     " both must be positive"
                 )
+            if part.length < subsets:
+                raise FeedError(
+                    f"mixture: {part.name} has {part.length} samples, fewer than feed.subsets"
+                    f" ({subsets}); lower that"
+                )
         if not parts:
             raise FeedError("mixture: it has no parts; give it one data set at least")
-        self.parts, self.seed = tuple(parts), seed
-        self._counts = _shares(
-            [part.weight for part in parts], length or sum(part.length for part in parts)
-        )
-        self._ends = list(accumulate(self._counts))
-        if 0 in self._counts:
-            raise FeedError(
-                f"mixture: {parts[self._counts.index(0)].name} gets no sample of the {len(self)}"
-                " of an epoch; raise its weight or the length"
-            )
+        self.parts, self.seed, self.subsets = tuple(parts), seed, subsets
+        self._length = length or sum(part.length for part in parts)
+        weights = [part.weight for part in parts]
+        # Of a subset, whose length is one of two: that of the first and the last.
+        self._counts = {
+            size: _shares(weights, size) for size in map(self._size, (0, subsets - 1))
+        }
+        for size, counts in self._counts.items():
+            if 0 in counts:
+                of = " and subset" if subsets > 1 else ""
+                raise FeedError(
+                    f"mixture: {parts[counts.index(0)].name} gets no sample of the {size} of an"
+                    f" epoch{of}; raise its weight or the length"
+                )
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return self._length
+
+    def _size(self, subset: int) -> int:
+        return len(subset_of(self._length, self.subsets, subset))
 
     @property
     def counts(self) -> list[int]:
         """Samples of each part in an epoch."""
-        return list(self._counts)
+        every = (self._counts[self._size(subset)] for subset in range(self.subsets))
+        return [sum(of_part) for of_part in zip(*every, strict=True)]
 
     def draw(self, index: int, epoch: int) -> Draw:
         """Return which sample of which part `index` of `epoch` is."""
-        part = bisect_right(self._ends, index)
-        count, length = self._counts[part], self.parts[part].length
+        subset = ((index + 1) * self.subsets - 1) // self._length
+        place = index - subset_of(self._length, self.subsets, subset).start
+        counts = self._counts[self._size(subset)]
+        part = bisect_right(list(accumulate(counts)), place)
+        held = subset_of(self.parts[part].length, self.subsets, subset)
         # The how manieth sample of this part since the beginning of the run.
-        number = epoch * count + index - (self._ends[part] - count)
-        turn, position = divmod(number, length)
-        order = Order(length, seed=sample_seed(self.seed, 0, part), epoch=turn)
-        return Draw(part, order[position], turn)
+        number = epoch * counts[part] + place - sum(counts[:part])
+        turn, position = divmod(number, len(held))
+        seed = subset_seed(sample_seed(self.seed, 0, part), self.subsets, subset)
+        return Draw(part, held[Order(len(held), seed=seed, epoch=turn)[position]], turn)
 
     def __call__(self, index: int, epoch: int) -> Any:
         """Make the sample.
@@ -125,7 +153,7 @@ class Mixture:
         """What makes two mixtures one, for `fit(identity=...)`."""
         return {
             "mixture.seed": self.seed,
-            "mixture.counts": list(self._counts),
+            "mixture.counts": self.counts,
             "mixture.lengths": [part.length for part in self.parts],
         }
 

@@ -34,6 +34,16 @@ def sample_seed(seed: int, epoch: int, index: int) -> int:
     return state >> 1
 
 
+def subset_of(length: int, subsets: int, number: int) -> range:
+    """Return which of `length` samples subset `number` holds; no two differ by more than one."""
+    return range(length * number // subsets, length * (number + 1) // subsets)
+
+
+def subset_seed(seed: int, subsets: int, number: int) -> int:
+    """Return the seed of the order within one subset; all samples in one keep the seed itself."""
+    return seed if subsets == 1 else sample_seed(seed, subsets, number)
+
+
 class Order:
     """One permutation of `range(length)`, named by (seed, epoch); holds eight numbers.
 

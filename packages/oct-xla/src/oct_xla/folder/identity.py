@@ -30,7 +30,7 @@ def describe_run(
 
     Args:
         objective: its tensors' names and shapes count, not its values.
-        feed: its seed, batch and length count.
+        feed: its seed, batch, length and subsets count.
         seed: of the run.
         precision: of the runtime.
         extra: the caller's own facts, such as a fingerprint of the data set.
@@ -47,6 +47,8 @@ def describe_run(
         "precision": precision,
         OBJECTIVE: hashlib.sha256(json.dumps(sorted(shapes)).encode()).hexdigest()[:12],
     }
+    if feed.config.subsets > 1:
+        facts["feed.subsets"] = feed.config.subsets
     if taken := sorted(facts.keys() & extra.keys()):
         raise ValueError(f"identity names {', '.join(taken)}, which fit adds itself")
     plain: dict[str, Any] = json.loads(json.dumps({**facts, **extra}))
