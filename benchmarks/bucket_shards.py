@@ -175,13 +175,11 @@ def simulate(records: int, orders: Iterable[Sequence[int]], size: int, shard: in
 
 def stay(orders: Iterable[Sequence[int]], slots: int) -> list[float]:
     """Share of the data read in each epoch as `KeptRecords` keeps it: who comes first stays."""
-    kept: dict[int, int] = {}
+    kept: set[int] = set()
     found = []
     for order in orders:
-        hits = sum(kept.get(number % slots) == number for number in order)
-        for number in order:
-            kept.setdefault(number % slots, number)
-        found.append(1 - hits / len(order))
+        found.append(1 - len(kept.intersection(order)) / len(order))
+        kept |= {*order[: slots - len(kept)]}
     return [round(one, 3) for one in found]
 
 

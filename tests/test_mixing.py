@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,17 @@ def test_sets_have_equal_shares_unless_weights_say_otherwise(app, two_sets):
         drawn = [mixture.draw(index, epoch).part for epoch in range(4) for index in range(16)]
         assert mixture.parts[0].name == "first"
         assert drawn.count(0) / len(drawn) == pytest.approx(share, abs=0.04)
+
+
+def test_a_host_asks_for_the_same_volumes_of_each_set_in_every_epoch(app, two_sets):
+    config = app["settings"].MixtureConfig(weights={"first": 3})
+    mixture = app["mixing"].mix(config, *two_sets, seed=0, subsets=2)
+    feed, asked = Feed(mixture, 16, FeedConfig(batch_size=4, subsets=2)), [set(), set()]
+    for rank, seen in enumerate(asked):
+        for keys in islice(feed.keys(0, rank=rank, world=2), 12 * feed.steps_per_epoch):
+            seen |= {mixture.draw(*key)[:2] for key in keys}
+    assert not asked[0] & asked[1]
+    assert [len(seen) for seen in asked] == [5 + 2, 6 + 3]
 
 
 def test_a_sample_of_a_mixture_is_that_of_its_set(app, two_sets):

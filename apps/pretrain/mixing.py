@@ -50,6 +50,7 @@ def mix(
     samples: Sequence[PretrainSamples],
     *,
     seed: int,
+    subsets: int = 1,
 ) -> Mixture | None:
     """Divide the samples by the values of a column; None for one set that is not to be divided.
 
@@ -59,6 +60,7 @@ def mix(
         sets: where volumes come from.
         samples: of each of them, to divide.
         seed: of the orders within the parts.
+        subsets: those of the feed.
 
     Raises:
         ValueError: a weight of a value that no volume has.
@@ -83,7 +85,7 @@ def mix(
         part = Some(samples, owners[own], indices[own])
         weight = config.weight(value)
         parts.append(Part(name=value, sample=part, length=int(own.sum()), weight=weight))
-    return Mixture(parts, seed=seed)
+    return Mixture(parts, seed=seed, subsets=subsets)
 
 
 def _values(one: DataSet, by: str) -> NDArray[np.str_]:

@@ -110,7 +110,9 @@ def pretrain(
             seed=config.seed,
         )
         every = [make_samples(config, one, objective.encoder.config) for one in sets]
-        mixture = mix(config.mixture, sets, every, seed=config.feed.seed)
+        mixture = mix(
+            config.mixture, sets, every, seed=config.feed.seed, subsets=config.feed.subsets
+        )
     samples = every[0]
     if mixture is not None and runtime.rank == 0:
         print(tell_shares(mixture))
@@ -316,9 +318,10 @@ def train(
 ) -> oct_xla.FitResult:
     """Train, or go on training, in the run folder; `identity` says which volumes, and how mixed."""
     feed = config.feed
-    if len(samples) < feed.batch_size:
-        print(f"{len(samples)} volumes are fewer than feed.batch_size; batches hold them all")
-        feed = replace(feed, batch_size=len(samples))
+    if feed.subsets <= len(samples) < feed.batch_size:
+        size = len(samples) - len(samples) % feed.subsets
+        print(f"{len(samples)} volumes are fewer than feed.batch_size; batches hold {size}")
+        feed = replace(feed, batch_size=size)
     sinks: list[oct_xla.Sink] = []
     if runtime.rank == 0:
         sinks.append(GuardSink(run.path / "metrics.jsonl"))

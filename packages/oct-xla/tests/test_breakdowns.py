@@ -246,6 +246,17 @@ def test_processes_with_feeds_of_two_lengths_are_refused_by_name(tmp_path):
 
 
 @pytest.mark.drill
+def test_subsets_that_the_processes_do_not_divide_are_refused_before_a_step(tmp_path):
+    code, errors = finish(start(tmp_path, "--subsets", 3, "--batch", 6, launcher=forked(2)))
+    assert code == 2
+    assert set(error_lines(errors)) == {
+        "error: feed.subsets (3) must be a multiple of the processes (2), each of which takes whole"
+        " ones; or 1, for none"
+    }
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+@pytest.mark.drill
 def test_a_metric_that_one_process_lacks_does_not_hang(tmp_path):
     plain, wrong = tmp_path / "plain", tmp_path / "wrong"
     assert finish(start(plain, launcher=TORCHRUN))[0] == 0

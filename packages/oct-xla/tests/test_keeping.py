@@ -253,6 +253,8 @@ def test_what_defines_the_run_must_be_equal_and_is_named_with_both_values(tmp_pa
     feed = Feed(draw, 40, FeedConfig(batch_size=8, seed=1))
     with pytest.raises(CheckpointError, match=r"feed.seed = 0, now it is 1"):
         train(tmp_path, identity={"data": "f00"}, feed=feed)
+    with pytest.raises(CheckpointError, match=r"feed.subsets = absent, now it is 2"):
+        train(tmp_path, identity={"data": "f00"}, feed=make_feed(subsets=2))
     with pytest.raises(ValueError, match=r"identity names seed"):
         train(tmp_path, identity={"seed": 1})
 

@@ -126,8 +126,9 @@ def warm_up(step: int) -> float:
     return 5e-3 * min(1.0, (step + 1) / 5)
 
 
-def make_feed(batch_size: int = 8, length: int = 40, workers: int = 0) -> Feed:
-    return Feed(draw, length, FeedConfig(batch_size=batch_size, workers=workers))
+def make_feed(batch_size: int = 8, length: int = 40, workers: int = 0, subsets: int = 1) -> Feed:
+    config = FeedConfig(batch_size=batch_size, workers=workers, subsets=subsets)
+    return Feed(draw, length, config)
 
 
 class Blocks(nn.Module):
@@ -233,6 +234,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("run_dir", type=lambda text: text if "://" in text else Path(text))
     for name, default in (
         *(("steps", 12), ("accumulate", 1), ("every", 4), ("width", 16), ("batch", 8)),
+        ("subsets", 1),
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--pause", type=float, default=0.0)
@@ -316,7 +318,7 @@ def train(options: argparse.Namespace) -> int:
             best_metric="score" if options.evaluate_every else "",
         )
         length = 40 + 8 * runtime.rank if options.wrong == "length" else 40
-        feed = make_feed(options.batch, length)
+        feed = make_feed(options.batch, length, subsets=options.subsets)
         if runtime.rank == options.slow_rank:
             feed.sample = draw_slowly
         result = fit(

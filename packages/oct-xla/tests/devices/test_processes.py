@@ -11,7 +11,17 @@ import numpy as np
 import pytest
 from killed import outcome
 from oct_xla import Checkpoints, LoopConfig, fit, pick_runtime, read_rows
-from programs import TORCHRUN, XLA, finish, losses, rows_of, start, train_here, wait_for_rows
+from programs import (
+    TORCHRUN,
+    XLA,
+    finish,
+    forked,
+    losses,
+    rows_of,
+    start,
+    train_here,
+    wait_for_rows,
+)
 from toy import Toy, make_feed, warm_up
 
 
@@ -83,6 +93,20 @@ def test_two_processes_train_like_one_stop_together_and_resume_as_one(tmp_path, 
     code, errors = train_here(tmp_path, "--steps", 12, "--accumulate", 2)
     assert code == 0, errors
     for (step, one), (_, other) in zip(losses(plain), losses(tmp_path), strict=True):
+        assert math.isclose(one, other, abs_tol=1e-6), step
+
+
+@pytest.mark.drill
+def test_a_run_on_subsets_is_the_same_one_on_four_processes_two_and_one(tmp_path):
+    options, each = ("--subsets", 4), ((4, 3, 1), (2, 7, 2), (1, -1, 4))
+    assert train_here(tmp_path / "whole", *options)[0] == 0
+    for processes, until, accumulate in each:
+        more = (*options, "--term-at", until, "--accumulate", accumulate)
+        code, errors = finish(start(tmp_path / "moved", *more, launcher=forked(processes)))
+        assert code == (0 if until < 0 else 143), errors
+    for (step, one), (_, other) in zip(
+        losses(tmp_path / "whole"), losses(tmp_path / "moved"), strict=True
+    ):
         assert math.isclose(one, other, abs_tol=1e-6), step
 
 

@@ -124,7 +124,7 @@ def test_iterating_leaves_the_global_generator_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize(("field", "value"), [("batch_size", 0), ("workers", -1), ("prefetch", 0)])
+@pytest.mark.parametrize(("field", "value"), [("batch_size", 0), ("workers", -1), ("subsets", 0)])
 def test_a_bad_setting_is_named(field, value):
     with pytest.raises(ValueError, match=rf"feed\.{field} \({value}\)"):
         FeedConfig(**{field: value})

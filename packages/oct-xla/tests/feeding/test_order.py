@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from oct_xla import Feed, FeedConfig, FeedError
 from oct_xla.feeding.mixture import Mixture, Part
-from oct_xla.feeding.order import Order
+from oct_xla.feeding.order import Order, subset_of
 from toy import number
 
 
@@ -97,6 +97,71 @@ def test_every_world_size_sees_the_same_steps_in_mid_epoch_and_over_its_end():
             assert sorted(key for rank in parts for part in rank for key in part) == batch
 
 
+SUBSETS = 6
+
+
+def divided(subsets=SUBSETS, length=1003, sample=number):
+    return Feed(sample, length, FeedConfig(batch_size=24, subsets=subsets))
+
+
+def subset_at(index, length=1003):
+    return next(n for n in range(SUBSETS) if index in subset_of(length, SUBSETS, n))
+
+
+def test_each_step_takes_equally_many_of_each_subset_and_a_process_the_same_ones_in_every_epoch():
+    feed, rank = divided(), 1
+    assert {len(subset_of(1003, SUBSETS, n)) for n in range(SUBSETS)} == {167, 168}
+    assert [n for m in range(SUBSETS) for n in subset_of(1003, SUBSETS, m)] == list(range(1003))
+    walk, seen = feed.keys(0, rank=rank, world=3, micro_batches=2), set()
+    for _ in range(3 * feed.steps_per_epoch):
+        for micro in (next(walk), next(walk)):
+            assert [subset_at(index) for index, _ in micro] == [2, 3, 2, 3]
+            seen |= {index for index, _ in micro}
+    # One of 167 and four of 168 are left out in an epoch, and others in the next.
+    assert seen == {*subset_of(1003, SUBSETS, 2), *subset_of(1003, SUBSETS, 3)}
+
+
+def test_no_sample_of_a_subset_comes_twice_in_an_epoch_nor_in_the_order_of_another():
+    feed = divided(length=1008)
+    epoch = np.array([[i for i, _ in keys] for keys in islice(feed.keys(0), feed.steps_per_epoch)])
+    assert sorted(epoch.ravel().tolist()) == list(range(1008))
+    places = epoch.reshape(-1, SUBSETS) % 168
+    assert all((places[:, 0] == places[:, n]).mean() < 0.05 for n in range(1, SUBSETS))
+    again = [[i for i, _ in keys] for keys in islice(feed.keys(42), feed.steps_per_epoch)]
+    assert (np.array(again) == epoch).mean() < 0.05
+
+
+def test_the_batches_of_subsets_are_those_of_any_number_of_processes_wherever_they_are_taken_up():
+    feed = divided()
+    whole = [sorted(keys) for keys in islice(feed.keys(0), 100)]
+    for world, micro, start in ((1, 4, 0), (2, 1, 30), (3, 2, 41), (6, 4, 83)):
+        walks = [feed.keys(start, rank=r, world=world, micro_batches=micro) for r in range(world)]
+        for batch in whole[start : start + 17]:
+            parts = [list(islice(walk, micro)) for walk in walks]
+            assert {len(part) for rank in parts for part in rank} == {24 // world // micro}
+            assert sorted(key for rank in parts for part in rank for key in part) == batch
+
+
+def test_a_billion_samples_in_subsets_begin_at_once_in_constant_memory():
+    feed = Feed(number, 10**9, FeedConfig(batch_size=128, subsets=64))
+    tracemalloc.start()
+    for step in (0, 7_812_499, 10**12):
+        ahead = list(islice(feed.keys(step, rank=63, world=64), 40))
+        assert list(islice(feed.keys(step + 30, rank=63, world=64), 10)) == ahead[30:]
+        assert all(index >= 10**9 * 63 // 64 for batch in ahead for index, _ in batch)
+    assert tracemalloc.get_traced_memory()[1] < 3e6
+    tracemalloc.stop()
+
+
+def test_subsets_that_do_not_divide_are_refused():
+    with pytest.raises(FeedError, match=r"feed\.subsets \(6\) must be a multiple .* \(4\), each"):
+        divided().keys(0, world=4)
+    with pytest.raises(ValueError, match=r"feed\.batch_size \(24\) must be a multiple .* \(5\)"):
+        divided(5)
+    with pytest.raises(FeedError, match=r"feed\.subsets \(6\) must be those of the mixture \(1\)"):
+        divided(length=800, sample=mixture())
+
+
 def test_a_length_out_of_bounds_is_refused():
     for length in (0, -1, 2**62 + 1):
         with pytest.raises(ValueError, match=rf"length \({length}\)"):
@@ -145,6 +210,32 @@ def test_a_mixture_is_fed_like_one_data_set_and_resumes():
     assert 0.5 < np.std(shares) < 2.5  # not sorted by part: of eight, four give or take 1.4
 
 
+@pytest.mark.parametrize("length", [None, 401])
+def test_each_subset_of_a_mixture_has_its_shares_from_its_own_samples_alone(length):
+    mixed = mixture(length=length, subsets=4)
+    lengths = [part.length for part in mixed.parts]
+    found = [[Counter() for _ in range(4)] for _ in lengths]
+    for epoch, index in itertools.product(range(8), range(len(mixed))):
+        drawn = mixed.draw(index, epoch)
+        subset = next(n for n in range(4) if index in subset_of(len(mixed), 4, n))
+        assert drawn.sample in subset_of(lengths[drawn.part], 4, subset)
+        found[drawn.part][subset][drawn.sample] += 1
+    for length, of_part in zip(lengths, found, strict=True):
+        for subset, counts in enumerate(of_part):
+            assert counts.keys() == set(subset_of(length, 4, subset))
+            assert max(counts.values()) - min(counts.values()) <= 1
+    shares = [sum(map(Counter.total, of_part)) for of_part in found]
+    assert [8 * count for count in mixed.counts] == shares
+    assert np.allclose(np.array(shares) / sum(shares), [0.25, 0.5, 0.25], atol=0.01)
+
+
+def test_a_mixture_in_subsets_is_fed_and_taken_up():
+    feed = Feed(mixture(subsets=4), 800, FeedConfig(batch_size=8, subsets=4))
+    whole = [(b["of"], b["i"].tolist()) for b in islice(feed.batches(rank=1, world=2), 120)]
+    again = [(b["of"], b["i"].tolist()) for b in islice(feed.batches(75, rank=1, world=2), 45)]
+    assert again == whole[75:]
+
+
 def test_weights_that_do_not_divide_are_rounded_by_largest_remainder():
     mixed = Mixture([part("a", 5, 1), part("b", 5, 1), part("c", 5, 1)], length=8)
     assert mixed.facts["mixture.counts"] == [3, 3, 2]
@@ -157,6 +248,8 @@ def test_a_mixture_that_cannot_be_is_refused_by_name():
             Mixture([part("a", 3, 1), bad])
     with pytest.raises(FeedError, match="it has no parts"):
         Mixture([])
+    with pytest.raises(FeedError, match=r"mixture: small has 10 samples, fewer than feed.subsets"):
+        mixture(subsets=11)
     with pytest.raises(FeedError, match=r"mixture: b gets no sample of the 10 of an epoch"):
         Mixture([part("a", 3, 1000), part("b", 3, 1)], length=10)
 

@@ -50,8 +50,8 @@ class Mixture:
     weight once in several epochs. The epoch that `sample` is given counts these passes, so that a
     sample that comes twice in one epoch is augmented in two ways.
 
-    With `subsets` every part is divided into as many, and each subset of the feed is a mixture, with
-    the same weights, of one of each part: its samples come from no other.
+    With `subsets` every part is divided into as many, and each subset of the feed is a mixture, of
+    the same weights, of one subset of each part: its samples come from no other.
 
     Args:
         parts: the data sets.
@@ -89,9 +89,7 @@ class Mixture:
         self._length = length or sum(part.length for part in parts)
         weights = [part.weight for part in parts]
         # Of a subset, whose length is one of two: that of the first and the last.
-        self._counts = {
-            size: _shares(weights, size) for size in map(self._size, (0, subsets - 1))
-        }
+        self._counts = {size: _shares(weights, size) for size in map(self._size, (0, subsets - 1))}
         for size, counts in self._counts.items():
             if 0 in counts:
                 of = " and subset" if subsets > 1 else ""
