@@ -209,13 +209,13 @@ def main() -> None:
     """Measure, print and write down."""
     torch.set_num_threads(1)
     gc.freeze()  # what is collected is written to, and then shared no more
-    found = []
+    found, load = [], round(os.getloadavg()[0], 1)
     for count, parallel in itertools.product(COUNTS, WAYS):
         if count == 1 and parallel == "fsdp":
             continue  # one process cuts nothing
         found.append(together(count, parallel))
         print(json.dumps(found[-1], indent=1), flush=True)
-    facts = {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1), "rows": found}
+    facts = {"cores": os.cpu_count(), "load_before": load, "rows": found}
     write_results("many_processes", ("torch", "oct-xla"), facts)
 
 
