@@ -70,9 +70,13 @@ def next_start(
     if error.again or error.evaluating or not name or config.data.window == name:
         return error
     measured = {"input_mean": encoder.input_mean, "input_std": encoder.input_std}
-    write_note(run_dir, **{NOTED: {"window": name, "data": data, **measured}})
+    noted: dict[str, Any] = {NOTED: {"window": name, "data": data, **measured}}
+    if error.guessed:  # each size costs a start that dies: two of the smaller hold more than one
+        noted["at_once"] = 1
+    write_note(run_dir, guessed=error.guessed, **noted)
+    found = "the last start died, perhaps out of memory," if error.guessed else "out of memory"
     return OutOfMemoryError(
-        f"out of memory with one volume at a time; the same command goes on with the smaller window"
+        f"{found} with one volume at a time; the same command goes on with the smaller window"
         f" {name} (smaller_window), batch, steps and schedules stay",
         again=True,
     )

@@ -16,11 +16,14 @@ class OutOfMemoryError(DeviceError):
         again: whether the same start, made again, takes less and goes on from the newest
             checkpoint; else one sample at a time was too much, or an evaluation.
         evaluating: whether it was an evaluation, so that steps as they are may well fit.
+        guessed: whether memory is but the likely reason, as the start before has died.
     """
 
-    def __init__(self, text: str, *, again: bool, evaluating: bool = False) -> None:
+    def __init__(
+        self, text: str, *, again: bool, evaluating: bool = False, guessed: bool = False
+    ) -> None:
         super().__init__(text)
-        self.again, self.evaluating = again, evaluating
+        self.again, self.evaluating, self.guessed = again, evaluating, guessed
 
 
 class FeedError(OctXlaError):

@@ -22,10 +22,10 @@ from oct_xla.folder.remote import CHECKPOINTS, RemoteFolder
 from oct_xla.folder.runfolder import RunFolder
 from oct_xla.folder.store import Checkpoints
 from oct_xla.settings import LoopConfig
+from oct_xla.steps.cutting import Cutting
 from oct_xla.steps.failures import others_told
 from oct_xla.steps.learner import Learner
 from oct_xla.steps.maintenance import Notice
-from oct_xla.steps.memory import read_note
 from oct_xla.steps.preemption import StopRequest
 from oct_xla.telling.metrics import Metrics
 from oct_xla.telling.sinks import ProgressSink
@@ -34,7 +34,6 @@ from oct_xla.telling.work import Work
 from oct_xla.trainer import Evaluate, FitResult, Trainer
 
 METRICS, PROFILE, LOCK = "metrics.jsonl", "profile", ".fit-lock"
-_NO_LIMIT = 2**31
 
 
 def fit(
@@ -84,7 +83,8 @@ def fit(
         NonFiniteError: after `config.max_skipped` skipped steps in a row; on an accelerator at the
             next row, save or evaluation, until when no other step is applied.
         OutOfMemoryError: if memory runs out with one sample at a time or in `evaluate`, or where
-            only a new start helps: in the middle of a pass that is cut over processes, and on XLA.
+            only a new start helps: in the middle of a pass that is cut over processes, and on XLA;
+            also if the start before has died with one sample at a time, and memory may be why.
         RuntimeError: if another process has ended.
         OctXlaError: if processes were given different runs.
     """
@@ -104,7 +104,8 @@ def fit(
         found = checkpointer.find(busy)
         learner = Learner(objective, runtime, config, seed)
         run = checkpointer.restore(found, learner)
-        run.at_once = _at_once(run, path, runtime)
+        samples = feed.config.batch_size // runtime.devices
+        cutting = Cutting(samples, config.accumulate, runtime, path, run.at_once)
         place = remote.url if remote else str(path)
         told = _sinks(run, config, path, place, progress, sinks) if runtime.rank == 0 else []
         metrics = Metrics(told, seconds_before=run.seconds, runtime=runtime, work=work)
@@ -116,7 +117,7 @@ def fit(
             devices=runtime.trace,
         )
         watch = HangWatch(config.hang_after_s, rank=runtime.rank)
-        trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler, watch, path)
+        trainer = Trainer(learner, feed, checkpointer, metrics, run, profiler, watch, cutting)
         try:
             alone = others_told(runtime, checkpointer.left_alone)
             with alone, stacks_on_signal(), StopRequest() as stop, Notice(stop), watch:
@@ -126,6 +127,7 @@ def fit(
                 learner.hand_back()
                 return result
         finally:
+            cutting.close()
             profiler.close()
             checkpointer.close()
             metrics.close()
@@ -148,13 +150,6 @@ def _place(run_dir: Path | str | RunFolder | None) -> tuple[RemoteFolder | None,
         return None, None if run_dir is None else check_local(Path(run_dir))
     remote = RemoteFolder(str(run_dir))
     return remote, remote.path
-
-
-def _at_once(run: RunState, run_dir: Path | None, runtime: Runtime) -> int:
-    """Samples that a device may take at once, alike on all processes; 0 for no limit."""
-    known = [one for one in (run.at_once, int(read_note(run_dir).get("at_once", 0))) if one]
-    fewest = -runtime.agree(-min(known, default=_NO_LIMIT))[0]
-    return 0 if fewest == _NO_LIMIT else fewest
 
 
 @contextmanager

@@ -2,20 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from oct_xla.checkpointer import Checkpointer, RunState
-from oct_xla.devices.malloc import give_freed_memory_back
 from oct_xla.devices.placing import Placed
 from oct_xla.errors import NonFiniteError, OutOfMemoryError
 from oct_xla.feeding.feed import Feed
-from oct_xla.folder.journal import say
+from oct_xla.steps.cutting import Cutting
 from oct_xla.steps.failures import TooLarge, told_apart
 from oct_xla.steps.learner import Learner, Outcome, Step
-from oct_xla.steps.memory import cut_batch, halved, write_note
 from oct_xla.steps.preemption import StopRequest
 from oct_xla.telling.compiling import WARM_UP
 from oct_xla.telling.metrics import Metrics
@@ -65,11 +62,11 @@ class Trainer:
         run: RunState,
         profiler: Profiler,
         watch: HangWatch,
-        run_dir: Path | None,
+        cutting: Cutting,
     ) -> None:
         self.learner, self.feed, self.metrics = learner, feed, metrics
         self.checkpointer, self.run, self.profiler = checkpointer, run, profiler
-        self.watch, self.run_dir = watch, run_dir
+        self.watch, self.cutting = watch, cutting
         self.config, self.runtime = learner.config, learner.runtime
         self._first, self._evaluated = run.step, False
 
@@ -79,10 +76,9 @@ class Trainer:
         """Take the steps that are left; see `fit`."""
         config, run, clock = self.config, self.run, self.metrics.clock
         learner, batch_size = self.learner, self.feed.config.batch_size
-        learner.accumulate = self._parts(run.at_once)
+        self.cutting.begin()
+        learner.accumulate = self.cutting.parts
         learner.guard.begin(run.skipped, run.skipped_in_a_row)
-        if run.at_once:
-            give_freed_memory_back()
         self.checkpointer.stopping = lambda: stop.requested
         batches = self._batches()
         learner.objective.train()
@@ -93,17 +89,21 @@ class Trainer:
         while run.step < config.steps and not self._early:
             lr, epoch = learning_rate(run.step), self.feed.epoch(run.step)
             self.watch.beat(f"step {run.step + 1}", first=run.step == self._first)
+            self.cutting.step(run.step + 1)
             try:
                 with self.profiler.step(run.step + 1):
                     bound = largest_loss(run.losses, config.max_jump)
                     taken = learner.take(run.step, lr, batches, clock, stop, bound=bound)
                     numbers = self._numbers(taken)
             except TooLarge as large:
-                self._halve(large)
+                self.cutting.halve(run.step + 1, large)
+                learner.accumulate = self.cutting.parts
                 batches = self._batches()
                 continue
             clock.count(batch_size)
             run.step += 1
+            if numbers:
+                self.cutting.finished(run.step)
             expected = run.step - self._first <= WARM_UP
             learner.compiling.look(f"step {run.step}", expected=expected)
             head = {"step": run.step, "epoch": epoch, "lr": lr}
@@ -247,46 +247,6 @@ class Trainer:
         )
         return Placed(batches, self.runtime, count=max(left, 0) * parts)
 
-    def _parts(self, at_once: int) -> int:
-        """Micro-batches of a step, on this number of devices."""
-        samples = self.feed.config.batch_size // self.runtime.devices
-        return cut_batch(samples, self.config.accumulate, at_once)
-
-    def _halve(self, large: TooLarge) -> None:
-        """Go on with micro-batches of half the size, or of one sample; the batch stays.
-
-        Raises:
-            OutOfMemoryError: if they hold one sample already, or if only a new start helps.
-        """
-        before, step = self.learner.accumulate, self.run.step + 1
-        size = self.feed.config.batch_size // self.runtime.devices // before
-        if size == 1:
-            raise OutOfMemoryError(
-                f"step {step}: out of memory with one sample at a time; take a smaller model or"
-                " volume, let it compute blocks again in the backward pass, or cut it with"
-                " parallel=fsdp",
-                again=False,
-            ) from large
-        self.run.at_once = halved(size)
-        give_freed_memory_back()
-        now = self._parts(self.run.at_once)
-        found = f"step {step}: out of memory with {size} samples at a time"
-        change = f"loop.accumulate {before} -> {now}, the batch stays"
-        if not large.everywhere:
-            self._leave(f"{found}, in the middle of it", change, large)
-        self.learner.accumulate = now
-        if self.runtime.rank == 0:
-            say(f"{found}; going on with {change}")
-
-    def _leave(self, found: str, change: str, large: TooLarge) -> None:
-        if self.run_dir is None:
-            raise OutOfMemoryError(f"{found}; start again with {change}", again=False) from large
-        write_note(self.run_dir, at_once=self.run.at_once)
-        raise OutOfMemoryError(
-            f"{found}; the same command goes on from the newest checkpoint with {change}",
-            again=True,
-        ) from large
-
     def _due(self, every: int, step: int | None = None) -> bool:
         step = self.run.step if step is None else step
         return every > 0 and (step % every == 0 or step == self.config.steps)
@@ -324,9 +284,12 @@ class Trainer:
     def _tell(self) -> None:
         self.run.row = self.metrics.tell(self.run.row)
 
+    def _bring_up_to_date(self) -> None:
+        self.run.seconds, self.run.at_once = self.metrics.clock.seconds, self.cutting.sure
+
     def _save(self, *, waiting: bool) -> None:
         asked = self.metrics.clock.now()
-        self.run.seconds = self.metrics.clock.seconds
+        self._bring_up_to_date()
         if waiting:
             self.checkpointer.save(self.run, self.learner)
         else:
@@ -334,7 +297,7 @@ class Trainer:
         self.metrics.clock.spent("save", asked)
 
     def _must_save(self, *, stopping: bool) -> None:
-        self.run.seconds = self.metrics.clock.seconds
+        self._bring_up_to_date()
         self.checkpointer.must_save(self.run, self.learner, stopping=stopping)
 
     def _stopped(self) -> FitResult:

@@ -67,7 +67,7 @@ def told_apart(runtime: Runtime) -> Iterator[None]:
     try:
         with others_told(runtime):
             yield
-    except (RuntimeError, MemoryError, FeedError) as error:
+    except (RuntimeError, MemoryError, FeedError, ValueError) as error:  # XLA compiling: the last
         if out_of_memory(error):
             raise TooLarge(everywhere=False) from error
         raise

@@ -2,7 +2,7 @@
 
 import errno
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,9 @@ Found = TypeVar("Found")
 
 NOTE = "memory.json"
 """In the run folder: what a run that ran out of memory takes less of from its next start on."""
+
+BEFORE = "before"
+"""In the note: what it was before the guesses in it, which nothing has shown to be right yet."""
 
 _SIGNS = (
     "out of memory",
@@ -123,14 +126,55 @@ def read_note(run_dir: Path | str | None) -> dict[str, Any]:
     return found
 
 
-def write_note(run_dir: Path, **facts: Any) -> None:
+def write_note(run_dir: Path, *, guessed: bool = False, **facts: Any) -> None:
     """Add facts to the note of a run folder; processes that write at once write the same.
+
+    Args:
+        run_dir: a folder.
+        guessed: nothing has shown yet that memory ran out: what was noted before the first of such
+            guesses is kept, for `withdraw`. A fact that is sure makes those before it sure.
+        facts: by their names in the note.
 
     Raises:
         RunFolderError: if it cannot be written.
     """
-    text = json.dumps({**read_note(run_dir), **facts}, indent=1) + "\n"
+    note = read_note(run_dir)
+    sure = {name: value for name, value in note.items() if name != BEFORE}
+    kept = {BEFORE: note.get(BEFORE, sure)} if guessed else {}
+    _replace(run_dir, {**sure, **facts, **kept})
+
+
+def prove(run_dir: Path) -> None:
+    """Take guesses for facts: steps that a start has died in came to their end with less.
+
+    Raises:
+        RunFolderError: if the note cannot be written.
+    """
+    if BEFORE in read_note(run_dir):
+        write_note(run_dir)
+
+
+def withdraw(run_dir: Path) -> None:
+    """Take guesses back: it was not for what they made less of, or that was not enough.
+
+    Raises:
+        RunFolderError: if the note cannot be written.
+    """
+    note = read_note(run_dir)
+    if BEFORE in note:
+        _replace(run_dir, note[BEFORE])
+
+
+def sizes_of(note: Mapping[str, Any]) -> tuple[int, int]:
+    """Return how many samples a device may take at once: for sure, and by guesses; 0 for any."""
+    sure = note.get(BEFORE, note)
+    return int(sure.get("at_once", 0)), int(note.get("at_once", 0))
+
+
+def _replace(run_dir: Path, note: Mapping[str, Any]) -> None:
+    text = json.dumps(note, indent=1) + "\n"
     try:
+        run_dir.mkdir(parents=True, exist_ok=True)
         write_atomically(run_dir / NOTE, text)
     except OSError as error:
         raise RunFolderError(
