@@ -130,9 +130,9 @@ def test_a_dry_run_prints_every_command_and_runs_none(place):
     assert kept.returncode == 0, kept.stderr
     for part in ("bundle create", "tpu-vm scp", "setsid", "delete pod --force", "create pod"):
         assert part in kept.stdout
-    assert "env PJRT_DEVICE=TPU XLA_PERSISTENT_CACHE_PATH=/tmp/oct-xla-cache" in kept.stdout
+    assert "env PJRT_DEVICE=TPU .venv/bin/python" in kept.stdout
     other = place.tpu("start", "--dry-run", "--env", "XLA_PERSISTENT_CACHE_PATH=", "--")
-    assert "CACHE_PATH=/tmp/oct-xla-cache XLA_PERSISTENT_CACHE_PATH= " in other.stdout
+    assert "env PJRT_DEVICE=TPU XLA_PERSISTENT_CACHE_PATH= .venv/bin/python" in other.stdout
     assert place.calls == []
     assert not (place.folder / "runs").exists()
     assert git(place.source, "for-each-ref", "refs/tpu") == ""
@@ -303,6 +303,21 @@ def test_several_slices_are_one_training(place):
     url = f"run_dir={place.bucket}"
     assert place.tpu("keep", "--", "steps=3", url).returncode == 0
     assert place.tpu("status").stdout.count("training ended:0") == 4
+
+
+def test_a_dry_run_names_the_nodes_of_several_slices(place):
+    def nodes(*options):
+        said = place.tpu("stop", "--dry-run", *options).stdout
+        return [line.split()[5] for line in said.splitlines() if "tpu-vm ssh" in line]
+
+    assert nodes() == ["pod"]
+    assert nodes("--slices", 3) == ["pod-0", "pod-1", "pod-2"]
+    assert place.tpu("create", "--slices", 2).returncode == 0
+    assert nodes() == ["pod-0", "pod-1"]  # as it was asked for
+    kept = place.tpu("keep", "--dry-run", "--", "run_dir=gs://bucket/run")
+    assert kept.returncode == 0, kept.stderr
+    assert "tpu-vm describe pod-1 " in kept.stdout
+    assert "ssh pod --worker" not in kept.stdout
 
 
 def test_delete_gives_the_pod_back(pod):

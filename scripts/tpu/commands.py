@@ -30,16 +30,14 @@ from workers import INSTALL, NAMED, SENT, START, STOP, TAIL, Worker
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 RECORDS = Path("runs/tpu")
 """What `create` asked for, so that `keep` can ask for the same again."""
-ENVIRONMENT = ("PJRT_DEVICE=TPU", "XLA_PERSISTENT_CACHE_PATH=/tmp/oct-xla-cache")
-"""Of the training, before what --env says: a start on the same pod reads what an earlier one has
-compiled."""
+ENVIRONMENT = ("PJRT_DEVICE=TPU",)
+"""Of the training, before what --env says."""
 
 
 def create(pod: Pod, options: argparse.Namespace) -> None:
     """Ask for a pod, and keep what was asked for."""
-    several = [f"--node-count={options.slices}", f"--node-prefix={pod.name}"]
     asked = [
-        *(several if options.slices > 1 else [f"--node-id={pod.name}"]),
+        *name_nodes(options),
         f"--accelerator-type={options.type}",
         f"--runtime-version={options.runtime_version}",
         *(["--spot"] if options.spot else []),
@@ -50,6 +48,18 @@ def create(pod: Pod, options: argparse.Namespace) -> None:
         RECORDS.mkdir(parents=True, exist_ok=True)
         (RECORDS / f"{pod.name}.json").write_text(json.dumps(asked) + "\n")
         print(f"asked for {pod.name}; it costs money from ACTIVE until `delete`")
+
+
+def name_nodes(options: argparse.Namespace) -> list[str]:
+    """Flags that say what the nodes of a request are called."""
+    several = [f"--node-count={options.slices}", f"--node-prefix={options.pod}"]
+    return several if options.slices > 1 else [f"--node-id={options.pod}"]
+
+
+def asked_before(options: argparse.Namespace) -> list[str]:
+    """Flags that `create` has asked with; before it, those that name the nodes of --slices."""
+    record = RECORDS / f"{options.pod}.json"
+    return json.loads(record.read_text()) if record.exists() else name_nodes(options)
 
 
 def sync(pod: Pod, options: argparse.Namespace) -> None:
@@ -207,7 +217,9 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
     add("--type", default="v4-32", help="create: accelerator type")
     add("--runtime-version", default="tpu-ubuntu2204-base", help="create: see docs/tpu.md")
     add("--spot", action="store_true", help="create: cheap, may be taken away at any time")
-    add("--slices", type=int, default=1, help="create: slices of that type")
+    add(
+        "--slices", type=int, default=1, help="create, and --dry-run before it: slices of that type"
+    )
     add("--also", action="append", default=[], help="create: a further flag for gcloud")
     add("--source", type=Path, default=REPOSITORY, help="sync, keep: repository")
     add("--dirty", action="store_true", help="sync, keep: with changes of files that git knows")
@@ -232,7 +244,9 @@ def main(arguments: Sequence[str]) -> int:
     given = {"--zone": options.zone, "--project": options.project}
     where = [f"{flag}={value}" for flag, value in given.items() if value]
     try:
-        COMMANDS[options.command](Pod(options.pod, where, dry=options.dry_run), options)
+        asked = asked_before(options) if options.dry_run else []
+        pod = Pod(options.pod, where, dry=options.dry_run, asked=asked)
+        COMMANDS[options.command](pod, options)
     except Failure as failure:
         print(f"error: {failure}", file=sys.stderr)
         return failure.code

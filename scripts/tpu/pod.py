@@ -39,6 +39,15 @@ class Preempted(Failure):
     """A node was taken away."""
 
 
+def nodes_of(pod: str, asked: Sequence[str]) -> list[str]:
+    """The names that the nodes of a request get by its flags."""
+    given = dict(one.split("=", 1) for one in asked if "=" in one)
+    if "--node-count" not in given:
+        return [given.get("--node-id", pod)]
+    prefix = given.get("--node-prefix", pod)
+    return [f"{prefix}-{number}" for number in range(int(given["--node-count"]))]
+
+
 class Pod:
     """One queued resource and its nodes.
 
@@ -46,11 +55,14 @@ class Pod:
         name: of the request, and of its node; several slices are NAME-0, NAME-1 and so on.
         where: --zone and --project, as far as they are given.
         dry: print commands instead of running them.
+        asked: flags of the request, by which a dry run names the nodes; else gcloud tells them.
     """
 
-    def __init__(self, name: str, where: Sequence[str], *, dry: bool) -> None:
+    def __init__(
+        self, name: str, where: Sequence[str], *, dry: bool, asked: Sequence[str] = ()
+    ) -> None:
         self.name, self.where, self.dry = name, list(where), dry
-        self._nodes: list[str] = [name] if dry else []
+        self._nodes = nodes_of(name, asked) if dry else []
 
     def gcloud(self, *arguments: str, shown: bool = False) -> str:
         """Run one command of gcloud and return what it says, or show it at once and return "".

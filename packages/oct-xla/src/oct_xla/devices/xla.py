@@ -17,6 +17,7 @@ import torch_xla.runtime as xr
 from torch import Tensor
 from torch_xla import _XLAC as native  # type: ignore[attr-defined]
 
+from oct_xla.devices.compiled import folder_of_compilations
 from oct_xla.devices.norms import PlainNorms
 from oct_xla.devices.processes import largest_of_all, texts_of_all
 from oct_xla.devices.runtime import Module, Pass, autocast, check_precision, detached
@@ -50,6 +51,7 @@ class XlaRuntime:
 
     def __init__(self, precision: str = "fp32", parallel: str = "ddp") -> None:
         self.precision, self.parallel = check_precision(precision), check_parallel(parallel)
+        _keep_compilations()
         try:
             xr.use_spmd()
             # Counting starts the client, which must exist before any autograd thread does.
@@ -314,3 +316,11 @@ def local_parts(tensor: Tensor) -> list[tuple[tuple[slice, ...], Tensor]] | None
         (everything if shard.indices is Ellipsis else tuple(shard.indices), shard.data)
         for shard in parts.local_shards
     ]
+
+
+def _keep_compilations() -> None:
+    """Have torch-xla keep what it compiles for the next start; too late from the first graph on."""
+    if native._xla_computation_cache_is_initialized():
+        return
+    if (folder := folder_of_compilations()) is not None:
+        xr.initialize_cache(str(folder))

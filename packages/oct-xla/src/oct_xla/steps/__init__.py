@@ -2,6 +2,7 @@
 
 `objective` is what `fit` can train, `learner` that with its optimiser on its devices. `adamw` and
 `guard` let the device decide which steps count, `failures` tells what went wrong apart, `memory`
-what is done where it runs out, `preemption` is a request to stop, which `maintenance` makes too.
+is what is known and noted where it runs out, `cutting` cuts the batch by that, `deaths` knows how
+the start before has died. `preemption` is a request to stop, which `maintenance` makes too.
 It never opens a checkpoint: `checkpointer` does.
 """
