@@ -217,9 +217,7 @@ def read_options(arguments: Sequence[str]) -> argparse.Namespace:
     add("--type", default="v4-32", help="create: accelerator type")
     add("--runtime-version", default="tpu-ubuntu2204-base", help="create: see docs/tpu.md")
     add("--spot", action="store_true", help="create: cheap, may be taken away at any time")
-    add(
-        "--slices", type=int, default=1, help="create, and --dry-run before it: slices of that type"
-    )
+    add("--slices", type=int, default=1, help="create, or a dry run before it: slices")
     add("--also", action="append", default=[], help="create: a further flag for gcloud")
     add("--source", type=Path, default=REPOSITORY, help="sync, keep: repository")
     add("--dirty", action="store_true", help="sync, keep: with changes of files that git knows")

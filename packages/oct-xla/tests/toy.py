@@ -122,6 +122,20 @@ def draw_slowly(index: int, epoch: int) -> Batch:
     return draw(index, epoch)
 
 
+class Stuck:
+    """Draws the same samples, until one never comes; makes a file then."""
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.drawn = file, 0
+
+    def __call__(self, index: int, epoch: int) -> Batch:
+        self.drawn += 1
+        while self.drawn > 40:
+            self.file.touch()
+            time.sleep(1)
+        return draw(index, epoch)
+
+
 def warm_up(step: int) -> float:
     return 5e-3 * min(1.0, (step + 1) / 5)
 
@@ -254,6 +268,8 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--beat", type=float, default=0.0, help="seconds, of a run in a bucket")
     parser.add_argument("--hang-after", type=float, default=0.0)
     parser.add_argument("--slow-rank", type=int, default=-1, help="takes 0.1 s for each batch")
+    parser.add_argument("--stuck-rank", type=int, default=-1, help="its 41st sample never comes")
+    parser.add_argument("--stuck-file", type=Path, help="which it makes then")
     parser.add_argument("--wrong", default="", choices=("", "length", "keys"))
     parser.add_argument("--hungry", action="store_true", help="train Hungry instead of Toy")
     parser.add_argument("--limit", default="DATA", choices=sorted(LIMITS))
@@ -321,6 +337,8 @@ def train(options: argparse.Namespace) -> int:
         feed = make_feed(options.batch, length, subsets=options.subsets)
         if runtime.rank == options.slow_rank:
             feed.sample = draw_slowly
+        if runtime.rank == options.stuck_rank:
+            feed.sample = Stuck(options.stuck_file)
         result = fit(
             toy,
             feed,

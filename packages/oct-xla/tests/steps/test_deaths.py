@@ -1,5 +1,6 @@
 """A start that died in its first steps, aborted or killed for memory: the next one takes less."""
 
+import faulthandler
 import os
 import re
 import signal
@@ -38,6 +39,7 @@ def die(folder, step, at_once, signum, *, aborts=True):
     """Have a process mark a step and die in it."""
     child = os.fork()
     if not child:
+        faulthandler.disable()  # that of pytest, which would tell of it
         Mark(folder, 0, aborts=aborts).set(step - 1, at_once)
         Mark(folder, 0, aborts=aborts).set(step, at_once)
         os.kill(os.getpid(), signum)
@@ -73,14 +75,14 @@ def test_an_abort_and_a_kill_by_linux_are_known_and_other_deaths_are_none_of_mem
 
 
 def test_a_mark_that_is_cleared_leaves_nothing_and_the_fault_handler_as_it_was(tmp_path):
-    before = deaths.faulthandler.is_enabled()
+    before = faulthandler.is_enabled()
     mark = Mark(tmp_path / "new", 2, aborts=True)
     mark.set(1, 8)
     assert [one.name for one in (tmp_path / "new").iterdir()] == [".first-steps-2.tmp"]
     mark.clear()
     mark.clear()
     assert list((tmp_path / "new").iterdir()) == []
-    assert deaths.faulthandler.is_enabled() == before
+    assert faulthandler.is_enabled() == before
     Mark(None, 0, aborts=True).set(1, 8)
 
 

@@ -11,7 +11,7 @@ import torch
 from oct_xla import LoopConfig, fit, pick_runtime, read_rows
 from oct_xla.telling.watchers import EXIT_HUNG, HangWatch
 from oct_xla.telling.work import Work, measure_peak
-from programs import TORCHRUN, error_lines, finish, forked, start, wait_for_rows
+from programs import TORCHRUN, error_lines, finish, forked, start, torchrun, wait_for_rows
 from toy import Toy, make_feed, warm_up
 
 
@@ -91,6 +91,31 @@ def test_a_process_that_hangs_makes_the_others_end(tmp_path):
     assert "in agree" in errors  # the stack of who waited
     kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("step-*"))
     assert kept  # the same command goes on from there
+
+
+@pytest.mark.drill
+def test_of_four_processes_every_one_that_lives_tells_where_it_hangs(tmp_path):
+    logs, stuck = tmp_path / "logs", tmp_path / "stuck"
+    launcher = (*torchrun(4), "--redirects", "2", "--log-dir", str(logs))
+    options = ("--steps", 100_000, "--every", 5, "--hang-after", 4)
+    options += ("--stuck-rank", 1, "--stuck-file", stuck)
+    process = start(tmp_path / "run", *options, launcher=launcher)
+    assert wait_until(stuck.exists, 120), process.communicate()
+    began = time.monotonic()
+    os.kill(children(process.pid)[2], signal.SIGSTOP)
+    code, _ = finish(process)  # torchrun waits 30 s for the one that is stopped, and kills it
+    assert code != 0
+    assert time.monotonic() - began < 90
+    told = {int(log.parent.name): log.read_text() for log in logs.glob("*/attempt_0/*/stderr.log")}
+    assert told.keys() == {0, 1, 2, 3}
+    assert told.pop(2) == ""
+    for rank, errors in told.items():
+        (line,) = error_lines(errors)
+        assert re.match(rf"error: process {rank}: step \d+ has not ended in 4 s", line)
+        stacks = errors.split("error: ")[0]
+        assert "most recent call first" in stacks
+        assert ("toy.py" in stacks and "in __call__" in stacks) == (rank == 1)
+        assert ("in agree" in stacks) == (rank != 1)
 
 
 @pytest.mark.slow

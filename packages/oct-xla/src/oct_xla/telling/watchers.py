@@ -170,4 +170,6 @@ class HangWatch:
             " checkpoint\n"
         )
         sys.stderr.flush()
+        # Others tell theirs within a turn; who leaves takes the connections that they wait for.
+        self._over.wait(self._after_s / _TURNS)
         self._leave(EXIT_HUNG)
