@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ import pytest
 import torch
 from oct_xla import Checkpoints
 from oct_xla.errors import OutOfMemoryError
+from oct_xla.steps.memory import read_note, withdraw
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits what Linux calls data")
 
@@ -159,6 +161,8 @@ def test_an_encoder_whose_positions_are_a_table_is_not_allowed_a_smaller_window(
     assert "needs encoder.positions=rotary" in outcome.errors
 
 
+TIGHT = 2600
+"""Megabytes in which XLA finds no room for the step of one large volume on each of two devices."""
 ON_XLA = [
     "data.window=8x128x128", "encoder.input_shape=[8,128,128]", "encoder.depth=2",
     "objective.predictor.depth=1", "data.phantom.participants=48", "feed.batch_size=48",
@@ -202,6 +206,41 @@ def test_a_run_on_xla_starts_itself_again_with_half_and_ends_like_one_with_room(
         assert row["loss"] == pytest.approx(wanted["loss"], abs=1e-4), row["step"]
 
 
+@pytest.mark.drill
+def test_a_run_that_xla_aborts_with_one_volume_goes_on_with_the_smaller_window(
+    tmp_path, place, limited
+):
+    if find_spec("torch_xla") is None:
+        pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
+    xla = {
+        "PJRT_DEVICE": "CPU",
+        "CPU_NUM_DEVICES": "2",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    }
+    given = (
+        "smaller_window=8x64x64", "encoder.depth=2", "objective.predictor.depth=1",
+        "feed.batch_size=2", f"run_dir={tmp_path / 'run'}",
+    )  # fmt: skip
+    codes, told = [], []
+    while codes[-1:] not in ([0], [2]):
+        assert len(codes) < 5, told
+        done = limited(TIGHT, "xla", *given, **xla)
+        codes.append(done.returncode)
+        told += [line for line in done.stderr.splitlines() if "volume at a time" in line]
+    assert -signal.SIGABRT in codes
+    assert codes[-1] == 0, told
+    assert told == [
+        "the last start died, perhaps out of memory, with one volume at a time; the same command"
+        " goes on with the smaller window 8x64x64 (smaller_window), batch, steps and schedules"
+        " stay; starting again"
+    ]
+    note = json.loads((tmp_path / "run/memory.json").read_text())
+    assert note["at_once"] == 1
+    assert note["smaller"]["window"] == "8x64x64"
+    assert note.keys() == {"at_once", "smaller"}, "three steps have shown that it was right"
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == [1, 2, 3]
+
+
 def test_an_evaluation_without_memory_is_no_reason_for_a_smaller_window(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "apps" / "pretrain"))
     smaller = importlib.import_module("smaller")
@@ -213,3 +252,21 @@ def test_an_evaluation_without_memory_is_no_reason_for_a_smaller_window(tmp_path
         assert (found is error) == evaluating
         assert found.again != evaluating
         assert (tmp_path / "memory.json").exists() != evaluating
+
+
+def test_a_smaller_window_that_is_only_guessed_at_can_be_taken_back(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "apps" / "pretrain"))
+    smaller = importlib.import_module("smaller")
+    data = SimpleNamespace(window="small")
+    config = SimpleNamespace(smaller_window="tiny", data=data)
+    encoder = SimpleNamespace(input_mean=60.0, input_std=40.0)
+    error = OutOfMemoryError("the last start was aborted", again=False, guessed=True)
+    found = smaller.next_start(config, tmp_path, encoder, "abc", error)
+    assert found.again
+    assert str(found).startswith("the last start died, perhaps out of memory, with one volume at")
+    note = read_note(tmp_path)
+    assert (note["at_once"], note["smaller"]["window"], note["before"]) == (1, "tiny", {})
+    data.window = "tiny"
+    assert smaller.next_start(config, tmp_path, encoder, "abc", error) is error
+    withdraw(tmp_path)
+    assert read_note(tmp_path) == {}
