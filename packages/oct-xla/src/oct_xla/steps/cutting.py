@@ -49,7 +49,7 @@ class Cutting:
     ) -> None:
         self._samples, self._accumulate, self._runtime = samples, accumulate, runtime
         self._run_dir, self._first, self._proven = run_dir, 0, False
-        self._mark = Mark(run_dir, runtime.rank, aborts=runtime.name == "xla")
+        self._mark = Mark(run_dir, runtime.rank, faults=runtime.name == "xla")
         noted = [[one for one in (sure, size) if one] for size in sizes_of(read_note(run_dir))]
         fewest = runtime.agree(*(-min(known, default=_NO_LIMIT) for known in noted))
         self.sure, self._now = (0 if one == -_NO_LIMIT else -one for one in fewest)

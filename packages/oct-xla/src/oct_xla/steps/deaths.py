@@ -1,9 +1,10 @@
 """A process that dies in its first steps without a word: the mark by which its next start knows.
 
-Where XLA finds no memory it may abort the process (SIGABRT, 134), and where a machine has none left
-Linux kills one (SIGKILL, 137). No line of Python runs then. So a start marks its first steps: an
-abort adds itself to the mark, as the interpreter's fault handler writes without Python, and of its
-own kills Linux keeps count. A death that left neither, such as `kill -9`, is none of memory.
+Where XLA finds no memory it may abort the process (SIGABRT, 134) or run into a segmentation fault
+(SIGSEGV, 139), and where a machine has none left Linux kills one (SIGKILL, 137). No line of Python
+runs then. So a start marks its first steps: a fault adds itself to the mark, as the interpreter's
+fault handler writes without Python, and of its own kills Linux keeps count. A death that left
+neither, such as `kill -9`, is none of memory.
 """
 
 import faulthandler
@@ -18,7 +19,11 @@ MARK = ".first-steps-{rank}.tmp"
 """In the run folder, one a process; what is called so is never copied to a bucket."""
 
 BOOT, COUNTS = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/vmstat")
-_ABORTED = "Fatal Python error: Aborted"  # as the fault handler has it
+_FATAL = "Fatal Python error: "  # as the fault handler has it
+_FAULTS = {
+    "Aborted": "aborted (SIGABRT, 134)",
+    "Segmentation fault": "ended by a segmentation fault (SIGSEGV, 139)",
+}
 _KILLS = "oom_kill "
 
 
@@ -42,12 +47,12 @@ class Mark:
     Args:
         run_dir: where it lies; None marks nothing.
         rank: of this process.
-        aborts: whether an abort may be a lack of memory. NCCL aborts where another process hangs.
+        faults: whether a fault may be a lack of memory. NCCL aborts where another process hangs.
     """
 
-    def __init__(self, run_dir: Path | None, rank: int, *, aborts: bool) -> None:
+    def __init__(self, run_dir: Path | None, rank: int, *, faults: bool) -> None:
         self._path = None if run_dir is None else run_dir / MARK.format(rank=rank)
-        self._aborts, self._file = aborts, -1
+        self._faults, self._file = faults, -1
         self._handled = False
 
     def read(self) -> Death | None:
@@ -61,8 +66,9 @@ class Mark:
             step, at_once = int(facts["step"]), int(facts["at_once"])
         except (ValueError, KeyError, TypeError):  # cut off as it was written
             return None
-        if self._aborts and _ABORTED in added:
-            return Death(step, at_once, "aborted (SIGABRT, 134)")
+        for fault, how in _FAULTS.items() if self._faults else ():
+            if _FATAL + fault in added:
+                return Death(step, at_once, how)
         now, before = _kills(), facts.get("kills")
         if now and before and now[0] == before[0] and now[1] > before[1]:
             return Death(step, at_once, "killed as the machine had no memory left (SIGKILL, 137)")
@@ -87,7 +93,7 @@ class Mark:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Appended to, by whoever writes: the fault handler does not look for the end.
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        if self._aborts:
+        if self._faults:
             self._handled = faulthandler.is_enabled()
             faulthandler.enable(file=self._file)
 
@@ -95,7 +101,7 @@ class Mark:
         """Take the mark away: its steps are finished, or an exception tells what became of them."""
         if self._file < 0 or self._path is None:
             return
-        if self._aborts:
+        if self._faults:
             faulthandler.disable()
             if self._handled:
                 faulthandler.enable(file=2)
