@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import pytest
 from oct_xla import Checkpoints, LoopConfig, fit, pick_runtime
 from oct_xla.errors import OutOfMemoryError
+from oct_xla.folder.remote import _travels
 from oct_xla.steps import deaths
 from oct_xla.steps.deaths import Death, Mark
 from oct_xla.steps.failures import TooLarge, told_apart
@@ -83,6 +84,7 @@ def test_a_mark_that_is_cleared_leaves_nothing_and_the_fault_handler_as_it_was(t
     mark = Mark(tmp_path / "new", 2, faults=True)
     mark.set(1, 8)
     assert [one.name for one in (tmp_path / "new").iterdir()] == [".first-steps-2.tmp"]
+    assert not _travels((".first-steps-2.tmp",)), "it says nothing to another machine"
     mark.clear()
     mark.clear()
     assert list((tmp_path / "new").iterdir()) == []
