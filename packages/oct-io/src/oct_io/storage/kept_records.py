@@ -46,9 +46,9 @@ class KeptRecords:
     """Some of many records of equal size, in one file of `slots` places.
 
     Record n may lie in place n modulo `slots` alone, and the first of those that may is kept. So
-    the file cannot grow beyond its bound whoever writes, and nobody waits for a lock: of the threads
-    of a process one claims a place. A record counts if its SHA-256 is right: what a killed process
-    left half written, or two processes wrote at once, is fetched again.
+    the file cannot grow beyond its bound whoever writes, and nobody waits for a lock: of the
+    threads of a process one claims a place. A record counts if its SHA-256 is right: what a killed
+    process left half written, or two processes wrote at once, is fetched again.
     """
 
     def __init__(self, folder: Path, *, record_bytes: int, slots: int) -> None:
