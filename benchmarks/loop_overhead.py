@@ -1,24 +1,33 @@
-"""What `oct_xla.fit` costs over a bare loop.
+"""What `oct_xla.fit` costs over a bare loop, with and without a run folder.
 
-A toy whose step takes some 2, 5 and 50 ms on one thread (--goals), trained by `fit` and by the
-fewest lines that do the same arithmetic (loss, backward, clipping, AdamW), on the same feed. The
-two take turns; a pair gives one ratio of CPU seconds, first and last steps left out, and the median
-of the ratios counts. With --ranks 2 two gloo processes on one machine train, and `fit` alone is
-timed: what a second process costs. --keep writes results/loop_overhead.json.
+A toy whose step takes some 2, 5 and 50 ms on one thread (--goals), trained by `fit`, by `fit` with
+a `run_dir` (a row each ten steps, a lease, a watcher; saves fall outside of what is timed) and by
+the fewest lines that do the same arithmetic (loss, backward, clipping, AdamW), on the same feed.
+The three take turns; a round gives a ratio of CPU seconds for each of the former, first and last
+steps left out, and the median of the ratios counts. With --device cuda it is the clock that counts,
+once the GPU is through. With --ranks 2 two gloo processes on one machine train, and `fit` alone is
+timed: what a second process costs. --keep writes results/loop_overhead.json, or
+results/loop_overhead_cuda.json.
+
+    python benchmarks/loop_overhead.py --keep
+    python benchmarks/loop_overhead.py --device cuda --keep
 """
 
 import argparse
 import itertools
+import os
 import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
-from oct_xla import Feed, FeedConfig, LoopConfig, fit, pick_runtime
+from oct_xla import DeviceError, Feed, FeedConfig, LoopConfig, fit, pick_runtime
 from torch import Tensor, nn
 from writing import write_results
 
@@ -60,7 +69,7 @@ def make_feed() -> Feed:
 
 
 class Window:
-    """CPU seconds between the end of the warm-up and the last step."""
+    """Seconds of a clock between the end of the warm-up and the last step."""
 
     def __init__(self, clock: Callable[[], float], steps: int) -> None:
         self.clock, self.steps, self.warm_up = clock, steps, steps // 6
@@ -80,16 +89,26 @@ class Window:
         return 1e3 * (self.end - self.start) / (self.steps - 1 - self.warm_up)
 
 
-def run_bare(width: int, steps: int) -> float:
+def gpu_clock() -> float:
+    """Seconds on the clock, once the GPU has done all that it was given."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+CLOCKS: dict[str, Callable[[], float]] = {"cpu": time.process_time, "cuda": gpu_clock}
+"""What counts on each device."""
+
+
+def run_bare(width: int, steps: int, device: str = "cpu") -> float:
     """Milliseconds a step of the bare loop."""
     torch.manual_seed(0)
-    toy, window = Toy(width), Window(time.process_time, steps)
+    toy, window = Toy(width).to(device), Window(CLOCKS[device], steps)
     optimizer = torch.optim.AdamW(toy.parameters(), lr=1e-3, weight_decay=0.04, fused=True)
     batches: Iterator[Any] = make_feed().batches()
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = window(step)
-        loss = toy.loss(next(batches), None)["loss"]
+        loss = toy.loss(next(batches).to(device), None)["loss"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(toy.parameters(), 1.0)
         optimizer.step()
@@ -97,44 +116,62 @@ def run_bare(width: int, steps: int) -> float:
     return window.step_ms
 
 
-def run_fit(width: int, steps: int, clock: Callable[[], float] = time.process_time) -> float:
+def run_fit(
+    width: int,
+    steps: int,
+    device: str = "cpu",
+    *,
+    clock: Callable[[], float] | None = None,
+    run_dir: Path | None = None,
+) -> float:
     """Milliseconds a step of `fit`."""
     torch.manual_seed(0)
-    runtime, window = pick_runtime("cpu"), Window(clock, steps)
+    runtime, window = pick_runtime(device), Window(clock or CLOCKS[device], steps)
     config = LoopConfig(steps=steps)
-    fit(Toy(width), make_feed(), config, runtime=runtime, learning_rate=window)
+    fit(Toy(width), make_feed(), config, runtime=runtime, run_dir=run_dir, learning_rate=window)
     runtime.close()
     return window.step_ms
 
 
-def find_width(goal_ms: float) -> int:
+def run_in_folder(width: int, steps: int, device: str = "cpu") -> float:
+    """Milliseconds a step of `fit` that keeps a run folder."""
+    with tempfile.TemporaryDirectory() as name:
+        return run_fit(width, steps, device, run_dir=Path(name) / "run")
+
+
+def find_width(goal_ms: float, device: str) -> int:
     """The width at which the bare loop takes `goal_ms` a step here."""
     width = 64
-    while run_bare(width, LEAST // 2) < goal_ms:
+    while run_bare(width, LEAST // 2, device) < goal_ms:
         width += max(32, width // 4 // 32 * 32)
     return width
 
 
-def compare(goal_ms: float, count: int) -> dict[str, Any]:
-    """Ratios of `count` pairs of runs whose bare step takes some `goal_ms`."""
-    width = find_width(goal_ms)
+WAYS = {"bare": run_bare, "fit": run_fit, "run_dir": run_in_folder}
+
+
+def compare(goal_ms: float, count: int, device: str = "cpu") -> dict[str, Any]:
+    """Ratios of `count` rounds of runs whose bare step takes some `goal_ms`."""
+    width = find_width(goal_ms, device)
     steps = int(min(STEPS, max(LEAST, WINDOW_MS / goal_ms)))
-    pairs = []
+    rounds = []
     for number in range(count):
-        order = [run_bare, run_fit] if number % 2 else [run_fit, run_bare]
-        found = {run.__name__: run(width, steps) for run in order}
-        pairs.append((found["run_bare"], found["run_fit"]))
-    ratios = sorted(ours / bare for bare, ours in pairs)
+        turn = number % len(WAYS)
+        order = [*WAYS][turn:] + [*WAYS][:turn]
+        rounds.append({way: WAYS[way](width, steps, device) for way in order})
+    middle = {way: statistics.median(one[way] for one in rounds) for way in WAYS}
+    found = {"goal_ms": goal_ms, "width": width, "steps": steps, "pairs": count}
+    found |= {f"{way}_ms": round(value, 3) for way, value in middle.items()}
+    return found | over_bare(rounds, "fit", "") | over_bare(rounds, "run_dir", "run_dir_")
+
+
+def over_bare(rounds: list[dict[str, float]], way: str, prefix: str) -> dict[str, Any]:
+    """Median and quartiles of the ratios of one way to the bare loop."""
+    ratios = sorted(one[way] / one["bare"] for one in rounds)
     quartiles = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
     return {
-        "goal_ms": goal_ms,
-        "width": width,
-        "steps": steps,
-        "pairs": count,
-        "bare_ms": round(statistics.median(bare for bare, _ in pairs), 3),
-        "fit_ms": round(statistics.median(ours for _, ours in pairs), 3),
-        "ratio": round(statistics.median(ratios), 3),
-        "ratio_quartiles": [round(one, 3) for one in quartiles],
+        f"{prefix}ratio": round(statistics.median(ratios), 3),
+        f"{prefix}ratio_quartiles": [round(one, 3) for one in quartiles],
     }
 
 
@@ -148,26 +185,37 @@ def time_ranks(count: int) -> list[float]:
 
 def main() -> None:
     """Measure and write down."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description="What `fit` costs over a bare loop.")
+    parser.add_argument("--device", choices=sorted(CLOCKS), default="cpu")
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--goals", type=float, nargs="+", default=[1.9, 5.0, 50.0])
     parser.add_argument("--ranks", type=int, default=1)
-    parser.add_argument("--keep", action="store_true", help="write results/loop_overhead.json")
+    parser.add_argument("--keep", action="store_true", help="write down what was measured")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.ranks == 0:  # one of several processes
-        print(f"ms {run_fit(8, STEPS, time.perf_counter):.4f}", flush=True)
+        print(f"ms {run_fit(8, STEPS, clock=time.perf_counter):.4f}", flush=True)
         return
-    points = []
+    try:
+        pick_runtime(options.device).close()
+    except DeviceError as error:
+        sys.exit(f"error: {error}")
+    points, load = [], round(os.getloadavg()[0], 1)
     for goal_ms in options.goals:
-        points.append(compare(goal_ms, options.pairs))
+        points.append(compare(goal_ms, options.pairs, options.device))
         print(points[-1], flush=True)
-    facts: dict[str, Any] = {"unit": "CPU ms a step", "points": points}
+    on_gpu = options.device == "cuda"
+    device = torch.cuda.get_device_name() if on_gpu else "cpu"
+    unit = "ms a step" if on_gpu else "CPU ms a step"
+    facts: dict[str, Any] = {"device": device, "unit": unit, "load_before": load}
+    facts["points"] = points
     if options.ranks > 1:
         facts |= {"ranks": options.ranks, "ranks_step_ms": time_ranks(options.ranks)}
         print(facts["ranks_step_ms"])
     if options.keep:
-        write_results("loop_overhead", ("torch", "oct-xla"), facts)
+        write_results(
+            "loop_overhead_cuda" if on_gpu else "loop_overhead", ("torch", "oct-xla"), facts
+        )
 
 
 if __name__ == "__main__":

@@ -75,6 +75,34 @@ def test_every_result_names_a_program_that_is_here():
     assert gone == []
 
 
+def test_every_drill_that_is_written_down_is_here_and_says_its_commit():
+    drills = json.loads((RESULTS / "drills.json").read_text(encoding="utf-8"))["drills"]
+    assert len(drills) >= 20
+    for name, one in drills.items():
+        file, _, test = name.partition("::")
+        assert f"def {test.partition('[')[0]}(" in (ROOT / file).read_text(encoding="utf-8"), name
+        assert re.fullmatch(r"[0-9a-f]{40}\+?", one["commit"]), name
+
+
+def equality_rows():
+    """How far twenty losses of V-JEPA 2 lay apart, as the page of scale writes it."""
+    drills = json.loads((RESULTS / "drills.json").read_text(encoding="utf-8"))["drills"]
+    name = "tests/test_equality.py::test_many_devices_have_the_losses_of_one_process"
+    ways = [(parallel, parts) for parallel in ("ddp", "fsdp") for parts in (1, 2)]
+    for backend, count in [("gloo", 2), ("gloo", 4), *(("xla", n) for n in (1, 2, 4, 8))]:
+        found = [drills[f"{name}[{backend}-{count}-{way}-{parts}]"]["apart"] for way, parts in ways]
+        cells = [f"{max(one[k] for k in one if k.startswith('loss')):.1e}" for one in found]
+        what = "gloo processes" if backend == "gloo" else "XLA devices"
+        yield f"| {count} {what.removesuffix('s') if count == 1 else what} | {' | '.join(cells)} |"
+
+
+def test_how_far_losses_lie_apart_is_what_the_drill_has_told():
+    lines = SCALE.read_text(encoding="utf-8").splitlines()
+    rows = list(equality_rows())
+    assert len(rows) == 6
+    assert [one for one in rows if one not in lines] == []
+
+
 NUMBER = r"([+-]?\d+\.\d+)"
 BEHIND = re.compile(rf"{NUMBER}\*{{0,2}} \({NUMBER} to {NUMBER}")  # 0.938 (0.906 to 0.964)
 BESIDE = re.compile(rf"\({NUMBER}, {NUMBER} to {NUMBER}")  # (+0.129, 0.074 to 0.191)

@@ -103,14 +103,18 @@ def test_nothing_is_compiled_after_the_warm_up(found):
 
 
 @pytest.mark.drill
-def test_nothing_is_compiled_in_200_steps_but_by_the_first_evaluation(place, smoke, start):
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_nothing_is_compiled_in_200_steps_but_by_the_first_evaluation(
+    place, smoke, start, parallel
+):
     if find_spec("torch_xla") is None:
         pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
-    run_dir = place / "long"
+    run_dir = place / f"long-{parallel}"
     process = start(
-        "pretrain", "experiment=smoke", "runtime=xla", f"run_dir={run_dir}",
+        "pretrain", "experiment=smoke", "runtime=xla", f"run_dir={run_dir}", ONE_BLOCK, SHALLOW,
+        f"runtime.parallel={parallel}",
         f"data.root={smoke.data}", "probe.columns=[thin]", "probe.baselines=[]",
-        f"probe.features={place / 'kept' / 'features'}", "loop.steps=200", "loop.log_every=5",
+        f"probe.features={place / 'kept' / parallel}", "loop.steps=200", "loop.log_every=5",
         "loop.evaluate_every=50", "loop.checkpoint_every=20", **XLA,
     )  # fmt: skip
     _, errors = process.communicate(timeout=2400)

@@ -227,7 +227,16 @@ LIMITS = {"DATA": (resource.RLIMIT_DATA, "VmData"), "AS": (resource.RLIMIT_AS, "
 
 
 def limit_memory(kind: str, more_mb: int) -> None:
-    """Let this process take so much more memory than it has now, and nothing beyond."""
+    """Let this process take so much more memory than it has now, and nothing beyond.
+
+    Of its GPU if `kind` is that, else of the host.
+    """
+    if kind == "GPU":
+        torch.cuda.empty_cache()
+        least = torch.cuda.memory_allocated() + more_mb * 1_000_000
+        total = torch.cuda.get_device_properties("cuda").total_memory
+        torch.cuda.set_per_process_memory_fraction(least / total)
+        return
     limit, name = LIMITS[kind]
     lines = Path("/proc/self/status").read_text().splitlines()
     now = next(1024 * int(line.split()[1]) for line in lines if line.startswith(name))
@@ -272,7 +281,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--stuck-file", type=Path, help="which it makes then")
     parser.add_argument("--wrong", default="", choices=("", "length", "keys"))
     parser.add_argument("--hungry", action="store_true", help="train Hungry instead of Toy")
-    parser.add_argument("--limit", default="DATA", choices=sorted(LIMITS))
+    parser.add_argument("--limit", default="DATA", choices=sorted([*LIMITS, "GPU"]))
     parser.add_argument("--limit-mb", type=int, default=0, help="more than there is at the step")
     parser.add_argument("--limit-at", type=int, default=0, help="step of this start, from 0")
     parser.add_argument("--limit-rank", type=int, default=-1, help="the one process it is for")

@@ -26,7 +26,7 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """What `torch.nn.functional.linear` gives, up to rounding."""
-    if not (onednn_wins() and _plain(x, weight)):
+    if not (_plain(x, weight) and onednn_wins()):  # in this order: the latter cannot be traced
         return functional.linear(x, weight, bias)
     return linear_by_onednn(x, weight, bias)
 

@@ -1,7 +1,7 @@
 """TPUs, and CPUs in their place, through torch-xla: one program over all devices (SPMD)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +117,28 @@ class XlaRuntime:
             xs.mark_sharding(tensor, self._mesh, axes)  # type: ignore[attr-defined]
         return tensor
 
-    def whole(
-        self, module: Module, given: Module, *, computes: bool = True
-    ) -> AbstractContextManager[Module]:
-        """Return the module: where it lies is no business of who calls it."""
-        del module, computes
-        return nullcontext(given)
+    @contextmanager
+    def whole(self, module: Module, given: Module, *, computes: bool = True) -> Iterator[Module]:
+        """Yield the module: where it lies is no business of who calls it.
+
+        Of parameters that are cut, what it gives meanwhile is whole on each device: to copy a cut
+        tensor to the host is a program that XLA compiles anew each time.
+        """
+        del module
+        cut = computes and self.parallel == "fsdp" and self._devices > 1
+        hooks = [one.register_forward_hook(self._gather) for one in given.modules() if cut]
+        try:
+            yield given
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _gather(self, module: Any, given: Any, found: Any) -> None:
+        """Have each device hold all of what a module has found."""
+        del module, given
+        for tensor in tensors_of(found):
+            if tensor.device.type == "xla":
+                xs.mark_sharding(tensor, self._mesh, (None,) * tensor.ndim)  # type: ignore[attr-defined]
 
     def put(self, batch: Any) -> Any:
         """Send this host's part of the batch; the first dimension is cut over the devices."""
