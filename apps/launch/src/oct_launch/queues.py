@@ -155,7 +155,7 @@ class Queued:
         while not self._is_over(job):
             if self._cluster != "local" and job.done(force_check=True):
                 return
-            if self._cluster != "local" and time.monotonic() > until:
+            if time.monotonic() > until:
                 print(f"{job.job_id}: was cancelled, the queue has not said that it is gone")
                 return
             time.sleep(ASK_S)

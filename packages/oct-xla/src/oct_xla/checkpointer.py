@@ -88,7 +88,7 @@ class Checkpointer:
         self._pending: int | None = None  # the step that is being saved, on all processes alike
         self._writing: Writing | None = None
         self._told = False
-        self._parts, self._sees = runtime.writers, True
+        self._parts, self._sees, self._elsewhere = runtime.writers, True, False
 
     def find(self, failure: str = "") -> Checkpoint | None:
         """Return the checkpoint to go on from, the same on every process, None to begin.
@@ -141,6 +141,7 @@ class Checkpointer:
         own = self.store.mark() if self._runtime.rank == 0 else ""
         mark = self._runtime.share(own)[0]
         self._sees = self.store.sees(mark)
+        self._elsewhere = bool(mark) and not self._sees
         blind = self._runtime.agree(int(not self._sees))[0]
         self.store.unmark(own)
         return not blind
@@ -150,7 +151,7 @@ class Checkpointer:
         try:
             if self._sees:
                 return self.store.load(step, verify=False)  # the first process has
-            self.store.bring(step)
+            self.store.bring(step, alone=self._elsewhere)
             return self.store.load(step)
         except CheckpointError as error:
             self._failure = (

@@ -76,7 +76,8 @@ def fit(
     Raises:
         CheckpointError: if no checkpoint is whole although there are some, if the newest whole one
             belongs to another run, or if the last one, or what follows it, cannot be saved. A run
-            that is asked to stop while its bucket does not answer tells so instead, and ends.
+            that is asked to stop while its bucket does not answer tells so instead, and ends; not
+            where hosts have that bucket alone, and no machine a whole checkpoint.
         RunFolderError: if the folder cannot be written, its bucket does not answer, or another
             process is writing it.
         FeedError: if the batch does not divide by the devices, or a sample fails.
@@ -104,6 +105,7 @@ def fit(
         found = checkpointer.find(busy)
         learner = Learner(objective, runtime, config, seed)
         run = checkpointer.restore(found, learner)
+        del found  # it holds the files open
         samples = feed.config.batch_size // runtime.devices
         cutting = Cutting(samples, config.accumulate, runtime, path, run.at_once)
         place = remote.url if remote else str(path)

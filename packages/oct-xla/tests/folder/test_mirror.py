@@ -13,6 +13,8 @@ from oct_xla import (
     RunFolderError,
     read_rows,
 )
+from oct_xla.devices.sharding import Piece
+from oct_xla.folder.apart import CheckpointsApart
 from oct_xla.folder.mirror import COMMIT, Mirror
 from oct_xla.folder.remote import working_folder
 
@@ -229,3 +231,56 @@ def test_a_bucket_that_does_not_answer_at_the_start_is_one_line(on):
     on("here")
     with pytest.raises(RunFolderError, match=r"^nosuch://b/run: cannot be read.*the bucket and"):
         train("nosuch://b/run")
+
+
+def saved(tmp_path, steps, mirror, **more):
+    """Checkpoints of one machine, each copied."""
+    store = Checkpoints(tmp_path / "checkpoints", 2, mirror)
+    for step in steps:
+        store.save(step, {"one": torch.ones(2)}, more)
+    return store
+
+
+def test_parts_that_nobody_committed_go_once_a_newer_checkpoint_is_committed(tmp_path, files):
+    mirror = Mirror(f"{URL}/checkpoints", 2)
+    for step in (17, 99):  # who was cut off left them, or is about to put them there
+        files.pipe_file(f"{COPIES}/step-{step:08d}/tensors-00001-of-00002.safetensors", b"part")
+    saved(tmp_path, (10, 20, 30), mirror)
+    places = {path.split("/")[-2] for path in files.find(COPIES)}
+    assert places == {"step-00000020", "step-00000030", "step-00000099"}
+
+
+def test_a_newer_copy_that_cannot_be_read_costs_no_checkpoint_its_place(tmp_path, files):
+    mirror = Mirror(f"{URL}/checkpoints", 1)
+    files.pipe_file(f"{COPIES}/step-00000200/{COMMIT}", b"{}")
+    saved(tmp_path, (100, 150), mirror)
+    assert mirror.steps() == [150, 200]
+
+
+def test_a_host_without_the_folder_of_the_first_keeps_only_what_it_goes_on_from(tmp_path):
+    mirror = Mirror(f"{URL}/checkpoints", 5)
+    saved(tmp_path, (10, 20, 30), mirror)
+    other = Checkpoints(tmp_path / "other", 2, mirror)
+    for step in (10, 20, 30):
+        other.bring(step, alone=True)
+        assert other.steps() == [step]
+    other.bring(20)
+    assert other.steps() == [20, 30]
+
+
+def test_a_save_apart_that_is_committed_counts_though_nothing_could_be_tidied(
+    tmp_path, monkeypatch, capsys
+):
+    def busy(*_):
+        raise CheckpointError("503")
+
+    mirror = Mirror(f"{URL}/checkpoints", 1)
+    store = CheckpointsApart(tmp_path / "checkpoints", 1, mirror)
+    for step in (10, 20):
+        if step == 20:
+            monkeypatch.setattr(mirror, "_tidy", busy)
+        store.open(step)
+        own = store.write(step, {"one": Piece.whole(torch.ones(2))})
+        store.commit(step, own, {})
+    assert Mirror(mirror.url, 1).steps() == [10, 20]
+    assert "503; older checkpoints stay until the next save" in capsys.readouterr().err

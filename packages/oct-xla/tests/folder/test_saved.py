@@ -1,11 +1,15 @@
 """Tensors that are read from a checkpoint's files where they are asked for."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
-from oct_xla import CheckpointError, Checkpoints, read_checkpoint
+from oct_xla import CheckpointError, Checkpoints, LoopConfig, fit, read_checkpoint
 from oct_xla.devices.sharding import Piece, joined
 from oct_xla.folder.saved import SavedTensors
 from safetensors.torch import save_file
+from toy import Toy, make_feed
 
 WHOLE = torch.arange(70.0).view(7, 10)
 
@@ -78,3 +82,18 @@ def test_parts_of_neighbours_are_one_piece_and_others_are_none():
     assert joined([rows[0], ((slice(5, 7), slice(None)), WHOLE[5:])], WHOLE.shape) is None
     everywhere = [((slice(None), slice(None)), WHOLE)] * 2
     assert torch.equal(joined(everywhere, WHOLE.shape).tensor, WHOLE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_run_that_goes_on_holds_no_file_of_its_checkpoint(tmp_path):
+    held = []
+    for steps in (4, 8):
+        loop = LoopConfig(steps=steps, checkpoint_every=4, evaluate_every=2, hang_after_s=0)
+
+        def look(step):
+            maps = Path("/proc/self/maps").read_text().splitlines()
+            held.extend(line for line in maps if line.endswith((".safetensors", "(deleted)")))
+            return {"held": float(step)}
+
+        fit(Toy(), make_feed(), loop, run_dir=tmp_path, evaluate=look)
+    assert not [line for line in held if "safetensors" in line]

@@ -226,3 +226,22 @@ def test_starts_that_xla_ends_whatever_they_take_end_in_one_line(tmp_path):
     assert len(codes) <= 4, "of 4, 2 and 1 samples, and of the line"
     assert "with one sample at a time" in told[-1][-1]
     assert not list(tmp_path.glob(".first-steps-*"))
+
+
+def test_processes_that_note_the_same_at_once_are_in_nobodys_way(tmp_path):
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                for _ in range(40):
+                    write_note(tmp_path, guessed=True, at_once=2)
+                    prove(tmp_path)
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert {os.waitpid(child, 0)[1] for child in children} == {0}
+    assert read_note(tmp_path) == {"at_once": 2}
+    assert [path.name for path in tmp_path.iterdir()] == ["memory.json"]

@@ -48,6 +48,20 @@ def test_progress_and_pauses_are_no_hang_and_a_first_step_may_take_longer():
         assert wait_until(lambda: codes)
 
 
+@pytest.mark.parametrize("ending", [False, True])
+def test_who_goes_on_or_ends_while_others_tell_their_stacks_is_not_killed(capfd, ending):
+    codes = []
+    with HangWatch(1.0, rank=0, leave=codes.append) as watch:
+        watch.beat("step 7")
+        assert wait_until(lambda: watch._turns > watch._allowed)
+        if not ending:
+            watch.beat("step 8")
+            time.sleep(0.3)
+    time.sleep(0.2)
+    assert codes == []
+    assert "step 7 has not ended" in capfd.readouterr().err
+
+
 def test_no_watch_is_kept_where_none_is_asked_for():
     with HangWatch(0, rank=0) as watch:
         watch.beat("step 1")

@@ -24,10 +24,11 @@ def folder_of_compilations() -> Path | None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "oct-xla" / "compiled"
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # what lies there will be run
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # what lies there will be run; that of another owner is refused
     except OSError as error:
         raise DeviceError(
-            f"{folder}: cannot be made: {error.strerror}; let {PLACE} name another folder for what"
-            " XLA compiles, or be empty to keep nothing"
+            f"{folder}: cannot be made, and kept to its owner: {error.strerror}; let {PLACE} name"
+            " another folder for what XLA compiles, or be empty to keep nothing"
         ) from error
     return folder

@@ -135,9 +135,9 @@ class XlaRuntime:
 
     def _gather(self, module: Any, given: Any, found: Any) -> None:
         """Have each device hold all of what a module has found."""
-        del module, given
+        had = {id(one) for one in (*tensors_of(given), *module.parameters(), *module.buffers())}
         for tensor in tensors_of(found):
-            if tensor.device.type == "xla":
+            if tensor.device.type == "xla" and id(tensor) not in had:
                 xs.mark_sharding(tensor, self._mesh, (None,) * tensor.ndim)  # type: ignore[attr-defined]
 
     def put(self, batch: Any) -> Any:

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from oct_xla.errors import CheckpointError
 from oct_xla.folder.checkpoint import Written, replace_state, write_state
+from oct_xla.folder.journal import say
 from oct_xla.folder.mirror import Mirror
 from oct_xla.folder.parts import PartsInBucket, note_name, path_of, temporary, writing
 from oct_xla.folder.store import Checkpoints
@@ -48,8 +50,10 @@ class CheckpointsApart(Checkpoints):
             write_state(folder, [own, *self.parts.of_others(step, parts)], {**state, "step": step})
         notes = [note_name(part) for part in range(1, parts)]
         self._send_state(step, folder, state, notes)
-        with writing(final):
+        try:
             self._forget()
+        except (CheckpointError, OSError) as error:  # what is committed is saved
+            say(f"{final}: older checkpoints stay here: {error}")
         return final
 
     def settle(self, step: int, state: Mapping[str, Any]) -> None:

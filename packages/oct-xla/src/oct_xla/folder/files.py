@@ -14,13 +14,19 @@ from oct_xla.errors import OctXlaError, RunFolderError
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
-def write_atomically(path: Path, text: str | bytes) -> None:
+def write_atomically(path: Path, text: str | bytes, *, by_several: bool = False) -> None:
     """Replace a small file so that a reader, or a crash, sees the old text or the new one.
+
+    Args:
+        path: the file.
+        text: its new content.
+        by_several: processes may write it at once; one that is killed leaves its draft.
 
     Raises:
         OSError: if it cannot be written; the old file stays and nothing lies beside it.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    own = f".{os.getpid()}" if by_several else ""
+    temporary = path.with_name(f".{path.name}{own}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(text if isinstance(text, bytes) else text.encode())

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from oct_xla.errors import CheckpointError
@@ -61,7 +61,7 @@ class Mirror:
             self._bucket.put(folder / name, f"{folder.name}/{name}")
         self._before_commit()
         self._bucket.write(f"{folder.name}/{COMMIT}", commit)
-        self._tidy(best)
+        self._tidy(int(folder.name.removeprefix("step-")), best)
 
     def is_copy(self, folder: Path) -> bool:
         """Tell whether the bucket has no other checkpoint of that step than this one.
@@ -121,11 +121,18 @@ class Mirror:
         for name in notes:
             self._bucket.remove(f"{_place(step)}/{name}")
         self._bucket.write(f"{_place(step)}/{COMMIT}", (folder / STATE).read_bytes())
-        self._tidy(best)
+        try:
+            self._tidy(step, best)
+        except CheckpointError as error:  # what is committed is saved; the next one tidies
+            say(f"{error}; older checkpoints stay until the next save")
 
-    def _tidy(self, best: int | None) -> None:
-        steps = self.steps()
-        for step in set(steps[: -self.keep_last]) - {best}:
+    def _tidy(self, own: int, best: int | None) -> None:
+        """Remove what is older than the newest up to `own`, and parts that nobody committed."""
+        names = [PurePosixPath(name).parts for name in self._bucket.names("step-*/*")]
+        found = [(int(place.removeprefix("step-")), name) for place, name in names]
+        committed = sorted({step for step, name in found if name == COMMIT and step <= own})
+        kept = {*committed[-self.keep_last :], best}
+        for step in {step for step, _ in found if step < own} - kept:
             self.begin(step)
 
     def download_newest(self, newer_than: int, place: Callable[[int], Path]) -> int | None:

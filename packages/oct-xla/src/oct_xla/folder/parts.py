@@ -18,6 +18,8 @@ from oct_xla.folder.mirror import Mirror
 
 PATIENCE_S = 600.0
 """How long the first process waits for the parts of the others."""
+FAR_S = 4 * 3600.0
+"""The same of parts that go up into a bucket, as long as none of the others has ended."""
 TEMPORARY = ".tmp-"
 
 
@@ -28,7 +30,8 @@ class Parts:
         root: the folder of all checkpoints.
     """
 
-    look_s = 0.01  # between two looks for what another process has written
+    look_s, patience_s = 0.01, PATIENCE_S
+    where = "; all must see run_dir, which may lie in a bucket"
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -82,10 +85,10 @@ class Parts:
         while (content := self._read_note(step, note_name(part))) is None:
             if self._alone.is_set():
                 raise CheckpointError(f"{place}: a process has ended before its part")
-            if time.monotonic() - began > PATIENCE_S:
+            if time.monotonic() - began > self.patience_s:
                 raise CheckpointError(
-                    f"{place}: process {part} has not written its part in {PATIENCE_S:.0f} s; all"
-                    " must see run_dir, which may lie in a bucket"
+                    f"{place}: process {part} has not written its part in {self.patience_s:.0f} s"
+                    f"{self.where}"
                 )
             time.sleep(self.look_s)
         if "error" in content:
@@ -101,7 +104,7 @@ class PartsInBucket(Parts):
         mirror: the checkpoints in the bucket.
     """
 
-    look_s = 0.5
+    look_s, patience_s, where = 0.5, FAR_S, ""
 
     def __init__(self, root: Path, mirror: Mirror) -> None:
         super().__init__(root)

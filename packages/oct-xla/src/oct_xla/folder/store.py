@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +150,15 @@ class Checkpoints:
             self._take(step)
             say(f"{self.path(step)}: taken from {self.mirror.url}")
 
-    def bring(self, step: int) -> None:
+    def bring(self, step: int, *, alone: bool = False) -> None:
         """Copy one checkpoint from the mirror, if there is one and it is not here.
 
         For a process that does not see the folder of the first, which has looked for the newest.
         One that another run has left here is no substitute.
+
+        Args:
+            step: of the checkpoint.
+            alone: remove others here, which starts before have brought, and nobody tidies.
 
         Raises:
             CheckpointError: if it cannot be copied.
@@ -168,6 +173,10 @@ class Checkpoints:
             if not is_whole(self.path(step)) or not self.mirror.is_copy(self.path(step)):
                 self.mirror.download(step, self._make_temporary(step))
                 self._take(step)
+            if alone:
+                with writing(self.path(step)):
+                    for other in set(self._all_steps()) - {step}:
+                        self._discard(other)
         finally:
             os.close(turn)
 
@@ -309,7 +318,8 @@ class Checkpoints:
     def _remove_unfinished(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
         for entry in self.root.glob(f"{TEMPORARY}*"):
-            _remove(entry)
+            with suppress(OSError):  # of a folder whose files somebody holds open, over NFS
+                _remove(entry)
 
     def _tidy(self, state: Mapping[str, Any]) -> None:
         self._repeat_best(state)
@@ -322,7 +332,8 @@ class Checkpoints:
         # Renamed first, so that a kill in the middle leaves no half checkpoint behind.
         doomed = self.root / f"{TEMPORARY}old-{step:08d}"
         self.path(step).rename(doomed)
-        _remove(doomed)
+        with suppress(OSError):  # the next save tries again
+            _remove(doomed)
 
     def _repeat_best(self, state: Mapping[str, Any]) -> None:
         best, path = state.get("best"), self.root / BEST

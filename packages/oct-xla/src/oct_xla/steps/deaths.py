@@ -10,6 +10,7 @@ neither, such as `kill -9`, is none of memory.
 import faulthandler
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +69,7 @@ class Mark:
             return None
         for fault, how in _FAULTS.items() if self._faults else ():
             if _FATAL + fault in added:
+                sys.stderr.write(f"what the last start has left of its end:\n{added.rstrip()}\n")
                 return Death(step, at_once, how)
         now, before = _kills(), facts.get("kills")
         if now and before and now[0] == before[0] and now[1] > before[1]:

@@ -369,7 +369,7 @@ class Learner:
                 state[key] = value.to(parameter.device, copy=True)
             else:  # one for all that are equal, as `GatedAdamW` has it
                 number = float(value)
-                counts[number] = counts.get(number, value.to(parameter.device))
+                counts[number] = counts.get(number, value.to(parameter.device, copy=True))
                 state[key] = counts[number]
         if state:
             self.optimizer.state[parameter] = state

@@ -175,7 +175,7 @@ def _replace(run_dir: Path, note: Mapping[str, Any]) -> None:
     text = json.dumps(note, indent=1) + "\n"
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(run_dir / NOTE, text)
+        write_atomically(run_dir / NOTE, text, by_several=True)
     except OSError as error:
         raise RunFolderError(
             f"{run_dir / NOTE}: cannot be written: {error.strerror}; free space, or raise"

@@ -156,10 +156,14 @@ class HangWatch:
         while not self._over.wait(self._after_s / _TURNS):
             self._turns += not self._paused
             if self._turns > self._allowed:
-                self._end()
-                return
+                self._tell()
+                # Others tell theirs within a turn; who leaves takes connections they wait for.
+                over = self._over.wait(self._after_s / _TURNS)
+                if not over and self._turns > self._allowed:  # it has not gone on meanwhile
+                    self._leave(EXIT_HUNG)
+                    return
 
-    def _end(self) -> None:
+    def _tell(self) -> None:
         waited_s = self._after_s * self._allowed / _TURNS
         faulthandler.dump_traceback(file=2, all_threads=True)
         # At once: lines of several processes mix.
@@ -170,6 +174,3 @@ class HangWatch:
             " checkpoint\n"
         )
         sys.stderr.flush()
-        # Others tell theirs within a turn; who leaves takes the connections that they wait for.
-        self._over.wait(self._after_s / _TURNS)
-        self._leave(EXIT_HUNG)
