@@ -20,10 +20,10 @@ and on GitHub in yohann1146/cg-marching-cubes.
       compare.ranked=false compare.maps=0 run_dir=runs/adrenal-network
     uv run python benchmarks/real_volumes.py runs/adrenal-linear runs/adrenal-full ...
 
-Pretraining sees the training part alone, and no label; again with objective=vjepa21_filters_smoke, as
-compare.encoders=['filters=runs/adrenal-filters/encoder'] of the first evaluation. The settings were
-fixed before any of it was run, but for the filters, which the first evaluation was asked beside;
-choices are made on the 98 shapes of the validation part. The first takes 436 CPU seconds.
+Pretraining sees the training part alone, and no label; so does a second one with
+objective=vjepa21_filters_smoke, which the first evaluation has as
+compare.encoders=['filters=runs/adrenal-filters/encoder']. The settings were fixed before any of it
+was run; choices are made on the 98 shapes of the validation part. The first takes 436 CPU seconds.
 """
 
 from collections.abc import Mapping
