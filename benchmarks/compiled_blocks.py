@@ -11,7 +11,6 @@ lie from those of eager.
     python benchmarks/compiled_blocks.py --rounds 1 --depths 12
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -21,9 +20,9 @@ import tempfile
 import time
 from typing import Any
 
+from scan_blocks import BATCH, GRID, HEADS, WIDTH, apart, read_options
 from writing import write_results
 
-WIDTH, HEADS, BATCH, GRID = 192, 3, 2, (2, 4, 4)
 WAYS = ("eager", "whole", "blocks")
 STEPS = 21
 """The first one, and those of which the median is told."""
@@ -100,26 +99,14 @@ def compare(depth: int, rounds: int) -> dict[str, Any]:
         told[way] = {key: statistics.median(one[key] for one in some) for key in TOLD}
         told[way]["rounds_first_s"] = [one["first_s"] for one in some]
         if way != "eager":
-            told[way] |= apart(exact, some[0])
+            far = apart(exact, some[0])
+            told[way] |= {"loss_apart": far["loss"], "norms_apart": far["gradient_norms"]}
     return told
-
-
-def apart(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
-    """Relative distance of the losses, and the largest of the norms of gradients."""
-    pairs = zip(one["norms"], other["norms"], strict=True)
-    return {
-        "loss_apart": abs(one["loss"] - other["loss"]) / abs(one["loss"]),
-        "norms_apart": max(abs(a - b) / max(abs(a), 1e-12) for a, b in pairs),
-    }
 
 
 def main() -> None:
     """Measure, print and write down."""
-    parser = argparse.ArgumentParser(description="First step compiled whole and block by block.")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--depths", type=int, nargs="+", default=[12, 24])
-    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = read_options("First step compiled whole and block by block.")
     if options.child:
         print(json.dumps(measure(int(options.child[0]), options.child[1])))
         return

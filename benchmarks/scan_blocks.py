@@ -133,13 +133,18 @@ def apart(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measure, print and write down."""
-    parser = argparse.ArgumentParser(description="First step on XLA with and without a scan.")
+def read_options(description: str) -> argparse.Namespace:
+    """What to measure; `child` is the depth and way of a process that measures one round."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--depths", type=int, nargs="+", default=[12, 24])
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print and write down."""
+    options = read_options("First step on XLA with and without a scan.")
     if options.child:
         print(json.dumps(measure(int(options.child[0]), options.child[1])))
         return

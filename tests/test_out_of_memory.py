@@ -172,17 +172,22 @@ ON_XLA = [
 500 MB in small ones; where one of those fails XLA ends the process."""
 
 
+def xla_devices(number):
+    """The environment of a program on so many XLA devices of this CPU."""
+    if find_spec("torch_xla") is None:
+        pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
+    return {
+        "PJRT_DEVICE": "CPU",
+        "CPU_NUM_DEVICES": str(number),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    }
+
+
 @pytest.mark.drill
 def test_a_run_on_xla_starts_itself_again_with_half_and_ends_like_one_with_room(
     tmp_path, place, limited
 ):
-    if find_spec("torch_xla") is None:
-        pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
-    xla = {
-        "PJRT_DEVICE": "CPU",
-        "CPU_NUM_DEVICES": "1",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-    }
+    xla = xla_devices(1)
     given = (*ON_XLA, f"data.root={place / 'forty-eight'}")
     done = limited(1270, "xla", f"run_dir={tmp_path / 'run'}", *given, **xla)
     assert done.returncode == 0, done.stderr
@@ -210,13 +215,7 @@ def test_a_run_on_xla_starts_itself_again_with_half_and_ends_like_one_with_room(
 def test_a_run_that_xla_aborts_with_one_volume_goes_on_with_the_smaller_window(
     tmp_path, place, limited
 ):
-    if find_spec("torch_xla") is None:
-        pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
-    xla = {
-        "PJRT_DEVICE": "CPU",
-        "CPU_NUM_DEVICES": "2",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-    }
+    xla = xla_devices(2)
     given = (
         "smaller_window=8x64x64", "encoder.depth=2", "objective.predictor.depth=1",
         "feed.batch_size=2", f"run_dir={tmp_path / 'run'}",

@@ -178,10 +178,8 @@ def joined(parts: Sequence[tuple[tuple[slice, ...], Tensor]], shape: Sequence[in
     first = [min(way[d][0] for way in ways) for d in range(len(shape))]
     last = [max(way[d][1] for way in ways) for d in range(len(shape))]
     sizes = [stop - start for start, stop in zip(first, last, strict=True)]
-    whole, filled = (
-        torch.empty(sizes, dtype=parts[0][1].dtype),
-        torch.zeros(sizes, dtype=torch.bool),
-    )
+    whole = torch.empty(sizes, dtype=parts[0][1].dtype)
+    filled = torch.zeros(sizes, dtype=torch.bool)
     for way, (_, values) in zip(ways, parts, strict=True):
         place = tuple(slice(a - f, b - f) for (a, b), f in zip(way, first, strict=True))
         whole[place] = values[tuple(slice(0, b - a) for a, b in way)]

@@ -81,6 +81,6 @@ class CheckpointsApart(Checkpoints):
 
     def _forget(self) -> None:
         """Delete what the run was taken up from, once the bucket has newer ones."""
-        there = set(self._bucket.steps())
-        for step in set(self.steps()) - there:
-            self._discard(step)
+        if here := set(self.steps()):  # there is nothing after the first saves of a start
+            for step in here - set(self._bucket.steps()):
+                self._discard(step)
