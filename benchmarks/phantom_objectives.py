@@ -18,6 +18,7 @@ fixed before, and nothing was tuned. Some 50 minutes of one core. Phantom, all o
 import argparse
 import json
 import resource
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,9 @@ ARMS: dict[str, list[str]] = {
 single patches; `mae-half` is the teacher of `salt` and asked no questions."""
 
 OWN, TEACHER = "default", "mae-half"
-ASKED = ["task.columns=[thin,fluid,drusen,folded]", f"seeds={SEEDS}", "compare.maps=0"]
-ASKED += ["compare.shortcuts=[]", "compare.together=false", "compare.ranked=false"]
+ALONE = [f"seeds={SEEDS}", "compare.maps=0"]
+ALONE += ["compare.shortcuts=[]", "compare.together=false", "compare.ranked=false"]
+ASKED = ["task.columns=[thin,fluid,drusen,folded]", *ALONE]
 
 
 def main() -> None:
@@ -53,18 +55,9 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/phantom_objectives"))
     runs = parser.parse_args().runs
     data = ["data=phantom", f"data.root={runs / 'data'}", f"data.cache={runs / 'cache'}"]
-    spent: dict[str, list[float]] = {name: [] for name in ARMS}
-    for seed in range(SEEDS):
-        for name, given in ARMS.items():
-            folder = runs / f"{name}-seed{seed}"
-            teacher = [f"objective.teacher={runs}/{TEACHER}-seed{seed}/encoder"]
-            own = [*given, *(teacher if name == "salt" else ())]
-            silent = ["loop.evaluate_every=0", "probe.columns=[]", f"seed={seed}"]
-            spent[name].append(pretrain([*data, *own, *silent], folder))
-    asked = [*data, *ASKED, f'encoder="{runs}/{OWN}-seed{{seed}}/encoder"']
-    asked += [f"features={runs / 'features'}"]
-    rivals = [f'"{one}={runs}/{one}-seed{{seed}}/encoder"' for one in ARMS]
-    others = [one for one in rivals if not one.startswith((f'"{OWN}=', f'"{TEACHER}='))]
+    spent = pretrain_all(runs, data)
+    others = rivals(runs)
+    asked = [*data, *ASKED, *features_of(runs)]
     beside = f"compare.encoders=[{','.join(others)}]"
     given = ["compare.fractions=[0.05,0.1,0.25,1]", "compare.few_validation=false", beside]
     devices = ["protocol.name=leave_one_out", "protocol.by=@device", "allow_seen=true", beside]
@@ -77,6 +70,29 @@ def main() -> None:
     }
     facts = {"phantom": True, "seeds": SEEDS, "steps": ARMS, "cpu_s": spent, **found}
     write_results("phantom_objectives", (*PACKAGES, "oct-xla", "torch"), facts)
+
+
+def pretrain_all(runs: Path, data: Sequence[str]) -> dict[str, list[float]]:
+    """Make the encoders of every arm and seed, seed by seed; what each took of the processor, s."""
+    spent: dict[str, list[float]] = {name: [] for name in ARMS}
+    for seed in range(SEEDS):
+        for name, given in ARMS.items():
+            teacher = [f"objective.teacher={runs}/{TEACHER}-seed{seed}/encoder"]
+            own = [*given, *(teacher if name == "salt" else ())]
+            silent = ["loop.evaluate_every=0", "probe.columns=[]", f"seed={seed}"]
+            spent[name].append(pretrain([*data, *own, *silent], runs / f"{name}-seed{seed}"))
+    return spent
+
+
+def features_of(runs: Path) -> list[str]:
+    """The default's encoders, and where features are kept."""
+    return [f'encoder="{runs}/{OWN}-seed{{seed}}/encoder"', f"features={runs / 'features'}"]
+
+
+def rivals(runs: Path) -> list[str]:
+    """The encoders of all other arms that are asked, as `compare.encoders` wants them."""
+    others = [one for one in ARMS if one not in (OWN, TEACHER)]
+    return [f'"{one}={runs}/{one}-seed{{seed}}/encoder"' for one in others]
 
 
 def pretrain(given: list[str], folder: Path) -> float:

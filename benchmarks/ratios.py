@@ -32,14 +32,14 @@ from writing import write_results
 GOALS = {50.0: 1.02, 5.0: 1.10}
 """Milliseconds of a step, and the most that `fit` may take over a bare loop."""
 
-PAIRS, STARTS = 9, 3
+RUNS, STARTS = 5, 3
 ROUNDS, EVERY = 2, 40
 STALL = 0.02
 
 
 def overhead() -> list[dict[str, Any]]:
     """Of `fit` over a bare loop."""
-    points = [loop_overhead.compare(goal_ms, PAIRS) for goal_ms in GOALS]
+    points = [loop_overhead.compare(goal_ms, RUNS) for goal_ms in GOALS]
     return [{**point, "bound": GOALS[point["goal_ms"]]} for point in points]
 
 

@@ -38,9 +38,10 @@ def ratio_rows():
     """The rows of `ratios.json`, as the page of scale writes them."""
     found = json.loads((RESULTS / "ratios.json").read_text(encoding="utf-8"))
     for one in found["overhead"]:
-        low, high = one["ratio_quartiles"]
-        what = f"`fit` over a bare loop, step of {one['bare_ms']:.1f} ms: median, quartiles"
-        yield what, f"{one['ratio']:.3f} ({low:.3f} to {high:.3f})", f"{one['bound']:.2f}"
+        step = f"step of {one['bare_ms']:.1f} ms: median, lowest and highest of {one['runs']}"
+        middle, low, high = one["fit"]
+        what = f"`fit` over a bare loop, {step}"
+        yield what, f"{middle:.3f} ({low:.3f} to {high:.3f})", f"{one['bound']:.2f}"
     feed, start = found["feed"], found["start"]
     what = "share of a 100 ms step that waits for the feed, median"
     yield what, f"{feed['median']:.4f}", f"{feed['bound']:g}"
