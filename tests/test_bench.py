@@ -9,12 +9,17 @@ FAST = ("runtime=cpu", "feed.batch_size=2", "loop.steps=4", "loop.log_every=2")
 
 
 @pytest.mark.slow
-def test_the_bench_tells_speed_split_mfu_and_memory_and_leaves_a_file_alone(call_app, tmp_path):
+def test_the_bench_tells_speed_split_mfu_and_memory_and_leaves_a_file_and_a_trace_alone(call_app, tmp_path):
     run_dir, data = tmp_path / "bench", tmp_path / "none"
     given = ("experiment=bench", *FAST, f"run_dir={run_dir}", f"data.root={data}")
-    outcome = call_app("pretrain", *given, "loop.checkpoint_every=2")
+    given += ("loop.checkpoint_every=2", "loop.profile=3:4")
+    outcome = call_app("pretrain", *given)
     assert outcome.code == 0, outcome.errors
-    assert [path.name for path in run_dir.iterdir()] == ["bench.json"]
+    assert sorted(path.name for path in run_dir.iterdir()) == ["bench.json", "profile"]
+    trace = run_dir / "profile/rank-0.json"
+    assert f"trace: {trace}\n" in outcome.out
+    events = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
+    assert {"step 3", "step 4"} <= events
     assert not data.exists()
     found = json.loads((run_dir / "bench.json").read_text())
     for key in ("volumes_per_s", "mfu", "peak_memory_gb", "compute_fraction", "save_fraction"):
@@ -36,13 +41,16 @@ def test_the_bench_tells_of_several_devices_what_it_tells_of_one(run_app, tmp_pa
         pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
     run_dir = tmp_path / "bench"
     given = ("experiment=bench", *FAST, "encoder.depth=2", f"run_dir={run_dir}")
-    given += ("loop.steps=6", "loop.log_every=3")  # XLA compiles in the first three steps
+    # XLA compiles in the first three steps
+    given += ("loop.steps=6", "loop.log_every=3", "loop.profile=5:6")
     if way == "xla":
         outcome = run_app("pretrain", *given, "runtime=xla", PJRT_DEVICE="CPU", CPU_NUM_DEVICES="2")
     else:
         outcome = run_app("pretrain", *given, f"runtime.parallel={way}", processes=2)
     assert outcome.code == 0, outcome.errors
-    assert [path.name for path in run_dir.iterdir()] == ["bench.json"]
+    assert sorted(path.name for path in run_dir.iterdir()) == ["bench.json", "profile"]
+    traces = {"rank-0", "rank-0.json"} if way == "xla" else {"rank-0.json", "rank-1.json"}
+    assert {path.name for path in (run_dir / "profile").iterdir()} == traces
     assert outcome.out.count("volumes_per_s_and_device") == 1
     found = json.loads((run_dir / "bench.json").read_text())
     assert found["settings"]["devices"] == 2

@@ -20,6 +20,7 @@ from oct_vjepa.objectives.registry import build_objective
 from oct_vjepa.presets.costs import count, step_flops
 from oct_xla.errors import OutOfMemoryError
 from oct_xla.folder.journal import Row
+from oct_xla.loop import PROFILE
 from oct_xla.telling.work import Work, measure_peak
 from samples import PretrainSamples
 from settings import PretrainConfig
@@ -111,11 +112,11 @@ def bench(config: PretrainConfig) -> int:
             progress=True,
             work=work,
         )
+        keep_traces(place / PROFILE, Path(config.run_dir) / PROFILE, runtime)
     except OutOfMemoryError as error:  # the folder with its note is gone at once
         raise Mistake(f"{error}; raise loop.accumulate") from error
     finally:
-        if runtime.rank == 0:
-            shutil.rmtree(place)
+        shutil.rmtree(place, ignore_errors=True)  # of hosts that share no disk each has one
     runtime.close()
     if result.reason == "stopped":
         return EXIT_STOPPED
@@ -151,6 +152,19 @@ def make_place(run_dir: Path, runtime: oct_xla.Runtime) -> Path:
         run_dir.mkdir(parents=True, exist_ok=True)
         made = tempfile.mkdtemp(prefix="bench-", dir=run_dir)
     return Path(runtime.share(made)[0])
+
+
+def keep_traces(made: Path, kept: Path, runtime: oct_xla.Runtime) -> None:
+    """Move the traces of this process out of a folder that goes, in place of those of before."""
+    for name in (f"rank-{runtime.rank}.json", f"rank-{runtime.rank}"):
+        if not (made / name).exists():
+            continue
+        kept.mkdir(parents=True, exist_ok=True)
+        if (kept / name).is_dir():
+            shutil.rmtree(kept / name)
+        (made / name).replace(kept / name)
+        print(f"trace: {kept / name}")
+    runtime.share("")  # nobody takes the folder away before
 
 
 def tell(
