@@ -1,8 +1,9 @@
 """Stands in for Slurm: sbatch starts what it is given, in a session of its own on this machine.
 
 The folder STANDIN holds, for each job, a file with its state, one with its session while it runs,
-and one that asks for it to be queued again; while `hold` lies there, jobs wait. Called by the name
-of the command that it stands for.
+and one that asks for it to be queued again; while `hold` lies there, jobs wait, and while
+`no-accounts` does, nobody keeps account of them. Called by the name of the command that it stands
+for.
 """
 
 import os
@@ -69,6 +70,8 @@ def srun(*arguments):
 
 def sacct(*arguments):
     """Say how jobs are."""
+    if (PLACE / "no-accounts").exists():
+        sys.exit("Slurm accounting storage is disabled")
     print("JobID|State|NodeList")
     asked = [value for flag, value in pairwise(arguments) if flag == "-j"]
     for number in asked:
@@ -99,10 +102,17 @@ def scancel(number):
         send(number, "TERM")
 
 
-def scontrol(word, number):
-    """Queue a job again."""
-    assert word == "requeue"
-    (PLACE / f"{number}.again").touch()
+def scontrol(*words):
+    """Queue a job again, or show one that has not ended."""
+    *asked, number = words
+    if asked == ["requeue"]:
+        (PLACE / f"{number}.again").touch()
+        return
+    assert asked == ["show", "job"]
+    state = (PLACE / f"{number}.state").read_text()
+    if state not in ("PENDING", "RUNNING"):
+        sys.exit("slurm_load_jobs error: Invalid job id specified")
+    print(f"JobId={number} JobName=oct-sweep JobState={state}")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,11 @@ import signal
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import pytest
+from oct_launch import queues
+from oct_launch.processes import Stop
 
 sys.path.insert(0, str(Path(__file__).parent))
 import standin_slurm
@@ -150,6 +153,29 @@ def test_a_job_that_leaves_no_outcome_is_told_with_its_state(start, tmp_path, sl
     assert errors.count("\n") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_job_of_which_nobody_keeps_account_is_waited_for_until_the_queue_has_forgotten_it(
+    tmp_path, slurm, monkeypatch
+):
+    (slurm / "no-accounts").touch()
+    monkeypatch.setattr(queues, "LOST_S", 0.2)
+    monkeypatch.setattr(queues, "SEEN_S", 0.2)
+    queue = queues.Queued(queues.Queue("slurm", {"timeout_min": 5}), tmp_path / "jobs")
+    begun, noted = tmp_path / "begun", []
+
+    def run(*command):
+        return queue.run(command, Stop(), "", lambda name, said: noted.append(name))
+
+    assert run("sh", "-c", "sleep 2") == (0, "")
+    kill = Timer(0.0, lambda: (wait_for(begun), standin_slurm.send("2", "KILL")))
+    kill.start()
+    code, reason = run("sh", "-c", f"touch {begun}; sleep 60")
+    kill.join()
+    assert (code, noted) == (1, ["slurm:1", "slurm:2"])
+    assert reason.startswith("job 2 left no outcome (UNKNOWN); ")
+
+
 def test_a_job_that_the_queue_does_not_take_is_told_and_the_rest_go_on(start, tmp_path, slurm):
     process = start(
         "-m", "number=1,3", "sweep.on=slurm", "sweep.timeout_min=5", "sweep.slurm_partition=nowhere"
@@ -174,7 +200,8 @@ def test_a_job_that_the_queue_does_not_take_is_told_and_the_rest_go_on(start, tm
         (["sweep.timeout_min=5"], "sweep.timeout_min is asked of the queue of a cluster"),
     ],
 )
-def test_what_no_queue_knows_is_refused_in_a_line(start, tmp_path, given, said):
+def test_what_no_queue_knows_is_refused_in_a_line(start, tmp_path, monkeypatch, given, said):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Slurm, wherever this runs
     _, errors = start("-m", "number=1,3", *given).communicate()
     assert errors.startswith(f"error: {said}")
     assert errors.count("\n") == 1

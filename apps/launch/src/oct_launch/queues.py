@@ -8,6 +8,7 @@ JSON: submitit pickles what it sends to a node, and nothing that comes back is u
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,10 +27,12 @@ CLUSTERS = ("slurm", "local")
 
 LOOK_S = 0.5  # between two looks at what jobs leave; submitit asks Slurm itself far more rarely
 ASK_S = 2.0  # between two questions to Slurm whether what was cancelled is gone
+LOST_S = 60.0  # between two questions to Slurm whether it knows a job at all
 GONE_S = 300.0  # for it to be gone; Slurm lets a job go on for 30 s, or what its site has set
 TURNS = 1000  # of a job that reaches its time limit again and again
 SEEN_S = 15.0  # for what a job has written on another machine to be seen here
 OUTCOME = "outcome.json"
+UNHEARD_OF = "Invalid job id"  # as Slurm says it, some minutes after a job has ended
 SEVERAL = ("nodes", "tasks_per_node", "map_count", "array_parallelism")
 
 
@@ -122,6 +125,7 @@ class Queued:
         except (RuntimeError, ValueError, NameError, TypeError, AssertionError) as error:
             raise Mistake(f"sweep.on={queue.cluster}: {one_line(error)}") from error
         self._folder = folder
+        self._asked_s: dict[str, float] = {}
         self._kind = submitit.LocalJob if queue.cluster == "local" else submitit.SlurmJob
 
     def run(
@@ -174,9 +178,20 @@ class Queued:
         return job if well or not self._is_over(job) else None
 
     def _is_over(self, job: Any) -> bool:
-        over = _written(job) or job.done()
+        over = _written(job) or job.done() or self._is_lost(job)
         # Of processes that another one has started submitit knows nothing.
         return over and not (self._cluster == "local" and _lives(job.job_id))
+
+    def _is_lost(self, job: Any) -> bool:
+        """Whether a job of which Slurm keeps no account is not in its queue either."""
+        if self._cluster == "local" or job.state != "UNKNOWN":
+            return False
+        now = time.monotonic()
+        if now - self._asked_s.setdefault(job.job_id, now) < LOST_S:
+            return False
+        self._asked_s[job.job_id] = now
+        asked = ["scontrol", "show", "job", job.job_id]
+        return UNHEARD_OF in subprocess.run(asked, capture_output=True, text=True).stderr
 
     def _cancel(self, job: Any) -> None:
         """Have it save and end. Slurm sends SIGTERM first; submitit would kill a local one."""
