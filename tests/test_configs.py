@@ -129,6 +129,14 @@ def test_a_grid_of_momenta_is_a_run_each_of_an_experiment_that_continues(spell_o
         spell_out(["grid=width"])
 
 
+def test_further_sets_can_be_swept(spell_out):
+    fixed, jobs = split_jobs(spell_out(["more.b=kermany,octdl", "more.b.root=x"]))
+    assert [job.name for job in jobs] == ["b=kermany", "b=octdl"]
+    kept = [build("pretrain", *fixed, *job.overrides).more["b"] for job in jobs]
+    assert [(one.name, one.root) for one in kept] == [("b", "x")] * 2
+    assert [one.recipe for one in kept] == ["kermany", "octdl"]
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_an_objective_brings_the_masks_that_it_was_made_for(add_fitting, name):
     config = build("pretrain", *add_fitting([f"objective={name}", "loop.steps=7"]))

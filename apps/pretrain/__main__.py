@@ -47,7 +47,7 @@ GRIDS = {
 }
 """Sweeps by name. momentum: of the teacher, to which small sets are sensitive; around the 0.99925
 of V-JEPA 2 (facebookresearch/vjepa2 issue 93)."""
-MORE = re.compile(r"more\.([\w-]+)=([\w./-]+)")
+MORE = re.compile(r"more\.([\w-]+)=([\w./,-]+)")
 """What takes a further set of volumes by a config of `data`."""
 WHOLE = ("experiment=", "preset=", "plan=", "-cn", "--config-name")
 """How arguments begin that choose encoder and masks, or may."""
