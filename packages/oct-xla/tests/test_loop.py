@@ -321,3 +321,5 @@ def test_a_profile_of_the_steps_asked_for_lies_in_the_run_folder(tmp_path):
     for bad in ("5", "5:3", "0:2", "a:b"):
         with pytest.raises(ValueError, match=r"loop\.profile \("):
             LoopConfig(profile=bad)
+    with pytest.raises(ValueError, match=r"loop\.profile \(8:11\) must end within loop\.steps"):
+        LoopConfig(profile="8:11", steps=10)

@@ -114,6 +114,10 @@ class LoopConfig:
         numbers = first.isdecimal() and last.isdecimal() and 0 < int(first) <= int(last)
         if self.profile and not numbers:
             raise ValueError(f"loop.profile ({self.profile!r}) must be two steps, such as 10:15")
+        if self.profile and int(last) > self.steps:
+            raise ValueError(
+                f"loop.profile ({self.profile}) must end within loop.steps ({self.steps})"
+            )
         if self.best_metric and not self.evaluate_every:
             raise ValueError(
                 f"loop.best_metric ({self.best_metric!r}) needs loop.evaluate_every above 0"
