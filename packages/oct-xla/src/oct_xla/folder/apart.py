@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from oct_xla.errors import CheckpointError
-from oct_xla.folder.checkpoint import Written, replace_state, write_state
+from oct_xla.folder.checkpoint import Written, best_step, replace_state, write_state
 from oct_xla.folder.journal import say
 from oct_xla.folder.mirror import Mirror
 from oct_xla.folder.parts import PartsInBucket, note_name, path_of, temporary, writing
@@ -71,9 +71,8 @@ class CheckpointsApart(Checkpoints):
     def _send_state(
         self, step: int, folder: Path, state: Mapping[str, Any], notes: list[str] | None = None
     ) -> None:
-        best = state.get("best")
         try:
-            self._bucket.commit(step, folder, best["step"] if best else None, notes or [])
+            self._bucket.commit(step, folder, best_step(state), notes or [])
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         with writing(path_of(self.root, step)):

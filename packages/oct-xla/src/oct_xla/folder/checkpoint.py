@@ -122,17 +122,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: if a file is missing or of another size, or the state is damaged.
     """
-    content = _read_state(folder)
-    for name, facts in content[_FILES].items():
-        try:
-            size = (folder / name).stat().st_size
-        except OSError as error:
-            raise CheckpointError(f"{folder}: damaged: {name} is missing") from error
-        if size != facts["size"]:
-            raise CheckpointError(
-                f"{folder}: damaged: {name} has {size} bytes, {facts['size']} were written"
-            )
-    return _with_nan(content["state"])
+    return _with_nan(_read_sized(folder)["state"])
 
 
 def read_checkpoint(folder: Path, *, verify: bool = True) -> Checkpoint:
@@ -148,7 +138,7 @@ def read_checkpoint(folder: Path, *, verify: bool = True) -> Checkpoint:
     Raises:
         CheckpointError: if a byte is not as it was written, or a file is not readable.
     """
-    state, content = read_state(folder), _read_state(folder)
+    content = _read_sized(folder)
     try:
         for name, facts in content[_FILES].items():
             if verify and file_hash(folder / name) != facts[_HASH]:
@@ -156,7 +146,7 @@ def read_checkpoint(folder: Path, *, verify: bool = True) -> Checkpoint:
         tensors = SavedTensors(folder, content[_FILES], content.get(_CUTS, {}))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{folder}: cannot be read: {_reason(error)}") from error
-    return Checkpoint(tensors, state)
+    return Checkpoint(tensors, _with_nan(content["state"]))
 
 
 def files_of(folder: Path) -> list[str]:
@@ -166,6 +156,12 @@ def files_of(folder: Path) -> list[str]:
         CheckpointError: if the state is damaged.
     """
     return list(_read_state(folder)[_FILES])
+
+
+def best_step(state: Mapping[str, Any]) -> int | None:
+    """Return the step of the best checkpoint that a state knows of; None if there is none."""
+    best = state.get("best")
+    return best["step"] if best else None
 
 
 def is_whole(folder: Path) -> bool:
@@ -201,6 +197,21 @@ def _read_state(folder: Path) -> dict[str, Any]:
     claimed = content.pop(_HASH, None)
     if claimed != _own_hash(content):
         raise CheckpointError(f"{folder}: damaged: {STATE} is not as it was written")
+    return content
+
+
+def _read_sized(folder: Path) -> dict[str, Any]:
+    """Read `state.json`, and compare the sizes of the files that it lists."""
+    content = _read_state(folder)
+    for name, facts in content[_FILES].items():
+        try:
+            size = (folder / name).stat().st_size
+        except OSError as error:
+            raise CheckpointError(f"{folder}: damaged: {name} is missing") from error
+        if size != facts["size"]:
+            raise CheckpointError(
+                f"{folder}: damaged: {name} has {size} bytes, {facts['size']} were written"
+            )
     return content
 
 

@@ -18,6 +18,7 @@ from oct_xla.errors import CheckpointError
 from oct_xla.folder.checkpoint import (
     Checkpoint,
     Written,
+    best_step,
     is_whole,
     read_checkpoint,
     read_state,
@@ -296,8 +297,7 @@ class Checkpoints:
 
     def _copy(self, step: int, state: Mapping[str, Any]) -> None:
         if self.mirror is not None:
-            best = state.get("best")
-            self.mirror.upload(self.path(step), best["step"] if best else None)
+            self.mirror.upload(self.path(step), best_step(state))
 
     def _all_steps(self) -> list[int]:
         if not self.root.is_dir():
@@ -323,8 +323,8 @@ class Checkpoints:
 
     def _tidy(self, state: Mapping[str, Any]) -> None:
         self._repeat_best(state)
-        best, steps = state.get("best"), self.steps()
-        kept = set(steps[-self.keep_last :]) | ({best["step"]} if best else set())
+        steps = self.steps()
+        kept = {*steps[-self.keep_last :], best_step(state)}
         for step in set(steps) - kept:
             self._discard(step)
 
