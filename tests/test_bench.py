@@ -9,7 +9,7 @@ FAST = ("runtime=cpu", "feed.batch_size=2", "loop.steps=4", "loop.log_every=2")
 
 
 @pytest.mark.slow
-def test_the_bench_tells_speed_split_mfu_and_memory_and_leaves_a_file_and_a_trace_alone(call_app, tmp_path):
+def test_the_bench_tells_speed_split_mfu_and_memory_and_leaves_a_file_and_trace(call_app, tmp_path):
     run_dir, data = tmp_path / "bench", tmp_path / "none"
     given = ("experiment=bench", *FAST, f"run_dir={run_dir}", f"data.root={data}")
     given += ("loop.checkpoint_every=2", "loop.profile=3:4")

@@ -1,7 +1,9 @@
 """An evaluation on XLA, over two devices: the answers of the CPU, frozen and fine-tuned."""
 
 import json
+import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,13 +11,12 @@ import pytest
 import torch
 from oct_vjepa import Encoder, EncoderConfig
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "packages/oct-xla/tests"))
+import programs
+
 pytestmark = pytest.mark.slow
 
-XLA = {
-    "PJRT_DEVICE": "CPU",
-    "CPU_NUM_DEVICES": "2",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-}
+XLA = {**programs.XLA, "CPU_NUM_DEVICES": "2"}
 ALONE = (
     "compare.baselines=[]", "compare.together=false", "compare.ranked=false", "bootstrap=100",
     "compare.maps=0", "data.jobs=1", "readout.blocks=[all]", "readout.pools=[mean_std]",

@@ -17,6 +17,9 @@ from oct_xla import Checkpoints
 from oct_xla.errors import OutOfMemoryError
 from oct_xla.steps.memory import read_note, withdraw
 
+sys.path.insert(0, str(Path(__file__).parent.parent / "packages/oct-xla/tests"))
+from programs import XLA
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits what Linux calls data")
 
 ROOT = Path(__file__).parent.parent
@@ -176,11 +179,7 @@ def xla_devices(number):
     """The environment of a program on so many XLA devices of this CPU."""
     if find_spec("torch_xla") is None:
         pytest.skip("torch-xla is not installed; it has wheels for Linux x86_64 only")
-    return {
-        "PJRT_DEVICE": "CPU",
-        "CPU_NUM_DEVICES": str(number),
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-    }
+    return {**XLA, "CPU_NUM_DEVICES": str(number)}
 
 
 @pytest.mark.drill

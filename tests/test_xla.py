@@ -10,16 +10,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "packages/oct-xla/tests"))
 
+from programs import XLA
 from spread import assert_cut
 
 pytestmark = pytest.mark.slow
 
-XLA = {
-    "PJRT_DEVICE": "CPU",
-    "CPU_NUM_DEVICES": "4",
-    # The same results to 1e-7, and an eighth of the compile time.
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-}
 SMOKE = ["experiment=smoke", "runtime.precision=fp32", "loop.evaluate_every=0", "encoder.depth=2"]
 SHALLOW = "objective.predictor.depth=1"
 ONE_BLOCK = "encoder.depth=1"  # to compile another one takes XLA seconds
