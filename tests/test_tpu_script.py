@@ -265,6 +265,13 @@ def test_an_ssh_that_fails_once_is_tried_again_and_one_that_always_does_ends_it(
     assert pod.tpu("keep", "--", "steps=1", url).returncode == 1
 
 
+def test_keep_ends_at_once_where_nobody_has_asked_for_the_pod(place):
+    outcome = place.tpu("keep", "--", "steps=1", f"run_dir={place.bucket}")
+    assert outcome.returncode == 1
+    assert "NOT_FOUND" in outcome.stderr
+    assert place.verbs() == ["describe"]
+
+
 def test_a_mistake_is_not_tried_again(pod):
     url = f"run_dir={pod.bucket}"
     outcome = pod.tpu("keep", "--", "code=2", url)

@@ -33,15 +33,16 @@ def keep_running(
         every_s: seconds between two looks.
 
     Raises:
-        Failure: it was stopped, has ended with code 2, or has used up its restarts.
+        Failure: it was stopped, has ended with code 2, or has used up its restarts; or gcloud knows
+            no such pod at the first look.
     """
-    ours, gone, missed = False, False, 0
+    ours, gone, known, missed = False, False, False, 0
     while True:
         try:
             if gone:
                 ask_again(pod, record)
                 gone = False
-            state = pod.state()
+            state, known = pod.state(), True
             if state in GONE:
                 raise Preempted(f"{pod.name} is {state}")
             if state not in COMING:
@@ -58,7 +59,7 @@ def keep_running(
             ours, gone, missed = False, True, 0
         except Failure as failure:
             missed += 1
-            if failure.code != 1 or missed == UNREACHED:
+            if failure.code != 1 or missed == UNREACHED or not known:
                 raise
             print(f"{failure}; tried again in {every_s:g} s", file=sys.stderr)
         if pod.dry:
