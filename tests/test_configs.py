@@ -193,6 +193,11 @@ def test_a_run_says_which_masks_it_has_and_which_its_objective_was_made_for(
     assert tell_masks(dict(zip(("objective", "masking"), choices, strict=True))) == said
 
 
+def test_where_and_how_it_runs_is_named_in_short(spell_out):
+    made = build("pretrain", *spell_out(["parallel=fsdp", "profile=10:15"]))
+    assert (made.runtime.parallel, made.loop.profile) == ("fsdp", "10:15")
+
+
 def test_a_teacher_is_named_in_short(spell_out):
     made = build("pretrain", *spell_out(["objective=salt", "teacher=runs/mae/encoder"]))
     assert made.objective.teacher == "runs/mae/encoder"

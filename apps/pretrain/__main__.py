@@ -10,6 +10,7 @@ uv run apps/pretrain experiment=continued init=FILE data=folder data.root=DIR   
 uv run apps/pretrain experiment=continued init=FILE grid=momentum data=...        a run a momentum
 uv run apps/pretrain objective=salt_smoke teacher=DIR    features of any frozen encoder
 uv run apps/pretrain data=aireadi data.root=DIR more.fv=fairvision more.fv.root=DIR     of two sets
+uv run apps/pretrain runtime=xla parallel=fsdp profile=10:15    cut over devices; a trace of steps
 uv run apps/pretrain -m seed=0,1                         one run after the other, and a table
 uv run apps/pretrain --help                              every setting, its value and its text
 """
@@ -40,7 +41,12 @@ FITTING = {
 }
 """Data whose windows the default encoder does not take, and one that takes them; objectives, and
 the masks that each was made for."""
-SHORT = {"init": "initial", "teacher": "objective.teacher"}
+SHORT = {
+    "init": "initial",
+    "teacher": "objective.teacher",
+    "parallel": "runtime.parallel",
+    "profile": "loop.profile",
+}
 """Short names of settings."""
 GRIDS = {
     "momentum": ("objective.ema_kind=constant", "objective.ema_start=0.99,0.997,0.999,0.9995"),
