@@ -72,6 +72,7 @@ def test_masks_and_objective_are_those_that_were_best_where_few_patches_were_tri
     from_presets = PRESETS["cpu_smoke"]
     assert from_presets.objective.name.removesuffix("_smoke") == of(SMALL)[0]
     assert from_presets.masking.name == of(SMALL)[1]
+    assert from_presets.encoder.config().patch_size == propose(SMALL).encoder.config().patch_size
 
 
 @pytest.mark.parametrize(
