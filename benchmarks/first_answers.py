@@ -2,8 +2,12 @@
 
 Reads the folder of a run that is over, and adds it to results/first_answers.json with the CPU that
 it ran on, in the place of an earlier one of that kind: training adds in another order on another.
+What the run was given besides is named, too.
 
     uv run apps/pretrain && python benchmarks/first_answers.py runs/phantom
+    uv run apps/pretrain GIVEN ... && python benchmarks/first_answers.py runs/phantom GIVEN ...
+
+Runs that were given encoder.patch_size=[2,8,16] and loop.steps=900 are of the default before.
 """
 
 import json
@@ -46,7 +50,7 @@ def answers_of(asked: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Read, print and write."""
-    run_dir = Path(sys.argv[1])
+    run_dir, given = Path(sys.argv[1]), sys.argv[2:]
     asked = json.loads((run_dir / "probes.json").read_text())
     origin = json.loads((run_dir / "provenance.json").read_text())
     facts: dict[str, Any] = {
@@ -54,6 +58,8 @@ def main() -> None:
         "machine": platform.machine(),
         "cpu": model(),
         "vector_units": features(),
+        "seed": origin["seed"],
+        "given": given,
         "tested": {one["question"]["name"]: one["split"] for one in asked},
         "answers": {one["question"]["name"]: answers_of(one) for one in asked},
     }
@@ -61,7 +67,7 @@ def main() -> None:
         print(name, {who: row["auroc"][0] for who, row in rows.items()})
     kept = RESULTS / "first_answers.json"
     before = json.loads(kept.read_text())["runs"] if kept.exists() else []
-    kind = ("machine", "cpu", "vector_units")
+    kind = ("machine", "cpu", "vector_units", "seed", "given")
     others = [one for one in before if any(one[name] != facts[name] for name in kind)]
     found = {"phantom": True, "runs": [*others, facts]}
     write_results("first_answers", ("torch", "numpy", "oct-vjepa", "oct-io"), found)

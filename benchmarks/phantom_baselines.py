@@ -47,7 +47,7 @@ TREE = PhantomTree(
     gain_sd_db=1.5,
     roll_off_sd_db_per_mm=1.0,
 )
-ENCODER = ENCODERS["cpu_smoke"].config()
+ENCODER = replace(ENCODERS["cpu_smoke"].config(), patch_size=(2, 8, 16))
 RANDOM_SEEDS = 2
 EYE_LABELS = ("inverted", "misplaced", "texture")
 FITTED = 400  # volumes that patch PCA and the random layer are fitted on

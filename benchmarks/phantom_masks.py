@@ -1,8 +1,9 @@
 """What is worth hiding? Masks of blocks against masks of single patches, on phantoms of their own.
 
     DATA="data=phantom data.phantom.seed=$P data.root=runs/masks-$P"
+    PATCH="encoder.patch_size=[2,8,16]"  # as the default had it
     arm() { name=$1; s=$2; shift 2
-      uv run apps/pretrain $DATA seed=$s loop.evaluate_every=0 probe.columns=[] \
+      uv run apps/pretrain $DATA $PATCH seed=$s loop.evaluate_every=0 probe.columns=[] \
         run_dir=runs/masks-$P/$name-seed$s "$@"; }
     arm blocks $s objective=vjepa21_voxels_smoke masking=multiblock loop.steps=600
     arm patches $s objective=vjepa21_voxels_smoke masking=mae loop.steps=870

@@ -29,6 +29,7 @@ MODES = ("knn", "linear", "mlp", "full", "attentive", "lora", "partial")
 BASELINES = ("grey histogram", "mean and std", "axial profile", "surface profile", "random layer")
 NETWORK = "monai_resnet10"
 PRETRAINING = ["objective=vjepa21_voxels_smoke", "masking=multiblock", "probe.columns=[]"]
+PRETRAINING += ["encoder.patch_size=[2,8,16]"]
 PRETRAINING += [f"loop.steps={STEPS}", "loop.evaluate_every=0"]
 TRAINING = [f"training.epochs={EPOCHS}", "training.patience=0", "training.layer_decay=1"]
 TRAINING += ["training.lr_encoder=1e-3"]  # as much as the head, so that random weights can learn

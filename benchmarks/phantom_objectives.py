@@ -28,6 +28,8 @@ from writing import rounded, write_results
 
 SEEDS = 3
 BLOCKS = "masking=multiblock"
+PATCHES = "encoder.patch_size=[2,8,16]"
+"""What the default had when this was measured; now it has [2,8,8], and half as many steps."""
 ARMS: dict[str, list[str]] = {
     "default": ["loop.steps=900"],
     "voxels": ["objective=vjepa21_voxels_smoke", BLOCKS, "loop.steps=600"],
@@ -100,7 +102,7 @@ def pretrain(given: list[str], folder: Path) -> float:
     kept = folder / "cpu_s"
     if not kept.exists():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        run("pretrain", given, folder, made="encoder")
+        run("pretrain", [PATCHES, *given], folder, made="encoder")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         kept.write_text(f"{spent:.1f}", encoding="utf-8")

@@ -40,7 +40,7 @@ def main() -> None:
         data += [f"data.root={runs}/data", f"data.cache={runs / 'cache'}"]
         for seed in range(SEEDS):
             silent = ["loop.evaluate_every=0", "probe.columns=[]", f"seed={seed}"]
-            pretrain([*data, *silent], runs / f"seed{seed}")
+            pretrain([*data, *silent, "loop.steps=900"], runs / f"seed{seed}")
         encoder = f'encoder="{runs}/seed{{seed}}/encoder"'
         for pool in POOLS:
             beside = UNLEARNED if pool == POOLS[-1] else "compare.baselines=[]"

@@ -55,6 +55,9 @@ chooses, compare.turns=5; one id is one of the other set too, so that allow_seen
 results/real_bscans_filters.json asks units of seed 1 so, beside the filter bank. All of these were
 made when all of validation chose (compare.few_validation=false).
 
+results/real_bscans_filters_ranks.json: two seeds of experiment=bscans asked of fold-0 and fold-1
+about dr and dme, with compare.together, compare.ranked and compare.turns=5.
+
 results/real_bscans_choosers.json: units and MAE of seed 1, trained anew as for
 real_bscans_few.json, each asked beside the other (compare.encoders) of fold-0 and fold-1, and of
 fold-2 and fold-3, with compare.few_validation=true, and the first again without.

@@ -12,6 +12,7 @@ rounding, which is checked.
 import copy
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from statistics import median
 from unittest import mock
@@ -42,7 +43,7 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     blocks = MASKINGS["multiblock"].config()
-    encoder = Encoder(ENCODERS["cpu_smoke"].config())
+    encoder = Encoder(replace(ENCODERS["cpu_smoke"].config(), patch_size=(2, 8, 16)))
     objective = build_objective(encoder, OBJECTIVES["vjepa21_voxels_smoke"].config(), blocks)
     assert isinstance(objective, Jepa)
     volume = torch.randint(0, 256, (BATCH, 1, 8, 64, 64), dtype=torch.uint8)

@@ -67,6 +67,25 @@ def test_what_the_loop_promises_is_what_was_measured_in_one_run():
     assert [one for one in rows if one not in lines] == []
 
 
+def trend_rows():
+    """The rows of `trend_extrapolated.json`, as the page of findings writes them."""
+    found = json.loads((RESULTS / "trend_extrapolated.json").read_text(encoding="utf-8"))["rows"]
+    of = {(one["question"], one["labels"], one["changed"]): one for one in found}
+    for question, name in (("dme", "oedema"), ("dr", "any retinopathy")):
+        for share, labels in (("all", "all labels"), ("a tenth", "a tenth")):
+            rows = [of[question, share, changed] for changed in ("steps", "width", "patients")]
+            lines = [f"{one['a_doubling']:+.3f} ({one['standard_error']:.3f})" for one in rows]
+            left = f"{rows[0]['left_above_random_init']:.3f}"
+            yield f"| {' | '.join([f'{name}, {labels}', *lines, left])} |"
+
+
+def test_the_lines_through_the_trends_are_those_of_their_results():
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    rows = list(trend_rows())
+    assert len(rows) == 4
+    assert [one for one in rows if one not in lines] == []
+
+
 def test_every_result_names_a_program_that_is_here():
     files = sorted(RESULTS.glob("*.json"))
     commands = {one.name: json.loads(one.read_text(encoding="utf-8"))["command"] for one in files}

@@ -59,6 +59,7 @@ def test_a_plan_is_a_run_and_the_command_line_stands_above_it(planned, place, ca
     for name in ("width", "depth", "patch_size", "rotary"):
         assert told.encoder[name] == plan.encoder[name]
     assert told.objective.voxel_weight == plan.objective.voxel_weight == 1.0
+    assert [one.kind for one in told.masking.sets] == ["patches"]
     assert told.objective.ema_start == plan.objective.ema_start
     assert told.augment.contrast == 0.15
     assert told.loop.steps == 2

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from oct_vjepa.plans.facts import Facts, Measured
 from oct_vjepa.plans.proposal import fit_to_hours, hours_of, propose
+from oct_vjepa.presets.runs import PRESETS
 from oct_vjepa.presets.sources import Given
 
 LAPTOP = Facts(
@@ -17,7 +18,10 @@ SERVER = replace(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("facts", [LAPTOP, SERVER, replace(LAPTOP, input_shape=(8, 64, 64))])
+SMALL = replace(LAPTOP, input_shape=(8, 64, 64))
+
+
+@pytest.mark.parametrize("facts", [LAPTOP, SERVER, SMALL])
 def test_a_proposal_is_a_valid_objective_and_every_value_has_a_reason(facts):
     plan = propose(facts)
     encoder = plan.encoder.config()
@@ -42,7 +46,7 @@ def test_a_proposal_on_a_laptop_takes_a_step():
 
 def test_the_size_goes_by_device_memory_and_volumes():
     assert propose(LAPTOP).encoder.size.value == "bscan_tiny"
-    assert propose(replace(LAPTOP, input_shape=(8, 64, 64))).encoder.size.value == "cpu_smoke"
+    assert propose(SMALL).encoder.size.value == "cpu_smoke"
     assert propose(SERVER).encoder.size.value == "base"
     assert propose(replace(SERVER, volumes=800)).encoder.size.value == "small"
     assert propose(replace(SERVER, memory_gb=16)).encoder.size.value == "small"
@@ -53,6 +57,22 @@ def test_the_size_goes_by_device_memory_and_volumes():
 def test_whole_scans_have_bounded_targets_and_small_ones_do_not():
     assert propose(SERVER).masking.sets[0]["max_targets"].value == 2048
     assert "max_targets" not in propose(LAPTOP).masking.sets[0]
+
+
+def test_masks_and_objective_are_those_that_were_best_where_few_patches_were_tried():
+    def of(facts):
+        plan = propose(facts)
+        return plan.objective.name, plan.masking.name
+
+    assert of(LAPTOP) == ("vjepa21_filters", "mae")
+    assert of(SMALL) == ("vjepa2_voxels", "mae")
+    assert of(replace(SMALL, device="cuda")) == ("vjepa2_voxels", "mae")
+    assert of(replace(LAPTOP, input_shape=(1, 496, 768))) == ("vjepa21_voxels", "multiblock")
+    assert of(SERVER) == ("vjepa21_voxels", "multiblock_bounded")
+    from_presets = PRESETS["cpu_smoke"]
+    assert from_presets.objective.name.removesuffix("_smoke") == of(SMALL)[0]
+    assert from_presets.masking.name == of(SMALL)[1]
+    assert from_presets.encoder.config().patch_size == propose(SMALL).encoder.config().patch_size
 
 
 @pytest.mark.parametrize(
@@ -86,7 +106,8 @@ def test_hours_cut_the_steps_at_the_measured_pace_and_say_so():
     steps = plan.training["steps"]
     assert steps.value == 1800
     assert steps.source == "measured: 2 s a step, so many in 1 h; the data asks for 6,957"
-    assert plan.training["accumulate"].value == 4
+    assert plan.training["accumulate"] == (4, "measured: fewer do not fit the memory")
+    assert "measured" not in propose(LAPTOP).training["accumulate"].source
     assert hours_of(plan, measured) == pytest.approx(1.0)
     ample = fit_to_hours(propose(LAPTOP), replace(LAPTOP, hours=100), measured)
     assert ample.training["steps"].value == 6957

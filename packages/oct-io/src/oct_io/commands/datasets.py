@@ -95,8 +95,10 @@ def _report(contents: Contents, console: Console) -> None:
         console.print(f"note: {remark}")
     for finding in contents.findings:
         console.print(f"check: {finding}")
-    if not contents.findings:
+    if not contents.findings and contents.recipe.counts:
         console.print("all is as published")
+    elif not contents.findings:
+        console.print("nothing is missing that can be told: its published counts are not known")
     console.print(f"terms: {contents.recipe.terms}; recipe {contents.recipe.verified}")
 
 

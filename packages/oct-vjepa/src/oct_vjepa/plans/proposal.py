@@ -12,11 +12,14 @@ from dataclasses import replace
 from oct_vjepa.model.configuration import grid_of
 from oct_vjepa.plans.facts import Facts, Measured
 from oct_vjepa.presets.choices import ENCODERS, MASKINGS, OBJECTIVES, QUICK, SLOW
+from oct_vjepa.presets.named import NamedMasking, NamedObjective
 from oct_vjepa.presets.runs import BETAS, CLIP, DECAY, PRESETS, Preset
 from oct_vjepa.presets.sources import DENSE, VIT, Given, Settings
 
 MANY_TOKENS = 4096
 """Above it the predictor costs more than the encoders unless targets are bounded."""
+FEW_TOKENS = 512
+"""Up to it single patches are hidden: what was measured has 128 to 256, docs/learning.md."""
 FEW_VOLUMES = 3000
 PASSES = 100
 LEAST_STEPS, MOST_STEPS = 800, 100_000
@@ -48,6 +51,7 @@ def propose(facts: Facts) -> Preset:
     tokens = math.prod(grid_of(facts.input_shape, patch.value))
     closest = CLOSEST[size.value]
     batch = _batch(facts)
+    masking, objective = _method(facts, tokens)
     wanted = math.ceil(PASSES * facts.volumes / batch.value)
     steps = min(max(wanted, LEAST_STEPS), MOST_STEPS)
     passes = steps * batch.value / facts.volumes
@@ -60,8 +64,8 @@ def propose(facts: Facts) -> Preset:
             rotary=Given("interleaved", f"{DENSE}/models/utils/modules.py"),
             **_recompute(facts, tokens),
         ),
-        masking=MASKINGS["multiblock_bounded" if tokens > MANY_TOKENS else "multiblock"],
-        objective=OBJECTIVES["vjepa21_voxels"].with_predictor(closest.objective.predictor),
+        masking=masking,
+        objective=objective.with_predictor(closest.objective.predictor),
         schedule={
             "peak": RATES.get(size.value, closest.schedule["peak"]),
             "warmup_fraction": closest.schedule["warmup_fraction"],
@@ -69,7 +73,7 @@ def propose(facts: Facts) -> Preset:
         },
         training={
             "batch_size": batch,
-            "accumulate": Given(1, "measured: a batch fits at once"),
+            "accumulate": Given(1, "ours: until a batch is found not to fit"),
             "steps": Given(steps, f"ours: {said}{MOST_STEPS:,} steps"),
             "weight_decay": DECAY,
             "betas": BETAS,
@@ -90,9 +94,8 @@ def fit_to_hours(plan: Preset, facts: Facts, measured: Measured) -> Preset:
             f"asks for {wanted:,}"
         )
         given = Given(max(affordable, 1), reason)
-    parts = plan.training["accumulate"]
-    if measured.accumulate > 1:
-        parts = Given(measured.accumulate, "measured: fewer do not fit the memory")
+    fits = "a batch fits at once" if measured.accumulate == 1 else "fewer do not fit the memory"
+    parts = Given(measured.accumulate, f"measured: {fits}")
     return _with_steps(replace(plan, training={**plan.training, "accumulate": parts}), given)
 
 
@@ -137,15 +140,27 @@ def _size(facts: Facts) -> Given:
     return Given("base", f"{VIT}; preset base_oct. ViT-L: experiment=continued, with weights")
 
 
+def _method(facts: Facts, tokens: int) -> tuple[NamedMasking, NamedObjective]:
+    """Masks and objective: where few patches were tried, those that were best there."""
+    if tokens > FEW_TOKENS:
+        bounded = "multiblock_bounded" if tokens > MANY_TOKENS else "multiblock"
+        return MASKINGS[bounded], OBJECTIVES["vjepa21_voxels"]
+    flat = facts.input_shape[0] == 1
+    return MASKINGS["mae"], OBJECTIVES["vjepa21_filters" if flat else "vjepa2_voxels"]
+
+
 def _patch(shape: tuple[int, int, int]) -> Given:
     deep, high, wide = shape
     z = 1 if deep == 1 else _divisor(deep, (4, 2, 1) if deep >= 32 else (2, 1))
     y = _divisor(high, (16, 8, 4) if high >= 192 else (8, 4))
-    x = _divisor(wide, (16, 8, 4))
+    tiny = deep > 1 and wide <= 64
+    x = _divisor(wide, (8, 4) if tiny else (16, 8, 4))
     if not (z and y and x):
         raise ValueError(f"plan: no patch divides volumes of {shape}; take a multiple of 16")
     tokens = math.prod(grid_of(shape, (z, y, x)))
     why = "8 rows a patch keep layers apart, ours" if y == 8 else "16 x 16 as in V-JEPA 2"
+    if tiny:
+        why = "small lesions are seen, preset cpu_smoke"
     return Given((z, y, x), f"{tokens:,} patches a volume; {why}")
 
 

@@ -175,7 +175,7 @@ PRESETS: dict[str, Preset] = {
         },
         training={
             "batch_size": Given(16, OURS),
-            "steps": Given(900, PATCHES),
+            "steps": Given(450, f"{PATCHES}; as long as 900 with half as many patches"),
             "weight_decay": DECAY,
             "betas": BETAS,
             "clip_norm": CLIP,
