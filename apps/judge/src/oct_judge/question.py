@@ -233,7 +233,7 @@ class FinetuneConfig:
 
     bootstrap: int = 2000
     """Resamplings of the test participants behind each interval. No p is below 2 in so many, and
-    Holm multiplies it by how many were compared, 20 if nothing is set."""
+    Holm multiplies it by how many were compared, 21 if nothing is set."""
 
     batch_size: int = 32
     """Volumes embedded at once."""

@@ -20,8 +20,9 @@ def add_rivals(page: Page, results: Results) -> None:
     lines = results.document["candidates"]
     page.section(
         "The encoder beside its rivals",
-        f"By {word(metric)}, with 95 % intervals. Dashed: what knows nothing. Baselines are "
-        "features that nobody learned; “pretrained + …” has the encoder’s features too; "
+        f"By {word(metric)}, with 95 % intervals. Dashed: what knows nothing, as who says "
+        "the same of everybody. Baselines are features that nobody learned; “pretrained + …” has "
+        "the encoder’s features too; "
         "“grey ranks” sees no exposure, and there the encoder on grey ranks is what stands over "
         "each. “Encoder over it” is paired by participant; p is corrected for all comparisons of "
         "that encoder (Holm).",
