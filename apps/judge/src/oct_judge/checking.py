@@ -27,12 +27,16 @@ def check_settings(config: FinetuneConfig, encoder: EncoderConfig) -> None:
         Mistake: names the setting.
     """
     shape = find_window(config.data.window).shape
-    needed = [("monai", "give compare.networks=[]", bool(config.compare.networks))]
+    networks = config.compare.networks
+    needed = [
+        (package, "give compare.networks=[]", any(one.startswith(package) for one in networks))
+        for package in ("monai", "timm")
+    ]
     if config.mode in TRAINED:
         check_head(config, encoder)
         with mistakes(ValueError):
             config.training.grid.read(encoder.depth)
-    if config.mode in (SEGMENT, *TRAINED) or config.compare.networks:
+    if config.mode in (SEGMENT, *TRAINED) or networks:
         with mistakes(ValueError, where="training."):
             config.training.augmentation.check_window(shape)
     if config.mode == PATCHES:

@@ -88,9 +88,10 @@ class ComparisonConfig:
     equal."""
 
     networks: list[str] = field(default_factory=list)
-    """Networks of MONAI trained from scratch by the recipe of `training`, whatever the mode:
+    """Networks trained from scratch by the recipe of `training`, whatever the mode. Of MONAI:
     monai_resnet10, monai_resnet18, monai_densenet121; with _2d at the end they take single B-scans
-    and average what they say, which of one B-scan they do by themselves."""
+    and average what they say, which of one B-scan they do by themselves. Of timm, by its names:
+    timm_resnet18 and so on, all on single B-scans."""
 
     encoders: list[str] = field(default_factory=list)
     """Further encoders whose frozen features are asked too: name=folder of one of ours, which may

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import oct_xla
 from numpy.typing import NDArray
-from oct_launch import Mistake, Stages, mistakes
+from oct_launch import Stages, mistakes
 from oct_vjepa.evaluation.participants import pair_up
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Answers, Candidate, Readouts
@@ -17,16 +17,20 @@ from oct_judge.candidates import PRETRAINED, RANDOM, Cast, check_baseline
 from oct_judge.learning import Place
 from oct_judge.question import ATTENTION, FROZEN, NETWORK, PAIRS, FinetuneConfig
 from oct_judge.rivals.encoders import Named, candidate
-from oct_judge.rivals.networks import NETWORKS
+from oct_judge.rivals.networks import check_network
 from oct_judge.rivals.pooling import Pooling
 from oct_judge.rivals.training import train_network
 from oct_judge.study import Study
 
 
-def check_rivals(config: FinetuneConfig) -> None:
+def check_rivals(config: FinetuneConfig, shape: Sequence[int]) -> None:
     """Refuse rivals that are not there before anybody is asked, which may take hours.
 
     Encoders are refused as they are opened (`beginning.open_rivals`).
+
+    Args:
+        config: of the evaluation.
+        shape: (Z, Y, X) of its volumes.
 
     Raises:
         Mistake: names the setting.
@@ -35,8 +39,8 @@ def check_rivals(config: FinetuneConfig) -> None:
     with mistakes(ValueError):
         for one in compare.baselines:
             check_baseline(one)
-    if lost := [one for one in compare.networks if one not in NETWORKS]:
-        raise Mistake(f"compare.networks ({lost[0]}) must be among {', '.join(NETWORKS)}")
+    for network in compare.networks:
+        check_network(network, shape)
 
 
 def ask_rivals(

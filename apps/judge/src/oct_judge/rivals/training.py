@@ -41,7 +41,7 @@ def train_network(
 
     Raises:
         ValueError: as `train_mode`.
-        Mistake: no such network, or no MONAI.
+        Mistake: no MONAI, or no timm.
     """
     runtime, seed = place.runtime, place.seed
     fit = rows_to_fit(config, target, round)
@@ -75,8 +75,8 @@ def make_objective(
     """The network with the loss for these answers, its input scaled by the rows to fit."""
     mean, std = grey_levels(volumes, fit)
     make = partial(VolumeNetwork, classes=target.names, answer=meaning_of(target))
-    bscans = len(volumes[int(fit[0])])
-    network = make_classifier(name, len(target.names), seed, bscans=bscans)
+    shape = volumes[int(fit[0])].shape
+    network = make_classifier(name, len(target.names), seed, shape=shape)
     return make(network, config=loss_of(config, target), mean=mean, std=std)
 
 
