@@ -257,12 +257,17 @@ def answer_of(
 
 
 def together(answers: Answers, how: str) -> Answers:
-    """What the seeds say together: one seed whose scores are the ensemble's."""
+    """What several answers to the same rounds say together: one whose scores are the ensemble's.
+
+    Args:
+        answers: of seeds, or of several candidates with one seed.
+        how: mean, vote or weighted, by what each is worth on validation.
+    """
     joined = []
     for rounds in zip(*answers, strict=True):
         weights = None
         if how == "weighted":
-            # Without validation all weigh alike; below 0, as R2 may be, a seed has no say.
+            # Without validation all weigh alike; below 0, as R2 may be, one has no say.
             told = [one.chosen.get("validation", 1.0) for one in rounds]
             weights = [max(0.0, float(str(value))) for value in told]
         parts = [f"{part}{end}" for part in PARTS for end in ("", "_decided")]

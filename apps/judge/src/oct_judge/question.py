@@ -129,7 +129,8 @@ class ComparisonConfig:
     Numbers of many values are cut into thirds."""
 
     ensemble: str = ""
-    """mean, vote or weighted (by validation): what the seeds say together, as one more line."""
+    """mean, vote or weighted (by validation): what the seeds say together, as one more line; and
+    with `encoders` what the encoder and they say together, seed by seed, as another."""
 
     prevalence: list[float] = field(default_factory=list)
     """Shares of the classes where the model will be used, in their order, such as [0.95, 0.05]:
@@ -285,10 +286,10 @@ class FinetuneConfig:
         for name in ("seeds", "batch_size"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} ({value}) must be 1 or more")
-        if self.compare.ensemble and self.seeds == 1:
+        if self.compare.ensemble and self.seeds == 1 and not self.compare.encoders:
             raise ValueError(
-                f"compare.ensemble ({self.compare.ensemble}) joins what seeds say: give seeds=2 or "
-                "more"
+                f"compare.ensemble ({self.compare.ensemble}) joins what seeds or encoders say: "
+                "give seeds=2 or more, or compare.encoders"
             )
         if self.bootstrap < 100:
             raise ValueError(f"bootstrap ({self.bootstrap}) must be at least 100")

@@ -12,15 +12,18 @@ from oct_vjepa.evaluation.participants import pair_up
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Answers, Candidate, Readouts
 
-from oct_judge.asking import Everyone, Stopped, answer_of, ask, seeds_of
+from oct_judge.asking import Everyone, Stopped, answer_of, ask, seeds_of, together
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, check_baseline
 from oct_judge.learning import Place
 from oct_judge.question import ATTENTION, FROZEN, NETWORK, PAIRS, FinetuneConfig
-from oct_judge.rivals.encoders import Named, candidate
+from oct_judge.rivals.encoders import Named, candidate, candidate_name
 from oct_judge.rivals.networks import check_network
 from oct_judge.rivals.pooling import Pooling
 from oct_judge.rivals.training import train_network
 from oct_judge.study import Study
+
+TOGETHER = f"{PRETRAINED}, encoders together"
+"""What the encoder that is asked and those of `compare.encoders` say together, seed by seed."""
 
 
 def check_rivals(config: FinetuneConfig, shape: Sequence[int]) -> None:
@@ -93,6 +96,12 @@ def ask_rivals(
         everyone[name] = asker()
     if askers:
         stages("asking rivals", len(askers), len(askers))
+    if config.compare.ensemble and encoders:
+        each = [asked[PRETRAINED], *(everyone[candidate_name(one)] for one in encoders)]
+        everyone[TOGETHER] = [
+            together(seeds, config.compare.ensemble)[0]
+            for seeds in map(list, zip(*each, strict=True))
+        ]
     return everyone
 
 
