@@ -315,7 +315,7 @@ MASKED = "mode=segment data.annotations=[mask] segment.unet=false"
         ("mode=lora training.lora.rank=5000", ["training.lora.rank (5000)", "width"]),
         (f"{MASKED} training.decoder.levels=[99]", ["training.decoder.levels ([99])", "0 to"]),
         (f"{MASKED} training.decoder.levels=[1,0]", ["training.decoder.levels ([1, 0])"]),
-        (f"{MASKED} compare.encoders=[a]", ["compare.encoders does nothing"]),
+        (f"{MASKED} compare.networks=[a]", ["compare.networks does nothing"]),
         (
             "mode=patches data.annotations=[mask] compare.perturbed=true",
             ["compare.perturbed does nothing", "for labels"],

@@ -225,11 +225,15 @@ def test_a_command_repeats_a_run_without_saying_where_data_lie():
     given = [
         *("task=thin", "data.root=/data/of/somebody", "data.labels=s3://bucket/key"),
         *("weights=/place/somebody/runs/a/encoder", "seeds=3", "+data.storage.token=abc"),
+        'compare.encoders=["a=/home/somebody/encoder","b=vit@/of/somebody/w.pth","c=runs/c"]',
+        "data.bscans.pattern=(?P<participant>[^/]+)/[^/]+",
     ]
     told = command_of("finetune", given)
     assert told.startswith("uv run apps/finetune task=thin ")
     assert "seeds=3" in told
     assert "encoder" in told
+    assert '["a=.../encoder","b=vit@.../w.pth","c=runs/c"]' in told
+    assert "(?P<participant>[^/]+)/[^/]+" in told
     assert not re.search("somebody|bucket|abc|s3:", told)
 
 

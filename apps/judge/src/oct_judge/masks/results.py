@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import oct_xla
-from oct_launch import Stages
 from oct_vjepa.measures.units import Interval
 from oct_vjepa.saving import write_text
 from oct_vjepa.scores.cards import as_plain
@@ -54,15 +53,18 @@ class FoundMasks:
     command: str
 
 
-def describe_masks(found: FoundMasks, stages: Stages) -> dict[str, Any]:
-    """results.json: every number, plain; intervals are a value and the ends of 95 %."""
+def describe_masks(
+    found: FoundMasks, ruler: Ruler, readings: Mapping[str, Readings]
+) -> dict[str, Any]:
+    """results.json: every number, plain; intervals are a value and the ends of 95 %.
+
+    Args:
+        found: what was drawn.
+        ruler: measures drawings.
+        readings: what it has read of each candidate's.
+    """
     config, study = found.config, found.study
-    ruler = Ruler(study, config)
     draws = {"seed": config.seed, "bootstrap": config.bootstrap}
-    readings = {}
-    for number, (name, drawings) in enumerate(found.drawings.items()):
-        stages("scoring", number + 1, len(found.drawings))
-        readings[name] = ruler.read(drawings)
     gains = compare_measured(readings, ruler.metrics, HEADLINE, reference=PRETRAINED, **draws)
     rows = []
     for name, drawings in found.drawings.items():

@@ -13,12 +13,13 @@ from oct_vjepa.evaluation.patch_probe import LEAST, METRICS
 from oct_vjepa.saving import write_text
 from oct_vjepa.scores.measured import compare_measured, measure_card
 
-from oct_judge.beginning import in_run_folder, open_tested
+from oct_judge.beginning import in_run_folder, open_tested, open_token_rivals
 from oct_judge.board.entry import entry_of
 from oct_judge.candidates import PRETRAINED
 from oct_judge.family import Family
 from oct_judge.findings.origin import command_of
 from oct_judge.finished.patch_model import keep_patch_model
+from oct_judge.masks.measuring import write_measures
 from oct_judge.masks.patches import Patches, mark
 from oct_judge.masks.results import (
     document_of,
@@ -79,7 +80,10 @@ def evaluate_patches(
     with Stages() as stages:
         study = open_tested(config, family, open_masks, stages)
         patches = mark(config, study, family.config.grid)
-        cast = Witnesses(config=config, patches=patches, family=family, runtime=runtime)
+        rivals = open_token_rivals(config, study, family.config)
+        cast = Witnesses(
+            config=config, patches=patches, family=family, runtime=runtime, rivals=rivals
+        )
         with mistakes(ValueError):  # such as a block that the encoder lacks
             sayings = cast.ask(stages)
             few = cast.ask_with_few_masks()
@@ -98,6 +102,8 @@ def evaluate_patches(
         document = describe_patches(found)
         document["entry"] = entry_of(launch.settings, family.fingerprint())
         write_patches(folder.path, found, document)
+        readings = {name: readings_of(one) for name, one in sayings.items()}
+        write_measures(folder.path, study, config, patches.metrics, readings)
         told = note_origin(folder.path, config, study, family, runtime, touches)
         model = keep_patch_model(folder.path, cast, sayings[PRETRAINED][0], document, told)
     table = patch_table(document)
