@@ -133,9 +133,19 @@ def test_every_number_of_the_results_stands_on_the_page(built):
 @pytest.mark.parametrize(
     ("seeds", "rounds", "kind", "words"),
     [
-        (1, 1, "nominal", "DeLong’s p of each, not corrected"),
+        (
+            1,
+            1,
+            "nominal",
+            "DeLong’s p of each stands in the full table below, as it is and corrected",
+        ),
         (2, 1, "nominal", "It is of the mean scores of 2 seeds, an ensemble each."),
-        (1, 2, "nominal", "DeLong’s p of each, not corrected"),
+        (
+            1,
+            2,
+            "nominal",
+            "DeLong’s p of each stands in the full table below, as it is and corrected",
+        ),
         (1, 1, "ordinal", "DeLong’s test is left out: it compares the AUROCs of two classes"),
         (2, 1, "regression", ""),
     ],

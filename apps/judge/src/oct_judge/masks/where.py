@@ -1,7 +1,7 @@
 """Where is it? From top to bottom: encoder, source, patches, probes, numbers, report."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 import oct_xla
 from oct_launch import Launch, Stages, mistakes, print_table
 from oct_vjepa.evaluation.patch_probe import LEAST, METRICS
+from oct_vjepa.probes.protocol import Round
 from oct_vjepa.saving import write_text
 from oct_vjepa.scores.measured import compare_measured, measure_card
 
@@ -50,6 +51,7 @@ class FoundPatches:
         blocks: of the encoder that were read.
         sayings: of each candidate; the encoder first.
         few: candidate, share of the participants with masks, sayings.
+        subsets: of a share, the rounds as they were asked in each turn.
         touches: by how many settings these test participants have been scored.
         command: that repeats the run.
     """
@@ -59,6 +61,7 @@ class FoundPatches:
     blocks: list[int]
     sayings: dict[str, Sayings]
     few: Sequence[tuple[str, float, Sayings]]
+    subsets: Callable[[float], list[list[Round]]]
     touches: int
     command: str
 
@@ -96,6 +99,7 @@ def evaluate_patches(
             blocks=cast.blocks(),
             sayings=sayings,
             few=few,
+            subsets=cast.subsets,
             touches=touches,
             command=command_of(launch.app, launch.given),
         )
@@ -146,7 +150,9 @@ def describe_patches(found: FoundPatches) -> dict[str, Any]:
     return document_of(
         config, study, kind=TASK, headline=HEADLINE, question=question, touches=found.touches,
         candidates=candidates,
-        efficiency=efficiency_of(config, study, few, patches.metrics, HEADLINE),
+        efficiency=efficiency_of(
+            config, study, few, patches.metrics, HEADLINE, subsets=found.subsets
+        ),
         further={"blocks": found.blocks, "around": list(config.segment.around)},
         subgroups=subgroups_of(config, study, readings[PRETRAINED], patches.metrics, METRICS),
         command=found.command,

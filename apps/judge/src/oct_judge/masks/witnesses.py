@@ -145,16 +145,24 @@ class Witnesses:
         found, config = list[tuple[str, float, Sayings]](), self.config
         for name, speak in self.everyone().items():
             for fraction in config.compare.fractions:
+                drawn = self.subsets(fraction)
                 sayings = [
-                    [
-                        self._ask(speak, self._few(one, fraction, turn), seed)
-                        for one in self.patches.study.rounds
-                    ]
+                    [self._ask(speak, one, seed) for one in rounds]
                     for seed in seeds_of(config)
-                    for turn in range(config.compare.turns_of(fraction))
+                    for rounds in drawn
                 ]
                 found.append((name, fraction, sayings))
         return sorted(found, key=lambda one: one[1])
+
+    def subsets(self, fraction: float) -> list[list[Round]]:
+        """The rounds with a share of those who have masks, in each turn another.
+
+        Raises:
+            Mistake: such a share was not found.
+        """
+        turns = range(self.config.compare.turns_of(fraction))
+        rounds = self.patches.study.rounds
+        return [[self._few(one, fraction, turn) for one in rounds] for turn in turns]
 
     def _few(self, one: Round, fraction: float, turn: int) -> Round:
         """The round with a share of those who have masks.
