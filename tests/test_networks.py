@@ -1,9 +1,24 @@
 """Networks from scratch: of volumes in three dimensions, of B-scans in two."""
 
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
+from oct_io import PhantomTree, SourceConfig, open_source
+from oct_io.labels.questions import LabelQuestion
+from oct_judge.asking import ask_trained, untrained
+from oct_judge.candidates import RANDOM, Cast, Embedder
+from oct_judge.family import Family
+from oct_judge.finished.spoiling import Spoiler, askers_of
+from oct_judge.question import ComparisonConfig, FinetuneConfig
+from oct_judge.results import Found
+from oct_judge.rivals.answers import ask_network
 from oct_judge.rivals.networks import Bscanwise, check_network, count, make_classifier
+from oct_judge.study import open_study
 from oct_launch import Mistake
+from oct_vjepa import Encoder, EncoderConfig
 
 pytestmark = pytest.mark.slow  # MONAI takes 20 s to import
 
@@ -49,3 +64,39 @@ def test_a_network_of_timm_takes_the_window_or_says_why_not():
     ):
         with pytest.raises(Mistake, match=rf"compare\.networks \({name}\): .*{said}"):
             check_network(name, shape)
+
+
+@pytest.mark.drill
+def test_what_was_trained_beside_the_encoder_says_of_unspoilt_volumes_what_it_said(tmp_path):
+    name = "monai_resnet10"
+    config = FinetuneConfig(
+        mode="full",
+        data=SourceConfig(
+            root=str(tmp_path / "data"), cache=str(tmp_path / "cache"), window="tiny", jobs=1,
+            phantom=PhantomTree(participants=24, shape=(8, 64, 64), jobs=1),
+        ),
+        task=LabelQuestion(column="thin"),
+        compare=ComparisonConfig(networks=[name]),
+    )  # fmt: skip
+    recipe = replace(config.training, epochs=1, warmup_epochs=0, batch_size=4)
+    config = replace(config, training=recipe)
+    study, runtime = open_study(config, open_source(config.data)), config.runtime.pick()
+    shape = {"input_shape": (8, 64, 64), "patch_size": (2, 16, 16)}
+    family = Family.of_one(Encoder(EncoderConfig(**shape, width=24, depth=2, heads=2)).eval())
+    cast = Cast(family, Embedder(tmp_path, runtime, config.readout, 5), study.rows)
+    beside = ask_trained(config, study, partial(untrained, cast), RANDOM, runtime, tmp_path)
+    answers = {
+        RANDOM: beside,
+        f"network {name}": ask_network(config, study, name, runtime, tmp_path),
+    }
+    found = Found(config=config, study=study, cast=cast, answers=answers, few=[], touches=0)
+    spoiler = Spoiler(found)
+    askers = askers_of(found, "", tmp_path)
+    assert list(askers) == list(answers)
+    for who, asker in askers.items():
+        [[answer]] = answers[who]
+        own = np.searchsorted(spoiler.tested, answer.test_rows)
+        likely, even = asker(answer, 0, spoiler.rows("gain", 0))
+        assert likely[own] == pytest.approx(answer.test, abs=1e-5)
+        assert even[own] == pytest.approx(answer.test_decided, abs=1e-5)
+        assert np.abs(asker(answer, 0, spoiler.rows("gain", 5))[1] - even).max() > 1e-4

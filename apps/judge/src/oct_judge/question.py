@@ -138,9 +138,9 @@ class ComparisonConfig:
 
     perturbed: bool = False
     """Spoil the test volumes in eight ways at five strengths, and show how the scores fall: of the
-    encoder, of random init, of `encoders` and of the best baseline. 40 times the test volumes to
-    embed, for each of them. Of masks in the six ways that move nothing: of all that were trained.
-    """
+    encoder, of random init, of `encoders`, `networks` and of the best baseline. 40 times the test
+    volumes to embed, for each of them. Of masks in the six ways that move nothing: of all that were
+    trained."""
 
     maps: int = 4
     """Cases, right and wrong ones, for which the report shows where the answer comes from; 0: none.

@@ -19,7 +19,7 @@ from oct_judge.question import ATTENTION, FROZEN, NETWORK, PAIRS, FinetuneConfig
 from oct_judge.rivals.encoders import Named, candidate, candidate_name
 from oct_judge.rivals.networks import check_network
 from oct_judge.rivals.pooling import Pooling
-from oct_judge.rivals.training import train_network
+from oct_judge.rivals.training import network_folder, train_network
 from oct_judge.study import Study
 
 TOGETHER = f"{PRETRAINED}, encoders together"
@@ -143,7 +143,7 @@ def ask_network(
     for seed in seeds_of(config):
         found.append([])
         for number, one in enumerate(study.rounds):
-            run_dir = folder / "training" / f"{name}-seed{seed}-round{number}"
+            run_dir = network_folder(folder, name, seed, number)
             place = Place(runtime, run_dir, seed, study.rows.fingerprint, progress=True)
             volumes = study.examples.volumes
             trained = train_network(config.training, name, volumes, study.target, one, place)

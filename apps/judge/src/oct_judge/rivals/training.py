@@ -1,6 +1,7 @@
 """Training a network from scratch on a question, by the recipe and the loop of the judge."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from oct_judge.recipe import TrainingConfig
 from oct_judge.rivals.networks import make_classifier
 from oct_judge.training import Trained, learn_answers, loss_of, meaning_of, rows_to_fit
 
+NETWORK_FILE = "network.safetensors"
 MEASURED = 64  # volumes whose grey levels say how a network's input is scaled
 
 
@@ -80,6 +82,18 @@ def make_objective(
     return make(network, config=loss_of(config, target), mean=mean, std=std)
 
 
+def network_folder(folder: Path, name: str, seed: int, number: int) -> Path:
+    """Where a network is trained in the round of a number, and left.
+
+    Args:
+        folder: of the evaluation.
+        name: of the network.
+        seed: of its weights.
+        number: of the round.
+    """
+    return folder / "training" / f"{name}-seed{seed}-round{number}"
+
+
 def grey_levels(volumes: Volumes, rows: NDArray[np.int64]) -> tuple[float, float]:
     """Mean and standard deviation of the voxels of some of the rows."""
     chosen = rows[:: max(1, len(rows) // MEASURED)]
@@ -95,6 +109,6 @@ def save_network(network: nn.Module, place: Place) -> None:
         tensors = {name: one.detach().cpu() for name, one in network.state_dict().items()}
         save_file(
             {name: one.contiguous() for name, one in tensors.items()},
-            place.run_dir / "network.safetensors",
+            place.run_dir / NETWORK_FILE,
         )
     place.runtime.agree(0)  # nobody reads before it is there
