@@ -235,7 +235,7 @@ def test_a_command_repeats_a_run_without_saying_where_data_lie():
     given = [
         *("task=thin", "data.root=/data/of/somebody", "data.labels=s3://bucket/key"),
         *("weights=/place/somebody/runs/a/encoder", "seeds=3", "+data.storage.token=abc"),
-        'compare.encoders=["a=/home/somebody/encoder","b=vit@/of/somebody/w.pth","c=runs/c"]',
+        'compare.encoders=["a=/place/somebody/encoder","b=vit@/of/somebody/w.pth","c=runs/c"]',
         "data.bscans.pattern=(?P<participant>[^/]+)/[^/]+",
     ]
     told = command_of("finetune", given)
