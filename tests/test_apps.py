@@ -331,7 +331,8 @@ def test_an_evaluation_leaves_results_predictions_a_model_and_a_page(smoke, eval
     document = json.loads((run_dir / "results.json").read_text())
     assert document["made_up_data"] is True
     assert [one["name"] for one in document["candidates"]] == [
-        "pretrained", "random init", *BASELINES, *(f"pretrained + {one}" for one in BASELINES),
+        "pretrained", "majority class", "random init", *BASELINES,
+        *(f"pretrained + {one}" for one in BASELINES),
         *(f"{one}, grey ranks" for one in ("pretrained", "random init", *BASELINES)),
     ]  # fmt: skip
     for one in document["candidates"]:

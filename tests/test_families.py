@@ -14,9 +14,10 @@ from oct_judge.candidates import Cast, Embedder
 from oct_judge.checkpoint import CheckpointConfig
 from oct_judge.family import Family, find_members, open_family
 from oct_judge.question import ComparisonConfig, FinetuneConfig, ProtocolConfig
+from oct_judge.rivals.answers import ask_rivals
 from oct_judge.rivals.encoders import candidate, open_encoder
 from oct_judge.study import check_test_set, open_study
-from oct_launch import Mistake
+from oct_launch import Mistake, Stages
 from oct_vjepa import Encoder, EncoderConfig
 from oct_vjepa.evaluation.readouts import ReadoutConfig
 from oct_vjepa.measures.target import Target
@@ -139,6 +140,28 @@ def test_with_few_labels_every_seed_is_asked_on_every_subset(place, asked, tmp_p
                 assert len(one.validation_rows) == part.validation.sum()
     own = answers["pretrained"]
     assert not np.array_equal(own[0][0].test, own[3][0].test), "the encoder of another seed"
+
+
+@pytest.mark.parametrize("how", ["mean", "weighted"])
+def test_encoders_together_say_what_each_says_seed_by_seed(place, asked, tmp_path, how):
+    config, study, family = asked
+    compare = ComparisonConfig(baselines=[], ensemble=how)
+    config, runtime = replace(config, compare=compare), config.runtime.pick()
+    cast = Cast(family, Embedder(place / "features", runtime, config.readout, 16), study.rows)
+    one = open_encoder(f"one={place}/dme-fold-0-seed1/encoder", study.examples.volumes.shape)
+    own = {"pretrained": ask(config, study, cast.pretrained(), "linear")}
+    with Stages() as stages:
+        found = ask_rivals(config, study, cast, runtime, tmp_path, stages, own, [one])
+    each = own["pretrained"], found["encoder one"], found["pretrained, encoders together"]
+    for rounds in zip(*each, strict=True):
+        for first, second, both in zip(*rounds, strict=True):
+            worth = np.array([float(who.chosen["validation"]) for who in (first, second)])
+            worth = worth / worth.sum() if how == "weighted" else np.full(2, 0.5)
+            wanted = worth[0] * first.test + worth[1] * second.test
+            assert both.test == pytest.approx(wanted)
+            assert both.seed == first.seed
+            same = (first.round, first.seed) == ("fold-0", 1)
+            assert np.array_equal(first.test, second.test) == same
 
 
 def test_a_rival_that_has_seen_who_is_tested_is_refused(place, asked, tmp_path):

@@ -22,6 +22,8 @@ from oct_judge.masks.candidates import Draughtsmen, drawing_folder
 from oct_judge.masks.study import open_masks
 from oct_judge.question import FinetuneConfig
 from oct_vjepa import Encoder, EncoderConfig, load_model
+from oct_vjepa.boards.runs import read_run
+from oct_vjepa.boards.standings import make_board
 from oct_xla import pick_runtime
 
 NETWORK = {
@@ -116,9 +118,11 @@ def at_nearest(window, entry):
 
 
 @pytest.fixture(scope="module")
-def masks(segment):
+def masks(segment, place):
+    coarse = NETWORK | {"patch_size": (2, 16, 16)}
+    Encoder(EncoderConfig(**coarse)).save_pretrained(place / "masks-other")
     more = ("segment.dicom=true", "compare.fractions=[0.6]", "compare.turns=1")
-    more += ("compare.perturbed=true",)
+    more += ("compare.perturbed=true", f'compare.encoders=["other={place}/masks-other"]')
     return segment("masks", "data.annotations=[mask]", *more)
 
 
@@ -134,7 +138,7 @@ def test_what_was_trained_draws_again_on_spoilt_scans(masks, place):
     folder, document, _ = masks
     found = document["perturbations"]
     assert (found["metric"], found["strengths"]) == ("dice", [0, 1, 2, 3, 4, 5])
-    assert list(found["candidates"]) == ["pretrained", "random init"]
+    assert list(found["candidates"]) == ["pretrained", "random init", "encoder other"]
     still = ["speckle", "roll_off", "shadow", "defocus", "gain", "missing_bscans"]
     rows = {one["name"]: one["card"]["metrics"]["dice"] for one in document["candidates"]}
     for name, kinds in found["candidates"].items():
@@ -186,7 +190,7 @@ def test_what_was_trained_draws_whole_scans_again_as_it_did(encoder, place, tmp_
 def test_masks_are_drawn_scored_kept_and_shown(masks, place):
     folder, document, outcome = masks
     names = [row["name"] for row in document["candidates"]]
-    assert names == ["pretrained", "random init", *TRIVIAL]
+    assert names == ["pretrained", "random init", "encoder other", *TRIVIAL]
     assert document["question"]["names"] == ["background", "IRF"]
     assert encoder_of_run(folder) == document["entry"]["fingerprint"] != ""  # a sweep reads it
     own, *others = document["candidates"]
@@ -211,6 +215,16 @@ def test_masks_are_drawn_scored_kept_and_shown(masks, place):
     check_dicom(place, folder)
     assert document["sentence"] in outcome.out
     assert (folder / "report.html").read_text().count("<img") >= 4
+
+
+@pytest.mark.slow
+def test_a_leaderboard_of_masks_has_the_numbers_of_their_table(masks):
+    folder, document, _ = masks
+    board = make_board([read_run(folder)], bootstrap=100)
+    assert board.headline == "dice"
+    dice = {row["name"]: row["card"]["metrics"]["dice"][0] for row in document["candidates"]}
+    dice["masks-encoder"] = dice.pop("pretrained")
+    assert {one.entry.name: one.metrics["dice"].value for one in board.standings} == dice
 
 
 @pytest.mark.slow

@@ -282,7 +282,10 @@ def test_a_wrong_setting_of_an_evaluation_is_named(refused, smoke, tmp_path, ove
     ("override", "culprits"),
     [
         ("compare.baselines=[histogramm]", ["compare.baselines (histogramm)", "thumbnail"]),
-        ("compare.networks=[resnet50]", ["compare.networks (resnet50)", "monai_resnet10"]),
+        (
+            "compare.networks=[resnet50]",
+            ["compare.networks (resnet50)", "monai_resnet10", "timm_NAME"],
+        ),
         ("compare.prevalence=[0.3]", ["compare.prevalence ([0.3])", "false, true"]),
         ("compare.encoders=[RETFound]", ["compare.encoders (RETFound)", "name=MODEL@file"]),
     ],
@@ -312,7 +315,7 @@ MASKED = "mode=segment data.annotations=[mask] segment.unet=false"
         ("mode=lora training.lora.rank=5000", ["training.lora.rank (5000)", "width"]),
         (f"{MASKED} training.decoder.levels=[99]", ["training.decoder.levels ([99])", "0 to"]),
         (f"{MASKED} training.decoder.levels=[1,0]", ["training.decoder.levels ([1, 0])"]),
-        (f"{MASKED} compare.encoders=[a]", ["compare.encoders does nothing"]),
+        (f"{MASKED} compare.networks=[a]", ["compare.networks does nothing"]),
         (
             "mode=patches data.annotations=[mask] compare.perturbed=true",
             ["compare.perturbed does nothing", "for labels"],
@@ -370,6 +373,7 @@ def test_a_recipe_that_does_not_suit_the_question_is_told_before_anything_is_tra
     ("overrides", "package", "otherwise"),
     [
         ("compare.networks=[monai_resnet10]", "monai", "compare.networks=[]"),
+        ("compare.networks=[timm_resnet18]", "timm", "compare.networks=[]"),
         ("mode=segment data.annotations=[mask]", "monai", "segment.unet=false"),
         ("mode=lora", "peft", "another mode"),
     ],

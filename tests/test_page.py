@@ -133,9 +133,19 @@ def test_every_number_of_the_results_stands_on_the_page(built):
 @pytest.mark.parametrize(
     ("seeds", "rounds", "kind", "words"),
     [
-        (1, 1, "nominal", "DeLong’s p of each, not corrected"),
+        (
+            1,
+            1,
+            "nominal",
+            "DeLong’s p of each stands in the full table below, as it is and corrected",
+        ),
         (2, 1, "nominal", "It is of the mean scores of 2 seeds, an ensemble each."),
-        (1, 2, "nominal", "DeLong’s p of each, not corrected"),
+        (
+            1,
+            2,
+            "nominal",
+            "DeLong’s p of each stands in the full table below, as it is and corrected",
+        ),
         (1, 1, "ordinal", "DeLong’s test is left out: it compares the AUROCs of two classes"),
         (2, 1, "regression", ""),
     ],
@@ -225,11 +235,15 @@ def test_a_command_repeats_a_run_without_saying_where_data_lie():
     given = [
         *("task=thin", "data.root=/data/of/somebody", "data.labels=s3://bucket/key"),
         *("weights=/place/somebody/runs/a/encoder", "seeds=3", "+data.storage.token=abc"),
+        'compare.encoders=["a=/place/somebody/encoder","b=vit@/of/somebody/w.pth","c=runs/c"]',
+        "data.bscans.pattern=(?P<participant>[^/]+)/[^/]+",
     ]
     told = command_of("finetune", given)
     assert told.startswith("uv run apps/finetune task=thin ")
     assert "seeds=3" in told
     assert "encoder" in told
+    assert '["a=.../encoder","b=vit@.../w.pth","c=runs/c"]' in told
+    assert "(?P<participant>[^/]+)/[^/]+" in told
     assert not re.search("somebody|bucket|abc|s3:", told)
 
 

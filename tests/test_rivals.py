@@ -69,6 +69,11 @@ def test_a_factory_gives_an_encoder_of_two_lines(monkeypatch, tmp_path):
     assert np.allclose(found["own"], volumes.mean(axis=(2, 3)), atol=1e-3)
 
 
+def test_a_factory_that_wants_more_is_told_in_a_line():
+    with pytest.raises(Mistake, match=r"compare\.encoders \(json:loads\): .*missing 1 required"):
+        open_encoder("theirs=json:loads", (4, 16, 16))
+
+
 def test_a_factory_may_give_stacks_further_apart(monkeypatch, tmp_path):
     from oct_judge.candidates import Embedder, Rows
     from oct_vjepa.evaluation.readouts import ReadoutConfig

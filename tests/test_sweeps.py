@@ -1,5 +1,6 @@
 """Several runs of one command line: a folder each, one after the other, and a table at the end."""
 
+import json
 import os
 import signal
 import subprocess
@@ -284,16 +285,28 @@ def test_a_sweep_over_names_of_files_asks_for_the_values():
         split_jobs(["encoder=glob(*)"])
 
 
-def test_evaluations_of_masks_are_named_where_a_sweep_leaves_no_leaderboard(tmp_path, capsys):
+def test_a_sweep_over_modes_of_masks_ends_in_a_leaderboard_for_each(tmp_path, capsys):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
     from oct_judge.board.finish import write_leaderboards
     from oct_launch import Job
 
-    (tmp_path / "segment").mkdir()
-    jobs = [
-        Job("mode=segment", [], run_dir=str(tmp_path / "segment"), exit_code=0),
-        Job("mode=linear", [], run_dir=str(tmp_path / "linear"), exit_code=1),
-    ]
+    jobs = [Job("mode=full", [], run_dir=str(tmp_path / "full"), exit_code=1)]
+    for kind, headline in (("segmentation", "dice"), ("patches", "auroc")):
+        folder = tmp_path / kind
+        folder.mkdir()
+        question = {"name": "masks", "kind": kind, "names": ["background", "IRF"], "unit": ""}
+        entry = {"encoder": "runs/a/encoder", "fingerprint": "a", "settings": {"mode": kind}}
+        document = {"made_up_data": False, "question": question, "entry": entry}
+        (folder / "results.json").write_text(json.dumps(document | {"headline": headline}))
+        rows = {"candidate": "pretrained", "seed": 0, "round": "test"}
+        people = {"participant": list("abcd"), headline: [0.5, 0.6, 0.7, 0.8]}
+        table = pa.table({name: [one] * 4 for name, one in rows.items()} | people)
+        pq.write_table(table, folder / "measures.parquet")
+        jobs.append(Job(f"mode={kind}", [], run_dir=str(folder), exit_code=0))
     write_leaderboards(tmp_path, jobs)
-    assert capsys.readouterr().out == (
-        "on no leaderboard, as masks are no answers of participants: mode=segment\n"
-    )
+    said = capsys.readouterr().out
+    assert "is ahead with Dice 0.650" in said
+    assert "is ahead with AUROC 0.650" in said
+    for kind in ("segmentation", "patches"):
+        assert "failed" in (tmp_path / f"leaderboard-masks-{kind}.csv").read_text()

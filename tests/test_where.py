@@ -1,6 +1,7 @@
 """`mode=patches` from the command line to the last file: where it is, from frozen tokens."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -9,6 +10,8 @@ import torch
 from oct_judge.masks.patches import Patches, check_rounds
 from oct_launch import Mistake
 from oct_vjepa import Encoder, EncoderConfig
+from oct_vjepa.boards.runs import read_run
+from oct_vjepa.boards.standings import make_board
 from oct_vjepa.probes.protocol import Round
 
 NETWORK = {
@@ -26,7 +29,7 @@ PHANTOM = (
     "bootstrap=100",
 )  # fmt: skip
 EVERYBODY = [
-    *("pretrained", "random init", "row of the patch", "voxels of the patch"),
+    *("pretrained", "random init", "encoder other", "row of the patch", "voxels of the patch"),
     *("PCA of patch and neighbours", "random layer", "random layer of patch and neighbours"),
     *("filter bank", "pretrained + filter bank", "random init + filter bank"),
 ]
@@ -37,6 +40,8 @@ def encoder(place):
     torch.manual_seed(0)
     config = EncoderConfig(**NETWORK, input_mean=60.0, input_std=50.0)
     Encoder(config).save_pretrained(place / "where-encoder")
+    Encoder(replace(config, depth=2)).save_pretrained(place / "where-other")
+    Encoder(replace(config, patch_size=(2, 16, 16))).save_pretrained(place / "where-coarse")
     return place / "where-encoder"
 
 
@@ -57,6 +62,7 @@ def words(place, encoder):
 @pytest.fixture(scope="module")
 def found(call_app, words, place):
     more = ("data.annotations=[mask]", "compare.fractions=[0.6]", "compare.turns=2", "seeds=2")
+    more += (f'compare.encoders=["other={place}/where-other"]',)
     outcome = call_app(*words("where", *more))
     assert outcome.code == 0, outcome.errors[-2000:]
     return place / "where", json.loads((place / "where" / "results.json").read_text()), outcome
@@ -170,11 +176,27 @@ def test_each_tested_scan_is_kept_and_three_are_shown(found):
 
 
 @pytest.mark.slow
-def test_a_leaderboard_does_not_take_it(found):
-    from oct_vjepa.boards.runs import BoardError, read_run
+def test_a_leaderboard_has_the_numbers_of_its_table(found):
+    folder, document, _ = found
+    board = make_board([read_run(folder)], bootstrap=100)
+    rows = {row["name"]: row["card"]["metrics"] for row in document["candidates"]}
+    alone = [name for name in EVERYBODY if not name.startswith("pretrained")]
+    assert sorted(one.entry.name for one in board.standings) == sorted(["where-encoder", *alone])
+    assert board.participants == 8
+    for one in board.standings:
+        told = rows["pretrained" if one.entry.name == "where-encoder" else one.entry.name]
+        assert len(one.entry.seeds) == 2
+        assert one.metrics.keys() == told.keys()
+        for metric, (value, *_) in told.items():
+            assert one.metrics[metric].value == pytest.approx(value)
 
-    with pytest.raises(BoardError, match=r"predictions\.parquet"):
-        read_run(found[0])
+
+@pytest.mark.slow
+def test_another_encoder_is_asked_with_its_own_blocks_and_differs(found):
+    rows = {row["name"]: row for row in found[1]["candidates"]}
+    other, own = rows["encoder other"], rows["pretrained"]
+    assert other["card"]["metrics"]["auroc"] != own["card"]["metrics"]["auroc"]
+    assert other["gain"]["p_holm"] >= other["gain"]["p"]
 
 
 @pytest.mark.slow
@@ -203,15 +225,29 @@ def test_layers_are_found_too(call_app, words, place):
         (["segment.blocks=[1,1]"], "segment.blocks ([1, 1]) must be different blocks"),
         (["segment.patches=3"], "segment.patches (3) must be at least 100"),
         (["segment.around=[4]"], "segment.around (4) must be odd, 3 or more"),
+        (['compare.encoders=["coarse=PLACE/where-coarse"]'], "it would be asked another question"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(call_app, words, found, place, given, said):
     more = [f"data.cache={place / 'unmarked-cache'}", f"data.root={place / 'unmarked'}"]
     unmarked = more if "data.phantom.annotations=false" in given else []
+    given = [one.replace("PLACE", str(place)) for one in given]
     outcome = call_app(*words("where-wrong", "data.annotations=[mask]", *given, *unmarked))
     assert outcome.code == 2, outcome.errors[-2000:]
     assert said in outcome.errors
     assert "Traceback" not in outcome.errors
+
+
+@pytest.mark.slow
+def test_encoders_of_others_have_no_tokens_to_ask(call_app, words, found, tmp_path, monkeypatch):
+    (tmp_path / "stranger.py").write_text(
+        "class make:\n    fingerprint = 'theirs'\n    def embed(self, volumes): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    theirs = 'compare.encoders=["theirs=stranger:make"]'
+    outcome = call_app(*words("where-wrong", "data.annotations=[mask]", theirs))
+    assert outcome.code == 2, outcome.errors[-2000:]
+    assert "compare.encoders (theirs): mode=patches reads tokens" in outcome.errors
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,11 @@ def test_four_xla_devices_give_the_losses_and_the_report_of_the_cpu(found):
     facts = json.loads((here / "provenance.json").read_text())
     assert (facts["runtime"], facts["devices"]) == ("xla", 4)
     (asked,) = json.loads((here / "probes.json").read_text())
-    assert [one["name"] for one in asked["candidates"]] == ["pretrained", "random init"]
+    assert [one["name"] for one in asked["candidates"]] == [
+        "pretrained",
+        "majority class",
+        "random init",
+    ]
     assert (here / "report.html").exists()
     rows, others = rows_of(here), rows_of(found["smoke", "cpu"])
     assert len(rows) == 12

@@ -15,9 +15,16 @@ from oct_vjepa.measures.target import Target
 from oct_vjepa.model.weights import weights_fingerprint
 from oct_vjepa.probes.choice import ensemble
 from oct_vjepa.probes.protocol import Round, few_labels
-from oct_vjepa.trials.judging import Answer, Answers, Candidate, answer_frozen, answer_of_scores
+from oct_vjepa.trials.judging import (
+    Answer,
+    Answers,
+    Candidate,
+    answer_frozen,
+    answer_of_scores,
+    answer_unseen,
+)
 
-from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder, random_encoder
+from oct_judge.candidates import PRETRAINED, RANDOM, Cast, Embedder, random_encoder, unseeing
 from oct_judge.learning import Place
 from oct_judge.pools import fit_pools
 from oct_judge.question import FROZEN, FinetuneConfig
@@ -50,6 +57,9 @@ def ask_everyone(
     askers |= {one.name: probing(config, study, one) for one in candidates}
     found = {PRETRAINED: askers.pop(PRETRAINED)(PRETRAINED, study.rounds, seeds)}
     remember(config, study, cast, found[PRETRAINED])
+    found[unseeing(study.target.kind)] = [
+        [answer_unseen(study.target, one, seed) for one in study.rounds] for seed in seeds
+    ]
     for number, (name, asker) in enumerate(askers.items()):
         stages("asking", number, len(askers))
         found[name] = asker(name, study.rounds, seeds)
@@ -247,12 +257,17 @@ def answer_of(
 
 
 def together(answers: Answers, how: str) -> Answers:
-    """What the seeds say together: one seed whose scores are the ensemble's."""
+    """What several answers to the same rounds say together: one whose scores are the ensemble's.
+
+    Args:
+        answers: of seeds, or of several candidates with one seed.
+        how: mean, vote or weighted, by what each is worth on validation.
+    """
     joined = []
     for rounds in zip(*answers, strict=True):
         weights = None
         if how == "weighted":
-            # Without validation all weigh alike; below 0, as R2 may be, a seed has no say.
+            # Without validation all weigh alike; below 0, as R2 may be, one has no say.
             told = [one.chosen.get("validation", 1.0) for one in rounds]
             weights = [max(0.0, float(str(value))) for value in told]
         parts = [f"{part}{end}" for part in PARTS for end in ("", "_decided")]

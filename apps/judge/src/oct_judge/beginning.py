@@ -8,12 +8,12 @@ import oct_vjepa
 import oct_xla
 from oct_io import TreeError
 from oct_io.space.windows import find_window
-from oct_launch import Launch, Stages, check_positions, check_window, mistakes, refuse_url
+from oct_launch import Launch, Mistake, Stages, check_positions, check_window, mistakes, refuse_url
 from oct_vjepa.evaluation.sliced import takes
 
-from oct_judge.checking import check_settings
+from oct_judge.checking import check_levels, check_settings
 from oct_judge.family import Family, open_family
-from oct_judge.question import FROZEN, FinetuneConfig
+from oct_judge.question import FROZEN, PATCHES, FinetuneConfig
 from oct_judge.rivals.encoders import Named, open_encoder
 from oct_judge.study import Tested, check_test_set
 
@@ -74,6 +74,38 @@ def open_rivals(config: FinetuneConfig, study: Tested) -> list[Named]:
             if one.family is not None:
                 with mistakes(TreeError, where=f"compare.encoders ({one.name}): "):
                     check_test_set(config, study, one.family)
+    return rivals
+
+
+def open_token_rivals(
+    config: FinetuneConfig, study: Tested, asked: oct_vjepa.EncoderConfig
+) -> list[Named]:
+    """Open `compare.encoders` for questions that masks answer, which read tokens.
+
+    Args:
+        config: of the evaluation.
+        study: the question.
+        asked: of the encoder that is asked.
+
+    Raises:
+        Mistake: as `open_rivals`, or one of others, of another shape, that lacks a block, or whose
+            patches are not those that are asked for.
+    """
+    rivals = open_rivals(config, study)
+    for one in rivals:
+        said = f"compare.encoders ({one.name}): "
+        if one.family is None:
+            raise Mistake(f"{said}mode={config.mode} reads tokens, which encoders of ours have")
+        own = one.family.config
+        if own.input_shape != asked.input_shape:
+            raise Mistake(f"{said}takes {own.input_shape} voxels, the other {asked.input_shape}")
+        if config.mode == PATCHES and own.grid != asked.grid:
+            raise Mistake(
+                f"{said}has {own.grid} patches where the other has {asked.grid}: it would be asked "
+                "another question"
+            )
+        with mistakes(Mistake, where=said):
+            check_levels(config, own.depth)
     return rivals
 
 

@@ -23,6 +23,9 @@ from oct_judge.family import Family
 
 PRETRAINED, RANDOM, RANKED = "pretrained", "random init", ", grey ranks"
 OWN = "own"  # encoders that are asked
+MAJORITY, MEAN, EQUAL = "majority class", "mean answer", "equal risk"
+UNSEEING = (MAJORITY, MEAN, EQUAL)
+"""What those are called who say the same of everybody: of classes, quantities and times."""
 
 
 class Volumes(Protocol):
@@ -119,6 +122,11 @@ class Embedder:
     def last(self, encoder: oct_vjepa.Encoder, rows: Rows) -> NDArray[np.float32]:
         """Mean of the last tokens of every row, by which an encoder that learned is looked at."""
         return self.features(encoder, rows, [HEAD_POOL], None)[HEAD_POOL]
+
+
+def unseeing(kind: str) -> str:
+    """What they are called who answer a question of this kind without looking."""
+    return {"regression": MEAN, "survival": EQUAL}.get(kind, MAJORITY)
 
 
 def random_encoder(config: oct_vjepa.EncoderConfig, seed: int) -> oct_vjepa.Encoder:

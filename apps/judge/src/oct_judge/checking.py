@@ -27,18 +27,20 @@ def check_settings(config: FinetuneConfig, encoder: EncoderConfig) -> None:
         Mistake: names the setting.
     """
     shape = find_window(config.data.window).shape
-    needed = [("monai", "give compare.networks=[]", bool(config.compare.networks))]
+    networks = config.compare.networks
+    needed = [
+        (package, "give compare.networks=[]", any(one.startswith(package) for one in networks))
+        for package in ("monai", "timm")
+    ]
     if config.mode in TRAINED:
         check_head(config, encoder)
         with mistakes(ValueError):
             config.training.grid.read(encoder.depth)
-    if config.mode in (SEGMENT, *TRAINED) or config.compare.networks:
+    if config.mode in (SEGMENT, *TRAINED) or networks:
         with mistakes(ValueError, where="training."):
             config.training.augmentation.check_window(shape)
-    if config.mode == PATCHES:
-        check_blocks("segment.blocks", sorted(config.segment.blocks), encoder.depth)
+    check_levels(config, encoder.depth)
     if config.mode == SEGMENT:
-        check_blocks("training.decoder.levels", config.training.decoder.levels, encoder.depth)
         needed.append(("monai", "give segment.unet=false", config.segment.unet))
         if config.segment.unet:
             strides_of(shape)
@@ -52,6 +54,18 @@ def check_settings(config: FinetuneConfig, encoder: EncoderConfig) -> None:
     for package, otherwise, wanted in needed:
         if wanted and importlib.util.find_spec(package) is None:
             raise Mistake(f"{package} is not installed: uv pip install {package}, or {otherwise}")
+
+
+def check_levels(config: FinetuneConfig, depth: int) -> None:
+    """Refuse blocks that questions of masks read and an encoder of this depth lacks.
+
+    Raises:
+        Mistake: names the setting.
+    """
+    if config.mode == PATCHES:
+        check_blocks("segment.blocks", sorted(config.segment.blocks), depth)
+    if config.mode == SEGMENT:
+        check_blocks("training.decoder.levels", config.training.decoder.levels, depth)
 
 
 def check_head(config: FinetuneConfig, encoder: EncoderConfig) -> None:

@@ -19,7 +19,7 @@ from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Candidate, Readouts
 
 from oct_judge.asking import ask, ask_everyone
-from oct_judge.candidates import RANDOM, Cast, Embedder
+from oct_judge.candidates import RANDOM, UNSEEING, Cast, Embedder
 from oct_judge.family import Family
 from oct_judge.question import ComparisonConfig, FinetuneConfig, ProbeConfig
 from oct_judge.results import Found, describe, interval_of
@@ -175,7 +175,7 @@ def _worth(documents: Sequence[Mapping[str, Any]]) -> _Worth:
         }
         _, low, high = gains[RANDOM]
         (worth.better if low > 0 else worth.worse if high < 0 else worth.open).append(name)
-        simple = [gain for who, gain in gains.items() if who not in (RANDOM, INITIAL)]
+        simple = [gain for who, gain in gains.items() if who not in (RANDOM, INITIAL, *UNSEEING)]
         if low > 0 and all(above > 0 for _, above, _ in simple):
             worth.best.append(name)
         if any(below < 0 for _, _, below in simple):

@@ -59,7 +59,7 @@ def evaluate(
     """Ask everybody, and write what they say to a claimed folder; returns the exit code."""
     with Stages() as stages:
         study = open_tested(config, family, open_study, stages)
-        check_rivals(config)
+        check_rivals(config, study.source.volumes.shape)
         check_training(config, study, runtime)
         if config.training.grid.asked:
             stages.say(tell_kept(config.training, family.config, len(study.examples.volumes)))

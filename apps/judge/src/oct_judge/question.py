@@ -88,9 +88,10 @@ class ComparisonConfig:
     equal."""
 
     networks: list[str] = field(default_factory=list)
-    """Networks of MONAI trained from scratch by the recipe of `training`, whatever the mode:
+    """Networks trained from scratch by the recipe of `training`, whatever the mode. Of MONAI:
     monai_resnet10, monai_resnet18, monai_densenet121; with _2d at the end they take single B-scans
-    and average what they say, which of one B-scan they do by themselves."""
+    and average what they say, which of one B-scan they do by themselves. Of timm, by its names:
+    timm_resnet18 and so on, all on single B-scans."""
 
     encoders: list[str] = field(default_factory=list)
     """Further encoders whose frozen features are asked too: name=folder of one of ours, which may
@@ -128,7 +129,8 @@ class ComparisonConfig:
     Numbers of many values are cut into thirds."""
 
     ensemble: str = ""
-    """mean, vote or weighted (by validation): what the seeds say together, as one more line."""
+    """mean, vote or weighted (by validation): what the seeds say together, as one more line; and
+    with `encoders` what the encoder and they say together, seed by seed, as another."""
 
     prevalence: list[float] = field(default_factory=list)
     """Shares of the classes where the model will be used, in their order, such as [0.95, 0.05]:
@@ -136,9 +138,9 @@ class ComparisonConfig:
 
     perturbed: bool = False
     """Spoil the test volumes in eight ways at five strengths, and show how the scores fall: of the
-    encoder, of random init, of `encoders` and of the best baseline. 40 times the test volumes to
-    embed, for each of them. Of masks in the six ways that move nothing: of all that were trained.
-    """
+    encoder, of random init, of `encoders`, `networks` and of the best baseline. 40 times the test
+    volumes to embed, for each of them. Of masks in the six ways that move nothing: of all that were
+    trained."""
 
     maps: int = 4
     """Cases, right and wrong ones, for which the report shows where the answer comes from; 0: none.
@@ -233,7 +235,7 @@ class FinetuneConfig:
 
     bootstrap: int = 2000
     """Resamplings of the test participants behind each interval. No p is below 2 in so many, and
-    Holm multiplies it by how many were compared, 20 if nothing is set."""
+    Holm multiplies it by how many were compared, 21 if nothing is set."""
 
     batch_size: int = 32
     """Volumes embedded at once."""
@@ -284,10 +286,10 @@ class FinetuneConfig:
         for name in ("seeds", "batch_size"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} ({value}) must be 1 or more")
-        if self.compare.ensemble and self.seeds == 1:
+        if self.compare.ensemble and self.seeds == 1 and not self.compare.encoders:
             raise ValueError(
-                f"compare.ensemble ({self.compare.ensemble}) joins what seeds say: give seeds=2 or "
-                "more"
+                f"compare.ensemble ({self.compare.ensemble}) joins what seeds or encoders say: "
+                "give seeds=2 or more, or compare.encoders"
             )
         if self.bootstrap < 100:
             raise ValueError(f"bootstrap ({self.bootstrap}) must be at least 100")

@@ -32,7 +32,7 @@ from oct_vjepa.trials.verdict import (
 )
 
 from oct_judge.asking import PARTS, Everyone, draw_subsets, subset_sizes
-from oct_judge.candidates import PRETRAINED, RANDOM, RANKED, Cast
+from oct_judge.candidates import PRETRAINED, RANDOM, RANKED, UNSEEING, Cast
 from oct_judge.question import NAMED_ENCODER, NETWORK, FinetuneConfig
 from oct_judge.rivals.encoders import Named
 from oct_judge.study import Study, nameless
@@ -168,12 +168,12 @@ def over(row: Mapping[str, Any]) -> str:
 
 
 def best_baseline(document: Mapping[str, Any]) -> str:
-    """The candidate with the best headline that has seen no encoder; "" if there is none."""
+    """The one of the best headline with features that nobody learned; "" if there is none."""
     metric = document["headline"]
     alone = {
         one["name"]: one["card"]["metrics"][metric][0]
         for one in document["candidates"]
-        if not one["name"].startswith((PRETRAINED, RANDOM, NETWORK, NAMED_ENCODER))
+        if not one["name"].startswith((PRETRAINED, RANDOM, NETWORK, NAMED_ENCODER, *UNSEEING))
         and not one["name"].endswith(RANKED)
     }
     known = {name: value for name, value in alone.items() if value is not None}

@@ -246,6 +246,7 @@ def test_a_better_candidate_is_told_from_a_worse_one_and_from_itself():
     assert good.p == pytest.approx(2 / 1001)
     assert good.p_holm == pytest.approx(2 * good.p)
     assert good.p_delong < 1e-6
+    assert (same.p_delong_holm, good.p_delong_holm) == (1.0, 2 * good.p_delong)
     assert json.loads(json.dumps(good.as_json()))["metric"] == "auroc"
 
 
@@ -318,7 +319,7 @@ def test_ensembles_that_are_equally_good_are_told_apart_as_often_as_promised():
 def test_who_has_no_delong_is_told_why(shape, why):
     runs = {name: binary_runs(np.random.default_rng(13), **shape) for name in "ab"}
     (found,) = compare(runs, "nominal", reference="a", seed=0, bootstrap=100)
-    assert (found.p_delong is None) == bool(why)
+    assert (found.p_delong is None) == (found.p_delong_holm is None) == bool(why)
     assert why in found.no_delong
     assert bool(found.no_delong) == bool(why)
 

@@ -18,7 +18,7 @@ SAME_RESULT = (
     ),
     *("weights", "predict", "model", "out", "compare", "allow_seen"),
     *("data.root", "data.cache", "data.kept", "data.kept_gb", "data.jobs", "data.storage"),
-    "data.label_columns",
+    *("data.label_columns", "segment.unet", "segment.trivial", "segment.dicom"),
 )
 """Settings that two entries of a leaderboard do not differ by: where things lie, who stands beside
 the encoder, and the encoder's place, for its fingerprint says more."""

@@ -60,7 +60,7 @@ def write_leaderboards(place: Path, jobs: Sequence[Job]) -> None:
         Mistake: the runs of a question had not the same test participants.
     """
     from oct_vjepa.boards.page import NAME, sentence_of, write_board
-    from oct_vjepa.boards.runs import PREDICTIONS, BoardError, Run, read_run
+    from oct_vjepa.boards.runs import BoardError, Run, read_run
     from oct_vjepa.boards.standings import make_board
 
     failed = [
@@ -69,23 +69,20 @@ def write_leaderboards(place: Path, jobs: Sequence[Job]) -> None:
         if job.exit_code
     ]
     try:
-        questions: dict[str, list[Run]] = {}
-        masks: list[str] = []
+        questions: dict[tuple[str, str], list[Run]] = {}
         for job in jobs:
             if job.exit_code != 0:
                 continue
-            if not (Path(job.run_dir) / PREDICTIONS).exists():
-                masks.append(job.name)
-                continue
             run = read_run(Path(job.run_dir))
-            questions.setdefault(str(run.question["name"]), []).append(run)
-        for question, runs in questions.items():
+            asked = str(run.question["name"]), str(run.question["kind"])
+            questions.setdefault(asked, []).append(run)
+        names = [name for name, _ in questions]
+        for (question, kind), runs in questions.items():
             board = make_board(runs, failed=failed)
-            name = NAME if len(questions) == 1 else f"{NAME}-{question}"
+            alike = names.count(question) > 1  # masks are asked of voxels and of patches
+            name = f"{NAME}-{question}{f'-{kind}' if alike else ''}"
+            name = NAME if len(questions) == 1 else name
             print(sentence_of(board))
             print(f"leaderboard: {', '.join(map(str, write_board(board, place, name)))}")
-        if masks:
-            said = ", ".join(masks)
-            print(f"on no leaderboard, as masks are no answers of participants: {said}")
     except BoardError as error:
         raise Mistake(f"no leaderboard: {error}") from error

@@ -1,5 +1,6 @@
 """The command that made a result, with nothing in it that should not be passed on."""
 
+import re
 import shlex
 from collections.abc import Sequence
 
@@ -7,6 +8,8 @@ from oct_io.storage.files import redact
 
 PLACES = ("root", "cache", "labels", "split", "manifest", "label_concepts")
 """Settings of data whose values may name a person, a host or a bucket."""
+PATH = re.compile(r"""(?<![^\s"'=,@\[({])(?:[a-z][a-z0-9]*://|[/~])[^\s"',\])}]+""")
+"""An absolute path or a URL in a value, such as in a list of name=place."""
 
 
 def command_of(app: str, given: Sequence[str]) -> str:
@@ -25,6 +28,11 @@ def _told(setting: str) -> str:
         return f"{key}{equals}..."
     if key.lstrip("+").removeprefix("data.") in PLACES and key.lstrip("+").startswith("data."):
         return f"{key}{equals}..."
-    if value.startswith(("/", "~")) or "://" in value:
-        return f"{key}{equals}.../{redact(value).rstrip('/').rsplit('/', 1)[-1]}"
-    return setting
+    if value.startswith(("/", "~")) or re.match(r"[a-z][a-z0-9]*://", value):
+        return f"{key}{equals}{_end_of(value)}"
+    return f"{key}{equals}{PATH.sub(lambda found: _end_of(found[0]), value)}"
+
+
+def _end_of(place: str) -> str:
+    """Its last name, with the rest left out."""
+    return f".../{redact(place).rstrip('/').rsplit('/', 1)[-1]}"

@@ -25,6 +25,7 @@ from oct_io.space.perturbations import PERTURBATIONS, STRENGTHS, perturb
 from oct_launch import Stages
 from oct_vjepa.finished.member import score_batch
 from oct_vjepa.measures.measure import HEADLINE
+from oct_vjepa.probes.answers import shift_priors
 from oct_vjepa.probes.baselines import BASELINES
 from oct_vjepa.scores.cards import as_plain
 from oct_vjepa.scores.scorecard import headline_interval
@@ -41,8 +42,8 @@ from oct_judge.candidates import (
     random_encoder,
     side_by_side,
 )
-from oct_judge.finished.trained import open_trained
-from oct_judge.question import FROZEN
+from oct_judge.finished.trained import fit_priors, open_network, open_trained
+from oct_judge.question import FROZEN, NETWORK
 from oct_judge.results import Found, best_baseline
 from oct_judge.rivals.encoders import Named, candidate_name, features_of
 
@@ -143,7 +144,7 @@ def spoil(
 
 
 def askers_of(found: Found, best: str, run_dir: Path) -> dict[str, Answering]:
-    """Who is asked again: encoder, of frozen modes random init, `compare.encoders`, a baseline."""
+    """Who is asked again: encoder, random init, `compare.encoders`, networks, a baseline."""
     cast, askers = found.cast, dict[str, Answering]()
     if found.config.mode in FROZEN:
         askers[PRETRAINED] = lambda answer, number, rows: _by_probe(
@@ -158,11 +159,13 @@ def askers_of(found: Found, best: str, run_dir: Path) -> dict[str, Answering]:
                 ),
             )
     else:
-        askers[PRETRAINED] = lambda answer, number, rows: _by_head(
-            found, answer, number, rows, run_dir
-        )
+        for who in (PRETRAINED, RANDOM):
+            if who in found.answers:
+                askers[who] = partial(_by_head, found, run_dir, who)
     for named in found.encoders:
         askers[candidate_name(named)] = partial(_by_encoder, cast.embed, named)
+    for network in found.config.compare.networks:
+        askers[f"{NETWORK}{network}"] = partial(_by_network, found, run_dir, network)
     if best:
         askers[best] = lambda answer, number, rows: _by_probe(
             answer, {"": _baseline(found, best, answer.seed, number, rows)}
@@ -185,20 +188,42 @@ def _by_encoder(
 
 
 def _by_head(
-    found: Found, answer: Answer, number: int, rows: Rows, run_dir: Path
+    found: Found, run_dir: Path, who: str, answer: Answer, number: int, rows: Rows
 ) -> tuple[Floats, Floats]:
     """Scores of a trained encoder and head, before their temperature."""
-    embed, member = found.cast.embed, open_trained(found, answer, number, run_dir)
+    embed, member = found.cast.embed, open_trained(found, answer, number, run_dir, who)
     by_length = member.encoder.config.position_unit == "length"
     parts = []
-    for first in range(0, len(rows.volumes), embed.batch_size):
-        numbers = range(first, min(first + embed.batch_size, len(rows.volumes)))
-        batch = np.stack(list(iter_volumes(rows.volumes, numbers)))
-        steps = _steps(rows.spacings[list(numbers)]) if by_length else None
+    for batch, spacing in _batches(rows, embed.batch_size):
+        steps = _steps(spacing) if by_length else None
         with embed.runtime.autocast():
             parts.append(score_batch([member], batch, steps))
     likely = np.concatenate([one.scores_NK for one in parts])
     return likely, np.concatenate([one.even_NK for one in parts])
+
+
+def _by_network(
+    found: Found, run_dir: Path, name: str, answer: Answer, number: int, rows: Rows
+) -> tuple[Floats, Floats]:
+    """Scores of a network from scratch, before their temperature."""
+    embed, network = found.cast.embed, open_network(found, name, answer, number, run_dir)
+    parts = []
+    for batch, _ in _batches(rows, embed.batch_size):
+        volume = torch.from_numpy(batch).unsqueeze(1).to(embed.runtime.device)
+        with torch.no_grad(), embed.runtime.autocast():
+            parts.append(network.predict(volume).cpu().double().numpy())
+    even = np.concatenate(parts)
+    priors = fit_priors(found, number)
+    likely = shift_priors(found.study.target.kind, even, np.array(priors)) if priors else even
+    return likely, even
+
+
+def _batches(rows: Rows, size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """Some volumes, (B, Z, Y, X), and their spacings, (B, 3)."""
+    for first in range(0, len(rows.volumes), size):
+        numbers = range(first, min(first + size, len(rows.volumes)))
+        batch = np.stack(list(iter_volumes(rows.volumes, numbers)))
+        yield batch, rows.spacings[list(numbers)]
 
 
 def _steps(spacings_B3: NDArray[Any]) -> torch.Tensor:

@@ -25,7 +25,6 @@ from oct_vjepa.scores.cards import as_plain
 from oct_vjepa.scores.measured import Measured, by_participant, measure_card
 from safetensors.torch import load_file
 
-from oct_judge.candidates import PRETRAINED, RANDOM
 from oct_judge.finished.spoiling import seeds_of_rows
 from oct_judge.masks.candidates import UNET, Draughtsmen, Drawn, Mask, drawing_folder
 from oct_judge.masks.measuring import HEADLINE
@@ -48,7 +47,7 @@ def spoil_masks(
     config = found.config
     draws = {"seed": config.seed, "bootstrap": config.bootstrap}
     cards = {one["name"]: one["card"]["metrics"] for one in document["candidates"]}
-    names = [name for name in (PRETRAINED, RANDOM, UNET) if name in found.drawings]
+    names = list(cast.trained())
     curves: dict[str, dict[str, list[list[float]]]] = {}
     for place, name in enumerate(names):
         readings: dict[Way, list[list[Measured]]] = {way: [] for way in WAYS}

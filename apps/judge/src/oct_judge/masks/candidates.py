@@ -20,6 +20,7 @@ from oct_judge.family import Family
 from oct_judge.learning import Place
 from oct_judge.masks.study import MaskStudy
 from oct_judge.question import FinetuneConfig
+from oct_judge.rivals.encoders import Named, candidate_name
 from oct_judge.rivals.networks import count, make_unet
 from oct_judge.rivals.training import grey_levels, save_network
 from oct_judge.segmenting import Segmented, learn_masks, make_segmenter, score_volume, segment
@@ -64,6 +65,7 @@ class Draughtsmen:
         family: who is asked.
         runtime: where to train.
         folder: of the evaluation.
+        rivals: further encoders of ours, trained by the same recipe.
     """
 
     config: FinetuneConfig
@@ -71,6 +73,7 @@ class Draughtsmen:
     family: Family
     runtime: oct_xla.Runtime
     folder: Path
+    rivals: Sequence[Named] = ()
 
     def trained(self) -> dict[str, Ask]:
         """Those that are trained, the encoder first."""
@@ -79,6 +82,9 @@ class Draughtsmen:
             found[RANDOM] = self._with(
                 lambda one, seed: random_encoder(self.family.of(one, seed).config, seed)
             )
+        found |= {
+            candidate_name(one): self._with(one.family.of) for one in self.rivals if one.family
+        }
         if self.config.segment.unet:
             found[UNET] = self._unet
         return found

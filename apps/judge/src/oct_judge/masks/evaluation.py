@@ -4,7 +4,7 @@ import oct_xla
 from oct_launch import EXIT_STOPPED, Launch, Stages, mistakes, print_table
 
 from oct_judge.asking import Stopped
-from oct_judge.beginning import in_run_folder, open_tested
+from oct_judge.beginning import in_run_folder, open_tested, open_token_rivals
 from oct_judge.board.entry import entry_of
 from oct_judge.family import Family
 from oct_judge.findings.origin import command_of
@@ -12,6 +12,7 @@ from oct_judge.finished.spoilt_masks import spoil_masks
 from oct_judge.masks.candidates import Draughtsmen
 from oct_judge.masks.dicom import write_dicom_masks
 from oct_judge.masks.keeping import keep_mask_model
+from oct_judge.masks.measuring import Ruler, write_measures
 from oct_judge.masks.page import write_mask_page
 from oct_judge.masks.results import FoundMasks, describe_masks, mask_table, note_origin, write_masks
 from oct_judge.masks.study import open_masks, refuse_unread
@@ -39,7 +40,12 @@ def evaluate_masks(
     with Stages() as stages:
         study = open_tested(config, family, open_masks, stages)
         cast = Draughtsmen(
-            config=config, study=study, family=family, runtime=runtime, folder=folder.path
+            config=config,
+            study=study,
+            family=family,
+            runtime=runtime,
+            folder=folder.path,
+            rivals=open_token_rivals(config, study, family.config),
         )
         try:
             with mistakes(ValueError):
@@ -59,10 +65,13 @@ def evaluate_masks(
             touches=touches,
             command=command_of(launch.app, launch.given),
         )
-        document = describe_masks(found, stages)
+        ruler = Ruler(study, config)
+        readings = ruler.read_all(drawings, stages)
+        document = describe_masks(found, ruler, readings)
         document["perturbations"] = spoil_masks(found, document, cast, stages)
         document["entry"] = entry_of(launch.settings, family.fingerprint())
         files = write_masks(folder.path, found, document)
+        write_measures(folder.path, study, config, ruler.metrics, readings)
         if config.segment.dicom:
             write_dicom_masks(study.volumes, study.names, config.data, files, stages)
     told = note_origin(folder.path, config, study, family, runtime, touches)

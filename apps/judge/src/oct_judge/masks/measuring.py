@@ -1,17 +1,24 @@
 """What a drawing is worth: Dice, distances of surfaces and boundaries, thickness by sector."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, cast
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from oct_io import Spacing
 from oct_io.space.layers import mask_to_layers
 from oct_io.space.thickness import SECTORS, map_thickness, measure_etdrs
 from oct_io.volume import Laterality
+from oct_launch import Stages
+from oct_vjepa.boards.runs import MEASURES
 from oct_vjepa.measures.shares import known_mean
-from oct_vjepa.scores.measured import Measured, by_participant
+from oct_vjepa.saving import write_whole
+from oct_vjepa.scores.measured import Measured, Readings, by_participant
 
+from oct_judge.asking import seeds_of
 from oct_judge.masks.candidates import Drawings, Drawn
 from oct_judge.masks.study import MaskStudy
 from oct_judge.question import FinetuneConfig
@@ -58,6 +65,14 @@ class Ruler:
     def read(self, drawings: Drawings) -> list[list[Measured]]:
         """Every metric of every tested participant, by seed and round."""
         return [[self.measure(one) for one in rounds] for rounds in drawings]
+
+    def read_all(self, drawings: Mapping[str, Drawings], stages: Stages) -> dict[str, Readings]:
+        """What each candidate's drawings are worth."""
+        found: dict[str, Readings] = {}
+        for number, (name, one) in enumerate(drawings.items()):
+            stages("scoring", number + 1, len(drawings))
+            found[name] = self.read(one)
+        return found
 
     def measure(self, drawn: Drawn) -> Measured:
         """Every metric of one round, a row a participant."""
@@ -122,6 +137,41 @@ class Ruler:
         if self.study.volumes.entries[row].mirrored:
             return "R"
         return cast(Laterality, str(self.study.eyes[row]))
+
+
+def write_measures(
+    run_dir: Path,
+    study: MaskStudy,
+    config: FinetuneConfig,
+    metrics: Sequence[str],
+    readings: Mapping[str, Readings],
+) -> None:
+    """Write measures.parquet, from which leaderboards are made.
+
+    A row a candidate, seed, round and tested participant, who is a hash, and a column a metric.
+
+    Args:
+        run_dir: of the evaluation.
+        study: who was tested in which round.
+        config: says the seeds.
+        metrics: names of the columns of what was measured.
+        readings: of each candidate.
+    """
+    names, blocks = np.unique(study.participants), list[pa.Table]()
+    for candidate, sown in readings.items():
+        for seed, rounds in zip(seeds_of(config), sown, strict=True):
+            for one, found in zip(study.rounds, rounds, strict=True):
+                count = len(found.groups_N)
+                block: dict[str, Any] = {
+                    "candidate": [candidate] * count,
+                    "seed": [seed] * count,
+                    "round": [one.name] * count,
+                    "participant": names[found.groups_N].tolist(),
+                }
+                block |= {name: found.values_NM[:, at] for at, name in enumerate(metrics)}
+                blocks.append(pa.table(block))
+    table = pa.concat_tables(blocks)
+    write_whole(run_dir / MEASURES, lambda path: pq.write_table(table, path))
 
 
 def _mean(values: NDArray[np.floating]) -> float:

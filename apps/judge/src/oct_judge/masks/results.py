@@ -1,15 +1,16 @@
 """Numbers and files of an evaluation of masks; `docs/segmentation.md` says what stands where."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import oct_xla
-from oct_launch import Stages
 from oct_vjepa.measures.units import Interval
+from oct_vjepa.probes.protocol import Round
 from oct_vjepa.saving import write_text
 from oct_vjepa.scores.cards import as_plain
 from oct_vjepa.scores.measured import Gap, Readings, compare_measured, measure_card
@@ -54,15 +55,18 @@ class FoundMasks:
     command: str
 
 
-def describe_masks(found: FoundMasks, stages: Stages) -> dict[str, Any]:
-    """results.json: every number, plain; intervals are a value and the ends of 95 %."""
+def describe_masks(
+    found: FoundMasks, ruler: Ruler, readings: Mapping[str, Readings]
+) -> dict[str, Any]:
+    """results.json: every number, plain; intervals are a value and the ends of 95 %.
+
+    Args:
+        found: what was drawn.
+        ruler: measures drawings.
+        readings: what it has read of each candidate's.
+    """
     config, study = found.config, found.study
-    ruler = Ruler(study, config)
     draws = {"seed": config.seed, "bootstrap": config.bootstrap}
-    readings = {}
-    for number, (name, drawings) in enumerate(found.drawings.items()):
-        stages("scoring", number + 1, len(found.drawings))
-        readings[name] = ruler.read(drawings)
     gains = compare_measured(readings, ruler.metrics, HEADLINE, reference=PRETRAINED, **draws)
     rows = []
     for name, drawings in found.drawings.items():
@@ -71,6 +75,7 @@ def describe_masks(found: FoundMasks, stages: Stages) -> dict[str, Any]:
         gain = gain_of(gains.get(name))
         rows.append({"name": name, "card": {"metrics": metrics}, "gain": gain, "chosen": chosen})
     few = [(name, fraction, ruler.read(drawings)) for name, fraction, drawings in found.few]
+    subsets = partial(draw_subsets, config, study.rounds, study.amounts, study.people)
     shown = [HEADLINE, *(f"dice_{study.names[one]}" for one in study.counted)]
     if len(study.counted) == 1:
         shown = [HEADLINE]
@@ -83,7 +88,8 @@ def describe_masks(found: FoundMasks, stages: Stages) -> dict[str, Any]:
     }
     return document_of(
         config, study, kind=TASK, headline=HEADLINE, question=question, touches=found.touches,
-        candidates=rows, efficiency=efficiency_of(config, study, few, ruler.metrics, HEADLINE),
+        candidates=rows,
+        efficiency=efficiency_of(config, study, few, ruler.metrics, HEADLINE, subsets=subsets),
         further={"trained": config.training.mode}, command=found.command,
         subgroups=subgroups_of(config, study, readings[PRETRAINED], ruler.metrics, shown),
     )  # fmt: skip
@@ -95,6 +101,8 @@ def efficiency_of(
     few: Sequence[tuple[str, float, Readings]],
     metrics: Sequence[str],
     headline: str,
+    *,
+    subsets: Callable[[float], Sequence[Sequence[Round]]],
 ) -> list[dict[str, Any]]:
     """The headline after a share of the participants, and what the encoder has over each.
 
@@ -104,14 +112,14 @@ def efficiency_of(
         few: candidate, share, what was measured.
         metrics: names of its columns.
         headline: one of them.
+        subsets: of a share, the rounds as they were asked in each turn.
     """
     rows = []
     for share in dict.fromkeys(fraction for _, fraction, _ in few):
         turns = config.compare.turns_of(share)
         draws = {"seed": config.seed, "bootstrap": config.bootstrap, "turns": turns}
         asked = {name: readings for name, fraction, readings in few if fraction == share}
-        drawn = draw_subsets(config, study.rounds, study.amounts, study.people, share)
-        sizes = subset_sizes(drawn, study.people)
+        sizes = subset_sizes(subsets(share), study.people)
         gains = compare_measured(asked, metrics, headline, reference=PRETRAINED, **draws)
         rows += [
             {

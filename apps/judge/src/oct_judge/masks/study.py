@@ -23,7 +23,7 @@ COMMON = 0.9  # share of the scans that a boundary is asked for without being na
 TRAIN, VAL, TEST = "train", "val", "test"
 
 
-RIVALS = ("compare.encoders", "compare.networks", "compare.baselines")
+RIVALS = ("compare.networks", "compare.baselines")
 """Settings that name candidates, which for masks are others."""
 
 LABELS_ONLY = (

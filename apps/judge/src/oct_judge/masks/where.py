@@ -1,7 +1,7 @@
 """Where is it? From top to bottom: encoder, source, patches, probes, numbers, report."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,17 @@ import numpy as np
 import oct_xla
 from oct_launch import Launch, Stages, mistakes, print_table
 from oct_vjepa.evaluation.patch_probe import LEAST, METRICS
+from oct_vjepa.probes.protocol import Round
 from oct_vjepa.saving import write_text
 from oct_vjepa.scores.measured import compare_measured, measure_card
 
-from oct_judge.beginning import in_run_folder, open_tested
+from oct_judge.beginning import in_run_folder, open_tested, open_token_rivals
 from oct_judge.board.entry import entry_of
 from oct_judge.candidates import PRETRAINED
 from oct_judge.family import Family
 from oct_judge.findings.origin import command_of
 from oct_judge.finished.patch_model import keep_patch_model
+from oct_judge.masks.measuring import write_measures
 from oct_judge.masks.patches import Patches, mark
 from oct_judge.masks.results import (
     document_of,
@@ -49,6 +51,7 @@ class FoundPatches:
         blocks: of the encoder that were read.
         sayings: of each candidate; the encoder first.
         few: candidate, share of the participants with masks, sayings.
+        subsets: of a share, the rounds as they were asked in each turn.
         touches: by how many settings these test participants have been scored.
         command: that repeats the run.
     """
@@ -58,6 +61,7 @@ class FoundPatches:
     blocks: list[int]
     sayings: dict[str, Sayings]
     few: Sequence[tuple[str, float, Sayings]]
+    subsets: Callable[[float], list[list[Round]]]
     touches: int
     command: str
 
@@ -79,7 +83,10 @@ def evaluate_patches(
     with Stages() as stages:
         study = open_tested(config, family, open_masks, stages)
         patches = mark(config, study, family.config.grid)
-        cast = Witnesses(config=config, patches=patches, family=family, runtime=runtime)
+        rivals = open_token_rivals(config, study, family.config)
+        cast = Witnesses(
+            config=config, patches=patches, family=family, runtime=runtime, rivals=rivals
+        )
         with mistakes(ValueError):  # such as a block that the encoder lacks
             sayings = cast.ask(stages)
             few = cast.ask_with_few_masks()
@@ -92,12 +99,15 @@ def evaluate_patches(
             blocks=cast.blocks(),
             sayings=sayings,
             few=few,
+            subsets=cast.subsets,
             touches=touches,
             command=command_of(launch.app, launch.given),
         )
         document = describe_patches(found)
         document["entry"] = entry_of(launch.settings, family.fingerprint())
         write_patches(folder.path, found, document)
+        readings = {name: readings_of(one) for name, one in sayings.items()}
+        write_measures(folder.path, study, config, patches.metrics, readings)
         told = note_origin(folder.path, config, study, family, runtime, touches)
         model = keep_patch_model(folder.path, cast, sayings[PRETRAINED][0], document, told)
     table = patch_table(document)
@@ -140,7 +150,9 @@ def describe_patches(found: FoundPatches) -> dict[str, Any]:
     return document_of(
         config, study, kind=TASK, headline=HEADLINE, question=question, touches=found.touches,
         candidates=candidates,
-        efficiency=efficiency_of(config, study, few, patches.metrics, HEADLINE),
+        efficiency=efficiency_of(
+            config, study, few, patches.metrics, HEADLINE, subsets=found.subsets
+        ),
         further={"blocks": found.blocks, "around": list(config.segment.around)},
         subgroups=subgroups_of(config, study, readings[PRETRAINED], patches.metrics, METRICS),
         command=found.command,

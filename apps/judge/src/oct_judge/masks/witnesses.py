@@ -25,11 +25,13 @@ from oct_judge.candidates import OWN, PRETRAINED, RANDOM, iter_volumes, random_e
 from oct_judge.family import Family
 from oct_judge.masks.patches import Patches
 from oct_judge.question import FinetuneConfig
+from oct_judge.rivals.encoders import Named, candidate_name
 
 ROW, VOXELS = "row of the patch", "voxels of the patch"
 NEIGHBOURS, UNITS = "PCA of patch and neighbours", "random layer"
 UNITS_AROUND = "random layer of patch and neighbours"
 FILTERS = "filter bank"
+OTHER = "other"  # encoders of compare.encoders
 COMPONENTS = 96
 ATTEMPTS = 100  # draws of few participants until every class is there
 
@@ -87,21 +89,26 @@ class Witnesses:
         patches: the question.
         family: who is asked.
         runtime: where to compute.
+        rivals: further encoders of ours, with as many patches.
     """
 
     config: FinetuneConfig
     patches: Patches
     family: Family
     runtime: oct_xla.Runtime
+    rivals: Sequence[Named] = ()
     _kept: dict[tuple[Any, ...], Tokens] = field(default_factory=dict)
     _read: dict[tuple[Any, ...], Tokens] = field(default_factory=dict)
     _said: dict[tuple[Any, ...], Said] = field(default_factory=dict)
 
     def everyone(self) -> dict[str, Speak]:
         """Name to features; the encoder first."""
-        found: dict[str, Speak] = {PRETRAINED: self._own}
+        found: dict[str, Speak] = {PRETRAINED: self._of(OWN, self.family)}
         if self.config.compare.random_init:
             found[RANDOM] = self._random
+        found |= {
+            candidate_name(one): self._of(OTHER, one.family) for one in self.rivals if one.family
+        }
         if self.config.segment.trivial:
             found |= {ROW: self._nothing, VOXELS: self._voxels}
             found |= {NEIGHBOURS: self._neighbours}
@@ -138,16 +145,24 @@ class Witnesses:
         found, config = list[tuple[str, float, Sayings]](), self.config
         for name, speak in self.everyone().items():
             for fraction in config.compare.fractions:
+                drawn = self.subsets(fraction)
                 sayings = [
-                    [
-                        self._ask(speak, self._few(one, fraction, turn), seed)
-                        for one in self.patches.study.rounds
-                    ]
+                    [self._ask(speak, one, seed) for one in rounds]
                     for seed in seeds_of(config)
-                    for turn in range(config.compare.turns_of(fraction))
+                    for rounds in drawn
                 ]
                 found.append((name, fraction, sayings))
         return sorted(found, key=lambda one: one[1])
+
+    def subsets(self, fraction: float) -> list[list[Round]]:
+        """The rounds with a share of those who have masks, in each turn another.
+
+        Raises:
+            Mistake: such a share was not found.
+        """
+        turns = range(self.config.compare.turns_of(fraction))
+        rounds = self.patches.study.rounds
+        return [[self._few(one, fraction, turn) for one in rounds] for turn in turns]
 
     def _few(self, one: Round, fraction: float, turn: int) -> Round:
         """The round with a share of those who have masks.
@@ -227,16 +242,23 @@ class Witnesses:
 
     def blocks(self) -> list[int]:
         """Blocks of the encoder that are read."""
-        depth = self.family.config.depth
+        return self._blocks_of(self.family.config.depth)
+
+    def _blocks_of(self, depth: int) -> list[int]:
         return sorted(self.config.segment.blocks) or blocks_between(depth)
 
     def tokens(self, one: Round, seed: int) -> Tokens:
         """Those of the encoder that is asked in a round with a seed, (scans, patches, features)."""
-        return self._features(self._own(one, seed))
+        return self._features(self._of(OWN, self.family)(one, seed))
 
-    def _own(self, one: Round, seed: int) -> Source:
-        encoder = self.family.of(one.name, seed)
-        return Source((OWN, id(encoder)), lambda: self._tokens(encoder))
+    def _of(self, whose: str, family: Family) -> Speak:
+        """The tokens of encoders of ours."""
+
+        def speak(one: Round, seed: int) -> Source:
+            encoder = family.of(one.name, seed)
+            return Source((whose, id(encoder)), lambda: self._tokens(encoder))
+
+        return speak
 
     def _random(self, one: Round, seed: int) -> Source:
         config = self.family.of(one.name, seed).config
@@ -300,7 +322,7 @@ class Witnesses:
             return read_tokens(
                 encoder,
                 iter_volumes(volumes),
-                blocks=self.blocks(),
+                blocks=self._blocks_of(encoder.config.depth),
                 batch_size=self.config.batch_size,
                 spacing_N3=volumes.spacings,
             )

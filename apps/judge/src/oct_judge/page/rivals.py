@@ -20,8 +20,9 @@ def add_rivals(page: Page, results: Results) -> None:
     lines = results.document["candidates"]
     page.section(
         "The encoder beside its rivals",
-        f"By {word(metric)}, with 95 % intervals. Dashed: what knows nothing. Baselines are "
-        "features that nobody learned; “pretrained + …” has the encoder’s features too; "
+        f"By {word(metric)}, with 95 % intervals. Dashed: what knows nothing, as who says "
+        "the same of everybody. Baselines are features that nobody learned; “pretrained + …” has "
+        "the encoder’s features too; "
         "“grey ranks” sees no exposure, and there the encoder on grey ranks is what stands over "
         "each. “Encoder over it” is paired by participant; p is corrected for all comparisons of "
         "that encoder (Holm).",
@@ -43,7 +44,7 @@ def add_rivals(page: Page, results: Results) -> None:
     if any((one["gain"] or {}).get("p_delong") is not None for one in lines):
         seeds = max((one["gain"] or {}).get("delong_seeds", 1) for one in lines)
         of = f" It is of the mean scores of {seeds} seeds, an ensemble each." if seeds > 1 else ""
-        page.text(f"DeLong’s p of each, not corrected, stands in the full table below.{of}")
+        page.text(f"DeLong’s p of each stands in the full table below, as it is and corrected.{of}")
     elif results.is_counted and (
         lacks := next((one["gain"].get("no_delong") for one in lines if one["gain"]), "")
     ):
@@ -120,11 +121,12 @@ def _add_all_metrics(page: Page, results: Results) -> None:
             ", ".join(number(value) for value in one["card"]["by_seed"]),
             number((one["gain"] or {}).get("p")),
             number((one["gain"] or {}).get("p_delong")),
+            number((one["gain"] or {}).get("p_delong_holm")),
         ]
         for one in lines
     ]
-    head = ["features", "chosen", "temperature", f"{word(results.headline)} by seed", "p", "DeLong"]
-    page.table(head, chosen)
+    head = ["features", "chosen", "temperature", f"{word(results.headline)} by seed", "p"]
+    page.table([*head, "DeLong", "DeLong (Holm)"], chosen)
 
 
 def _chosen(rounds: Sequence[Mapping[str, Any]]) -> str:

@@ -7,26 +7,33 @@ from pathlib import Path
 import numpy as np
 import oct_xla
 from numpy.typing import NDArray
-from oct_launch import Mistake, Stages, mistakes
+from oct_launch import Stages, mistakes
 from oct_vjepa.evaluation.participants import pair_up
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Answers, Candidate, Readouts
 
-from oct_judge.asking import Everyone, Stopped, answer_of, ask, seeds_of
+from oct_judge.asking import Everyone, Stopped, answer_of, ask, seeds_of, together
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, check_baseline
 from oct_judge.learning import Place
 from oct_judge.question import ATTENTION, FROZEN, NETWORK, PAIRS, FinetuneConfig
-from oct_judge.rivals.encoders import Named, candidate
-from oct_judge.rivals.networks import NETWORKS
+from oct_judge.rivals.encoders import Named, candidate, candidate_name
+from oct_judge.rivals.networks import check_network
 from oct_judge.rivals.pooling import Pooling
-from oct_judge.rivals.training import train_network
+from oct_judge.rivals.training import network_folder, train_network
 from oct_judge.study import Study
 
+TOGETHER = f"{PRETRAINED}, encoders together"
+"""What the encoder that is asked and those of `compare.encoders` say together, seed by seed."""
 
-def check_rivals(config: FinetuneConfig) -> None:
+
+def check_rivals(config: FinetuneConfig, shape: Sequence[int]) -> None:
     """Refuse rivals that are not there before anybody is asked, which may take hours.
 
     Encoders are refused as they are opened (`beginning.open_rivals`).
+
+    Args:
+        config: of the evaluation.
+        shape: (Z, Y, X) of its volumes.
 
     Raises:
         Mistake: names the setting.
@@ -35,8 +42,8 @@ def check_rivals(config: FinetuneConfig) -> None:
     with mistakes(ValueError):
         for one in compare.baselines:
             check_baseline(one)
-    if lost := [one for one in compare.networks if one not in NETWORKS]:
-        raise Mistake(f"compare.networks ({lost[0]}) must be among {', '.join(NETWORKS)}")
+    for network in compare.networks:
+        check_network(network, shape)
 
 
 def ask_rivals(
@@ -89,6 +96,12 @@ def ask_rivals(
         everyone[name] = asker()
     if askers:
         stages("asking rivals", len(askers), len(askers))
+    if config.compare.ensemble and encoders:
+        each = [asked[PRETRAINED], *(everyone[candidate_name(one)] for one in encoders)]
+        everyone[TOGETHER] = [
+            together(seeds, config.compare.ensemble)[0]
+            for seeds in map(list, zip(*each, strict=True))
+        ]
     return everyone
 
 
@@ -130,7 +143,7 @@ def ask_network(
     for seed in seeds_of(config):
         found.append([])
         for number, one in enumerate(study.rounds):
-            run_dir = folder / "training" / f"{name}-seed{seed}-round{number}"
+            run_dir = network_folder(folder, name, seed, number)
             place = Place(runtime, run_dir, seed, study.rows.fingerprint, progress=True)
             volumes = study.examples.volumes
             trained = train_network(config.training, name, volumes, study.target, one, place)

@@ -118,7 +118,7 @@ def made_by(module: str, factory: str) -> AnyEncoder:
     """
     try:
         found = getattr(import_module(module), factory)()
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:
         raise Mistake(f"compare.encoders ({module}:{factory}): {error}") from error
     if not hasattr(found, "embed") or not hasattr(found, "fingerprint"):
         raise Mistake(

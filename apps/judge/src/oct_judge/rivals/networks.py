@@ -1,4 +1,4 @@
-"""Networks of MONAI that start from nothing, of a size that is fair; it takes 20 s to import."""
+"""Networks of MONAI and timm that start from nothing; MONAI takes 20 s to import."""
 
 import logging
 import math
@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from oct_launch import Mistake
+from oct_launch import Mistake, mistakes
 from oct_vjepa.model.weights import without_numbers
 from torch import nn
 from torch.nn import functional
@@ -17,11 +17,14 @@ NETWORKS = (
     *("monai_resnet10", "monai_resnet18", "monai_densenet121"),
     *(f"monai_resnet10{FLAT}", f"monai_resnet18{FLAT}", f"monai_densenet121{FLAT}"),
 )
-"""What `compare.networks` may name; those in two dimensions are averaged over B-scans."""
+"""MONAI's that `compare.networks` may name; those in two dimensions are averaged over B-scans."""
+TIMM = "timm_"
+"""How the names of timm's begin, such as timm_resnet18; all take B-scans and are averaged."""
 BASES = (4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Channels of the first level from which a U-Net of the wanted size is made."""
 LEVELS, FINEST = 4, 4  # levels at the most, and voxels of an axis below which it is not halved
 DEEPEST = 32  # voxels that DenseNet121 halves five times
+UNFIT = (RuntimeError, TypeError, ValueError, AssertionError)  # what timm and torch say then
 GROUPS = 1  # of group norm: batches are small, instances of one voxel vary not, and classes are few
 
 
@@ -44,23 +47,47 @@ def monai(module: str) -> Any:
     return found
 
 
-def make_classifier(name: str, outputs: int, seed: int, *, bscans: int) -> nn.Module:
+def check_network(name: str, shape: Sequence[int]) -> None:
+    """Refuse a network that is not there, or that takes no volumes of `shape`.
+
+    Raises:
+        Mistake: says which are there, or what the network says.
+    """
+    if name in NETWORKS:
+        return
+    if not name.startswith(TIMM):
+        known = ", ".join(NETWORKS)
+        raise Mistake(
+            f"compare.networks ({name}) must be among {known}, or {TIMM}NAME for a model of timm"
+        )
+    with mistakes(*UNFIT, where=f"compare.networks ({name}): "), torch.no_grad():
+        network = make_classifier(name, 1, 0, shape=shape).eval()
+        network(torch.zeros(1, 1, *shape))
+
+
+def make_classifier(name: str, outputs: int, seed: int, *, shape: Sequence[int]) -> nn.Module:
     """A network from scratch with so many outputs; torch's generator stays where it is.
 
     Of volumes of one B-scan it has two dimensions, whatever its name: of kernels three B-scans deep
     two thirds would only meet padding.
 
+    Args:
+        name: see `check_network`.
+        outputs: their number.
+        seed: of the weights.
+        shape: (Z, Y, X) of the volumes.
+
     Raises:
-        Mistake: no such network, or no MONAI.
+        Mistake: no MONAI, or no timm.
     """
-    if name not in NETWORKS:
-        raise Mistake(f"compare.networks ({name}) must be among {', '.join(NETWORKS)}")
-    nets = monai("networks.nets")
-    kind = name.removeprefix("monai_").removesuffix(FLAT)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network: nn.Module
-        if name.endswith(FLAT) or bscans == 1:
+        if name.startswith(TIMM):
+            return Bscanwise(make_timm(name.removeprefix(TIMM), outputs, shape[1:]))
+        nets = monai("networks.nets")
+        kind = name.removeprefix("monai_").removesuffix(FLAT)
+        if name.endswith(FLAT) or shape[0] == 1:
             network = Bscanwise(make_flat(nets, kind, outputs))
         elif kind == "densenet121":
             network = Enlarged(
@@ -74,6 +101,31 @@ def make_classifier(name: str, outputs: int, seed: int, *, bscans: int) -> nn.Mo
                 conv1_t_size=(3, 7, 7),
                 conv1_t_stride=(1, 2, 2),  # windows have few B-scans
             )
+    return network
+
+
+def make_timm(model: str, outputs: int, size: Sequence[int]) -> nn.Module:
+    """A network of timm for grey images of `size`, (Y, X), its weights drawn.
+
+    Transformers are made for one size; networks that are not told one take any.
+
+    Raises:
+        RuntimeError, ValueError: timm's own, of a model that it lacks.
+        Mistake: no timm.
+    """
+    try:
+        timm = import_module("timm")
+    except ImportError as error:
+        raise Mistake(
+            "this candidate is a network of timm, which is not installed: uv pip install timm, or "
+            "leave it out (compare.networks=[])"
+        ) from error
+    settings = {"pretrained": False, "in_chans": 1, "num_classes": outputs}
+    network: nn.Module
+    try:
+        network = timm.create_model(model, img_size=tuple(size), **settings)
+    except TypeError:
+        network = timm.create_model(model, **settings)
     return network
 
 

@@ -1,6 +1,7 @@
 """Training a network from scratch on a question, by the recipe and the loop of the judge."""
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from oct_judge.recipe import TrainingConfig
 from oct_judge.rivals.networks import make_classifier
 from oct_judge.training import Trained, learn_answers, loss_of, meaning_of, rows_to_fit
 
+NETWORK_FILE = "network.safetensors"
 MEASURED = 64  # volumes whose grey levels say how a network's input is scaled
 
 
@@ -41,7 +43,7 @@ def train_network(
 
     Raises:
         ValueError: as `train_mode`.
-        Mistake: no such network, or no MONAI.
+        Mistake: no MONAI, or no timm.
     """
     runtime, seed = place.runtime, place.seed
     fit = rows_to_fit(config, target, round)
@@ -75,9 +77,21 @@ def make_objective(
     """The network with the loss for these answers, its input scaled by the rows to fit."""
     mean, std = grey_levels(volumes, fit)
     make = partial(VolumeNetwork, classes=target.names, answer=meaning_of(target))
-    bscans = len(volumes[int(fit[0])])
-    network = make_classifier(name, len(target.names), seed, bscans=bscans)
+    shape = volumes[int(fit[0])].shape
+    network = make_classifier(name, len(target.names), seed, shape=shape)
     return make(network, config=loss_of(config, target), mean=mean, std=std)
+
+
+def network_folder(folder: Path, name: str, seed: int, number: int) -> Path:
+    """Where a network is trained in the round of a number, and left.
+
+    Args:
+        folder: of the evaluation.
+        name: of the network.
+        seed: of its weights.
+        number: of the round.
+    """
+    return folder / "training" / f"{name}-seed{seed}-round{number}"
 
 
 def grey_levels(volumes: Volumes, rows: NDArray[np.int64]) -> tuple[float, float]:
@@ -95,6 +109,6 @@ def save_network(network: nn.Module, place: Place) -> None:
         tensors = {name: one.detach().cpu() for name, one in network.state_dict().items()}
         save_file(
             {name: one.contiguous() for name, one in tensors.items()},
-            place.run_dir / "network.safetensors",
+            place.run_dir / NETWORK_FILE,
         )
     place.runtime.agree(0)  # nobody reads before it is there

@@ -106,7 +106,9 @@ def _alike(one: Rounds, other: Rounds) -> bool:
 
 def _same(one: Block, other: Block) -> bool:
     order, others = np.argsort(one.participants), np.argsort(other.participants)
-    return bool(np.allclose(one.scores_NC[order], other.scores_NC[others], atol=ALIKE))
+    return bool(
+        np.allclose(one.scores_NC[order], other.scores_NC[others], atol=ALIKE, equal_nan=True)
+    )
 
 
 def _named(shared: list[Entry]) -> list[Entry]:

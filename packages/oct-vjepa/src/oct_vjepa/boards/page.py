@@ -14,11 +14,11 @@ from oct_vjepa.scores.words import word
 
 NAME = "leaderboard"
 METRICS = {
-    "auroc": ("balanced_accuracy", "auprc", "ece"),
+    "auroc": ("balanced_accuracy", "auprc", "ece", "average_precision"),
     "r2": ("mae",),
-    "concordance": (),
+    "dice": ("boundary_um",),
 }
-"""What stands in the short table beside the headline."""
+"""What stands in the short table beside the headline, of what was measured."""
 STYLE = """
 :root { --ink: #1c2430; --soft: #5d6878; --line: #dfe4ea; --wash: #f4f6f9; --accent: #0b6e8f;
   --warn-ink: #7a4b00; --warn: #fff4dc; }
@@ -43,7 +43,8 @@ WIDTH, HEIGHT = 160, 16  # of the drawing of an interval, in pixels
 
 def table_of(board: Board) -> tuple[list[str], list[list[str]]]:
     """Headings and rows, best first; what failed comes last."""
-    more = METRICS[board.headline]
+    measured = board.standings[0].metrics
+    more = [one for one in METRICS.get(board.headline, ()) if one in measured]
     head = ["rank", "entry", word(board.headline), *(word(one) for one in more), "over the best"]
     head += ["p (Holm)"]
     if board.reference:

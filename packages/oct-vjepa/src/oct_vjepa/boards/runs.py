@@ -12,11 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESULTS, PREDICTIONS, SWEEP = "results.json", "predictions.parquet", "sweep.json"
+MEASURES = "measures.parquet"
+"""What questions of masks leave instead of predictions: metrics of each participant."""
+MEASURED = ("segmentation", "patches")
+"""Kinds of questions that masks answer."""
 OWN = "pretrained"
 """Candidate of a run that its leaderboard entry is about; the others stand beside it."""
 DECIDED = "decided_"
 """How the columns begin of scores that choices are taken from."""
-FIXED = ("candidate", "seed", "round", "part", "participant", "answer")
+KEYS = ("candidate", "seed", "round")
+FIXED = (*KEYS, "part", "participant", "answer")
+ASKED = ("name", "kind", "names", "unit")
+ASKED_OF_MASKS = ("counted", "boundaries", "thickness", "grid", "least")
+"""What the question is, where masks answer it; those that a kind does not have are left out."""
 COUNTED = ("nominal", "ordinal", "multilabel")
 
 
@@ -28,8 +36,8 @@ class Block(NamedTuple):
     """The test rows of one candidate with one seed in one round."""
 
     participants: NDArray[np.str_]
-    answers: NDArray[Any]  # as `Target.values`
-    scores_NC: NDArray[np.float64]
+    answers: NDArray[Any]  # as `Target.values`; of masks 0, for what is true is not in a number
+    scores_NC: NDArray[np.float64]  # of masks the metrics of a participant
     decided_NC: NDArray[np.float64]  # what choices are taken from; the scores where nobody said
 
 
@@ -42,12 +50,14 @@ class Run:
 
     Attributes:
         place: its folder, as messages name it.
-        question: name, kind, names and unit of what was asked.
+        question: name, kind, names and unit of what was asked, and what else makes it another.
         encoder: place of the encoder as it was given.
         fingerprint: of the encoder's weights.
         settings: all that may make a difference, dotted name to text.
         made_up: whether the scans were drawn by the phantom.
         answers: candidate to seed to rounds.
+        metrics: of masks what the columns of scores are; empty for labels.
+        headline: of masks the metric that ranks.
     """
 
     place: str
@@ -57,6 +67,8 @@ class Run:
     settings: Mapping[str, str]
     made_up: bool
     answers: Mapping[str, Mapping[int, Rounds]] = field(repr=False)
+    metrics: tuple[str, ...] = ()
+    headline: str = ""
 
 
 class Found(NamedTuple):
@@ -120,7 +132,7 @@ def read_run(folder: Path, name: str = "") -> Run:
     """Read what an evaluation left behind.
 
     Args:
-        folder: with results.json and predictions.parquet.
+        folder: with results.json and predictions.parquet, or of masks measures.parquet.
         name: what messages call it; left out, the folder.
 
     Raises:
@@ -130,14 +142,23 @@ def read_run(folder: Path, name: str = "") -> Run:
     try:
         document = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
         entry, question = document["entry"], document["question"]
+        asked = {key: question[key] for key in ASKED}
+        told: dict[str, Any] = {
+            "encoder": str(entry["encoder"]),
+            "fingerprint": str(entry["fingerprint"]),
+            "settings": {str(key): str(value) for key, value in entry["settings"].items()},
+            "made_up": bool(document["made_up_data"]),
+        }
+        if asked["kind"] not in MEASURED:
+            answers = _read_answers(folder / PREDICTIONS, asked["kind"])
+            return Run(place=place, question=asked, answers=answers, **told)
+        asked |= {key: question[key] for key in ASKED_OF_MASKS if key in question}
+        answers, metrics = _read_measures(folder / MEASURES)
+        headline = str(document["headline"])
+        if headline not in metrics:
+            raise ValueError(f"{MEASURES} lacks {headline}")
         return Run(
-            place=place,
-            question={key: question[key] for key in ("name", "kind", "names", "unit")},
-            encoder=str(entry["encoder"]),
-            fingerprint=str(entry["fingerprint"]),
-            settings={str(key): str(value) for key, value in entry["settings"].items()},
-            made_up=bool(document["made_up_data"]),
-            answers=_read_answers(folder / PREDICTIONS, question["kind"]),
+            place=place, question=asked, answers=answers, metrics=metrics, headline=headline, **told
         )
     except OSError as error:
         raise BoardError(f"{place}: cannot be read ({error})") from error
@@ -148,28 +169,54 @@ def read_run(folder: Path, name: str = "") -> Run:
         ) from error
 
 
-def _read_answers(path: Path, kind: str) -> dict[str, dict[int, Rounds]]:
+def _read_columns(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise BoardError("leaderboards need pyarrow: install oct-vjepa[parquet]") from error
     table = parquet.read_table(path)
     columns = {name: table.column(name).to_numpy() for name in table.column_names}
-    missing = set(FIXED) - columns.keys()
-    if missing:
+    if missing := set(wanted) - columns.keys():
         raise ValueError(f"{path.name} lacks {sorted(missing)}")
+    return columns
+
+
+def _read_measures(path: Path) -> tuple[dict[str, dict[int, Rounds]], tuple[str, ...]]:
+    """Candidate to seed to rounds, and the names of the metrics."""
+    columns = _read_columns(path, [*KEYS, "participant"])
+    metrics = tuple(name for name in columns if name not in FIXED)
+    found: dict[str, dict[int, Rounds]] = {}
+    for (candidate, seed, one), own in _rows_by_key(columns, range(len(columns["seed"]))):
+        values = np.column_stack([columns[name][own] for name in metrics]).astype(np.float64)
+        names = columns["participant"][own].astype(np.str_)
+        block = Block(names, np.zeros(len(own), np.int64), values, values)
+        found.setdefault(str(candidate), {}).setdefault(int(seed), {})[str(one)] = block
+    if OWN not in found:
+        raise ValueError(f"{path.name} has no rows of {OWN}")
+    return found, metrics
+
+
+def _rows_by_key(
+    columns: Mapping[str, NDArray[Any]], rows: Iterable[int]
+) -> Iterable[tuple[tuple[Any, ...], list[int]]]:
+    """Candidate, seed and round, and which of the rows are theirs."""
+    keys = list(zip(*(columns[one] for one in KEYS), strict=True))
+    found: dict[tuple[Any, ...], list[int]] = {}
+    for row in rows:
+        found.setdefault(keys[row], []).append(row)
+    return found.items()
+
+
+def _read_answers(path: Path, kind: str) -> dict[str, dict[int, Rounds]]:
+    columns = _read_columns(path, FIXED)
     chosen = [one for one in columns if one.startswith(DECIDED)]
     scores = [one for one in columns if one not in FIXED and one not in chosen]
     answers = np.array([np.asarray(one, np.float64) for one in columns["answer"]])
     if kind in COUNTED:
         answers = answers.astype(np.int64)
     found: dict[str, dict[int, Rounds]] = {}
-    keys = list(zip(*(columns[one] for one in ("candidate", "seed", "round")), strict=True))
-    tested = np.flatnonzero(columns["part"] == "test")
-    rows: dict[tuple[Any, ...], list[int]] = {}
-    for row in tested.tolist():
-        rows.setdefault(keys[row], []).append(row)
-    for (candidate, seed, one), own in rows.items():
+    tested = np.flatnonzero(columns["part"] == "test").tolist()
+    for (candidate, seed, one), own in _rows_by_key(columns, tested):
         values = np.column_stack([columns[name][own] for name in scores]).astype(np.float64)
         decided = values
         if chosen:
@@ -191,11 +238,13 @@ def check_alike(runs: Sequence[Run]) -> None:
     first = runs[0]
     for other in runs[1:]:
         for key, value in first.question.items():
-            if other.question[key] != value:
-                differs = f"{key} of the question is {value}, and {other.question[key]}"
+            if (asked := other.question.get(key)) != value:
+                differs = f"{key} of the question is {value}, and {asked}"
                 raise BoardError(
                     f"{first.place} and {other.place} are not of one question: the {differs}"
                 )
+        if other.metrics != first.metrics:
+            raise BoardError(f"{first.place} and {other.place} have not measured the same")
         if said := _difference(_tested(first), _tested(other)):
             raise BoardError(f"{first.place} and {other.place} have not the same test: {said}")
 

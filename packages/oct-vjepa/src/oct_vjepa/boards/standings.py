@@ -15,6 +15,7 @@ from oct_vjepa.boards.runs import BoardError, Run
 from oct_vjepa.measures.measure import HEADLINE
 from oct_vjepa.measures.shares import Floats
 from oct_vjepa.measures.units import INTERVAL_PERCENTILES, Interval, Units, interval_of
+from oct_vjepa.scores.measured import Measured, measure_card, replicate_each
 from oct_vjepa.scores.paired import holm, sign_p
 from oct_vjepa.scores.resampling import Replicated
 from oct_vjepa.scores.scorecard import replicate_headlines, score_card
@@ -107,11 +108,9 @@ def make_board(
         ValueError: there are no runs.
     """
     entries, remarks = make_entries(runs)
-    kind, names = runs[0].question["kind"], tuple(runs[0].question["names"])
     people = number_people(entries)
-    sets = {one.name: units_of(one, people) for one in entries}
     settings = Bootstrap(seed=seed, bootstrap=bootstrap)
-    found = replicate_headlines(sets, kind, reference=entries[0].name, **settings)
+    found = measure_headlines(runs[0], entries, people, **settings)
     order = sorted(entries, key=lambda one: _descending(found[one.name]))
     chosen = find_reference(reference, entries) if reference else ""
     best = compare_with(found, order[0].name)
@@ -123,7 +122,7 @@ def make_board(
             rank=number + 1,
             rank_low=low,
             rank_high=high,
-            metrics=measure_entry(entry, people, kind, names, **settings),
+            metrics=measure_entry(runs[0], entry, people, **settings),
             to_best=best.get(entry.name),
             to_reference=others.get(entry.name),
         )
@@ -131,7 +130,7 @@ def make_board(
     ]
     return Board(
         question=runs[0].question,
-        headline=HEADLINE[kind],
+        headline=runs[0].headline or HEADLINE[runs[0].question["kind"]],
         standings=standings,
         reference=chosen,
         failed=list(failed),
@@ -167,14 +166,44 @@ def units_of(
     ]
 
 
+def readings_of(entry: Entry, people: Mapping[str, int]) -> list[list[Measured]]:
+    """Of masks: a list over seeds of a list over rounds of what was measured."""
+    return [
+        [
+            Measured(block.scores_NC, np.array([people[name] for name in block.participants]))
+            for _, block in sorted(rounds.items())
+        ]
+        for _, rounds in sorted(entry.seeds.items())
+    ]
+
+
+def measure_headlines(
+    run: Run, entries: Sequence[Entry], people: Mapping[str, int], **settings: Unpack[Bootstrap]
+) -> dict[str, Replicated]:
+    """The headline of every entry by its name, on samples that all share.
+
+    Args:
+        run: one of them, which says what was asked.
+        entries: the first says how many seeds are drawn.
+        people: number of each participant.
+        settings: of the bootstrap.
+    """
+    first = entries[0].name
+    if run.metrics:
+        readings = {one.name: readings_of(one, people) for one in entries}
+        return replicate_each(readings, run.metrics, run.headline, reference=first, **settings)
+    sets = {one.name: units_of(one, people) for one in entries}
+    return replicate_headlines(sets, run.question["kind"], reference=first, **settings)
+
+
 def measure_entry(
-    entry: Entry,
-    people: Mapping[str, int],
-    kind: str,
-    names: tuple[str, ...],
-    **settings: Unpack[Bootstrap],
+    run: Run, entry: Entry, people: Mapping[str, int], **settings: Unpack[Bootstrap]
 ) -> dict[str, Interval]:
     """Every metric of an entry, the headline first; choices from scores made for them."""
+    if run.metrics:
+        each = measure_card(readings_of(entry, people), run.metrics, **settings)
+        return {run.headline: each[run.headline], **each}
+    kind, names = run.question["kind"], tuple(run.question["names"])
     runs = units_of(entry, people)
     found = score_card(runs, kind, names, **settings).metrics
     if kind not in ("nominal", "ordinal", "multilabel"):

@@ -17,8 +17,9 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "leaderboard",
         help="rank finished evaluations of one question, with intervals and paired differences",
-        description="Reads results.json and predictions.parquet of each run and writes "
-        "leaderboard.csv and leaderboard.html. Runs that differ by their seed alone are one entry.",
+        description="Reads results.json and predictions.parquet, or of masks measures.parquet, of "
+        "each run and writes leaderboard.csv and leaderboard.html. Runs that differ by their seed "
+        "alone are one entry.",
     )
     parser.add_argument(
         "runs",

@@ -75,6 +75,16 @@ def priors_of(target: Target) -> Floats:
     return np.bincount(target.values, minlength=len(target.names)) / len(target)
 
 
+def constant_of(target: Target) -> Floats:
+    """Scores of these rows that are the same for everybody, (scores,): of who sees no scan.
+
+    Shares of the classes or labels, the mean of a quantity, one risk for all.
+    """
+    if target.is_counted:
+        return priors_of(target)
+    return np.zeros(1) if target.kind == "survival" else target.values.mean(keepdims=True)
+
+
 def scores_from(kind: str, outputs_NO: NDArray[Any]) -> Floats:
     """What the outputs of a model mean for a target of this kind, (N, scores); see `Target`.
 

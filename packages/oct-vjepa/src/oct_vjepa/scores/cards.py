@@ -64,13 +64,15 @@ class Difference:
     p_holm: float
     """`p`, corrected by Holm's method for all candidates compared."""
     p_delong: float | None
-    """DeLong's test of two AUROCs; None but for two classes, one round, and one row for each
-    participant. Not corrected."""
+    """DeLong's test of two AUROCs; None but for two classes, and one row for each participant. Not
+    corrected."""
     no_delong: str
     """Why `p_delong` is None; else empty."""
     delong_seeds: int = 1
     """Seeds whose scores were averaged for `p_delong`, at most: it compares these ensembles, and
     knows nothing of how other seeds would differ."""
+    p_delong_holm: float | None = None
+    """`p_delong`, corrected by Holm's method for all candidates that have one."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; the interval is three numbers."""

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from oct_vjepa.measures.shares import Floats, known_mean
 from oct_vjepa.measures.units import Interval, Units
 from oct_vjepa.scores.paired import holm, sign_p
-from oct_vjepa.scores.resampling import Draws, Part, Replicated, draw_samples, replicate
+from oct_vjepa.scores.resampling import (
+    Draws,
+    Part,
+    Replicated,
+    draw_samples,
+    draw_seeds,
+    replicate,
+)
 
 
 class Measured(NamedTuple):
@@ -82,11 +89,10 @@ def compare_measured(
         bootstrap: number of samples.
         turns: runs of each seed, see `resampling`.
     """
-    draws = draw_measured(candidates[reference], seed=seed, bootstrap=bootstrap, turns=turns)
-    found = {}
-    for name, one in candidates.items():
-        own = draws._replace(seeds_RS=np.ones((bootstrap, 1))) if len(one) == 1 else draws
-        found[name] = replicate_measured(one, metrics, own)[metric]
+    found = replicate_each(
+        candidates, metrics, metric, reference=reference, seed=seed, bootstrap=bootstrap,
+        turns=turns,
+    )  # fmt: skip
     base = found.pop(reference)
     samples = {name: base.samples - one.samples for name, one in found.items()}
     values = {name: float(base.value - one.value) for name, one in found.items()}
@@ -100,6 +106,35 @@ def compare_measured(
         )
         for name, one in samples.items()
     }
+
+
+def replicate_each(
+    candidates: Mapping[str, Readings],
+    metrics: Sequence[str],
+    metric: str,
+    *,
+    reference: str,
+    seed: int,
+    bootstrap: int,
+    turns: int = 1,
+) -> dict[str, Replicated]:
+    """One metric of every candidate, of the data and of samples that all of them share.
+
+    Seeds are drawn in pairs where a candidate has as many as the reference, and else apart; see
+    `compare_measured` for the arguments.
+    """
+    base = candidates[reference]
+    draws = draw_measured(base, seed=seed, bootstrap=bootstrap, turns=turns)
+    found = {}
+    for name, one in candidates.items():
+        own = draws
+        if len(one) == 1:
+            own = draws._replace(seeds_RS=np.ones((bootstrap, 1)))
+        elif len(one) != len(base):
+            apart = np.random.default_rng([seed, len(one)])
+            own = draws._replace(seeds_RS=draw_seeds(len(one), bootstrap, apart, turns=turns))
+        found[name] = replicate_measured(one, metrics, own)[metric]
+    return found
 
 
 def draw_measured(

@@ -136,6 +136,7 @@ def compare(
     differences = [_difference(found[name], found[reference]) for name in others]
     values = [sign_p(one.samples) for one in differences]
     delongs = [_delong(target_kind, candidates[name], base) for name in others]
+    tested_p = [float("nan") if one.p is None else one.p for one in delongs]
     return [
         Difference(
             candidate=name,
@@ -147,9 +148,10 @@ def compare(
             p_delong=tested.p,
             no_delong=tested.lacks,
             delong_seeds=tested.seeds,
+            p_delong_holm=None if tested.p is None else likely,
         )
-        for name, one, p, corrected, tested in zip(
-            others, differences, values, holm(values), delongs, strict=True
+        for name, one, p, corrected, tested, likely in zip(
+            others, differences, values, holm(values), delongs, holm(tested_p), strict=True
         )
     ]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_vjepa.measures.target import Target
-from oct_vjepa.probes.answers import priors_of, shift_priors
+from oct_vjepa.probes.answers import constant_of, priors_of, shift_priors
 from oct_vjepa.probes.configuration import GridConfig
 from oct_vjepa.probes.fitted import FittedProbe
 from oct_vjepa.probes.grid import fit_grid
@@ -105,6 +105,19 @@ def answer_of_scores(
         priors = priors_of(target.take(np.flatnonzero(one.fit)))
         likely = {name: shift_priors(target.kind, side, priors) for name, side in sides.items()}
     return Answer(round=one.name, seed=seed, **_fields(parts, likely, sides), **told)
+
+
+def answer_unseen(target: Target, one: Round, seed: int) -> Answer:
+    """What is said without a look at anybody: of all the same, what the fit rows have most.
+
+    Args:
+        target: the question.
+        one: the round.
+        seed: of the repeat; nothing is drawn.
+    """
+    constant = constant_of(target.take(np.flatnonzero(one.fit)))
+    scores = np.tile(constant, (len(target), 1))
+    return answer_of_scores(scores, target, one, seed, balanced=False)
 
 
 def parts_of(one: Round) -> dict[str, NDArray[np.int64]]:
