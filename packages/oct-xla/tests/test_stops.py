@@ -103,6 +103,32 @@ def test_a_stop_waits_for_no_copy_before_its_checkpoint_lies_here_and_for_none_f
     assert train(URL).step == 12
 
 
+def test_a_stop_while_the_last_copy_is_on_its_way_leaves_it_to_the_same_command(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "disk"))
+    here, over, put = working_folder(URL), threading.Event(), MemoryFileSystem.put_file
+
+    def hang(*arguments, **options):
+        if Checkpoints(here / "checkpoints").newest() == 12 and not over.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
+            over.wait()
+            raise OSError("503 Slow Down")
+        return put(*arguments, **options)
+
+    try:
+        with monkeypatch.context() as outage:
+            outage.setattr(MemoryFileSystem, "put_file", hang)
+            result = train(URL)
+    finally:
+        over.set()
+    assert (result.reason, result.step) == ("stopped", 12)
+    assert "step 12 is saved on this machine only: no copy in 0 s" in capsys.readouterr().err
+    result = train(URL)
+    assert (result.reason, result.step) == ("done", 12)
+    assert any(name.endswith("00000012/state.json") for name in MemoryFileSystem.store)
+
+
 def test_a_stop_that_can_be_saved_nowhere_is_an_error(tmp_path, monkeypatch):
     def rate(step):
         if step == 5:

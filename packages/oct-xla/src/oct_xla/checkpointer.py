@@ -308,7 +308,8 @@ class Checkpointer:
             learner: what is saved.
             stopping: it ends because it was asked to, and goes on later: that the checkpoint lies
                 on this machine, though its copy failed, is enough, and is said. A machine that is
-                taken away gives half a minute, so nobody waits for copies before it lies here.
+                taken away gives half a minute, so nobody waits for copies before it lies here. So
+                it is if that is asked while the last copy is on its way.
 
         Raises:
             CheckpointError: if it cannot be saved.
@@ -318,6 +319,7 @@ class Checkpointer:
         if self.save(run, learner, last=True, copy_s=COPY_S if stopping else None):
             return
         reason = self._failure or "the first process could not save the run"
+        stopping = bool(self._runtime.agree(int(stopping or self.stopping()))[0])
         if not (stopping and self._lies_here_for_all(run.step)):
             raise CheckpointError(reason)
         self.copied = False

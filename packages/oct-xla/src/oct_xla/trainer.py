@@ -113,6 +113,8 @@ class Trainer:
                 return self._stopped()
         self.watch.beat("the last save")
         self._must_save(stopping=False)
+        if not self.checkpointer.copied:  # it was asked to stop in the meantime
+            return FitResult(run.step, "stopped", run.row)
         return FitResult(run.step, "early" if self._early else "done", run.row)
 
     @property
