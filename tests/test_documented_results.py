@@ -27,11 +27,16 @@ def null_rows():
         yield f"| {' | '.join(cells)} |".replace("%", " %")
 
 
+def lacking(page, rows):
+    """Those of the rows that are no line of a page."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return [one for one in rows if one not in lines]
+
+
 def test_the_table_of_the_null_phantom_is_that_of_its_results():
-    lines = PAGE.read_text(encoding="utf-8").splitlines()
     rows = list(null_rows())
     assert len(rows) == 8
-    assert [one for one in rows if one not in lines] == []
+    assert lacking(PAGE, rows) == []
 
 
 def ratio_rows():
@@ -61,10 +66,9 @@ def ratio_rows():
 
 
 def test_what_the_loop_promises_is_what_was_measured_in_one_run():
-    lines = SCALE.read_text(encoding="utf-8").splitlines()
     rows = [f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in ratio_rows()]
     assert len(rows) == 8
-    assert [one for one in rows if one not in lines] == []
+    assert lacking(SCALE, rows) == []
 
 
 def trend_rows():
@@ -80,10 +84,9 @@ def trend_rows():
 
 
 def test_the_lines_through_the_trends_are_those_of_their_results():
-    lines = PAGE.read_text(encoding="utf-8").splitlines()
     rows = list(trend_rows())
     assert len(rows) == 4
-    assert [one for one in rows if one not in lines] == []
+    assert lacking(PAGE, rows) == []
 
 
 def test_every_result_names_a_program_that_is_here():
@@ -117,10 +120,9 @@ def equality_rows():
 
 
 def test_how_far_losses_lie_apart_is_what_the_drill_has_told():
-    lines = SCALE.read_text(encoding="utf-8").splitlines()
     rows = list(equality_rows())
     assert len(rows) == 6
-    assert [one for one in rows if one not in lines] == []
+    assert lacking(SCALE, rows) == []
 
 
 NUMBER = r"([+-]?\d+\.\d+)"

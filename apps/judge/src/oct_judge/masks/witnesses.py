@@ -143,13 +143,13 @@ class Witnesses:
         All candidates and seeds see the same subsets.
         """
         found, config = list[tuple[str, float, Sayings]](), self.config
+        drawn = {fraction: self.subsets(fraction) for fraction in config.compare.fractions}
         for name, speak in self.everyone().items():
-            for fraction in config.compare.fractions:
-                drawn = self.subsets(fraction)
+            for fraction, subsets in drawn.items():
                 sayings = [
                     [self._ask(speak, one, seed) for one in rounds]
                     for seed in seeds_of(config)
-                    for rounds in drawn
+                    for rounds in subsets
                 ]
                 found.append((name, fraction, sayings))
         return sorted(found, key=lambda one: one[1])

@@ -19,7 +19,7 @@ from oct_vjepa.scores.resampling import (
     Part,
     Replicated,
     draw_samples,
-    draw_seeds,
+    draws_of,
     replicate,
 )
 
@@ -120,19 +120,12 @@ def replicate_each(
 ) -> dict[str, Replicated]:
     """One metric of every candidate, of the data and of samples that all of them share.
 
-    Seeds are drawn in pairs where a candidate has as many as the reference, and else apart; see
-    `compare_measured` for the arguments.
+    Seeds are drawn as `draws_of` says; see `compare_measured` for the arguments.
     """
-    base = candidates[reference]
-    draws = draw_measured(base, seed=seed, bootstrap=bootstrap, turns=turns)
+    draws = draw_measured(candidates[reference], seed=seed, bootstrap=bootstrap, turns=turns)
     found = {}
     for name, one in candidates.items():
-        own = draws
-        if len(one) == 1:
-            own = draws._replace(seeds_RS=np.ones((bootstrap, 1)))
-        elif len(one) != len(base):
-            apart = np.random.default_rng([seed, len(one)])
-            own = draws._replace(seeds_RS=draw_seeds(len(one), bootstrap, apart, turns=turns))
+        own = draws_of(draws, len(one), seed=seed, turns=1 if len(one) == 1 else turns)
         found[name] = replicate_measured(one, metrics, own)[metric]
     return found
 

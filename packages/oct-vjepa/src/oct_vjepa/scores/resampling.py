@@ -113,6 +113,22 @@ def draw_seeds(
     return (by_seed[:, :, None] * by_turn[:, None, :]).reshape(bootstrap, count)
 
 
+def draws_of(draws: Draws, count: int, *, seed: int, turns: int = 1) -> Draws:
+    """The draws for another candidate, of `count` runs: the same of participants.
+
+    Of seeds in pairs where it has as many runs as the one they were drawn for, for equal numbers
+    may share their folds, and else apart.
+
+    Raises:
+        ValueError: a seed lacks a turn.
+    """
+    bootstrap, drawn = draws.seeds_RS.shape
+    if count == drawn:
+        return draws
+    generator = np.random.default_rng([seed, count])
+    return draws._replace(seeds_RS=draw_seeds(count, bootstrap, generator, turns=turns))
+
+
 def _draw_one_less(count: int, bootstrap: int, generator: np.random.Generator) -> Floats:
     """How often each of `count` is drawn, (R, count), if one less than all are."""
     if count == 1:

@@ -30,7 +30,7 @@ from oct_vjepa.scores.resampling import (
     Runs,
     check_runs,
     draw_samples,
-    draw_seeds,
+    draws_of,
     replicate,
 )
 
@@ -167,9 +167,8 @@ def replicate_headlines(
 ) -> dict[str, Replicated]:
     """The headline of each candidate, of the data and of samples that all of them share.
 
-    Participants are drawn alike for all. Seeds are drawn in pairs where a candidate has as many as
-    the reference, for equal numbers may share their folds, and else apart. Of each seed there are
-    `turns` runs.
+    Participants are drawn alike for all, seeds as `draws_of` says. Of each seed there are `turns`
+    runs.
 
     Raises:
         ValueError: `reference` is no candidate, or a candidate has other participants or answers.
@@ -183,10 +182,7 @@ def replicate_headlines(
         check_runs(runs, target_kind)
         if not np.array_equal(_answers(runs), _answers(base)):
             raise ValueError(f"{name} and {reference} have different participants or answers")
-        own = draws
-        if len(runs) != len(base):
-            apart = np.random.default_rng([seed, len(runs)])
-            own = draws._replace(seeds_RS=draw_seeds(len(runs), bootstrap, apart, turns=turns))
+        own = draws_of(draws, len(runs), seed=seed, turns=turns)
         parts = [[_headline_part(target_kind, one) for one in rounds] for rounds in runs]
         found[name] = replicate(parts, own)["headline"]
     return found
