@@ -8,6 +8,8 @@ against the logarithm to base 2. Told are the gain of a doubling, how far the po
 line, the gain of the largest, how many doublings more would bring +0.06, and what is left above
 random weights up to an AUROC of 1. One seed and one fold a point, so a slope below the scatter says
 nothing; the line of 8,100 steps (results/real_bscans_8100.json) was asked with one readout more.
+"Steps for filters" are those of `experiment=bscans` (results/real_bscans_filters_steps.json): one
+seed, two fifths of the patients, 20 draws of few labels.
 """
 
 import json
@@ -24,6 +26,13 @@ AXES = {
     "patients": {"share-25": 139, "share-50": 277, "steps-900": 554},
 }
 """By what was changed: arms, and their place on the axis."""
+FILTERS = {
+    "encoder 1,250 steps": 1250,
+    "encoder 2,500 steps": 2500,
+    "encoder 5,000 steps": 5000,
+    "pretrained": 10000,
+}
+SHARES = {0.05: "a twentieth", 0.1: "a tenth", 0.25: "a quarter", 1.0: "all"}
 
 
 def readings() -> dict[str, dict[tuple[str, str], tuple[float, float]]]:
@@ -46,7 +55,39 @@ def readings() -> dict[str, dict[tuple[str, str], tuple[float, float]]]:
     return found
 
 
-def line_through(places: list[float], gains: list[float]) -> dict[str, Any]:
+def filter_rows() -> list[dict[str, Any]]:
+    """Lines through steps of the recipe of B-scans, by share of the labels."""
+    text = (RESULTS / "real_bscans_filters_steps.json").read_text()
+    (run,) = json.loads(text)["runs"]
+    auroc = {(one["candidate"], one["share"]): one["auroc"][0] for one in run["by_share_of_labels"]}
+    return [
+        row(
+            "steps for filters",
+            (run["question"], name),
+            list(FILTERS.values()),
+            [round(auroc[arm, share] - auroc["random init", share], 3) for arm in FILTERS],
+            auroc["random init", share],
+        )
+        for share, name in SHARES.items()
+    ]
+
+
+def row(
+    axis: str, key: tuple[str, str], at: list[int], gains: list[float], random: float
+) -> dict[str, Any]:
+    """What was changed, asked and found; `random` is the AUROC of random weights."""
+    return {
+        "changed": axis,
+        "question": key[0],
+        "labels": key[1],
+        "at": at,
+        "over_random_init": gains,
+        **line_through(at, gains),
+        "left_above_random_init": round(1 - random, 3),
+    }
+
+
+def line_through(places: list[int], gains: list[float]) -> dict[str, Any]:
     """Gain of a doubling, scatter around the line, and how many doublings more reach the target."""
     at = np.log2(places)
     slope, start = np.polyfit(at, gains, 1)
@@ -69,18 +110,9 @@ def main() -> None:
         for key in found["steps-900"]:
             gains = [found[arm][key][1] for arm in arms]
             auroc, gain = found[list(arms)[-1]][key]
-            rows.append(
-                {
-                    "changed": axis,
-                    "question": key[0],
-                    "labels": key[1],
-                    "at": list(arms.values()),
-                    "over_random_init": gains,
-                    **line_through(list(arms.values()), gains),
-                    "left_above_random_init": round(1 - (auroc - gain), 3),
-                }
-            )
-            print(json.dumps(rows[-1]))
+            rows.append(row(axis, key, list(arms.values()), gains, auroc - gain))
+    rows += filter_rows()
+    print("\n".join(json.dumps(one) for one in rows))
     facts = {"phantom": False, "target": TARGET, "rows": rows}
     write_results("trend_extrapolated", ("numpy",), facts)
 
