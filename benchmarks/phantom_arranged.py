@@ -31,11 +31,10 @@ def main() -> None:
         "data=phantom_arranged",
         f"data.root={runs / 'data'}",
         f"data.cache={runs / 'cache'}",
-        f"data.label_columns=[{LABELS}]",
         "data.phantom.participants=1200",
         "data.phantom.arrangements=[inverted,misplaced,texture,folded]",
     ]
-    spent = pretrain_all(runs, data)
+    spent = pretrain_all(runs, [*data, f"data.label_columns=[{LABELS}]"])
     beside = f"compare.encoders=[{','.join(rivals(runs))}]"
     asked = [*data, *ALONE, *features_of(runs), f"task.columns=[{LABELS}]", beside]
     few = ["compare.fractions=[0.1,0.25,1]", "compare.few_validation=false"]
