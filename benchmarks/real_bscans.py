@@ -55,6 +55,9 @@ chooses, compare.turns=5; one id is one of the other set too, so that allow_seen
 results/real_bscans_filters.json asks units of seed 1 so, beside the filter bank. All of these were
 made when all of validation chose (compare.few_validation=false).
 
+results/real_bscans_five_filters.json: five folds, three seeds of experiment=bscans with
+loop.steps=900, dr with the linear probe and dme with mode=knn.
+
 results/real_bscans_filters_steps.json: experiment=bscans with loop.steps=10000, seed 1, asked of
 fold-0 and fold-1 beside those of 5,000, 2,500 and 1,250 steps (compare.encoders), 20 draws.
 
