@@ -7,8 +7,9 @@ written last; the safetensors writer leaves no such mark, so there it is the new
 
     killed     a process that saves step after step is killed (kill -9) at a seeded moment; how many
                of the folders that were left are taken up whole, and how many are not to be read
-    one byte   a byte of a finished checkpoint is changed at a seeded place; how many are refused,
-               read as if nothing had happened with other numbers, or read with the right ones
+    one byte   a byte of a finished checkpoint is changed at a seeded place, in turn in its largest
+               file and in one of the small ones that say what lies where, if it has any; how many
+               are refused, read as other numbers, or read as they were
     time       median seconds of a save and of a load; ours hashes each byte, flushes each to disk
     beside     two processes reduce gradients by gloo while a save goes on beside them, in the group
                of the training and in one of its own: does it end? Ours needs no group
@@ -19,15 +20,16 @@ Some five minutes of one core.
 """
 
 import argparse
+import itertools
 import json
+import multiprocessing
 import pickletools
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,8 @@ SAVES = 7
 LIMIT_S = 30
 OURS, PLAIN, SAFE = "ours", "torch.distributed.checkpoint", "the same in safetensors"
 WAYS = (OURS, PLAIN, SAFE)
+SMALL = 1 << 20  # bytes
+SPAWN = multiprocessing.get_context("spawn")
 WHOLE, REFUSED, WRONG = "whole", "not to be read", "other numbers, no word"
 
 
@@ -78,10 +82,14 @@ def load(way: str, root: Path) -> tuple[int, dict[str, torch.Tensor]]:
 
 
 def outcome(way: str, root: Path) -> str:
-    """How the newest checkpoint is taken up."""
+    """How the newest checkpoint is taken up.
+
+    We promise one kind of error; torch may raise any, and its own one is no Exception.
+    """
+    refusals = (CheckpointError,) if way == OURS else (dcp.api.CheckpointException, Exception)
     try:
         step, tensors = load(way, root)
-    except (dcp.api.CheckpointException, CheckpointError, Exception):  # the first is no Exception
+    except refusals:
         return REFUSED
     right = tensors_of(step)
     same = all(torch.equal(tensors[name], right[name]) for name in right)
@@ -92,45 +100,39 @@ def killed(way: str, tries: int, scratch: Path) -> dict[str, int]:
     """Kill a saving process at seeded moments; what is left, counted."""
     dice, found = np.random.default_rng(0), Counter[str]()
     for one in range(tries):
-        root = scratch / f"killed-{one}"
-        command = [sys.executable, __file__, "--save-into", str(root), "--way", way]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            process.stdout.readline()  # the first checkpoint is whole
-            time.sleep(dice.uniform(0.05, 1.5))
-            process.kill()
+        root, saved = scratch / f"killed-{one}", SPAWN.Event()
+        process = SPAWN.Process(target=save_for_ever, args=(way, root, saved), daemon=True)
+        process.start()
+        saved.wait()
+        time.sleep(dice.uniform(0.05, 1.5))
+        process.kill()
+        process.join()
         found[outcome(way, root)] += 1
         shutil.rmtree(root)
     return dict(found)
 
 
-def save_for_ever(way: str, root: Path) -> None:
+def save_for_ever(way: str, root: Path, saved: Event) -> None:
     """Save step after step; told once one is whole."""
-    step = 0
-    while True:
+    for step in itertools.count():
         save(way, root, step)
-        if not step:
-            print("saved", flush=True)
-        step += 1
+        saved.set()
 
 
 def one_byte(way: str, tries: int, scratch: Path) -> dict[str, int]:
-    """Change one byte at seeded places, by their share of all bytes; what is read then, counted."""
+    """Change one byte, as the docstring on top says; what is read then, counted."""
     dice, found = np.random.default_rng(1), Counter[str]()
-    whole = scratch / "whole"
+    whole, root = scratch / "whole", scratch / "changed"
     save(way, whole, 3)
-    files = sorted(path for path in whole.rglob("*") if path.is_file() and path.stat().st_size)
+    files = sorted(path for path in whole.rglob("*") if path.is_file())
+    largest = max(files, key=lambda file: file.stat().st_size)
+    small = [path for path in files if path.stat().st_size < SMALL] or [largest]
     for one in range(tries):
-        root = scratch / "changed"
         shutil.copytree(whole, root)
-        # Every other one in the small files, which say where and what the rest is.
-        small = [path for path in files if path.stat().st_size < 1 << 20] or files
-        largest = max(files, key=lambda file: file.stat().st_size)
         path = small[dice.integers(len(small))] if one % 2 else largest
-        changed = root / path.relative_to(whole)
-        content = bytearray(changed.read_bytes())
+        content = bytearray(path.read_bytes())
         content[dice.integers(len(content))] ^= 1 << int(dice.integers(8))
-        changed.write_bytes(content)
+        (root / path.relative_to(whole)).write_bytes(content)
         found[outcome(way, root)] += 1
         shutil.rmtree(root)
     return dict(found)
@@ -190,21 +192,23 @@ def beside(own: bool, tries: int, scratch: Path) -> dict[str, int]:
     for one in range(tries):
         folder = scratch / f"beside-{own}-{one}"
         folder.mkdir()
-        command = [sys.executable, __file__, "--save-into", str(folder)]
-        command += ["--way", "own" if own else "same", "--rank"]
         processes = [
-            subprocess.Popen([*command, str(rank)], stderr=subprocess.DEVNULL) for rank in (0, 1)
+            SPAWN.Process(target=train_beside, args=(own, rank, folder), daemon=True)
+            for rank in (0, 1)
         ]
+        for process in processes:
+            process.start()
         until = time.monotonic() + LIMIT_S
-        try:
-            codes = [process.wait(max(until - time.monotonic(), 0.1)) for process in processes]
-            found["ends" if not any(codes) else "ends with an error"] += 1
-        except subprocess.TimeoutExpired:
+        for process in processes:
+            process.join(max(until - time.monotonic(), 0))
+        codes = [process.exitcode for process in processes]
+        if None in codes:
             found[f"does not end in {LIMIT_S} s"] += 1
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
+        else:
+            found["ends with an error" if any(codes) else "ends"] += 1
+        for process in processes:
+            process.kill()
+            process.join()
     return dict(found)
 
 
@@ -213,19 +217,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--bytes", type=int, default=40)
-    parser.add_argument("--save-into", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--way", help=argparse.SUPPRESS)
-    parser.add_argument("--rank", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.rank is not None:
-        train_beside(given.way == "own", given.rank, given.save_into)
-        return
-    if given.save_into:
-        save_for_ever(given.way, given.save_into)
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for way in WAYS:
-            scratch = Path(folder) / str(WAYS.index(way))
+        for number, way in enumerate(WAYS):
+            scratch = Path(folder) / str(number)
             rows[way] = {
                 "killed": killed(way, given.kills, scratch),
                 "one_byte": one_byte(way, given.bytes, scratch),
@@ -234,8 +230,8 @@ def main() -> None:
             }
             print(way, json.dumps(rows[way]), flush=True)
         groups = {
-            name: beside(name == "a group of its own", 3, Path(folder))
-            for name in ("the group of the training", "a group of its own")
+            "the group of the training": beside(False, 3, Path(folder)),
+            "a group of its own": beside(True, 3, Path(folder)),
         }
     print(json.dumps(groups))
     write_results("checkpoint_formats", ("torch", "oct-xla"), {"ways": rows, "beside": groups})
