@@ -30,7 +30,7 @@ from oct_io.space.resample import WINDOWS, place, resample
 from oct_vjepa import Encoder
 from oct_vjepa.evaluation.features import embed_volumes
 from oct_vjepa.measures.target import Target
-from oct_vjepa.measures.units import aggregate_units
+from oct_vjepa.measures.units import Units, aggregate_units
 from oct_vjepa.presets.choices import ENCODERS
 from oct_vjepa.probes.baselines import BASELINES
 from oct_vjepa.probes.grid import fit_grid
@@ -148,6 +148,11 @@ def ask(features: Floats, cohort: Cohort, label: str, *, eyes: int, seed: int = 
         eyes: rows a participant.
         seed: of the bootstrap.
     """
+    return interval_of([answers(features, cohort, label, eyes=eyes, seed=seed)], seed=seed)
+
+
+def answers(features: Floats, cohort: Cohort, label: str, *, eyes: int, seed: int = 0) -> Units:
+    """What a linear probe says of the test participants; arguments as `ask` has them."""
     fit, choose, test = (np.repeat(cohort.parts == part, eyes) for part in SPLITS)
     values = np.repeat(cohort.labels[label], eyes)
     people = np.repeat(np.arange(len(cohort.parts)), eyes)
@@ -162,8 +167,12 @@ def ask(features: Floats, cohort: Cohort, label: str, *, eyes: int, seed: int = 
         seed=seed,
     )
     scores = found.predict({"": features[test]})
-    units = aggregate_units(scores, target.take(test), people[test])
-    headline = headline_interval([[units]], "nominal", seed=seed)
+    return aggregate_units(scores, target.take(test), people[test])
+
+
+def interval_of(seeds: list[Units], *, seed: int = 0) -> list[float]:
+    """Mean AUROC of the answers of each seed, and the ends of its 95 % interval."""
+    headline = headline_interval([[one] for one in seeds], "nominal", seed=seed)
     return [round(value, 3) for value in headline]
 
 
@@ -177,11 +186,18 @@ def ask_twos(
     features: Floats, cohort: Cohort, label: str, alone: str = "one visit"
 ) -> dict[str, list[float]]:
     """A question of two scans: of the first alone, of the mean over both, and of pairs."""
-    first, second = features[::2], features[1::2]
-    mean = (first + second) / 2
-    pairs = np.concatenate([mean, np.abs(first - second)], axis=1)
-    asked = {alone: first, "mean": mean, "pairs": pairs}
+    asked = {alone: features[::2], "mean": mean_of(features), "pairs": pairs_of(features)}
     return {f"{label}, {how}": ask(one, cohort, label, eyes=1) for how, one in asked.items()}
+
+
+def mean_of(features: Floats) -> Floats:
+    """The mean over the two scans of each participant."""
+    return (features[::2] + features[1::2]) / 2
+
+
+def pairs_of(features: Floats) -> Floats:
+    """The mean over the two scans of each participant, and their distance."""
+    return np.concatenate([mean_of(features), np.abs(features[::2] - features[1::2])], axis=1)
 
 
 def all_features(cohort: Cohort, encoders: list[str]) -> Iterator[tuple[str, Floats]]:
@@ -199,8 +215,13 @@ def all_features(cohort: Cohort, encoders: list[str]) -> Iterator[tuple[str, Flo
         asked[f"random init, seed {seed}"] = Encoder(own)
     asked |= {folder: Encoder.from_pretrained(folder) for folder in encoders}
     for name, encoder in asked.items():
-        layers = range(encoder.config.depth)
-        yield name, embed_volumes(encoder, volumes, pools=["tails"], layers=layers)["tails"]
+        yield name, tails_of(encoder, volumes)
+
+
+def tails_of(encoder: Encoder, volumes: NDArray[np.uint8]) -> Floats:
+    """Features of each scan, all blocks side by side, as `apps/pretrain` reads them."""
+    layers = range(encoder.config.depth)
+    return embed_volumes(encoder, volumes, pools=["tails"], layers=layers)["tails"]
 
 
 def measure(name: str, about: str, tree: PhantomTree, asked: Asked) -> None:
