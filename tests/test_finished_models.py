@@ -426,14 +426,39 @@ def check_what_is_shown_is_what_answers(run, volumes, people):
     assert "as it was fine-tuned" in page
 
 
-def test_a_model_beside_whose_answer_a_pool_was_asked_joins_as_that_answer_did(
-    finished, tmp_path, call_app
+@pytest.mark.parametrize(
+    ("how", "name"), [("attention", "attention over volumes"), ("pairs", "pairs")]
+)
+def test_a_model_keeps_what_reads_all_volumes_of_a_participant(
+    how, name, finished, tmp_path, call_app
 ):
+    """Scores of the test's participants come out of the folder as the run measured them."""
     run, out = tmp_path / "run", tmp_path / "out"
-    outcome = call_app("finetune", *finished.settings, f"run_dir={run}", "join=attention")
+    outcome = call_app("finetune", *finished.settings, f"run_dir={run}", f"join={how}")
     assert outcome.code == 0, outcome.errors
-    assert "eyes participants, by their mean." in (run / "model" / "README.md").read_text()
     given = (f"predict={finished.data}", f"model={run / 'model'}", f"out={out}", "data.jobs=1")
-    outcome = call_app("finetune", *given)
+    outcome = call_app("finetune", *given, "batch_size=7")
     assert outcome.code == 0, outcome.errors
-    assert pq.read_table(out / "participants.parquet").num_rows == 48
+    people = pq.read_table(out / "participants.parquet").to_pylist()
+    assert len(people) == 48
+    for one in people:  # a scan with a mark is left out
+        assert ("alone" in one["flags"].split()) == (how == "pairs" and one["scans"] == 1)
+    said = {one["participant"]: one["p_true"] for one in people if one["scans"] == 2}
+    measured = [
+        one
+        for one in pq.read_table(run / "predictions.parquet").to_pylist()
+        if one["candidate"] == f"pretrained, {name}" and one["part"] == "test"
+    ]
+    assert len(measured) == 19
+    both = [one for one in measured if one["participant"] in said]
+    assert len(both) >= 12
+    for one in both:
+        assert said[one["participant"]] == pytest.approx(one["p_true"], abs=2e-4)
+    columns = pq.read_table(out / "predictions.parquet").column_names
+    assert not [one for one in columns if one.startswith("_")]
+    card = (run / "model" / "README.md").read_text()
+    document = json.loads((run / "results.json").read_text())
+    rows = {one["name"]: one["card"]["metrics"]["auroc"] for one in document["candidates"]}
+    own, mean = (f"{rows[one][0]:.3f}" for one in (f"pretrained, {name}", "pretrained"))
+    assert f"(`join={how}`), with AUROC {own}" in card
+    assert f"the mean over their volumes had {mean}" in card

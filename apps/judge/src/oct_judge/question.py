@@ -6,6 +6,7 @@ import oct_io
 from oct_io.labels.questions import LabelQuestion
 from oct_launch import RuntimeConfig, TrackingConfig
 from oct_vjepa.evaluation.readouts import ReadoutConfig
+from oct_vjepa.finished.about import ATTENTION, PAIRS
 from oct_vjepa.heads.configuration import AttentionConfig
 from oct_vjepa.probes.configuration import GridConfig
 
@@ -22,8 +23,9 @@ SEGMENT, PATCHES = "segment", "patches"
 """Modes that ask for classes of voxels instead of labels."""
 MODES = (*FROZEN, *TRAINED, SEGMENT, PATCHES)
 PROTOCOLS = ("given", "kfold", "repeated_kfold", "leave_one_out")
-ATTENTION, PAIRS = "attention", "pairs"
-JOINS = ("mean", "max", ATTENTION, PAIRS)
+JOINED = {ATTENTION: "attention over volumes", PAIRS: "pairs"}
+"""Ways of joining volumes that are fitted, and what stands behind the name of who is asked so."""
+JOINS = ("mean", "max", *JOINED)
 NETWORK, NAMED_ENCODER = "network ", "encoder "
 SPLIT = "@split"
 """How the names of candidates begin that are no baselines: trained from scratch, and others'."""
@@ -281,7 +283,7 @@ class FinetuneConfig:
             raise ValueError(f"mode ({self.mode}) must be one of {', '.join(MODES)}")
         if self.join not in JOINS:
             raise ValueError(f"join ({self.join}) must be one of {', '.join(JOINS)}")
-        if self.join in (ATTENTION, PAIRS) and self.mode not in FROZEN:
+        if self.join in JOINED and self.mode not in FROZEN:
             raise ValueError(f"join={self.join} takes frozen features; mode is {self.mode}")
         for name in ("seeds", "batch_size"):
             if (value := getattr(self, name)) < 1:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from oct_vjepa.evaluation.participants import pair_up, pool_volumes
+from oct_vjepa.evaluation.participants import FittedPool, pair_up, pool_volumes, sides_of
 from oct_vjepa.heads.configuration import AttentionConfig
 from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.grid import fit_grid
@@ -51,6 +51,27 @@ def test_the_pool_finds_who_is_ill_by_one_volume_of_three(kind):
     right = (said[ill, column][:, None] > said[~ill, column][None]).mean()
     assert right > (0.65 if kind == "survival" else 0.85), right
     assert found.chosen["headline"] == max(row["headline"] for row in found.candidates)
+
+
+@pytest.mark.parametrize("kind", ["nominal", "regression", "multilabel", "survival"])
+def test_a_pool_from_its_folder_says_what_it_said_when_it_was_fitted(kind, tmp_path):
+    features, target, people, sides, one = made(kind)
+    found = pool_volumes(features, target, people, sides, one, CONFIG, seed=0)
+    found.pool.save(tmp_path)
+    pool = FittedPool.load(tmp_path)
+    mixed = np.random.default_rng(1).permutation(np.flatnonzero(one.test))
+    said = pool.predict(features[mixed], people[mixed], sides[mixed])
+    firsts = np.unique(people[mixed], return_index=True)[1]
+    assert said == pytest.approx(found.scores_NK[mixed[firsts]], abs=1e-5)
+    with pytest.raises(ValueError, match=r"pool: features must be \(N, 6\), not \(4, 5\)"):
+        pool.predict(np.zeros((4, 5)), people[:4], sides[:4])
+    (tmp_path / "scaling.safetensors").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="no pool over volumes"):
+        FittedPool.load(tmp_path)
+
+
+def test_sides_are_those_of_eyes():
+    assert sides_of(["L", "R", "", "unknown"]).tolist() == [1, 0, 2, 2]
 
 
 def test_pairs_hold_the_mean_and_half_the_distance_of_two_volumes():

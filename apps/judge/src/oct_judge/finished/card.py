@@ -7,11 +7,13 @@ run has not measured.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from oct_vjepa.finished.about import SLACK, About
+from oct_vjepa.finished.about import ATTENTION, PAIRS, SLACK, About
 from oct_vjepa.finished.member import QUANTILE
 from oct_vjepa.measures.units import Interval
+from oct_vjepa.scores.words import word
 
 from oct_judge.candidates import PRETRAINED
+from oct_judge.question import JOINED
 
 PHANTOM = (
     "**This model was fitted on made-up retinas (phantoms). It shows that the software works, and "
@@ -67,9 +69,26 @@ def use(about: About) -> list[str]:
     return [
         *takes(about, "Scores"),
         "",
-        f"Volumes become eyes, and eyes participants, by their {about.join}. "
-        "`uv run apps/finetune predict=FOLDER model=THIS` and `oct_vjepa.load_model(THIS)` use it.",
+        f"{joins(about)} `uv run apps/finetune predict=FOLDER model=THIS` and "
+        "`oct_vjepa.load_model(THIS)` use it.",
     ]
+
+
+def joins(about: About) -> str:
+    """How answers of volumes become those of participants."""
+    if about.join not in JOINED:
+        return f"Volumes become eyes, and eyes participants, by their {about.join}."
+    how = {
+        ATTENTION: "a learned pool that reads the features of all their volumes",
+        PAIRS: "a probe that reads the mean and the spread of the features of their volumes",
+    }[about.join]
+    metric, results = about.results["headline"], about.results
+    own, mean = (one["card"]["metrics"][metric] for one in (results["joined"], results))
+    return (
+        f"Participants are answered by {how} (`join={about.join}`), with {word(metric)} "
+        f"{_text(own)} in the test; the mean over their volumes had {_text(mean)}. The subgroups "
+        "below are of that mean."
+    )
 
 
 def takes(about: About, does: str) -> list[str]:
@@ -133,9 +152,9 @@ def metrics(about: About) -> list[str]:
 def metrics_table(about: About) -> list[str]:
     """Every metric with its interval, of the model and of who stands beside it."""
     results = about.results
-    columns = {PRETRAINED: results["card"]} | {
-        name: one["card"] for name, one in results["beside"].items()
-    }
+    joined = [results["joined"]] if "joined" in results else []
+    columns = {one["name"]: one["card"] for one in joined} | {PRETRAINED: results["card"]}
+    columns |= {name: one["card"] for name, one in results["beside"].items()}
     lines = [
         f"Each with its 95 % interval over participants{_seeds(results)}.",
         "",

@@ -3,13 +3,14 @@
 Of several seeds the first is kept. Of several rounds all are: each was fitted on other
 participants, nobody is left over to fit one on everybody, and their mean is steadier than any. Its
 temperatures are those of each round's calibration; its promise comes from scores of participants
-whom the member that scored them had not seen.
+whom the member that scored them had not seen. Where `join` is fitted, what reads all volumes of a
+participant is kept with each member, and answers for participants.
 """
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,25 @@ import numpy as np
 import oct_io
 from numpy.typing import NDArray
 from oct_vjepa import Encoder
-from oct_vjepa.finished.about import About, MadeFor, MemberAbout, range_of
+from oct_vjepa.finished.about import About, JoinedAbout, MadeFor, MemberAbout, range_of
 from oct_vjepa.finished.folder import write_about
 from oct_vjepa.finished.member import learn_novelty, save_novelty
 from oct_vjepa.measures.measure import SPECIFICITY, find_thresholds
 from oct_vjepa.measures.units import Units
+from oct_vjepa.probes.answers import priors_of
 from oct_vjepa.probes.protocol import Round
+from oct_vjepa.scores.cards import as_plain
 from oct_vjepa.scores.conformal import fit_label_thresholds, fit_threshold, fit_width
 from oct_vjepa.trials.judging import Answer
-from oct_vjepa.trials.verdict import ALPHA, calibrate, temperature_of
+from oct_vjepa.trials.verdict import ALPHA, calibrate, promise_of, temperature_of
 
 from oct_judge.asking import trained_folder
 from oct_judge.candidates import PRETRAINED, RANDOM
 from oct_judge.finished.card import write_card
 from oct_judge.finished.trained import fit_priors
+from oct_judge.question import JOINED
 from oct_judge.results import Found, best_baseline
+from oct_judge.rivals.answers import joined_name
 from oct_judge.study import Study
 
 Floats = NDArray[np.float64]
@@ -76,12 +81,18 @@ def gather(
 ) -> About:
     """Put the encoder and what was fitted into the draft of a model; what model.json says."""
     study, answers = found.study, found.answers[PRETRAINED][0]
+    how = found.config.join
+    together = joined_name(PRETRAINED, how) if how in JOINED else PRETRAINED
+    whole = found.answers[together][0]  # who answers for participants
     members = []
     for number, answer in enumerate(answers):
         home = draft / "members" / str(number)
         home.mkdir(parents=True)
         if answer.probe is not None:
-            members.append(keep_probe(home, found, answer, number))
+            member = keep_probe(home, found, answer, number)
+            if how in JOINED:
+                member = replace(member, joined=keep_joined(home, found, whole[number], number))
+            members.append(member)
         else:
             members.append(keep_trained(home, found, answer, number, run_dir))
     if answers[0].probe is not None and found.cast.family.is_one:
@@ -92,18 +103,18 @@ def gather(
         names=study.target.names,
         unit=study.target.unit,
         mode=found.config.mode,
-        join=study.panel.how,  # an attention pool is a row of its own, and not kept
+        join=how if how in JOINED else study.panel.how,
         made_up=study.source.made_up,
         shape=study.source.volumes.shape,
         window=asdict(study.source.volumes.window) | kind_of(found.config.data.kind),
         made_for=made_for(study.rounds, study.examples.volumes),
         members=tuple(members),
         alpha=ALPHA,
-        threshold=thresholds_of(answers, study),
-        label_thresholds=label_thresholds_of(answers, study),
-        cutoffs=cutoffs_of(answers, study),
+        threshold=thresholds_of(answers, whole, study),
+        label_thresholds=label_thresholds_of(answers, whole, study),
+        cutoffs=cutoffs_of(whole, study),
         specificity=SPECIFICITY,
-        results=results_of(document),
+        results=results_of(document) | joined_results(document, found, together),
         provenance=repeated(provenance, document),
     )
 
@@ -137,6 +148,27 @@ def keep_probe(home: Path, found: Found, answer: Answer, number: int) -> MemberA
         round=answer.round,
         seed=answer.seed,
         usual=keep_novelty(home, found.study.rounds[number], features),
+    )
+
+
+def keep_joined(home: Path, found: Found, answer: Answer, number: int) -> JoinedAbout:
+    """Save what a member reads all volumes of a participant with."""
+    study, config = found.study, found.config
+    place = home / "joined"
+    fitted = answer.pool or answer.probe
+    assert fitted is not None
+    fitted.save(place)
+    readout, priors = str(answer.chosen["readout"]), ()
+    if answer.pool is not None:
+        readout = str(answer.chosen["features"])
+        if config.balanced and study.target.is_counted:
+            fit = np.flatnonzero(study.rounds[number].fit)
+            priors = tuple(priors_of(study.target.take(fit)).tolist())
+    return JoinedAbout(
+        folder=f"members/{number}/joined",
+        readout=readout,
+        temperature=temperature_of(answer, study.target),
+        priors=priors,
     )
 
 
@@ -204,13 +236,21 @@ def unseen_scores(answers: Sequence[Answer], study: Study) -> tuple[Floats, NDAr
     return sums[rows] / times[rows, None], rows
 
 
-def thresholds_of(answers: Sequence[Answer], study: Study) -> dict[str, float | None]:
-    """Conformal thresholds for volumes and for participants; None where there are too few."""
+def thresholds_of(
+    answers: Sequence[Answer], whole: Sequence[Answer], study: Study
+) -> dict[str, float | None]:
+    """Conformal thresholds for volumes and for participants; None where there are too few.
+
+    Args:
+        answers: who answers for volumes.
+        whole: who answers for participants.
+        study: the question.
+    """
     kind = study.target.kind
     if kind not in ("nominal", "ordinal", "regression"):
         return {}
     found: dict[str, float | None] = {}
-    for name, one in unseen_units(answers, study).items():
+    for name, one in unseen_units(answers, whole, study).items():
         if kind == "regression":
             value = fit_width(one.scores_NC[:, 0], one.labels_N, ALPHA)
         else:
@@ -220,24 +260,26 @@ def thresholds_of(answers: Sequence[Answer], study: Study) -> dict[str, float | 
 
 
 def label_thresholds_of(
-    answers: Sequence[Answer], study: Study
+    answers: Sequence[Answer], whole: Sequence[Answer], study: Study
 ) -> dict[str, tuple[float | None, ...]]:
     """The same of each of several labels; nothing for other questions."""
     if study.target.kind != "multilabel":
         return {}
     found = {}
-    for name, one in unseen_units(answers, study).items():
+    for name, one in unseen_units(answers, whole, study).items():
         limits = fit_label_thresholds(one.scores_NC, one.labels_N, ALPHA).tolist()
         found[name] = tuple(value if np.isfinite(value) else None for value in limits)
     return found
 
 
-def unseen_units(answers: Sequence[Answer], study: Study) -> dict[str, Units]:
+def unseen_units(
+    answers: Sequence[Answer], whole: Sequence[Answer], study: Study
+) -> dict[str, Units]:
     """Scores of those whom no model had seen, by volume and by participant."""
     scores, rows = unseen_scores(answers, study)
     known = study.target.known[rows]
     alone = Units(scores[known], study.target.values[rows][known], np.arange(int(known.sum())))
-    return {"volume": alone, "participant": study.panel.join(scores, rows)}
+    return {"volume": alone, "participant": study.panel.join(*unseen_scores(whole, study))}
 
 
 def cutoffs_of(answers: Sequence[Answer], study: Study) -> dict[str, float]:
@@ -248,6 +290,18 @@ def cutoffs_of(answers: Sequence[Answer], study: Study) -> dict[str, float]:
     found = find_thresholds(study.target.kind, units, specificity=SPECIFICITY)
     pairs = zip(study.target.names, found.tolist(), strict=True)
     return {name: value for name, value in pairs if np.isfinite(value)}
+
+
+def joined_results(document: Mapping[str, Any], found: Found, together: str) -> dict[str, Any]:
+    """What the run has measured of who answers for participants, if that is somebody else."""
+    if together == PRETRAINED:
+        return {}
+    row = next(one for one in document["candidates"] if one["name"] == together)
+    promise = promise_of(found.answers[together], found.study.panel)
+    return {
+        "joined": {"name": together, "card": row["card"], "chosen": row["chosen"]},
+        "promise": as_plain(asdict(promise)) if promise else None,
+    }
 
 
 def results_of(document: Mapping[str, Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def predict_folder(config: FinetuneConfig, launch: Launch) -> int:
     scans = with_refused(scored, volumes.quarantined, paths)
     write_tables(out, "predictions", scans)
     answers = not (model.about.draws or model.about.locates)
-    people = participants_of(model.about, scored) if answers else None
+    people = participants_of(model, scored) if answers else None
     if people is not None:
         write_tables(out, "participants", people)
     shutil.rmtree(out / PARTS)

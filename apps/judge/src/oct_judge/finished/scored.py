@@ -23,12 +23,13 @@ from oct_vjepa.finished.about import About
 from oct_vjepa.finished.drawings import Drawings
 from oct_vjepa.finished.located import Located
 from oct_vjepa.finished.model import Model
-from oct_vjepa.finished.predictions import Predictions, join
+from oct_vjepa.finished.predictions import Predictions
 from oct_vjepa.saving import write_whole
 
 PARTS, PLAN = "parts", "plan.json"
 NOT_SCORED = "not_scored"
 EVEN = "_even"  # scores that choices are made of; in the parts only
+READ = "_read"  # what a member reads to join all volumes of a participant; in the parts only
 
 
 def score_rows(model: Model, volumes: CachedVolumes, numbers: range) -> pa.Table:
@@ -101,7 +102,14 @@ def rows_of(about: About, said: Predictions, volumes: CachedVolumes, numbers: ra
     """A row for each volume, and the columns that joining needs."""
     columns = whose(volumes, numbers) | answers_of(about, said) | marks_of(volumes, numbers)
     columns |= {f"{EVEN}{one}": said.even[:, one] for one in range(said.even.shape[1])}
+    columns |= {f"{READ}{one}": _rows(features) for one, features in enumerate(said.features)}
     return pa.table(columns)
+
+
+def _rows(features_ND: NDArray[Any]) -> pa.Array:
+    """A list of features a row."""
+    flat = pa.array(np.ascontiguousarray(features_ND, np.float32).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, features_ND.shape[1])
 
 
 def whose(volumes: CachedVolumes, numbers: range) -> dict[str, Any]:
@@ -193,9 +201,12 @@ def read_parts(folder: Path) -> pa.Table:
     return pa.concat_tables([pq.read_table(path) for path in paths])
 
 
-def participants_of(about: About, table: pa.Table) -> pa.Table:
+def participants_of(model: Model, table: pa.Table) -> pa.Table:
     """A row for each participant, by the model's rule."""
-    count = sum(name.startswith(EVEN) for name in table.column_names)
+    about = model.about
+    count, read = (
+        sum(name.startswith(start) for name in table.column_names) for start in (EVEN, READ)
+    )
     flags = table.column("flags").to_pylist()
     rows = Predictions(
         names=about.names,
@@ -206,9 +217,10 @@ def participants_of(about: About, table: pa.Table) -> pa.Table:
         ranges=None,
         novelty=_columns(table, ["novelty"])[:, 0],
         flags=tuple(tuple(one.split()) for one in flags),
+        features=tuple(_features(table, f"{READ}{one}") for one in range(read)),
     )
-    people, eyes = (np.array(table.column(name).to_pylist(), np.str_) for name in WHOSE)
-    names, counts, said = join(about, rows, people, eyes)
+    people, eyes = (table.column(name).to_pylist() for name in WHOSE)
+    names, counts, said = model.join(rows, people, eyes)
     return pa.table({"participant": names.tolist(), "scans": counts} | answers_of(about, said))
 
 
@@ -223,6 +235,13 @@ def _columns(table: pa.Table, names: Sequence[str]) -> NDArray[np.float64]:
     return np.array(found, np.float64).T
 
 
+def _features(table: pa.Table, name: str) -> NDArray[np.float32]:
+    """(N, D) of a column of lists."""
+    column = table.column(name).combine_chunks()
+    found: NDArray[np.float32] = column.flatten().to_numpy().reshape(len(table), -1)
+    return found
+
+
 def with_refused(
     table: pa.Table, refusals: Sequence[Refusal], paths: Mapping[str, str] | None
 ) -> pa.Table:
@@ -233,7 +252,7 @@ def with_refused(
         refusals: scans that were not scored; they get a stage and a reason.
         paths: hash of a scan to its path; None: no path is written.
     """
-    shown = [name for name in table.column_names if not name.startswith(EVEN)]
+    shown = [name for name in table.column_names if not name.startswith((EVEN, READ))]
     table = table.select(shown)
     table = table.append_column("stage", pa.array([""] * len(table), pa.string()))
     table = table.append_column("reason", pa.array([""] * len(table), pa.string()))

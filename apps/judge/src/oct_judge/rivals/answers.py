@@ -9,13 +9,14 @@ import oct_xla
 from numpy.typing import NDArray
 from oct_launch import Stages, mistakes
 from oct_vjepa.evaluation.participants import pair_up
+from oct_vjepa.finished.about import ATTENTION, PAIRS
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Answers, Candidate, Readouts
 
 from oct_judge.asking import Everyone, Stopped, answer_of, ask, seeds_of, together
 from oct_judge.candidates import PRETRAINED, RANDOM, Cast, check_baseline
 from oct_judge.learning import Place
-from oct_judge.question import ATTENTION, FROZEN, NETWORK, PAIRS, FinetuneConfig
+from oct_judge.question import FROZEN, JOINED, NETWORK, FinetuneConfig
 from oct_judge.rivals.encoders import Named, candidate, candidate_name
 from oct_judge.rivals.networks import check_network
 from oct_judge.rivals.pooling import Pooling
@@ -76,7 +77,7 @@ def ask_rivals(
     if config.join == ATTENTION and config.mode in FROZEN:
         own = {PRETRAINED: cast.pretrained, RANDOM: cast.random}
         for name in (one for one in own if one in asked):
-            askers[f"{name}, attention over volumes"] = partial(
+            askers[joined_name(name, ATTENTION)] = partial(
                 pool, config, study, own[name], asked[name]
             )
     if config.join == PAIRS and config.mode in FROZEN:
@@ -112,7 +113,12 @@ def paired(candidate: Candidate, people: NDArray[np.int64]) -> Candidate:
         found = candidate.readouts(one, seed)
         return {name: pair_up(features, people) for name, features in found.items()}
 
-    return Candidate(name=f"{candidate.name}, pairs", readouts=readouts)
+    return Candidate(name=joined_name(candidate.name, PAIRS), readouts=readouts)
+
+
+def joined_name(name: str, how: str) -> str:
+    """Of a candidate where it reads all volumes of a participant at once."""
+    return f"{name}, {JOINED[how]}"
 
 
 def pool(

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from oct_vjepa.evaluation.participants import pool_volumes
+from oct_vjepa.evaluation.participants import pool_volumes, sides_of
 from oct_vjepa.heads.configuration import AttentionConfig
 from oct_vjepa.trials.judging import Answer, Candidate, answer_of_scores
 
 from oct_judge.study import Study
-
-SIDES = {"R": 0, "L": 1}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,9 +53,10 @@ class Pooling:
                 balanced=self.balanced,
                 chosen=pooled.chosen | {"features": readout},
                 candidates=pooled.candidates,
+                pool=pooled.pool,
             )
 
     @property
     def sides(self) -> NDArray[np.int64]:
         """Side of each row, as the pool takes them."""
-        return np.array([SIDES.get(eye, 2) for eye in self.study.examples.eyes.tolist()])
+        return sides_of(self.study.examples.eyes.tolist())

@@ -7,11 +7,16 @@ Neither knows how two volumes differ; a probe on what `pair_up` makes of feature
 """
 
 import copy
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from oct_vjepa.heads.answer import Answer
@@ -27,8 +32,82 @@ from oct_vjepa.heads.multivolume import (
 from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.choice import Validation, best_of, validate_all
 from oct_vjepa.probes.protocol import Round
+from oct_vjepa.saving import write_whole
 
 Floats = NDArray[np.float64]
+SCALING = "scaling.safetensors"
+SIDE_OF_EYE = {"R": 0, "L": 1}
+
+
+def sides_of(eyes_N: Sequence[str]) -> NDArray[np.int64]:
+    """Side of each volume as the pool takes it: 0 right, 1 left, 2 unknown."""
+    return np.array([SIDE_OF_EYE.get(eye, SIDES - 1) for eye in eyes_N], np.int64)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FittedPool:
+    """A pool over volumes that was fitted and chosen: it answers for participants.
+
+    Attributes:
+        head: in evaluation mode.
+        mean_D: of the features of the fit rows.
+        scale_D: their standard deviation, 1 where they do not vary.
+    """
+
+    head: MultiVolumeHead
+    mean_D: Floats
+    scale_D: Floats
+
+    def predict(
+        self, features_ND: NDArray[Any], people_N: NDArray[Any], sides_N: NDArray[np.int64]
+    ) -> Floats:
+        """Scores of each participant, (P, K), in the order of `np.unique(people_N)`.
+
+        Args:
+            features_ND: of all their volumes.
+            people_N: whose each is.
+            sides_N: see `sides_of`.
+
+        Raises:
+            ValueError: features of another width.
+        """
+        if features_ND.ndim != 2 or features_ND.shape[1] != len(self.mean_D):
+            raise ValueError(
+                f"pool: features must be (N, {len(self.mean_D)}), not {features_ND.shape}"
+            )
+        owners = np.unique(people_N, return_inverse=True)[1].reshape(-1)
+        scaled = (features_ND - self.mean_D) / self.scale_D
+        x, there, side = _filled(scaled, sides_N, _members(owners))
+        with torch.no_grad():
+            scores = self.head.answer.scores(self.head(x, there, side))
+        return scores.double().numpy()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the head and scaling.safetensors to `folder`, each whole or not at all."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.head.save_pretrained(folder)
+        arrays = {"mean": self.mean_D, "scale": self.scale_D}
+        whole = {name: np.ascontiguousarray(one, np.float64) for name, one in arrays.items()}
+        write_whole(folder / SCALING, lambda path: save_file(whole, path))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: no pool there, or one that is damaged.
+        """
+        folder = Path(folder)
+        head = MultiVolumeHead.from_pretrained(folder)
+        try:
+            arrays = load_file(folder / SCALING)
+            mean, scale = arrays["mean"], arrays["scale"]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise ValueError(f"{folder}: no pool over volumes: {error}") from error
+        if mean.shape != scale.shape or mean.shape != (head.settings()["width"],):
+            raise ValueError(f"{folder}: {SCALING} is of another pool than the weights")
+        return cls(head=head.eval(), mean_D=mean, scale_D=scale)
 
 
 class Pooled(NamedTuple):
@@ -39,11 +118,13 @@ class Pooled(NamedTuple):
             `Target` tells; NaN for others.
         chosen: weight decay and epoch, with the headline on validation.
         candidates: the same of all strengths.
+        pool: what was fitted.
     """
 
     scores_NK: Floats
     chosen: dict[str, Any]
     candidates: list[dict[str, Any]]
+    pool: FittedPool
 
 
 def pair_up(features_ND: NDArray[Any], people_N: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -90,8 +171,10 @@ def pool_volumes(
         balanced: classes weigh alike.
     """
     rows = np.flatnonzero(one.fit | one.validation | one.calibrating | one.test)
-    centre, spread = features_ND[one.fit].mean(axis=0), features_ND[one.fit].std(axis=0)
-    scaled = (features_ND - centre) / np.where(spread > 1e-12, spread, 1.0)
+    fitted = features_ND[one.fit].astype(np.float64)
+    mean, spread = fitted.mean(axis=0), fitted.std(axis=0)
+    scale = np.where(spread > 1e-12, spread, 1.0)
+    scaled = (features_ND - mean) / scale
     sets = _sets(scaled, target, people_N, sides_N, rows)
     parts = {
         name: np.array([getattr(one, name)[members[0]] for members in sets.members])
@@ -108,7 +191,8 @@ def pool_volumes(
     for members, said in zip(sets.members, _say(found.model, sets), strict=True):
         if not one.fit[members[0]]:
             scores[members] = said
-    return Pooled(scores, found.chosen, [trained.chosen for trained in tried])
+    pool = FittedPool(head=found.model.head.eval(), mean_D=mean, scale_D=scale)
+    return Pooled(scores, found.chosen, [trained.chosen for trained in tried], pool)
 
 
 class _Sets(NamedTuple):
@@ -138,17 +222,28 @@ def _sets(
 ) -> _Sets:
     keys = np.column_stack([people_N[rows], target.values[rows].reshape(len(rows), -1)])
     _, which = np.unique(keys, axis=0, return_inverse=True)
-    which = which.reshape(-1)
-    members = [rows[which == number] for number in range(int(which.max()) + 1)]
-    most = max(len(own) for own in members)
-    x, there, side = fill_up(
-        [torch.as_tensor(features_ND[own], dtype=torch.float32) for own in members],
-        [np.clip(sides_N[own], 0, SIDES - 1).tolist() for own in members],
-        most,
-    )
+    members = [rows[own] for own in _members(which.reshape(-1))]
+    x, there, side = _filled(features_ND, sides_N, members)
     labels = torch.as_tensor(np.stack([target.values[own[0]] for own in members]))
     labels = labels.float() if labels.is_floating_point() else labels.long()
     return _Sets(members, ParticipantBatch(x, there, side, labels))
+
+
+def _members(owner_N: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Rows of each of the owners, who are numbered."""
+    ordered = np.argsort(owner_N, kind="stable")
+    return np.split(ordered, np.cumsum(np.bincount(owner_N))[:-1])
+
+
+def _filled(
+    features_ND: NDArray[Any], sides_N: NDArray[np.int64], members: list[NDArray[np.int64]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, which are there, and sides of the volumes of each participant."""
+    return fill_up(
+        [torch.as_tensor(features_ND[own], dtype=torch.float32) for own in members],
+        [np.clip(sides_N[own], 0, SIDES - 1).tolist() for own in members],
+        max(len(own) for own in members),
+    )
 
 
 def _loss(fit: Target, balanced: bool) -> LossConfig:

@@ -17,6 +17,8 @@ PATCHES = "patches"
 """Kind of a model that says of each patch what it holds; the others are those of `Target`."""
 Triple = tuple[float, float, float]
 SLACK = 0.05  # share by which a spacing may leave the range that was seen: eyes differ in length
+ATTENTION, PAIRS = "attention", "pairs"
+"""Ways of joining volumes that are fitted, beside mean and max."""
 PLACES = {"device": "device", "protocol": "protocol", "region": "region"}
 """What a volume may come from, and the flag of one that comes from elsewhere."""
 
@@ -84,6 +86,28 @@ def range_of(spacings_N3: NDArray[Any]) -> tuple[Triple, Triple] | None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class JoinedAbout:
+    """What a member reads the volumes of a participant together with.
+
+    Attributes:
+        folder: of the fitted pool, or of the probe on pairs, within that of the model.
+        readout: which features of each volume it takes, such as "last/mean".
+        temperature: as of `MemberAbout`.
+        priors: shares of the classes to which the scores of a pool are brought; empty: as they are.
+    """
+
+    folder: str
+    readout: str
+    temperature: float = 1.0
+    priors: tuple[float, ...] = ()
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Self:
+        """Turn the JSON form back."""
+        return cls(**{**tree, "priors": tuple(tree["priors"])})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MemberAbout:
     """One of the models that answer together.
 
@@ -98,6 +122,7 @@ class MemberAbout:
         round: name of the round that it was fitted in.
         seed: of its fit.
         usual: novelty that 99 of 100 validation rows stay below; None: novelty is not known.
+        joined: what reads all volumes of a participant; None where scores of volumes are joined.
     """
 
     encoder: str
@@ -109,6 +134,18 @@ class MemberAbout:
     round: str = ""
     seed: int = 0
     usual: float | None = None
+    joined: JoinedAbout | None = None
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Self:
+        """Turn the JSON form back; those of models without `joined` have none."""
+        joined = tree.get("joined")
+        parts = {
+            **tree,
+            "priors": tuple(tree["priors"]),
+            "joined": None if joined is None else JoinedAbout.from_json(joined),
+        }
+        return cls(**parts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +158,8 @@ class About:
         names: of the classes or labels, or of the quantity alone.
         unit: of the quantity or time.
         mode: how it was fitted, such as "linear" or "full".
-        join: mean or max: how volumes become eyes, and eyes participants.
+        join: mean or max: how volumes become eyes, and eyes participants; attention or pairs: each
+            member has what reads all volumes of a participant at once.
         made_up: fitted on phantoms.
         shape: (Z, Y, X) of the volumes.
         window: how scans become such volumes, in the words of who opens scans.
@@ -211,10 +249,7 @@ class About:
                 name: None if made_for[name] is None else tuple(map(tuple, made_for[name]))
                 for name in ("spacing", "scan_spacing")
             }
-            members = tuple(
-                MemberAbout(**one | {"priors": tuple(one["priors"])})
-                for one in values.pop("members")
-            )
+            members = tuple(map(MemberAbout.from_json, values.pop("members")))
             seen = {name: tuple(one) for name, one in made_for["seen"].items()}
             lists = ("shape", "names", "levels", "boundaries", "band")
             values |= {name: tuple(values[name]) for name in lists if name in values}

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from oct_vjepa.finished.about import About
+from oct_vjepa.finished.about import ATTENTION, PAIRS, About
 from oct_vjepa.model.weights import WeightsError
 from oct_vjepa.saving import write_whole
 
 ABOUT, CARD = "model.json", "README.md"
 CHUNK = 1 << 22
+FITTED = {ATTENTION: "config.json", PAIRS: "probe.json"}
+"""What the folder of a fitted join must have."""
 
 
 def write_about(folder: Path, about: About, card: Callable[[About], str]) -> None:
@@ -56,6 +58,8 @@ def read_about(folder: str | Path) -> tuple[About, str]:
             raise WeightsError(f"{part}: is not what was written with {ABOUT}")
     for one in about.members:
         wanted = [f"{one.encoder}/config.json", *([f"{one.probe}/probe.json"] if one.probe else [])]
+        if one.joined is not None:
+            wanted.append(f"{one.joined.folder}/{FITTED[about.join]}")
         if lost := [name for name in wanted if name not in files]:
             raise WeightsError(f"{path}: names {lost[0]}, of which it has no hash")
     return about, hashlib.sha256(text.encode()).hexdigest()

@@ -16,6 +16,7 @@ from oct_vjepa.evaluation.features import Features, embed_batch
 from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
 from oct_vjepa.evaluation.sliced import over_volumes
 from oct_vjepa.finished.about import MemberAbout
+from oct_vjepa.finished.joining import Joiner
 from oct_vjepa.heads.head import Head
 from oct_vjepa.measures.shares import Floats
 from oct_vjepa.model.encoder import Encoder
@@ -23,7 +24,7 @@ from oct_vjepa.model.pooling import class_tokens_of, pool_tokens
 from oct_vjepa.probes.answers import shift_priors
 from oct_vjepa.probes.fitted import FittedProbe
 from oct_vjepa.saving import write_whole
-from oct_vjepa.scores.calibration import apply_temperature
+from oct_vjepa.scores.calibration import calibrated
 from oct_vjepa.scores.novelty import Novelty, find_threshold, fit_novelty
 
 NOVELTY = "novelty.safetensors"
@@ -53,6 +54,7 @@ class Member:
         probe: fitted on frozen features; or None.
         head: trained with the encoder; or None.
         novelty: what fit rows look like; or None.
+        joiner: what reads all volumes of a participant; or None.
     """
 
     about: MemberAbout
@@ -61,6 +63,7 @@ class Member:
     probe: FittedProbe | None = None
     head: Head | None = None
     novelty: Novelty | None = None
+    joiner: Joiner | None = None
 
     @property
     def pool(self) -> str:
@@ -85,15 +88,8 @@ class Member:
             likely = even = likely_NK
             if self.about.priors:
                 likely = shift_priors(self.kind, likely, np.array(self.about.priors))
-        return Scored(self.calibrate(likely), even, self.strangeness(features_ND))
-
-    def calibrate(self, likely_NK: Floats) -> Floats:
-        """Probabilities at the member's temperature; other scores as they are."""
-        if self.kind not in ("nominal", "ordinal", "multilabel"):
-            return likely_NK
-        return apply_temperature(
-            likely_NK, self.about.temperature, multilabel=self.kind == "multilabel"
-        )
+        scores = calibrated(self.kind, likely, self.about.temperature)
+        return Scored(scores, even, self.strangeness(features_ND))
 
     def strangeness(self, features_ND: NDArray[np.floating]) -> Floats:
         """Novelty of rows whose features are known; NaN where nobody knows."""
@@ -107,25 +103,37 @@ def score_batch(
     members: Iterable[Member], volumes_BZYX: NDArray[np.generic], spacing_B3: Tensor | None
 ) -> Scored:
     """What the members say of one batch, averaged; each encoder sees it once."""
+    return read_batch(members, volumes_BZYX, spacing_B3)[0]
+
+
+def read_batch(
+    members: Iterable[Member], volumes_BZYX: NDArray[np.generic], spacing_B3: Tensor | None
+) -> tuple[Scored, tuple[NDArray[np.floating], ...]]:
+    """What `score_batch` says, and of each member that has a joiner the features that it reads."""
     kept: dict[tuple[int, str], Features] = {}
-    parts = []
-    for one in members:
-        if one.head is not None:
-            parts.append(_score_head(one, one.head, volumes_BZYX, spacing_B3))
-            continue
-        key, depth = (id(one.encoder), one.pool), one.encoder.config.depth
+    parts, joined = [], []
+
+    def read(one: Member, readout: str) -> NDArray[np.floating]:
+        blocks, _, pool = readout.partition("/")
+        key, depth = (id(one.encoder), pool), one.encoder.config.depth
         if key not in kept:
             kept[key] = embed_batch(
                 over_volumes(one.encoder, volumes_BZYX.shape[1]),
                 volumes_BZYX,
-                pools=[one.pool],
+                pools=[pool],
                 spacing_B3=spacing_B3,
                 layers=range(depth),
             )
-        blocks = one.about.readout.partition("/")[0]
-        config = ReadoutConfig(blocks=[blocks], pools=[one.pool])
-        parts.append(one.score(read_out(kept[key], config, depth)[one.about.readout]))
-    return average(parts)
+        return read_out(kept[key], ReadoutConfig(blocks=[blocks], pools=[pool]), depth)[readout]
+
+    for one in members:
+        if one.head is not None:
+            parts.append(_score_head(one, one.head, volumes_BZYX, spacing_B3))
+            continue
+        parts.append(one.score(read(one, one.about.readout)))
+        if one.joiner is not None:
+            joined.append(read(one, one.joiner.about.readout))
+    return average(parts), tuple(joined)
 
 
 def average(parts: list[Scored]) -> Scored:

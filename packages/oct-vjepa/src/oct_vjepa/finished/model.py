@@ -1,7 +1,7 @@
 """`load_model(DIR)`: a finished model that answers, and says when it was not made for a volume."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,9 +13,10 @@ from oct_vjepa.evaluation.sliced import takes
 from oct_vjepa.finished.about import PLACES, About, MemberAbout
 from oct_vjepa.finished.drawings import Drawings, draw_batch
 from oct_vjepa.finished.folder import inside, read_about
+from oct_vjepa.finished.joining import load_joiner
 from oct_vjepa.finished.located import Located, locate_batch
-from oct_vjepa.finished.member import Member, Scored, average, load_novelty, score_batch
-from oct_vjepa.finished.predictions import Predictions, mark, settle
+from oct_vjepa.finished.member import Member, Scored, average, load_novelty, read_batch
+from oct_vjepa.finished.predictions import Predictions, join, mark, settle
 from oct_vjepa.heads.build import load_head
 from oct_vjepa.heads.head import Head
 from oct_vjepa.heads.linear import PatchHead
@@ -92,8 +93,34 @@ class Model:
         told = devices, protocols, regions
         steps, flags = self._asked(PREDICT, len(volumes), spacing, told, scan_spacing)
         parts = list(self._score(volumes, steps, batch_size))
-        found = Scored(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-        return settle(self.about, found, flags)
+        scored, read = zip(*parts, strict=True)
+        found = Scored(*(np.concatenate(column) for column in zip(*scored, strict=True)))
+        features = tuple(np.concatenate(column) for column in zip(*read, strict=True))
+        return replace(settle(self.about, found, flags), features=features)
+
+    def join(
+        self, rows: Predictions, people: Sequence[str], eyes: Sequence[str]
+    ) -> tuple[NDArray[np.str_], NDArray[np.int64], Predictions]:
+        """What is said of participants, from what `predict` says of their volumes.
+
+        Volumes with a flag are left out of participants who have others; who has none keeps the
+        flags, and nothing is decided of them.
+
+        Args:
+            rows: of N volumes, as `predict` gave them.
+            people: whose each is.
+            eyes: of which eye each is: R, L, or "" where nobody knows.
+
+        Returns:
+            The participants, sorted; how many volumes went into the answer of each; the answers.
+
+        Raises:
+            ValueError: not as many names as volumes.
+        """
+        if not len(rows) == len(people) == len(eyes):
+            raise ValueError(f"{len(people)} people and {len(eyes)} eyes for {len(rows)} volumes")
+        joiners = [one.joiner for one in self.members if one.joiner is not None]
+        return join(self.about, rows, np.asarray(people), np.asarray(eyes), joiners)
 
     def draw(
         self,
@@ -208,15 +235,15 @@ class Model:
 
     def _score(
         self, volumes: Volumes, steps: NDArray[np.float32] | None, batch_size: int
-    ) -> Iterator[Scored]:
+    ) -> Iterator[tuple[Scored, tuple[NDArray[Any], ...]]]:
         first = 0
         for batch, spacing in self._batches(volumes, steps, batch_size):
-            found = score_batch(self.members, batch, spacing)
+            found, read = read_batch(self.members, batch, spacing)
             if (bad := ~np.isfinite(found.scores_NK).all(axis=1)).any():
                 number = first + int(bad.argmax())
                 raise ValueError(f"volumes[{number}]: its scores are not finite; are its voxels?")
             first += len(batch)
-            yield found
+            yield found, read
 
     def _batches(
         self, volumes: Volumes, steps: NDArray[np.float32] | None, batch_size: int
@@ -300,10 +327,20 @@ def _load_member(
             head = read(inside(place, one.head)).to(device)
         home = inside(place, one.probe or one.head)
         novelty = None if one.usual is None else load_novelty(home)
+        joiner = None
+        if one.joined is not None:
+            folder = inside(place, one.joined.folder)
+            joiner = load_joiner(folder, about.join, about.kind, one.joined)
     except ValueError as error:
         raise WeightsError(str(error)) from error
     return Member(
-        about=one, kind=about.kind, encoder=encoder, probe=probe, head=head, novelty=novelty
+        about=one,
+        kind=about.kind,
+        encoder=encoder,
+        probe=probe,
+        head=head,
+        novelty=novelty,
+        joiner=joiner,
     )
 
 

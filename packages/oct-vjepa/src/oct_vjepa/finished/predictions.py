@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.finished.about import About
+from oct_vjepa.finished.about import PAIRS, About
+from oct_vjepa.finished.joining import Joiner
 from oct_vjepa.finished.member import Scored
 from oct_vjepa.measures.shares import Floats
 from oct_vjepa.scores.conformal import label_sets, prediction_ranges, prediction_sets
@@ -14,6 +15,8 @@ from oct_vjepa.trials.verdict import Panel
 
 STRANGE = "strange"
 """Flag of a volume whose features lie further out than those of 99 of 100 validation rows."""
+ALONE = "alone"
+"""Flag of a participant of one volume, where a model of `join=pairs` compares several."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +33,8 @@ class Predictions:
             for rows with a flag. None for questions without classes to rule out.
         certain: (N, K), true for the labels whose absence the promise rules out; none of them for
             rows with a flag. None for questions other than of several labels.
+        features: of each member that reads all volumes of a participant at once, what it reads of
+            each, (N, D); empty for other models, and of participants.
         ranges: (N, 2) about a quantity, NaN for rows with a flag; None for other questions.
         novelty: (N,); above 1 lies what is stranger than 99 of 100 validation rows. NaN: unknown.
         flags: what of each row is unlike what the model was made for; most have none.
@@ -44,6 +49,7 @@ class Predictions:
     novelty: Floats
     flags: tuple[tuple[str, ...], ...]
     certain: NDArray[np.bool_] | None = None
+    features: tuple[NDArray[np.floating], ...] = ()
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -113,17 +119,19 @@ def join(
     rows: Predictions,
     people: NDArray[np.str_],
     eyes: NDArray[np.str_],
+    joiners: Sequence[Joiner] = (),
 ) -> tuple[NDArray[np.str_], NDArray[np.int64], Predictions]:
     """Volumes to eyes to participants, by the model's rule.
 
     Volumes with a flag are left out of participants who have others; who has none keeps the flags,
-    and nothing is decided of them.
+    and nothing is decided of them, nor of who is `ALONE`.
 
     Args:
         about: the model.
         rows: of N volumes.
         people: whose each is.
         eyes: of which eye each is.
+        joiners: of the model's members, where they read all volumes of a participant at once.
 
     Returns:
         The participants, sorted; how many volumes went into the answer of each; the answers.
@@ -133,14 +141,26 @@ def join(
     fine = np.array([not own for own in rows.flags], bool)
     has = np.bincount(owner, weights=fine, minlength=len(names)) > 0
     kept = np.flatnonzero(fine | ~has[owner])
-    eye = np.unique(np.char.add(np.char.add(people, " "), eyes), return_inverse=True)[1].reshape(-1)
-    panel = Panel(target=about.nobody(len(rows)), people=owner, eyes=eye, how=about.join)
-    scores, even = (panel.join(one[kept], kept).scores_NC for one in (rows.scores, rows.even))
+    if joiners:
+        said = [
+            one.score(features[kept], owner[kept], eyes[kept])
+            for one, features in zip(joiners, rows.features, strict=True)
+        ]
+        scores, even = (np.mean(each, axis=0) for each in zip(*said, strict=True))
+    else:
+        eye = np.unique(np.char.add(np.char.add(people, " "), eyes), return_inverse=True)[1]
+        panel = Panel(
+            target=about.nobody(len(rows)), people=owner, eyes=eye.reshape(-1), how=about.join
+        )
+        scores, even = (panel.join(one[kept], kept).scores_NC for one in (rows.scores, rows.even))
     flags: list[list[str]] = [[] for _ in names]
     for row in kept.tolist():
         flags[owner[row]] += [one for one in rows.flags[row] if one != STRANGE]
     novelty = _mean_novelty(rows.novelty[kept], owner[kept])
     counts = np.bincount(owner[kept], minlength=len(names)).astype(np.int64)
+    if about.join == PAIRS:
+        for number in np.flatnonzero(counts == 1).tolist():
+            flags[number].append(ALONE)
     found = settle(about, Scored(scores, even, novelty), flags, unit="participant")
     return names, counts, found
 

@@ -58,6 +58,19 @@ def apply_temperature(scores_NC: Floats, temperature: float, *, multilabel: bool
     return _softmax(_logs(scores_NC) / temperature)
 
 
+def calibrated(kind: str, scores_NK: Floats, temperature: float) -> Floats:
+    """Probabilities of classes or labels at a temperature; scores of other questions as they are.
+
+    Args:
+        kind: of the question, see `Target`.
+        scores_NK: what was said.
+        temperature: see `apply_temperature`.
+    """
+    if kind not in ("nominal", "ordinal", "multilabel"):
+        return scores_NK
+    return apply_temperature(scores_NK, temperature, multilabel=kind == "multilabel")
+
+
 def adjust_priors(scores_NC: Floats, old_C: Floats, new_C: Floats) -> Floats:
     """Class probabilities for a population with other shares of the classes, by Bayes' rule.
 

@@ -6,7 +6,8 @@ answers is kept whole; scores, calibration, thresholds and tables are made of it
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,14 @@ class Candidate:
     readouts: Callable[[Round, int], Readouts]
 
 
+class Kept(Protocol):
+    """A fitted model that is kept in a folder."""
+
+    def save(self, folder: Path, /) -> None:
+        """Write it there."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     """What one candidate says in one round with one seed.
@@ -62,6 +71,7 @@ class Answer:
         novelty: how far each test row lies from the rows of the fit; above 1 lies one of 20
             validation rows. None where nobody looked.
         probe: the fitted model; None for what was trained elsewhere.
+        pool: what was fitted to read all volumes of a participant at once; None for others.
     """
 
     round: str
@@ -79,6 +89,7 @@ class Answer:
     candidates: Sequence[Mapping[str, object]] = ()
     novelty: Floats | None = None
     probe: FittedProbe | None = field(default=None, repr=False)
+    pool: Kept | None = field(default=None, repr=False)
 
 
 Answers = list[list[Answer]]

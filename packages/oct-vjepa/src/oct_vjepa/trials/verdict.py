@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from oct_vjepa.measures.shares import known_mean
 from oct_vjepa.measures.target import UNKNOWN, Target
 from oct_vjepa.measures.units import Units, aggregate_units
-from oct_vjepa.scores.calibration import apply_temperature, fit_temperature
+from oct_vjepa.scores.calibration import calibrated, fit_temperature
 from oct_vjepa.scores.conformal import (
     fit_label_thresholds,
     fit_threshold,
@@ -78,8 +78,7 @@ def calibrate(answer: Answer, target: Target, scores: Floats) -> Floats:
     """Scores of the answer's model at its temperature."""
     if not target.is_counted:
         return scores
-    multilabel = target.kind == "multilabel"
-    return apply_temperature(scores, temperature_of(answer, target), multilabel=multilabel)
+    return calibrated(target.kind, scores, temperature_of(answer, target))
 
 
 def units_of(answers: Answers, panel: Panel, *, part: str = "test") -> list[list[Units]]:
