@@ -6,8 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from oct_io import OctVolume, SourceConfig, Spacing, open_source
+from oct_io import OctVolume, SourceConfig, Spacing, open_source, read_volume
+from oct_io.dicom.layout import LOCALIZER_PIXEL_MM, OPHTHALMIC_PHOTOGRAPHY
+from oct_io.dicom.writer import localizer_uid, write_dicom
 from oct_judge.findings.localizer import place_window, read_localizers
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -76,3 +80,36 @@ def test_scans_without_lines_on_an_image_are_left_out(source_of, tmp_path):
     assert read_localizers(config, {}) == {}
     lost = replace(source.volumes.entries[0], key="of another folder")
     assert read_localizers(config, {0: lost}) == {}
+
+
+def write_photograph(path, uid, pixels):
+    dataset = Dataset()
+    dataset.SOPClassUID, dataset.SOPInstanceUID = OPHTHALMIC_PHOTOGRAPHY, uid
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.PixelRepresentation, dataset.PixelData = 0, pixels.tobytes()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.save_as(path, enforce_file_format=True)
+
+
+def test_a_dicom_scan_lies_on_the_photograph_that_it_names(source_of, tmp_path):
+    for number in (0, 1):
+        volume = read_volume(Path(source_of[0].root) / f"{number}_OD.vol")
+        plain = replace(volume, localizer=None, localizer_lines=None)
+        write_dicom(plain, tmp_path / f"{number}.dcm", uid_seed=str(number))
+    write_photograph(tmp_path / "photo.dcm", localizer_uid("1"), np.full((700, 600), 7, np.uint8))
+    config = SourceConfig(
+        root=str(tmp_path), cache=str(tmp_path / "cache"), window="tiny", jobs=1, max_bad_fraction=0
+    )
+    source = open_source(config)
+    entries = {row: source.volumes.entries[row] for row in range(len(source.volumes))}
+    scans = read_localizers(config, entries)
+    assert len(entries) == 2
+    assert len(scans) == 1
+    ((row, scan),) = scans.items()
+    assert (scan.localizer == 7).all()
+    place = place_window(scan, entries[row], SHAPE, (4, 4), bscan=1)
+    across = place.corners_ZX2[0, -1] - place.corners_ZX2[0, 0]
+    assert np.abs(across) == pytest.approx([0, 4.0 / LOCALIZER_PIXEL_MM], rel=1e-3)

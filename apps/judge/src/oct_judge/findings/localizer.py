@@ -1,7 +1,8 @@
 """Where a window lies on the en-face image of its scan, so that maps can be laid on it.
 
 A cache no longer knows the image, so that the scan is read again. It has to come with its localizer
-and say where its B-scans lie on it: HEYEX exports do, DICOM keeps the image in a file of its own.
+and say where its B-scans lie on it: HEYEX exports do, DICOM names a photograph in a file of its own
+(`oct_io.records.photographs`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from oct_io.cache.entries import CacheEntry
 from oct_io.catalog.manifest import list_scans
 from oct_io.errors import ScanError
 from oct_io.records.opening import read_scan
+from oct_io.records.photographs import add_photograph, photographs_in
 
 Floats = NDArray[np.float64]
 
@@ -41,12 +43,14 @@ def read_localizers(
         config.root, manifest=config.manifest or None, cache=config.cache, jobs=config.jobs
     )
     records = {one.key: one for one in listing.records}
+    photographs = photographs_in(listing.tokens or (), listing.records)
     found = {}
     for row, entry in entries.items():
         if (record := records.get(entry.key)) is None:
             continue  # the folder is another one since the cache was made
         try:
             scan = read_scan(config.root, record)
+            scan = add_photograph(config.root, record, scan, photographs)
         except ScanError:
             continue  # it could be read when the cache was made; the report does without
         if scan.localizer is not None and scan.localizer_lines is not None:

@@ -16,6 +16,7 @@ from oct_io.readers.stacks import IMAGES
 from oct_io.records.companions import join_segmentations
 from oct_io.records.discovery import LOG, Listed, describe_skipped, fill_in, find_scans, join_series
 from oct_io.records.looks import Looks
+from oct_io.records.photographs import without_photographs
 from oct_io.records.record import ScanRecord as ScanRecord
 from oct_io.records.record import hash_participant as hash_participant
 from oct_io.records.sidecars import FolderSidecars
@@ -199,11 +200,12 @@ def _from_row(line: int, row: Row, id_name: str, prefix: str, cut: str) -> ScanR
         member=cell(row, "member"),
         mask=_beside(row, "mask", prefix, cut),
         layers=_beside(row, "layers", prefix, cut),
+        photograph=_beside(row, "reference_filepath", prefix, cut),
     )
 
 
 def _beside(row: Row, name: str, prefix: str, cut: str) -> str:
-    """Path of a mask or of boundaries; a path that leaves the root is refused by `_refusal`."""
+    """Path of a companion, "" if it leaves the root; `_refusal` says so of masks and boundaries."""
     if not cell(row, name):
         return ""
     relative = safe_relative(cell(row, name))
@@ -353,7 +355,7 @@ def list_folder(
         folders.extend(series)
         return read_known_headers(base, series, tokens, cache=cache, jobs=jobs) if series else ()
 
-    whole = join_series(join_segmentations(base, listed), read)
+    whole = join_series(join_segmentations(base, without_photographs(listed)), read)
     joined = sorted(whole, key=lambda one: one[0].path)
     if cache is not None:
         forget_headers(cache, [*found, *folders], tokens)

@@ -14,6 +14,7 @@ from oct_io.dicom.header import (
     parse_dataset,
     read_dataset,
 )
+from oct_io.dicom.photograph import OnPhotograph, photograph_uid, place_on_photograph
 from oct_io.dicom.pixels import decode
 from oct_io.dicom.segmentation import FrameName
 from oct_io.errors import ScanError
@@ -94,7 +95,9 @@ def read_instances(files: Sequence[ScanFile]) -> OctVolume:
         assert dataset is not None
         contents.append(content)
         datasets.append(dataset)
-    headers, by_number, whole = _join(files, datasets)
+    kept = _tomographies(datasets)
+    files, contents = [files[i] for i in kept], [contents[i] for i in kept]
+    headers, by_number, whole = _join(files, [datasets[i] for i in kept])
     check_size(whole, where)
     check_bytes(whole.shape, whole.allocated // 8, where)
     check_geometry(whole, where, files[0].patterns)
@@ -120,7 +123,8 @@ def peek_instances(files: Sequence[ScanFile]) -> ScanHeader:
         if not ended:
             raise ScanError(file.where, "decode", NO_PIXELS)
         datasets.append(dataset)
-    return _join(files, datasets)[2]
+    kept = _tomographies(datasets)
+    return _join([files[i] for i in kept], [datasets[i] for i in kept])[2]
 
 
 def list_frames(files: Sequence[ScanFile]) -> list[FrameName]:
@@ -129,7 +133,7 @@ def list_frames(files: Sequence[ScanFile]) -> list[FrameName]:
     Raises:
         ScanError: as `peek_instances`.
     """
-    datasets = [read_dataset(one.url, storage_options=one.storage_options)[0] for one in files]
+    files, datasets = _read_heads(files)
     if len(files) == 1:
         headers, by_number = [describe(datasets[0], files[0].where)], [0]
         order = headers[0].order
@@ -142,6 +146,41 @@ def list_frames(files: Sequence[ScanFile]) -> list[FrameName]:
         for number in range(1, headers[i].shape[0] + 1)
     ]
     return [stored[place] for place in order]
+
+
+def find_lines(files: Sequence[ScanFile]) -> OnPhotograph | None:
+    """Where the B-scans of a volume lie on a photograph, in its order, from its files' first bytes.
+
+    None where they do not say it.
+
+    Raises:
+        ScanError: as `peek_instances`.
+    """
+    files, datasets = _read_heads(files)
+    if len(files) == 1:
+        by_number, order = [0], describe(datasets[0], files[0].where).order
+    else:
+        _, by_number, whole = _join(files, datasets)
+        order = whole.order
+    places = [place_on_photograph(datasets[i]) for i in by_number]
+    known = [one for one in places if one is not None]
+    if len(known) < len(places) or len({one.uid for one in known}) != 1:
+        return None
+    lines = np.concatenate([one.lines for one in known])
+    return OnPhotograph(known[0].uid, lines[list(order)])
+
+
+def _read_heads(files: Sequence[ScanFile]) -> tuple[list[ScanFile], list[Dataset]]:
+    """Files of a volume, and what comes before their pixels."""
+    datasets = [read_dataset(one.url, storage_options=one.storage_options)[0] for one in files]
+    kept = _tomographies(datasets)
+    return [files[i] for i in kept], [datasets[i] for i in kept]
+
+
+def _tomographies(datasets: Sequence[Dataset]) -> list[int]:
+    """Numbers of those that are no photograph lying among them; of all if nothing else is there."""
+    everything = range(len(datasets))
+    return [i for i in everything if not photograph_uid(datasets[i])] or list(everything)
 
 
 def _join(

@@ -7,6 +7,7 @@ from typing import Any
 from oct_io.volume import Laterality
 
 RARE = ("spacing_mm", "member", "sidecar", "mask", "layers", "bscan")
+BESIDE = ("photograph",)  # changes nothing of what is cached
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +29,8 @@ class ScanRecord:
         sidecar: what the folders around it say of it, the JSON of a sidecar; "" if nothing.
         mask: file or folder with the classes of its voxels, relative to the root; "" if none.
         layers: file with its layer boundaries, likewise; "" if none, or if the scan holds them.
+        photograph: DICOM file with the en-face image that the scan lies on, likewise, if the
+            manifest says it.
         bscan: the file, or the page that `member` numbers, is one B-scan and no volume.
         refused: (stage, reason) if the record is known to be unusable; such a record goes straight
             to the quarantine.
@@ -47,6 +50,7 @@ class ScanRecord:
     sidecar: str = field(default="", repr=False)
     mask: str = field(default="", repr=False)
     layers: str = field(default="", repr=False)
+    photograph: str = field(default="", repr=False)
     bscan: bool = False
 
     @property
@@ -66,7 +70,7 @@ class ScanRecord:
         return {name: one for name, one in tree.items() if name not in RARE or one}
 
 
-NAMES = tuple(one.name for one in fields(ScanRecord))
+NAMES = tuple(one.name for one in fields(ScanRecord) if one.name not in BESIDE)
 
 
 def hash_participant(participant_id: str) -> str:

@@ -159,8 +159,8 @@ def join(
     novelty = _mean_novelty(rows.novelty[kept], owner[kept])
     counts = np.bincount(owner[kept], minlength=len(names)).astype(np.int64)
     if about.join == PAIRS:
-        for number in np.flatnonzero(counts == 1).tolist():
-            flags[number].append(ALONE)
+        for one in np.flatnonzero(counts == 1).tolist():
+            flags[one].append(ALONE)
     found = settle(about, Scored(scores, even, novelty), flags, unit="participant")
     return names, counts, found
 
