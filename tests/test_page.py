@@ -157,6 +157,26 @@ def test_a_page_has_delong_or_says_why_it_has_none(tmp_path, seeds, rounds, kind
     assert ("is left out" in page) == ("left out" in words)
 
 
+@pytest.mark.parametrize(
+    ("luck", "words"),
+    [
+        (0.4, ""),
+        (None, ""),
+        (0.012, "by luck in 12 of 1,000 draws"),
+        (1e-9, "less than one of 1,000"),
+    ],
+)
+def test_a_promise_that_luck_does_not_break_is_said_to_be_broken(luck, words, tmp_path):
+    document = write_made_up(tmp_path, "nominal")
+    assert document["promise"]["luck"] is not None
+    document["promise"]["luck"] = luck
+    (tmp_path / "results.json").write_text(json.dumps(document))
+    write_page(tmp_path)
+    told = (tmp_path / "report.html").read_text()
+    assert ("do not rely on this promise" in told) == bool(words)
+    assert words in told
+
+
 def test_each_kind_has_the_figures_that_suit_it(built):
     kind, _, page, _ = built
     wanted = {

@@ -8,6 +8,7 @@ from oct_vjepa.scores.conformal import (
     fit_threshold,
     fit_width,
     label_sets,
+    luck_of_coverage,
     measure_label_sets,
     measure_ranges,
     measure_sets,
@@ -32,6 +33,25 @@ def test_sets_cover_as_promised_over_seeds(alpha):
         sets = prediction_sets(test[0], fit_threshold(*validation, alpha))
         covered.append(measure_sets(sets, test[1]).covered)
     assert np.mean(covered) == pytest.approx(1 - alpha, abs=0.03)
+
+
+@pytest.mark.parametrize(("calibrated", "tested"), [(30, 50), (48, 144)])
+def test_the_luck_of_a_coverage_is_how_often_draws_hold_as_few(calibrated, tested):
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(4000):
+        limit = finite_quantile(rng.random(calibrated), 0.1)
+        held.append(int((rng.random(tested) <= limit).sum()))
+    for quantile in (0.02, 0.2, 0.6):
+        number = int(np.quantile(held, quantile))
+        share = np.mean(np.array(held) <= number)
+        assert luck_of_coverage(number, tested, calibrated, 0.1) == pytest.approx(share, abs=0.025)
+    assert luck_of_coverage(tested, tested, calibrated, 0.1) == pytest.approx(1)
+
+
+def test_sets_of_everything_hold_everything():
+    assert luck_of_coverage(20, 20, 5, 0.1) == 1
+    assert luck_of_coverage(19, 20, 5, 0.1) == 0
 
 
 def test_ranges_cover_as_promised_over_seeds():

@@ -8,6 +8,9 @@ from oct_vjepa.scores.words import word
 
 from oct_judge.page.reading import Results, number, text
 
+BROKEN = 0.025
+"""Chance below which a promise counts as broken."""
+
 
 def add_believing(page: Page, results: Results) -> None:
     """Prediction sets or ranges, rows unlike what was fitted on, and other shares of classes."""
@@ -45,7 +48,7 @@ def _add_promise(page: Page, results: Results) -> None:
         page.text(
             f"Conformal prediction gives each participant {a_set} that holds the truth with a "
             f"promised share of {promise['promised']:.0%}. On the test it held it in "
-            f"{promise['covered']:.0%}. {_who(promise)}"
+            f"{promise['covered']:.0%}. {_who(promise)}{_broken(promise)}"
         )
         rows = [["promised", number(promise["promised"])], ["kept", number(promise["covered"])]]
         if results.kind == "regression":
@@ -77,6 +80,19 @@ def _who(promise: Mapping[str, Any]) -> str:
     if promise["apart"]:
         return f"{who} who had no part in choosing the model."
     return (
-        f"{who} who had also chosen the model, which makes a promise a few points too good; of "
-        "enough validation participants some are set apart for it (protocol.calibration)."
+        f"{who} who had also chosen the model, which makes a promise too good, the more so the "
+        "better the model fits them; of enough validation participants some are set apart for it "
+        "(protocol.calibration)."
+    )
+
+
+def _broken(promise: Mapping[str, Any]) -> str:
+    """That it was not kept, where luck with those who set and test it does not explain that."""
+    luck = promise.get("luck")
+    if luck is None or luck >= BROKEN:
+        return ""
+    chance = "less than one" if luck < 0.001 else f"{1000 * luck:.0f}"
+    return (
+        f" So few are held by luck in {chance} of 1,000 draws of such participants: "
+        "do not rely on this promise."
     )

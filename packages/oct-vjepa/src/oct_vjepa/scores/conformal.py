@@ -6,6 +6,7 @@ over draws of both, and holds only if they are alike: one row per participant
 (`probes.holdout`).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +36,29 @@ def fit_threshold(scores_NC: Floats, labels_N: NDArray[np.int64], alpha: float) 
 def prediction_sets(scores_NC: Floats, threshold: float) -> NDArray[np.bool_]:
     """(N, C): the classes in the set of each row."""
     return 1.0 - scores_NC <= threshold
+
+
+def luck_of_coverage(held: int, tested: int, calibrated: int, alpha: float) -> float:
+    """Chance that sets hold the truth of so few test rows or fewer, if the promise is kept.
+
+    Where rows of calibration and test are alike, all orders of both together are equally likely, so
+    that the number that is held is negative hypergeometric: binomial, with the Beta distributed
+    coverage that Vovk 2012 (arXiv 1209.2673) has for given calibration rows.
+
+    Args:
+        held: test rows whose set holds the truth.
+        tested: test rows.
+        calibrated: rows that set the threshold.
+        alpha: share of sets that may miss the truth.
+    """
+    rank = _rank(calibrated, alpha)
+    if rank > calibrated:  # sets of everything
+        return float(held >= tested)
+    ways = sum(
+        math.comb(rank - 1 + one, one) * math.comb(calibrated - rank + tested - one, tested - one)
+        for one in range(held + 1)
+    )
+    return ways / math.comb(calibrated + tested, tested)
 
 
 class Coverage(NamedTuple):
@@ -135,5 +159,10 @@ def finite_quantile(strange_N: Floats, alpha: float) -> float:
         raise ValueError(f"alpha ({alpha}) must be between 0 and 1")
     if not len(strange_N):
         raise ValueError("a conformal threshold needs validation rows")
-    rank = int(np.ceil(round((len(strange_N) + 1) * (1 - alpha), 9)))
+    rank = _rank(len(strange_N), alpha)
     return float(np.sort(strange_N)[rank - 1]) if rank <= len(strange_N) else float("inf")
+
+
+def _rank(count: int, alpha: float) -> int:
+    """Place of the quantile among so many values in their order, from 1."""
+    return int(np.ceil(round((count + 1) * (1 - alpha), 9)))

@@ -22,6 +22,7 @@ from oct_vjepa.scores.conformal import (
     fit_threshold,
     fit_width,
     label_sets,
+    luck_of_coverage,
     measure_label_sets,
     measure_ranges,
     measure_sets,
@@ -170,9 +171,11 @@ class Promise:
         single: share of sets that name one class alone: cases that need not be deferred.
         empty: share of sets without a class.
         apart: the participants who set the thresholds had no part in choosing the model; otherwise
-            the promise is a few points too good.
+            the promise is too good.
         calibrated: participants who set a threshold, the fewest of all rounds.
         by_label: of several labels, the share of each that its sets held; NaN where nobody knows.
+        luck: chance that a promise which is kept holds of so few, see `luck_of_coverage`; None of
+            several seeds, rounds or labels, whose sets are not independent.
     """
 
     promised: float
@@ -183,6 +186,7 @@ class Promise:
     single: float | None = None
     empty: float | None = None
     by_label: dict[str, float] | None = None
+    luck: float | None = None
 
 
 def promise_of(answers: Answers, panel: Panel) -> Promise | None:
@@ -224,6 +228,10 @@ def promise_of(answers: Answers, panel: Panel) -> Promise | None:
     told: dict[str, Any] = {"covered": covered, "size": size}
     if kind != "regression":
         told |= {"single": single, "empty": empty}
+    tests = [one for rounds in units_of(answers, panel) for one in rounds]
+    if len(tests) == 1 and not by_label:
+        tested = len(tests[0].labels_N)
+        told["luck"] = luck_of_coverage(round(covered * tested), tested, calibrated, ALPHA)
     if by_label:
         means = known_mean(np.array(by_label), 0).tolist()
         told["by_label"] = dict(zip(panel.target.names, means, strict=True))
