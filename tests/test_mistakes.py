@@ -145,6 +145,21 @@ def test_a_missing_folder_is_named(refused, on_folder, tmp_path):
     assert f"{tmp_path / 'nowhere'}: no such folder" in line
 
 
+def test_a_file_in_the_place_of_a_folder_is_named(refused, on_folder, tmp_path):
+    (tmp_path / "scan.dcm").write_bytes(b"one scan")
+    line = refused("pretrain", *on_folder(tmp_path / "scan.dcm"))
+    assert f"{tmp_path / 'scan.dcm'}: is a file; give the folder that holds the scans" in line
+    line = refused("finetune", f"predict={tmp_path}", f"model={tmp_path / 'scan.dcm'}")
+    assert "scan.dcm: is a file; give the folder of a finished model, RUN/model" in line
+
+
+def test_a_value_with_signs_of_hydra_is_told_with_its_quotes(refused):
+    pattern = r"data.bscans.pattern=(?P<participant>\d+)_(?P<eye>O[DI])"
+    line = refused("pretrain", "data=bscans", pattern)
+    assert f"{pattern}: has signs that Hydra reads as its own" in line
+    assert r"""'data.bscans.pattern="(?P<participant>\d+)_(?P<eye>O[DI])"'""" in line
+
+
 def test_a_folder_without_scans_is_named_with_what_was_looked_for(refused, on_folder, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("no scans here")

@@ -36,7 +36,7 @@ def explain(
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException:
-        return ""
+        return _explain_quotes(overrides)
     for one in parsed:
         key = one.key_or_group.replace("/", ".")
         if key.split(".")[0] == "hydra":
@@ -49,6 +49,23 @@ def explain(
         elif not _is_known(key, settings):
             return _explain_key(key, [one.key for one in settings] + list(groups))
     return _explain_type(error)
+
+
+def _explain_quotes(overrides: Sequence[str]) -> str:
+    """Which argument Hydra reads as grammar of its own and would read in quotes; "" if none."""
+    parser = OverridesParser.create()
+    for one in overrides:
+        key, _, value = one.partition("=")
+        try:
+            parser.parse_overrides([one])
+        except OverrideParseException:
+            quoted = f'{key}="{value}"'
+            try:
+                parser.parse_overrides([quoted])
+            except OverrideParseException:
+                return ""
+            return f"{one}: has signs that Hydra reads as its own; quoted it is '{quoted}'"
+    return ""
 
 
 def _explain_entry(key: str, settings: Iterable[Setting]) -> str:

@@ -98,8 +98,9 @@ def list_scans(
         TreeError: no such folder, or no scans in it.
     """
     base, where = str(root).rstrip("/"), redact(root)
-    if not exists(base):
-        raise TreeError(f"{where}: no such folder")
+    if not is_folder(base):
+        cure = "is a file; give the folder that holds the scans"
+        raise TreeError(f"{where}: {cure if exists(base) else 'no such folder'}")
     if manifest is not None:
         records, found = _from_manifest(base, "", str(manifest), kind), "the manifest"
     else:

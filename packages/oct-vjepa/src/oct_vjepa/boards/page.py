@@ -20,16 +20,25 @@ METRICS = {
 }
 """What stands in the short table beside the headline, of what was measured."""
 STYLE = """
-:root { --ink: #1c2430; --soft: #5d6878; --line: #dfe4ea; --wash: #f4f6f9; --accent: #0b6e8f;
-  --warn-ink: #7a4b00; --warn: #fff4dc; }
+:root { color-scheme: light dark; --ink: #1c2430; --soft: #5d6878; --line: #dfe4ea; --paper: #fff;
+  --wash: #f4f6f9; --accent: #0b6e8f; --warn-ink: #7a4b00; --warn: #fff4dc; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e9f0; --soft: #9aa6b6; --line: #313a47; --paper: #171c24; --wash: #0e1218;
+    --accent: #4fb9da; --warn-ink: #ffd98a; --warn: #3a2d0c; }
+}
+@media print {
+  :root { color-scheme: light; --ink: #1c2430; --soft: #5d6878; --line: #dfe4ea; --paper: #fff;
+    --wash: #fff; --accent: #0b6e8f; --warn-ink: #7a4b00; --warn: #fff4dc; }
+  .scroll { overflow: visible; border: 0; padding: 0; }
+}
 body { margin: 0; background: var(--wash); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
 main { max-width: 1240px; margin: 0 auto; padding: 40px 28px 64px; }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 8px; }
 p { margin: 4px 0 12px; max-width: 80ch; color: var(--soft); }
 .note { background: var(--warn); color: var(--warn-ink); border-radius: 8px; padding: 10px 16px; }
-.scroll { overflow-x: auto; background: #fff; border: 1px solid var(--line); border-radius: 12px;
-  padding: 12px 24px; }
+.scroll { overflow-x: auto; background: var(--paper); border: 1px solid var(--line);
+  border-radius: 12px; padding: 12px 24px; }
 table { border-collapse: collapse; width: 100%; font-size: 15px;
   font-variant-numeric: tabular-nums; }
 th { text-align: left; color: var(--soft); border-bottom: 2px solid var(--line);
@@ -202,8 +211,8 @@ def _draw(interval: Interval, scale: tuple[float, float]) -> str:
     middle = HEIGHT / 2
     return (
         f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{interval.text()}">'
-        f'<path d="M{start:.1f} {middle}H{end:.1f}" stroke="#0b6e8f" stroke-width="2"/>'
-        f'<circle cx="{value:.1f}" cy="{middle}" r="4" fill="#0b6e8f"/></svg>'
+        f'<path d="M{start:.1f} {middle}H{end:.1f}" stroke="var(--accent)" stroke-width="2"/>'
+        f'<circle cx="{value:.1f}" cy="{middle}" r="4" fill="var(--accent)"/></svg>'
     )
 
 

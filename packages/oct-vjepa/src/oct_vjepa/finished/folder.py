@@ -36,6 +36,8 @@ def read_about(folder: str | Path) -> tuple[About, str]:
     """
     folder = Path(folder)
     path = folder / ABOUT
+    if folder.is_file():
+        raise WeightsError(f"{folder}: is a file; give the folder of a finished model, RUN/model")
     try:
         text = path.read_text(encoding="utf-8")
         tree: dict[str, Any] = json.loads(text)
