@@ -20,11 +20,8 @@ from oct_io.errors import ScanError, refusing
 from oct_io.scan.header import text
 from oct_io.scan.outcome import check_bytes
 
-PHOTOGRAPHY = (
-    *("1.2.840.10008.5.1.4.1.1.77.1.5.1", "1.2.840.10008.5.1.4.1.1.77.1.5.2"),
-    "1.2.840.10008.5.1.4.1.1.77.1.5.5",
-)
-"""Ophthalmic Photography of 8 and of 16 bits, and Wide Field Stereographic Projection."""
+PHOTOGRAPHY = tuple(f"1.2.840.10008.5.1.4.1.1.77.1.5.{number}" for number in (1, 2, 5, 6))
+"""Ophthalmic Photography of 8 and of 16 bits, and of wide fields, in both forms (PS3.4 B.5)."""
 LOCATION = "OphthalmicFrameLocationSequence"
 FIRST = 1  # the outer pixel of a photograph is 1 \ 1, so that its corner lies half a pixel before
 LIGHT = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601

@@ -17,7 +17,7 @@ from oct_io.storage.files import join
 from oct_io.volume import OctVolume
 
 LOG = logging.getLogger("oct_io")
-REFUSED = "holds Ophthalmic Photography"
+REFUSED = ("holds Ophthalmic Photography", "holds Wide Field Ophthalmic Photography")
 """How the reader of scans refuses photographs."""
 LOOKED_AT = 200
 """Files of a folder whose headers are read to find the photograph that a scan lies on."""
