@@ -69,6 +69,19 @@ def test_equal_names_of_content_are_counted_as_duplicates(tmp_path, scan_file):
     assert (report.duplicates, report.without_scans) == (1, None)
 
 
+def test_a_file_that_is_shorter_than_its_voxels_is_not_usable(tmp_path, scan_file):
+    whole, cut = (scan_file(f"{name}.dcm") for name in ("whole", "cut"))
+    cut.write_bytes(cut.read_bytes()[:-5000])
+    report = audit(tmp_path)
+    assert (report.scans, report.usable) == (2, 1)
+    assert report.refused == {"decode": 1}
+    size = cut.stat().st_size
+    assert report.reasons["decode"] == (
+        f"header promises 15,360 bytes of voxels, the file has {size:,}"
+    )
+    assert whole.stat().st_size > 15360 > size
+
+
 def test_the_command_audits_without_naming_anyone(tree, capsys):
     assert main(["audit", str(tree)]) == 0
     printed = capsys.readouterr().out

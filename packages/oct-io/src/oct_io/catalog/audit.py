@@ -25,10 +25,12 @@ from oct_io.quarantine import without_name
 from oct_io.readers.registry import DICOM, suffix_of
 from oct_io.records.annotated import AnnotationCounts
 from oct_io.scan.header import ScanHeader
-from oct_io.scan.outcome import check_geometry, check_size
+from oct_io.scan.outcome import check_geometry, check_length, check_size
 from oct_io.scan.protocols import DEVICES, find_protocol
 from oct_io.storage.files import change_tokens, exists, list_tokens
 
+NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"})
+"""Transfer syntaxes in which voxels stand as they are (PS3.5 A.1 to A.3)."""
 LISTED = 200  # contradictions named one by one; the counts have all
 EYE = re.compile(r"_([lr])_(?=[0-9])", re.IGNORECASE)  # AI-READI: ..._oct_l_1.3.6.1....dcm
 NUMBERED = re.compile(r"^[0-9]{3,}(?=_)")  # AI-READI: 1001_spectralis_...; a lone 3_ is a counter
@@ -43,7 +45,8 @@ class AuditReport:
 
     Attributes:
         scans: scans listed.
-        usable: those whose header promises a volume; damaged pixel data shows when decoded.
+        usable: those whose header promises a volume that the file is long enough for; damaged pixel
+            data shows when decoded.
         participants: participants with a scan.
         without_scans: hashed participants of the table that have no scan; None without a table.
         not_in_table: hashed participants with scans that the table lacks; None without a table.
@@ -117,11 +120,11 @@ def audit(
         if isinstance(header, ScanError):
             _refuse(report, header.stage, without_name(header.reason, record.path))
             continue
-        if not _is_usable(header, report):
+        size = tokens.get(record.path, "").split(":", 1)[0]
+        if not _is_usable(header, size, report):
             continue
         _count(report, record, header)
         report.annotations.see(root, record, header)
-        size = tokens.get(record.path, "").split(":", 1)[0]
         uid = header.sop_instance_uid
         if uid and uid in first_size:
             report.duplicates += 1
@@ -161,11 +164,19 @@ def _refuse(report: AuditReport, stage: str, reason: str) -> None:
     report.reasons.setdefault(stage, reason)
 
 
-def _is_usable(header: ScanHeader, report: AuditReport) -> bool:
-    """Whether the header promises a volume; counts the scan as refused otherwise."""
+def _is_usable(header: ScanHeader, size: str, report: AuditReport) -> bool:
+    """Whether the header promises a volume; counts the scan as refused otherwise.
+
+    Args:
+        header: of the scan.
+        size: bytes of its file, or another text where nobody knows or it has several.
+        report: counts.
+    """
     try:
         check_size(header, "")
         check_geometry(header, "")
+        if header.transfer_syntax in NATIVE and size.isdigit():
+            check_length(header, int(size), "")
     except ScanError as error:
         _refuse(report, error.stage, error.reason)
         return False

@@ -64,6 +64,20 @@ def check_size(header: ScanHeader, where: str) -> None:
         raise ScanError(where, "decode", reason)
 
 
+def check_length(header: ScanHeader, size: int, where: str) -> None:
+    """Refuse a file that is shorter than its own voxels, which stand in it as they are.
+
+    Raises:
+        ScanError: stage `decode`.
+    """
+    frames, rows, columns = header.shape
+    needed = frames * rows * columns * header.allocated // 8
+    if size < needed:
+        raise ScanError(
+            where, "decode", f"header promises {needed:,} bytes of voxels, the file has {size:,}"
+        )
+
+
 def check_bytes(shape: Sequence[int], itemsize: int, where: str) -> None:
     """Refuse more memory than any scan takes, before it is asked for.
 
