@@ -71,15 +71,14 @@ def test_equal_names_of_content_are_counted_as_duplicates(tmp_path, scan_file):
 
 def test_a_file_that_is_shorter_than_its_voxels_is_not_usable(tmp_path, scan_file):
     whole, cut = (scan_file(f"{name}.dcm") for name in ("whole", "cut"))
-    cut.write_bytes(cut.read_bytes()[:-5000])
+    cut.write_bytes(cut.read_bytes()[:15000])
     report = audit(tmp_path)
     assert (report.scans, report.usable) == (2, 1)
     assert report.refused == {"decode": 1}
-    size = cut.stat().st_size
     assert report.reasons["decode"] == (
-        f"header promises 15,360 bytes of voxels, the file has {size:,}"
+        "header promises 15,360 bytes of voxels, the file has 15,000 in all"
     )
-    assert whole.stat().st_size > 15360 > size
+    assert whole.stat().st_size > 15360
 
 
 def test_the_command_audits_without_naming_anyone(tree, capsys):

@@ -192,11 +192,14 @@ def test_of_many_kept_headers_a_block_is_in_memory(tree, cache, monkeypatch):
         records = [ScanRecord(path=f"{n:06}.dcm") for n in range(count)]
         write_rows(index_path(cache), ((one.path, "1:1", text) for one in records))
         tokens = {one.path: "1:1" for one in records}
-        tracemalloc.start()
-        headers = read_known_headers(tree, records, tokens, cache=cache)
-        assert sum(not isinstance(one, ScanError) for one in headers) == count
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        taken = []
+        for _ in range(3):  # threads of other tests take memory meanwhile
+            tracemalloc.start()
+            headers = read_known_headers(tree, records, tokens, cache=cache)
+            assert sum(not isinstance(one, ScanError) for one in headers) == count
+            taken.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        peaks.append(min(taken))
     assert (peaks[1] - peaks[0]) / 2048 < len(text), "names and states grow, headers do not"
 
 

@@ -73,9 +73,8 @@ def check_length(header: ScanHeader, size: int, where: str) -> None:
     frames, rows, columns = header.shape
     needed = frames * rows * columns * header.allocated // 8
     if size < needed:
-        raise ScanError(
-            where, "decode", f"header promises {needed:,} bytes of voxels, the file has {size:,}"
-        )
+        reason = f"header promises {needed:,} bytes of voxels, the file has {size:,} in all"
+        raise ScanError(where, "decode", reason)
 
 
 def check_bytes(shape: Sequence[int], itemsize: int, where: str) -> None:
