@@ -27,8 +27,8 @@ JOINED = {ATTENTION: "attention over volumes", PAIRS: "pairs"}
 """Ways of joining volumes that are fitted, and what stands behind the name of who is asked so."""
 JOINS = ("mean", "max", *JOINED)
 NETWORK, NAMED_ENCODER = "network ", "encoder "
-SPLIT = "@split"
 """How the names of candidates begin that are no baselines: trained from scratch, and others'."""
+SPLIT = "@split"
 ENSEMBLES = ("", "mean", "vote", "weighted")
 
 
