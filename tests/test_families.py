@@ -122,7 +122,7 @@ def test_with_few_labels_every_seed_is_asked_on_every_subset(place, asked, tmp_p
     rival = candidate(
         open_encoder(spec, study.examples.volumes.shape), cast.embed, study.rows
     )  # the same encoders by another name
-    found = ask_with_few_labels(config, study, cast, runtime, tmp_path, [rival])
+    found = ask_with_few_labels(config, study, cast, runtime, tmp_path, Stages(), [rival])
     answers = {name: one for name, _, one in found}
     assert list(answers) == ["pretrained", "random init", "thumbnail", rival.name]
     kept = {"seed": config.seed, "validation": few}

@@ -159,7 +159,13 @@ def test_a_mode_that_trains_is_asked_with_few_labels_and_told_what_validation_sa
     config = replace(found.config, mode="full", training=training, compare=compare)
     runtime, study = config.runtime.pick(), found.study
     whole = ask_trained(config, study, found.cast.family.of, PRETRAINED, runtime, tmp_path)
-    few = list(ask_with_few_labels(config, study, found.cast, runtime, tmp_path))
+    told = []
+
+    def stages(*said):
+        told.append(said)
+
+    few = list(ask_with_few_labels(config, study, found.cast, runtime, tmp_path, stages))
+    assert told == [("asking with few labels", done, 9) for done in range(10)]
     named = [(name, share, len(answers)) for name, share, answers in few]
     everyone = (PRETRAINED, RANDOM, "thumbnail")
     assert named == [(name, *one) for one in ((0.5, 2), (1.0, 1)) for name in everyone]

@@ -5,6 +5,7 @@ import signal
 import time
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from oct_launch import (
     RuntimeConfig,
     Stages,
     check_window,
+    console,
     exit_codes,
     mistakes,
     print_table,
@@ -279,6 +281,17 @@ def test_stages_print_few_lines_where_there_is_no_terminal(capsys):
     assert "resampling scans: 1000 of 1000" in lines
     assert lines[-1] == "done"
     assert len(lines) < 10
+
+
+def test_a_slow_stage_has_a_line_each_half_minute(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 16))
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with Stages() as stages:
+        for done in range(9):
+            stages("asking", done, 90)
+    assert capsys.readouterr().err.splitlines() == [
+        f"asking: {done} of 90" for done in (0, 2, 4, 6, 8)
+    ]
 
 
 def test_what_has_keys_of_the_users_own_takes_them_as_any_setting_takes_its_value():

@@ -55,22 +55,42 @@ def ask_everyone(
         probed = askers if config.mode in FROZEN else compare.baselines
         candidates += [cast.ranked(name) for name in probed]
     askers |= {one.name: probing(config, study, one) for one in candidates}
-    found = {PRETRAINED: askers.pop(PRETRAINED)(PRETRAINED, study.rounds, seeds)}
+    tick = Ticks(stages, "asking", len(askers) * len(study.rounds) * len(seeds))
+    found = {PRETRAINED: askers.pop(PRETRAINED)(PRETRAINED, study.rounds, seeds, tick)}
     remember(config, study, cast, found[PRETRAINED])
     found[unseeing(study.target.kind)] = [
         [answer_unseen(study.target, one, seed) for one in study.rounds] for seed in seeds
     ]
-    for number, (name, asker) in enumerate(askers.items()):
-        stages("asking", number, len(askers))
-        found[name] = asker(name, study.rounds, seeds)
-    stages("asking", len(askers), len(askers))
+    for name, asker in askers.items():
+        found[name] = asker(name, study.rounds, seeds, tick)
     if compare.ensemble and config.seeds > 1:
         found[f"{PRETRAINED}, seeds together"] = together(found[PRETRAINED], compare.ensemble)
     return found
 
 
-Asker = Callable[[str, Sequence[Round], Sequence[int]], Answers]
+Tick = Callable[[], object]
+"""Called after each answer."""
+Asker = Callable[[str, Sequence[Round], Sequence[int], Tick], Answers]
 """What training in the rounds is called, the rounds and the seeds, to what is answered in them."""
+
+
+class Ticks:
+    """Tells how many of the answers of a stage are there.
+
+    Args:
+        stages: says it.
+        what: the stage.
+        total: answers: one for each candidate, seed and round.
+    """
+
+    def __init__(self, stages: Stages, what: str, total: int) -> None:
+        self._say, self._done, self._total = partial(stages, what), 0, total
+        self._say(0, total)
+
+    def __call__(self) -> None:
+        """One more."""
+        self._done += 1
+        self._say(self._done, self._total)
 
 
 def askers_of(
@@ -79,8 +99,8 @@ def askers_of(
     """How the encoder is asked, its random init, if it is compared, and the baselines."""
 
     def trained(start: Callable[[str, int], oct_vjepa.Encoder]) -> Asker:
-        return lambda label, rounds, seeds: ask_trained(
-            config, study, start, label, runtime, folder, rounds, seeds, cast.embed
+        return lambda label, rounds, seeds, tick: ask_trained(
+            config, study, start, label, runtime, folder, rounds, seeds, cast.embed, tick
         )
 
     if config.mode in FROZEN:
@@ -98,7 +118,7 @@ def askers_of(
 def probing(config: FinetuneConfig, study: Study, candidate: Candidate) -> Asker:
     """Ask a candidate by its features: in modes that train by a linear probe."""
     kind = config.mode if config.mode in FROZEN else "linear"
-    return lambda _, rounds, seeds: ask(config, study, candidate, kind, rounds, seeds)
+    return lambda _, rounds, seeds, tick: ask(config, study, candidate, kind, rounds, seeds, tick)
 
 
 def untrained(cast: Cast, round_name: str, seed: int) -> oct_vjepa.Encoder:
@@ -113,23 +133,26 @@ def ask(
     kind: str,
     rounds: Sequence[Round] | None = None,
     seeds: Sequence[int] | None = None,
+    tick: Tick | None = None,
 ) -> Answers:
     """Fit a probe to a candidate's features in each round with each seed."""
-    return [
-        list(
-            answer_frozen(
-                candidate,
-                kind,
-                study.target,
-                study.panel.people,
-                study.rounds if rounds is None else rounds,
-                config.grid,
-                seed=seed,
-                balanced=config.balanced,
-            )
-        )
-        for seed in (seeds_of(config) if seeds is None else seeds)
-    ]
+    found: Answers = []
+    for seed in seeds_of(config) if seeds is None else seeds:
+        found.append([])
+        for answer in answer_frozen(
+            candidate,
+            kind,
+            study.target,
+            study.panel.people,
+            study.rounds if rounds is None else rounds,
+            config.grid,
+            seed=seed,
+            balanced=config.balanced,
+        ):
+            found[-1].append(answer)
+            if tick is not None:
+                tick()
+    return found
 
 
 def seeds_of(config: FinetuneConfig) -> list[int]:
@@ -155,6 +178,7 @@ def ask_trained(
     rounds: Sequence[Round] | None = None,
     seeds: Sequence[int] | None = None,
     embed: Embedder | None = None,
+    tick: Tick | None = None,
 ) -> Answers:
     """Train in each round with each seed; every run has a folder of its own and can be resumed.
 
@@ -168,6 +192,7 @@ def ask_trained(
         rounds: None: those of the study.
         seeds: None: those of the evaluation.
         embed: finds features of what is not trained yet, for heads that start at a probe.
+        tick: called after each answer.
     """
     found: Answers = []
     for seed in seeds_of(config) if seeds is None else seeds:
@@ -187,6 +212,8 @@ def ask_trained(
             if trained.ending.reason == "stopped":
                 raise Stopped(trained.ending.step)
             found[-1].append(answer_of(config, study, one, seed, trained))
+            if tick is not None:
+                tick()
     return found
 
 
@@ -285,6 +312,7 @@ def ask_with_few_labels(
     cast: Cast,
     runtime: oct_xla.Runtime,
     folder: Path,
+    stages: Stages,
     further: Sequence[Candidate] = (),
 ) -> Iterator[tuple[str, float, Answers]]:
     """Candidate, share of the labels, answers: of each seed a turn for each subset that is drawn.
@@ -299,13 +327,16 @@ def ask_with_few_labels(
         return
     askers = askers_of(config, study, cast, runtime, folder)
     askers |= {one.name: probing(config, study, one) for one in further}
+    turns = sum(config.compare.turns_of(one) for one in config.compare.fractions)
+    answers_each = len(study.rounds) * config.seeds * turns
+    tick = Ticks(stages, "asking with few labels", len(askers) * answers_each)
     for fraction in sorted(config.compare.fractions):
         drawn = draw_subsets(config, study.rounds, study.target, study.panel.people, fraction)
         for name, asker in askers.items():
             answers: Answers = []
             for seed in seeds_of(config):
                 for turn, rounds in enumerate(drawn):
-                    answers += asker(f"{name} {fraction:g} turn {turn}", rounds, [seed])
+                    answers += asker(f"{name} {fraction:g} turn {turn}", rounds, [seed], tick)
             yield name, fraction, answers
 
 

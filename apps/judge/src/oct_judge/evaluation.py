@@ -76,7 +76,9 @@ def evaluate(
                     config, study, cast, runtime, folder.path, stages, answers, rivals
                 )
                 further = [candidate(one, embed, study.rows) for one in rivals]
-                few = list(ask_with_few_labels(config, study, cast, runtime, folder.path, further))
+                few = list(
+                    ask_with_few_labels(config, study, cast, runtime, folder.path, stages, further)
+                )
         except Stopped as stopped:
             print(stopped)
             return EXIT_STOPPED

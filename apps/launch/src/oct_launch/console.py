@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NoReturn, Self
@@ -17,6 +18,9 @@ from rich.table import Table
 EXIT_MISTAKE, EXIT_STOPPED, EXIT_INTERRUPTED = 2, 143, 130
 EXIT_AGAIN = 75
 """Of a process that wants to be started again, as it is: EX_TEMPFAIL of sysexits.h."""
+
+LINE_EVERY = 30.0
+"""Seconds after which a stage has a line in a log even if it has not come far."""
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CLOSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -118,7 +122,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 class Stages:
-    """Progress of the steps before training: a bar each on a terminal, a line each in a log."""
+    """Progress of the steps before training: a bar each on a terminal, lines in a log.
+
+    In a log a stage is told at each fifth, and when its last line is `LINE_EVERY` old.
+    """
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -131,7 +138,8 @@ class Stages:
             disable=not self._console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._tenths: dict[str, int] = {}
+        self._fifths: dict[str, int] = {}
+        self._said: dict[str, float] = {}
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """Say that `done` of `total` are done of the stage called `what`."""
@@ -140,9 +148,9 @@ class Stages:
                 self._tasks[what] = self._bars.add_task(what, total=total)
             self._bars.update(self._tasks[what], completed=done, total=total)
             return
-        tenth = 5 * done // max(total, 1)
-        if self._tenths.get(what) != tenth:
-            self._tenths[what] = tenth
+        fifth, now = 5 * done // max(total, 1), time.monotonic()
+        if self._fifths.get(what) != fifth or now - self._said[what] > LINE_EVERY:
+            self._fifths[what], self._said[what] = fifth, now
             self.say(f"{what}: {done} of {total}")
 
     def say(self, text: str) -> None:
