@@ -12,7 +12,8 @@ reading, not a verdict; settings were fixed before.
     terms   the same participants: further augmentations, a loss on the mean token beside that on
             patches, MAE without and with the spectrum of a patch
     eyes    both eyes of 240 (the same seed): who is told which two eyes are one person's, by DINO,
-            LeJEPA and a prediction from one eye to the other, and the same without
+            LeJEPA and a prediction from one eye to the other, and the same without; asked again
+            with left eyes mirrored, as they were not in pretraining
 
 All of it by the apps; finished runs are not repeated, and --write leaves rounds in
 results/phantom_further.json that were not run now. Some 8 to 10 CPU minutes a round. Phantom.
@@ -103,6 +104,11 @@ def ask(runs: Path, name: str) -> dict[str, list[dict[str, Any]]]:
     found = {"given": question(asked, runs / f"{name}-ask", spent)}
     if name == "masks":
         found["another device"] = question([*asked, *DEVICES], runs / f"{name}-devices", spent)
+    if name == "eyes":
+        mirrored = ["data.mirror_left=true", f"data.cache={runs}/{whose}-mirrored-cache"]
+        found["left eyes mirrored"] = question(
+            [*asked, *mirrored], runs / f"{name}-mirrored", spent
+        )
     return found
 
 
