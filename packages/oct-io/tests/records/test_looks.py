@@ -272,7 +272,7 @@ def test_a_folder_of_links_to_images_is_a_scan_and_a_broken_link_is_none_of_its_
 
 def test_a_root_that_is_a_file_is_refused_in_one_line(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"nothing")
-    with pytest.raises(TreeError, match=r"a\.npy: cannot be used: not a folder"):
+    with pytest.raises(TreeError, match=r"a\.npy: is a file; give the folder"):
         read_manifest(tmp_path / "a.npy")
 
 
