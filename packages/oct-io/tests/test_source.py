@@ -178,20 +178,6 @@ def test_nothing_a_source_holds_or_writes_names_a_participant_or_a_path(drawn, t
     assert not ids & set(source.table)
 
 
-@pytest.mark.parametrize(
-    ("eyes", "mirror", "told"), [("RL", False, True), ("RL", True, False), ("RR", False, False)]
-)
-def test_left_eyes_beside_right_ones_are_remarked_on_unless_they_are_mirrored(
-    eyes, mirror, told, scan_file, open_folder
-):
-    for number, eye in enumerate(eyes):
-        scan_file(f"scans/{number}.dcm", participant_id="700", laterality=eye)
-    scan_file("scans/other.dcm", participant_id="701", laterality="L")
-    remarks = open_folder(mirror_left=mirror).remarks
-    said = [one for one in remarks if one.startswith("both eyes of 1 participants, left ones not")]
-    assert bool(said) == told
-
-
 def test_a_table_without_a_split_holds_out_a_quarter_of_the_participants_of_each_class(
     scan_file, open_folder, tmp_path
 ):

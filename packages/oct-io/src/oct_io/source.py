@@ -235,8 +235,6 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     remarks = remarks_on(config.bscans, volumes.spacings)
     if config.kind == "volume" and len(volumes.entries.coded("participant").words) == len(volumes):
         remarks = (*remarks, ALONE)
-    if config.kind == "oct" and not config.mirror_left:
-        remarks = (*remarks, *_both_sides(volumes))
     return Source(
         volumes=volumes,
         labels=looked.labels,
@@ -248,20 +246,6 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         unselected=looked.unselected,
         label_rules=looked.label_rules,
         remarks=(*looked.remarks, *remarks),
-    )
-
-
-def _both_sides(volumes: CachedVolumes) -> tuple[str, ...]:
-    """A remark if eyes of both sides are there, and left ones as they were scanned."""
-    people, eyes = (volumes.entries.coded(name) for name in ("participant", "laterality"))
-    right, left = (people.codes[eyes.among([side])] for side in ("R", "L"))
-    both = len(np.intersect1d(right, left))
-    if not both:
-        return ()
-    return (
-        f"both eyes of {both:,} participants, left ones not mirrored: what lies towards the nose "
-        "is on either side of the image; data.mirror_left=true puts it on one, unless the export "
-        "did",
     )
 
 
