@@ -133,17 +133,11 @@ def list_frames(files: Sequence[ScanFile]) -> list[FrameName]:
     Raises:
         ScanError: as `peek_instances`.
     """
-    files, datasets = _read_heads(files)
-    if len(files) == 1:
-        headers, by_number = [describe(datasets[0], files[0].where)], [0]
-        order = headers[0].order
-    else:
-        headers, by_number, whole = _join(files, datasets)
-        order = whole.order
+    heads, order = _read_heads(files)
     stored = [
-        (headers[i].sop_instance_uid, number)
-        for i in by_number
-        for number in range(1, headers[i].shape[0] + 1)
+        (header.sop_instance_uid, number)
+        for _, header in heads
+        for number in range(1, header.shape[0] + 1)
     ]
     return [stored[place] for place in order]
 
@@ -156,13 +150,8 @@ def find_lines(files: Sequence[ScanFile]) -> OnPhotograph | None:
     Raises:
         ScanError: as `peek_instances`.
     """
-    files, datasets = _read_heads(files)
-    if len(files) == 1:
-        by_number, order = [0], describe(datasets[0], files[0].where).order
-    else:
-        _, by_number, whole = _join(files, datasets)
-        order = whole.order
-    places = [place_on_photograph(datasets[i]) for i in by_number]
+    heads, order = _read_heads(files)
+    places = [place_on_photograph(dataset) for dataset, _ in heads]
     known = [one for one in places if one is not None]
     if len(known) < len(places) or len({one.uid for one in known}) != 1:
         return None
@@ -170,11 +159,22 @@ def find_lines(files: Sequence[ScanFile]) -> OnPhotograph | None:
     return OnPhotograph(known[0].uid, lines[list(order)])
 
 
-def _read_heads(files: Sequence[ScanFile]) -> tuple[list[ScanFile], list[Dataset]]:
-    """Files of a volume, and what comes before their pixels."""
+def _read_heads(
+    files: Sequence[ScanFile],
+) -> tuple[list[tuple[Dataset, ScanHeader]], tuple[int, ...]]:
+    """What comes before the pixels of a volume's files, by their number; the order of its frames.
+
+    Raises:
+        ScanError: as `peek_instances`.
+    """
     datasets = [read_dataset(one.url, storage_options=one.storage_options)[0] for one in files]
     kept = _tomographies(datasets)
-    return [files[i] for i in kept], [datasets[i] for i in kept]
+    files, datasets = [files[i] for i in kept], [datasets[i] for i in kept]
+    if len(files) == 1:
+        header = describe(datasets[0], files[0].where)
+        return [(datasets[0], header)], header.order
+    headers, by_number, whole = _join(files, datasets)
+    return [(datasets[i], headers[i]) for i in by_number], whole.order
 
 
 def _tomographies(datasets: Sequence[Dataset]) -> list[int]:

@@ -199,8 +199,8 @@ def promise_of(answers: Answers, panel: Panel) -> Promise | None:
     if kind == "survival":
         return None
     found, by_label = [], []
-    setting = units_of(answers, panel, part="calibration")
-    for tests, calibrations in zip(units_of(answers, panel), setting, strict=True):
+    tested, setting = (units_of(answers, panel, part=part) for part in ("test", "calibration"))
+    for tests, calibrations in zip(tested, setting, strict=True):
         for test, calibration in zip(tests, calibrations, strict=True):
             if kind == "regression":
                 width = fit_width(calibration.scores_NC[:, 0], calibration.labels_N, ALPHA)
@@ -228,10 +228,9 @@ def promise_of(answers: Answers, panel: Panel) -> Promise | None:
     told: dict[str, Any] = {"covered": covered, "size": size}
     if kind != "regression":
         told |= {"single": single, "empty": empty}
-    tests = [one for rounds in units_of(answers, panel) for one in rounds]
-    if len(tests) == 1 and not by_label:
-        tested = len(tests[0].labels_N)
-        told["luck"] = luck_of_coverage(round(covered * tested), tested, calibrated, ALPHA)
+    if len(found) == 1 and not by_label:
+        count = len(tested[0][0].labels_N)
+        told["luck"] = luck_of_coverage(round(covered * count), count, calibrated, ALPHA)
     if by_label:
         means = known_mean(np.array(by_label), 0).tolist()
         told["by_label"] = dict(zip(panel.target.names, means, strict=True))
