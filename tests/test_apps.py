@@ -114,6 +114,8 @@ def test_the_report_is_one_page_that_needs_nothing_from_outside(smoke):
     assert "made up" in page, "phantom results say phantom"
     for named in ("pretrained", "random init", "grey histogram", *LABELS):
         assert named in page
+    assert page.count("Both eyes of 24 participants are here, left ones not mirrored") == 1
+    assert smoke.outcome.out.count("both eyes of 24 participants are here") == 1
 
 
 def test_participants_of_the_test_split_take_no_part_and_are_recorded_as_hashes(smoke):

@@ -81,6 +81,7 @@ def test_what_is_handed_on_counts_those_without_a_row_and_names_none(found):
 def test_every_scan_is_accounted_for_and_no_participant_twice(found, further):
     flow = further.document["flow"]
     assert flow["scans_found"] == 48
+    assert flow["notes"][-1].startswith("both eyes of 24 participants are here, left ones not")
     assert flow["scans_with_answer"] + flow["scans_without_answer"] == flow["scans_usable"]
     assert [one["part"] for one in flow["parts"]] == ["fit", "validation", "test"]
     assert sum(one["participants"] for one in flow["parts"]) == 24

@@ -118,6 +118,7 @@ def pretrain(
         print(tell_shares(mixture))
     if runtime.rank == 0:
         record(config, folder.path, runtime, sets, before, start, smaller)
+        print(*(f"{one}\n" for each in sets for one in each.source.advice), sep="", end="")
     watched = samples.watched(config.watched_volumes)
     parts = runtime.devices * config.loop.accumulate
     at_once = max(1, config.feed.batch_size // parts)

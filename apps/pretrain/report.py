@@ -76,7 +76,7 @@ def write_report(
     page.tiles(_ends(rows))
     if said := tell_sets(facts):
         page.text(said)
-    for remark in source.remarks:
+    for remark in (*source.remarks, *source.advice):
         page.text(f"{remark[:1].upper()}{remark[1:]}.")
     _add_probes(page, probes)
     page.section("Curves", "How to read them: docs/reading-the-curves.md.")

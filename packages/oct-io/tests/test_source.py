@@ -439,3 +439,17 @@ def test_clinical_tables_give_labels_with_the_rule_beside_them(tmp_path, scan_fi
     assert source.label_rules["sugar"].startswith("last value by date, cut at 7.5; measurement")
     with pytest.raises(TreeError, match=r"data\.label_concepts needs data\.labels=FOLDER"):
         open_folder(label_concepts=concepts)
+
+
+@pytest.mark.parametrize(
+    ("eyes", "mirror", "told"), [("RL", False, True), ("RL", True, False), ("RR", False, False)]
+)
+def test_left_eyes_beside_right_ones_are_advised_on_unless_they_are_mirrored(
+    eyes, mirror, told, scan_file, open_folder
+):
+    for number, eye in enumerate(eyes):
+        scan_file(f"scans/{number}.dcm", participant_id="700", laterality=eye)
+    scan_file("scans/other.dcm", participant_id="701", laterality="L")
+    said = open_folder(mirror_left=mirror).advice
+    assert bool(said) == told
+    assert all(one.startswith("both eyes of 1 participants are here, left") for one in said)

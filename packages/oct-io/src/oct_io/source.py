@@ -148,6 +148,25 @@ class Source:
         write_quarantine(path, self.volumes.quarantined)
 
     @property
+    def advice(self) -> tuple[str, ...]:
+        """What the scans suggest to set otherwise, a sentence each; the settings are no mistake.
+
+        Of participants with both eyes, left ones as they were scanned: nasal is on either side.
+        """
+        if self.volumes.index.window.mirror_left:
+            return ()
+        people, eyes = (self.volumes.entries.coded(name) for name in ("participant", "laterality"))
+        right, left = (people.codes[eyes.among([side])] for side in ("R", "L"))
+        both = len(np.intersect1d(right, left))
+        if not both:
+            return ()
+        return (
+            f"both eyes of {both:,} participants are here, left ones not mirrored: what lies "
+            "towards the nose is on either side of the image; data.mirror_left=true puts it on "
+            "one, unless the export did",
+        )
+
+    @property
     def table(self) -> Mapping[str, Row]:
         """Hashed participant to the columns of the label table; empty without a table."""
         return self.labels.people.rows

@@ -60,7 +60,7 @@ def count_flow(
         "scans_without_answer": usable - answered,
         "scans_with_answer": answered,
         "participants_with_answer": len(np.unique(study.participants)),
-        "notes": [nameless(one) for one in notes],
+        "notes": [*(nameless(one) for one in notes), *source.advice],
         "split_rule": rule,
         "parts": parts,
     }
