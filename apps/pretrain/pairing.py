@@ -74,13 +74,16 @@ def check_pairs(pairs: str, objective: ObjectiveConfig) -> None:
         raise ValueError(f"objective.partner_weight ({partner_weight}) needs pairs={others}")
 
 
-def find_partners(pairs: str, entries: Entries, indices: Sequence[int]) -> Partners | None:
+def find_partners(
+    pairs: str, entries: Entries, indices: Sequence[int], *, of: str
+) -> Partners | None:
     """Find the partners that `pairs` asks for, and tell how many volumes have one.
 
     Args:
         pairs: one of `PAIRS`.
         entries: of the cache.
         indices: which of its volumes take part.
+        of: the set's name.
 
     Raises:
         ValueError: none has a partner.
@@ -89,6 +92,6 @@ def find_partners(pairs: str, entries: Entries, indices: Sequence[int]) -> Partn
         return None
     partners = Partners(entries, indices, pairs)
     if not len(partners):
-        raise ValueError(f"pairs ({pairs}): no volume of this data has a partner")
-    print(f"pairs={pairs}: {len(partners):,} of {len(indices):,} volumes have a partner")
+        raise ValueError(f"pairs ({pairs}): no volume of {of} has a partner")
+    print(f"pairs={pairs}: {len(partners):,} of {len(indices):,} volumes of {of} have a partner")
     return partners

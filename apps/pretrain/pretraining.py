@@ -235,7 +235,7 @@ def make_samples(
         augment=config.augment,
         encoder=encoder,
         seed=config.seed,
-        partners=find_partners(config.pairs, volumes.entries, one.seen),
+        partners=find_partners(config.pairs, volumes.entries, one.seen, of=one.name),
     )
 
 
