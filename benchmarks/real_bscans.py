@@ -56,7 +56,14 @@ results/real_bscans_filters.json asks units of seed 1 so, beside the filter bank
 made when all of validation chose (compare.few_validation=false).
 
 results/real_bscans_five_filters.json: five folds, three seeds of experiment=bscans with
-loop.steps=900, dr with the linear probe and dme with mode=knn.
+loop.steps=900, dme and dr with mode=linear, knn and mlp, dr with partial (from the probe,
+training.epochs=4 training.patience=2) and attentive (training.grid.kinds=[cross_attention]
+training.grid.blocks=[last,all] training.grid.learning_rates=[1e-3,3e-3] training.epochs=20
+training.patience=5 training.batch_size=32). results/real_bscans_five_trained.json: their encoders
+of seed 0, made anew, and three seeds of fitting (encoder='runs/dme-{round}-seed0/encoder'
+seeds=3): dr with mode=full and lora from the probe in the same way, dme likewise with
+training.epochs=2, which are as many steps, both with mode=linear, and with mode=knn beside
+compare.baselines=[grey histogram,thumbnail,axial profile].
 
 results/real_bscans_filters_steps.json: experiment=bscans with loop.steps=10000, seed 1, asked of
 fold-0 and fold-1 beside those of 5,000, 2,500 and 1,250 steps (compare.encoders), 20 draws.
