@@ -164,7 +164,7 @@ def test_a_run_trains_on_pairs(name, given, place, call_app):
     )  # fmt: skip
     assert outcome.code == 0, outcome.errors
     assert f"pairs={given[1 if name == 'jepa' else -1].split('=')[1]}: " in outcome.out
-    assert " volumes of phantom have a partner" in outcome.out
+    assert " volumes of smoke have a partner" in outcome.out
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     wanted = {"jepa": "partner_loss", "lejepa": "agreement_loss"}[name]
     assert all(np.isfinite(row[wanted]) for row in rows)
