@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ def pretrain(
         print(tell_shares(mixture))
     if runtime.rank == 0:
         record(config, folder.path, runtime, sets, before, start, smaller)
-        print(*(f"{one}\n" for each in sets for one in each.source.advice), sep="", end="")
+        for advice in chain.from_iterable(one.source.advice for one in sets):
+            print(advice)
     watched = samples.watched(config.watched_volumes)
     parts = runtime.devices * config.loop.accumulate
     at_once = max(1, config.feed.batch_size // parts)

@@ -156,9 +156,10 @@ class Source:
         if self.volumes.index.window.mirror_left:
             return ()
         people, eyes = (self.volumes.entries.coded(name) for name in ("participant", "laterality"))
-        right, left = (people.codes[eyes.among([side])] for side in ("R", "L"))
-        both = len(np.intersect1d(right, left))
-        if not both:
+        seen = np.zeros((2, len(people.words)), bool)
+        for number, side in enumerate("RL"):
+            seen[number, people.codes[eyes.among([side])]] = True
+        if not (both := np.count_nonzero(seen.all(axis=0))):
             return ()
         return (
             f"both eyes of {both:,} participants are here, left ones not mirrored: what lies "
