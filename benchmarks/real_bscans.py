@@ -62,7 +62,7 @@ training.grid.blocks=[last,all] training.grid.learning_rates=[1e-3,3e-3] trainin
 training.patience=5 training.batch_size=32). results/real_bscans_five_trained.json: their encoders
 of seed 0, made anew, and three seeds of fitting (encoder='runs/dme-{round}-seed0/encoder'
 seeds=3): dr with mode=full and lora from the probe in the same way, dme likewise with
-training.epochs=2, which are as many steps, both with mode=linear, and with mode=knn beside
+training.epochs=2, which are as many steps, and both with mode=knn beside
 compare.baselines=[grey histogram,thumbnail,axial profile].
 
 results/real_bscans_filters_steps.json: experiment=bscans with loop.steps=10000, seed 1, asked of
