@@ -6,6 +6,7 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from oct_vjepa.measures.measure import measure
 from oct_vjepa.measures.target import Target
 from oct_vjepa.measures.units import Interval, Units, aggregate_units, auroc, interval_of
 from oct_vjepa.scores.paired import delong_p
@@ -198,8 +199,10 @@ def test_a_participant_is_drawn_alike_in_all_rounds_and_seeds():
     halves = [Units(scores[one::2], labels[one::2], groups[one::2]) for one in (0, 1)]
     draws = draw_samples([first, halves], "nominal", bootstrap=20, seed=0)
     assert draws.participants_RG.shape == (20, 40)
-    for one in (0, 1):  # as many of each class in every sample
-        assert (draws.participants_RG[:, labels == one].sum(axis=1) == 20).all()
+    assert (draws.participants_RG.sum(axis=1) == 40).all()
+    assert draws.participants_RG[:, labels == 1].sum(axis=1).std() > 0  # of others more may be ill
+    of_rounds = draw_samples([halves], "nominal", bootstrap=20, seed=0).participants_RG
+    assert (of_rounds[:, ::2].sum(axis=1) == 20).all()
     assert (draws.seeds_RS.sum(axis=1) == 1).all()  # one of two
 
 
@@ -224,11 +227,28 @@ def test_the_interval_of_the_calibration_error_holds_its_value():
     assert error.high < 2 * error.value
 
 
-def test_rare_answers_are_drawn_together_so_that_they_vary():
-    labels = np.eye(12, dtype=int)[np.arange(12)]  # twelve combinations, one participant each
-    runs = [[Units(np.full((12, 12), 0.5), labels, np.arange(12))]]
-    draws = draw_samples(runs, "multilabel", bootstrap=50, seed=0)
-    assert draws.participants_RG.std(axis=0).min() > 0
+def test_intervals_hold_the_truth_also_where_it_hangs_on_how_many_are_ill():
+    """Scores are the true chances; of each 120 participants another share is ill."""
+
+    def people(rng, count):
+        labels = (rng.random(count) < 0.2).astype(int)
+        odds = rng.normal(size=count) + labels - 0.5 + math.log(0.25)
+        chance = 1 / (1 + np.exp(-odds))
+        return Units(np.stack([1 - chance, chance], axis=1), labels, np.arange(count))
+
+    everybody = people(np.random.default_rng(0), 200_000)
+    metrics = ("auroc", "auprc", "accuracy", "brier", "nll")
+    truth = measure("nominal", everybody)
+    held = dict.fromkeys(metrics, 0)
+    for trial in range(100):
+        units = people(np.random.default_rng(trial + 1), 120)
+        card = score_card([[units]], "nominal", "ab", seed=trial, bootstrap=200)
+        for name in metrics:
+            held[name] += card.metrics[name].low <= truth[name][0] <= card.metrics[name].high
+    assert min(held.values()) >= 85, held
+    constant = [[units._replace(scores_NC=np.tile([0.8, 0.2], (120, 1)))]]
+    accuracy = score_card(constant, "nominal", "ab", seed=0, bootstrap=200).metrics["accuracy"]
+    assert accuracy.high - accuracy.low > 0.1
 
 
 def test_a_better_candidate_is_told_from_a_worse_one_and_from_itself():

@@ -1,12 +1,14 @@
 """Bootstrap samples of participants and seeds, the same ones for everything that is compared.
 
 A candidate's runs are a list over seeds of a list over rounds of `Units`; a round is one test part
-of the protocol. Participants are drawn with replacement among those with the same answers in the
-same round; one who is tested in several rounds or seeds is drawn as often in each. Of S seeds S - 1
-are drawn, with replacement: with S draws of so few the variance of their mean would come out short
-by (S - 1) / S (McCarthy & Snowden 1985). Few seeds still say little of how seeds vary: where their
-luck outweighs that of participants, 95 % intervals held the truth in 73 % of trials with 2 seeds,
-82 % with 3, 88 % with 5 and 91 % with 8; 28 % with one (benchmarks/scorecard.py).
+of the protocol. Participants are drawn with replacement among those of the same round, whatever
+their answers: of others more or fewer might have been ill. (Drawn within equal answers, 95 %
+intervals of the accuracy held the truth in 69 % of trials; benchmarks/scorecard.py.) One who is
+tested in several rounds or seeds is drawn as often in each. Of S seeds S - 1 are drawn, with
+replacement: with S draws of so few the variance of their mean would come out short by (S - 1) / S
+(McCarthy & Snowden 1985). Few seeds still say little of how seeds vary: where their luck outweighs
+that of participants, 95 % intervals held the truth in 73 % of trials with 2 seeds, 82 % with 3,
+88 % with 5 and 91 % with 8; 28 % with one (benchmarks/scorecard.py).
 
 Where each seed was asked in the same several turns, such as draws of few labels, runs are a list
 over seeds and, within each, over turns. Both are drawn, each by itself: a turn that is drawn twice
@@ -21,7 +23,6 @@ from numpy.typing import NDArray
 
 from oct_vjepa.measures.measure import INFLATED
 from oct_vjepa.measures.shares import Floats, known_mean
-from oct_vjepa.measures.target import Target
 from oct_vjepa.measures.units import Interval, Units, centred_interval, interval_of
 
 Runs = Sequence[Sequence[Units]]
@@ -89,7 +90,7 @@ def draw_samples(
     if bootstrap < 1:
         raise ValueError(f"bootstrap ({bootstrap}) must be 1 or more")
     participants, seeds = np.random.default_rng(seed).spawn(2)
-    cells = _cells(runs, kind, apart_G)
+    cells = _cells(runs, apart_G)
     drawn = np.zeros((bootstrap, len(cells)), dtype=np.int16)
     for cell in np.unique(cells[cells >= 0]):
         members = np.flatnonzero(cells == cell)
@@ -185,45 +186,24 @@ def _over_rounds(rounds: Sequence[Sequence[dict[str, Floats]]]) -> dict[str, Flo
     }
 
 
-def _cells(runs: Runs, kind: str, apart_G: NDArray[Any] | None) -> NDArray[np.int64]:
+def _cells(runs: Runs, apart_G: NDArray[Any] | None) -> NDArray[np.int64]:
     """(G,): the cell in which each participant is drawn, -1 for those who are not tested.
 
-    Of equal answers, round and `apart_G`; where these are fewer than `FEWEST`, rounds are joined,
-    and then answers.
+    Of equal round and `apart_G`; rounds in which these are fewer than `FEWEST` are joined.
     """
     parts = [units for rounds in runs for units in rounds]
-    groups = np.concatenate([units.groups_N for units in parts])
-    size = int(groups.max(initial=-1)) + 1
+    size = max(int(units.groups_N.max(initial=-1)) for units in parts) + 1
     first_round = np.full(size, -1)
     for number, units in reversed(list(enumerate(parts))):
         first_round[units.groups_N] = number
     tested = first_round >= 0
-    answers = _answers(parts, groups, kind, size)
     apart = np.zeros(size, dtype=np.int64)
     if apart_G is not None:
         apart = np.unique(apart_G[:size], return_inverse=True)[1].reshape(-1)
-    keys = np.stack([apart, answers, first_round], axis=1)
-    for column in (2, 1):
-        _, inverse, counts = np.unique(
-            keys[tested], axis=0, return_inverse=True, return_counts=True
-        )
-        few = np.zeros(size, dtype=bool)
-        few[tested] = counts[inverse.reshape(-1)] < FEWEST
-        keys[few, column] = -1
-    keys[~tested] = -2
+    keys = np.stack([apart, first_round], axis=1)
+    _, inverse, counts = np.unique(keys[tested], axis=0, return_inverse=True, return_counts=True)
+    few = np.zeros(size, dtype=bool)
+    few[tested] = counts[inverse.reshape(-1)] < FEWEST
+    keys[few, 1] = -1
     cells = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
     return np.where(tested, cells, -1)
-
-
-def _answers(
-    parts: Sequence[Units], groups: NDArray[np.int64], kind: str, size: int
-) -> NDArray[np.int64]:
-    """(G,): a number for each set of answers that a participant's rows have."""
-    values = np.concatenate([units.labels_N for units in parts])
-    names = tuple(str(one) for one in range(parts[0].scores_NC.shape[1]))
-    rows = np.column_stack([groups, values])
-    _, once = np.unique(rows, axis=0, return_index=True)  # in one order, whoever's runs these are
-    strata = Target(kind=kind, values=values[once], names=names).strata()
-    has = np.zeros((size, int(strata.max(initial=0)) + 1), dtype=bool)
-    has[groups[once], strata] = True
-    return np.unique(has, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
