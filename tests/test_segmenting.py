@@ -10,7 +10,7 @@ from oct_vjepa import Encoder
 from oct_vjepa.heads.configuration import AugmentationConfig, HeadConfig, LoraConfig
 from oct_vjepa.heads.segmentation import SegmentationHead
 from oct_vjepa.measures.segmentation import count_overlap, dice_of
-from oct_xla import pick_runtime, read_rows
+from oct_xla import CheckpointError, pick_runtime, read_rows
 
 FOLDER = Path(__file__).parent
 MODULES = ("small_training", "recipe", "examples", "learning", "training", "segmenting")
@@ -92,6 +92,13 @@ def test_a_run_ends_early_by_dice_and_repeats_its_result(segment, tmp_path):
     found = segment(tmp_path, **still)
     assert (found.ending.reason, found.ending.step) == ("early", 4)
     assert str(segment(tmp_path, **still)) == str(found)  # NaN is not equal to itself
+
+
+def test_the_folder_of_other_masks_is_refused(small, segment, tmp_path):
+    segment(tmp_path, mode="frozen", epochs=1)
+    other = small.Volumes().masks[:, :, ::-1].copy()
+    with pytest.raises(CheckpointError, match=r"masks = \w+, now it is \w+"):
+        segment(tmp_path, masks=other, mode="frozen", epochs=1)
 
 
 def test_unlabelled_voxels_are_neither_learnt_nor_scored(small, segment, tmp_path):

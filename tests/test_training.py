@@ -394,6 +394,8 @@ def test_a_folder_of_another_run_is_refused_by_the_setting_that_differs(small, t
     with pytest.raises(CheckpointError, match=r"training\.label_smoothing = 0\.0, now it is 0\.1"):
         small.train(tmp_path, mode="full", epochs=1, label_smoothing=0.1)
     small.train(tmp_path, mode="full", epochs=1, patience=3)
+    with pytest.raises(CheckpointError, match=r"question = \w+, now it is \w+"):
+        small.train(tmp_path, "ordinal", mode="full", epochs=1)
 
 
 def test_rows_without_an_answer_are_not_trained_on_and_a_part_may_be_missing(small, tmp_path):

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -73,7 +73,7 @@ class Place(NamedTuple):
     seed: int
     """Of what is new in the model, of the order, of dropout and of augmentation."""
     data: str = ""
-    """Fingerprint of the volumes and their answers; a run goes on with equal ones only."""
+    """Fingerprint of the volumes; a run goes on with equal ones only."""
     sinks: Sequence[oct_xla.Sink] = ()
     """Take the rows of metrics."""
     progress: bool = False
@@ -248,6 +248,12 @@ def finish(scored: Scored) -> NDArray[np.float64]:
 def identity_of(encoder: Encoder | str, **arrays: NDArray[Any]) -> dict[str, str]:
     """Fingerprints of what is trained, an encoder or a network by name, and of what it sees."""
     found = {"encoder": encoder if isinstance(encoder, str) else weights_fingerprint(encoder)}
-    for name, values in arrays.items():
-        found[name] = hashlib.sha256(values.tobytes()).hexdigest()[:16]
-    return found
+    return found | {name: digest_of([values]) for name, values in arrays.items()}
+
+
+def digest_of(arrays: Iterable[NDArray[Any]]) -> str:
+    """A short fingerprint of arrays, one after the other."""
+    found = hashlib.sha256()
+    for one in arrays:
+        found.update(one.tobytes())
+    return found.hexdigest()[:16]

@@ -18,6 +18,7 @@ from oct_judge.examples import MaskedSamples, Masks, Parts, Volumes
 from oct_judge.learning import (
     Ending,
     Place,
+    digest_of,
     each_batch,
     identity_of,
     learn,
@@ -140,7 +141,8 @@ def learn_masks(
         place,
         metric="dice" if config.metric == "auto" else config.metric,
         evaluate=evaluate if len(watched) else None,
-        identity=identity_of(who, rows=fit, watched=watched),
+        identity=identity_of(who, rows=fit, watched=watched, classes=np.array(names))
+        | {"masks": digest_of(masks[row] for row in (*fit, *watched))},
     )
     if ending.reason == "stopped":
         return Segmented(ending, {}, {}, [], run_dir)

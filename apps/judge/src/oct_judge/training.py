@@ -184,7 +184,14 @@ def learn_answers(
         place,
         metric=metric,
         evaluate=evaluate if len(watched) else None,
-        identity=identity_of(who, rows=fit, answers=target.values[fit], watched=watched)
+        identity=identity_of(
+            who,
+            rows=fit,
+            answers=target.values[fit],
+            watched=watched,
+            watched_answers=target.values[watched],
+            question=np.array([target.kind, *target.names]),
+        )
         | {f"start.{name}": one for name, one in start.items()},
         start_counts=bool(start),
     )
