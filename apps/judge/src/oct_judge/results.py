@@ -181,8 +181,11 @@ def best_baseline(document: Mapping[str, Any]) -> str:
 
 
 def subgroups_of(found: Found, runs: Any) -> list[dict[str, Any]]:
-    """A table for each column that has values to compare."""
+    """A table for each column that has values to compare; choices as those of the card."""
     study, config = found.study, found.config
+    decided = None
+    if study.target.is_counted:
+        decided = units_of(found.answers[PRETRAINED], study.panel, part="test_decided")
     told = study.examples.columns
     columns = {one: told[one] for one in config.compare.subgroups if one in told}
     tables = []
@@ -195,6 +198,7 @@ def subgroups_of(found: Found, runs: Any) -> list[dict[str, Any]]:
             column=column,
             seed=config.seed,
             bootstrap=config.bootstrap,
+            decided=decided,
         )
         tables.append(table.as_json())
     return tables

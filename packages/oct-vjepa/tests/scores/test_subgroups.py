@@ -55,6 +55,22 @@ def test_ranges_of_numbers_stand_from_low_to_high_and_have_round_ends():
     assert [one.value for one in found.rows] == ["9", "9.5", "10"]
 
 
+def test_choices_are_those_of_the_scores_that_are_made_for_them():
+    """Few are ill, and nobody is likely to be; where classes weigh alike some are called so."""
+    values = np.repeat(["north", "south"], 60)
+    runs = runs_of(3, np.full(120, 2.0), seeds=1)
+    ((even,),) = runs
+    odds = even.scores_NC * [1, 0.02]
+    rare = [[even._replace(scores_NC=odds / odds.sum(axis=1, keepdims=True))]]
+    found, likely, choices = (
+        table(some, values, **more).rows[0].metrics
+        for some, more in ((rare, {"decided": runs}), (rare, {}), (runs, {}))
+    )
+    assert found["sensitivity"] == choices["sensitivity"]
+    assert found["sensitivity"].value > 0.5 > 0.1 > likely["sensitivity"].value
+    assert (found["ece"], found["auroc"]) == (likely["ece"], likely["auroc"])
+
+
 def test_a_value_alone_has_the_card_of_its_participants():
     values = np.repeat(["north", "south"], [60, 40])
     runs = runs_of(1, np.full(100, 2.0))

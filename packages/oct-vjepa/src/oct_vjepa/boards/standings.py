@@ -12,14 +12,13 @@ import numpy as np
 
 from oct_vjepa.boards.entries import Entry, make_entries
 from oct_vjepa.boards.runs import BoardError, Run
-from oct_vjepa.measures.measure import HEADLINE
+from oct_vjepa.measures.measure import DECIDED, HEADLINE
 from oct_vjepa.measures.shares import Floats
 from oct_vjepa.measures.units import INTERVAL_PERCENTILES, Interval, Units, interval_of
 from oct_vjepa.scores.measured import Measured, measure_card, replicate_each
 from oct_vjepa.scores.paired import holm, sign_p
 from oct_vjepa.scores.resampling import Replicated
 from oct_vjepa.scores.scorecard import replicate_headlines, score_card
-from oct_vjepa.trials.verdict import DECIDED
 
 BOOTSTRAP = 1000
 AT_THRESHOLD = ("sensitivity_at_specificity", "specificity_reached")

@@ -26,6 +26,11 @@ BY_CLASS = " by class"
 """Ends the names of what has a value for each class or label, (R, C)."""
 INFLATED = ("ece",)
 """Larger in samples than in the data, because a sample is rougher; see `centred_interval`."""
+DECIDED = (
+    *("sensitivity", "specificity", "f1", "f1_macro", "f1_weighted", "balanced_accuracy"),
+    *("accuracy", "quadratic_kappa"),
+)
+"""Metrics of a choice, which is taken from scores in which classes weigh alike."""
 OPERATING = ("sensitivity_at_specificity", "specificity_reached")
 
 Measured = dict[str, Floats]

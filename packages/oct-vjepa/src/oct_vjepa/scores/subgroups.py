@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from oct_vjepa.measures.measure import measure
+from oct_vjepa.measures.measure import DECIDED, measure
 from oct_vjepa.measures.shares import Floats
 from oct_vjepa.measures.units import Interval, Units, centred_interval
 from oct_vjepa.scores.cards import as_plain
@@ -76,6 +76,7 @@ def subgroup_table(
     column: str,
     seed: int,
     bootstrap: int = BOOTSTRAP,
+    decided: Runs | None = None,
 ) -> SubgroupTable:
     """The metrics of `SHOWN` for each value of a column: numbers from low to high, then texts.
 
@@ -87,6 +88,7 @@ def subgroup_table(
         column: its name.
         seed: of the bootstrap.
         bootstrap: number of samples.
+        decided: the runs with the scores that choices are taken from; none: `runs` are those.
 
     Raises:
         ValueError: fewer values than participants.
@@ -95,8 +97,11 @@ def subgroup_table(
     draws = draw_samples(runs, kind, bootstrap=bootstrap, seed=seed, apart_G=values_G)
 
     def look(inside_G: NDArray[np.bool_]) -> _Group:
-        inside = [[_only(one, inside_G) for one in rounds] for rounds in runs]
-        found = replicate([[_part(kind, one) for one in rounds] for rounds in inside], draws)
+        inside = _within(runs, inside_G)
+        found = replicate(_parts(kind, inside), draws)
+        if decided is not None:
+            chosen = replicate(_parts(kind, _within(decided, inside_G)), draws)
+            found |= {name: chosen[name] for name in found if name in DECIDED}
         return _Group(found, _participants(inside), _alike(kind, names, inside))
 
     return _table(column, values_G, tested, SHOWN[kind], look)
@@ -191,9 +196,17 @@ def _in_order(value: str) -> tuple[float, int, str]:
     return float(found[2]), end, value
 
 
+def _within(runs: Runs, inside_G: NDArray[np.bool_]) -> list[list[Units]]:
+    return [[_only(one, inside_G) for one in rounds] for rounds in runs]
+
+
 def _only(units: Units, inside_G: NDArray[np.bool_]) -> Units:
     rows = inside_G[units.groups_N]
     return Units(units.scores_NC[rows], units.labels_N[rows], units.groups_N[rows])
+
+
+def _parts(kind: str, runs: Runs) -> list[list[Part]]:
+    return [[_part(kind, one) for one in rounds] for rounds in runs]
 
 
 def _part(kind: str, units: Units) -> Part:

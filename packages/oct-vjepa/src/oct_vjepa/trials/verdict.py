@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oct_vjepa.measures.measure import DECIDED
 from oct_vjepa.measures.shares import known_mean
 from oct_vjepa.measures.target import UNKNOWN, Target
 from oct_vjepa.measures.units import Units, aggregate_units
@@ -35,11 +36,6 @@ from oct_vjepa.trials.judging import Answer, Answers
 Floats = NDArray[np.float64]
 ALPHA = 0.1
 """Share of prediction sets that may miss the truth."""
-DECIDED = (
-    *("sensitivity", "specificity", "f1", "f1_macro", "f1_weighted", "balanced_accuracy"),
-    *("accuracy", "quadratic_kappa"),
-)
-"""Metrics of a choice, which is taken from scores in which classes weigh alike."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
