@@ -113,3 +113,9 @@ def test_unlabelled_voxels_make_no_surface():
     predicted[:, 30:] = 1
     rows = score_masks(predicted, truth, ["background", "retina"], SPACING)
     assert rows[1] == {"class": "retina", "dice": 1.0, "surface_mean": 0.0, "surface_95": 0.0}
+    truth, predicted = slab(10, 39).astype(int), slab(14, 39).astype(int)
+    alone = score_masks(predicted, truth, ["background", "retina"], SPACING)[1]
+    truth[:, 30:] = -1  # within the retina
+    truth[:, :, ::3] = -1
+    cut = score_masks(predicted, truth, ["background", "retina"], SPACING)[1]
+    assert cut["surface_mean"] == alone["surface_mean"] > 0

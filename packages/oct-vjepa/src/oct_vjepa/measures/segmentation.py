@@ -61,19 +61,22 @@ def dice_of(overlap: Overlap) -> NDArray[np.float64]:
     return 2.0 * overlap.both / np.where(sizes > 0, sizes, np.nan)
 
 
-def surface_points(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArray[np.float64]:
+def surface_points(
+    mask: NDArray[np.bool_], spacing: Sequence[float], known: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
     """Centres of the voxels of a mask that touch a voxel outside it by a face, (P, axes).
 
-    The end of the volume is no surface: there the tissue goes on.
+    The end of the volume, and of what is known of it, is no surface: there the tissue goes on.
 
     Args:
         mask: of any number of axes.
         spacing: distance of neighbouring voxels along each axis; the points have its unit.
+        known: voxels of which it is known whether the mask holds them; none: all.
     """
-    inner = mask.copy()
+    inner, on = mask.copy(), mask if known is None else mask | ~known
     for axis in range(mask.ndim):
         for step in (1, -1):
-            beside = np.roll(mask, step, axis=axis)
+            beside = np.roll(on, step, axis=axis)
             end = [slice(None)] * mask.ndim
             end[axis] = slice(0, 1) if step == 1 else slice(-1, None)
             beside[tuple(end)] = True
@@ -82,7 +85,10 @@ def surface_points(mask: NDArray[np.bool_], spacing: Sequence[float]) -> NDArray
 
 
 def surface_distance(
-    predicted: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Sequence[float]
+    predicted: NDArray[np.bool_],
+    truth: NDArray[np.bool_],
+    spacing: Sequence[float],
+    known: NDArray[np.bool_] | None = None,
 ) -> SurfaceDistance:
     """Distance from each surface voxel to the nearest of the other surface, both ways together.
 
@@ -91,6 +97,7 @@ def surface_distance(
         truth: where it is, in the same shape.
         spacing: distance of neighbouring voxels along each axis, such as micrometres along
             (Z, Y, X); the result has its unit.
+        known: see `surface_points`; voxels outside it are in neither mask.
 
     Raises:
         RuntimeError: SciPy is not installed.
@@ -100,7 +107,7 @@ def surface_distance(
         raise ValueError(
             f"masks of {predicted.shape} and {truth.shape} voxels with {len(spacing)} spacings"
         )
-    mine, theirs = (surface_points(one, spacing) for one in (predicted, truth))
+    mine, theirs = (surface_points(one, spacing, known) for one in (predicted, truth))
     if not len(mine) or not len(theirs):
         return SurfaceDistance(np.nan, np.nan)
     tree = _trees()
@@ -129,7 +136,7 @@ def score_masks(
     filled = np.where(known, predicted, truth)
     rows = []
     for number, name in enumerate(names):
-        far = surface_distance(filled == number, truth == number, spacing)
+        far = surface_distance(filled == number, truth == number, spacing, known)
         score = {"dice": float(dice[number]), "surface_mean": far.mean, "surface_95": far.far}
         rows.append({"class": name, **score})
     return rows
