@@ -197,6 +197,14 @@ def test_baselines_stand_side_by_side_and_beside_random_weights(tmp_path):
     beside = cast.beside("random init + grey histogram").readouts(one, 0)
     (both,) = beside.values()
     assert np.array_equal(both[:, len(own[name][0]) :], np.hstack([own[name], grey]))
+    cast.forget_fitted()  # another question, of which other rows are fitted on
+    other = one._replace(fit=~fit)
+    assert of("grey histogram") is grey
+    (found,) = cast.baseline("random layer").readouts(other, 0).values()
+    assert not np.array_equal(found, layer)
+    bank = of("filter bank")
+    (found,) = cast.baseline("filter bank").readouts(other, 1).values()
+    assert found is bank, "nothing is learned: it is computed once for all rounds and seeds"
     for wrong in ("random init", "random layer + histogram"):
         with pytest.raises(ValueError, match=r"compare.baselines \(.*\) must be among"):
             cast.baseline(wrong)

@@ -15,7 +15,7 @@ from oct_vjepa.evaluation.features import Features, load_or_embed
 from oct_vjepa.evaluation.readouts import ReadoutConfig, read_out
 from oct_vjepa.evaluation.sliced import SlicedEncoder, over_volumes
 from oct_vjepa.finished.member import HEAD_POOL
-from oct_vjepa.probes.baselines import BASELINES, Plain, rank_normalise
+from oct_vjepa.probes.baselines import BASELINES, rank_normalise
 from oct_vjepa.probes.protocol import Round
 from oct_vjepa.trials.judging import Candidate, Readouts
 
@@ -207,6 +207,10 @@ class Cast:
             readouts=lambda one, seed: self._unlearned(name, one, seed, rows),
         )
 
+    def forget_fitted(self) -> None:
+        """Drop what baselines have learned of fit rows: of another question these are others."""
+        self._kept = {key: found for key, found in self._kept.items() if not key[-1]}
+
     def own(self, round_name: str, seed: int, rows: Rows | None = None) -> Readouts:
         """Readouts of the encoder that is asked in a round with a seed; of the question's rows."""
         encoder = self.family.of(round_name, seed)
@@ -238,16 +242,11 @@ class Cast:
         return self._read[key]
 
     def _unlearned(self, name: str, one: Round, seed: int, rows: Rows) -> Readouts:
-        """Readouts of a baseline: one, or those of random init with the rest beside each."""
-        if RANDOM not in parts_of(name):
-            return {"": self._baseline(name, one, seed, rows)}
-        rest = {
-            part: self._part(part, one, seed, rows) for part in parts_of(name) if part != RANDOM
-        }
-        return {
-            readout: side_by_side(name, {**rest, RANDOM: own}.__getitem__)
-            for readout, own in self._random(one.name, seed, rows).items()
-        }
+        return unlearned_readouts(
+            name,
+            lambda part: self._part(part, one, seed, rows),
+            lambda: self._random(one.name, seed, rows),
+        )
 
     def _baseline(self, name: str, one: Round, seed: int, rows: Rows) -> NDArray[Any]:
         """Features of all rows; what learns anything learns it from the round's fit rows.
@@ -262,10 +261,10 @@ class Cast:
         if name == RANDOM:
             return self._random(one.name, seed, rows)[self.chosen[one.name, seed]]
         made = BASELINES[name](seed)
-        learns = not isinstance(made, Plain)
-        key = (name, rows.fingerprint, *((one.name, seed) if learns else ()))
+        fitted = (one.name, seed) if made.learns else ()
+        key = (name, rows.fingerprint, fitted)
         if key not in self._kept:
-            if learns:
+            if made.learns:
                 made = made.fit(iter_volumes(rows.volumes, np.flatnonzero(one.fit).tolist()))
             self._kept[key] = made.transform(iter_volumes(rows.volumes))
         return self._kept[key]
@@ -280,6 +279,19 @@ def side_by_side(name: str, features: Callable[[str], NDArray[Any]]) -> NDArray[
     """The features of all that a baseline is made of."""
     each = [features(part) for part in parts_of(name)]
     return each[0] if len(each) == 1 else np.concatenate(each, axis=1)
+
+
+def unlearned_readouts(
+    name: str, features: Callable[[str], NDArray[Any]], random: Callable[[], Readouts]
+) -> Readouts:
+    """Readouts of a baseline: one, or those of random init with the rest beside each."""
+    rest = {part: features(part) for part in parts_of(name) if part != RANDOM}
+    if RANDOM not in parts_of(name):
+        return {"": side_by_side(name, rest.__getitem__)}
+    return {
+        readout: side_by_side(name, {**rest, RANDOM: own}.__getitem__)
+        for readout, own in random().items()
+    }
 
 
 def check_baseline(name: str) -> None:

@@ -102,10 +102,11 @@ def ask_questions(
     for one in asked:
         config, study = one.config, one.study
         embed = Embedder(Path(config.features), runtime, config.readout, config.batch_size)
-        # Most columns label the same volumes: features of baselines are computed once.
+        # Most columns label the same volumes: what learns nothing of them is computed once.
         cast = casts.setdefault(
             study.rows.fingerprint, Cast(Family.of_one(encoder), embed, study.rows)
         )
+        cast.forget_fitted()
         with mistakes(ValueError):
             answers = ask_everyone(config, study, cast, runtime, run_dir, stages)
             if initial is not None:

@@ -173,7 +173,10 @@ def best_baseline(document: Mapping[str, Any]) -> str:
     alone = {
         one["name"]: one["card"]["metrics"][metric][0]
         for one in document["candidates"]
-        if not one["name"].startswith((PRETRAINED, RANDOM, NETWORK, NAMED_ENCODER, *UNSEEING))
+        if one["name"] != RANDOM
+        and not one["name"].startswith(
+            (PRETRAINED, f"{RANDOM},", NETWORK, NAMED_ENCODER, *UNSEEING)
+        )
         and not one["name"].endswith(RANKED)
     }
     known = {name: value for name, value in alone.items() if value is not None}

@@ -29,7 +29,7 @@ from oct_vjepa.probes.answers import shift_priors
 from oct_vjepa.probes.baselines import BASELINES
 from oct_vjepa.scores.cards import as_plain
 from oct_vjepa.scores.scorecard import headline_interval
-from oct_vjepa.trials.judging import Answer, Answers
+from oct_vjepa.trials.judging import Answer, Answers, Readouts
 from oct_vjepa.trials.verdict import units_of
 
 from oct_judge.candidates import (
@@ -40,7 +40,7 @@ from oct_judge.candidates import (
     Volumes,
     iter_volumes,
     random_encoder,
-    side_by_side,
+    unlearned_readouts,
 )
 from oct_judge.finished.trained import fit_priors, open_network, open_trained
 from oct_judge.question import FROZEN, NETWORK
@@ -152,11 +152,7 @@ def askers_of(found: Found, best: str, run_dir: Path) -> dict[str, Answering]:
         )
         if RANDOM in found.answers:
             askers[RANDOM] = lambda answer, number, rows: _by_probe(
-                answer,
-                cast.embed(
-                    random_encoder(cast.family.of(answer.round, answer.seed).config, answer.seed),
-                    rows,
-                ),
+                answer, _random(found, answer, rows)
             )
     else:
         for who in (PRETRAINED, RANDOM):
@@ -166,9 +162,9 @@ def askers_of(found: Found, best: str, run_dir: Path) -> dict[str, Answering]:
         askers[candidate_name(named)] = partial(_by_encoder, cast.embed, named)
     for network in found.config.compare.networks:
         askers[f"{NETWORK}{network}"] = partial(_by_network, found, run_dir, network)
-    if best:
+    if best in found.config.compare.baselines:
         askers[best] = lambda answer, number, rows: _by_probe(
-            answer, {"": _baseline(found, best, answer.seed, number, rows)}
+            answer, _baseline(found, best, answer, number, rows)
         )
     return askers
 
@@ -230,15 +226,21 @@ def _steps(spacings_B3: NDArray[Any]) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(spacings_B3, np.float32))
 
 
-def _baseline(found: Found, name: str, seed: int, number: int, rows: Rows) -> NDArray[Any]:
+def _baseline(found: Found, name: str, answer: Answer, number: int, rows: Rows) -> Readouts:
     """A baseline's features of spoilt volumes; what it learns it learns from whole fit rows."""
     fit = np.flatnonzero(found.study.rounds[number].fit).tolist()
 
     def features(part: str) -> NDArray[Any]:
-        made = BASELINES[part](seed).fit(iter_volumes(found.study.rows.volumes, fit))
+        made = BASELINES[part](answer.seed).fit(iter_volumes(found.study.rows.volumes, fit))
         return made.transform(iter_volumes(rows.volumes))
 
-    return side_by_side(name, features)
+    return unlearned_readouts(name, features, lambda: _random(found, answer, rows))
+
+
+def _random(found: Found, answer: Answer, rows: Rows) -> Readouts:
+    """Features of the answer's network with random weights."""
+    config = found.cast.family.of(answer.round, answer.seed).config
+    return found.cast.embed(random_encoder(config, answer.seed), rows)
 
 
 def _again(answers: Answers, tested: NDArray[np.int64], rows: Rows, asker: Answering) -> Answers:

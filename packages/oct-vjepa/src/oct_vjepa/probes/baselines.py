@@ -8,7 +8,7 @@ patches; one B-scan is (1, Y, X).
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ Volumes = Iterable[NDArray[Any]]
 
 class Baseline(Protocol):
     """What every baseline can do."""
+
+    learns: ClassVar[bool]
+    """Whether it hangs on what it was fitted to."""
 
     def fit(self, volumes: Volumes) -> Self:
         """Learn what there is to learn from the volumes of the fit rows."""
@@ -36,6 +39,8 @@ class Plain:
     Args:
         measure: volume (Z, Y, X) to its features (D,).
     """
+
+    learns: ClassVar[bool] = False
 
     def __init__(self, measure: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
         self.measure = measure

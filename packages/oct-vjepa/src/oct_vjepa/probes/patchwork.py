@@ -8,7 +8,7 @@ patch, in the order of an encoder's tokens, `PatchVoxels`, `NeighbourPca`, `Rand
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -90,6 +90,7 @@ class _Components:
         seed: of the patches that are fitted on.
     """
 
+    learns: ClassVar[bool] = True
     _cut: Cut
 
     def __init__(self, *, patch: tuple[int, int, int], components: int, seed: int) -> None:
@@ -158,6 +159,8 @@ class _Units:
     _stream: tuple[int, ...] = ()  # of the draws from the seed
     _scale: Callable[[Floats], Floats]  # from a voxel's variance to what it is divided by
 
+    learns: ClassVar[bool] = True
+
     def __init__(self, *, patch: tuple[int, int, int], units: int, seed: int) -> None:
         self.patch, self.units, self.seed = patch, units, seed
         self.mean = self.weight = self.bias = np.empty(0)
@@ -209,6 +212,8 @@ class _Unlearned:
     Args:
         patch: (Z, Y, X) voxels.
     """
+
+    learns: ClassVar[bool] = False
 
     def __init__(self, *, patch: tuple[int, int, int]) -> None:
         self.patch = patch
