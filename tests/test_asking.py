@@ -1,6 +1,7 @@
 """How answers of several seeds and of several volumes are joined; how many resamplings it takes."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from oct_judge.asking import together
 from oct_judge.question import FinetuneConfig
 from oct_judge.recipe import TrainingConfig
-from oct_judge.results import differences_of
+from oct_judge.results import best_baseline, differences_of
 from oct_judge.rivals.answers import paired
 from oct_vjepa.heads.configuration import HeadConfig
 from oct_vjepa.probes.protocol import Round
@@ -32,23 +33,51 @@ def answer(seed, chance, chosen):
 
 
 @pytest.mark.parametrize(
-    ("worth", "said"), [((0.9, 0.6), 0.9 / 1.5), ((0.9, -0.2), 1.0), ((0.6, 0.6), 0.5)]
+    ("worth", "said"),
+    [((0.9, 0.6), 0.9 / 1.5), ((0.9, -0.2), 1.0), ((0.6, 0.6), 0.5), ((-0.1, 0.0), 0.5)],
 )
 def test_seeds_weigh_by_what_they_are_worth_on_validation(worth, said):
     seeds = [
         [answer(seed, chance, {"validation": value})]
         for seed, (chance, value) in enumerate(zip((1.0, 0.0), worth, strict=True))
     ]
-    [[joined]] = together(seeds, "weighted")
+    [[joined]] = together(seeds, "weighted", "nominal")
     assert joined.test[:, 1] == pytest.approx(said)
-    [[plain]] = together(seeds, "mean")
+    [[plain]] = together(seeds, "mean", "nominal")
     assert plain.test[:, 1] == pytest.approx(0.5)
 
 
 def test_without_validation_all_seeds_weigh_alike():
     seeds = [[answer(seed, chance, {})] for seed, chance in enumerate((1.0, 0.0))]
-    [[joined]] = together(seeds, "weighted")
+    [[joined]] = together(seeds, "weighted", "nominal")
     assert joined.test[:, 1] == pytest.approx(0.5)
+
+
+def test_labels_are_voted_on_each_by_itself():
+    seeds = [[answer(seed, chance, {})] for seed, chance in enumerate((0.9, 0.8, 0.3))]
+    [[joined]] = together(seeds, "vote", "multilabel")
+    assert joined.test[0] == pytest.approx([1 / 3, 2 / 3])
+    likely = [[replace(one[0], test=np.full((2, 2), 0.8))] for one in seeds]
+    [[both]] = together(likely, "vote", "multilabel")
+    assert both.test[0] == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize(
+    ("baseline", "best"),
+    [
+        ("random init + filter bank", "random init + filter bank"),
+        ("random init, pairs", "thumbnail"),
+        ("random init, grey ranks", "thumbnail"),
+        ("encoder MAE", "thumbnail"),
+    ],
+)
+def test_the_best_that_nobody_learned_may_stand_beside_random_weights(baseline, best):
+    scores = {"pretrained": 0.99, "random init": 0.98, "thumbnail": 0.8, baseline: 0.9}
+    candidates = [
+        {"name": name, "card": {"metrics": {"auroc": [value, value, value]}}}
+        for name, value in scores.items()
+    ]
+    assert best_baseline({"headline": "auroc", "candidates": candidates}) == best
 
 
 def test_a_difference_can_be_found_among_all_that_are_compared():

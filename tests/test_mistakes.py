@@ -302,6 +302,8 @@ def test_a_wrong_setting_of_an_evaluation_is_named(refused, smoke, tmp_path, ove
             ["compare.networks (resnet50)", "monai_resnet10", "timm_NAME"],
         ),
         ("compare.prevalence=[0.3]", ["compare.prevalence ([0.3])", "false, true"]),
+        ("compare.encoders=[a=x,a=y]", ["compare.encoders has a= twice"]),
+        ("compare.shortcuts=['@devise']", ["compare.shortcuts (@devise) is no column", "@device"]),
         ("compare.encoders=[RETFound]", ["compare.encoders (RETFound)", "name=MODEL@file"]),
     ],
 )

@@ -18,6 +18,7 @@ from oct_vjepa.heads.build import load_head
 from oct_vjepa.heads.configuration import AugmentationConfig, HeadConfig, LoraConfig
 from oct_vjepa.measures.progress import watch_scores
 from oct_vjepa.measures.target import KINDS
+from oct_vjepa.probes.answers import shift_priors
 from oct_xla import CheckpointError, Checkpoints, read_rows
 
 FOLDER = Path(__file__).parent
@@ -216,6 +217,25 @@ def test_class_weights_are_counted_on_the_training_rows(small):
         class_weights(small.recipe(), replace(target, values=np.zeros(4, dtype=np.int64)))
     with pytest.raises(ValueError, match=r"training\.class_weights \('balanced'\)"):
         small.recipe(class_weights="balanced")
+    with pytest.raises(ValueError, match=r"class_weights \(\[1, 3\]\) must be none or auto"):
+        small.recipe(class_weights=[1, 3], head_start="probe")
+
+
+def test_probabilities_are_those_of_the_fit_rows_whatever_the_weights_of_the_classes(small):
+    from oct_judge.training import class_weights, shares_in_fit
+
+    target = replace(small.target(), values=np.array([0] * 6 + [1] * 2))
+    labels = replace(small.target("multilabel"), values=np.array([[1, 0], [0, 1], [0, 1], [0, 1]]))
+    for asked in (target, labels):
+        counted = shares_in_fit(small.recipe(class_weights="auto"), asked)
+        given = small.recipe(class_weights=class_weights(small.recipe(), asked))
+        assert shares_in_fit(given, asked) == pytest.approx(counted)
+    assert shares_in_fit(small.recipe(class_weights="none"), target) is None
+    learned = np.array([[0.25, 0.75]])  # odds of 3, with a weight of 9 for the second class
+    shares = shares_in_fit(small.recipe(class_weights=[1, 9]), target)
+    assert shift_priors("nominal", learned, shares)[0] == pytest.approx([0.75, 0.25])
+    shares = shares_in_fit(small.recipe(class_weights=[9, 1]), labels)
+    assert shift_priors("multilabel", learned, shares)[0] == pytest.approx([1 / 28, 0.75])
 
 
 @pytest.mark.parametrize(

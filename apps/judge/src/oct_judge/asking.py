@@ -30,7 +30,7 @@ from oct_judge.pools import fit_pools
 from oct_judge.question import FROZEN, FinetuneConfig
 from oct_judge.starting import start_at_probe
 from oct_judge.study import Study
-from oct_judge.training import Start, Trained, train_mode
+from oct_judge.training import Start, Trained, shares_in_fit, train_mode
 
 PARTS = ("test", "validation", "calibration")
 """Rows of a round whose scores are kept."""
@@ -64,7 +64,9 @@ def ask_everyone(
     for name, asker in askers.items():
         found[name] = asker(name, study.rounds, seeds, tick)
     if compare.ensemble and config.seeds > 1:
-        found[f"{PRETRAINED}, seeds together"] = together(found[PRETRAINED], compare.ensemble)
+        found[f"{PRETRAINED}, seeds together"] = together(
+            found[PRETRAINED], compare.ensemble, study.target.kind
+        )
     return found
 
 
@@ -277,18 +279,19 @@ def answer_of(
         study.target,
         one,
         seed,
-        balanced=config.training.class_weights == "auto",
+        priors=shares_in_fit(config.training, study.target.take(np.flatnonzero(one.fit))),
         chosen=chosen,
         candidates=trained.candidates,
     )
 
 
-def together(answers: Answers, how: str) -> Answers:
+def together(answers: Answers, how: str, kind: str) -> Answers:
     """What several answers to the same rounds say together: one whose scores are the ensemble's.
 
     Args:
         answers: of seeds, or of several candidates with one seed.
         how: mean, vote or weighted, by what each is worth on validation.
+        kind: of the question.
     """
     joined = []
     for rounds in zip(*answers, strict=True):
@@ -299,7 +302,12 @@ def together(answers: Answers, how: str) -> Answers:
             weights = [max(0.0, float(str(value))) for value in told]
         parts = [f"{part}{end}" for part in PARTS for end in ("", "_decided")]
         scores = {
-            part: ensemble([getattr(one, part) for one in rounds], how, weights=weights)
+            part: ensemble(
+                [getattr(one, part) for one in rounds],
+                how,
+                weights=weights,
+                apart=kind == "multilabel",
+            )
             for part in parts
         }
         joined.append(replace(rounds[0], **scores, probe=None))

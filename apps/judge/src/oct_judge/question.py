@@ -149,6 +149,9 @@ class ComparisonConfig:
     Each covers its volume part by part, which takes as long as some 60 volumes."""
 
     def __post_init__(self) -> None:
+        names = [one.partition("=")[0] for one in self.encoders]
+        if twice := [one for one in names if names.count(one) > 1]:
+            raise ValueError(f"compare.encoders has {twice[0]}= twice; give each a name of its own")
         if self.ensemble not in ENSEMBLES:
             raise ValueError(f"compare.ensemble ({self.ensemble}) must be mean, vote or weighted")
         if wrong := [one for one in self.fractions if not 0 < one <= 1]:

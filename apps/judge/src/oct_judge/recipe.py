@@ -276,6 +276,11 @@ class TrainingConfig:
                 f"training.head.pool ({self.head.pool}) does nothing beside "
                 "training.head_start=probe: the head reads what readout.pools and validation choose"
             )
+        if isinstance(self.class_weights, list):
+            raise ValueError(
+                f"training.class_weights ({self.class_weights}) must be none or auto beside "
+                "training.head_start=probe: a probe knows no others"
+            )
 
     @property
     def smaller_is_better(self) -> bool:

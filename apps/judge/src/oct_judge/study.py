@@ -19,7 +19,7 @@ from oct_vjepa.trials.verdict import Panel
 
 from oct_judge.candidates import Rows
 from oct_judge.family import Family
-from oct_judge.question import SPLIT, FinetuneConfig, ProtocolConfig
+from oct_judge.question import SPLIT, ComparisonConfig, FinetuneConfig, ProtocolConfig
 
 NAMED = re.compile(r" \((?:[0-9a-f]{8,}(?: [RL])?(?:, )?)+(?:\.\.\.)?\)")
 """Hashed participants, their eyes or scans, behind a count of them."""
@@ -96,6 +96,10 @@ def open_study(config: FinetuneConfig, source: oct_io.Source) -> Study:
         known = ", ".join(source.columns())
         raise Mistake(f"protocol.by ({missing[0]}) is no column; there are {known}")
     shortcuts = [one for one in config.compare.shortcuts if one in source.columns()]
+    usual = ComparisonConfig().shortcuts
+    if missing := [one for one in config.compare.shortcuts if one not in (*usual, *shortcuts)]:
+        known = ", ".join(source.columns())
+        raise Mistake(f"compare.shortcuts ({missing[0]}) is no column; there are {known}")
     examples = source.labelled(
         config.task,
         test_split=config.test_split if given else "",
@@ -104,6 +108,11 @@ def open_study(config: FinetuneConfig, source: oct_io.Source) -> Study:
     target = Target(
         kind=examples.kind, values=examples.values, names=examples.names, unit=examples.unit
     )
+    if config.compare.ensemble == "vote" and not target.is_counted:
+        raise Mistake(
+            f"compare.ensemble=vote counts votes for classes; a {target.kind} question takes mean "
+            "or weighted"
+        )
     people = np.unique(examples.participants, return_inverse=True)[1].reshape(-1)
     named = np.char.add(np.char.add(examples.participants, " "), examples.eyes)
     eyes = np.unique(named, return_inverse=True)[1].reshape(-1)

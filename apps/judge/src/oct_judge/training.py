@@ -22,6 +22,7 @@ from oct_vjepa.measures.measure import HEADLINE
 from oct_vjepa.measures.progress import WATCHED, watch_scores
 from oct_vjepa.measures.target import Target
 from oct_vjepa.model.pooling import class_tokens_of
+from oct_vjepa.probes.answers import priors_of
 from torch import Tensor, nn
 
 from oct_judge.examples import LabelledSamples, Parts, Volumes
@@ -271,6 +272,24 @@ def class_weights(config: TrainingConfig, target: Target) -> list[float] | None:
     if target.kind == "multilabel":
         return positive_weights(target.values)
     return balanced_weights(target.values, len(target.names)) if target.is_classes else None
+
+
+def shares_in_fit(config: TrainingConfig, target: Target) -> NDArray[np.float64] | None:
+    """What undoes the weights of the classes, as `shift_priors` takes it; None: they had none.
+
+    A class of twice the weight is learned as if twice as many were of it; one of none is not.
+
+    Args:
+        config: the recipe.
+        target: answers of the fit rows.
+    """
+    if not target.is_counted or config.class_weights == "none":
+        return None
+    if config.class_weights == "auto":
+        return priors_of(target)
+    weights = np.array(config.class_weights, dtype=np.float64)
+    shares = np.divide(1, weights, out=np.zeros_like(weights), where=weights > 0)
+    return shares / (1 + shares) if target.kind == "multilabel" else shares / shares.sum()
 
 
 def place_inputs(

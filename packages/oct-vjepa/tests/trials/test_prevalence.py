@@ -24,7 +24,7 @@ def asked():
     one = one._replace(fit=(people % 12 < 2), validation=(people % 12 > 1) & (people % 12 < 4))
     one = one._replace(test=people % 12 > 3)
     scores = np.stack([1 - chance, chance], axis=1)
-    answers = [[answer_of_scores(scores, target, one, 0, balanced=False)]]
+    answers = [[answer_of_scores(scores, target, one, 0)]]
     return answers, Panel(target=target, people=people, eyes=people), [one]
 
 

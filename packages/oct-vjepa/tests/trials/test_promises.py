@@ -24,7 +24,7 @@ def ask(share, seed=0):
     logits = rng.normal(size=PEOPLE) + 3 * one.validation * (2 * target.values - 1)
     chance = 1 / (1 + np.exp(-logits))
     scores = np.stack([1 - chance, chance], axis=1)
-    return target, one, [[answer_of_scores(scores, target, one, seed, balanced=False)]]
+    return target, one, [[answer_of_scores(scores, target, one, seed)]]
 
 
 def panel_of(target):
@@ -91,7 +91,7 @@ def test_each_of_several_labels_has_a_promise_of_its_own():
     people = np.arange(len(values))
     parts = np.array(["train", "val", "test"])[people % 3]
     (one,) = make_rounds("given", target, people, parts=parts, seed=0)
-    answer = answer_of_scores(1 / (1 + np.exp(-logits)), target, one, 0, balanced=False)
+    answer = answer_of_scores(1 / (1 + np.exp(-logits)), target, one, 0)
     found = promise_of([[answer]], Panel(target=target, people=people, eyes=people))
     assert list(found.by_label) == ["drusen", "fluid"]
     assert list(found.by_label.values()) == pytest.approx([0.9, 0.9], abs=0.05)

@@ -8,7 +8,6 @@ from oct_vjepa.finished.about import MemberAbout
 from oct_vjepa.finished.member import Member
 from oct_vjepa.heads.build import load_head
 from oct_vjepa.heads.supervised import VolumeNetwork
-from oct_vjepa.probes.answers import priors_of
 from oct_vjepa.trials.judging import Answer
 from safetensors.torch import load_file
 
@@ -16,7 +15,7 @@ from oct_judge.asking import trained_folder, untrained
 from oct_judge.candidates import PRETRAINED, RANDOM
 from oct_judge.results import Found
 from oct_judge.rivals.training import NETWORK_FILE, make_objective, network_folder
-from oct_judge.training import rows_to_fit
+from oct_judge.training import rows_to_fit, shares_in_fit
 
 
 def open_trained(
@@ -67,9 +66,7 @@ def open_network(
 
 
 def fit_priors(found: Found, number: int) -> tuple[float, ...]:
-    """Shares of the classes among the fit rows of a round, if training took them for alike."""
-    target = found.study.target
-    if not target.is_counted or found.config.training.class_weights != "auto":
-        return ()
+    """Shares to which what training says in a round is brought, if it weighed classes otherwise."""
     fit = np.flatnonzero(found.study.rounds[number].fit)
-    return tuple(priors_of(target.take(fit)).tolist())
+    shares = shares_in_fit(found.config.training, found.study.target.take(fit))
+    return () if shares is None else tuple(shares.tolist())

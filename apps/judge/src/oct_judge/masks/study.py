@@ -16,7 +16,7 @@ from oct_vjepa.heads.segmentation import UNLABELLED_VOXEL
 from oct_vjepa.measures.target import Target
 from oct_vjepa.probes.protocol import Round, make_rounds
 
-from oct_judge.question import FinetuneConfig
+from oct_judge.question import SPLIT, FinetuneConfig
 
 FOLDS = 4  # the first of so many is the test where no split is given
 COMMON = 0.9  # share of the scans that a boundary is asked for without being named
@@ -254,14 +254,16 @@ def rounds_of(
     if name == "given" and source.split is None:
         rounds = make_rounds("kfold", amounts, participants, folds=FOLDS, seed=protocol.seed)
         return rounds[:1], f"no split is given: the first of {FOLDS} folds by participant"
+    split = source.split.parts if source.split is not None else {}
+    part_of = {one: part for part, some in split.items() for one in some}
+    said = np.array([part_of.get(one, "") for one in participants.tolist()])
     if name == "given" and source.split is not None:
-        part_of = {one: part for part, some in source.split.parts.items() for one in some}
-        said = np.array([part_of.get(one, "") for one in participants.tolist()])
         parts = np.where(said == config.test_split, TEST, TRAIN)
         parts[(said == VAL) & (config.test_split != VAL)] = VAL
         rule = f"{source.split.rule} {config.test_split}".strip()
     if name == "leave_one_out":
-        by = cells_of(source, volumes, [protocol.by])[protocol.by]
+        own = protocol.by == SPLIT
+        by = said if own else cells_of(source, volumes, [protocol.by])[protocol.by]
     rounds = make_rounds(
         name,
         amounts,

@@ -100,7 +100,7 @@ def ask_rivals(
     if config.compare.ensemble and encoders:
         each = [asked[PRETRAINED], *(everyone[candidate_name(one)] for one in encoders)]
         everyone[TOGETHER] = [
-            together(seeds, config.compare.ensemble)[0]
+            together(seeds, config.compare.ensemble, study.target.kind)[0]
             for seeds in map(list, zip(*each, strict=True))
         ]
     return everyone

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from oct_vjepa.evaluation.participants import pool_volumes, sides_of
 from oct_vjepa.heads.configuration import AttentionConfig
+from oct_vjepa.probes.answers import priors_of
 from oct_vjepa.trials.judging import Answer, Candidate, answer_of_scores
 
 from oct_judge.study import Study
@@ -50,7 +51,7 @@ class Pooling:
                 target,
                 one,
                 seed,
-                balanced=self.balanced,
+                priors=priors_of(target.take(np.flatnonzero(one.fit))) if self.balanced else None,
                 chosen=pooled.chosen | {"features": readout},
                 candidates=pooled.candidates,
                 pool=pooled.pool,

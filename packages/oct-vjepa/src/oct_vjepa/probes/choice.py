@@ -65,15 +65,21 @@ def headline(target: Target, scores_NK: Floats) -> float:
 
 
 def ensemble(
-    scores: Sequence[NDArray[Any]], how: str = "mean", *, weights: Sequence[float] | None = None
+    scores: Sequence[NDArray[Any]],
+    how: str = "mean",
+    *,
+    weights: Sequence[float] | None = None,
+    apart: bool = False,
 ) -> NDArray[np.float64]:
     """Scores of all models together, (N, K), like those of one.
 
     Args:
         scores: (N, K) of each model, for the same rows.
         how: mean; weighted, by `weights`; vote: the share of the models whose greatest score is of
-            that class, of a single column the share that is above one half.
-        weights: of each model, such as its headline on validation; not negative.
+            that class, or that are above one half where each column is a question of its own.
+        weights: of each model, such as its headline on validation; not negative; where all are 0
+            none is better than another.
+        apart: each column is a question of its own, as several labels are; a single one always is.
 
     Raises:
         ValueError: no models, models of different rows, no such way, or weights that do not fit.
@@ -87,12 +93,14 @@ def ensemble(
         raise ValueError("ensemble: weighted takes weights, the others do not")
     stacked = np.stack([np.asarray(one, dtype=np.float64) for one in scores])
     if how == "vote":
-        if stacked.shape[2] == 1:
+        if apart or stacked.shape[2] == 1:
             return (stacked > 0.5).mean(axis=0)
         return np.eye(stacked.shape[2])[stacked.argmax(axis=2)].mean(axis=0)
     share = np.ones(len(stacked)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if share.shape != (len(stacked),) or not (share >= 0).all() or not share.sum() > 0:
+    if share.shape != (len(stacked),) or not (share >= 0).all():
         raise ValueError(f"ensemble: weights ({weights}) must be {len(stacked)}, none negative")
+    if not share.any():
+        share = np.ones(len(stacked))
     return np.tensordot(share / share.sum(), stacked, 1)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_vjepa.measures.target import Target
-from oct_vjepa.probes.answers import constant_of, priors_of, shift_priors
+from oct_vjepa.probes.answers import constant_of, shift_priors
 from oct_vjepa.probes.configuration import GridConfig
 from oct_vjepa.probes.fitted import FittedProbe
 from oct_vjepa.probes.grid import fit_grid
@@ -97,7 +97,13 @@ Answers = list[list[Answer]]
 
 
 def answer_of_scores(
-    scores_NK: Floats, target: Target, one: Round, seed: int, *, balanced: bool, **told: Any
+    scores_NK: Floats,
+    target: Target,
+    one: Round,
+    seed: int,
+    *,
+    priors: Floats | None = None,
+    **told: Any,
 ) -> Answer:
     """What a model that was trained elsewhere says in a round.
 
@@ -106,14 +112,14 @@ def answer_of_scores(
         target: the question.
         one: the round.
         seed: of the training.
-        balanced: classes weighed alike in it, so that probabilities are set right for their shares.
+        priors: shares of the classes to which probabilities are brought, if they had other weights
+            in it; decisions are taken before. See `shift_priors`.
         told: further fields of the answer.
     """
     parts = parts_of(one)
     sides = {name: scores_NK[rows] for name, rows in parts.items()}
     likely = sides
-    if balanced and target.is_counted:
-        priors = priors_of(target.take(np.flatnonzero(one.fit)))
+    if priors is not None:
         likely = {name: shift_priors(target.kind, side, priors) for name, side in sides.items()}
     return Answer(round=one.name, seed=seed, **_fields(parts, likely, sides), **told)
 
@@ -128,7 +134,7 @@ def answer_unseen(target: Target, one: Round, seed: int) -> Answer:
     """
     constant = constant_of(target.take(np.flatnonzero(one.fit)))
     scores = np.tile(constant, (len(target), 1))
-    return answer_of_scores(scores, target, one, seed, balanced=False)
+    return answer_of_scores(scores, target, one, seed)
 
 
 def parts_of(one: Round) -> dict[str, NDArray[np.int64]]:
