@@ -179,6 +179,20 @@ def test_predictions_are_those_of_the_model(finished, tmp_path, call_app):
     assert text.startswith("scan,participant,eye,device,p_false,p_true,decided,set,novelty,flags")
 
 
+def test_scans_of_nobody_are_not_taken_for_those_of_one_participant(finished):
+    from oct_judge.finished.scored import NOBODY, participants_of, score_rows
+
+    model, volumes = load_model(finished.model), open_cache(f"{finished.data}-cache-tiny")
+    rows = score_rows(model, volumes, range(6))
+    place = rows.column_names.index("participant")
+    owners = [NOBODY, NOBODY, "a", NOBODY, "b", "a"]
+    said = participants_of(model, rows.set_column(place, "participant", [owners])).to_pylist()
+    scans = rows.column("scan").to_pylist()
+    alone = {scans[0], scans[1], scans[3]}
+    assert {one["participant"] for one in said} == {"a", "b", *alone}
+    assert all(one["scans"] == 1 for one in said if one["participant"] in alone)
+
+
 def test_what_was_killed_goes_on_and_ends_alike(finished, tmp_path, call_app):
     from oct_judge.finished.scored import score_parts
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,6 +114,16 @@ def test_it_scores_volumes_as_it_scores_their_features(fitted, folder):
     assert len(right) > ROWS / 2
     assert np.mean(right) > 0.9
     assert said.sets.any(axis=1).mean() > 0.9
+
+
+def test_scans_that_the_fit_left_out_for_what_reading_found_are_marked(folder):
+    told = about(made_for=MadeFor(left_out=("motion", "blink")))
+    assert About.from_json(told.as_json()) == told
+    write_about(folder, replace(told, members=load_model(folder).about.members), lambda told: "")
+    flags = ["", "low_signal", "motion low_signal", "blink"]
+    said = load_model(folder).predict(draw()[:4], scan_flags=flags)
+    assert ["scan_flags" in one for one in said.flags] == [False, False, True, True]
+    assert said.decided[2:] == ("", "")
 
 
 def test_stripes_are_strange_and_nothing_is_decided_of_them(folder):

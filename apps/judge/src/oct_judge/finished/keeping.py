@@ -107,7 +107,7 @@ def gather(
         made_up=study.source.made_up,
         shape=study.source.volumes.shape,
         window=asdict(study.source.volumes.window) | kind_of(found.config.data.kind),
-        made_for=made_for(study.rounds, study.examples.volumes),
+        made_for=made_for(study.rounds, study.examples.volumes, found.config.data.flags),
         members=tuple(members),
         alpha=ALPHA,
         threshold=thresholds_of(answers, whole, study),
@@ -204,8 +204,10 @@ def keep_novelty(home: Path, one: Round, features: NDArray[np.floating[Any]]) ->
     return usual
 
 
-def made_for(rounds: Sequence[Round], volumes: oct_io.CachedVolumes) -> MadeFor:
-    """What the rows of the fits were like."""
+def made_for(
+    rounds: Sequence[Round], volumes: oct_io.CachedVolumes, left_out: Sequence[str]
+) -> MadeFor:
+    """What the rows of the fits were like; scans with a flag of `left_out` are not among them."""
     entries = volumes.entries.take(np.flatnonzero(np.any([one.fit for one in rounds], axis=0)))
     seen = {
         name: tuple(sorted(set(entries.coded(column).texts().tolist())))
@@ -215,6 +217,7 @@ def made_for(rounds: Sequence[Round], volumes: oct_io.CachedVolumes) -> MadeFor:
         seen=seen,
         spacing=range_of(entries.triples("spacing")),
         scan_spacing=range_of(entries.triples("source_spacing")),
+        left_out=tuple(left_out),
     )
 
 

@@ -61,7 +61,7 @@ def keep_patch_model(
             made_up=study.source.made_up,
             shape=study.volumes.shape,
             window=asdict(study.volumes.window) | kind_of(config.data.kind),
-            made_for=made_for(study.rounds, study.volumes),
+            made_for=made_for(study.rounds, study.volumes, config.data.flags),
             members=tuple(member for member, _ in kept),
             cutoffs=mean_cutoffs(cast.patches.names, [cutoffs for _, cutoffs in kept]),
             specificity=SPECIFICITY,

@@ -24,6 +24,7 @@ from oct_vjepa.saving import write_whole
 
 from oct_judge.finished.located import MAPS, locate_rows
 from oct_judge.finished.scored import (
+    NOBODY,
     NOT_SCORED,
     PARTS,
     participants_of,
@@ -245,6 +246,11 @@ def tell(model: Model, scans: pa.Table, people: pa.Table | None, out: Path) -> N
     print_table(["scans", "number"], rows)
     if model.about.made_up:
         print("The model was fitted on made-up retinas: its answers mean nothing.")
+    pairs = zip(*(scans.column(name).to_pylist() for name in ("participant", "stage")), strict=True)
+    if people is not None and (nobody := list(pairs).count((NOBODY, ""))):
+        print(
+            f"{nobody:,} scans do not say whose they are: each stands by itself in participants.csv"
+        )
     also = f"participants: {out / 'participants.csv'}"
     if people is None:
         also = f"maps: {out / MAPS}" if model.about.locates else f"masks: {out / MASKS}"

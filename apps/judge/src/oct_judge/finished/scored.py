@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
+from oct_io import hash_participant
 from oct_io.cache.volumes import CachedVolumes
 from oct_io.quarantine import Refusal
 from oct_vjepa.finished.about import About
@@ -93,6 +94,7 @@ def told_of(volumes: CachedVolumes, numbers: range) -> dict[str, Any]:
         "devices": entries.coded("device").texts().tolist(),
         "protocols": entries.coded("protocol").texts().tolist(),
         "regions": entries.coded("region").texts().tolist(),
+        "scan_flags": entries.coded("flags").texts().tolist(),
         "scan_spacing": entries.triples("source_spacing"),
         "batch_size": len(numbers),
     }
@@ -202,7 +204,7 @@ def read_parts(folder: Path) -> pa.Table:
 
 
 def participants_of(model: Model, table: pa.Table) -> pa.Table:
-    """A row for each participant, by the model's rule."""
+    """A row for each participant, by the model's rule; for each scan of whom nobody is said."""
     about = model.about
     count, read = (
         sum(name.startswith(start) for name in table.column_names) for start in (EVEN, READ)
@@ -219,12 +221,15 @@ def participants_of(model: Model, table: pa.Table) -> pa.Table:
         flags=tuple(tuple(one.split()) for one in flags),
         features=tuple(_features(table, f"{READ}{one}") for one in range(read)),
     )
-    people, eyes = (table.column(name).to_pylist() for name in WHOSE)
+    people, eyes, scans = (table.column(name).to_pylist() for name in (*WHOSE, "scan"))
+    people = [scan if one == NOBODY else one for one, scan in zip(people, scans, strict=True)]
     names, counts, said = model.join(rows, people, eyes)
     return pa.table({"participant": names.tolist(), "scans": counts} | answers_of(about, said))
 
 
 WHOSE = ("participant", "eye")
+NOBODY = hash_participant("")
+"""Stands where a scan does not say whose it is."""
 
 
 def _columns(table: pa.Table, names: Sequence[str]) -> NDArray[np.float64]:

@@ -60,7 +60,7 @@ def keep_mask_model(
             made_up=study.source.made_up,
             shape=study.volumes.shape,
             window=asdict(study.volumes.window) | kind_of(config.data.kind),
-            made_for=made_for(study.rounds, study.volumes),
+            made_for=made_for(study.rounds, study.volumes, config.data.flags),
             members=tuple(
                 keep_drawn(draft, found, number, run_dir, embed, rows)
                 for number in range(len(study.rounds))

@@ -19,7 +19,9 @@ Triple = tuple[float, float, float]
 SLACK = 0.05  # share by which a spacing may leave the range that was seen: eyes differ in length
 ATTENTION, PAIRS = "attention", "pairs"
 """Ways of joining volumes that are fitted, beside mean and max."""
-PLACES = {"device": "device", "protocol": "protocol", "region": "region"}
+SCAN_FLAGS = "scan_flags"
+"""What reading a scan found suspicious, and the flag of one that the fit left out for it."""
+PLACES = {name: name for name in ("device", "protocol", "region", SCAN_FLAGS)}
 """What a volume may come from, and the flag of one that comes from elsewhere."""
 
 
@@ -31,11 +33,13 @@ class MadeFor:
         seen: "device", "protocol", "region" to the values that occurred; a key may be missing.
         spacing: least and greatest spacing of the volumes along (Z, Y, X); None where unknown.
         scan_spacing: likewise of the scans before they were resampled.
+        left_out: scans in which reading found one of these were not looked at.
     """
 
     seen: Mapping[str, Sequence[str]] = field(default_factory=dict)
     spacing: tuple[Triple, Triple] | None = None
     scan_spacing: tuple[Triple, Triple] | None = None
+    left_out: Sequence[str] = ()
 
     def flags(
         self,
@@ -54,9 +58,8 @@ class MadeFor:
         """
         found: list[list[str]] = [[] for _ in range(count)]
         for name, values in (places or {}).items():
-            known = set(self.seen.get(name, ()))
             for number, value in enumerate(values):
-                if known and value not in known:
+                if self._is_other(name, value):
                     found[number].append(PLACES[name])
         for name, given, seen in (
             ("spacing", spacing, self.spacing),
@@ -67,6 +70,12 @@ class MadeFor:
             for number in np.flatnonzero(_outside(given, seen, count)).tolist():
                 found[number].append(name)
         return found
+
+    def _is_other(self, name: str, value: str) -> bool:
+        if name == SCAN_FLAGS:
+            return not set(self.left_out).isdisjoint(value.split())
+        known = self.seen.get(name, ())
+        return bool(known) and value not in known
 
 
 def _outside(given: NDArray[Any], seen: tuple[Triple, Triple], count: int) -> NDArray[np.bool_]:
@@ -258,7 +267,7 @@ class About:
             return cls(
                 **values,
                 members=members,
-                made_for=MadeFor(seen=seen, **ranges),
+                made_for=MadeFor(seen=seen, left_out=tuple(made_for.get("left_out", ())), **ranges),
             )
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(f"is not valid: {error}") from error

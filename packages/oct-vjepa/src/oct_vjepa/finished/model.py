@@ -66,6 +66,7 @@ class Model:
         *,
         protocols: Sequence[str] | None = None,
         regions: Sequence[str] | None = None,
+        scan_flags: Sequence[str] | None = None,
         scan_spacing: NDArray[Any] | None = None,
         batch_size: int = 32,
     ) -> Predictions:
@@ -73,7 +74,7 @@ class Model:
 
         Nothing is decided of a volume with a flag: "strange" for features far from those of the
         fit; "device", "protocol", "region", "spacing", "scan_spacing" for what the fit has not
-        seen.
+        seen; "scan_flags" for what it left out.
 
         Args:
             volumes: N arrays (Z, Y, X), uint8 or floating, of `about.shape`, or whatever gives them
@@ -83,6 +84,7 @@ class Model:
             devices: N names; None asks nothing.
             protocols: likewise.
             regions: likewise.
+            scan_flags: what reading found suspicious in each scan, words with spaces between.
             scan_spacing: (N, 3), of the scans before they were resampled.
             batch_size: volumes in one pass.
 
@@ -90,7 +92,7 @@ class Model:
             ValueError: no volumes, another shape, not as many names or spacings as volumes, no
                 spacing where one is needed, or a model of masks or patches.
         """
-        told = devices, protocols, regions
+        told = devices, protocols, regions, scan_flags
         steps, flags = self._asked(PREDICT, len(volumes), spacing, told, scan_spacing)
         parts = list(self._score(volumes, steps, batch_size))
         scored, read = zip(*parts, strict=True)
@@ -130,6 +132,7 @@ class Model:
         *,
         protocols: Sequence[str] | None = None,
         regions: Sequence[str] | None = None,
+        scan_flags: Sequence[str] | None = None,
         scan_spacing: NDArray[Any] | None = None,
         batch_size: int = 8,
     ) -> Drawings:
@@ -140,7 +143,7 @@ class Model:
         Raises:
             ValueError: as `predict`, or a model of answers or patches.
         """
-        told = devices, protocols, regions
+        told = devices, protocols, regions, scan_flags
         steps, flags = self._asked(DRAW, len(volumes), spacing, told, scan_spacing)
         parts = [
             draw_batch(self.members, self.about.levels, batch, place)
@@ -159,6 +162,7 @@ class Model:
         *,
         protocols: Sequence[str] | None = None,
         regions: Sequence[str] | None = None,
+        scan_flags: Sequence[str] | None = None,
         scan_spacing: NDArray[Any] | None = None,
         batch_size: int = 32,
     ) -> Located:
@@ -169,7 +173,7 @@ class Model:
         Raises:
             ValueError: as `predict`, or a model of answers or masks.
         """
-        told = devices, protocols, regions
+        told = devices, protocols, regions, scan_flags
         steps, flags = self._asked(LOCATE, len(volumes), spacing, told, scan_spacing)
         parts = [
             locate_batch(self.members, batch, place)
