@@ -189,6 +189,8 @@ def test_few_labels_keep_two_of_each_class_and_grow_with_the_fraction():
         assert all(len(set(people[one.fit & (target.values == of)])) >= 2 for of in (0, 1))
         assert np.array_equal(one.fit, few_labels(whole, target, people, fraction, seed=3).fit)
         sizes.append(len(set(people[one.fit])))
+        few = few_labels(whole, target, people, fraction / 2, seed=3)
+        assert len(set(people[few.fit & ~one.fit])) <= 1, "those of a smaller share, but rounded"
     everyone = len(set(people[whole.fit]))
     assert sizes[0] == 4
     assert sizes[1:] == [round(one * everyone) for one in fractions[1:]]
@@ -224,6 +226,19 @@ def test_few_labels_of_many_combinations_are_still_few():
     one = few_labels(whole, target, np.arange(400), 0.1, seed=0)
     assert one.fit.sum() <= 30
     assert values[one.fit].any(axis=0).all()
+
+
+def test_few_labels_have_each_label_and_its_absence_though_most_do_not_know_it():
+    rng = np.random.default_rng(0)
+    values = (rng.random((400, 3)) < 0.3).astype(np.int64)
+    values[rng.random(400) < 0.85, 2] = -1
+    target = Target(kind="multilabel", values=values, names=tuple("abc"))
+    whole = make_rounds("kfold", target, np.arange(400), seed=0)[0]
+    for turn in range(50):
+        one = few_labels(whole, target, np.arange(400), 0.05, seed=0, turn=turn)
+        counts = [(values[one.fit] == answer).sum(axis=0).min() for answer in (0, 1)]
+        assert min(counts) >= 2
+        assert one.fit.sum() <= 20
 
 
 @pytest.mark.parametrize("seed", [0, 1, 30, 37])

@@ -112,8 +112,10 @@ def few_labels(
 ) -> Round:
     """The round with a share of its fit participants, at least two of each class.
 
-    The test stays, and calibration where it was set apart. What is drawn depends on labels,
-    participants and seed, never on features: two encoders see the same subsets.
+    Of several labels two with each and two without. The test stays, and calibration where it was
+    set apart. What is drawn depends on labels, participants and seed, never on features: two
+    encoders see the same subsets. A larger share of the same turn has those of a smaller one, but
+    for who is added or left out by rounding.
 
     Args:
         one: the round.
@@ -134,9 +136,12 @@ def few_labels(
     def share_of(part: NDArray[np.bool_]) -> NDArray[np.bool_]:
         rows = np.flatnonzero(part)
         wanted = round(fraction * len(np.unique(groups[rows])))
-        alike, draw = _alike(target.take(rows)), (seed, round(fraction * 1e6), turn)
+        own, people = target.take(rows), groups[rows]
+        drawn = draw_participants(_alike(own), people, wanted, seed=(seed, turn))
+        if target.kind == "multilabel":
+            drawn = _complete(drawn, own, people, seed=(seed, turn, 1))
         kept = np.zeros_like(part)
-        kept[rows[draw_participants(alike, groups[rows], wanted, seed=draw)]] = True
+        kept[rows[drawn]] = True
         return kept
 
     few = one._replace(fit=share_of(one.fit))
@@ -150,8 +155,9 @@ def draw_participants(
 ) -> NDArray[np.bool_]:
     """Rows of `size` participants drawn without replacement, true where drawn, (N,).
 
-    Drawn within those who have the same label or labels, in proportion, at least two each or all of
-    them if they are fewer; a size below what that needs is raised to it.
+    The first of an order that hangs on the seed and not on the size. Drawn within those who have
+    the same label or labels, in proportion, at least two each or all of them if they are fewer; a
+    size below what that needs is raised to it.
     """
     labels = np.unique(y_N, return_inverse=True)[1].reshape(-1)
     people, member = np.unique(groups_N, return_inverse=True)
@@ -172,10 +178,23 @@ def draw_participants(
             take[np.argmin(np.where(take > least, gap, np.inf))] -= 1
     generator = np.random.default_rng(seed)
     drawn = [
-        generator.choice(np.flatnonzero(stratum == one), count, replace=False)
+        generator.permutation(np.flatnonzero(stratum == one))[:count]
         for one, count in enumerate(take)
     ]
     return np.isin(member, np.concatenate(drawn))
+
+
+def _complete(
+    drawn_N: NDArray[np.bool_], target: Target, groups_N: NDArray[Any], *, seed: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """`drawn_N` and who it lacks to have each mark in two participants, or in all who have it."""
+    marks, members = marks_of(target, groups_N)
+    kept = np.isin(members, groups_N[drawn_N])
+    order = np.random.default_rng(seed).permutation(len(members))
+    for has in marks.T:
+        lacking = max(0, 2 - int(has[kept].sum()))
+        kept[order[has[order] & ~kept[order]][:lacking]] = True
+    return np.isin(groups_N, members[kept])
 
 
 def check_part(
