@@ -86,7 +86,9 @@ def test_results_say_the_encoder_and_every_setting_that_makes_a_difference():
         {"weights": "runs/a/encoder", "mode": "linear", "run_dir": "runs/x", "seed": 3,
          "data": {"root": "somewhere", "window": "small"}, "grid": {"strengths": [1.0]}}
     )  # fmt: skip
-    assert entry_of(settings, "abc") == {
+    seen = entry_of(OmegaConf.merge(settings, {"allow_seen": True}), "abc")
+    assert seen["settings"]["allow_seen"] == "True"
+    assert entry_of(OmegaConf.merge(settings, {"allow_seen": False}), "abc") == {
         "encoder": "runs/a/encoder",
         "fingerprint": "abc",
         "settings": {

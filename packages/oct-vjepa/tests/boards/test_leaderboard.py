@@ -41,6 +41,7 @@ def write_run(
     people=PEOPLE,
     turned=0,
     luck=None,
+    **more,
 ):
     """A run folder as finetune leaves one, with a baseline that all runs share."""
     folder.mkdir(parents=True)
@@ -79,7 +80,7 @@ def write_run(
         "entry": {
             "encoder": encoder,
             "fingerprint": f"{encoder}-weights",
-            "settings": {"mode": mode, "seed": str(seed), "seeds": "1", "join": "mean"},
+            "settings": {"mode": mode, "seed": str(seed), "seeds": "1", "join": "mean"} | more,
         },
     }
     (folder / "results.json").write_text(json.dumps(document))
@@ -147,6 +148,19 @@ def test_what_all_runs_share_stands_once_and_checks_do_not_stand_at_all(tmp_path
     assert [one.name for one in entries] == ["a", "b", "thumbnail"]
     assert entries[-1].runs == 2
     assert remarks == []
+
+
+def test_who_may_have_seen_the_test_is_an_entry_of_its_own_and_is_told(tmp_path):
+    folders = [
+        write_run(tmp_path / "honest", 1.0),
+        write_run(tmp_path / "b", 1.0, allow_seen="True"),
+    ]
+    board = board_of(*folders)
+    assert {one.entry.name for one in board.standings} >= {"allow_seen=True", "allow_seen="}
+    assert board.remarks == [
+        "allow_seen=True was asked with allow_seen=true: if its pretraining has seen those who are "
+        "tested, its rank is no test"
+    ]
 
 
 def test_a_seed_that_was_run_twice_counts_once_and_is_told(tmp_path):

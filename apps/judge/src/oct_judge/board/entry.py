@@ -16,12 +16,15 @@ SAME_RESULT = (
         "bootstrap",
         "evaluation",
     ),
-    *("weights", "predict", "model", "out", "compare", "allow_seen"),
+    *("weights", "predict", "model", "out", "compare"),
     *("data.root", "data.cache", "data.kept", "data.kept_gb", "data.jobs", "data.storage"),
     *("data.label_columns", "segment.unet", "segment.trivial", "segment.dicom"),
 )
 """Settings that two entries of a leaderboard do not differ by: where things lie, who stands beside
 the encoder, and the encoder's place, for its fingerprint says more."""
+
+NOT_SEEN = ("allow_seen", "False")
+"""As it should be; who may have seen those who are tested is another entry."""
 
 
 def entry_of(settings: DictConfig, fingerprint: str) -> dict[str, Any]:
@@ -37,7 +40,11 @@ def entry_of(settings: DictConfig, fingerprint: str) -> dict[str, Any]:
     return {
         "encoder": str(told["weights"]),
         "fingerprint": fingerprint,
-        "settings": {name: text for name, text in _flat(told) if not _left_out(name)},
+        "settings": {
+            name: text
+            for name, text in _flat(told)
+            if not _left_out(name) and (name, text) != NOT_SEEN
+        },
     }
 
 

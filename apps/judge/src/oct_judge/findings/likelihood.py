@@ -10,7 +10,7 @@ from oct_vjepa.scores.resampling import Runs
 
 
 def reliability_of(runs: Runs, target: Target) -> dict[str, list[dict[str, Any]]]:
-    """Class or label to its bins; participants of all rounds and seeds together."""
+    """Class or label to its bins; participants of all rounds together, each as often as asked."""
     if not target.is_counted:
         return {}
     units = [one for rounds in runs for one in rounds]
@@ -27,9 +27,11 @@ def _bins(units: list[Units], target: Target, number: int) -> list[dict[str, Any
         true, known = answers == 1, answers != UNKNOWN
     if not known.any():
         return []
+    people = np.concatenate([one.groups_N for one in units])[known]
+    times = len(people) / len(np.unique(people))  # by several seeds, or in several rounds
     found = reliability(chance[known], true[known])
     return [
-        {"chance": float(mean), "came_true": float(share), "participants": int(rows)}
+        {"chance": float(mean), "came_true": float(share), "participants": round(rows / times)}
         for mean, share, rows in zip(found.chance_P, found.came_true_P, found.rows_P, strict=True)
         if rows
     ]

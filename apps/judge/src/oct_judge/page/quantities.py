@@ -1,5 +1,8 @@
 """Quantities and times: predicted against true, how far they differ, and who has the event when."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from oct_report import Axis, Cloud, Drawing, Line, Page, chart, scatter
@@ -80,10 +83,8 @@ def _add_survival(page: Page, results: Results) -> None:
         "Kaplan and Meier’s share without an event, for the test participants in thirds of their "
         f"predicted risk. Concordance {concordance.text()}; 0.5 is a coin.",
     )
-    answers = np.asarray(results.predictions["answer"].tolist(), dtype=np.float64)
-    risk = results.predictions["risk"].astype(np.float64)
-    first = results.predictions["seed"] == results.predictions["seed"][0]
-    times, events, risk = answers[first, 0], answers[first, 1] == 1, risk[first]
+    answers, risk = _once_each(results.predictions)
+    times, events = answers[:, 0], answers[:, 1] == 1
     part = len(THIRDS) - 1 - parts_by_rank(risk, len(THIRDS))
     lines, rows = [], []
     for which, name in enumerate(THIRDS):
@@ -111,3 +112,21 @@ def _add_survival(page: Page, results: Results) -> None:
         [Drawing(svg, "The further apart the lines, the more the risk is worth.")], large=True
     )
     page.table(["", "participants", "events", "share without at the end", "observed until"], rows)
+
+
+def _once_each(predictions: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Time and event of each participant, (P, 2), and the mean rank of their risk, (P,).
+
+    Risks of two models, of other rounds or seeds, have no common scale; ranks have.
+    """
+    answers = np.asarray(predictions["answer"].tolist(), dtype=np.float64)
+    risk = predictions["risk"].astype(np.float64)
+    pairs = zip(predictions["round"].tolist(), predictions["seed"].tolist(), strict=True)
+    models = np.array([f"{one} {seed}" for one, seed in pairs])
+    ranks = np.empty(len(risk))
+    for one in np.unique(models):
+        own = np.flatnonzero(models == one)
+        ranks[own[np.argsort(risk[own], kind="stable")]] = np.arange(len(own)) / len(own)
+    _, first, person = np.unique(predictions["participant"], return_index=True, return_inverse=True)
+    person = person.reshape(-1)
+    return answers[first], np.bincount(person, ranks) / np.bincount(person)

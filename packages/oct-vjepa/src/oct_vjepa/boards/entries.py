@@ -70,6 +70,11 @@ def make_entries(runs: Sequence[Run]) -> tuple[list[Entry], list[str]]:
             encoder=group[0].encoder,
             fingerprint=group[0].fingerprint,
         )
+        if group[0].settings.get("allow_seen") == "True":
+            remarks.append(
+                f"{entry.name} was asked with allow_seen=true: if its pretraining has seen those "
+                "who are tested, its rank is no test"
+            )
         for run in group:
             if again := entry.add(run.answers[OWN]):
                 remarks.append(
