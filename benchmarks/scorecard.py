@@ -7,6 +7,8 @@ Made-up scores. First, three classes of 300 participants: every metric with 1,00
 scaled to 1,000; scikit-learn takes one weight a row, so it cannot take all samples in one pass. CPU
 seconds. Then, how many of 500 intervals of 95 % hold the mean over all seeds there could be, where
 seeds differ by luck more than participants do, with seeds drawn anew and with seeds held fixed.
+Then, how many of 300 hold the truth where scores are the true chances and one in five is ill, of
+120 participants drawn whatever their answers, as `score_card` does, and within equal answers.
 """
 
 import math
@@ -17,6 +19,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 from oct_launch import print_table
+from oct_vjepa.measures.measure import measure
 from oct_vjepa.measures.units import Units, auroc, interval_of
 from oct_vjepa.scores.resampling import Draws, Part, draw_samples, replicate
 from oct_vjepa.scores.scorecard import score_card
@@ -25,6 +28,8 @@ from writing import write_results
 
 PARTICIPANTS, SAMPLES, LOOPED, CLASSES = 300, 1000, 100, 3
 TRIALS, SEEDS, LUCK = 500, (1, 2, 3, 4, 5, 8, 16), 0.6
+ILL, PEOPLE, DRAWN = 0.2, 120, 300
+METRICS = ("auroc", "auprc", "accuracy", "brier", "nll")
 
 
 def main() -> None:
@@ -39,6 +44,9 @@ def main() -> None:
     covered = _coverage(draw)
     rows = [[str(seeds), *map(str, found.values())] for seeds, found in covered.items()]
     print_table(("seeds", "held, seeds drawn", "held, seeds fixed"), rows)
+    shares = _coverage_by_draw()
+    rows = [[name, *map(str, found.values())] for name, found in shares.items()]
+    print_table(("metric", "held, whatever the answer", "held, within equal answers"), rows)
     facts = {
         "participants": PARTICIPANTS,
         "classes": CLASSES,
@@ -47,6 +55,7 @@ def main() -> None:
         "cpu_s": {"oct_vjepa": round(ours, 4), "scikit_learn_scaled": round(looped, 2)},
         "loop_over_ours": round(looped / ours, 1),
         "share_of_intervals_that_hold_the_truth_by_seeds": covered,
+        "share_of_intervals_that_hold_the_truth_by_draw": shares,
     }
     write_results("scorecard", ["numpy", "scikit-learn"], facts)
 
@@ -118,6 +127,36 @@ def _holds(runs: list[list[Units]], draws: Draws, truth: float) -> bool:
     found = replicate(parts, draws)[""]
     interval = interval_of(float(found.value), found.samples)
     return interval.low <= truth <= interval.high
+
+
+def _coverage_by_draw() -> dict[str, dict[str, float]]:
+    everybody = measure("nominal", _people(np.random.default_rng(0), 200_000))
+    held = {name: {"plain": 0, "within answers": 0} for name in METRICS}
+    for trial in range(DRAWN):
+        units = _people(np.random.default_rng(trial + 1), PEOPLE)
+        plain = draw_samples([[units]], "nominal", bootstrap=300, seed=trial)
+        # Answers as that by which participants are drawn apart.
+        within = draw_samples(
+            [[units]], "nominal", bootstrap=300, seed=trial, apart_G=units.labels_N
+        )
+        for how, draws in (("plain", plain), ("within answers", within)):
+            part = Part(units.groups_N, lambda w, of=units: measure("nominal", of, w))
+            found = replicate([[part]], draws)
+            for name in METRICS:
+                side = found[name].interval(name)
+                held[name][how] += side.low <= everybody[name][0] <= side.high
+    return {
+        name: {how: round(count / DRAWN, 3) for how, count in counts.items()}
+        for name, counts in held.items()
+    }
+
+
+def _people(draw: np.random.Generator, count: int) -> Units:
+    """Participants of whom one in five is ill, and the true chance that each is."""
+    labels = (draw.random(count) < ILL).astype(np.int64)
+    odds = draw.normal(size=count) + labels - 0.5 + math.log(ILL / (1 - ILL))
+    chance = 1 / (1 + np.exp(-odds))
+    return Units(np.stack([1 - chance, chance], axis=1), labels, np.arange(count))
 
 
 if __name__ == "__main__":
