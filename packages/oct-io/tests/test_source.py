@@ -130,6 +130,32 @@ def test_a_source_describes_who_is_trained_on_and_who_is_not_in_plain_values(dra
     assert facts["dataset_version"] == source.version
 
 
+def test_whose_a_scan_is_its_file_says_where_the_manifest_does_not(
+    open_folder, scan_file, tmp_path
+):
+    rows = ["participant_id\tfilepath"]
+    for number in range(8):
+        owner, stated = str(1001 + number // 2), "" if number > 4 else str(1001 + number // 2)
+        held = "" if number == 7 else f"{owner}.0"
+        scan_file(f"scans/{number}.dcm", participant_id=held)
+        rows.append(f"{stated}\t{number}.dcm")
+    folder = tmp_path / "scans" / "retinal_oct"
+    folder.mkdir()
+    (folder / "manifest.tsv").write_text("\n".join(rows) + "\n")
+    people = ("1001,train", "1002,val", "1003,test")
+    write_table(tmp_path / "scans" / "participants.csv", people, "participant_id,recommended_split")
+    source = open_folder()
+    numbers = source.outside(["test"])
+    test = {hash_participant("1003")}
+    assert len(numbers) == 6
+    assert not set(source.participants(numbers)) & test
+    assert [one.split(",")[0] for one in source.remarks] == [
+        "1 of 4 participants with scans are in no part of the split (recommended_split); they are "
+        "learned from like those who train",
+        "1 of 8 scans are of nobody that a manifest or their files name",
+    ]
+
+
 def test_excluding_everybody_is_an_error_that_says_what_to_set(drawn):
     _, source, _ = drawn
     with pytest.raises(TreeError, match=r"all 24 volumes .* data.excluded_splits=\[\]"):

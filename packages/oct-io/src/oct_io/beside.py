@@ -2,7 +2,10 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from oct_io.catalog.manifest import ScanRecord
+import numpy as np
+
+from oct_io.cache.entries import Entries
+from oct_io.catalog.manifest import ScanRecord, hash_participant
 from oct_io.catalog.participants import find_participants, hash_ids, read_participants
 from oct_io.catalog.releases import refuse_other_release
 from oct_io.catalog.tables import Row
@@ -58,6 +61,30 @@ def check_split(split: Split | None, people: Collection[str], excluded: Sequence
             f"({split.rule}); they are learned from like those who train"
         ]
     return []
+
+
+def check_owners(split: Split | None, entries: Entries, excluded: Sequence[str]) -> list[str]:
+    """What a reader must know of those whose scans are cached, a sentence each.
+
+    Whose a scan is may stand in its file alone, or nowhere, and neither is known before it is read.
+
+    Args:
+        split: who is for what; None without any.
+        entries: of a cache.
+        excluded: parts that pretraining never sees.
+
+    Raises:
+        TreeError: as `check_split`.
+    """
+    nobody, people = hash_participant(""), entries.coded("participant")
+    said = check_split(split, set(people.words) - {nobody}, excluded)
+    if split is not None and excluded and (count := np.count_nonzero(people.among([nobody]))):
+        said.append(
+            f"{count:,} of {len(entries):,} scans are of nobody that a manifest or their files "
+            f"name, so that the split ({split.rule}) leaves none of them out; they are learned "
+            "from like scans of those who train"
+        )
+    return said
 
 
 def choose_split(

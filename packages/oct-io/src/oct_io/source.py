@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.answers import SCAN_COLUMNS, read_attributes
-from oct_io.beside import check_split, choose_split, read_tables
+from oct_io.beside import check_owners, check_split, choose_split, read_tables
 from oct_io.bscans import check_masks, list_bscans, remarks_on
 from oct_io.cache.build import build_cache
 from oct_io.cache.volumes import CachedVolumes, open_cache
@@ -245,12 +245,12 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
     if is_published(config):
         looked, every = _look_beside(config), open_published(config)
         people = every.index.entries.coded("participant").words
-        said = check_split(looked.split, people, config.excluded_splits)
-        looked = looked._replace(remarks=(*looked.remarks, *said))
+        check_split(looked.split, people, config.excluded_splits)
         looked = looked._replace(unselected=every.index.entries.table.num_rows - len(every))
     else:
         looked = look_at(config, tell)
         every = _build(config, looked, tell)
+    said = check_owners(looked.split, every.index.entries, config.excluded_splits)
     volumes = without_flags(every, config.flags)
     remarks = remarks_on(config.bscans, volumes.spacings)
     if config.kind == "volume" and len(volumes.entries.coded("participant").words) == len(volumes):
@@ -265,7 +265,7 @@ def open_source(config: SourceConfig, report: Report | None = None) -> Source:
         flagged_out=len(every) - len(volumes),
         unselected=looked.unselected,
         label_rules=looked.label_rules,
-        remarks=(*looked.remarks, *remarks),
+        remarks=(*looked.remarks, *said, *remarks),
     )
 
 
@@ -322,7 +322,7 @@ def look_at(config: SourceConfig, report: Report | None = None) -> Looked:
         labels, rules = contents.labels, {}
     split = choose_split(config, labels, contents)
     people = {one.participant for one in records if one.participant_id and not one.refused}
-    said = check_split(split, people, config.excluded_splits)
+    check_split(split, people, config.excluded_splits)
     return Looked(
         records=records,
         tokens=listing.tokens,
@@ -331,7 +331,7 @@ def look_at(config: SourceConfig, report: Report | None = None) -> Looked:
         version=version,
         unselected=len(listing.records) - len(records),
         label_rules=rules,
-        remarks=(*(() if contents is None else contents.remarks), *said),
+        remarks=() if contents is None else contents.remarks,
     )
 
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from oct_io.cache.annotations import pack_annotations
 from oct_io.cache.entries import CacheEntry
-from oct_io.catalog.manifest import ScanRecord
-from oct_io.catalog.tables import may_be_same
+from oct_io.catalog.manifest import ScanRecord, hash_participant
+from oct_io.catalog.tables import may_be_same, normal_id
 from oct_io.errors import ScanError, TreeError
 from oct_io.records.opening import read_scan
 from oct_io.scan.flags import find_flags
@@ -176,7 +176,7 @@ def _resampled(
         return next((one for one in choices if one != "unknown"), "unknown")
 
     entry = CacheEntry(
-        participant=record.participant,
+        participant=hash_participant(record.participant_id or normal_id(volume.participant_id)),
         key=record.key,
         device=first_known(volume.device, record.device),
         laterality=first_known(volume.laterality, record.laterality),
