@@ -59,8 +59,8 @@ class SourceConfig:
 
     flags: list[str] = field(default_factory=list)
     """Flags that a scan must not have: of motion, lost_bytes, saturation, low_signal,
-    clipped_retina, blink, mirrored_depth. Empty leaves none out; what suggests a fault is no proof
-    of it, and who leaves out the poor scans of ill eyes changes what is learned."""
+    clipped_retina, blink, mirrored_depth, direction. Empty leaves none out; what suggests a fault
+    is no proof of it, and who leaves out the poor scans of ill eyes changes what is learned."""
 
     annotations: list[str] = field(default_factory=list)
     """What is cached along with the voxels of scans that have it: `layers` (rows of their layer

@@ -81,6 +81,8 @@ class OctVolume:
         bits: that the file says a voxel uses; None if nothing said so.
         lost_bytes: what suggests that bytes of the file are missing; "" if nothing does. What shows
             in the voxels is found by `oct_io.scan.flags.find_flags`.
+        direction: which axes of its B-scans the file says to run another way than in other scans;
+            "" if none. They lie as they are stored.
         localizer: en-face image that the scanner took along, (height, width) uint8, if it is there.
         localizer_lines: where each B-scan lies on it, (bscans, 4) float32: row and column of its
             first A-scan, then of its last, in pixels from the image's outer corner; None where the
@@ -106,6 +108,7 @@ class OctVolume:
     localizer_lines: NDArray[np.float32] | None = field(default=None, repr=False)
     bits: int | None = None
     lost_bytes: str = ""
+    direction: str = ""
     mask: NDArray[np.uint8] | None = field(default=None, repr=False)
     mask_names: tuple[str, ...] = ()
     kind: Kind = "oct"

@@ -1,7 +1,8 @@
 import numpy as np
 import pydicom
 import pytest
-from oct_io import ScanError, read_header, read_volume
+from oct_io import ScanError, open_volume, read_header, read_volume
+from oct_io.scan.flags import find_flags
 from oct_io.scan.geometry import FrameGeometry, join_frames, place_frames
 from oct_io.scan.protocols import (
     PROTOCOLS,
@@ -105,6 +106,43 @@ def test_equal_positions_and_missing_ones_say_nothing():
     holes[3] = np.nan
     placed = place_frames(raster(positions_mm=holes, orientations=AXIAL, slice_thickness=0.25))
     assert placed.source == "slice_thickness"
+
+
+@pytest.mark.parametrize(
+    ("cosines", "said"),
+    [
+        ([1, 0, 0, 0, 1, 0], ""),
+        ([0.993, 0, -0.122, 0, 1, 0], ""),  # 7 degrees, as posterior pole scans lie
+        ([np.nan] * 6, ""),
+        ([-1, 0, 0, 0, 1, 0], "columns run to the patient's right"),
+        ([0, 0, -1, 0, 1, 0], "columns run to the feet"),
+        ([1, 0, 0, 0, -1, 0], "rows run out of the eye"),
+        ([-1, 0, 0, 0, 0, 1], "columns run to the patient's right; rows run to the head"),
+    ],
+)
+def test_axes_that_run_another_way_are_told_and_turned_by_nobody(cosines, said):
+    turned = np.tile(np.array(cosines, dtype=float), (8, 1))
+    for placed in (
+        place_frames(raster(orientations=turned, slice_thickness=0.2)),
+        place_frames(raster(orientations=turned, lines=lines(30.0))),
+    ):
+        assert (placed.pattern, placed.note, placed.order) == ("raster", said, tuple(range(8)))
+
+
+def test_a_file_whose_columns_run_to_the_right_is_read_as_it_lies_and_flagged(scan_file, draw):
+    def turn(dataset):
+        shared = dataset.SharedFunctionalGroupsSequence[0]
+        shared.PlaneOrientationSequence[0].ImageOrientationPatient = [-1, 0, 0, 0, 1, 0]
+
+    path, said = scan_file(edit=turn), "columns run to the patient's right"
+    volume = read_volume(path)
+    assert np.array_equal(volume.voxels, draw().voxels)
+    assert (volume.direction, read_header(path).pattern_note) == (said, said)
+    assert "direction" in find_flags(volume).names
+    part = open_volume(path).load(frames=[0, 2, 4])
+    assert (part.pattern, part.direction) == ("raster", said)
+    straight = read_volume(scan_file("b.dcm"))
+    assert (straight.direction, "direction" in find_flags(straight).names) == ("", False)
 
 
 def test_uneven_steps_are_no_raster_but_rounded_ones_are():

@@ -156,7 +156,7 @@ def _print_flags(volume: OctVolume) -> None:
     found = find_flags(volume)
     table = Table("flag", "what it means", title=f"signal {found.signal_db:.1f} dB")
     for name in found.names:
-        seen = volume.lost_bytes if name == "lost_bytes" else ""
+        seen = {"lost_bytes": volume.lost_bytes, "direction": volume.direction}.get(name)
         table.add_row(name, seen or FLAGS[name])
     if not found.names:
         table.add_row("none", "")

@@ -2,7 +2,7 @@
 
 A scan is refused for what its bytes prove and flagged for what they suggest. Flags are found on
 voxels, so that a scan has the same ones in every lossless codec; only `lost_bytes` may also rest on
-the bytes themselves, which `OctVolume.lost_bytes` carries along.
+the bytes themselves, and `direction` rests on the header, which `OctVolume` carries along.
 
 All measures but those of single voxels are taken on small pictures: each B-scan in about
 `PICTURE_ROWS` rows and `PICTURE_COLUMNS` columns. Where a number says "real", it was measured on
@@ -28,6 +28,7 @@ FLAGS: dict[str, str] = {
     "clipped_retina": "bright tissue touches the upper or lower edge",
     "blink": "B-scans are dark",
     "mirrored_depth": "the retina seems to lie upside down: a mirror image",
+    "direction": "rows or columns run another way than in other scans, says the file",
 }
 """Every flag, in the order in which they are listed, with what it means."""
 
@@ -82,6 +83,7 @@ def find_flags(volume: OctVolume) -> Flags:
         "clipped_retina": _is_clipped(pictures[lit]),
         "blink": not lit.all(),
         "mirrored_depth": _is_mirrored(pictures[lit], row_mm),
+        "direction": bool(volume.direction),
     }
     return Flags(tuple(name for name in FLAGS if found[name]), signal_db)
 

@@ -22,6 +22,14 @@ ROUNDING_MM = 0.0011  # positions are often written with three decimals
 AGREEING = 0.25  # a SliceThickness this near to the protocol's pitch is that pitch, maybe rounded
 PLAUSIBLE_MM = {"bscan": (0.0005, 2.5), "row": (0.0002, 0.1), "column": (0.0005, 1.0)}
 ANY_MM = (1e-6, 100.0)  # of what is no OCT: electron microscopes to planes of a radiograph
+USUAL = {"columns": "to the patient's left", "rows": "into the eye"}
+"""Where the axes of a B-scan run, as in NIfTI files (`oct_io.readers.nifti`)."""
+WAYS = (
+    ("to the patient's right", "to the patient's left"),
+    ("out of the eye", "into the eye"),
+    ("to the feet", "to the head"),
+)
+"""Where the axes of the patient run, downwards and upwards (PS3.3 C.7.6.2.1.1)."""
 
 Floats = NDArray[np.float64]
 
@@ -66,7 +74,7 @@ class Placement(NamedTuple):
     order: tuple[int, ...]  # frame indices from superior to inferior
     bscan_mm: float | None
     source: SpacingSource | None
-    note: str  # one line that says what was seen, for error messages
+    note: str  # one line that says what was seen; of a raster, which axes run as in few others
     confidence: Confidence = "none"  # how far `bscan_mm` can be relied on
 
 
@@ -123,9 +131,10 @@ def place_frames(frames: FrameGeometry) -> Placement:
             note = f"B-scans lie unevenly, {steps.min():.4f} to {steps.max():.4f} mm apart"
             return Placement("unknown", in_order, None, None, note)
         place = tuple(map(int, order))
-        return Placement("raster", place, step, source, "", CONFIDENCE[source])
+        return Placement("raster", place, step, source, _unusual(frames), CONFIDENCE[source])
     stated, found = _by_header(frames)
-    return Placement("raster", in_order, stated, found, "", _confidence(frames, stated, found))
+    confidence = _confidence(frames, stated, found)
+    return Placement("raster", in_order, stated, found, _unusual(frames), confidence)
 
 
 def _not_raster(frames: FrameGeometry) -> tuple[Pattern, str] | None:
@@ -166,6 +175,31 @@ def _spread(directions: Floats | None) -> int:
         return 0
     unit = directions[usable] / length[usable, None]
     return int((np.abs(unit @ unit[0]) < PARALLEL_COSINE).sum())
+
+
+def _unusual(frames: FrameGeometry) -> str:
+    """Which axes of a B-scan run another way than `USUAL`, as ImageOrientationPatient has it.
+
+    Nothing is turned for it: AI-READI's converters write both signs for images of one scan
+    (fairhub-pipeline, en-face converters and height maps of Cirrus, Maestro2 and Triton), so that
+    what is unusual may be the writer's words and not the scan.
+    """
+    if frames.orientations is None:
+        return ""
+    said = []
+    for (name, usual), cosines in zip(
+        USUAL.items(), np.hsplit(frames.orientations, 2), strict=True
+    ):
+        ways = {_way(one) for one in np.unique(cosines, axis=0)} - {"", usual}
+        if ways:
+            said.append(f"{name} run {' and '.join(sorted(ways))}")
+    return "; ".join(said)
+
+
+def _way(cosines: Floats) -> str:
+    """Where an axis with these direction cosines runs; "" if they say nothing."""
+    axis = int(np.abs(cosines).argmax())
+    return WAYS[axis][int(cosines[axis] > 0)] if abs(cosines[axis]) > 1e-6 else ""
 
 
 def _by_position(frames: FrameGeometry) -> Floats | None:

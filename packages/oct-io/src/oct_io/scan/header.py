@@ -19,7 +19,7 @@ class ScanHeader:
         spacing: millimetres in array order; None where the distance between B-scans is unknown.
         spacing_source: where that distance comes from.
         pattern: how the B-scans lie.
-        pattern_note: what was seen, if not a raster.
+        pattern_note: what was seen, if not a raster; of a raster, which axes run as in few others.
         order: frame indices from superior to inferior.
         transfer_syntax: UID of the pixel encoding.
         participant_id: PatientID of the file.

@@ -142,6 +142,7 @@ def complete(
         localizer_lines=localizer_lines,
         bits=min(header.bits, 8 * voxels.itemsize),
         lost_bytes=lost_bytes,
+        direction=header.pattern_note if header.pattern == "raster" else "",
         kind=header.kind or "oct",
     )
 
