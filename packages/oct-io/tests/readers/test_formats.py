@@ -19,6 +19,8 @@ import SimpleITK
 import tifffile
 from oct_io import ScanError, Spacing, open_volume, read_volume
 from oct_io.readers.registry import SUFFIXES, suffix_of
+from oct_io.readers.stacks import load_tiff, read_bscan
+from oct_io.scan.file import ScanFile
 from PIL import Image
 
 SAID = {"spacing_mm": [0.25, 0.004, 0.05], "laterality": "OS", "device": "Topcon Triton"}
@@ -82,6 +84,24 @@ def test_without_a_sidecar_the_refusal_shows_the_one_to_write(tmp_path, draw, na
     target.unlink()
     given = Spacing(0.1, 0.004, 0.01)
     assert read_volume(path, spacing=given).spacing == given
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_tiffs_whose_zero_is_white_are_read_as_they_look(tmp_path, draw, dtype):
+    voxels = draw(dtype=dtype, shape=(6, 48, 40)).voxels
+    negative = np.iinfo(dtype).max - voxels
+    tifffile.imwrite(tmp_path / "scan.tif", negative, photometric="miniswhite")
+    (tmp_path / "scan").mkdir()
+    for number, frame in enumerate(negative):
+        path = tmp_path / "scan" / f"{number}.tif"
+        tifffile.imwrite(path, frame, photometric="miniswhite")
+    beside(tmp_path / "scan.json")
+    beside(tmp_path / "scan" / "volume.json")
+    for path in (tmp_path / "scan.tif", tmp_path / "scan"):
+        assert np.array_equal(read_volume(path).voxels, voxels), path.name
+    page = read_bscan(ScanFile(url=str(tmp_path / "scan.tif"), member="3"))
+    assert np.array_equal(page.voxels[0], voxels[2])
+    assert np.array_equal(load_tiff(ScanFile(url=str(tmp_path / "scan.tif"))), negative)  # a mask
 
 
 def test_images_are_taken_in_the_natural_order_of_their_names(tmp_path, draw):

@@ -26,6 +26,7 @@ PILLOW_FORMATS = ("PNG", "BMP", "TIFF", "JPEG")
 """What may be in a file with such an ending. Pillow goes by the content and starts Ghostscript on
 PostScript, whatever its name."""
 MAX_IMAGES = 8192
+PHOTOMETRIC, MIN_IS_WHITE = 0x0106, 0  # the tag of TIFF that says what 0 means, and its negatives
 TURNED = 0x0112  # the tag of TIFF and Exif that says how an image is turned
 ON_THEIR_SIDE = (5, 6, 7, 8)  # its values for which rows are columns
 TINT = 16  # levels that the channels of a grey JPEG may differ by; a few pixels of real ones by 24
@@ -40,11 +41,16 @@ def read_tiff(file: ScanFile) -> OctVolume:
         ScanError: with its stage.
     """
     sidecar = read_sidecar(file, sidecar_name(file))
-    return _volume(file, load_tiff(file), sidecar, sidecar_name(file))
+    return _volume(file, load_tiff(file, shown=True), sidecar, sidecar_name(file))
 
 
-def load_tiff(file: ScanFile) -> NDArray[Any]:
+def load_tiff(file: ScanFile, *, shown: bool = False) -> NDArray[Any]:
     """Values of the pages of a TIFF, one B-scan each, as they stand there.
+
+    Args:
+        file: where it lies.
+        shown: pages whose 0 is white are turned, so that black is 0 in all. Of masks the numbers
+            count: ImageJ writes a class of 255 on 0 as such pages.
 
     Raises:
         ScanError: stage `fetch`, `parse` or `decode`.
@@ -66,7 +72,12 @@ def load_tiff(file: ScanFile) -> NDArray[Any]:
         if any(other.shape != page.shape for other in stack.pages):
             raise ScanError(file.where, "parse", "its pages differ in size")
         array = np.asarray(stack.asarray(key=None if len(stack.pages) == 1 else slice(None)))
-    return array.reshape(shape)
+        array = array.reshape(shape)
+        white = array.dtype.type(2**page.bitspersample - 1) if array.dtype.kind in "bu" else None
+        negative = [one.photometric == MIN_IS_WHITE for one in stack.pages]
+    if shown and white is not None and any(negative):
+        array[np.resize(negative, len(array))] ^= white
+    return array
 
 
 def read_image_folder(file: ScanFile, names: list[str]) -> OctVolume:
@@ -210,6 +221,8 @@ def read_image(file: ScanFile, called: str, *, page: int | None = None) -> NDArr
         upright = ImageOps.exif_transpose(image)
         plain = upright.mode.startswith("I") or upright.mode == "L"
         array = np.asarray(upright if plain else upright.convert("RGB"))
+        if image.mode == "I;16" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == MIN_IS_WHITE:
+            array = 65535 - array  # which Pillow does for 8 bits alone
     if array.ndim == 3:
         return _without_colour(array, file, called)
     if array.dtype.itemsize > 2 and (array.min() < 0 or array.max() > 65535):
