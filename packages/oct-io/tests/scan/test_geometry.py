@@ -2,6 +2,8 @@ import numpy as np
 import pydicom
 import pytest
 from oct_io import ScanError, open_volume, read_header, read_volume
+from oct_io.dicom.layout import FileStyle
+from oct_io.dicom.writer import write_dicom
 from oct_io.scan.flags import find_flags
 from oct_io.scan.geometry import FrameGeometry, join_frames, place_frames
 from oct_io.scan.protocols import (
@@ -217,6 +219,33 @@ def test_measures_that_stand_per_frame_are_found(scan_file, draw):
     assert "PixelMeasuresSequence" not in shared
     volume = read_volume(path)
     assert volume.spacing == pytest.approx(draw().spacing, abs=1e-6)
+
+
+def test_bscans_of_several_scales_are_no_volume(scan_file, draw, tmp_path):
+    def spoil(columns_mm):
+        def edit(dataset):
+            for frame in dataset.PerFrameFunctionalGroupsSequence[4:]:
+                frame.PixelMeasuresSequence[0].PixelSpacing = [0.004, columns_mm]
+
+        return scan_file(edit=edit, shared_groups=False)
+
+    with pytest.raises(
+        ScanError, match=r"between 0.004 x 0.025 and 0.004 x 0.05 mm; spacing=S"
+    ) as it:
+        read_volume(spoil(0.025))
+    assert it.value.stage == "geometry"
+    assert read_volume(spoil(0.025), spacing=draw().spacing).spacing == draw().spacing
+    assert read_volume(spoil(0.0501)).spacing.column == pytest.approx(0.05)  # rounding
+    parts = [tmp_path / f"{number}.dcm" for number in (1, 2)]
+    for number, path in enumerate(parts, start=1):
+        write_dicom(draw(), path, uid_seed="s", style=FileStyle(part=(number, 2)))
+    assert read_volume(parts).spacing == pytest.approx(draw().spacing, abs=1e-6)
+    dataset = pydicom.dcmread(parts[1])
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.PixelSpacing = [0.002, 0.05]
+    dataset.save_as(parts[1])
+    with pytest.raises(ScanError, match=r"between 0.002 x 0.05 and 0.004 x 0.05 mm"):
+        read_volume(parts)
 
 
 def test_measures_at_top_level_are_found(scan_file, draw):

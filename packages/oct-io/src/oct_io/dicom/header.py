@@ -6,6 +6,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag
@@ -13,7 +15,7 @@ from pydicom.tag import BaseTag
 from oct_io.dicom.deflated import is_deflated, meta_end, unfold
 from oct_io.dicom.groups import Groups, frame_geometry, laterality, region
 from oct_io.errors import ScanError, refusing
-from oct_io.scan.geometry import join_frames, place_frames
+from oct_io.scan.geometry import STEP_TOLERANCE, join_frames, place_frames
 from oct_io.scan.header import ScanHeader, text
 from oct_io.scan.protocols import device_name, find_protocol, laterality_in_name, protocol_token
 from oct_io.storage.files import read_range, redact
@@ -127,7 +129,7 @@ def describe(dataset: Dataset, where: str, *, spacing: Spacing | None = None) ->
 
     Raises:
         ScanError: stage `parse`: not an Ophthalmic Tomography image, or a damaged header;
-            stage `geometry`: no PixelSpacing.
+            stage `geometry`: no PixelSpacing, or several in a raster.
     """
     return describe_series([dataset], where, spacing=spacing)
 
@@ -138,7 +140,8 @@ def describe_series(
     """Turn the datasets of one volume, in order of InstanceNumber, into one `ScanHeader`.
 
     Raises:
-        ScanError: as `describe`; also stage `parse` for B-scans of different sizes.
+        ScanError: as `describe`; also stage `parse` for B-scans of different sizes, and `geometry`
+            for those of a raster that are of different scales.
     """
     with refusing(where, "parse", "a header value is damaged"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -180,6 +183,19 @@ def _pitch(groups: Groups, where: str, spacing: Spacing | None) -> tuple[float, 
     return pitch[0], pitch[1]
 
 
+def _check_pitches(pitches: NDArray[np.float64], where: str) -> None:
+    """Refuse B-scans of several scales, which are no one volume; `pitches` has a row for each.
+
+    Raises:
+        ScanError: stage `geometry`.
+    """
+    least, most = np.nanmin(pitches, axis=0), np.nanmax(pitches, axis=0)
+    if (most - least > STEP_TOLERANCE * most).any():
+        sizes = " and ".join(f"{row:g} x {column:g}" for row, column in (least, most))
+        reason = f"PixelSpacing differs from B-scan to B-scan, between {sizes} mm"
+        raise ScanError(where, "geometry", f"{reason}; spacing=Spacing(...) gives one for all")
+
+
 def _describe(datasets: Sequence[Dataset], where: str, spacing: Spacing | None) -> ScanHeader:
     sizes = [_sizes(dataset, where) for dataset in datasets]
     if len({size[1:] for size in sizes}) > 1:
@@ -188,7 +204,7 @@ def _describe(datasets: Sequence[Dataset], where: str, spacing: Spacing | None) 
     first = datasets[0]
     names = (where, text(first.get("ProtocolName")))
     protocol = next((found for name in names if (found := find_protocol(name))), None)
-    parts = []
+    parts, pitches = [], []
     for dataset, (frames, _, _) in zip(datasets, sizes, strict=True):
         groups = Groups(dataset)
         if groups.described not in (0, frames):
@@ -196,9 +212,12 @@ def _describe(datasets: Sequence[Dataset], where: str, spacing: Spacing | None) 
             raise ScanError(where, "parse", reason)
         row_mm, column_mm = _pitch(groups, where, spacing)
         parts.append(frame_geometry(groups, frames, columns, column_mm, protocol))
+        pitches.append(groups.rows("PixelMeasuresSequence", "PixelSpacing", 2, frames))
     groups = Groups(first)
     placed = place_frames(join_frames(parts))
-    if spacing is not None and placed.pattern == "raster":
+    if placed.pattern == "raster" and spacing is None:
+        _check_pitches(np.concatenate([one for one in pitches if one is not None]), where)
+    elif placed.pattern == "raster" and spacing is not None:
         placed = placed._replace(bscan_mm=spacing.bscan, source="given", confidence="high")
     step, side = placed.bscan_mm, laterality(groups)
     return ScanHeader(

@@ -171,7 +171,7 @@ def _read_heads(
     kept = _tomographies(datasets)
     files, datasets = [files[i] for i in kept], [datasets[i] for i in kept]
     if len(files) == 1:
-        header = describe(datasets[0], files[0].where)
+        header = describe(datasets[0], files[0].where, spacing=files[0].spacing)
         return [(datasets[0], header)], header.order
     headers, by_number, whole = _join(files, datasets)
     return [(datasets[i], headers[i]) for i in by_number], whole.order
