@@ -165,6 +165,19 @@ def test_an_xml_export_gives_what_eyepy_reads_of_it(tmp_path, draw):
     assert np.array_equal(read_volume(folder / "scan.xml").voxels, volume.voxels)
 
 
+def test_an_xml_export_is_whole_without_a_localizer_that_is_coloured_or_damaged(tmp_path, draw):
+    folder = write_xml(tmp_path / "export", draw(shape=(12, 48, 40)).voxels)
+    wanted = read_volume(folder)
+    coloured = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(coloured).save(folder / "slo.png")  # as MultiColor exports have it
+    content = (folder / "slo.png").read_bytes()
+    for one in (content, content[:200], b"nothing"):
+        (folder / "slo.png").write_bytes(one)
+        volume = read_volume(folder)
+        assert np.array_equal(volume.voxels, wanted.voxels)
+        assert volume.localizer is None
+
+
 def test_an_anonymised_export_takes_the_images_in_natural_order(tmp_path, draw):
     voxels = draw(shape=(12, 48, 40)).voxels
     folder = write_xml(tmp_path / "export", voxels, named=False)

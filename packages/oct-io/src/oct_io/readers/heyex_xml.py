@@ -175,11 +175,14 @@ def _lines(root: Element, notes: list[BscanNote]) -> NDArray[np.float32] | None:
 
 
 def _localizer(folder: ScanFile, root: Element, present: list[str]) -> NDArray[np.uint8] | None:
-    """The en-face image, if the XML names one and it is there."""
+    """The grey en-face image, if the XML names one and it is there and can be read."""
     for image in root.iter("Image"):
         if image.find(".//Start/Coord") is None:
             name = _text(image, "ImageData/ExamURL").replace("\\", "/").rpartition("/")[2]
             if name in present:
-                array = read_image(folder.inside(name), "the localizer")
+                try:
+                    array = read_image(folder.inside(name), "the localizer")
+                except ScanError:
+                    return None  # coloured, as MultiColor is, or damaged; the volume is whole
                 return array if array.dtype == np.uint8 else None
     return None
