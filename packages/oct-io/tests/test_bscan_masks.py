@@ -1,9 +1,12 @@
 """Masks of single B-scans: whose they are, what their grey levels mean, and where they end up."""
 
+import time
+
 import numpy as np
 import pytest
 from oct_io import SourceConfig, TreeError, open_source
 from oct_io.bscans import BscanConfig, list_bscans
+from oct_io.records.drawings import MaskFolder
 from oct_io.volume import UNLABELLED
 from PIL import Image
 
@@ -151,6 +154,23 @@ def test_masks_may_lie_beside_their_images_below_them_or_be_named_by_the_table(r
     for key, mask in beside.items():
         assert np.array_equal(stated[key], mask)
     assert sum((mask == 1).any() for mask in beside.values()) == 2
+
+
+def test_pairing_takes_no_longer_where_all_files_have_one_name(tmp_path):
+    seconds = []
+    for kind, name in (("apart", "{n}/{n}.png"), ("alike", "{n}/1.png")):
+        images = [name.format(n=n) for n in range(600)]
+        for image in images:
+            (tmp_path / kind / image).parent.mkdir(parents=True)
+            (tmp_path / kind / image).touch()
+        masks = MaskFolder(str(tmp_path / kind), str(tmp_path / "images"))
+        before = time.process_time()
+        found = masks.pair(images, {})
+        seconds.append(time.process_time() - before)
+        assert {
+            image: path.removeprefix(f"{tmp_path}/{kind}/") for image, path in found.items()
+        } == {image: image for image in images}
+    assert seconds[1] < 10 * seconds[0]
 
 
 def test_pages_of_a_mask_are_those_of_its_image(root, tmp_path):

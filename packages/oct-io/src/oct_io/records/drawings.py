@@ -82,11 +82,15 @@ class MaskFolder:
         for image, name in stated.items():
             found[image] = self._only(known.get(name, []), "a mask of data.bscans.table")
         taken, named = set(found.values()), by_name(images)
+        bare = by_name([path for path in images if "/" not in path])
+        stems: dict[str, list[str]] = {}
+        for path in images:
+            stems.setdefault(stem_of(path), []).append(path)
         lost: list[int] = []
         for number, mask in enumerate(self._paths, start=1):
             if mask in taken:
                 continue
-            owners = _owners(mask, named)
+            owners = _owners(mask, stems=stems, named=bare if "/" in mask else named)
             if not owners:
                 lost.append(number)
                 continue
@@ -124,13 +128,20 @@ def stem_of(path: str) -> str:
     return path[: -len(suffix)] if (suffix := PurePosixPath(path).suffix) else path
 
 
-def _owners(mask: str, named: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    """Images that a mask may be of: of its path, else of its name if one of both has no folder."""
+def _owners(
+    mask: str, *, stems: Mapping[str, Sequence[str]], named: Mapping[str, Sequence[str]]
+) -> Sequence[str]:
+    """Images that a mask may be of: of its path, else of its name if one of both has no folder.
+
+    Args:
+        mask: its path.
+        stems: images by their path without the ending.
+        named: images by their name: of a mask in a folder those that lie in none.
+    """
     for one in dict.fromkeys((stem_of(mask), stem_of(mask).removesuffix(MASK))):
-        there = named.get(one.rpartition("/")[2], ())
-        if exact := [path for path in there if stem_of(path) == one]:
+        if exact := stems.get(one, ()):
             return [mask] if mask in exact else exact
-        if flat := [path for path in there if "/" not in path or "/" not in mask]:
+        if flat := named.get(one.rpartition("/")[2], ()):
             return flat
     return ()
 
