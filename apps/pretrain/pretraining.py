@@ -133,6 +133,8 @@ def pretrain(
         feeding = mixture or samples
         result = train(config, objective, feeding, runtime, folder, watch, identity)
     except OutOfMemoryError as error:
+        if objective.coupled and at_once > 1:
+            raise
         encoder = objective.encoder.config
         raise next_start(config, folder.path, encoder, data, error) from error
     runtime.close()

@@ -160,7 +160,8 @@ MAY_CHANGE = (
     "smaller_window",
 )
 """Settings that a resumed run may change; what changed is told, and the volumes must be the same
-ones. All but `loop.steps`, which moves the schedules, leave what it computes alone."""
+ones. All but `loop.steps`, which moves the schedules, leave what it computes alone, or are refused
+when the checkpoint is read: `loop.accumulate` where an objective compares volumes."""
 
 
 def may_change(config: PretrainConfig) -> list[str]:

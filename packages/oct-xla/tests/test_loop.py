@@ -293,6 +293,23 @@ def test_running_out_of_memory_halves_the_micro_batch_and_the_run_goes_on_as_wit
     assert set(again.sizes) == {2}, "what was found stays found on a resume"
 
 
+class Coupled(Hungry):
+    """Compares its samples with each other."""
+
+    coupled = True
+
+
+def test_an_objective_that_compares_samples_keeps_its_micro_batches(tmp_path):
+    with pytest.raises(DeviceError, match=r"^step 1: .* with 8 samples at a time; .*=2, or take a"):
+        train(tmp_path, toy=(toy := Coupled(4)))
+    assert toy.sizes == [8]
+    train(tmp_path, toy=Coupled(4), accumulate=2)  # as it says; nothing was saved
+    with pytest.raises(CheckpointError, match=r"accumulate x processes = 2, now it is 4; set it"):
+        train(tmp_path, toy=Coupled(4), steps=12, accumulate=4)
+    train(tmp_path, toy=(toy := Coupled(4)), steps=12, accumulate=2)
+    assert toy.sizes == [4] * 4
+
+
 @pytest.mark.filterwarnings("ignore:std")  # of one sample, a metric of the toy
 def test_an_odd_micro_batch_goes_to_one_sample_and_no_memory_for_that_ends_the_run():
     toy = Hungry(1)

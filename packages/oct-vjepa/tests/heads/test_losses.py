@@ -162,6 +162,16 @@ def by_hand(risk, time, event):
     return total / max(1, sum(event))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loss_is_the_mean_over_rows_unless_it_compares_them(encoder, bright, kind):
+    objective = supervised(encoder, kind).eval()
+    whole = objective.loss(LabelledBatch(bright, LABELS[kind]))["loss"]
+    rows = [LabelledBatch(bright[i : i + 1], LABELS[kind][i : i + 1]) for i in range(4)]
+    alone = torch.stack([objective.loss(row)["loss"] for row in rows]).mean()
+    assert torch.allclose(whole, alone, atol=1e-5) != objective.coupled
+    assert objective.coupled == (kind == "survival")
+
+
 def test_the_survival_loss_is_breslows_partial_likelihood():
     risk, time, event = [0.3, -1.2, 2.0, 0.0, 0.7], [3, 1, 3, 2, 5], [1, 1, 1, 0, 0]
     mine = cox_loss(torch.tensor(risk)[:, None], torch.tensor(time), torch.tensor(event).float())

@@ -213,6 +213,9 @@ def test_a_separable_loss_is_the_mean_of_its_samples_losses_and_draws_nothing(je
 
 def test_a_loss_over_the_whole_batch_or_with_dropped_paths_is_not_separable(jepa):
     spread = JepaConfig(predictor=jepa.config.predictor, variance_weight=0.1)
-    assert not Jepa(copy.deepcopy(jepa.encoder), spread, jepa.masking).separable
+    spread = Jepa(copy.deepcopy(jepa.encoder), spread, jepa.masking)
+    assert not spread.separable
+    assert spread.coupled
     jepa.encoder.config.drop_path = 0.1
     assert not jepa.separable
+    assert not jepa.coupled

@@ -285,6 +285,14 @@ def test_the_gaussian_term_is_the_integral_of_epps_and_pulley(generator):
     torch.testing.assert_close(found, wanted, rtol=2e-3, atol=1e-5)
 
 
+def test_the_gaussian_term_of_parts_of_a_batch_is_another_one_and_lejepa_says_so(build, generator):
+    directions = functional.normalize(torch.randn(8, 128, generator=generator), dim=0)
+    points = 0.3 * torch.randn(1, 16, 8, generator=generator)
+    halves = torch.stack([gaussian_loss(half, directions) for half in points.chunk(2, dim=1)])
+    assert halves.mean() < 0.7 * gaussian_loss(points, directions)
+    assert [name for name in NAMES if build(name).coupled] == ["lejepa"]
+
+
 # DINO ------------------------------------------------------------------------------------------
 
 

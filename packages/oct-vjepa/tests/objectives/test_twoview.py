@@ -118,6 +118,17 @@ def test_masks_drawn_in_the_feed_are_kept(encoder, volume, batch):
     assert not torch.equal(views.context_BCZYX, views.target_BCZYX)
 
 
+def test_the_batch_norm_makes_halves_another_batch_and_the_objective_says_so(encoder, batch):
+    objective = two_view(encoder, OBJECTIVES["predecessor_fixed"].config())
+    halves = []
+    for part in (slice(0, 2), slice(2, 4)):
+        views = batch.context_BCZYX[part], batch.target_BCZYX[part]
+        masks = tuple(type(one)(*(ids[part] for ids in one)) for one in batch.masks)
+        halves.append(objective.loss(TwoViewBatch(*views, masks), None)["loss"])
+    assert not torch.allclose(objective.loss(batch, None)["loss"], torch.stack(halves).mean())
+    assert objective.coupled
+
+
 def test_training_on_one_batch_brings_either_loss_down(small_config, batch):
     for config in (OBJECTIVES["predecessor_asis"].config(), TwoViewConfig()):
         torch.manual_seed(0)

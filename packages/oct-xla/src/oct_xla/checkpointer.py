@@ -11,7 +11,13 @@ from oct_xla.devices.sharding import Piece
 from oct_xla.errors import CheckpointError, RunFolderError
 from oct_xla.folder.apart import CheckpointsApart
 from oct_xla.folder.checkpoint import Checkpoint
-from oct_xla.folder.identity import check_processes, check_resumed, differences, shorten
+from oct_xla.folder.identity import (
+    check_processes,
+    check_resumed,
+    differences,
+    passes_of,
+    shorten,
+)
 from oct_xla.folder.journal import say
 from oct_xla.folder.store import Checkpoints
 from oct_xla.folder.writing import Writing
@@ -178,6 +184,8 @@ class Checkpointer:
                 f"{where}: not made by this version of oct-xla ({error}); choose another run_dir"
             ) from error
         check_resumed(identity, self._identity, where)
+        if learner.coupled:
+            check_resumed(passes_of(settings), passes_of(self._settings), where)
         learner.restore(found.tensors, where)
         self._saved = run.step
         changed = differences(settings, json.loads(json.dumps(self._settings)))

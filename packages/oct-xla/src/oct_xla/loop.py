@@ -83,9 +83,10 @@ def fit(
         FeedError: if the batch does not divide by the devices, or a sample fails.
         NonFiniteError: after `config.max_skipped` skipped steps in a row; on an accelerator at the
             next row, save or evaluation, until when no other step is applied.
-        OutOfMemoryError: if memory runs out with one sample at a time or in `evaluate`, or where
-            only a new start helps: in the middle of a pass that is cut over processes, and on XLA;
-            also if the start before has died with one sample at a time, and memory may be why.
+        OutOfMemoryError: if memory runs out with one sample at a time or in `evaluate`, with any
+            number where the objective is `coupled`, or where only a new start helps: in the middle
+            of a pass that is cut over processes, and on XLA; also if the start before has died with
+            so few at a time, and memory may be why.
         RuntimeError: if another process has ended.
         OctXlaError: if processes were given different runs.
     """
@@ -107,7 +108,9 @@ def fit(
         run = checkpointer.restore(found, learner)
         del found  # it holds the files open
         samples = feed.config.batch_size // runtime.devices
-        cutting = Cutting(samples, config.accumulate, runtime, path, run.at_once)
+        cutting = Cutting(
+            samples, config.accumulate, runtime, path, run.at_once, coupled=learner.coupled
+        )
         place = remote.url if remote else str(path)
         told = _sinks(run, config, path, place, progress, sinks) if runtime.rank == 0 else []
         metrics = Metrics(told, seconds_before=run.seconds, runtime=runtime, work=work)

@@ -125,9 +125,10 @@ class Sizes(Toy):
         return super().after_step(step, 10, applied)  # the same however long a start is to go on
 
 
-def go_on(folder, steps):
+def go_on(folder, steps, *, coupled=False):
     """Train up to a step; returns the sizes of micro-batches."""
     toy, config = Sizes(), LoopConfig(steps=steps, log_every=1, checkpoint_every=1)
+    toy.coupled = coupled
     fit(toy, make_feed(), config, runtime=pick_runtime("cpu"), run_dir=folder, seed=3)
     return toy.sizes
 
@@ -159,6 +160,16 @@ def test_deaths_halve_the_micro_batch_down_to_one_and_then_all_is_as_it_was(
     go_on(tmp_path / "whole", 5)
     for (step, one), (_, other) in zip(losses(run), losses(tmp_path / "whole"), strict=True):
         assert one == pytest.approx(other, abs=1e-6), step
+
+
+def test_a_death_halves_no_micro_batch_whose_samples_are_compared(tmp_path, linux):
+    die(tmp_path, 1, 8, signal.SIGKILL)
+    linux()
+    with pytest.raises(OutOfMemoryError, match=r"with 8 samples .*=2, or take a") as told:
+        go_on(tmp_path, 1, coupled=True)
+    assert told.value.guessed
+    assert read_note(tmp_path) == {}
+    assert go_on(tmp_path, 1, coupled=True) == {8}
 
 
 def test_what_was_guessed_is_kept_once_the_first_steps_have_ended(tmp_path, linux):

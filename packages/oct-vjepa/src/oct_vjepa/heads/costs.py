@@ -39,6 +39,9 @@ class Costs(nn.Module):
             is its `answer`, whose kind must be the loss's.
         config: see `LossConfig`.
 
+    Attributes:
+        coupled: whether rows are compared with each other, so that the loss is no mean over them.
+
     Raises:
         ValueError: weights for another number of classes, another kind than the head's answer, or
             several outputs where there is one quantity.
@@ -50,6 +53,7 @@ class Costs(nn.Module):
     def __init__(self, head: Answering, config: LossConfig) -> None:
         super().__init__()
         self.config = config
+        self.coupled = config.kind == "survival"
         self._head = (head,)  # in a tuple: its weights are not this module's
         classes, kind = len(head.classes), config.kind
         if head.answer.kind != kind:

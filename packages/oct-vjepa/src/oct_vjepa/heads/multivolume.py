@@ -201,6 +201,7 @@ class ParticipantModel(nn.Module):
         super().__init__()
         self.head = head
         self.costs = Costs(head, LossConfig() if config is None else config)
+        self.coupled = self.costs.coupled
 
     def loss(
         self, batch: ParticipantBatch | tuple[Tensor, ...], generator: torch.Generator | None = None

@@ -52,6 +52,7 @@ class Supervised(FineTuned):
     ) -> None:
         super().__init__(encoder, head, finetuning)
         self.costs = Costs(head, LossConfig() if config is None else config)
+        self.coupled = self.costs.coupled
 
     def forward(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None = None) -> Tensor:
         """Outputs of the head (B, K), such as logits."""
@@ -114,6 +115,7 @@ class VolumeNetwork(nn.Module):
         self.network, self.mean, self.std = network, mean, std
         self.classes, self.answer = list(classes), answer
         self.costs = Costs(self, LossConfig() if config is None else config)
+        self.coupled = self.costs.coupled
 
     def forward(self, volume_BCZYX: Tensor, spacing_B3: Tensor | None = None) -> Tensor:
         """Outputs (B, K); the spacing is not used."""

@@ -107,6 +107,7 @@ class Jepa(Taught):
         )
         super().__init__(encoder, predictor, masking, follows=config)
         self.config, self.layers = config, layers
+        self.coupled = config.variance_weight > 0
         if config.context_weight > 0:
             # A tensor and part of the state: a changed number would be a new graph on XLA, and a
             # run that resumes must not start without it.
@@ -125,7 +126,7 @@ class Jepa(Taught):
     @property
     def separable(self) -> bool:
         """Whether the loss is a mean over samples that draws nothing, if their masks are given."""
-        return self.encoder.config.drop_path == 0 and self.config.variance_weight == 0
+        return self.encoder.config.drop_path == 0 and not self.coupled
 
     def loss(
         self,

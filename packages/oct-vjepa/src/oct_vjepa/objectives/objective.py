@@ -59,6 +59,9 @@ class Objective(nn.Module):
         masking: the mask sets; every volume goes through each.
     """
 
+    coupled: bool = False
+    """Whether the loss compares the volumes of a micro-batch, and is no mean over them."""
+
     def __init__(self, encoder: Encoder, predictor: nn.Module, masking: MaskingConfig) -> None:
         super().__init__()
         self.masking = masking

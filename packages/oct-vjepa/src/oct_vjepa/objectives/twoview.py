@@ -82,6 +82,7 @@ class TwoView(Taught):
     """
 
     predictor: MlpPredictor
+    coupled = True  # by the batch norm
 
     def __init__(
         self, encoder: Encoder, config: TwoViewConfig, masking: MaskingConfig | None = None

@@ -26,7 +26,8 @@ def describe_run(
 ) -> dict[str, Any]:
     """Return what must stay equal for a step number to mean the same samples, draws and weights.
 
-    Everything else (devices, micro-batches, number of steps, how often to log) may change.
+    Everything else (devices, micro-batches, number of steps, how often to log) may change; where
+    the loss is no mean over samples, not what `passes_of` tells.
 
     Args:
         objective: its tensors' names and shapes count, not its values.
@@ -69,6 +70,18 @@ def check_resumed(before: Mapping[str, Any], now: Mapping[str, Any], where: str)
             f"{key} = {shorten(c.before)}, now it is {shorten(c.now)}" for key, c in changed.items()
         )
         raise CheckpointError(f"{where}: made with {facts}; set it back or choose another run_dir")
+
+
+def passes_of(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Return in how many passes a batch goes through the objective, by what it comes from.
+
+    On XLA a pass is that of all processes.
+
+    Args:
+        settings: those that a checkpoint keeps beside the identity.
+    """
+    processes = 1 if settings["runtime"] == "xla" else settings["processes"]
+    return {"loop.accumulate x processes": settings["loop.accumulate"] * processes}
 
 
 def check_processes(facts: Sequence[Mapping[str, Any]]) -> None:

@@ -39,16 +39,24 @@ class Cutting:
         runtime: whose processes agree.
         run_dir: for the note; None keeps nothing.
         sure: samples that a device takes at once, by the checkpoint; 0 for no limit.
+        coupled: whether the loss compares the samples of a micro-batch: none is made smaller then.
 
     Attributes:
         sure: the same as it is now known.
     """
 
     def __init__(
-        self, samples: int, accumulate: int, runtime: Runtime, run_dir: Path | None, sure: int
+        self,
+        samples: int,
+        accumulate: int,
+        runtime: Runtime,
+        run_dir: Path | None,
+        sure: int,
+        *,
+        coupled: bool,
     ) -> None:
         self._samples, self._accumulate, self._runtime = samples, accumulate, runtime
-        self._run_dir, self._first, self._proven = run_dir, 0, False
+        self._coupled, self._run_dir, self._first, self._proven = coupled, run_dir, 0, False
         self._mark = Mark(run_dir, runtime.rank, faults=runtime.name == "xla")
         noted = [[one for one in (sure, size) if one] for size in sizes_of(read_note(run_dir))]
         fewest = runtime.agree(*(-min(known, default=_NO_LIMIT) for known in noted))
@@ -68,7 +76,8 @@ class Cutting:
         """Take less where the start before has died in its first steps as if for memory.
 
         Raises:
-            OutOfMemoryError: if it took one sample at a time; guesses before it are taken back.
+            OutOfMemoryError: if it took one sample at a time, or no less may be taken; guesses
+                before it are taken back.
         """
         told = self._runtime.share(json.dumps(self._mark.read()))
         deaths = [Death(*one) for one in map(json.loads, told) if one]
@@ -80,16 +89,17 @@ class Cutting:
     def _heed(self, death: Death) -> None:
         before, size = self.parts, death.at_once
         found = f"the last start was {death.how} in step {death.step}, "
-        if size == 1 and self._run_dir is not None:
+        if self._run_dir is None or (size > 1 and self.size <= halved(size)):
+            return  # somebody has seen to it
+        if size == 1 or self._coupled:
             withdraw(self._run_dir)
             raise OutOfMemoryError(
-                f"{found}with one sample at a time; if memory ran out, {_CURE}; if not, its own"
-                " last lines say why; the same command tries again, with the batch as it was",
+                f"{found}with {_counted(size)} at a time; if memory ran out, {self._cure(size)}; if"
+                " not, its own last lines say why; the same command tries again, with the batch as"
+                " it was",
                 again=False,
                 guessed=True,
             )
-        if self.size <= halved(size) or self._run_dir is None:
-            return  # somebody has seen to it
         self._now = halved(size)
         write_note(self._run_dir, guessed=True, at_once=self._now)
         if self._runtime.rank == 0:
@@ -121,12 +131,14 @@ class Cutting:
         """Go on with micro-batches of half the size, or of one sample.
 
         Raises:
-            OutOfMemoryError: if they hold one sample already, or if only a new start helps.
+            OutOfMemoryError: if they hold one sample already, if the loss compares those that they
+                hold, or if only a new start helps.
         """
         before, size = self.parts, self.size
-        if size == 1:
+        if size == 1 or self._coupled:
             raise OutOfMemoryError(
-                f"step {step}: out of memory with one sample at a time; {_CURE}", again=False
+                f"step {step}: out of memory with {_counted(size)} at a time; {self._cure(size)}",
+                again=False,
             ) from large
         self.sure = self._now = halved(size)
         give_freed_memory_back()
@@ -137,6 +149,16 @@ class Cutting:
         if self._runtime.rank == 0:
             say(f"{found}; going on with {change}")
 
+    def _cure(self, size: int) -> str:
+        """What people can do where no smaller micro-batch is taken."""
+        if size == 1:
+            return _CURE
+        parts = cut_batch(self._samples, self._accumulate, halved(size))
+        return (
+            "this objective compares them with each other, so with fewer it is another run: begin"
+            f" that in another run_dir with loop.accumulate={parts}, or {_CURE}"
+        )
+
     def _leave(self, found: str, change: str, large: TooLarge) -> None:
         if self._run_dir is None:
             raise OutOfMemoryError(f"{found}; start again with {change}", again=False) from large
@@ -145,3 +167,7 @@ class Cutting:
             f"{found}; the same command goes on from the newest checkpoint with {change}",
             again=True,
         ) from large
+
+
+def _counted(size: int) -> str:
+    return "one sample" if size == 1 else f"{size} samples"

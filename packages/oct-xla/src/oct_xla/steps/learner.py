@@ -75,6 +75,7 @@ class Learner:
 
     Attributes:
         compiling: has seen each micro-batch.
+        coupled: whether the loss compares the samples of a micro-batch; see `Objective`.
         guard: decides which steps are applied.
     """
 
@@ -94,6 +95,7 @@ class Learner:
         )
         self._parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.accumulate = config.accumulate
+        self.coupled = bool(getattr(objective, "coupled", False))
         self.compiling = CompileWatch(runtime)
         self.guard = Guard(runtime.device, most=config.max_skipped)
         self._after_step = AfterStep(self.objective, config.steps)

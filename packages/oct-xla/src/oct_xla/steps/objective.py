@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 @runtime_checkable
 class Objective(Protocol):
-    """A `torch.nn.Module` with a loss. Three more methods and a flag are used if they exist.
+    """A `torch.nn.Module` with a loss. Three more methods and two flags are used if they exist.
 
     - `after_step(step: int, steps: int) -> dict[str, float]`: called after each optimiser step that
       was not skipped, `step` counted from 0; moves an EMA teacher; returns numbers to log. It
@@ -25,6 +25,9 @@ class Objective(Protocol):
     - `separable: bool`: True says that the loss is a mean over samples, that `loss` draws nothing
       if the generator is None, drops nothing and changes no buffer. Then XLA devices add up the
       gradients of micro-batches each for itself, and reduce them once a step.
+    - `coupled: bool`: True says that the loss is no mean over samples but compares those of a
+      micro-batch, as batch norm does. Then a run keeps the micro-batches that it began with: no
+      lack of memory halves them, and a resume that cuts the batch otherwise is refused.
 
     The whole state is `state_dict()`. `fit` moves the module to the device first, which on XLA
     makes new parameter objects: keep no list of parameters made before. With parallel="fsdp" it

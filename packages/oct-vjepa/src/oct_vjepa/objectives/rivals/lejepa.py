@@ -39,6 +39,8 @@ class LeJepa(Objective):
         ValueError: the masks do not fit the encoder's grid.
     """
 
+    coupled = True  # the Gaussian term grows with the volumes that it sees
+
     def __init__(self, encoder: Encoder, config: LeJepaConfig, masking: MaskingConfig) -> None:
         masking.check(encoder.config.grid)
         hidden = config.hidden
