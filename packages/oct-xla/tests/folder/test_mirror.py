@@ -73,6 +73,16 @@ def test_a_run_goes_on_from_the_bucket_on_another_machine(tmp_path, on, files, c
     assert all(torch.equal(t, toy.state_dict()[n]) for n, t in whole.state_dict().items())
 
 
+def test_a_run_whose_name_looks_like_a_pattern_goes_on_from_its_copies(on, capsys):
+    url = "memory://runs/lr[1]"
+    on("here")
+    train(url, steps=8)
+    on("there")
+    train(url, steps=12)
+    assert f"step-00000008: taken from {url}" in capsys.readouterr().err
+    assert Mirror(f"{url}/checkpoints", 2).steps() == [4, 8, 12]
+
+
 def test_what_the_bucket_holds_is_a_run_folder_as_it_stands(tmp_path, on, files):
     on("here")
     train()

@@ -1,6 +1,7 @@
 """Files below a URL, through fsspec; what a store does not do is told in one line."""
 
 import asyncio
+import glob
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
@@ -131,7 +132,8 @@ class Bucket:
 
     def _ask(self, what: str, name: str, **how: Any) -> Any:
         files = self._files  # which sets the root
-        place = f"{self._root}/{name}".rstrip("/")
+        root = glob.escape(self._root) if what == "glob" else self._root
+        place = f"{root}/{name}".rstrip("/")
         return _wait_for(files, what, place, most_s=ANSWER_S, **how)
 
     @contextmanager
