@@ -182,6 +182,13 @@ def test_the_measured_intensity_is_that_of_the_voxels_that_were_asked_for(drawn)
     assert std == pytest.approx(voxels.std())
 
 
+def test_the_intensity_is_measured_from_one_end_of_many_volumes_to_the_other(drawn, monkeypatch):
+    _, source, _ = drawn
+    monkeypatch.setattr("oct_io.source.MEASURED_VOLUMES", 4)
+    assert source.measure_intensity(range(7)) == source.measure_intensity([0, 1, 3, 5])
+    assert source.measure_intensity(range(8)) == source.measure_intensity([0, 2, 4, 6])
+
+
 def test_the_fingerprint_of_labelled_volumes_tells_other_volumes_and_another_order(drawn):
     _, source, _ = drawn
     thin, fluid = source.labelled("thin"), source.labelled("fluid")

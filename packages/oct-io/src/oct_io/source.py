@@ -104,9 +104,10 @@ class Source:
 
         At most `MEASURED_VOLUMES` of them are read, evenly spread over `numbers`.
         """
-        stride = max(1, len(numbers) // MEASURED_VOLUMES)
+        many = min(len(numbers), MEASURED_VOLUMES)
+        spread = [numbers[turn * len(numbers) // many] for turn in range(many)]
         counts = np.zeros(256, dtype=np.int64)
-        for volume in self.volumes.each(numbers[::stride][:MEASURED_VOLUMES]):
+        for volume in self.volumes.each(spread):
             counts += np.bincount(volume.ravel(), minlength=256)
         levels, share = np.arange(256), counts / counts.sum()
         mean = float((share * levels).sum())
