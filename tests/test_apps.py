@@ -277,6 +277,28 @@ def test_a_split_that_was_changed_in_its_file_is_not_taken_up_by_the_run(place, 
     assert json.loads(before)["participants_in_training"] == sides[0]
 
 
+def test_a_start_that_is_refused_for_its_volumes_puts_nothing_on_record(place, smoke, call_app):
+    run_dir, fewer = place / "of-all", place / "fewer"
+    command = (
+        "pretrain", "experiment=smoke", f"run_dir={run_dir}", "loop.evaluate_every=0",
+        "loop.steps=1", "probe.columns=[]",
+    )  # fmt: skip
+    first = call_app(*command, f"data.root={smoke.data}")
+    assert first.code == 0, first.errors
+    files = [run_dir / name for name in ("provenance.json", "quarantine.jsonl")]
+    before = [path.read_bytes() for path in files]
+    shutil.copytree(smoke.data, fewer)
+    table = fewer / "retinal_oct" / "manifest.tsv"
+    *rows, last = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(rows))
+    (scan,) = fewer.rglob(Path(next(one for one in last.split("\t") if ".dcm" in one)).name)
+    scan.write_bytes(b"no scan")
+    refused = call_app(*command, f"data.root={fewer}")
+    assert refused.code == 2
+    assert "made with data = " in refused.errors
+    assert [path.read_bytes() for path in files] == before
+
+
 def test_who_was_seen_before_a_run_is_not_tested_after_it(place, smoke, call_app):
     data = f"data.root={smoke.data}"
     base = "pretrain", "experiment=smoke", data, "loop.evaluate_every=0", "loop.steps=1"

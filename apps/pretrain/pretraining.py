@@ -1,8 +1,9 @@
 """A pretraining run from top to bottom: folder, source, objective, training, probe, report."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,6 @@ def pretrain(
     if mixture is not None and runtime.rank == 0:
         print(tell_shares(mixture))
     if runtime.rank == 0:
-        record(config, folder.path, runtime, sets, before, start, smaller)
         for advice in chain.from_iterable(one.source.advice for one in sets):
             print(advice)
     watched = samples.watched(config.watched_volumes)
@@ -131,7 +131,8 @@ def pretrain(
     try:
         identity = {**volumes, "data": data, **(mixture.facts if mixture else {})}
         feeding = mixture or samples
-        result = train(config, objective, feeding, runtime, folder, watch, identity)
+        begin = partial(record, config, folder.path, runtime, sets, before, start, smaller)
+        result = train(config, objective, feeding, runtime, folder, watch, identity, begin)
     except OutOfMemoryError as error:
         if objective.coupled and at_once > 1:
             raise
@@ -320,8 +321,12 @@ def train(
     run: oct_xla.RunFolder,
     watch: Watch,
     identity: Mapping[str, Any],
+    begin: Callable[[], None],
 ) -> oct_xla.FitResult:
-    """Train, or go on training, in the run folder; `identity` says which volumes, and how mixed."""
+    """Train, or go on training, in the run folder; `identity` says which volumes, and how mixed.
+
+    `begin` is called once it is known that the folder holds no other run.
+    """
     feed = config.feed
     if feed.subsets <= len(samples) < feed.batch_size:
         size = len(samples) - len(samples) % feed.subsets
@@ -344,5 +349,6 @@ def train(
         evaluate=watch,
         progress=True,
         identity=identity,
+        begin=begin,
         work=work_of(config, runtime) if config.tell_mfu else None,
     )

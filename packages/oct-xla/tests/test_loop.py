@@ -26,7 +26,7 @@ from toy import Toy, draw, make_feed, warm_up
 
 def train(run_dir=None, *, toy=None, feed=None, steps=10, rate=warm_up, **options):
     config = {"log_every": 1, "checkpoint_every": 4, **options}
-    evaluate = config.pop("evaluate", None)
+    evaluate, begin = config.pop("evaluate", None), config.pop("begin", None)
     return fit(
         toy or Toy(dropout=0.1),
         feed or make_feed(),
@@ -36,6 +36,7 @@ def train(run_dir=None, *, toy=None, feed=None, steps=10, rate=warm_up, **option
         learning_rate=rate,
         seed=3,
         evaluate=evaluate,
+        begin=begin,
     )
 
 
@@ -213,6 +214,16 @@ def test_another_feed_or_objective_is_refused_in_one_line(tmp_path):
     with pytest.raises(CheckpointError, match=r"it lacks extra\.bias, extra\.weight") as caught:
         train(tmp_path, toy=bigger)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_to_be_put_on_record_is_so_once_the_run_is_known_to_be_the_one(tmp_path):
+    told = []
+    train(tmp_path, begin=lambda: told.append(sorted(one.name for one in tmp_path.iterdir())))
+    assert told == [[".fit-lock"]]
+    with pytest.raises(CheckpointError, match=r"feed\.length"):
+        train(tmp_path, feed=make_feed(length=32), begin=lambda: told.append("another run"))
+    train(tmp_path, begin=lambda: told.append("the same"))
+    assert told[1:] == ["the same"]
 
 
 def test_bfloat16_keeps_parameters_and_optimiser_in_float32(tmp_path):

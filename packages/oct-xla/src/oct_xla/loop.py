@@ -50,6 +50,7 @@ def fit(
     progress: bool = False,
     identity: Mapping[str, Any] | None = None,
     work: Work | None = None,
+    begin: Callable[[], None] | None = None,
 ) -> FitResult:
     """Train `objective` on `feed`; go on from the newest whole checkpoint in `run_dir`.
 
@@ -72,6 +73,8 @@ def fit(
             values by name. Seed, batch, length of the feed, precision and the objective's shapes
             are compared anyway, with the checkpoint and between processes.
         work: what a volume costs and the devices can do; rows then tell `mfu`.
+        begin: called on the first process before the first step, once the folder is known to hold
+            no other run: for what is put on record of this start.
 
     Raises:
         CheckpointError: if no checkpoint is whole although there are some, if the newest whole one
@@ -107,6 +110,8 @@ def fit(
         learner = Learner(objective, runtime, config, seed)
         run = checkpointer.restore(found, learner)
         del found  # it holds the files open
+        if begin is not None and runtime.rank == 0:
+            begin()
         samples = feed.config.batch_size // runtime.devices
         cutting = Cutting(
             samples, config.accumulate, runtime, path, run.at_once, coupled=learner.coupled
