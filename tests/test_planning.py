@@ -1,11 +1,14 @@
 """A plan is proposed for a folder, written with reasons, and trained with."""
 
+import importlib
 import json
+from pathlib import Path
 
 import pytest
 from oct_io import PhantomTree, write_phantom_tree
 from omegaconf import OmegaConf
 
+PRETRAIN = Path(__file__).parent.parent / "apps" / "pretrain"
 FEW = (
     *("loop.steps=2", "loop.evaluate_every=0", "loop.checkpoint_every=0", "loop.log_every=1"),
     *("feed.batch_size=4", "watched_volumes=8", "probe.columns=[]"),
@@ -74,6 +77,16 @@ def test_a_plan_that_is_not_there_is_one_line(call_app):
     assert found.errors.splitlines() == [
         "error: plan=nowhere.yaml: there is no such plan; propose.to=nowhere.yaml writes one"
     ]
+
+
+def test_free_space_is_that_of_the_disk_that_the_cache_will_lie_on(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(PRETRAIN))
+    standing = importlib.import_module("planning").standing
+    monkeypatch.chdir(tmp_path)
+    assert standing(tmp_path / "runs" / "cache") == tmp_path
+    assert standing(Path("runs/cache")) == tmp_path
+    (tmp_path / "runs").mkdir()
+    assert standing(Path("runs/cache")) == tmp_path / "runs"
 
 
 @pytest.mark.drill

@@ -54,7 +54,7 @@ def make_plan(config: PretrainConfig) -> int:
         train_hours=hours_of(plan, measured),
         cache_hours=sampled.seconds * found.scans / usable_cpus() / 3600,
         cache_gb=found.scans * sampled.volumes[0].nbytes / 1e9,
-        free_gb=shutil.disk_usage(Path(config.data.cache).absolute().anchor).free / 1e9,
+        free_gb=shutil.disk_usage(standing(Path(config.data.cache))).free / 1e9,
         workers=workers_for(facts),
     )
     said = [describe(facts), *estimate.describe(measured), *busy(facts)]
@@ -80,6 +80,12 @@ def gather(
         cores=usable_cpus(),
         hours=hours,
     )
+
+
+def standing(folder: Path) -> Path:
+    """A folder, or the nearest one above it that is there: on the disk that it will lie on."""
+    here = folder.absolute()
+    return next(one for one in (here, *here.parents) if one.exists())
 
 
 def memory_gb(runtime: oct_xla.Runtime) -> float:
