@@ -48,8 +48,17 @@ def app(monkeypatch):
     """Modules beside the app, by name; workers would import them by name as well."""
     monkeypatch.syspath_prepend(str(PRETRAIN))
     yield importlib.import_module
-    for name in ("samples", "pairing"):
+    for name in ("samples", "pairing", "gathering"):
         sys.modules.pop(name, None)
+
+
+def test_what_another_set_is_advised_on_is_told_by_the_name_of_its_setting(source, app):
+    gathering = app("gathering")
+    sets = [gathering.DataSet(name, source, [0], []) for name in ("first", "second")]
+    own, others = gathering.advice_of(sets)
+    assert (own,) == source.advice
+    assert "; data.mirror_left=true puts" in own
+    assert "; more.second.mirror_left=true puts" in others
 
 
 def same(one, other, *names):

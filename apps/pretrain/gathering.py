@@ -116,6 +116,16 @@ def describe(sets: Sequence[DataSet]) -> dict[str, Any]:
     return facts
 
 
+def advice_of(sets: Sequence[DataSet]) -> list[str]:
+    """What the scans of all sets suggest to set otherwise, by the names of each one's settings."""
+    main, *more = sets
+    said = list(main.source.advice)
+    for one in more:
+        place = f"more.{one.name}.mirror_left"
+        said += [text.replace("data.mirror_left", place) for text in one.source.advice]
+    return said
+
+
 def all_people(sets: Sequence[DataSet]) -> list[str]:
     """Hashed participants of all sets, sorted; equal ids of two sets are one."""
     return sorted({person for one in sets for person in one.people})

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from benching import bench, work_of
 from gathering import (
     DataSet,
+    advice_of,
     all_people,
     check_sets,
     describe,
@@ -119,7 +119,7 @@ def pretrain(
     if mixture is not None and runtime.rank == 0:
         print(tell_shares(mixture))
     if runtime.rank == 0:
-        for advice in chain.from_iterable(one.source.advice for one in sets):
+        for advice in advice_of(sets):
             print(advice)
     watched = samples.watched(config.watched_volumes)
     parts = runtime.devices * config.loop.accumulate
