@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -200,13 +201,47 @@ def plan_of(tree, parts):
 
 
 @pytest.mark.parametrize("place", ["folder", "bucket"])
-def test_parts_gather_in_folders_and_in_buckets(tree, tmp_path, place):
+def test_parts_gather_in_folders_and_in_buckets_and_leave_what_else_lies_there(
+    tree, tmp_path, place
+):
     parts = tmp_path / "parts" if place == "folder" else "memory://parts-of-a-test"
+    filesystem, path = fsspec.core.url_to_fs(str(parts))
+    filesystem.makedirs(f"{path}/years", exist_ok=True)
+    filesystem.pipe_file(f"{path}/years/work.txt", b"precious")
     build(tree, tmp_path / "one", parts=parts)
     build(tree, tmp_path / "two")
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    filesystem, path = fsspec.core.url_to_fs(str(parts))
-    assert not filesystem.exists(path)
+    assert [one.rpartition("/")[2] for one in filesystem.ls(path, detail=False)] == ["years"]
+    assert filesystem.cat_file(f"{path}/years/work.txt") == b"precious"
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_builds_that_share_a_place_mix_nothing_and_what_was_interrupted_is_said(
+    tree, tmp_path, place, caplog
+):
+    parts = tmp_path / "parts" if place == "folder" else "memory://parts-of-many"
+    other = replace(WINDOW, extent_mm=(1.0, 0.1, 1.0))  # parts of equal numbers and sizes
+    records = read_manifest(tree)
+
+    def build_other(out, **changes):
+        build_cache(records, tree, other, tmp_path / out, shard_bytes=TWO_SCANS, **changes)
+
+    def begin_others(done, total, bad):
+        if done == 3:
+            build_other("other", parts=parts)
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(tree, tmp_path / "one", parts=parts, progress=begin_others)
+    assert "parts of 1 other builds lie in" in caplog.text
+    seen = []
+    build(tree, tmp_path / "one", parts=parts, progress=lambda *done: seen.append(done[0]))
+    assert seen == [4, 5, 6], "two parts were whole"
+    build(tree, tmp_path / "one alone")
+    build_other("other alone")
+    for name in ("one", "other"):
+        assert contents(tmp_path / name) == contents(tmp_path / f"{name} alone")
 
 
 def test_a_part_without_its_voxels_does_not_count_and_two_writers_do_no_harm(tree, tmp_path):

@@ -28,7 +28,7 @@ from oct_io.cache.bucket import fetch_index
 from oct_io.cache.decoding import NO_GUARD
 from oct_io.cache.index import INDEX, CacheIndex, find_spoilt_shard, read_index, write_index
 from oct_io.cache.making import Kept, MakeParts, Progress, Tally, find_missing, make_here
-from oct_io.cache.parts import MAX_PART_SCANS, PartFolder, Plan
+from oct_io.cache.parts import MAX_PART_SCANS, PartFolder, Plan, tell_of_others
 from oct_io.cache.publishing import OTHER, claim, seal
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import TreeError
@@ -93,8 +93,9 @@ def build_cache(
         max_bad_fraction: share of refused scans above which the data set itself is at fault.
         shard_bytes: about the size of one shard file.
         make_parts: does the work instead of processes of this machine.
-        parts: folder or URL for the parts, one that all who make them can write to; None puts
-            them beside `out`.
+        parts: folder or URL for the parts, one that all who make them can write to, and that other
+            builds may use as well: nothing in it is touched but a folder of this build's own. None
+            puts them beside `out`.
         again: keys of scans that `out` refused and that are tried again, though nothing changed.
         tokens: what changes when a file does, by path, as `list_scans` just found it; None asks.
         annotations: of "layers" and "mask", what is kept beside the voxels of scans that have it.
@@ -139,13 +140,16 @@ def build_cache(
                 write_index(folder, old)
                 return read_index(folder)
             return old
-        where = str(parts or building.resolve() / "parts")
+        plan = plan_of(sources, str(building.resolve() / "parts"))
+        if parts:
+            plan = plan.within(str(parts), folder.resolve())
         ready = _finished(building)
         if ready is not None and ready.inputs == inputs and not again and _is_final(building):
-            PartFolder(where).remove()
+            PartFolder(plan.parts).remove()
             _put_in_place(building, folder)
             return ready
-        plan = plan_of(sources, where)
+        if parts:
+            tell_of_others(str(parts), plan.parts)
         refused = folder.with_name(f"{folder.name}-{QUARANTINE}")
         try:
             place = _make(plan, building, Kept(folder, old, plan), tally, jobs, make_parts)

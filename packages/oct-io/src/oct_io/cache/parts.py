@@ -11,6 +11,7 @@ both promise.
 
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -31,15 +32,19 @@ from oct_io.storage.files import (
     copy_file,
     file_size,
     join,
+    list_subfolders,
     read_if_there,
     remove_folder,
     write_bytes,
 )
 
 PLAN = "plan.txt"
+OWN = "oct-io-parts-"  # how folders of parts begin in a place that others may use as well
 GONE = "a part of the cache has gone while it was built; build it again"
 MAX_PART_SCANS = 16
 """What a killed worker has to do again, at most."""
+
+logger = logging.getLogger("oct_io.cache")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +57,7 @@ class Plan:
         root: what the records' paths are relative to.
         window: what to cut out of each scan.
         part_scans: scans of one part; the last may have fewer.
-        parts: folder or URL of the parts.
+        parts: folder or URL of the parts, of this plan alone.
         again: keys of scans that are tried again although an older cache refused them.
         annotations: what is wanted along with voxels: layers, mask.
     """
@@ -72,6 +77,11 @@ class Plan:
         content = [asdict(self.window), self.part_scans, self.sources, self.again]
         content += [self.annotations] if self.annotations else []
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def within(self, place: str, out: str | Path) -> "Plan":
+        """The plan with its parts in a folder of `place` for this build of `out` alone."""
+        named = hashlib.sha256(json.dumps([self.name, str(out)]).encode()).hexdigest()
+        return replace(self, parts=join(place, f"{OWN}{named[:16]}"))
 
     @property
     def record_bytes(self) -> int:
@@ -198,6 +208,18 @@ class PartFolder:
 
 def _name(number: int) -> str:
     return f"part-{number:06d}"
+
+
+def tell_of_others(place: str, own: str) -> None:
+    """Say which folders of parts lie in `place` beside `own`: nobody else would remove them."""
+    found = [join(place, name) for name in list_subfolders(place) if name.startswith(OWN)]
+    others = [one for one in found if one != own]
+    if others:
+        shown = ", ".join(map(redact, others[:3])) + (", ..." if len(others) > 3 else "")
+        logger.warning(
+            f"oct-io: parts of {len(others)} other builds lie in {redact(place)}, which go on or "
+            f"were interrupted; remove what nobody will finish: {shown}"
+        )
 
 
 def make_part(

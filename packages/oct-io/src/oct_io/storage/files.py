@@ -36,6 +36,7 @@ __all__ = [
     "is_folder",
     "join",
     "list_folder",
+    "list_subfolders",
     "list_tokens",
     "open_filesystem",
     "read_bytes",
@@ -285,6 +286,20 @@ def list_folder(url: str | Path, *, storage_options: Options | None = None) -> l
     filesystem, path = open_filesystem(url, storage_options)
     with _reaching(url):
         return sorted(_files_in(filesystem, path))
+
+
+def list_subfolders(url: str | Path) -> list[str]:
+    """Sorted names of the folders in the folder `url`; none where nothing lies.
+
+    Raises:
+        TreeError: it cannot be reached.
+    """
+    filesystem, path = open_filesystem(url)
+    found = []
+    with _reaching(url), suppress(FileNotFoundError):
+        found = _ask(filesystem, "ls", path, detail=True)
+    names = [str(one["name"]).rstrip("/") for one in found if one["type"] == "directory"]
+    return sorted(name.rpartition("/")[2] for name in names)
 
 
 def _files_in(filesystem: Any, path: str) -> dict[str, str]:
