@@ -389,3 +389,56 @@ def test_a_cache_built_into_a_bucket_has_the_bytes_of_the_one_on_the_disk_though
     with pytest.raises(TreeError, match="holds another cache"):
         build_cache(records[:3], root, WINDOW, url)
     assert [one.name for one in tmp_path.iterdir()] == ["kept"]  # nothing else came to this disk
+
+
+def test_a_build_into_a_place_where_another_is_at_work_is_refused_before_it_decodes_a_scan(
+    local, phantom_tree, tmp_path
+):
+    url, seen = "memory://two-builds/cache", []
+    records = [*read_manifest(phantom_tree), ScanRecord(path="nobody/4007.dcm")]
+
+    def note(*done):
+        seen.append(done)
+
+    def begin_another(done, total, bad):
+        if done == 5:
+            for others in (records[:3], records[::-1]):  # other scans; the same with other numbers
+                with pytest.raises(TreeError, match="is still coming or was interrupted"):
+                    build_cache(others, phantom_tree, WINDOW, url, progress=note)
+
+    build_cache(records, phantom_tree, WINDOW, url, shard_bytes=4 * ONE, progress=begin_another)
+    assert seen == []
+    there = open_cache(url, kept=tmp_path / "kept")
+    assert all(map(np.array_equal, there, open_cache(local)))
+    assert not [path for path in list_tokens(url) if "part-" in path]
+
+
+def test_of_builds_that_begin_in_one_moment_the_one_noted_last_goes_on(phantom_tree, tmp_path):
+    url, records = "memory://one-moment/cache", read_manifest(phantom_tree)
+    key = "/one-moment/cache/publishing.json"
+    filesystem, _ = open_filesystem(url)
+
+    def note_another(done, total, bad):
+        filesystem.pipe_file(key, b"another")
+
+    with pytest.raises(TreeError, match="which is still coming"):
+        build_cache(records, phantom_tree, WINDOW, url, progress=note_another)
+    with pytest.raises(TreeError, match="no cache here"):
+        open_cache(url, kept=tmp_path / "kept")
+    filesystem.rm(key)
+    build_cache(records[:3], phantom_tree, WINDOW, url)
+    left = {path for path in list_tokens(url) if not path.startswith("shard-")}
+    assert left == {"entries.arrow", "index.json", "quarantine.jsonl", "publishing.json"}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_build_that_ends_because_too_much_is_bad_leaves_its_place_to_others(
+    scheme, servers, storage, phantom_tree, tmp_path
+):
+    servers.fill(scheme, {"eyes/made/of": b"a bucket"})
+    storage(scheme)
+    url, bad = f"{scheme}://eyes/mended", ScanRecord(path="nobody/4007.dcm")
+    with pytest.raises(TreeError, match="1 of 1 scans cannot be used"):
+        build_cache([bad], phantom_tree, WINDOW, url)
+    assert list_tokens(url) == {}
+    assert len(build_cache(read_manifest(phantom_tree)[:1], phantom_tree, WINDOW, url).entries) == 1

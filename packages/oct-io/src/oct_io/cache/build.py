@@ -29,7 +29,7 @@ from oct_io.cache.decoding import NO_GUARD
 from oct_io.cache.index import INDEX, CacheIndex, find_spoilt_shard, read_index, write_index
 from oct_io.cache.making import Kept, MakeParts, Progress, Tally, find_missing, make_here
 from oct_io.cache.parts import MAX_PART_SCANS, PartFolder, Plan, tell_of_others
-from oct_io.cache.publishing import OTHER, claim, seal
+from oct_io.cache.publishing import OTHER, claim, seal, withdraw
 from oct_io.catalog.manifest import ScanRecord
 from oct_io.errors import TreeError
 from oct_io.quarantine import (
@@ -127,7 +127,8 @@ def build_cache(
         )
 
     if "://" in str(out):
-        plan = plan_of(_hash_sources(records, root, tokens, state), join(out, "parts"))
+        plan = plan_of(_hash_sources(records, root, tokens, state), "")
+        plan = plan.within(join(out, "parts"), out)
         return _build_in_bucket(plan, str(out), tally, jobs, make_parts)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
@@ -170,7 +171,7 @@ def _build_in_bucket(
     """Make the parts in the bucket, let each become a shard there, and the index come last.
 
     Raises:
-        TreeError: another cache lies there, or a part of one.
+        TreeError: another cache lies there, or a part of one, or is being built there.
     """
     inputs = _hash_all(plan.window, sorted(plan.sources), plan.annotations)
     with TemporaryDirectory() as name:
@@ -180,6 +181,8 @@ def _build_in_bucket(
             if there.inputs != inputs:
                 raise TreeError(f"{redact(url)}: {OTHER}")
             return there
+        about = {"inputs": inputs, "plan": plan.name}
+        claim(url, about)  # before anything is decoded
         place = PartFolder(plan.parts)
         place.start(plan)
         try:
@@ -190,11 +193,12 @@ def _build_in_bucket(
                 make_here(plan, missing, tally.see, kept=Kept(building, None, plan), jobs=jobs)
         except TooManyBadError:
             place.remove()
+            withdraw(url, about)
             raise
-        claim(url, {"inputs": inputs, "part_scans": plan.part_scans})
+        claim(url, about)  # of two that began in the same moment, one goes on
         index = assemble(plan, place, building, parts_per_shard=1, inputs=inputs, bucket=url)
         seal(url, building)
-        place.remove()
+        PartFolder(join(url, "parts")).remove()  # those too of who was refused after making some
         return index
 
 

@@ -13,7 +13,14 @@ from oct_io.cache.index import INDEX, annotation_name, find_spoilt_shard, read_i
 from oct_io.cache.table import ENTRIES
 from oct_io.errors import TreeError
 from oct_io.quarantine import QUARANTINE, read_quarantine
-from oct_io.storage.files import file_size, join, read_if_there, redact, write_bytes
+from oct_io.storage.files import (
+    file_size,
+    join,
+    read_if_there,
+    redact,
+    remove_folder,
+    write_bytes,
+)
 from oct_io.storage.together import ask_together
 
 BEGUN = "publishing.json"  # which cache comes
@@ -65,17 +72,27 @@ def claim(url: str, about: Mapping[str, object]) -> None:
     """Note which cache comes, so that nothing of another is taken for a part of it.
 
     Raises:
-        TreeError: a part of another one lies there.
+        TreeError: another one was noted there.
     """
-    noted = json.dumps(about, sort_keys=True).encode()
+    noted = _note(about)
     there = read_if_there(join(url, BEGUN))
     if there is None:
         write_bytes(join(url, BEGUN), noted)
     elif there != noted:
         raise TreeError(
-            f"{redact(url)}: holds a part of another cache, which was interrupted; remove it, or "
-            "give this one a place of its own"
+            f"{redact(url)}: holds a part of another cache, which is still coming or was "
+            "interrupted; remove it if nobody goes on with it, or give this one a place of its own"
         )
+
+
+def withdraw(url: str, about: Mapping[str, object]) -> None:
+    """Take back that a cache comes, unless another has been noted since."""
+    if read_if_there(join(url, BEGUN)) == _note(about):
+        remove_folder(join(url, BEGUN))
+
+
+def _note(about: Mapping[str, object]) -> bytes:
+    return json.dumps(about, sort_keys=True).encode()
 
 
 def seal(url: str, folder: Path) -> None:
