@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -454,6 +455,25 @@ def test_volumes_sent_to_another_process_are_not_those_of_a_cache_built_since(tr
     build(tree, tmp_path / "cache", records=read_manifest(tree)[1:])
     with pytest.raises(TreeError, match="built again since it was opened"):
         pickle.loads(sent)
+
+
+def test_an_open_cache_gives_no_volumes_of_one_that_was_built_in_its_place(tree, tmp_path):
+    records, folder, two = read_manifest(tree), tmp_path / "cache", {"shard_bytes": 2 * 4 * 16 * 12}
+    build(tree, folder, records=records[:4], **two)
+    cache = open_cache(folder)
+    wanted = [volume.copy() for volume in open_cache(folder)]
+    assert np.array_equal(cache[0], wanted[0])
+    (folder / "index.json").rename(tmp_path / "index")
+    (tmp_path / "index").rename(folder / "index.json")
+    assert np.array_equal(cache.select([2])[0], wanted[2]), "the same cache"
+    build(tree, folder, records=records[1:5], **two)  # shards of the same names and lengths
+    assert np.array_equal(cache[1], wanted[1]), "it is still open"
+    for number in (2, 3):
+        with pytest.raises(ScanError, match="was built again or removed since it was opened"):
+            cache[number]
+    shutil.rmtree(folder)
+    with pytest.raises(ScanError, match="was built again or removed since it was opened"):
+        cache[2]
 
 
 def test_a_damaged_table_of_entries_is_found_and_the_next_build_makes_it_anew(tree, tmp_path):

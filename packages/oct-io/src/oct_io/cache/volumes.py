@@ -19,6 +19,7 @@ from oct_io.cache.annotations import Layout, all_classes, renumber, split_layers
 from oct_io.cache.bucket import BucketShards, open_in_bucket
 from oct_io.cache.entries import CacheEntry, Entries
 from oct_io.cache.index import (
+    INDEX,
     CacheIndex,
     annotation_name,
     find_spoilt_shard,
@@ -103,6 +104,9 @@ class _ShardFile:
 class CachedVolumes:
     """Volumes of a cache, all of one shape; `volumes[i]` is a fresh uint8 array (Z, Y, X).
 
+    A cache that is built anew under its name is not read, since its volumes are others: a shard
+    that was open stays what it was, and one that is opened later is an error that says so.
+
     Reads say where they start, so that forked processes and threads may share open files. It can be
     sent to workers started in any way: pickled, it is the folder and the numbers of a selection,
     and the index is mapped there, as it is here.
@@ -117,6 +121,7 @@ class CachedVolumes:
         self.folder, self.index, self.shards = folder, index, shards
         self._files: dict[str, _ShardFile] = {}
         self._classes: tuple[str, ...] | None = None
+        self._seen: tuple[int, ...] = ()  # state of the index that was last found to be ours
 
     def __len__(self) -> int:
         return len(self.index.entries)
@@ -198,12 +203,34 @@ class CachedVolumes:
     def _file(self, name: str, size: int) -> "_ShardFile":
         file = self._files.get(name)
         if file is None:
-            file = _ShardFile(self.folder / name, size)
+            try:
+                file = _ShardFile(self.folder / name, size)
+            finally:  # after it is open: what lay there before belongs to the index that lies there
+                self._require_same_cache()
             with suppress(KeyError, StopIteration, RuntimeError):  # another thread was faster
                 while len(self._files) >= OPEN_FILES:
                     self._files.pop(next(iter(self._files)))
             self._files[name] = file
         return file
+
+    def _require_same_cache(self) -> None:
+        """Make sure that the cache that lies in the folder is still the one that was opened.
+
+        Raises:
+            ScanError: another was put in its place, or none is there.
+        """
+        try:
+            found = os.stat(self.folder / INDEX)
+            state = (found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+            same = state == self._seen or read_index(self.folder).entries.digest == (
+                self.entries.digest
+            )
+        except (OSError, TreeError):
+            same = False
+        if not same:
+            reason = "the cache was built again or removed since it was opened; open it again"
+            raise ScanError(str(self.folder), "fetch", reason)
+        self._seen = state
 
     def __getstate__(self) -> dict[str, Any]:
         entries = self.index.entries
@@ -219,7 +246,7 @@ class CachedVolumes:
             entries = index.entries.take(numbers)
             index = replace(index, entries=entries, fingerprint=fingerprint)
         self.folder, self.index, self.shards = folder, index, state["shards"]
-        self._files, self._classes = {}, None
+        self._files, self._classes, self._seen = {}, None, ()
 
     @property
     def entries(self) -> Entries:
