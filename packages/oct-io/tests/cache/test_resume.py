@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 from oct_io import TreeError, Window, build_cache, open_cache, read_manifest
 from oct_io.cache.mending import list_refused, release, retry
 from oct_io.cache.parts import PartFolder, Plan, make_part
+from oct_io.cli import main
 from oct_io.progress import Rate, _write_lines
 from oct_io.storage.files import exists
 
@@ -163,6 +165,25 @@ def test_a_retry_reads_only_what_was_refused_and_not_what_it_holds(tree, tmp_pat
     assert bucket.requests == [len(broken)]
 
 
+def test_a_retry_leaves_a_cache_alone_whose_other_scans_are_listed_as_something_else(
+    tmp_path, draw, capsys
+):
+    root, out = tmp_path / "tree", str(tmp_path / "cache")
+    root.mkdir()
+    for number in range(3):
+        np.save(root / f"{number}.npy", draw(number).voxels)
+        (root / f"{number}.json").write_text('{"spacing_mm": [0.05, 0.004, 0.01]}')
+    whole = spoil(root / "1.npy")
+    assert main(["cache", str(root), out, "--kind", "volume", "--window", "4x8x8"]) == 0
+    before = contents(Path(out))
+    assert main(["quarantine", out, "retry", "--root", str(root)]) == 2
+    assert "2 of its 2 volumes are of scans that have changed, or" in capsys.readouterr().err
+    assert contents(Path(out)) == before
+    (root / "1.npy").write_bytes(whole)
+    assert main(["quarantine", out, "retry", "--root", str(root), "--kind", "volume"]) == 0
+    assert "1 of 1 refused scans now work; 3 volumes, 0 refused" in capsys.readouterr().out
+
+
 def test_a_released_scan_is_tried_again_by_the_next_build(tree, tmp_path):
     first, second, out = tree / "1001/1.dcm", tree / "1002/2.dcm", tmp_path / "cache"
     spoil(first)
@@ -179,8 +200,6 @@ def test_a_released_scan_is_tried_again_by_the_next_build(tree, tmp_path):
 
 
 def test_a_quarantine_does_not_repeat_the_name_of_a_file_in_its_reason(tmp_path, draw):
-    import numpy as np
-
     (tmp_path / "tree").mkdir()
     np.save(tmp_path / "tree/Doe_Jane.npy", draw().voxels)  # no sidecar: nothing tells its spacing
     with pytest.raises(TreeError) as caught:

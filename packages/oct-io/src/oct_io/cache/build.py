@@ -27,7 +27,15 @@ from oct_io.cache.assembly import assemble
 from oct_io.cache.bucket import fetch_index
 from oct_io.cache.decoding import NO_GUARD
 from oct_io.cache.index import INDEX, CacheIndex, find_spoilt_shard, read_index, write_index
-from oct_io.cache.making import Kept, MakeParts, Progress, Tally, find_missing, make_here
+from oct_io.cache.making import (
+    Kept,
+    MakeParts,
+    Progress,
+    Tally,
+    find_missing,
+    make_here,
+    require_same,
+)
 from oct_io.cache.parts import MAX_PART_SCANS, PartFolder, Plan, tell_of_others
 from oct_io.cache.publishing import OTHER, claim, seal, withdraw
 from oct_io.catalog.manifest import ScanRecord
@@ -96,7 +104,8 @@ def build_cache(
         parts: folder or URL for the parts, one that all who make them can write to, and that other
             builds may use as well: nothing in it is touched but a folder of this build's own. None
             puts them beside `out`.
-        again: keys of scans that `out` refused and that are tried again, though nothing changed.
+        again: keys of scans that `out` refused and that are tried again, though nothing changed;
+            all others must be what they were when it was built.
         tokens: what changes when a file does, by path, as `list_scans` just found it; None asks.
         annotations: of "layers" and "mask", what is kept beside the voxels of scans that have it.
 
@@ -141,6 +150,8 @@ def build_cache(
                 write_index(folder, old)
                 return read_index(folder)
             return old
+        if again:
+            require_same(folder, old, dict(zip((r.key for r in records), sources, strict=True)))
         plan = plan_of(sources, str(building.resolve() / "parts"))
         if parts:
             plan = plan.within(str(parts), folder.resolve())

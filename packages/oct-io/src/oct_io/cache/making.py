@@ -4,7 +4,7 @@ It stops when too much is bad.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +13,7 @@ from oct_io.cache.decoding import Decoded, Outcome, Refused, decode_in_order
 from oct_io.cache.index import CacheIndex
 from oct_io.cache.parts import PartFolder, Plan, make_part
 from oct_io.cache.volumes import CachedVolumes
+from oct_io.errors import TreeError
 from oct_io.quarantine import QUARANTINE, Refusal, check_share, read_quarantine, refuse, was_outage
 
 Seen = Callable[[int, Sequence[Refusal]], None]
@@ -84,6 +85,24 @@ class Kept:
         if annotations and hashlib.sha256(annotations).hexdigest() != entry.annotation_sha256:
             return None
         return Decoded(voxels, entry, annotations)
+
+
+def require_same(folder: Path, old: CacheIndex | None, sources: Mapping[str, str]) -> None:
+    """Make sure that volumes of a cache will be taken over.
+
+    Raises:
+        TreeError: its scans have changed, or are listed in another way than it was built with.
+    """
+    if old is None:
+        return
+    held = zip(*(old.entries.column(one).to_pylist() for one in ("key", "source")), strict=True)
+    others = [key for key, source in held if source and sources.get(key) != source]
+    if others:
+        raise TreeError(
+            f"{folder}: {len(others)} of its {len(old.entries)} volumes are of scans that have "
+            "changed, or are now listed as something else; give --kind and --manifest as it was "
+            "built with, or release the refused scans and build it again by its own command"
+        )
 
 
 def find_missing(plan: Plan, folder: PartFolder, seen: Seen) -> list[int]:

@@ -68,15 +68,16 @@ def retry(
 
     Args:
         cache: folder of the cache.
-        records: as from `read_manifest(root)`; those that the cache never saw are left out.
+        records: as those that it was built from; those that the cache never saw are left out.
         root: what the records' paths are relative to.
         keys: only these of the refused scans; all if empty.
         jobs: processes that decode; 0 for one a CPU.
         progress: called after each scan.
 
     Raises:
-        TreeError: no cache there, a key that is not in its quarantine, or none of its scans below
-            `root`.
+        TreeError: no cache there, a key that is not in its quarantine, none of its scans below
+            `root`, or some of its volumes are of scans that have changed, or that `records` say
+            other things of than those did that it was built from.
     """
     folder = Path(cache)
     refusals, index = list_refused(folder), read_index(folder)

@@ -4,11 +4,12 @@ import argparse
 from pathlib import Path
 
 from oct_io.cache.mending import list_refused, release, retry
-from oct_io.catalog.manifest import read_manifest
+from oct_io.catalog.manifest import list_scans
 from oct_io.commands import Commands, add_command, plain_console
 from oct_io.errors import TreeError
 from oct_io.progress import show_progress
 from oct_io.quarantine import count_stages
+from oct_io.volume import KINDS
 
 
 def add(commands: Commands) -> None:
@@ -19,6 +20,9 @@ def add(commands: Commands) -> None:
     command.add_argument("keys", nargs="*", metavar="KEY", help="of refused scans, as listed")
     command.add_argument("--root", help="retry: the folder or URL that the cache was built from")
     command.add_argument("--manifest", metavar="FILE", help="retry: its table of scans, if given")
+    command.add_argument(
+        "--kind", choices=KINDS, default="oct", help="retry: as the cache was built with"
+    )
     command.add_argument("--jobs", type=int, default=1, help="retry: processes; 0 for one a CPU")
 
 
@@ -42,10 +46,13 @@ def _retry(options: argparse.Namespace) -> None:
     if not options.root:
         raise TreeError("retry needs --root: a cache does not know where its scans lie")
     before = len(list_refused(options.cache))
+    listing = list_scans(
+        options.root, manifest=options.manifest, cache=options.cache, kind=options.kind
+    )
     with show_progress("scans") as update:
         index = retry(
             options.cache,
-            read_manifest(options.root, manifest=options.manifest, cache=options.cache),
+            listing.records,
             options.root,
             keys=options.keys,
             jobs=options.jobs,
