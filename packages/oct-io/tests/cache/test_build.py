@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -137,6 +138,24 @@ def test_nothing_else_is_ever_overwritten(tree, tmp_path):
     with pytest.raises(TreeError, match="exists and is not a cache"):
         build(tree, tmp_path / "thesis")
     assert (tmp_path / "thesis/chapter.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("place", ["thesis.txt/cache", "thesis.txt/caches/cache"])
+def test_a_place_below_a_file_is_one_line(tree, tmp_path, place):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    told = r"no cache can be written here: .*; give another place for it"
+    with pytest.raises(TreeError, match=told) as caught:
+        build(tree, tmp_path / place)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_system_without_locks_is_one_line(tree, tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(TreeError, match=r"cannot be locked: .*; give the cache a place"):
+        build(tree, tmp_path / "cache")
 
 
 KILLED = """

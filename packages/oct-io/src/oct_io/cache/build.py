@@ -139,7 +139,6 @@ def build_cache(
         plan = plan_of(_hash_sources(records, root, tokens, state), "")
         plan = plan.within(join(out, "parts"), out)
         return _build_in_bucket(plan, str(out), tally, jobs, make_parts)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         building = folder.with_name(f".{folder.name}.building")
         sources = _hash_sources(records, root, tokens, state)
@@ -271,15 +270,16 @@ def _is_final(folder: Path) -> bool:
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of `folder`; the system frees it however the process ends.
 
-    Who has to wait for another process says so, and for which.
+    Who has to wait for another process says so, and for which. Folders above are made.
 
     Raises:
+        TreeError: no file can be written there, or the file system has no locks.
         RuntimeError: the lock is held by the process that started this one as its worker. A script
             that builds a cache outside of `if __name__ == "__main__":` runs again in each worker.
     """
     began, said_s = time.monotonic(), -SAY_AGAIN_S
-    with (folder.parent / f".{folder.name}.lock").open("a+b") as file:
-        while not _took(file):
+    with _lock_file(folder) as file:
+        while not _took(file, folder):
             process, machine = _holder(file)
             here = machine == platform.node()
             if "__mp_main__" in sys.modules and here and process == str(os.getppid()):
@@ -298,11 +298,26 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _took(file: BinaryIO) -> bool:
+def _lock_file(folder: Path) -> BinaryIO:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        return (folder.parent / f".{folder.name}.lock").open("a+b")
+    except OSError as error:
+        raise TreeError(
+            f"{folder}: no cache can be written here: {error.strerror}; give another place for it"
+        ) from error
+
+
+def _took(file: BinaryIO, folder: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise TreeError(
+            f"{folder}: cannot be locked: {error.strerror}; give the cache a place on a file "
+            "system with locks"
+        ) from error
     return True
 
 

@@ -42,6 +42,7 @@ def release(cache: str | Path, keys: Sequence[str]) -> int:
         TreeError: no cache there, or a key that is not in its quarantine.
     """
     folder = Path(cache)
+    list_refused(folder)  # before a lock is put beside what is no cache
     with locked(folder):
         refusals = list_refused(folder)
         wanted = _known(refusals, keys)
