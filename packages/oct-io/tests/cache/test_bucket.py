@@ -3,6 +3,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -18,6 +19,9 @@ from oct_io import (
     open_source,
     read_manifest,
 )
+from oct_io.cache.decoding import Refused
+from oct_io.cache.making import find_missing
+from oct_io.cache.parts import PartFolder, Plan, make_part
 from oct_io.cache.publishing import publish_cache
 from oct_io.cli import main
 from oct_io.errors import StoreError
@@ -442,3 +446,28 @@ def test_a_build_that_ends_because_too_much_is_bad_leaves_its_place_to_others(
         build_cache([bad], phantom_tree, WINDOW, url)
     assert list_tokens(url) == {}
     assert len(build_cache(read_manifest(phantom_tree)[:1], phantom_tree, WINDOW, url).entries) == 1
+
+
+def test_parts_of_an_interrupted_build_are_asked_for_together(servers, storage):
+    servers.fill("s3", {"eyes/made/of": b"a bucket"})
+    proxy = storage("s3")
+    plan = Plan(
+        records=tuple(ScanRecord(path=f"{number}.dcm") for number in range(40)),
+        sources=tuple(map(str, range(40))),
+        root="nowhere",
+        window=WINDOW,
+        part_scans=1,
+        parts="s3://eyes/asked-for",
+    )
+    folder, seen = PartFolder(plan.parts), []
+    for number in (3, 30):
+        refused = Refused("decode", "cut off")
+        scans = plan.scans_of(number)
+        folder.write(number, *make_part(plan.records[scans], plan.sources[scans], [refused]))
+    proxy.latency_s = 0.3
+    began = time.monotonic()
+    missing = find_missing(plan, folder, lambda *done: seen.append(done))
+    assert time.monotonic() - began < 40 * proxy.latency_s / 2
+    assert missing == [n for n in range(40) if n not in (3, 30)]
+    ((scans, refusals),) = seen
+    assert (scans, len(refusals)) == (2, 2)

@@ -11,10 +11,13 @@ from typing import Protocol
 
 from oct_io.cache.decoding import Decoded, Outcome, Refused, decode_in_order
 from oct_io.cache.index import CacheIndex
-from oct_io.cache.parts import PartFolder, Plan, make_part
+from oct_io.cache.parts import Part, PartFolder, Plan, make_part
 from oct_io.cache.volumes import CachedVolumes
 from oct_io.errors import TreeError
 from oct_io.quarantine import QUARANTINE, Refusal, check_share, read_quarantine, refuse, was_outage
+from oct_io.storage.together import ask_together
+
+TOGETHER = 256  # parts of a bucket that are asked for at once, and so in memory
 
 Seen = Callable[[int, Sequence[Refusal]], None]
 """Takes how many more scans are done, and which of them are refused."""
@@ -107,15 +110,20 @@ def require_same(folder: Path, old: CacheIndex | None, sources: Mapping[str, str
 
 def find_missing(plan: Plan, folder: PartFolder, seen: Seen) -> list[int]:
     """Numbers of the parts that are still to be made; counts the others."""
-    missing, scans = [], 0
+    missing, scans, numbers = [], 0, plan.numbers()
     refusals: list[Refusal] = []
-    for number in plan.numbers():
-        part = folder.read(number, plan.record_bytes)
-        if part is None:
-            missing.append(number)
-            continue
-        scans += len(part.entries) + len(part.refusals)
-        refusals += part.refusals
+
+    def read(number: int) -> Part | None:
+        return folder.read(number, plan.record_bytes)
+
+    for first in range(0, len(numbers), TOGETHER):
+        some = numbers[first : first + TOGETHER]
+        for number, part in zip(some, ask_together(folder.url, read, some), strict=True):
+            if part is None:
+                missing.append(number)
+                continue
+            scans += len(part.entries) + len(part.refusals)
+            refusals += part.refusals
     if scans:
         seen(scans, refusals)
     return missing
