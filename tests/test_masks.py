@@ -20,7 +20,7 @@ from oct_judge.family import Family
 from oct_judge.finished.spoilt_masks import pen_of, redraw
 from oct_judge.masks.candidates import Draughtsmen, drawing_folder
 from oct_judge.masks.study import open_masks
-from oct_judge.question import FinetuneConfig
+from oct_judge.question import FinetuneConfig, ProtocolConfig
 from oct_vjepa import Encoder, EncoderConfig, load_model
 from oct_vjepa.boards.runs import read_run
 from oct_vjepa.boards.standings import make_board
@@ -42,6 +42,7 @@ SHORT = (
     "mode=segment", "training.epochs=2", "training.batch_size=4", "training.mode=full",
     "bootstrap=100", "segment.unet=false",
 )  # fmt: skip
+BY_SPLIT = ProtocolConfig(name="leave_one_out", by="@split", folds=3)
 TRIVIAL = ["mean mask", "grey levels"]
 
 
@@ -173,7 +174,8 @@ def test_what_was_trained_draws_whole_scans_again_as_it_did(encoder, place, tmp_
     )  # fmt: skip
     config.segment.boundaries = ["ILM", "RPE", "BM"]
     config.training = replace(config.training, mode="frozen", epochs=1, batch_size=4)
-    study, runtime = open_masks(config, open_source(config.data)), pick_runtime("cpu")
+    source = open_source(config.data)
+    study, runtime = open_masks(config, source), pick_runtime("cpu")
     family = Family.of_one(Encoder.from_pretrained(encoder))
     cast = Draughtsmen(config=config, study=study, family=family, runtime=runtime, folder=tmp_path)
     for name, ask in cast.trained().items():
@@ -182,6 +184,10 @@ def test_what_was_trained_draws_whole_scans_again_as_it_did(encoder, place, tmp_
         again = dict(redraw(cast, one.rows, pen, "gain", 0))
         assert list(again) == one.rows
         assert all(np.array_equal(again[row], one.draw(row)) for row in one.rows), name
+    apart = open_masks(replace(config, protocol=BY_SPLIT), source)
+    assert [one.name for one in apart.rounds] == ["test", "train"]
+    for one in apart.rounds:
+        assert set(apart.participants[one.test]) <= source.split.parts[one.name]
     found = layers[1]["perturbations"]["candidates"]["pretrained"]
     assert found["speckle"][0] == layers[1]["candidates"][0]["card"]["metrics"]["dice"]
 

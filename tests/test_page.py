@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from oct_judge.findings.cases import is_denied, log_odds
+from oct_judge.findings.likelihood import reliability_of
 from oct_judge.findings.origin import command_of
 from oct_judge.page import write_page
+from oct_judge.page.quantities import once_each
 from oct_judge.page.reading import Results, text
 from oct_judge.page.rivals import majority_sentence
 from oct_report import Axis, Cloud, Line, chart, matrix, scatter, strip
 from oct_report.page import Drawing
 from oct_vjepa.measures.target import Target
+from oct_vjepa.measures.units import Units
 from oct_vjepa.trials.cases import Case
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -128,6 +131,24 @@ def test_every_number_of_the_results_stands_on_the_page(built):
             assert f"kept of {name}" in told
             assert f"{covered:.4g}" in told
     assert bool(promise) == (document["question"]["kind"] != "survival")
+
+
+def test_participants_are_counted_once_however_often_they_were_asked():
+    target = Target(kind="nominal", values=np.arange(10) % 2, names=("no", "yes"))
+    chance = np.linspace(0.02, 0.98, 10)
+    units = Units(np.stack([1 - chance, chance], axis=1), target.values, np.arange(10))
+    counts = [one["participants"] for one in reliability_of([[units]] * 3, target)["yes"]]
+    assert counts == [1] * 10
+    # Two rounds, whose risks have no common scale; b is asked in both.
+    answers, risk = once_each({
+        "participant": np.array(["c", "a", "b", "b", "d"]),
+        "round": np.array(["one", "one", "one", "two", "two"]),
+        "seed": np.zeros(5, int),
+        "answer": np.array([[3.0, 1], [1.0, 0], [2.0, 1], [2.0, 1], [4.0, 0]]),
+        "risk": np.array([0.3, 0.1, 0.2, 80.0, 90.0]),
+    })  # fmt: skip
+    assert answers.tolist() == [[1, 0], [2, 1], [3, 1], [4, 0]]
+    assert risk == pytest.approx([0, (1 / 3 + 0) / 2, 2 / 3, 1 / 2])
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def _add_survival(page: Page, results: Results) -> None:
         "Kaplan and Meier’s share without an event, for the test participants in thirds of their "
         f"predicted risk. Concordance {concordance.text()}; 0.5 is a coin.",
     )
-    answers, risk = _once_each(results.predictions)
+    answers, risk = once_each(results.predictions)
     times, events = answers[:, 0], answers[:, 1] == 1
     part = len(THIRDS) - 1 - parts_by_rank(risk, len(THIRDS))
     lines, rows = [], []
@@ -114,7 +114,7 @@ def _add_survival(page: Page, results: Results) -> None:
     page.table(["", "participants", "events", "share without at the end", "observed until"], rows)
 
 
-def _once_each(predictions: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+def once_each(predictions: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Time and event of each participant, (P, 2), and the mean rank of their risk, (P,).
 
     Risks of two models, of other rounds or seeds, have no common scale; ranks have.
