@@ -6,8 +6,8 @@ uv run apps/pretrain data=bscans data.root=DIR           any folder of images, e
 uv run apps/pretrain data=kermany data.root=DIR          a public set as published; oct-io datasets
 uv run apps/pretrain data=folder data.root=DIR propose.to=plan.yaml    settings with their reasons
 uv run apps/pretrain plan=plan.yaml                      and a run with them
-uv run apps/pretrain experiment=continued init=FILE data=folder data.root=DIR     from V-JEPA 2
-uv run apps/pretrain experiment=continued init=FILE grid=momentum data=...        a run a momentum
+uv run apps/pretrain experiment=continued init=FILE data.window=macula6 data=...  from V-JEPA 2
+uv run apps/pretrain ... experiment=continued init=FILE grid=momentum             a run a momentum
 uv run apps/pretrain objective=salt_smoke teacher=DIR    features of any frozen encoder
 uv run apps/pretrain data=aireadi data.root=DIR more.fv=fairvision more.fv.root=DIR     of two sets
 uv run apps/pretrain runtime=xla parallel=fsdp profile=10:15    cut over devices; a trace of steps
