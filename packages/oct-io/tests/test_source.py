@@ -383,6 +383,8 @@ def test_a_split_from_a_table_decides_who_is_trained_on_and_who_is_tested(
     examples = source.labelled("seen", test_split="fold-1")
     assert set(examples.participants[examples.held_out].tolist()) == parts["fold-1"]
     assert examples.split_rule == "mine fold-1"
+    with pytest.raises(TreeError, match="no part 'test', only fold-0, fold-1, fold-2; say test_sp"):
+        source.labelled("seen")
     assert source.excluded_participants(["fold-1"]) == sorted(parts["fold-1"])
     kept = source.outside(["fold-1"])
     assert source.participants(kept) == sorted(set(people) - parts["fold-1"])

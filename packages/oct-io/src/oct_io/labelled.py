@@ -166,7 +166,8 @@ def make_labelled(
         attributes: further columns to have beside.
 
     Raises:
-        TreeError: as `label_volumes`, or no volume with an answer on one of the sides.
+        TreeError: as `label_volumes`, no part `test_split`, or no volume with an answer on one of
+            the sides.
     """
     entries = volumes.entries
     answers = label_volumes(entries, tables, question)
@@ -210,6 +211,12 @@ def _divide(
 ) -> tuple[NDArray[np.str_], str]:
     """Part of each volume's participant, and by which rule."""
     if split is not None:
+        if test_split and test_split not in split.parts:
+            raise TreeError(
+                f"label column '{name}': nobody to test, since the split has no part '{test_split}'"
+                f", only {', '.join(split.parts)}; say test_split=PART, or probe.columns=[] in "
+                "pretraining"
+            )
         part_of = {one: part for part, people in split.parts.items() for one in people}
         rule = f"{split.rule} {test_split}".strip()
     elif test_split:

@@ -77,9 +77,9 @@ def refuse_seen(
         if met:
             raise TreeError(
                 f"{met} of {len(held_out)} test participants took part in pretraining this encoder"
-                f"{_release_note(facts, version)}, by their ids; set data.excluded_splits alike in "
-                "both, or allow_seen=true, for other people of the same ids or to measure all the "
-                "same"
+                f"{_release_note(facts, version)}, by their ids; pretrain again with data.labels, "
+                "or data.split, and data.excluded_splits=[PART], and test with test_split=PART; or "
+                "allow_seen=true, for other people of the same ids or to measure all the same"
             )
     elif facts.get("dataset_fingerprint") == fingerprint and isinstance(excluded, list):
         met = len(set(held_out) - set(excluded))
