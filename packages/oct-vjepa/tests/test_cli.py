@@ -26,7 +26,7 @@ def test_a_plan_for_data_and_a_machine_in_words(capsys):
     (steps,) = [line for line in out.splitlines() if "training.steps" in line]
     assert "4000" in steps
     assert "so many in 1 h; the data asks for 6,957" in steps
-    assert "for short: objective=vjepa21_filters masking=mae" in out
+    assert "as objective=vjepa21_filters masking=mae, of these sizes" in out
     assert "training: 1.0 h at 0.9 s a step" in out
     assert main(["plan", *scans, "--memory-gb", "16"]) == 0
     assert "propose.to=plan.yaml" in capsys.readouterr().out

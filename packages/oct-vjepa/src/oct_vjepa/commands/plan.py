@@ -56,5 +56,5 @@ def run(arguments: argparse.Namespace) -> int:
         plan = fit_to_hours(plan, facts, measured)
         cost = f"training: {hours_of(plan, measured):.1f} h at {given.step_s:g} s a step"
     names = f"objective={plan.objective.name} masking={plan.masking.name}"
-    print(f"{describe('plan', plan)}\nfor short: {names}\n{cost}")
+    print(f"{describe('plan', plan)}\nas {names}, of these sizes\n{cost}")
     return 0
