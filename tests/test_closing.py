@@ -49,6 +49,14 @@ def test_only_what_lies_above_chance_is_claimed(documents, said, remarks, unsaid
     assert not any(one in f"{sentence} {more}" for one in unsaid), (sentence, more)
 
 
+def test_participants_who_are_tested_and_were_learned_from_are_told():
+    documents = [document("thin", ABOVE, ABOVE), document("fluid", ABOVE, ABOVE)]
+    assert not any("who are tested" in one for one in remarks_of_all(documents))
+    documents[1]["tested_seen"] = 12
+    (said,) = (one for one in remarks_of_all(documents) if "who are tested" in one)
+    assert "(12 of fluid), without their labels" in said
+
+
 def test_rows_say_who_was_asked_for_what_and_what_pretraining_has_over_it():
     headings, rows = rows_of_all([document("thin", ABOVE, OPEN), document("fluid", OPEN, BELOW)])
     assert headings == ["label", "features", "AUROC", "balanced accuracy", "pretrained over it"]

@@ -145,7 +145,8 @@ def pretrain(
     if runtime.rank == 0:
         objective.result.save_pretrained(folder.path / "encoder")
         send_artifacts(config, folder, folder.path / "encoder")
-        page = conclude(config, runtime, folder.path, source, questions, samples)
+        people = all_people(sets)
+        page = conclude(config, runtime, folder.path, source, questions, samples, people)
         print(f"report: {folder.name_of(page)}")
     return 0
 
@@ -251,8 +252,12 @@ def conclude(
     source: oct_io.Source,
     questions: list[Asked],
     samples: PretrainSamples,
+    people: Sequence[str],
 ) -> Path:
-    """Ask the encoder that the run left behind, write probes.json, and return the report."""
+    """Ask the encoder that the run left behind, write probes.json, and return the report.
+
+    `people` are those whom it has learned from.
+    """
     encoders = {"pretrained": oct_vjepa.Encoder.from_pretrained(run_dir / "encoder")}
     settings, initial = encoders["pretrained"].config, None
     if config.initial:
@@ -266,6 +271,7 @@ def conclude(
             runtime,
             run_dir,
             stages,
+            people,
         )
     for encoder in encoders.values():
         encoder.cpu()  # whoever embedded moved it to the device; pictures are drawn on the host

@@ -4,7 +4,7 @@ The same question, participants, probe and rivals as `uv run apps/finetune task.
 that both say the same of one encoder; fewer rivals, and nothing beyond scores.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,6 +83,7 @@ def ask_questions(
     runtime: oct_xla.Runtime,
     run_dir: Path,
     stages: Stages,
+    seen: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """Ask the encoder and its rivals; what results.json would say of each question.
 
@@ -93,6 +94,8 @@ def ask_questions(
         runtime: of the run. Its group of processes may be left already: one process asks.
         run_dir: of the run.
         stages: told of progress.
+        seen: hashed participants whom the encoder learned from; those of them who are tested are
+            counted under `tested_seen`.
 
     Raises:
         Mistake: a baseline that does not exist.
@@ -117,7 +120,8 @@ def ask_questions(
         found = Found(
             config=config, study=study, cast=cast, answers=answers, few=[], touches=touches
         )
-        documents.append(describe(found, stages))
+        met = len(set(study.tested).intersection(seen))
+        documents.append(describe(found, stages) | {"tested_seen": met})
     return documents
 
 
@@ -151,6 +155,12 @@ def remarks_of_all(documents: Sequence[Mapping[str, Any]]) -> list[str]:
         said.append(f"A simple measurement of the scan tells {_list(worth.beaten)} better than it.")
     if not worth.best:
         said.append("For no label is it surely better than every simple measurement beside it.")
+    if seen := [one for one in documents if one.get("tested_seen")]:
+        told = ", ".join(f"{one['tested_seen']} of {one['question']['name']}" for one in seen)
+        said.append(
+            f"The network has learned from scans of participants who are tested here ({told}), "
+            "without their labels: of new people it may know less. Leave them out by a split."
+        )
     said.append("“Better” is said where luck in who was tested does not explain it (95 %).")
     return said
 
