@@ -63,7 +63,10 @@ training.patience=5 training.batch_size=32). results/real_bscans_five_trained.js
 of seed 0, made anew, and three seeds of fitting (encoder='runs/dme-{round}-seed0/encoder'
 seeds=3): dr with mode=full and lora from the probe in the same way, dme likewise with
 training.epochs=2, which are as many steps, and both with mode=knn beside
-compare.baselines=[grey histogram,thumbnail,axial profile].
+compare.baselines=[grey histogram,thumbnail,axial profile]. results/real_bscans_five_networks.json:
+the same encoders, dme with partial likewise, and with attentive as dr with training.epochs=10, and
+one seed of both with mode=linear beside compare.networks=[timm_resnet18] compare.random_init=false
+training.patience=3 training.warmup_epochs=1, training.epochs=8 for dr and 4 for dme.
 
 results/real_bscans_filters_steps.json: experiment=bscans with loop.steps=10000, seed 1, asked of
 fold-0 and fold-1 beside those of 5,000, 2,500 and 1,250 steps (compare.encoders), 20 draws.
