@@ -180,7 +180,8 @@ def test_predictions_are_those_of_the_model(finished, tmp_path, call_app):
 
 
 def test_scans_of_nobody_are_not_taken_for_those_of_one_participant(finished):
-    from oct_judge.finished.scored import NOBODY, participants_of, score_rows
+    from oct_io.records.record import NOBODY
+    from oct_judge.finished.scored import participants_of, score_rows
 
     model, volumes = load_model(finished.model), open_cache(f"{finished.data}-cache-tiny")
     rows = score_rows(model, volumes, range(6))

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from oct_io.cache.entries import Coded, Entries
-from oct_io.catalog.manifest import hash_participant
 from oct_io.catalog.participants import SITE
 from oct_io.catalog.tables import Row, cell
 from oct_io.errors import TreeError
@@ -17,6 +16,7 @@ from oct_io.labels.classes import MAX_CLASSES
 from oct_io.labels.questions import CLASSES, LabelQuestion, answer, read_numbers, read_yes_no
 from oct_io.labels.splits import stratified_folds
 from oct_io.labels.tables import SAID_ELSEWHERE, LabelTable, LabelTables
+from oct_io.records.record import NOBODY
 
 SCAN_COLUMNS = {
     "@device": "device",
@@ -208,7 +208,7 @@ def choose_test(
     Raises:
         TreeError: too few participants of a class, or in all.
     """
-    if set(people) == {hash_participant("")}:
+    if set(people) == {NOBODY}:
         raise TreeError(
             f"label column '{column}': no scan with an answer says whose it is, so that all count "
             f"as of one participant; {SAID_ELSEWHERE}"

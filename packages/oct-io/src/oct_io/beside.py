@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from oct_io.cache.entries import Entries
-from oct_io.catalog.manifest import ScanRecord, hash_participant
+from oct_io.catalog.manifest import ScanRecord
 from oct_io.catalog.participants import find_participants, hash_ids, read_participants
 from oct_io.catalog.releases import refuse_other_release
 from oct_io.catalog.tables import Row
@@ -21,6 +21,7 @@ from oct_io.labels.tables import (
     id_form,
     read_label_table,
 )
+from oct_io.records.record import NOBODY
 from oct_io.source_config import SourceConfig
 
 
@@ -76,9 +77,9 @@ def check_owners(split: Split | None, entries: Entries, excluded: Sequence[str])
     Raises:
         TreeError: as `check_split`.
     """
-    nobody, people = hash_participant(""), entries.coded("participant")
-    said = check_split(split, set(people.words) - {nobody}, excluded)
-    if split is not None and excluded and (count := np.count_nonzero(people.among([nobody]))):
+    people = entries.coded("participant")
+    said = check_split(split, set(people.words) - {NOBODY}, excluded)
+    if split is not None and excluded and (count := np.count_nonzero(people.among([NOBODY]))):
         said.append(
             f"{count:,} of {len(entries):,} scans are of nobody that a manifest or their files "
             f"name, so that the split ({split.rule}) leaves none of them out; they are learned "

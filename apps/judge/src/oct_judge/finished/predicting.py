@@ -16,6 +16,7 @@ import pyarrow as pa
 from oct_io.bscans import list_bscans
 from oct_io.catalog.manifest import list_scans
 from oct_io.quarantine import TooManyBadError
+from oct_io.records.record import NOBODY
 from oct_io.space.windows import find_window
 from oct_launch import Launch, Mistake, Stages, check_positions, mistakes, print_table, refuse_url
 from oct_vjepa.finished.about import About
@@ -24,7 +25,6 @@ from oct_vjepa.saving import write_whole
 
 from oct_judge.finished.located import MAPS, locate_rows
 from oct_judge.finished.scored import (
-    NOBODY,
     NOT_SCORED,
     PARTS,
     participants_of,

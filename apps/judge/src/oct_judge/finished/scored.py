@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from oct_io import hash_participant
 from oct_io.cache.volumes import CachedVolumes
 from oct_io.quarantine import Refusal
+from oct_io.records.record import NOBODY
 from oct_vjepa.finished.about import About
 from oct_vjepa.finished.drawings import Drawings
 from oct_vjepa.finished.located import Located
@@ -228,8 +228,6 @@ def participants_of(model: Model, table: pa.Table) -> pa.Table:
 
 
 WHOSE = ("participant", "eye")
-NOBODY = hash_participant("")
-"""Stands where a scan does not say whose it is."""
 
 
 def _columns(table: pa.Table, names: Sequence[str]) -> NDArray[np.float64]:

@@ -76,3 +76,7 @@ NAMES = tuple(one.name for one in fields(ScanRecord) if one.name not in BESIDE)
 def hash_participant(participant_id: str) -> str:
     """12 hex characters that stand for a participant in caches, logs and reports."""
     return hashlib.sha256(b"oct-io:" + participant_id.encode()).hexdigest()[:12]
+
+
+NOBODY = hash_participant("")
+"""Stands where a scan does not say whose it is."""

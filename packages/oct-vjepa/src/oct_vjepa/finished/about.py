@@ -58,8 +58,12 @@ class MadeFor:
         """
         found: list[list[str]] = [[] for _ in range(count)]
         for name, values in (places or {}).items():
+            known, left_out = set(self.seen.get(name, ())), set(self.left_out)
             for number, value in enumerate(values):
-                if self._is_other(name, value):
+                unlike = bool(known) and value not in known
+                if name == SCAN_FLAGS:
+                    unlike = not left_out.isdisjoint(value.split())
+                if unlike:
                     found[number].append(PLACES[name])
         for name, given, seen in (
             ("spacing", spacing, self.spacing),
@@ -70,12 +74,6 @@ class MadeFor:
             for number in np.flatnonzero(_outside(given, seen, count)).tolist():
                 found[number].append(name)
         return found
-
-    def _is_other(self, name: str, value: str) -> bool:
-        if name == SCAN_FLAGS:
-            return not set(self.left_out).isdisjoint(value.split())
-        known = self.seen.get(name, ())
-        return bool(known) and value not in known
 
 
 def _outside(given: NDArray[Any], seen: tuple[Triple, Triple], count: int) -> NDArray[np.bool_]:
