@@ -28,6 +28,9 @@ PATCHES = 256
 TAIL = 0.05
 """Share of the patches in each tail, as in the pool `tails` of an encoder's tokens."""
 
+SLABS = 8
+"""Patches of the depth that are filtered at once: their maps are 21 times the voxels."""
+
 
 def whole_patches(volume: NDArray[Any], patch: Sides) -> tuple[Sides, Sides]:
     """How many whole patches lie along Z, Y and X, and their sides: a single B-scan has one slice.
@@ -287,7 +290,7 @@ def _filtered(volume: NDArray[Any], patch: tuple[int, int, int]) -> NDArray[np.f
     (depth, _, _), (thick, _, _) = whole_patches(one, patch)
     whole = one[..., : depth * thick, :, :].astype(np.float32)
     channels = torch.from_numpy(whole.reshape(-1, *whole.shape[-3:]))
-    said = [filter_patches(part, patch) for part in channels.split(thick, 1)]
+    said = [filter_patches(part, patch) for part in channels.split(thick * SLABS, 1)]
     return np.asarray(torch.cat(said, dim=1).flatten(0, 1).numpy())
 
 
