@@ -65,8 +65,8 @@ seeds=3): dr with mode=full and lora from the probe in the same way, dme likewis
 training.epochs=2, which are as many steps, and both with mode=knn beside
 compare.baselines=[grey histogram,thumbnail,axial profile]. results/real_bscans_five_networks.json:
 the same encoders, dme with partial likewise, and with attentive as dr with training.epochs=10, and
-one seed of both with mode=linear beside compare.networks=[timm_resnet18] compare.random_init=false
-training.patience=3 training.warmup_epochs=1, training.epochs=8 for dr and 4 for dme; then dr with
+both with mode=linear beside compare.networks=[timm_resnet18] compare.random_init=false
+training.patience=3 training.warmup_epochs=1, training.epochs=8 for dr and 4 for dme; then both with
 mode=mlp readout.pools=[mean_std] compare.random_init=false beside the same baselines as knn.
 
 results/real_bscans_filters_steps.json: experiment=bscans with loop.steps=10000, seed 1, asked of
