@@ -157,14 +157,14 @@ def rank_normalise(volume: NDArray[Any]) -> NDArray[np.uint8]:
     that falls on such volumes was read from grey levels.
     """
     level, counts = _levels(volume)
-    middle = np.cumsum(counts) - (counts + 1) / 2  # mean rank of equal levels, from 0
-    ranks = np.round((middle / max(1, volume.size - 1) * 255).clip(0)).astype(np.uint8)
+    middle = (np.cumsum(counts) - (counts + 1) / 2).clip(0)  # mean rank of equal levels, from 0
+    ranks = np.round(middle / max(1, volume.size - 1) * 255).astype(np.uint8)
     return ranks[level]
 
 
 def _levels(volume: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The number of each voxel's grey level in rising order, and how many voxels have each."""
-    if volume.dtype == np.uint8:  # counted, for sorting takes twenty times as long
+    if volume.dtype == np.uint8:  # counted: sorting takes ten times as long
         return volume, np.bincount(volume.ravel(), minlength=256)
     _, level, counts = np.unique(volume, return_inverse=True, return_counts=True)
     return level.reshape(volume.shape), counts

@@ -115,7 +115,7 @@ class _Descent:
     """L-BFGS (Nocedal 1980) for independent models side by side; those that are done drop out.
 
     Weights, slopes and steps are (B, O * R): each model's in one run of memory, along which sums
-    and products are thrice as fast as across models.
+    and products are two or three times as fast as across models.
     """
 
     def __init__(self, rows: Floats, loss: Loss, penalty: Floats, metric: Floats) -> None:
