@@ -120,11 +120,10 @@ class _Descent:
 
     def __init__(self, rows: Floats, loss: Loss, penalty: Floats, metric: Floats) -> None:
         self.rows, self.loss = rows.astype(np.float32), loss
-        self.models, self.wide = len(penalty), penalty.shape[1] // rows.shape[1]
-        self.active = np.arange(self.models)
+        self.active = np.arange(len(penalty))
         self.penalty, self.metric = penalty, metric
         self.weights, self.result = np.zeros_like(penalty), np.zeros_like(penalty)
-        self.outputs = np.zeros((len(rows), self.models, self.wide))
+        self.outputs = np.zeros((len(rows), len(penalty), penalty.shape[1] // rows.shape[1]))
         self.pairs: list[tuple[Floats, Floats, Floats]] = []
 
     def run(self) -> Floats:
@@ -146,7 +145,7 @@ class _Descent:
             before, (value, slope) = slope, self._penalise(loss, bend)
             self._remember(moved, slope - before)
         self.result[self.active] = self.weights
-        return self.result.reshape(self.models, self.wide, -1)
+        return self.result.reshape(len(self.result), -1, self.rows.shape[1])
 
     def _penalise(self, loss: Floats, bend: Floats) -> tuple[Floats, Floats]:
         """Loss with its penalty, and the slope by the weights."""
