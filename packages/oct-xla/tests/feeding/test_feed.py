@@ -215,6 +215,33 @@ def test_a_program_ends_whatever_its_workers_do(reading):
 
 
 @pytest.mark.slow
+def test_a_program_ends_when_all_that_it_shares_with_workers_is_given_back():
+    """However slow that is: a thread stopped halfway leaves a semaphore, of which Python warns."""
+    program = (
+        "import threading, time\n"
+        "from multiprocessing import synchronize\n"
+        "from toy import number\n"
+        "from oct_xla import Feed, FeedConfig\n"
+        "unlink, slept = synchronize.sem_unlink, []\n"
+        "def slow_beside_the_program(name):\n"
+        "    unlink(name)\n"
+        "    if threading.current_thread() is not threading.main_thread() and not slept:\n"
+        "        slept.append(time.sleep(6))\n"
+        "if __name__ == '__main__':\n"
+        "    synchronize.sem_unlink = slow_beside_the_program\n"
+        "    batches = Feed(number, 40, FeedConfig(batch_size=8, workers=2)).batches()\n"
+        "    next(batches)\n"
+        "    time.sleep(1)\n"  # the next batch is here: the thread ends when it is told to
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
 def test_the_next_batch_is_here_before_it_is_asked_for_though_its_worker_stands_still():
     batches, found = feed(worker_pid, workers=2).batches(), []
     pids = {int(pid) for _ in range(2) for pid in next(batches)}

@@ -1,12 +1,20 @@
 """Batches that a thread takes over from the data workers, one ahead of the training."""
 
+import atexit
 import threading
 import weakref
 from collections.abc import Iterator
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
+from oct_xla.feeding.workers import end_workers
+
 _LEAVE_S = 5.0  # as long as torch waits for a worker
+
+_threads: "weakref.WeakKeyDictionary[threading.Thread, SimpleQueue[bool]]" = (
+    weakref.WeakKeyDictionary()
+)
+"""Each thread that takes batches, and where it is asked for them."""
 
 
 class _Found(NamedTuple):
@@ -56,7 +64,8 @@ class Ahead(Iterator[Any]):
     def _begin(self) -> None:
         self._begun = True
         self._thread.start()
-        weakref.finalize(self, _leave, self._asked, self._thread)
+        _threads[self._thread] = self._asked
+        weakref.finalize(self, _leave, self._asked, self._thread).atexit = False
         self._asked.put(True)
 
 
@@ -73,3 +82,19 @@ def _leave(asked: "SimpleQueue[bool]", thread: threading.Thread) -> None:
     """End the thread, and with it the workers."""
     asked.put(False)
     thread.join(_LEAVE_S)
+
+
+@atexit.register
+def _end() -> None:
+    """End the workers of the program and the threads that wait for them.
+
+    A thread gives back what its loader shares with workers. One that the program's end stops
+    halfway leaves a semaphore of which Python warns. This runs before the exit function of
+    `multiprocessing`, which waits for workers: the import of `workers` has registered that.
+    """
+    threads = list(_threads.items())
+    for _, asked in threads:
+        asked.put(False)
+    end_workers()
+    for thread, _ in threads:
+        thread.join(2 * _LEAVE_S)

@@ -1,8 +1,6 @@
 """How a worker process of the feed starts and ends, and how it tells of a failure."""
 
-import atexit
 import multiprocessing
-import multiprocessing.util  # registers its exit function, which waits for workers, before ours
 import os
 import signal
 import threading
@@ -35,9 +33,8 @@ def worker_context() -> BaseContext:
     return ready
 
 
-@atexit.register
-def _end_workers() -> None:
-    """Kill what a loader has left: it does not hear the SIGTERM that multiprocessing sends it.
+def end_workers() -> None:
+    """Kill what loaders have left: it does not hear the SIGTERM that multiprocessing sends it.
 
     The program would wait for it for ever. A loader leaves workers where somebody keeps the error
     that one of them died of, which holds the loader, or where a sample never comes.
