@@ -182,6 +182,8 @@ def test_baselines_stand_side_by_side_and_beside_random_weights(tmp_path):
     name, _ = readout.names(1)
     cast.chosen["test", 0] = name
 
+    cast.forget_fitted([one])  # the first question
+
     def of(baseline):
         (found,) = cast.baseline(baseline).readouts(one, 0).values()
         return found
@@ -197,8 +199,10 @@ def test_baselines_stand_side_by_side_and_beside_random_weights(tmp_path):
     beside = cast.beside("random init + grey histogram").readouts(one, 0)
     (both,) = beside.values()
     assert np.array_equal(both[:, len(own[name][0]) :], np.hstack([own[name], grey]))
-    cast.forget_fitted()  # another question, of which other rows are fitted on
+    cast.forget_fitted([one])  # another question, of which the same rows are fitted on
+    assert of("random layer") is layer
     other = one._replace(fit=~fit)
+    cast.forget_fitted([other])  # and one of which others are
     assert of("grey histogram") is grey
     (found,) = cast.baseline("random layer").readouts(other, 0).values()
     assert not np.array_equal(found, layer)

@@ -153,6 +153,7 @@ class Cast:
     rows: Rows
     chosen: dict[tuple[str, int], str] = field(default_factory=dict)
     _kept: dict[tuple[Any, ...], NDArray[Any]] = field(default_factory=dict)
+    _fit: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     _read: dict[tuple[tuple[Any, ...], str], Readouts] = field(default_factory=dict)
 
     def pretrained(self) -> Candidate:
@@ -207,9 +208,14 @@ class Cast:
             readouts=lambda one, seed: self._unlearned(name, one, seed, rows),
         )
 
-    def forget_fitted(self) -> None:
-        """Drop what baselines have learned of fit rows: of another question these are others."""
-        self._kept = {key: found for key, found in self._kept.items() if not key[-1]}
+    def forget_fitted(self, rounds: Sequence[Round]) -> None:
+        """Drop what baselines learned from the fit rows of rounds that fit others from now on."""
+        fit = {one.name: one.fit for one in rounds}
+        same = {name for name, rows in self._fit.items() if np.array_equal(rows, fit.get(name, ()))}
+        self._kept = {
+            key: found for key, found in self._kept.items() if not key[-1] or key[-1][0] in same
+        }
+        self._fit = fit
 
     def own(self, round_name: str, seed: int, rows: Rows | None = None) -> Readouts:
         """Readouts of the encoder that is asked in a round with a seed; of the question's rows."""

@@ -109,7 +109,7 @@ def ask_questions(
         cast = casts.setdefault(
             study.rows.fingerprint, Cast(Family.of_one(encoder), embed, study.rows)
         )
-        cast.forget_fitted()
+        cast.forget_fitted(study.rounds)
         with mistakes(ValueError):
             answers = ask_everyone(config, study, cast, runtime, run_dir, stages)
             if initial is not None:
