@@ -7,7 +7,8 @@ What the run was given besides is named, too.
     uv run apps/pretrain && python benchmarks/first_answers.py runs/phantom
     uv run apps/pretrain GIVEN ... && python benchmarks/first_answers.py runs/phantom GIVEN ...
 
-Runs that were given encoder.patch_size=[2,8,16] and loop.steps=900 are of the default before.
+Runs that were given encoder.patch_size=[2,8,16] and loop.steps=900, or loop.steps=450, are of what
+was the default before.
 """
 
 import json
