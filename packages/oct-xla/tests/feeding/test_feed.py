@@ -186,6 +186,16 @@ def test_workers_end_with_a_training_process_that_was_killed():
         time.sleep(0.05)
 
 
+def ends_well(program):
+    """Runs it; it ends within a minute and complains of nothing."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "reading",
@@ -206,12 +216,7 @@ def test_a_program_ends_whatever_its_workers_do(reading):
         "    except FeedError as error:\n"
         "        kept = error\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    ends_well(program)
 
 
 @pytest.mark.slow
@@ -233,12 +238,7 @@ def test_a_program_ends_when_all_that_it_shares_with_workers_is_given_back():
         "    next(batches)\n"
         "    time.sleep(1)\n"  # the next batch is here: the thread ends when it is told to
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=environment, capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    ends_well(program)
 
 
 @pytest.mark.slow
