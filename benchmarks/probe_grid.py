@@ -39,6 +39,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from oct_io.phantom import Phantom, draw_phantom
+from oct_judge.candidates import random_encoder
 from oct_judge.pools import Tokens, candidates_of, keep_tokens
 from oct_judge.recipe import PoolGridConfig, TrainingConfig
 from oct_launch import print_table
@@ -127,13 +128,8 @@ def asked() -> Iterator[tuple[str, int, str, dict[str, Floats], NDArray[np.int64
     """Widths, classes, kind, readouts and labels of each row."""
     for width, classes, spectrum in product((768, 192), (2, 5), ("flat", "steep")):
         drawn = [draw(width, classes, spectrum, seed) for seed in (0, 1)]
-        yield (
-            str(width),
-            classes,
-            spectrum,
-            {str(one): drawn[one][0] for one in (0, 1)},
-            drawn[0][1],
-        )
+        readouts, labels = {str(one): drawn[one][0] for one in (0, 1)}, drawn[0][1]
+        yield str(width), classes, spectrum, readouts, labels
     numbers = np.arange(FIT + HELD)
     drusen, groups = numbers % 2, numbers // 2 % 4
     readouts = encoded(drusen, groups)
@@ -144,8 +140,7 @@ def asked() -> Iterator[tuple[str, int, str, dict[str, Floats], NDArray[np.int64
 
 def encoded(drusen: NDArray[np.int64], groups: NDArray[np.int64]) -> dict[str, Floats]:
     """What the default network, with random weights, says of small phantoms."""
-    torch.manual_seed(0)
-    encoder = Encoder(EncoderConfig()).eval()
+    encoder = random_encoder(EncoderConfig(), 0)
     readout = ReadoutConfig(blocks=["last", "all"], pools=["tails"])
     volumes = (
         draw_phantom(
